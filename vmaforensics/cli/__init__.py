@@ -1,0 +1,3 @@
+"""One verb per file."""
+
+from __future__ import annotations

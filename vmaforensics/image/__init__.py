@@ -1,0 +1,3 @@
+"""Which physical bytes do we hold?"""
+
+from __future__ import annotations

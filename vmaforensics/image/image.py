@@ -1,0 +1,37 @@
+"""What opening an image file yields."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vmaforensics.image.memory import PhysicalMemory
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuState:
+    """What the dump's notes say of one CPU. ``None``: not recorded there."""
+
+    cpu: int
+    cr3: int | None = None
+    cr4: int | None = None
+    rip: int | None = None
+    rsp: int | None = None
+    pid: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An opened image: its physical memory and whatever its container says about the machine."""
+
+    path: Path
+    size: int
+    format: str  # "raw", "elf", "lime", "kdump"
+    memory: PhysicalMemory
+    vmcoreinfo: bytes | None = None
+    cpus: tuple[CpuState, ...] = ()
+    details: dict[str, str] = field(default_factory=dict)  # header facts worth showing, in order
+    problems: tuple[str, ...] = ()  # what the container promises and the file does not hold

@@ -1,0 +1,188 @@
+"""Physical memory as the image holds it: sorted runs, four states of a byte, vectorised reads.
+
+Readers of formats implement three things: the RAM ranges, :meth:`PhysicalMemory._locate` (where in a
+flat buffer do these addresses lie?) and :meth:`PhysicalMemory.chunks` (everything held, in order).
+Everything else (page crossings, bounds, tracing of what was read) is here, once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.errors import MemoryReadError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+PAGE_SIZE = 4096
+PAGE_SHIFT = 12
+
+Addresses = "NDArray[np.uint64]"
+
+
+class PageState(IntEnum):
+    """What an image knows about a byte of physical memory; see the design's "four states of a byte"."""
+
+    PRESENT = 0
+    ZERO = 1  # the image says explicitly that the page is all zeros
+    ABSENT = 2  # RAM whose contents are not in the dump: filtered, truncated or lost
+    NOT_RAM = 3
+
+
+class PhysicalMemory(ABC):
+    """Reads physical addresses out of an image, one address or many at once.
+
+    ``ranges`` is an ``(n, 2)`` uint64 array of ``[start, end)`` RAM ranges: sorted, disjoint, not empty.
+    """
+
+    ranges: NDArray[np.uint64]
+
+    def __init__(self, ranges: NDArray[np.uint64]) -> None:
+        self.ranges = ranges
+        self._trace: NDArray[np.bool_] | None = None
+
+    # What a format has to provide -------------------------------------------------------------
+
+    @abstractmethod
+    def _locate(
+        self, pas: NDArray[np.uint64], size: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
+        """Where the ``size`` bytes at each of ``pas`` lie; no item crosses a page boundary.
+
+        Returns ``(buffer, offsets, states)``: a one-dimensional uint8 buffer, the offset in it of each
+        item (any valid offset where the item is not held), and a :class:`PageState` per item. An item
+        that is only partly held is ``ABSENT``. At most :attr:`batch` items are asked for at once.
+        """
+
+    @abstractmethod
+    def chunks(self, size: int = 1 << 24) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Every held run of bytes in ascending order, as ``(physical address, uint8 array)`` pieces of at
+        most ``size`` bytes. Pages known to be zero may be left out. Not traced."""
+
+    @abstractmethod
+    def page_states(self, pfns: NDArray[np.uint64]) -> NDArray[np.uint8]:
+        """The :class:`PageState` of each page frame number, without reading its contents."""
+
+    batch = 1 << 16  # most items one _locate call is given
+
+    # Reading ----------------------------------------------------------------------------------
+
+    def gather(self, pas: NDArray[np.uint64], size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """Read ``size`` bytes at each of ``pas``.
+
+        Returns ``(data, ok)``: data of shape ``(len(pas), size)`` uint8, zero where not ``ok``; ok is
+        True where every byte of the row is held by the image (present, or known to be zero).
+        """
+        pas = np.ascontiguousarray(pas, dtype=np.uint64)
+        count = len(pas)
+        data = np.zeros((count, size), dtype=np.uint8)
+        ok = np.ones(count, dtype=np.bool_)
+        if count == 0 or size == 0:
+            return data, ok
+        room = PAGE_SIZE - (pas & np.uint64(PAGE_SIZE - 1)).astype(np.int64)
+        whole = room >= size
+        if whole.all():
+            self._fill(pas, data, ok, np.arange(count) if count > self.batch else None)
+            return data, ok
+        index = np.flatnonzero(whole)
+        if len(index):
+            self._fill(pas, data, ok, index)
+        # Rows that cross page boundaries: group them by the room left in their first page, so that each
+        # group is cut at the same columns. Kernel objects are aligned, so there are few groups.
+        crossing = np.flatnonzero(~whole)
+        for first in np.unique(room[crossing]).tolist():
+            rows = crossing[room[crossing] == first]
+            start = 0
+            while start < size:
+                stop = min(size, first) if start == 0 else min(size, start + PAGE_SIZE)
+                piece = np.zeros((len(rows), stop - start), dtype=np.uint8)
+                fine = np.ones(len(rows), dtype=np.bool_)
+                with np.errstate(over="ignore"):
+                    self._fill(pas[rows] + np.uint64(start), piece, fine, None)
+                data[rows, start:stop] = piece
+                ok[rows] &= fine
+                start = stop
+        data[~ok] = 0
+        return data, ok
+
+    def _fill(
+        self,
+        pas: NDArray[np.uint64],
+        data: NDArray[np.uint8],
+        ok: NDArray[np.bool_],
+        index: NDArray[np.intp] | None,
+    ) -> None:
+        """Read rows ``index`` (all, if None) of ``pas`` into ``data`` and ``ok``; none crosses a page."""
+        size = data.shape[1]
+        item = np.dtype((np.void, size))
+        total = len(pas) if index is None else len(index)
+        for low in range(0, total, self.batch):
+            rows = slice(low, low + self.batch) if index is None else index[low : low + self.batch]
+            part = pas[rows]
+            if self._trace is not None:
+                self._mark(part)
+            buffer, offsets, states = self._locate(part, size)
+            held = states <= PageState.ZERO
+            ok[rows] = held
+            if len(buffer) < size:
+                continue
+            # One void item at every byte offset: fancy indexing then is one memcpy per row.
+            window = np.ndarray((len(buffer) - size + 1,), dtype=item, buffer=buffer, strides=(1,))
+            take = held & (states != PageState.ZERO)
+            if take.all():
+                data[rows] = window[offsets].view(np.uint8).reshape(-1, size)
+            elif take.any():
+                got = np.zeros((len(part), size), dtype=np.uint8)
+                got[take] = window[offsets[take]].view(np.uint8).reshape(-1, size)
+                data[rows] = got
+
+    def read(self, pa: int, size: int) -> bytes:
+        """The bytes ``[pa, pa + size)``. Raises :class:`MemoryReadError` if any of them is not held."""
+        pieces = []
+        end = pa + size
+        while pa < end:
+            step = min(end - pa, PAGE_SIZE - pa % PAGE_SIZE)
+            count = max(1, min((end - pa) // PAGE_SIZE, 4096)) if step == PAGE_SIZE else 1
+            pas = np.arange(count, dtype=np.uint64) * np.uint64(PAGE_SIZE) + np.uint64(pa)
+            data, ok = self.gather(pas, step)
+            if not ok.all():
+                bad = int(pas[~ok][0])
+                state = PageState(int(self.page_states(np.array([bad >> PAGE_SHIFT], np.uint64))[0]))
+                raise MemoryReadError(bad, step, "physical", f"the page is {describe(state)}")
+            pieces.append(data.tobytes())
+            pa += step * count
+        return b"".join(pieces)
+
+    # Which pages an analysis has touched (for excerpts) ------------------------------------------
+
+    def start_trace(self) -> None:
+        """Record from now on every page frame that a read asks for; see :meth:`traced`."""
+        top = int(self.ranges[-1, 1]) if len(self.ranges) else 0
+        self._trace = np.zeros((top >> PAGE_SHIFT) + 1, dtype=np.bool_)
+
+    def traced(self) -> NDArray[np.uint64]:
+        """Page frame numbers asked for since :meth:`start_trace`, sorted; held by the image or not."""
+        if self._trace is None:
+            return np.zeros(0, np.uint64)
+        return np.flatnonzero(self._trace).astype(np.uint64)
+
+    def _mark(self, pas: NDArray[np.uint64]) -> None:
+        assert self._trace is not None
+        pfns = pas >> np.uint64(PAGE_SHIFT)
+        self._trace[pfns[pfns < len(self._trace)].astype(np.intp)] = True
+
+
+def describe(state: PageState) -> str:
+    """``state`` in words that end a sentence beginning with "the page is"."""
+    return {
+        PageState.PRESENT: "in the image",
+        PageState.ZERO: "all zeros",
+        PageState.ABSENT: "not in the dump (filtered out, truncated or lost)",
+        PageState.NOT_RAM: "outside the RAM the image describes",
+    }[state]

@@ -1,0 +1,3 @@
+"""Which kernel is this, and how are its structures read?"""
+
+from __future__ import annotations

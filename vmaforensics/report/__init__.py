@@ -1,0 +1,3 @@
+"""How does a person or a program read that?"""
+
+from __future__ import annotations
