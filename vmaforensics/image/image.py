@@ -24,6 +24,15 @@ class CpuState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """An ELF note of the dump, kept as it came so that it can be copied into another dump."""
+
+    name: str  # Latin-1, without the terminating NUL
+    type: int
+    desc: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Image:
     """An opened image: its physical memory and whatever its container says about the machine."""
 
@@ -33,5 +42,6 @@ class Image:
     memory: PhysicalMemory
     vmcoreinfo: bytes | None = None
     cpus: tuple[CpuState, ...] = ()
+    notes: tuple[Note, ...] = ()
     details: dict[str, str] = field(default_factory=dict)  # header facts worth showing, in order
     problems: tuple[str, ...] = ()  # what the container promises and the file does not hold

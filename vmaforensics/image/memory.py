@@ -8,6 +8,7 @@ Everything else (page crossings, bounds, tracing of what was read) is here, once
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 PAGE_SIZE = 4096
 PAGE_SHIFT = 12
 
-Addresses = "NDArray[np.uint64]"
+TRACE_FLAGS = 1 << 28  # pages a trace keeps a flag for: 1 TiB
 
 
 class PageState(IntEnum):
@@ -46,6 +47,7 @@ class PhysicalMemory(ABC):
     def __init__(self, ranges: NDArray[np.uint64]) -> None:
         self.ranges = ranges
         self._trace: NDArray[np.bool_] | None = None
+        self._trace_high: list[NDArray[np.uint64]] = []
 
     # What a format has to provide -------------------------------------------------------------
 
@@ -71,6 +73,12 @@ class PhysicalMemory(ABC):
 
     batch = 1 << 16  # most items one _locate call is given
 
+    def problems(self) -> tuple[str, ...]:
+        """What the reads made so far have met and opening could not know: pages that would not decompress,
+        say. One sentence per kind, with counts. Ask when the analysis is done; ``Image.problems`` holds
+        what was known at opening, and neither repeats the other."""
+        return ()
+
     # Reading ----------------------------------------------------------------------------------
 
     def gather(self, pas: NDArray[np.uint64], size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
@@ -85,10 +93,12 @@ class PhysicalMemory(ABC):
         ok = np.ones(count, dtype=np.bool_)
         if count == 0 or size == 0:
             return data, ok
+        if size > 1:
+            ok &= pas <= np.uint64(2**64 - size)  # a row that wraps past 2**64 is nowhere
         room = PAGE_SIZE - (pas & np.uint64(PAGE_SIZE - 1)).astype(np.int64)
         whole = room >= size
         if whole.all():
-            self._fill(pas, data, ok, np.arange(count) if count > self.batch else None)
+            self._fill(pas, data, ok, None)
             return data, ok
         index = np.flatnonzero(whole)
         if len(index):
@@ -164,18 +174,49 @@ class PhysicalMemory(ABC):
     def start_trace(self) -> None:
         """Record from now on every page frame that a read asks for; see :meth:`traced`."""
         top = int(self.ranges[-1, 1]) if len(self.ranges) else 0
-        self._trace = np.zeros((top >> PAGE_SHIFT) + 1, dtype=np.bool_)
+        # One flag per page up to 1 TiB; a header may name addresses up to 2**52, so the rest is a list.
+        self._trace = np.zeros(min((top >> PAGE_SHIFT) + 1, TRACE_FLAGS), dtype=np.bool_)
+        self._trace_high = []
+
+    @contextmanager
+    def untraced(self) -> Iterator[None]:
+        """Searches look at many pages; only what they find is needed again. See :meth:`touch`."""
+        trace, self._trace = self._trace, None
+        try:
+            yield
+        finally:
+            self._trace = trace
+
+    def touch(self, pa: int, size: int) -> None:
+        """Trace the pages of ``[pa, pa + size)`` as if they had been read."""
+        if self._trace is not None:
+            self._mark(np.arange(pa & ~(PAGE_SIZE - 1), pa + size, PAGE_SIZE, dtype=np.uint64))
 
     def traced(self) -> NDArray[np.uint64]:
-        """Page frame numbers asked for since :meth:`start_trace`, sorted; held by the image or not."""
+        """Page frame numbers asked for since :meth:`start_trace`, sorted; held by the image or not.
+        Those above the highest RAM address are left out."""
         if self._trace is None:
             return np.zeros(0, np.uint64)
-        return np.flatnonzero(self._trace).astype(np.uint64)
+        low = np.flatnonzero(self._trace).astype(np.uint64)
+        return np.concatenate([low, self._high()])
+
+    def _high(self) -> NDArray[np.uint64]:
+        """Merge the list of page frames beyond the flags."""
+        if self._trace_high:
+            self._trace_high = [np.unique(np.concatenate(self._trace_high))]
+            return self._trace_high[0]
+        return np.zeros(0, np.uint64)
 
     def _mark(self, pas: NDArray[np.uint64]) -> None:
         assert self._trace is not None
         pfns = pas >> np.uint64(PAGE_SHIFT)
-        self._trace[pfns[pfns < len(self._trace)].astype(np.intp)] = True
+        low = pfns < np.uint64(len(self._trace))
+        self._trace[pfns[low].astype(np.intp)] = True
+        if len(self._trace) == TRACE_FLAGS and not low.all():
+            high = pfns[~low]
+            self._trace_high.append(np.unique(high[high <= self.ranges[-1, 1] >> np.uint64(PAGE_SHIFT)]))
+            if len(self._trace_high) > 64:
+                self._high()
 
 
 def describe(state: PageState) -> str:

@@ -1,0 +1,223 @@
+"""Memory that lies uncompressed in the file, in segments: raw images, ELF cores, LiME.
+
+A reader of such a format lists what its headers promise, one :data:`SEGMENT` per record;
+:func:`lay_out` turns the promises into what the file can keep, and says where the two differ.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState, PhysicalMemory
+from vmaforensics.image.source import plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+# What a header promises: ``memory`` bytes of RAM from physical address ``pa``, the first ``held`` of them
+# in the file at ``offset``. ``key`` tells aliases apart: two segments that cover the same addresses under
+# different keys (an ELF core's kernel text and direct map) are no contradiction.
+SEGMENT = np.dtype([("pa", "u8"), ("memory", "u8"), ("held", "u8"), ("offset", "u8"), ("key", "u8")])
+
+PHYSICAL_LIMIT = 1 << 52  # no x86-64 or arm64 processor has more physical address bits
+
+
+class FlatMemory(PhysicalMemory):
+    """Segments of a mapped file: addresses ``starts``, ``lengths`` in bytes, file ``offsets``; sorted."""
+
+    def __init__(
+        self,
+        buffer: NDArray[np.uint8],
+        ranges: NDArray[np.uint64],
+        starts: NDArray[np.uint64],
+        lengths: NDArray[np.uint64],
+        offsets: NDArray[np.uint64],
+    ) -> None:
+        super().__init__(ranges)
+        self._buffer = buffer
+        # An empty segment at 0 in front: every address then has a segment at or below it.
+        zero = np.zeros(1, np.uint64)
+        self._starts = np.concatenate([zero, starts])
+        self._lengths = np.concatenate([zero, lengths])
+        self._offsets = np.concatenate([zero, offsets])
+        self._held = ByteCount(starts, lengths)
+        self._ram = ByteCount(ranges[:, 0], ranges[:, 1] - ranges[:, 0])
+        # Where two segments meet inside a page, an item may be held in two pieces.
+        ends = starts + lengths
+        seams = ends[:-1][(ends[:-1] == starts[1:]) & (ends[:-1] % np.uint64(PAGE_SIZE) != 0)]
+        self._seams = seams
+
+    def _locate(
+        self, pas: NDArray[np.uint64], size: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
+        at = np.searchsorted(self._starts, pas, side="right") - 1
+        into = pas - self._starts[at]
+        length = self._lengths[at]
+        held = (into < length) & (length - into >= np.uint64(size))
+        offsets = (self._offsets[at] + into).astype(np.int64)
+        states = np.zeros(len(pas), dtype=np.uint8)
+        if held.all():
+            return self._buffer, offsets, states
+        missing = np.flatnonzero(~held)
+        offsets[missing] = 0
+        states[missing] = np.where(
+            self._ram.within(pas[missing], size) > 0, PageState.ABSENT, PageState.NOT_RAM
+        )
+        if len(self._seams):
+            whole = missing[self._held.within(pas[missing], size) == size]
+            if len(whole):
+                return self._stitch(pas, size, offsets, states, whole)
+        return self._buffer, offsets, states
+
+    def _stitch(
+        self,
+        pas: NDArray[np.uint64],
+        size: int,
+        offsets: NDArray[np.int64],
+        states: NDArray[np.uint8],
+        whole: NDArray[np.intp],
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
+        """Read items ``whole``, each held in pieces, byte by byte, and the others as they lie."""
+        steps = np.arange(size, dtype=np.uint64)
+        copy = np.zeros((len(pas), size), dtype=np.uint8)
+        simple = np.flatnonzero(states == PageState.PRESENT)
+        copy[simple] = self._buffer[offsets[simple, None] + steps.astype(np.int64)]
+        bytewise = pas[whole, None] + steps
+        at = np.searchsorted(self._starts, bytewise, side="right") - 1
+        copy[whole] = self._buffer[(self._offsets[at] + bytewise - self._starts[at]).astype(np.int64)]
+        states[whole] = PageState.PRESENT
+        return copy.reshape(-1), np.arange(len(pas), dtype=np.int64) * size, states
+
+    def chunks(self, size: int = 1 << 24) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        table = zip(self._starts.tolist(), self._lengths.tolist(), self._offsets.tolist(), strict=True)
+        for pa, length, offset in table:
+            for low in range(0, length, size):
+                yield pa + low, self._buffer[offset + low : offset + min(low + size, length)]
+
+    def page_states(self, pfns: NDArray[np.uint64]) -> NDArray[np.uint8]:
+        """Of a page that is RAM or held only in part: ``PRESENT`` if all of its RAM is held."""
+        pfns = np.asarray(pfns, dtype=np.uint64)
+        sane = pfns < np.uint64(PHYSICAL_LIMIT >> PAGE_SHIFT)
+        pas = np.where(sane, pfns, 0).astype(np.uint64) << np.uint64(PAGE_SHIFT)
+        ram = self._ram.within(pas, PAGE_SIZE)
+        states = np.where(self._held.within(pas, PAGE_SIZE) == ram, PageState.PRESENT, PageState.ABSENT)
+        states[(ram == 0) | ~sane] = PageState.NOT_RAM
+        return states.astype(np.uint8)
+
+
+class ByteCount:
+    """Counts the bytes of sorted, disjoint ranges that lie inside an interval."""
+
+    def __init__(self, starts: NDArray[np.uint64], lengths: NDArray[np.uint64]) -> None:
+        zero = np.zeros(1, np.uint64)
+        self._starts = np.concatenate([zero, starts])
+        self._lengths = np.concatenate([zero, lengths])
+        self._before = np.concatenate([zero, np.cumsum(self._lengths)[:-1]])
+
+    def _below(self, addresses: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        at = np.searchsorted(self._starts, addresses, side="right") - 1
+        into = np.minimum(addresses - self._starts[at], self._lengths[at])
+        below: NDArray[np.uint64] = self._before[at] + into
+        return below
+
+    def within(self, addresses: NDArray[np.uint64], size: int) -> NDArray[np.uint64]:
+        """How many bytes of the ranges lie in ``[address, address + size)``, for each of ``addresses``."""
+        top = np.uint64(2**64 - 1 - size)
+        low = np.minimum(addresses, top)
+        return self._below(low + np.uint64(size)) - self._below(low)
+
+
+def lay_out(
+    buffer: NDArray[np.uint8], segments: NDArray[np.void], noun: str = "segment"
+) -> tuple[FlatMemory, list[str]]:
+    """What the file ``buffer`` holds of the :data:`SEGMENT` records a header lists, in their order there.
+
+    Where segments overlap, the bytes are those of the one that starts lowest; of two that start at the
+    same address, of the one that holds more; of two alike, of the first listed. Returns the memory and a
+    sentence for everything that was not as promised.
+    """
+    problems: list[str] = []
+    number = np.arange(len(segments))
+    pa, memory = segments["pa"], segments["memory"]
+    beyond = (pa >= PHYSICAL_LIMIT) | (memory > PHYSICAL_LIMIT) | (pa + memory > PHYSICAL_LIMIT)
+    if beyond.any():
+        worst = int(np.flatnonzero(beyond)[0])
+        problems.append(
+            f"{plural(int(beyond.sum()), noun)} left out: no physical address lies at or above 2**52 "
+            f"(first: {noun} {worst} at {int(pa[worst]):#x}, {int(memory[worst]):#x} bytes long)"
+        )
+    keep = ~beyond & (memory > 0)
+    segments, number = segments[keep].copy(), number[keep]
+    pa, memory, held, offset = (segments[name] for name in ("pa", "memory", "held", "offset"))
+    if (held > memory).any():
+        worst = int(np.flatnonzero(held > memory)[0])
+        problems.append(
+            f"{plural(int((held > memory).sum()), noun)} with more bytes in the file than in "
+            "memory; the surplus "
+            f"is not read (first: {noun} {number[worst]}, {int(held[worst]):#x} against "
+            f"{int(memory[worst]):#x})"
+        )
+        np.minimum(held, memory, out=held)
+    room = np.uint64(len(buffer)) - np.minimum(offset, np.uint64(len(buffer)))
+    short = held > room
+    if short.any():
+        worst = int(np.flatnonzero(short)[0])
+        lost = int((held[short] - room[short]).sum())
+        problems.append(
+            f"the file is truncated: it ends at offset {len(buffer):#x}, and {plural(lost, 'byte')} of "
+            f"{plural(int(short.sum()), noun)} are missing (first: {noun} {number[worst]}, physical "
+            f"{int(pa[worst]):#x}, needs the file up to offset {int(offset[worst]) + int(held[worst]):#x})"
+        )
+        np.minimum(held, room, out=held)
+    ranges = _union(pa, memory)
+    order = np.lexsort((number, -held.astype(np.int64), pa))
+    order = order[held[order] > 0]
+    pieces, contradictions = _flatten(segments[order])
+    if contradictions:
+        problems.append(
+            f"{plural(contradictions, noun)} overlap others; where they do, the {noun} that "
+            "starts at the lowest "
+            f"physical address was read"
+        )
+    return FlatMemory(buffer, ranges, pieces["pa"], pieces["held"], pieces["offset"]), problems
+
+
+def _union(pa: NDArray[np.uint64], size: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The union of ranges as sorted, disjoint, non-adjacent ``(n, 2)`` ``[start, end)``."""
+    if len(pa) == 0:
+        return np.zeros((0, 2), np.uint64)
+    order = np.argsort(pa, kind="stable")
+    start, end = pa[order], np.maximum.accumulate(pa[order] + size[order])
+    first = np.concatenate([[True], start[1:] > end[:-1]])
+    last = np.concatenate([first[1:], [True]])
+    return np.stack([start[first], end[last]], axis=1)
+
+
+def _flatten(segments: NDArray[np.void]) -> tuple[NDArray[np.void], int]:
+    """Cut sorted segments where an earlier one already covers them, and join what continues both in memory
+    and in the file. Returns the pieces and how many segments overlapped another of the same key."""
+    if len(segments) == 0:
+        return segments, 0
+    pieces = segments.copy()
+    end = pieces["pa"] + pieces["held"]
+    reach = np.maximum.accumulate(end)
+    covered = np.concatenate([pieces["pa"][:1], reach[:-1]])  # up to where the earlier ones reach
+    holder = np.maximum.accumulate(np.where(end == reach, np.arange(len(end)), 0))
+    before = np.concatenate([[0], holder[:-1]])
+    overlap = covered > pieces["pa"]
+    contradictions = int((overlap & (pieces["key"] == pieces["key"][before])).sum())
+    cut = np.where(overlap, np.minimum(covered, end) - pieces["pa"], 0).astype(np.uint64)
+    pieces["pa"] += cut
+    pieces["offset"] += cut
+    pieces["held"] -= cut
+    pieces = pieces[pieces["held"] > 0]
+    pa, held, offset = pieces["pa"], pieces["held"], pieces["offset"]
+    follows = (pa[1:] == pa[:-1] + held[:-1]) & (offset[1:] == offset[:-1] + held[:-1])
+    first = np.flatnonzero(np.concatenate([[True], ~follows]))
+    joined = pieces[first]
+    joined["held"] = np.add.reduceat(held, first)
+    return joined, contradictions

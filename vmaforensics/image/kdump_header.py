@@ -1,0 +1,205 @@
+"""Headers of kdump-compressed files and of diskdump, their ancestor (makedumpfile, diskdump_mod.h).
+
+Block 0 holds ``struct disk_dump_header``, block 1 ``struct kdump_sub_header``; then come the two bitmaps
+and the page descriptors. Offsets and sizes in the headers are checked here once, so that what
+:class:`KdumpHeader` says of the file's layout lies inside the file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import construct as c
+
+from vmaforensics.errors import UnsupportedFormatError
+from vmaforensics.image.source import plural, printable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+UTSNAME = ("sysname", "nodename", "release", "version", "machine", "domainname")
+
+MAIN_HEADER = c.Struct(
+    "signature" / c.Bytes(8),
+    "header_version" / c.Int32sl,
+    "utsname" / c.Array(6, c.Bytes(65)),
+    c.Padding(6),
+    "tv_sec" / c.Int64sl,
+    "tv_usec" / c.Int64sl,
+    "status" / c.Int32ul,
+    "block_size" / c.Int32sl,
+    "sub_hdr_size" / c.Int32sl,  # in blocks, like bitmap_blocks
+    "bitmap_blocks" / c.Int32ul,
+    "max_mapnr" / c.Int32ul,
+    "total_ram_blocks" / c.Int32ul,  # this and the next two are 0 in real files
+    "device_blocks" / c.Int32ul,
+    "written_blocks" / c.Int32ul,
+    "current_cpu" / c.Int32ul,
+    "nr_cpus" / c.Int32sl,
+)
+
+SUB_HEADER = c.Struct(
+    "phys_base" / c.Int64sl,  # QEMU writes a wrong one; NUMBER(phys_base) of VMCOREINFO is right
+    "dump_level" / c.Int32sl,
+    "split" / c.Int32sl,
+    "start_pfn" / c.Int64ul,
+    "end_pfn" / c.Int64ul,
+    "offset_vmcoreinfo" / c.Int64ul,
+    "size_vmcoreinfo" / c.Int64ul,
+    "offset_note" / c.Int64ul,
+    "size_note" / c.Int64ul,
+    "offset_eraseinfo" / c.Int64ul,
+    "size_eraseinfo" / c.Int64ul,
+    "start_pfn_64" / c.Int64ul,
+    "end_pfn_64" / c.Int64ul,
+    "max_mapnr_64" / c.Int64ul,
+)
+
+STATUS_INCOMPLETE = 0x8
+STATUS_NO_VMEMMAP = 0x10
+LARGEST_BLOCK = 1 << 20
+PAGE_LIMIT = 1 << 40  # page frames below the physical address 2**52
+_STATUS_AT, _BLOCK_SIZE_AT, _SUB_SIZE_AT, _BITMAP_BLOCKS_AT = 424, 428, 432, 436
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KdumpHeader:
+    """What the headers say. ``(offset, size)`` pairs are in bytes, inside the file, and ``None`` if this
+    version of the header has none; ``window`` is the page frames ``[first, end)`` of a split file."""
+
+    version: int
+    utsname: dict[str, str]
+    timestamp: int
+    status: int
+    block_size: int
+    max_mapnr: int
+    bitmap_at: int
+    bitmap_size: int  # of one bitmap
+    bitmaps: int  # 1: it lists dumped pages; 2: RAM, then dumped pages
+    descriptors_at: int
+    dump_level: int | None
+    window: tuple[int, int] | None
+    vmcoreinfo: tuple[int, int] | None
+    notes: tuple[int, int] | None
+    eraseinfo: tuple[int, int] | None
+
+
+def read_header(path: Path, file: memoryview) -> tuple[KdumpHeader, list[str]]:
+    """The headers of the kdump file mapped as ``file``, and a sentence for each area that lies outside it.
+
+    Raises :class:`UnsupportedFormatError` if the layout cannot be believed.
+    """
+
+    def broken(what: str) -> UnsupportedFormatError:
+        return UnsupportedFormatError(
+            f"{path}: the kdump header cannot be believed: {what}; make the dump anew"
+        )
+
+    if len(file) < MAIN_HEADER.sizeof():
+        raise broken(f"the file has {plural(len(file), 'byte')}, the header alone {MAIN_HEADER.sizeof()}")
+    main: Any = MAIN_HEADER.parse(bytes(file[: MAIN_HEADER.sizeof()]))
+    block = main.block_size
+    if not _is_block_size(block):
+        _refuse_other_layouts(path, file)
+        raise broken(
+            f"block_size (file offset {_BLOCK_SIZE_AT}) is {block}, expected 4096 or a larger power of two"
+        )
+    if main.sub_hdr_size < 0 or (1 + main.sub_hdr_size) * block > len(file):
+        raise broken(
+            f"sub_hdr_size (file offset {_SUB_SIZE_AT}) is {main.sub_hdr_size} blocks, which the file of "
+            f"{plural(len(file), 'byte')} cannot hold"
+        )
+    if not 0 <= main.header_version <= 99:
+        raise broken(f"header_version (file offset 8) is {main.header_version}, expected 0 to 6")
+    # diskdump kept registers in its sub header; only kdump's has a version.
+    version = main.header_version if main.signature == b"KDUMP   " else -1
+    sub: Any = None
+    if version >= 0 and main.sub_hdr_size > 0:
+        sub = SUB_HEADER.parse(bytes(file[block : block + SUB_HEADER.sizeof()]))
+    elif version >= 0:
+        raise broken(f"sub_hdr_size (file offset {_SUB_SIZE_AT}) is 0, but a kdump file has a sub header")
+    wide = version >= 6
+    max_mapnr = sub.max_mapnr_64 if wide else main.max_mapnr
+    where = f"max_mapnr_64 (file offset {block + 96})" if wide else "max_mapnr (file offset 440)"
+    bitmap_at = (1 + main.sub_hdr_size) * block
+    total = main.bitmap_blocks * block
+    if bitmap_at + total > len(file):
+        raise broken(
+            f"bitmap_blocks (file offset {_BITMAP_BLOCKS_AT}) is {main.bitmap_blocks:,}, so the "
+            "bitmaps reach from "
+            f"file offset {bitmap_at:#x} to {bitmap_at + total:#x}, past the end of the file at "
+            f"{len(file):#x}"
+        )
+    if not 0 < max_mapnr <= min(total * 8, PAGE_LIMIT):
+        raise broken(
+            f"{where} is {max_mapnr:,} page frames, but the bitmaps of {main.bitmap_blocks:,} "
+            "blocks have room for "
+            f"{total * 8:,}"
+        )
+    # As crash's dump_is_partial(): two bitmaps if there is room for two.
+    bitmaps = 2 if main.bitmap_blocks >= 2 * -(-max_mapnr // (8 * block)) else 1
+    window = None
+    if version >= 2 and sub.split:
+        window = (sub.start_pfn_64, sub.end_pfn_64) if wide else (sub.start_pfn, sub.end_pfn)
+        if window[0] > window[1]:
+            raise broken(
+                "the page frames of this part of a split dump (file offset "
+                f"{block + (80 if wide else 16)}) begin at "
+                f"{window[0]:#x} and end at {window[1]:#x}"
+            )
+    problems: list[str] = []
+    areas = {
+        name: _area(sub, name, at + block, len(file), problems) if version >= since else None
+        for name, since, at in (("vmcoreinfo", 3, 32), ("note", 4, 48), ("eraseinfo", 5, 64))
+    }
+    header = KdumpHeader(
+        version=main.header_version,
+        utsname=dict(zip(UTSNAME, map(printable, main.utsname), strict=True)),
+        timestamp=main.tv_sec,
+        status=main.status,
+        block_size=block,
+        max_mapnr=max_mapnr,
+        bitmap_at=bitmap_at,
+        bitmap_size=total // bitmaps,
+        bitmaps=bitmaps,
+        descriptors_at=bitmap_at + total,
+        dump_level=sub.dump_level if version >= 1 else None,
+        window=window,
+        vmcoreinfo=areas["vmcoreinfo"],
+        notes=areas["note"],
+        eraseinfo=areas["eraseinfo"],
+    )
+    return header, problems
+
+
+def _area(sub: Any, name: str, at: int, end: int, problems: list[str]) -> tuple[int, int] | None:  # noqa: ANN401
+    """``offset_NAME`` and ``size_NAME`` of the sub header, cut to the file; at file offset ``at``."""
+    offset, size = sub[f"offset_{name}"], sub[f"size_{name}"]
+    if offset == 0 or size == 0:
+        return None
+    if offset >= end or offset + size > end:
+        problems.append(
+            f"offset_{name} and size_{name} (file offset {at}) say {offset:#x} and {size:#x}, "
+            "past the end of the "
+            f"file at {end:#x}; what lies beyond is missing"
+        )
+    return (offset, min(size, end - offset)) if offset < end else None
+
+
+def _is_block_size(size: int) -> bool:
+    return 4096 <= size <= LARGEST_BLOCK and size & (size - 1) == 0
+
+
+def _refuse_other_layouts(path: Path, file: memoryview) -> None:
+    """Name a dump of a 32-bit or big-endian machine, whose block_size lies or reads differently."""
+    for at, order, what in (
+        (_BLOCK_SIZE_AT, "big", "big-endian"),
+        (_BLOCK_SIZE_AT - 12, "little", "32-bit"),
+        (_BLOCK_SIZE_AT - 12, "big", "32-bit big-endian"),
+    ):
+        if _is_block_size(int.from_bytes(file[at : at + 4], "big" if order == "big" else "little")):
+            raise UnsupportedFormatError(
+                f"{path} is the kdump file of a {what} machine (block_size at file offset {at}); only 64-bit "
+                f"little-endian machines are read"
+            )

@@ -1,0 +1,207 @@
+"""Memory that lies compressed in the file, page by page: kdump-compressed dumps.
+
+A page frame's descriptor is found by counting the dumped pages before it. Pages are decompressed when they
+are first read, into one buffer; when that is full it is emptied and filled anew.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.image.codecs import NAMES, decompress
+from vmaforensics.image.memory import PAGE_SHIFT, PageState, PhysicalMemory
+from vmaforensics.image.source import plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from vmaforensics.image.bitmap import PageBitmap
+
+# page_desc_t (makedumpfile, diskdump_mod.h), one per dumped page in the order of the page frames
+DESCRIPTOR = np.dtype([("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
+CACHE_BYTES = 256 << 20
+
+# Why a dumped page is not to be read from its descriptor; 0 is a page that may be.
+ZERO, LOST, OUTSIDE, OVERSIZE, CODEC, CORRUPT = -1, -2, -3, -4, -5, -6
+_WHY = {
+    LOST: "lost when the dump was written (descriptor offset 0): the disk was full",
+    OUTSIDE: "outside the file, by their descriptor: the file is truncated or damaged",
+    OVERSIZE: "larger than a page, by their descriptor: the descriptor is damaged",
+    CODEC: "compressed in an unknown way, by the flags of their descriptor",
+    CORRUPT: "impossible to decompress: their data is damaged",
+}
+
+
+class KdumpMemory(PhysicalMemory):
+    """Pages of a kdump file.
+
+    ``ram`` and ``dumped`` are its bitmaps, ``descriptors`` the descriptors of the dumped pages from page
+    frame ``window[0]`` up to ``window[1]``, and ``zero_offset`` the file offset of the page that stands
+    for every zero page (``None``: there is none). Blocks are ``1 << block_shift`` bytes, a page or more.
+    """
+
+    def __init__(
+        self,
+        buffer: NDArray[np.uint8],
+        ranges: NDArray[np.uint64],
+        *,
+        block_shift: int,
+        ram: PageBitmap,
+        dumped: PageBitmap,
+        window: tuple[int, int],
+        descriptors: NDArray[np.void],
+        zero_offset: int | None,
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        super().__init__(ranges)
+        self._file = memoryview(buffer)
+        self._shift = block_shift
+        self._ram, self._dumped, self._window = ram, dumped, window
+        self._first = dumped.before(window[0])  # dumped pages of other files of a split dump
+        self._descriptors = descriptors
+        self._zero_offset = zero_offset
+        capacity = max(1, min(cache_bytes >> block_shift, len(descriptors)))
+        self.batch = min(self.batch, capacity)
+        self._cache = np.empty(capacity << block_shift, dtype=np.uint8)
+        # Per descriptor: 0 not looked at, -n one of the reasons above, +n in slot n - 1 of the cache. Both
+        # arrays take memory only where they are touched.
+        self._slots = np.zeros(len(descriptors), dtype=np.int32)
+        self._owners = np.empty(capacity, dtype=np.int64)  # whose page is in a slot
+        self._used = 0
+        self._met: dict[int, tuple[int, int]] = {}  # reason: pages, page frame of the first
+
+    def _locate(
+        self, pas: NDArray[np.uint64], size: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
+        blocks = pas >> np.uint64(self._shift)
+        states, here, index = self._lookup(blocks)
+        slots = self._slots[index]
+        while len(new := np.flatnonzero(slots == 0)):
+            wanted, at = np.unique(index[new], return_index=True)
+            self._load(wanted, blocks[here[new[at]]])
+            slots = self._slots[index]
+        offsets = np.zeros(len(pas), dtype=np.int64)
+        held = slots > 0
+        into = (pas[here] & np.uint64((1 << self._shift) - 1)).astype(np.int64)
+        offsets[here] = np.where(held, (slots.astype(np.int64) - 1 << self._shift) + into, 0)
+        states[here[held]] = PageState.PRESENT
+        states[here[slots == ZERO]] = PageState.ZERO
+        return self._cache, offsets, states
+
+    def _lookup(
+        self, blocks: NDArray[np.uint64]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.intp], NDArray[np.int64]]:
+        """``(states, here, index)``: the states as far as the bitmaps tell them (what is dumped counts as
+        absent for now), which of ``blocks`` have a descriptor, and the number of each one's descriptor."""
+        inside = blocks < np.uint64(self._dumped.bits)
+        safe = np.where(inside, blocks, np.uint64(0))
+        dumped = self._dumped.test(safe) & inside
+        known = dumped | (self._ram.test(safe) & inside)
+        states = np.where(known, PageState.ABSENT, PageState.NOT_RAM).astype(np.uint8)
+        low, high = (np.uint64(edge) for edge in self._window)
+        here = np.flatnonzero(dumped & (safe >= low) & (safe < high))
+        index = self._dumped.rank(safe[here]) - self._first
+        fits = index < len(self._descriptors)
+        return states, here[fits], index[fits]
+
+    def _kinds(self, index: NDArray[np.int64]) -> NDArray[np.int32]:
+        """For each descriptor 0, or the reason its page will not be read."""
+        kinds = self._slots[index]
+        rows = self._descriptors[index]
+        offset, size, flags = rows["offset"], rows["size"].astype(np.uint64), rows["flags"]
+        end = np.uint64(len(self._file))
+        fresh = np.select(
+            [
+                offset == np.uint64(0 if self._zero_offset is None else self._zero_offset),
+                offset == 0,
+                (offset >= end) | (size > end - np.minimum(offset, end)),
+                size > np.uint64(1 << self._shift),
+                ~np.isin(flags, list(NAMES)),
+            ],
+            [LOST if self._zero_offset is None else ZERO, LOST, OUTSIDE, OVERSIZE, CODEC],
+            0,
+        )
+        return np.where(kinds < 0, kinds, fresh).astype(np.int32)
+
+    def _load(self, index: NDArray[np.int64], blocks: NDArray[np.uint64]) -> None:
+        """Decompress the pages of these descriptors (of page frames ``blocks``) into the cache."""
+        kinds = self._kinds(index)
+        self._refuse(index, blocks, kinds)
+        good = kinds == 0
+        index, blocks = index[good], blocks[good]
+        if self._used + len(index) > len(self._owners):
+            self._slots[self._owners[: self._used]] = 0
+            self._used = 0
+        slots = np.arange(self._used, self._used + len(index))
+        self._owners[slots] = index
+        self._slots[index] = slots + 1
+        self._used += len(index)
+        self._unpack(index, blocks, self._cache.data, slots << self._shift)
+
+    def _unpack(
+        self, index: NDArray[np.int64], blocks: NDArray[np.uint64], out: memoryview, at: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Decompress pages to the byte positions ``at`` of ``out``; returns which could be."""
+        rows = self._descriptors[index]
+        fine = decompress(self._file, rows["offset"], rows["size"], rows["flags"], out, at, 1 << self._shift)
+        self._refuse(index, blocks, np.where(fine, 0, CORRUPT))
+        return fine
+
+    def _refuse(self, index: NDArray[np.int64], blocks: NDArray[np.uint64], kinds: NDArray[np.int32]) -> None:
+        """Remember the pages that will not be read, and count those not counted before."""
+        if not kinds.any():
+            return
+        bad = (kinds < 0) & (self._slots[index] >= 0)
+        for kind in np.unique(kinds[bad]).tolist():
+            pages = blocks[bad & (kinds == kind)]
+            count, first = self._met.get(kind, (0, int(pages[0])))
+            self._met[kind] = (count + len(pages), min(first, int(pages.min())))
+        self._slots[index[bad]] = kinds[bad]
+
+    def problems(self) -> tuple[str, ...]:
+        return tuple(
+            f"of the dump's pages read so far, {plural(count, 'page')} absent: {_WHY[kind]} "
+            "(first: page frame "
+            f"{first:#x})"
+            for kind, (count, first) in sorted(self._met.items(), reverse=True)
+            if kind in _WHY
+        )
+
+    def page_states(self, pfns: NDArray[np.uint64]) -> NDArray[np.uint8]:
+        """A page that has never been read counts as present if its descriptor can be believed."""
+        blocks = np.asarray(pfns, dtype=np.uint64) >> np.uint64(self._shift - PAGE_SHIFT)
+        states, here, index = self._lookup(blocks)
+        kinds = self._kinds(index)
+        states[here[kinds == 0]] = PageState.PRESENT
+        states[here[kinds == ZERO]] = PageState.ZERO
+        return states
+
+    def chunks(self, size: int = 1 << 24) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        step = max(1, size >> self._shift)
+        runs = np.clip(self._dumped.runs(), *(np.uint64(edge) for edge in self._window))
+        runs = runs[runs[:, 0] < runs[:, 1]].astype(np.int64)
+        before = np.concatenate([[0], np.cumsum(runs[:, 1] - runs[:, 0])])
+        for low in range(0, min(len(self._descriptors), int(before[-1])), step):
+            index = np.arange(low, min(low + step, len(self._descriptors), int(before[-1])))
+            run = np.searchsorted(before, index, side="right") - 1
+            blocks = (runs[run, 0] + index - before[run]).astype(np.uint64)
+            kinds = self._kinds(index)
+            self._refuse(index, blocks, kinds)
+            index, blocks = index[kinds == 0], blocks[kinds == 0]
+            data = np.empty(len(index) << self._shift, dtype=np.uint8)
+            at = np.arange(len(index)) << self._shift
+            fine = self._unpack(index, blocks, data.data, at)
+            blocks, at = blocks[fine], at[fine]
+            breaks = (
+                np.flatnonzero((np.diff(blocks.astype(np.int64)) != 1) | (np.diff(at) != 1 << self._shift))
+                + 1
+            )
+            for part in np.split(np.arange(len(blocks)), breaks):
+                if len(part):
+                    first, last = part[0], part[-1]
+                    pa = int(blocks[first]) << self._shift
+                    yield pa, data[int(at[first]) : int(at[last]) + (1 << self._shift)]

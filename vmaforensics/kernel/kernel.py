@@ -1,0 +1,210 @@
+"""The kernel of an image: who it is, and how its structures are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from vmaforensics.errors import KernelNotFoundError
+from vmaforensics.kernel.layout import Field, member
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from vmaforensics.image.memory import PhysicalMemory
+    from vmaforensics.kernel.layout import Types
+    from vmaforensics.kernel.space import KernelSpace
+    from vmaforensics.kernel.vmcoreinfo import Vmcoreinfo
+
+_CLUSTER_GAP = 512  # bytes between members beyond which they are read apart
+
+
+class Symbols(Protocol):
+    """A source of symbol addresses."""
+
+    def get(self, name: str) -> int | None:
+        """Address of the first symbol called ``name``."""
+        ...
+
+    def find(self, name: str) -> list[int]:
+        """Addresses of every symbol called ``name``."""
+        ...
+
+    def name_of(self, address: int) -> str | None:
+        """Name of a symbol at exactly ``address``."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Identity:
+    """What the kernel says of itself and how the image was understood; every field is for people."""
+
+    release: str
+    banner: str
+    build_id: str | None
+    levels: int  # of page tables: 4 or 5
+    pti: bool | None  # None: could not be told
+    kaslr_offset: int | None
+    phys_base: int
+    vmcoreinfo_source: str | None
+    symbols_source: str
+    types_source: str
+    translation_source: str
+    problems: list[str] = field(default_factory=list)
+
+
+class Kernel:
+    """Structures of one kernel, read by member name out of one image."""
+
+    def __init__(
+        self,
+        *,
+        memory: PhysicalMemory,
+        space: KernelSpace,
+        symbols: Symbols,
+        types: Types,
+        identity: Identity,
+        vmcoreinfo: Vmcoreinfo | None,
+    ) -> None:
+        self.memory = memory
+        self.space = space
+        self.symbols = symbols
+        self.types = types
+        self.identity = identity
+        self.vmcoreinfo = vmcoreinfo
+
+    # Types -----------------------------------------------------------------------------------------
+
+    def has(self, struct: str, path: str) -> bool:
+        """Does this kernel's ``struct`` have the member ``path`` (dots lead into embedded structures)?"""
+        return member(self.types, struct, path) is not None
+
+    def member(self, struct: str, path: str) -> Field:
+        """The member ``path`` of ``struct``; ``a|b`` takes the first that exists.
+
+        Raises :class:`KernelNotFoundError` when there is none: the types are not those of a kernel we know.
+        """
+        found = self._member(struct, path)
+        if found is None:
+            raise KernelNotFoundError(
+                f"the kernel's type information has no {' or '.join(path.split('|'))} in struct {struct}"
+            )
+        return found
+
+    def offset(self, struct: str, path: str) -> int:
+        """Byte offset of :meth:`member`."""
+        return self.member(struct, path).offset
+
+    def sizeof(self, struct: str) -> int:
+        """Bytes of ``struct``. Raises :class:`KernelNotFoundError` if the kernel has none of that name."""
+        layout = self.types.struct(struct)
+        if layout is None:
+            raise KernelNotFoundError(f"the kernel's type information has no struct {struct}")
+        return layout.size
+
+    def _member(self, struct: str, path: str) -> Field | None:
+        for one in path.split("|"):
+            found = member(self.types, struct, one)
+            if found is not None:
+                return found
+        return None
+
+    # Reading ---------------------------------------------------------------------------------------
+
+    def gather(
+        self, struct: str, addresses: NDArray[np.uint64], fields: Iterable[str]
+    ) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
+        """Read members of the structures at ``addresses``.
+
+        ``fields`` are member paths; ``a|b`` takes the first that exists and is called ``a`` in the
+        result; a trailing ``?`` lets the column be missing where the kernel has no such member.
+        Returns ``(rows, ok)``: a structured array of shape ``(len(addresses),)`` with one column per
+        field (integers by size and sign, arrays with their length, bit fields as their value), zero
+        where not ``ok``. Raises :class:`KernelNotFoundError` for a member the kernel does not have.
+        """
+        wanted: list[tuple[str, Field]] = []
+        for spec in fields:
+            name = spec.rstrip("?")
+            found = self._member(struct, name) if spec.endswith("?") else self.member(struct, name)
+            if found is not None:
+                wanted.append((name.split("|")[0], found))
+        dtype = np.dtype([(name, one.dtype) for name, one in wanted])
+        rows = np.zeros(len(addresses), dtype)
+        ok = np.ones(len(addresses), np.bool_)
+        for cluster in _clusters(wanted):
+            low = min(one.offset for _, one in cluster)
+            high = max(one.offset + one.extent for _, one in cluster)
+            with np.errstate(over="ignore"):
+                data, fine = self.space.gather(addresses + np.uint64(low), high - low)
+            ok &= fine
+            view = data.view(
+                np.dtype(
+                    {
+                        "names": [name for name, _ in cluster],
+                        "formats": [one.dtype for _, one in cluster],
+                        "offsets": [one.offset - low for _, one in cluster],
+                        "itemsize": high - low,
+                    }
+                )
+            )[:, 0]
+            for name, one in cluster:
+                column = view[name]
+                if one.bit_size:
+                    column = (column >> one.bit_offset) & ((1 << one.bit_size) - 1)
+                rows[name] = column
+        rows[~ok] = np.zeros((), dtype)
+        return rows, ok
+
+    def words(self, addresses: NDArray[np.uint64], count: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+        """Read ``count`` 64-bit words at each address: shape ``(n, count)`` uint64, and which rows are ok."""
+        data, ok = self.space.gather(addresses, 8 * count)
+        return data.view("<u8").reshape(-1, count), ok
+
+    def strings(self, addresses: NDArray[np.uint64], limit: int = 256) -> list[bytes | None]:
+        """NUL-terminated strings of at most ``limit`` bytes; None where unreadable.
+
+        A string near the end of a mapped page is read up to there.
+        """
+        out: list[bytes | None] = [None] * len(addresses)
+        left = np.arange(len(addresses))
+        size = 32
+        while len(left):
+            data, ok = self.space.gather(addresses[left], size)
+            short = np.flatnonzero(~ok)
+            if len(short):  # perhaps only because the page ends here
+                room = 4096 - (addresses[left[short]] & np.uint64(4095)).astype(np.int64)
+                for piece in np.unique(room[room < size]).tolist():
+                    rows = short[room == piece]
+                    data[rows, :piece], ok[rows] = self.space.gather(addresses[left[rows]], piece)
+            nul = (data == 0).any(axis=1)
+            done = ok & (nul | (size >= limit))
+            ends = np.where(nul, (data == 0).argmax(axis=1), size)
+            for row in np.flatnonzero(done).tolist():
+                out[int(left[row])] = data[row, : min(int(ends[row]), limit)].tobytes()
+            left = left[ok & ~done]
+            size *= 4
+        return out
+
+    def u64(self, address: int) -> int:
+        """The 64-bit word at a kernel address. Raises ``MemoryReadError``."""
+        return int.from_bytes(self.space.read(address, 8), "little")
+
+
+def _clusters(wanted: list[tuple[str, Field]]) -> list[list[tuple[str, Field]]]:
+    """Members near each other are read together; a far one is worth a read of its own."""
+    groups: list[list[tuple[str, Field]]] = []
+    end = 0
+    for item in sorted(wanted, key=lambda pair: pair[1].offset):
+        one = item[1]
+        if groups and one.offset - end <= _CLUSTER_GAP:
+            groups[-1].append(item)
+        else:
+            groups.append([item])
+        end = max(end if len(groups[-1]) > 1 else 0, one.offset + one.extent)
+    return groups

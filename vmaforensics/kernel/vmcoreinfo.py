@@ -1,0 +1,88 @@
+"""VMCOREINFO, the text the kernel leaves for crash tools (kernel/vmcore_info.c, kernel/crash_core.c).
+
+Every kernel built for crash dumps carries it, whether or not a crash kernel is loaded. Containers keep
+it in an ELF note; otherwise it is found in physical memory, where its page begins with ``OSRELEASE=``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.image.memory import PAGE_SIZE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.image.memory import PhysicalMemory
+
+_START = b"OSRELEASE="
+_LIMIT = PAGE_SIZE  # VMCOREINFO_BYTES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vmcoreinfo:
+    """The parsed lines. ``source`` says where they came from, for provenance."""
+
+    values: dict[str, str]
+    source: str
+
+    @property
+    def release(self) -> str:
+        """``uname -r`` of the kernel, or an empty string."""
+        return self.values.get("OSRELEASE", "")
+
+    def symbol(self, name: str) -> int | None:
+        """Address of a SYMBOL() line; they are hexadecimal."""
+        return self._number(f"SYMBOL({name})", 16)
+
+    def number(self, name: str) -> int | None:
+        """Value of a NUMBER() line; they are decimal and may be negative."""
+        return self._number(f"NUMBER({name})", 10)
+
+    def offset(self, name: str) -> int | None:
+        """Value of an OFFSET() line in bytes."""
+        return self._number(f"OFFSET({name})", 10)
+
+    def plain(self, name: str) -> int | None:
+        """Value of a bare line such as KERNELOFFSET; they are hexadecimal."""
+        return self._number(name, 16)
+
+    def _number(self, key: str, base: int) -> int | None:
+        try:
+            return int(self.values[key], base)
+        except (KeyError, ValueError):
+            return None
+
+
+def parse(text: bytes, source: str) -> Vmcoreinfo:
+    """Read ``KEY=VALUE`` lines up to the first NUL; anything else in ``text`` is ignored."""
+    values: dict[str, str] = {}
+    for line in text.split(b"\0", 1)[0].decode("ascii", "replace").split("\n"):
+        key, equals, value = line.partition("=")
+        if equals and key.isprintable() and value.isprintable():
+            values.setdefault(key, value)
+    return Vmcoreinfo(values=values, source=source)
+
+
+def scan(memory: PhysicalMemory) -> Iterator[Vmcoreinfo]:
+    """Every VMCOREINFO text that starts a page of physical memory, in address order.
+
+    Two are normal: the text's own page, and the ELF note made from it (whose text starts 24 bytes in).
+    Copies left by an earlier kernel, or by a guest of this machine, may come too: the caller checks.
+    """
+    for pa, chunk in memory.chunks():
+        skip = -pa % PAGE_SIZE
+        pages = (len(chunk) - skip) // PAGE_SIZE
+        if pages <= 0:
+            continue
+        rows = chunk[skip : skip + pages * PAGE_SIZE].reshape(pages, PAGE_SIZE)
+        for lead in (0, 24):
+            hit = rows[:, lead] == _START[0]
+            for page in np.flatnonzero(hit).tolist():
+                text = rows[page, lead:_LIMIT].tobytes()
+                if text.startswith(_START):
+                    address = pa + skip + page * PAGE_SIZE + lead
+                    yield parse(text, f"physical memory at {address:#x}")

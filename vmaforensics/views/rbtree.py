@@ -1,0 +1,121 @@
+"""The red-black tree of VMAs, ``mm->mm_rb``, up to 6.0: all trees at once, a level per gather."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.views.tables import REGIONS, Problem, ProblemLog, RbNodes, View, kernel_pointer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vmaforensics.kernel.kernel import Kernel
+
+_DEPTH = 128  # a red-black tree of 2**64 nodes is no deeper
+
+
+def walk_rbtree(
+    kernel: Kernel, mms: NDArray[np.void], log: ProblemLog
+) -> tuple[NDArray[np.void], RbNodes] | None:
+    """Every node of every tree, in order: (rows of dtype ``REGIONS``, the tree's shape, row by row).
+
+    None where the kernel has no ``mm_rb``. A VMA is visited once: what leads to it again is a problem.
+    ``start`` and ``end`` are left 0, for the VMAs are decoded once for all views.
+    """
+    if not kernel.has("mm_struct", "mm_rb"):
+        return None
+    node_at = kernel.offset("vm_area_struct", "vm_rb")
+    left_at = kernel.offset("vm_area_struct", "vm_rb.rb_left")
+    right_at = kernel.offset("vm_area_struct", "vm_rb.rb_right")
+    root_at = np.uint64(kernel.offset("mm_struct", "mm_rb.rb_node"))
+    fields = ("vm_rb.__rb_parent_color", "vm_rb.rb_left", "vm_rb.rb_right")
+
+    mm = mms["mm"][mms["ok"]]
+    pointer = mms["rb_root"][mms["ok"]]
+    slot = mm + root_at
+    came = np.full(len(mm), -1, np.int64)
+    side = np.zeros(len(mm), np.int8)
+    seen = np.zeros(0, np.uint64)
+    levels: list[dict[str, NDArray[np.generic]]] = []
+    total = 0
+    for depth in range(1, _DEPTH):
+        live = pointer != 0
+        wild = live & ~kernel_pointer(pointer)
+        log.add(View.RBTREE, Problem.NON_CANONICAL, mm[wild], slot[wild], pointer[wild])
+        crooked = live & ~wild & ((pointer & np.uint64(7)) != 0)
+        log.add(View.RBTREE, Problem.MISALIGNED, mm[crooked], slot[crooked], pointer[crooked])
+        live &= ~wild & ~crooked
+        _, first = np.unique(pointer, return_index=True)
+        once = np.zeros(len(pointer), np.bool_)
+        once[first] = True
+        again = live & (~once | np.isin(pointer, seen))
+        log.add(View.RBTREE, Problem.CYCLE, mm[again], slot[again], pointer[again])
+        live &= ~again
+        mm, pointer, slot, came, side = (item[live] for item in (mm, pointer, slot, came, side))
+        if not len(mm):
+            break
+        seen = np.union1d(seen, pointer)
+        vma = pointer - np.uint64(node_at)
+        got, ok = kernel.gather("vm_area_struct", vma, fields)
+        log.add(View.RBTREE, Problem.UNREADABLE, mm[~ok], slot[~ok], pointer[~ok])
+        row = total + np.arange(len(mm), dtype=np.int64)
+        total += len(mm)
+        levels.append(
+            {"mm": mm, "vma": vma, "slot": slot, "parent": came, "side": side, "depth": np.full(len(mm), depth),
+             "word": got[fields[0]], "left": got[fields[1]], "right": got[fields[2]]}
+        )  # fmt: skip
+        mm, came = np.concatenate([mm, mm]), np.concatenate([row, row])
+        slot = np.concatenate([vma + np.uint64(left_at), vma + np.uint64(right_at)])
+        pointer = np.concatenate([got[fields[1]], got[fields[2]]])
+        side = np.repeat(np.array([0, 1], np.int8), len(row))
+    if len(mm):
+        log.add(View.RBTREE, Problem.CUT_SHORT, mm, slot, pointer)
+    return _in_order(levels)
+
+
+def _in_order(levels: list[dict[str, NDArray[np.generic]]]) -> tuple[NDArray[np.void], RbNodes]:
+    """Put the rows, found level by level, into each tree's own order."""
+    if not levels:
+        none = np.zeros(0, np.int64)
+        flags = np.zeros(0, np.bool_)
+        shape = RbNodes(
+            parent=none, left=none, right=none, depth=none,
+            parent_word=np.zeros(0, np.uint64), has_left=flags, has_right=flags,
+        )  # fmt: skip
+        return np.zeros(0, REGIONS), shape
+    whole = {name: np.concatenate([level[name] for level in levels]) for name in levels[0]}
+    parent, side = whole["parent"].astype(np.int64), whole["side"]
+    count = len(parent)
+    left, right = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
+    for children, which in ((left, 0), (right, 1)):
+        rows = np.flatnonzero((side == which) & (parent >= 0))
+        children[parent[rows]] = rows
+    edges = np.cumsum([0, *(len(level["mm"]) for level in levels)])
+    size = np.ones(count + 1, np.int64)
+    size[-1] = 0  # what -1 selects
+    for low, high in zip(edges[-2::-1].tolist(), edges[:0:-1].tolist(), strict=True):
+        size[low:high] += size[left[low:high]] + size[right[low:high]]
+    order = size[left].copy()  # within the subtree, then within the tree as its ancestors push it along
+    for low, high in zip(edges[1:-1].tolist(), edges[2:].tolist(), strict=True):
+        up = parent[low:high]
+        before = order[up] - size[left[up]]
+        order[low:high] += np.where(side[low:high] == 1, order[up] + 1, before)
+    sort = np.lexsort((order, whole["mm"]))
+    place = np.empty(count + 1, np.int64)
+    place[sort] = np.arange(count)
+    place[-1] = -1
+    rows = np.zeros(count, REGIONS)
+    for name in ("mm", "vma", "slot"):
+        rows[name] = whole[name][sort]
+    rows["order"] = order[sort]
+    return rows, RbNodes(
+        parent=place[parent[sort]],
+        left=place[left[sort]],
+        right=place[right[sort]],
+        depth=whole["depth"][sort].astype(np.int64),
+        parent_word=whole["word"][sort].astype(np.uint64),
+        has_left=whole["left"][sort] != 0,
+        has_right=whole["right"][sort] != 0,
+    )
