@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 WORD = np.uint64(64)
 MOST_RUNS = 1 << 22
+PAGES_STEP = 1 << 20
 
 
 class PageBitmap:
@@ -37,13 +40,15 @@ class PageBitmap:
 
     def test(self, pfns: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Whether the bit of each page frame (each below ``bits``) is set."""
-        return (self._words[pfns // WORD] >> (pfns % WORD) & np.uint64(1)).astype(np.bool_)
+        hits: NDArray[np.bool_] = (self._words[pfns // WORD] >> (pfns % WORD) & np.uint64(1)).astype(np.bool_)
+        return hits
 
     def rank(self, pfns: NDArray[np.uint64]) -> NDArray[np.int64]:
         """How many set bits lie before each page frame (each below ``bits``)."""
         word = pfns // WORD
         below = self._words[word] & ((np.uint64(1) << pfns % WORD) - np.uint64(1))
-        return self._before[word] + np.bitwise_count(below)
+        rank: NDArray[np.int64] = self._before[word] + np.bitwise_count(below)
+        return rank
 
     def before(self, pfn: int) -> int:
         """How many set bits lie before ``pfn``, which may be beyond the last."""
@@ -69,6 +74,18 @@ class PageBitmap:
         if len(at) % 2:
             at = np.append(at, np.uint64(self.bits))
         return at.reshape(-1, 2)
+
+    def pages(self, first: int, end: int) -> Iterator[NDArray[np.uint64]]:
+        """The page frames from ``first`` up to ``end`` whose bits are set, in ascending order, in arrays of
+        at most 1,048,576."""
+        end = min(end, self.bits)
+        for low in range(first // 64, (end + 63) // 64, PAGES_STEP // 64):
+            words = self._words[low : low + PAGES_STEP // 64]
+            if not words.any():
+                continue
+            bits = np.unpackbits(words.astype("<u8").view(np.uint8), bitorder="little")
+            pfns = np.flatnonzero(bits).astype(np.uint64) + np.uint64(low * 64)
+            yield pfns[(pfns >= np.uint64(first)) & (pfns < np.uint64(end))]
 
 
 def pack(pfns: NDArray[np.uint64], size: int) -> NDArray[np.uint8]:

@@ -49,7 +49,7 @@ def _decoder(flags: int, size: int) -> Callable[[memoryview], bytes | bytearray 
         return zstd
     if flags == LZO:
         unlzo = lzallright.LZOCompressor.decompress
-        return lambda data: unlzo(data, size)  # type: ignore[no-any-return]
+        return lambda data: unlzo(data, size)
     if flags == SNAPPY:
         page, unsnap = bytearray(size), cramjam.snappy.decompress_raw_into
 

@@ -41,7 +41,7 @@ def open_kdump(path: Path, buffer: NDArray[np.uint8]) -> Image:
     Raises :class:`UnsupportedFormatError` for headers that cannot be believed. Damaged pages are found when
     they are read: they are absent, and ``memory.problems()`` counts them.
     """
-    file = memoryview(buffer)
+    file = buffer.data
     header, problems = read_header(path, file)
     octets = header.bitmap_size
     dumped_at = header.bitmap_at + (octets if header.bitmaps == 2 else 0)

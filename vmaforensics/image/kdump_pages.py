@@ -58,7 +58,7 @@ class KdumpMemory(PhysicalMemory):
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         super().__init__(ranges)
-        self._file = memoryview(buffer)
+        self._file = buffer.data
         self._shift = block_shift
         self._ram, self._dumped, self._window = ram, dumped, window
         self._first = dumped.before(window[0])  # dumped pages of other files of a split dump
@@ -134,7 +134,8 @@ class KdumpMemory(PhysicalMemory):
         good = kinds == 0
         index, blocks = index[good], blocks[good]
         if self._used + len(index) > len(self._owners):
-            self._slots[self._owners[: self._used]] = 0
+            owners = self._owners[: self._used]
+            self._slots[owners] = np.minimum(self._slots[owners], 0)  # what is damaged stays so
             self._used = 0
         slots = np.arange(self._used, self._used + len(index))
         self._owners[slots] = index
@@ -182,26 +183,26 @@ class KdumpMemory(PhysicalMemory):
 
     def chunks(self, size: int = 1 << 24) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         step = max(1, size >> self._shift)
-        runs = np.clip(self._dumped.runs(), *(np.uint64(edge) for edge in self._window))
-        runs = runs[runs[:, 0] < runs[:, 1]].astype(np.int64)
-        before = np.concatenate([[0], np.cumsum(runs[:, 1] - runs[:, 0])])
-        for low in range(0, min(len(self._descriptors), int(before[-1])), step):
-            index = np.arange(low, min(low + step, len(self._descriptors), int(before[-1])))
-            run = np.searchsorted(before, index, side="right") - 1
-            blocks = (runs[run, 0] + index - before[run]).astype(np.uint64)
-            kinds = self._kinds(index)
-            self._refuse(index, blocks, kinds)
-            index, blocks = index[kinds == 0], blocks[kinds == 0]
-            data = np.empty(len(index) << self._shift, dtype=np.uint8)
-            at = np.arange(len(index)) << self._shift
-            fine = self._unpack(index, blocks, data.data, at)
-            blocks, at = blocks[fine], at[fine]
-            breaks = (
-                np.flatnonzero((np.diff(blocks.astype(np.int64)) != 1) | (np.diff(at) != 1 << self._shift))
-                + 1
-            )
-            for part in np.split(np.arange(len(blocks)), breaks):
-                if len(part):
-                    first, last = part[0], part[-1]
-                    pa = int(blocks[first]) << self._shift
-                    yield pa, data[int(at[first]) : int(at[last]) + (1 << self._shift)]
+        number = 0
+        for pages in self._dumped.pages(*self._window):
+            for low in range(0, len(pages), step):
+                blocks = pages[low : low + step]
+                index = np.arange(number, min(number + len(blocks), len(self._descriptors)))
+                number += len(blocks)
+                yield from self._held_runs(index, blocks[: len(index)])
+
+    def _held_runs(
+        self, index: NDArray[np.int64], blocks: NDArray[np.uint64]
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Decompress the pages of these descriptors, past the cache, and yield those that follow one
+        another as one piece."""
+        kinds = self._kinds(index)
+        self._refuse(index, blocks, kinds)
+        index, blocks = index[kinds == 0], blocks[kinds == 0]
+        data = np.empty((len(index), 1 << self._shift), dtype=np.uint8)
+        at = np.arange(len(index), dtype=np.int64) << self._shift
+        rows = np.flatnonzero(self._unpack(index, blocks, data.reshape(-1).data, at))
+        starts = np.flatnonzero((np.diff(blocks[rows]) != 1) | (np.diff(rows) != 1)) + 1
+        for piece in np.split(rows, starts) if len(rows) else []:
+            pa = int(blocks[piece[0]]) << self._shift
+            yield pa, data[piece[0] : piece[-1] + 1].reshape(-1)

@@ -8,6 +8,7 @@ could not read with the text ``LEMON FAIL READ ``; opening does not search for t
 from __future__ import annotations
 
 import struct
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,7 +37,7 @@ def open_lime(path: Path, buffer: NDArray[np.uint8]) -> Image:
     Raises :class:`UnsupportedFormatError` if not even the first header can be believed.
     """
     size = len(buffer)
-    view = memoryview(buffer)
+    view = buffer.data
     rows: list[tuple[int, int, int, int, int]] = []
     stop = ""
     at = 0
@@ -89,7 +90,7 @@ def _avml_gaps(rows: list[tuple[int, int, int, int, int]]) -> list[int]:
     """The sizes of gaps that may be left-out zero blocks, if this looks like a file of AVML: adjoining
     ranges, none longer than 16 MiB. Such a gap is a multiple of 16 MiB."""
     lengths = [length for _, length, *_ in rows]
-    pairs = [(a[0] + a[1], b[0]) for a, b in zip(rows, rows[1:], strict=False)]
+    pairs = [(a[0] + a[1], b[0]) for a, b in pairwise(rows)]
     if max(lengths) > AVML_BLOCK or not any(end == start for end, start in pairs):
         return []
     return [start - end for end, start in pairs if start > end and (start - end) % AVML_BLOCK == 0]

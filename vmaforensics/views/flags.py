@@ -16,4 +16,4 @@ VM_LOCKED = 1 << 13
 VM_IO = 1 << 14
 VM_HUGETLB = 1 << 22
 VM_MIXEDMAP = 1 << 28
-VM_SHADOW_STACK = 1 << 37  # x86 with user shadow stacks (6.6+) only; see `shadow stack` below
+VM_SHADOW_STACK = 1 << 37  # only on x86 kernels that have user shadow stacks (6.6+); UFFD_MINOR in 6.1

@@ -1,0 +1,115 @@
+"""The ``struct file`` of every mapping: device, inode and path as ``/proc/PID/maps`` would print them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.views.paths import resolve_paths
+from vmaforensics.views.tables import Problem, ProblemLog, View, kernel_pointer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vmaforensics.kernel.kernel import Kernel
+
+FILES = np.dtype(
+    [
+        ("file", np.uint64),
+        ("ok", np.bool_),
+        ("mapping", np.uint64),  # address_space
+        ("inode", np.uint64),  # the inode shown, of the user's path where the file is a backing file
+        ("dentry", np.uint64),
+        ("mnt", np.uint64),  # struct vfsmount
+        ("ino", np.uint64),
+        ("dev", np.uint32),  # kernel's dev_t: major << 20 | minor
+        ("nlink", np.uint32),
+    ]
+)
+
+# A file that stands for another on a stacked file system (include/linux/fs.h, 6.8+).
+_FMODE_BACKING = 1 << 25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileTable:
+    """Files sorted by address (dtype ``FILES``), and what goes with each row.
+
+    A path that could not be put together is None; ``is_shmem`` has one more element, False, so that a
+    row of -1 may be looked up.
+    """
+
+    rows: NDArray[np.void]
+    paths: list[bytes | None]
+    is_shmem: NDArray[np.bool_]
+
+    def rows_of(self, files: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Row of each ``struct file`` address; -1 for NULL and for what is not in the table."""
+        known = self.rows["file"]
+        if not len(known):
+            return np.full(len(files), -1, np.int64)
+        row = np.minimum(np.searchsorted(known, files), len(known) - 1)
+        return np.where(known[row] == files, row, -1)
+
+
+def read_files(
+    kernel: Kernel, addresses: NDArray[np.uint64], root: tuple[int, int] | None, log: ProblemLog
+) -> FileTable:
+    """Decode the files at ``addresses`` (repeats and NULL allowed).
+
+    ``root`` is the reader's root, (dentry, vfsmount), at which paths begin.
+    """
+    addresses = np.unique(addresses)
+    addresses = addresses[addresses != 0]
+    wild = ~kernel_pointer(addresses)
+    log.add(View.FILES, Problem.NON_CANONICAL, 0, addresses[wild], addresses[wild])
+    rows = np.zeros(len(addresses), FILES)
+    rows["file"] = addresses
+    got, ok = kernel.gather(
+        "file", addresses, ["f_path.dentry|__f_path.dentry", "f_path.mnt|__f_path.mnt", "f_inode", "f_mode", "f_mapping"]
+    )
+    ok &= ~wild
+    log.add(View.FILES, Problem.UNREADABLE, 0, addresses[~ok & ~wild])
+    rows["ok"], rows["mapping"], rows["inode"] = ok, got["f_mapping"], got["f_inode"]
+    rows["dentry"], rows["mnt"] = got["f_path.dentry"], got["f_path.mnt"]
+    _show_user_path(kernel, rows, got["f_mode"], log)
+    magic = _inodes(kernel, rows, log)
+    shmem = np.append(magic, False)
+    paths = resolve_paths(kernel, rows["dentry"], rows["mnt"], rows["inode"], root, log)
+    return FileTable(rows=rows, paths=paths, is_shmem=shmem)
+
+
+def _show_user_path(
+    kernel: Kernel, rows: NDArray[np.void], mode: NDArray[np.uint32], log: ProblemLog
+) -> None:
+    """file_user_path and file_user_inode (include/linux/fs.h): show the stacked file system's own file."""
+    dentry_at, mnt_at = "user_path.dentry|user_path_file.f_path.dentry", "user_path.mnt|user_path_file.f_path.mnt"
+    if not any(kernel.has("backing_file", path) for path in dentry_at.split("|")):
+        return
+    at = np.flatnonzero(rows["ok"] & ((mode & np.uint32(_FMODE_BACKING)) != 0))
+    got, ok = kernel.gather("backing_file", rows["file"][at], [dentry_at, mnt_at])
+    dentry, mnt = got["user_path.dentry"], got["user_path.mnt"]
+    inode, fine = kernel.gather("dentry", dentry, ["d_inode"])
+    log.add(View.FILES, Problem.UNREADABLE, 0, rows["file"][at[~ok]])
+    good = ok & fine
+    rows["dentry"][at[good]], rows["mnt"][at[good]] = dentry[good], mnt[good]
+    rows["inode"][at[good]] = inode["d_inode"][good]
+
+
+def _inodes(kernel: Kernel, rows: NDArray[np.void], log: ProblemLog) -> NDArray[np.bool_]:
+    """Fill in device, inode number and link count; returns which files live on shmem."""
+    inodes, inverse = np.unique(rows["inode"], return_inverse=True)
+    got, ok = kernel.gather("inode", inodes, ["i_ino", "i_sb", "i_nlink"])
+    supers, again = np.unique(got["i_sb"], return_inverse=True)
+    sb, fine = kernel.gather("super_block", supers, ["s_dev", "s_magic"])
+    log.add(View.FILES, Problem.UNREADABLE, 0, inodes[~ok & (inodes != 0)])
+    rows["ino"], rows["nlink"] = got["i_ino"][inverse], got["i_nlink"][inverse]
+    rows["dev"] = sb["s_dev"][again][inverse]
+    rows["ok"] &= ok[inverse] & fine[again][inverse]
+    shmem: NDArray[np.bool_] = (sb["s_magic"] == _TMPFS_MAGIC)[again][inverse]
+    return shmem
+
+
+_TMPFS_MAGIC = 0x01021994  # include/uapi/linux/magic.h; shmem's own mount has it too

@@ -1,0 +1,62 @@
+"""All views of an image, in the order in which they need each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.views.files import read_files
+from vmaforensics.views.maple import walk_maple
+from vmaforensics.views.mms import read_mms
+from vmaforensics.views.names import vma_names
+from vmaforensics.views.paths import reader_root
+from vmaforensics.views.rbtree import walk_rbtree
+from vmaforensics.views.tables import ProblemLog, Views
+from vmaforensics.views.tasks import walk_tasks
+from vmaforensics.views.vma_list import walk_list
+from vmaforensics.views.vmas import classify, read_vmas
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vmaforensics.kernel.kernel import Kernel
+
+
+def gather_views(kernel: Kernel) -> Views:
+    """Read every record of every process's memory map that this version knows of.
+
+    Raises :class:`KernelNotFoundError` if the kernel has no task list to begin with; anything else that
+    cannot be read is a row of ``problems``.
+    """
+    log = ProblemLog()
+    tasks = walk_tasks(kernel, log)
+    mms = read_mms(kernel, tasks, log)
+    views = Views(tasks=tasks, mms=mms)
+    rbtree = walk_rbtree(kernel, mms, log)
+    if rbtree is not None:
+        views.rbtree, views.rb_nodes = rbtree
+    hint = views.rbtree["vma"] if views.rbtree is not None else np.zeros(0, np.uint64)
+    views.vma_list = walk_list(kernel, mms, hint, log)
+    maple = walk_maple(kernel, mms, log)
+    if maple is not None:
+        views.maple, views.maple_nodes = maple
+
+    listed = list(views.regions().values())
+    addresses = np.concatenate([rows["vma"] for rows in listed]) if listed else np.zeros(0, np.uint64)
+    views.vmas = read_vmas(kernel, addresses, log)
+    used = np.concatenate([views.vmas["file"], mms["exe_file"]])
+    views.files = read_files(kernel, used, reader_root(kernel, tasks), log)
+    classify(kernel, views.vmas, views.files)
+    views.names = vma_names(kernel, views.vmas, mms, views.files)
+    for rows in (views.vma_list, views.rbtree):
+        if rows is not None:
+            _take_bounds(views, rows)
+    views.problems = log.table()
+    return views
+
+
+def _take_bounds(views: Views, rows: NDArray[np.void]) -> None:
+    """The list and the red-black tree have no bounds of their own: theirs are those of the VMA."""
+    at = views.vma_rows(rows["vma"])
+    rows["start"], rows["end"] = views.vmas["start"][at], views.vmas["end"][at]
