@@ -145,12 +145,19 @@ def _main_header(
 ) -> bytes:
     found = re.search(rb"^OSRELEASE=(.*)$", vmcoreinfo or b"", re.MULTILINE)
     release = found.group(1).decode("latin-1") if found else ""
-    names = {"sysname": "Linux", "release": release, "machine": "x86_64"} | dict(utsname)
+    # libkdumpfile, and so drgn, takes the machine from here only if release and version are not empty.
+    names = {
+        "sysname": "Linux",
+        "release": release or "(unknown)",
+        "version": "(unknown)",
+        "machine": "x86_64",
+    }
+    names |= utsname
     header: bytes = MAIN_HEADER.build(
         {
             "signature": b"KDUMP   ",
             "header_version": 6,
-            "utsname": [names.get(key, "").encode()[:64].ljust(65, b"\0") for key in UTSNAME],
+            "utsname": [names.get(key, "").encode(errors="replace")[:64].ljust(65, b"\0") for key in UTSNAME],
             "tv_sec": 0,
             "tv_usec": 0,
             "status": ZSTD,

@@ -250,8 +250,8 @@ def decode(buffer: NDArray[np.uint8], tables: Tables, place: int) -> Kallsyms:
     blob, name_starts = _expand(buffer, tables, starts, lengths)
     raw = buffer[tables.offsets : tables.offsets + 4 * tables.count].view("<i4").astype(np.int64)
     if tables.relative_base is None:
-        addresses = place + tables.offsets + 4 * np.arange(tables.count, dtype=np.int64) + raw
-        values = addresses.view(np.uint64)
+        within = tables.offsets + 4 * np.arange(tables.count, dtype=np.int64) + raw
+        values = np.uint64(place % (1 << 64)) + within.view(np.uint64)
     else:
         base = np.uint64(tables.relative_base)
         if (raw < 0).any():  # absolute-percpu

@@ -29,8 +29,9 @@ FILES = np.dtype(
     ]
 )
 
-# A file that stands for another on a stacked file system (include/linux/fs.h, 6.8+).
-_FMODE_BACKING = 1 << 25
+# FMODE_NOACCOUNT (include/linux/fs.h). Every backing file has it, and few others. FMODE_BACKING itself has
+# been bit 25 and bit 24, which no type information tells, so a candidate is proved by its contents.
+_FMODE_NOACCOUNT = 1 << 29
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,17 +86,19 @@ def _show_user_path(
     kernel: Kernel, rows: NDArray[np.void], mode: NDArray[np.uint32], log: ProblemLog
 ) -> None:
     """file_user_path and file_user_inode (include/linux/fs.h): show the stacked file system's own file."""
-    dentry_at, mnt_at = "user_path.dentry|user_path_file.f_path.dentry", "user_path.mnt|user_path_file.f_path.mnt"
+    # A path in 6.8 to 7.3; later kernels embed a whole file that holds the path.
+    dentry_at, mnt_at = (f"user_path.{one}|user_path_file.f_path.{one}" for one in ("dentry", "mnt"))
     if not any(kernel.has("backing_file", path) for path in dentry_at.split("|")):
         return
-    at = np.flatnonzero(rows["ok"] & ((mode & np.uint32(_FMODE_BACKING)) != 0))
+    at = np.flatnonzero(rows["ok"] & ((mode & np.uint32(_FMODE_NOACCOUNT)) != 0))
     got, ok = kernel.gather("backing_file", rows["file"][at], [dentry_at, mnt_at])
-    dentry, mnt = got["user_path.dentry"], got["user_path.mnt"]
-    inode, fine = kernel.gather("dentry", dentry, ["d_inode"])
+    dentry, mnt = got[dentry_at.split("|")[0]], got[mnt_at.split("|")[0]]
+    own, fine = kernel.gather("dentry", dentry, ["d_inode", "d_sb"])
+    under, known = kernel.gather("vfsmount", mnt, ["mnt_sb"])
     log.add(View.FILES, Problem.UNREADABLE, 0, rows["file"][at[~ok]])
-    good = ok & fine
+    good = ok & fine & known & (own["d_sb"] == under["mnt_sb"]) & (own["d_inode"] != 0)
     rows["dentry"][at[good]], rows["mnt"][at[good]] = dentry[good], mnt[good]
-    rows["inode"][at[good]] = inode["d_inode"][good]
+    rows["inode"][at[good]] = own["d_inode"][good]
 
 
 def _inodes(kernel: Kernel, rows: NDArray[np.void], log: ProblemLog) -> NDArray[np.bool_]:
