@@ -91,11 +91,12 @@ def open_kdump(path: Path, buffer: NDArray[np.uint8]) -> Image:
         vmcoreinfo = bytes(file[at : at + min(size, LARGEST_AREA)]).rstrip(b"\0")
     if header.status & STATUS_INCOMPLETE:
         problems.append("makedumpfile marked this dump as incomplete (status bit 3): it ran out of space")
-    if header.window is not None:
+    elsewhere = dumped.count - dumped.before(window[1]) + dumped.before(window[0])
+    if elsewhere:
         problems.append(
             f"this is one part of a split dump, with the page frames {window[0]:#x} to "
             f"{window[1]:#x}; the other "
-            f"parts are missing, and their pages are absent"
+            f"parts are missing, and their {plural(elsewhere, 'page')} absent"
         )
     if header.eraseinfo is not None:
         at, size = header.eraseinfo

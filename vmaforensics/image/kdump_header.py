@@ -58,7 +58,7 @@ SUB_HEADER = c.Struct(
 
 STATUS_INCOMPLETE = 0x8
 STATUS_NO_VMEMMAP = 0x10
-LARGEST_BLOCK = 1 << 20
+LARGEST_BLOCK = 1 << 18  # no Linux has larger pages; 1 << 20 is 4096 read in the wrong byte order
 PAGE_LIMIT = 1 << 40  # page frames below the physical address 2**52
 _STATUS_AT, _BLOCK_SIZE_AT, _SUB_SIZE_AT, _BITMAP_BLOCKS_AT = 424, 428, 432, 436
 
@@ -133,9 +133,8 @@ def read_header(path: Path, file: memoryview) -> tuple[KdumpHeader, list[str]]:
         )
     if not 0 < max_mapnr <= min(total * 8, PAGE_LIMIT):
         raise broken(
-            f"{where} is {max_mapnr:,} page frames, but the bitmaps of {main.bitmap_blocks:,} "
-            "blocks have room for "
-            f"{total * 8:,}"
+            f"{where} is {max_mapnr:,} page frames, but bitmap_blocks (file offset {_BITMAP_BLOCKS_AT}) is "
+            f"{main.bitmap_blocks:,}, room for {total * 8:,}"
         )
     # As crash's dump_is_partial(): two bitmaps if there is room for two.
     bitmaps = 2 if main.bitmap_blocks >= 2 * -(-max_mapnr // (8 * block)) else 1

@@ -189,10 +189,10 @@ class KdumpMemory(PhysicalMemory):
                 blocks = pages[low : low + step]
                 index = np.arange(number, min(number + len(blocks), len(self._descriptors)))
                 number += len(blocks)
-                yield from self._held_runs(index, blocks[: len(index)])
+                yield from self._held_runs(index, blocks[: len(index)], size)
 
     def _held_runs(
-        self, index: NDArray[np.int64], blocks: NDArray[np.uint64]
+        self, index: NDArray[np.int64], blocks: NDArray[np.uint64], size: int
     ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """Decompress the pages of these descriptors, past the cache, and yield those that follow one
         another as one piece."""
@@ -205,4 +205,6 @@ class KdumpMemory(PhysicalMemory):
         starts = np.flatnonzero((np.diff(blocks[rows]) != 1) | (np.diff(rows) != 1)) + 1
         for piece in np.split(rows, starts) if len(rows) else []:
             pa = int(blocks[piece[0]]) << self._shift
-            yield pa, data[piece[0] : piece[-1] + 1].reshape(-1)
+            whole = data[piece[0] : piece[-1] + 1].reshape(-1)
+            for low in range(0, len(whole), size):  # a block may be larger than that
+                yield pa + low, whole[low : low + size]

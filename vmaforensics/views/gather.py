@@ -8,7 +8,7 @@ import numpy as np
 
 from vmaforensics.views.files import read_files
 from vmaforensics.views.maple import walk_maple
-from vmaforensics.views.mms import read_mms
+from vmaforensics.views.mms import mm_offsets, read_mms
 from vmaforensics.views.names import vma_names
 from vmaforensics.views.paths import reader_root
 from vmaforensics.views.rbtree import walk_rbtree
@@ -32,7 +32,13 @@ def gather_views(kernel: Kernel) -> Views:
     log = ProblemLog()
     tasks = walk_tasks(kernel, log)
     mms = read_mms(kernel, tasks, log)
-    views = Views(tasks=tasks, mms=mms)
+    views = Views(
+        tasks=tasks,
+        mms=mms,
+        mm_offsets=mm_offsets(kernel),
+        stack_guard_gap=_stack_guard_gap(kernel),
+        shadow_stacks=kernel.types.struct("thread_shstk") is not None,
+    )
     rbtree = walk_rbtree(kernel, mms, log)
     if rbtree is not None:
         views.rbtree, views.rb_nodes = rbtree
@@ -60,3 +66,9 @@ def _take_bounds(views: Views, rows: NDArray[np.void]) -> None:
     """The list and the red-black tree have no bounds of their own: theirs are those of the VMA."""
     at = views.vma_rows(rows["vma"])
     rows["start"], rows["end"] = views.vmas["start"][at], views.vmas["end"][at]
+
+
+def _stack_guard_gap(kernel: Kernel) -> int:
+    at = kernel.symbols.get("stack_guard_gap")
+    words, ok = kernel.words(np.array([at or 0], np.uint64), 1)
+    return int(words[0, 0]) if ok[0] else 256 << 12

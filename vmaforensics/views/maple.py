@@ -237,7 +237,7 @@ def _read(
     open_ended = (column >= capacity[:, None] - 1) | ((pivots == 0) & (column > 0))
     logical = np.where(to_end & open_ended, frontier.high[:, None], logical)
     level: dict[str, NDArray[np.generic]] = {
-        "mm": frontier.mm, "address": node, "kind": kind, "leaf": kind == form.leaf_64,
+        "mm": frontier.mm, "address": node, "kind": kind, "leaf": kind == form.leaf_64, "gapped": gapped,
         "parent": frontier.parent, "parent_slot": frontier.parent_slot, "parent_word": words[:, 0],
         "expected_parent": frontier.expected, "depth": np.full(count, depth, np.int64),
         "low": frontier.low, "high": frontier.high, "end": end, "capacity": capacity, "slots": slots,

@@ -135,8 +135,17 @@ def read_mms(kernel: Kernel, tasks: NDArray[np.void], log: ProblemLog) -> NDArra
     return rows
 
 
+def mm_offsets(kernel: Kernel) -> dict[str, int]:
+    """Byte offset in ``mm_struct`` of the columns that this kernel has."""
+    return {
+        column: kernel.offset("mm_struct", member.rstrip("?"))
+        for column, member in _PLAIN.items()
+        if _exists(kernel, member)
+    }
+
+
 def _exists(kernel: Kernel, member: str) -> bool:
-    return not member.endswith("?") or kernel.has("mm_struct", member[:-1])
+    return kernel.has("mm_struct", member.rstrip("?"))
 
 
 def lock_states(kernel: Kernel, mms: NDArray[np.uint64]) -> NDArray[np.uint8]:

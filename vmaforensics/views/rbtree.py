@@ -63,7 +63,7 @@ def walk_rbtree(
         row = total + np.arange(len(mm), dtype=np.int64)
         total += len(mm)
         levels.append(
-            {"mm": mm, "vma": vma, "slot": slot, "parent": came, "side": side, "depth": np.full(len(mm), depth),
+            {"mm": mm, "vma": vma, "node": pointer, "slot": slot, "parent": came, "side": side, "depth": np.full(len(mm), depth),
              "word": got[fields[0]], "left": got[fields[1]], "right": got[fields[2]]}
         )  # fmt: skip
         mm, came = np.concatenate([mm, mm]), np.concatenate([row, row])
@@ -81,7 +81,7 @@ def _in_order(levels: list[dict[str, NDArray[np.generic]]]) -> tuple[NDArray[np.
         none = np.zeros(0, np.int64)
         flags = np.zeros(0, np.bool_)
         shape = RbNodes(
-            parent=none, left=none, right=none, depth=none,
+            address=np.zeros(0, np.uint64), parent=none, left=none, right=none, depth=none,
             parent_word=np.zeros(0, np.uint64), has_left=flags, has_right=flags,
         )  # fmt: skip
         return np.zeros(0, REGIONS), shape
@@ -111,6 +111,7 @@ def _in_order(levels: list[dict[str, NDArray[np.generic]]]) -> tuple[NDArray[np.
         rows[name] = whole[name][sort]
     rows["order"] = order[sort]
     return rows, RbNodes(
+        address=whole["node"][sort].astype(np.uint64),
         parent=place[parent[sort]],
         left=place[left[sort]],
         right=place[right[sort]],

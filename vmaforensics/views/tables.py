@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from vmaforensics.views.files import FileTable
 
-WORD = np.uint64(8)
-
 
 class View(IntEnum):
     """A redundant kernel record of address spaces."""
@@ -94,6 +92,7 @@ REGIONS = np.dtype(
 class RbNodes:
     """The red-black tree's nodes, one row per row of its regions; -1 where there is no such row."""
 
+    address: NDArray[np.uint64]  # of the rb_node
     parent: NDArray[np.int64]  # row by which the walk came
     left: NDArray[np.int64]
     right: NDArray[np.int64]
@@ -115,6 +114,7 @@ class MapleNodes:
     address: NDArray[np.uint64]
     kind: NDArray[np.uint8]  # enum maple_type
     leaf: NDArray[np.bool_]
+    gapped: NDArray[np.bool_]  # of the type that records gaps
     parent: NDArray[np.int64]  # row of the parent, -1 for a root
     parent_slot: NDArray[np.int64]
     parent_word: NDArray[np.uint64]
@@ -137,7 +137,8 @@ class MapleNodes:
         u, i = np.zeros(0, np.uint64), np.zeros(0, np.int64)
         wide = np.zeros((0, 1), np.uint64)
         return cls(
-            mm=u, address=u, kind=np.zeros(0, np.uint8), leaf=np.zeros(0, np.bool_), parent=i,
+            mm=u, address=u, kind=np.zeros(0, np.uint8), leaf=np.zeros(0, np.bool_),
+            gapped=np.zeros(0, np.bool_), parent=i,
             parent_slot=i, parent_word=u, expected_parent=u, depth=i, low=u, high=u, end=i, capacity=i,
             slots=wide, pivots=wide, raw_pivots=wide, gaps=wide, gap_slot=i, slot_offset=i,
         )  # fmt: skip
@@ -175,6 +176,9 @@ class Views:
     rb_nodes: RbNodes | None = None
     maple_nodes: MapleNodes = field(default_factory=MapleNodes.empty)
     vmas: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, np.uint64).view(np.void))
+    mm_offsets: dict[str, int] = field(default_factory=dict)  # column of mms: byte offset in mm_struct
+    stack_guard_gap: int = 0  # bytes kept free below an area that grows down
+    shadow_stacks: bool = False  # does bit 37 of vm_flags mean a shadow stack?
     names: list[bytes] = field(default_factory=list)  # one per row of vmas, as /proc/PID/maps shows it
     files: FileTable | None = None
     problems: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, PROBLEMS))
@@ -236,3 +240,12 @@ class ProblemLog:
 def kernel_pointer(values: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Can each value be an address in the kernel half? (57 bits at most: Intel SDM vol. 1, 3.3.7.1)"""
     return values >= np.uint64(0xFF000000_00000000)
+
+
+def union_of(views: list[NDArray[np.void]]) -> NDArray[np.void]:
+    """Rows of several views (dtype ``REGIONS``) with each (mm, VMA) kept once, sorted by mm and start."""
+    rows = np.concatenate(views) if views else np.zeros(0, REGIONS)
+    rows = rows[np.lexsort((rows["vma"], rows["start"], rows["mm"]))]
+    first = np.ones(len(rows), np.bool_)
+    first[1:] = (rows["mm"][1:] != rows["mm"][:-1]) | (rows["vma"][1:] != rows["vma"][:-1])
+    return rows[first]

@@ -1,0 +1,313 @@
+"""The counters of ``mm_struct`` against the areas, and what a difference means.
+
+vm_stat_account (mm/mmap.c; mm/vma.c) keeps them exact while the mmap lock is free. Areas are counted over
+the union of all index views: what one view hides and another shows is VMA-UNLINKED, not missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.checks import rules
+from vmaforensics.checks.context import allows, pages
+from vmaforensics.checks.finding import Confidence, Evidence, Severity
+from vmaforensics.checks.maple import LeafSlots, gap_mismatches, leaf_slots, null_pairs
+from vmaforensics.views import flags
+from vmaforensics.views.tables import View, union_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+
+EXACT = ("map_count", "total_vm", "exec_vm", "stack_vm", "data_vm")
+
+_CLASS_OF = {"exec_vm": "executable", "stack_vm": "stack", "data_vm": "writable private"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sums:
+    """What the areas of each mm add up to; arrays as long as ``mms``, in pages (``map_count``: areas)."""
+
+    columns: dict[str, NDArray[np.int64]]
+    locked: NDArray[np.int64]
+    known: NDArray[np.bool_]  # every area of the mm could be read
+
+
+def sum_areas(context: Context) -> Sums:
+    """Count the areas of every mm over the union of the index views, as vm_stat_account would."""
+    views = context.views
+    union = union_of(list(views.regions().values()))
+    owner = views.mm_rows(union["mm"])
+    vmas = views.vmas[views.vma_rows(union["vma"])]
+    keep = (owner >= 0) & vmas["ok"]
+    count = len(views.mms)
+    owner, vmas = owner[keep], vmas[keep]
+    size = ((vmas["end"] - vmas["start"]) >> np.uint64(12)).astype(np.int64)
+    vm_flags = vmas["flags"]
+    stack = (vm_flags & np.uint64(flags.VM_GROWSDOWN)) != 0
+    growing = np.uint64(flags.VM_EXEC | flags.VM_WRITE | flags.VM_GROWSDOWN)
+    is_exec = (vm_flags & growing) == np.uint64(flags.VM_EXEC)
+    if views.shadow_stacks:
+        stack |= (vm_flags & np.uint64(flags.VM_SHADOW_STACK)) != 0
+    private = np.uint64(flags.VM_WRITE | flags.VM_SHARED | flags.VM_GROWSDOWN)
+    is_data = ~is_exec & ~stack & ((vm_flags & private) == np.uint64(flags.VM_WRITE))
+    locked = (vm_flags & np.uint64(flags.VM_LOCKED)) != 0
+
+    def total(which: NDArray[np.bool_]) -> NDArray[np.int64]:
+        summed = np.zeros(count, np.int64)
+        np.add.at(summed, owner[which], size[which])
+        return summed
+
+    everything = np.ones(len(owner), np.bool_)
+    known = np.ones(count, np.bool_)
+    for view in views.regions():
+        known &= context.decoded(view, views.mms["mm"])
+    return Sums(
+        columns={
+            "map_count": np.bincount(owner, minlength=count).astype(np.int64),
+            "total_vm": total(everything),
+            "exec_vm": total(is_exec),
+            "stack_vm": total(stack & ~is_exec),
+            "data_vm": total(is_data),
+        },
+        locked=total(locked),
+        known=known & views.mms["ok"],
+    )
+
+
+def check_counters(context: Context) -> Iterator[Finding]:
+    """VMA-MISSING, VMA-SURPLUS and MM-COUNTER."""
+    views = context.views
+    sums = sum_areas(context)
+    deficit = {name: views.mms[name].astype(np.int64) - sums.columns[name] for name in EXACT}
+    off = sums.known & np.logical_or.reduce([values != 0 for values in deficit.values()])
+    resized = _resized(context)
+    holes = _Holes.of(context)
+    told = set()
+    for row in np.flatnonzero(off).tolist():
+        mm = int(views.mms["mm"][row])
+        lacks = {name: int(values[row]) for name, values in deficit.items()}
+        evidence = _counter_evidence(context, row, lacks)
+        areas, total = lacks["map_count"], lacks["total_vm"]
+        if mm not in resized and (areas > 0 or (areas == 0 and total > 0)) and total >= 0:
+            yield from _missing(context, row, lacks, evidence, holes)
+            told.add(mm)
+        elif mm not in resized and (areas < 0 or (areas == 0 and total < 0)) and total <= 0:
+            yield _surplus(context, mm, lacks, evidence)
+        else:
+            yield _counter(context, mm, lacks, evidence)
+    for mm in holes.suspected():
+        if mm not in told:
+            yield from _repaired(context, mm, holes)
+    yield from _locked(context, sums)
+
+
+def _resized(context: Context) -> set[int]:
+    """Address spaces with an area whose index range is not its own: that explains page counts."""
+    rows = context.views.maple
+    if rows is None:
+        return set()
+    vmas = context.views.vmas[context.views.vma_rows(rows["vma"])]
+    differ = vmas["ok"] & ((rows["start"] != vmas["start"]) | (rows["end"] != vmas["end"]))
+    return set(rows["mm"][differ].tolist())
+
+
+def _counter_evidence(context: Context, row: int, lacks: dict[str, int]) -> list[Evidence]:
+    one = context.views.mms[row]
+    return [
+        Evidence(
+            what=f"{name} is {int(one[name])}, the areas add up to {int(one[name]) - difference}",
+            view=View.COUNTERS.label,
+            address=int(one["mm"]) + context.views.mm_offsets[name],
+            found=str(int(one[name])),
+            expected=str(int(one[name]) - difference),
+        )
+        for name, difference in lacks.items()
+        if difference
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Holes:
+    """Empty ranges of the maple tree's leaves, and those among them that ought not to be there."""
+
+    slots: LeafSlots
+    empty: NDArray[np.intp]  # rows of slots
+    suspect: NDArray[np.bool_]  # per row of slots
+
+    @classmethod
+    def of(cls, context: Context) -> _Holes:
+        nodes = context.views.maple_nodes
+        slots = leaf_slots(nodes)
+        suspect = np.zeros(len(slots.mm), np.bool_)
+        whole = context.whole(View.MAPLE, slots.mm)
+        # Empty ranges wider than the parent of their leaf records.
+        rows, real, recorded = gap_mismatches(nodes)
+        wider = np.zeros(len(nodes), np.bool_)
+        wider[rows[real[rows] > recorded[rows]]] = True
+        with np.errstate(over="ignore"):
+            size = slots.high - slots.low + np.uint64(1)
+        suspect |= slots.empty & wider[slots.node] & (size > recorded[slots.node])
+        pairs = null_pairs(slots)
+        suspect[pairs] = suspect[pairs - 1] = True
+        return cls(slots=slots, empty=np.flatnonzero(slots.empty), suspect=suspect & whole)
+
+    def suspected(self) -> list[int]:
+        return np.unique(self.slots.mm[self.suspect]).tolist()
+
+    def candidates(self, mm: int, size: int | None) -> list[int]:
+        """Rows that may be where ``size`` pages were, best first: suspect and fitting, fitting, suspect."""
+        mine = self.empty[self.slots.mm[self.empty] == np.uint64(mm)]
+        with np.errstate(over="ignore"):
+            span = ((self.slots.high[mine] - self.slots.low[mine] + np.uint64(1)) >> np.uint64(12)).tolist()
+        fits = [row for row, length in zip(mine.tolist(), span, strict=True) if length == size]
+        suspects = [row for row in mine.tolist() if self.suspect[row]]
+        return [row for row in fits if row in suspects] or fits or suspects
+
+    def range_of(self, row: int, top: int) -> tuple[int, int]:
+        return int(self.slots.low[row]), min(int(self.slots.high[row]) + 1, top or (1 << 64) - 1)
+
+
+def _missing(
+    context: Context, row: int, lacks: dict[str, int], evidence: list[Evidence], holes: _Holes
+) -> Iterator[Finding]:
+    one = context.views.mms[row]
+    mm, areas, total = int(one["mm"]), lacks["map_count"], lacks["total_vm"]
+    index = context.index.label
+    kind = next((word for name, word in _CLASS_OF.items() if total and lacks[name] == total), "")
+    places = holes.candidates(mm, total if areas == 1 else None)
+    if len(places) == 1:
+        start, end = holes.range_of(places[0], int(one["task_size"]))
+        exact = areas == 1 and end - start == total << 12
+        evidence.append(_hole_evidence(holes, places[0], start, end))
+        evidence += _neighbours(context, mm, start, end)
+        what = f"{kind} area" if kind else "area"
+        title = f"{what} {start:#x}-{end:#x}, {pages((end - start) >> 12)}, has been taken out of the {index}"
+        yield context.finding(
+            rules.MISSING, mm, title, evidence, start=start, end=end,
+            confidence=Confidence.HIGH if exact else Confidence.MEDIUM,
+        )  # fmt: skip
+        return
+    what = f"{areas} {kind + ' ' if kind else ''}area{'s' if areas != 1 else ''}" if areas else "part of an area"
+    title = f"{what} of {pages(total)} ha{'s' if areas <= 1 else 've'} been taken out of the {index}"
+    if int(one["ma_root"]) == 0 and context.index is View.MAPLE:
+        title += ": its root is empty"
+    for place in places[:8]:
+        start, end = holes.range_of(place, int(one["task_size"]))
+        evidence.append(_hole_evidence(holes, place, start, end))
+    yield context.finding(rules.MISSING, mm, title, evidence)
+
+
+def _hole_evidence(holes: _Holes, row: int, start: int, end: int) -> Evidence:
+    why = ", which the tree's own records do not allow" if holes.suspect[row] else ", just as large"
+    return Evidence(
+        what=f"the maple tree has an empty range {start:#x}-{end:#x}{why}",
+        view=View.MAPLE.label,
+        address=int(holes.slots.where[row]),
+        found="0",
+    )
+
+
+def _neighbours(context: Context, mm: int, start: int, end: int) -> list[Evidence]:
+    """If the areas on both sides map one file and the offsets leave just this room, it was part of it."""
+    rows = context.views.regions()[context.index]
+    mine = rows[rows["mm"] == np.uint64(mm)]
+    vmas = context.views.vmas[context.views.vma_rows(mine["vma"])]
+    before, after = vmas[vmas["end"] == np.uint64(start)], vmas[vmas["start"] == np.uint64(end)]
+    if not len(before) or not len(after) or not before["file"][0] or before["file_row"][0] < 0:
+        return []
+    files = context.views.files
+    assert files is not None
+    inode = files.rows["inode"]
+    offset = int(before["pgoff"][0]) + ((start - int(before["start"][0])) >> 12)
+    if (
+        after["file_row"][0] < 0
+        or inode[before["file_row"][0]] != inode[after["file_row"][0]]
+        or int(after["pgoff"][0]) < offset
+    ):
+        return []
+    name = context.views.names[int(context.views.vma_rows(before["vma"][:1])[0])]
+    return [
+        Evidence(
+            what=f"the areas on both sides map {name.decode('utf-8', 'backslashreplace')}; the gap fits its file "
+            f"offset {offset << 12:#x}",
+            view=View.FILES.label,
+            address=int(before["vma"][0]),
+        )
+    ]
+
+
+def _repaired(context: Context, mm: int, holes: _Holes) -> Iterator[Finding]:
+    """The counters agree with the tree, but the tree's own records do not allow an empty range."""
+    row = int(context.views.mm_rows(np.array([mm], np.uint64))[0])
+    top = int(context.views.mms["task_size"][row])
+    mine = np.flatnonzero(holes.suspect & (holes.slots.mm == np.uint64(mm))).tolist()
+    spans = [holes.range_of(place, top) for place in mine]
+    start, end = min(low for low, _ in spans), max(high for _, high in spans)
+    evidence = [_hole_evidence(holes, place, *span) for place, span in zip(mine[:8], spans, strict=False)]
+    title = f"area within {start:#x}-{end:#x} has been taken out of the {context.index.label}, counters repaired"
+    yield context.finding(rules.MISSING, mm, title, evidence, start=start, end=end, confidence=Confidence.MEDIUM)
+
+
+def _surplus(context: Context, mm: int, lacks: dict[str, int], evidence: list[Evidence]) -> Finding:
+    areas, total = -lacks["map_count"], -lacks["total_vm"]
+    what = f"{areas} area{'s' if areas != 1 else ''} more" if areas else "larger areas"
+    title = f"the {context.index.label} holds {what} than the kernel counted, {pages(total)} in all"
+    return context.finding(rules.SURPLUS, mm, title, evidence)
+
+
+def _counter(context: Context, mm: int, lacks: dict[str, int], evidence: list[Evidence]) -> Finding:
+    """Neither plainly too few areas nor too many. Executable pages that no area has now weigh more."""
+    names = [name for name, difference in lacks.items() if difference]
+    severity = None
+    title = f"{' and '.join(names)} disagree{'s' if len(names) == 1 else ''} with the areas"
+    if lacks["map_count"] == lacks["total_vm"] == 0 and lacks["exec_vm"]:
+        severity = Severity.HIGH
+        count = lacks["exec_vm"]
+        title = (
+            f"{pages(abs(count))} were counted as executable and now lie in areas that are not"
+            if count > 0
+            else f"{pages(abs(count))} lie in executable areas and were not counted as executable"
+        )
+        evidence += _same_size(context, mm, abs(count), count > 0)
+    return context.finding(rules.COUNTER, mm, title, evidence, severity=severity)
+
+
+def _same_size(context: Context, mm: int, size: int, gone: bool) -> list[Evidence]:
+    """Areas of just the size in question that now have the flags in question."""
+    rows = context.views.regions()[context.index]
+    vmas = context.views.vmas[context.views.vma_rows(rows["vma"][rows["mm"] == np.uint64(mm)])]
+    executable = (vmas["flags"] & np.uint64(flags.VM_EXEC)) != 0
+    fits = vmas[(vmas["end"] - vmas["start"] == np.uint64(size << 12)) & (executable != gone)]
+    return [
+        Evidence(
+            what=f"an area of that size: {int(one['start']):#x}-{int(one['end']):#x}, {allows(int(one['flags']))}",
+            view=View.VMA.label,
+            address=int(one["vma"]),
+        )
+        for one in fits[:4]
+    ]
+
+
+def _locked(context: Context, sums: Sums) -> Iterator[Finding]:
+    """locked_vm is a lower bound: io_uring, vfio, bpf and RDMA add to it."""
+    views = context.views
+    stored = views.mms["locked_vm"].astype(np.int64)
+    for row in np.flatnonzero((stored < sums.locked) & sums.known).tolist():
+        mm = int(views.mms["mm"][row])
+        evidence = Evidence(
+            what=f"locked_vm is {int(stored[row])}, locked areas add up to {int(sums.locked[row])}",
+            view=View.COUNTERS.label,
+            address=mm + views.mm_offsets["locked_vm"],
+            found=str(int(stored[row])),
+            expected=f"at least {int(sums.locked[row])}",
+        )
+        title = "locked_vm is less than the locked areas add up to"
+        yield context.finding(rules.COUNTER, mm, title, [evidence])

@@ -1,0 +1,175 @@
+"""How this kernel's ``struct page`` says what a page frame is used for, asked by presence, never by version.
+
+The type of a page that is not mapped lies where other pages keep their map count. It has been encoded as
+
+* one bit taken away from all ones, ``#define``\\ d and so not in BTF (up to 6.10; commit 6e292b9be7f4, 4.18),
+* the same with the bits as enumerators ``PG_buddy`` … of ``enum pagetype`` (6.11),
+* a number in the highest byte, ``PGTY_buddy`` … (6.12, commit 4ffca5a96678).
+
+Whatever BTF does not have, VMCOREINFO states as the whole word (``NUMBER(PAGE_BUDDY_MAPCOUNT_VALUE)``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vmaforensics.kernel.kernel import Kernel
+
+_BASE = 0x80000000  # set in every page type, clear in every map count
+# include/linux/page-flags.h of 4.18 to 6.10. PG_table alone is nowhere else to be had.
+_DEFINED = {"buddy": 0x80, "offline": 0x100, "table": 0x200}
+_TABLE_BEHIND_KMEMCG = 0x400  # PG_kmemcg had 0x200 until page.memcg_data came (5.11, 18b2db3b0385)
+_MASKS = np.uint64(0xFFFFFFFF_00000000)  # no vmemmap lies up there, and every compound_info mask does
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TypeCode:
+    """A page is of the type if ``page_type & mask == value``."""
+
+    mask: int
+    value: int
+
+    def matches(self, page_type: NDArray[np.uint32]) -> NDArray[np.bool_]:
+        """Which of the words say so."""
+        return (page_type & np.uint32(self.mask)) == np.uint32(self.value)
+
+
+def type_code(kernel: Kernel, name: str) -> TypeCode | None:
+    """The code of the page type ``name`` ("buddy", "slab", "hugetlb"…); None if the kernel has none."""
+    top = kernel.types.constant(f"PGTY_{name}")
+    if top is not None:
+        return TypeCode(mask=0xFF << 24, value=top << 24)
+    bit = kernel.types.constant(f"PG_{name}")
+    if bit is None or bit < 64:  # PG_slab and PG_hugetlb have been page flags: those are bit numbers
+        stated = kernel.vmcoreinfo.number(f"PAGE_{name.upper()}_MAPCOUNT_VALUE") if kernel.vmcoreinfo else None
+        if stated is not None:
+            bit = ~stated & 0xFFFFFFFF
+        elif name in _DEFINED and _defined(kernel):
+            bit = _DEFINED[name]
+            if name == "table" and not kernel.has("page", "memcg_data"):
+                bit = _TABLE_BEHIND_KMEMCG
+        else:
+            return None
+    return TypeCode(mask=_BASE | bit, value=_BASE)
+
+
+def _defined(kernel: Kernel) -> bool:
+    """Does this kernel have the page types of ``_DEFINED``?"""
+    if kernel.types.constant("PGTY_buddy") is not None or kernel.types.constant("PG_buddy") is not None:
+        return False
+    stated = kernel.vmcoreinfo.number("PAGE_BUDDY_MAPCOUNT_VALUE") if kernel.vmcoreinfo else None
+    return stated is None or ~stated & 0xFFFFFFFF == _DEFINED["buddy"]
+
+
+class PageReader:
+    """Reads ``struct page`` by frame number, and tells heads, types and flags from what it read.
+
+    Raises :class:`KernelNotFoundError` if the kernel's types have no such structure or members.
+    """
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.base = _vmemmap(kernel)
+        self.size = kernel.sizeof("page")
+        # flags: struct memdesc_flags_t since 6.18 (53fbef56e07d). compound_head: compound_info since 7.1.
+        # page_type has always been there where BTF is (4.18); compound_dtor left for struct folio in 6.3.
+        self._fields = {
+            "flags": "flags.f|flags",
+            "head": "compound_info|compound_head",
+            "mapping": "mapping",
+            "private": "private",
+            "type": "page_type",
+        }
+
+    def read(self, pfns: NDArray[np.uint64]) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
+        """``(rows, ok)``: columns flags, head, mapping, private (uint64) and type (uint32) of each frame.
+
+        Not ``ok``: the struct page is not in the image, there is none, or it was never initialised.
+        """
+        with np.errstate(over="ignore"):
+            addresses = self.base + pfns * np.uint64(self.size)
+        got, ok = self.kernel.gather("page", addresses, self._fields.values())
+        names = dict(zip(got.dtype.names or (), self._fields, strict=True))
+        rows = got.view(np.dtype([(name, got.dtype[old]) for old, name in names.items()]))
+        ok &= rows["flags"] != np.uint64(2**64 - 1)  # PAGE_POISON_PATTERN, mm/debug.c
+        return rows, ok
+
+    def heads(self, pfns: NDArray[np.uint64], rows: NDArray[np.void]) -> NDArray[np.uint64]:
+        """Frame number of the compound page each frame belongs to; its own if to none.
+
+        Bit 0 of the word marks a tail page; the rest points to the head or, where ``struct page`` has a
+        size of 2**n, masks the tail's own address (include/linux/page-flags.h ``_compound_head``, 7.1).
+        """
+        word = rows["head"]
+        heads = pfns.copy()
+        tail = (word & np.uint64(1)) != 0
+        with np.errstate(over="ignore"):
+            own = self.base + pfns * np.uint64(self.size)
+            head = np.where(word >= _MASKS, own & word, word - np.uint64(1)) - self.base
+        heads[tail] = (head // np.uint64(self.size))[tail]
+        return heads
+
+    def frames_of(self, pages: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+        """Frame numbers of ``struct page`` addresses, and which addresses can be one."""
+        with np.errstate(over="ignore"):
+            offset = pages - self.base
+        size = np.uint64(self.size)
+        return offset // size, (offset % size == 0) & (pages >= self.base)
+
+    def hugetlb_heads(self, rows: NDArray[np.void], raw_next: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Which rows are the head of a hugetlb page. ``raw_next`` is what :meth:`tail_words` gave."""
+        code = type_code(self.kernel, "hugetlb")
+        if code is not None:
+            return code.matches(rows["type"])
+        head = (rows["flags"] >> np.uint64(self.kernel.types.constant("PG_head") or 0)) & np.uint64(1) != 0
+        kind, wanted = self._tail_mark()
+        if kind == "dtor":
+            return head & (raw_next == np.uint64(wanted))
+        if kind == "flag":
+            return head & ((raw_next >> np.uint64(wanted)) & np.uint64(1) != 0)
+        return np.zeros(len(rows), np.bool_)
+
+    def tail_words(self, pfns: NDArray[np.uint64]) -> NDArray[np.uint64]:
+        """What the first tail page says of the compound page that begins at each frame; zero if unread.
+
+        Only kernels before the page type "hugetlb" need it: a destructor number up to 6.5, a flag since.
+        """
+        kind, _ = self._tail_mark()
+        if not kind or type_code(self.kernel, "hugetlb") is not None:
+            return np.zeros(len(pfns), np.uint64)
+        offset, size = self._tail_place()
+        with np.errstate(over="ignore"):
+            data, _ = self.kernel.space.gather(self.base + pfns * np.uint64(self.size) + np.uint64(offset), size)
+        return data.view(f"<u{size}").reshape(-1).astype(np.uint64)
+
+    def _tail_mark(self) -> tuple[str, int]:
+        wanted = self.kernel.types.constant("HUGETLB_PAGE_DTOR")
+        if wanted is not None:
+            return "dtor", wanted
+        wanted = self.kernel.types.constant("PG_hugetlb")
+        return ("flag", wanted) if wanted is not None and wanted < 64 else ("", 0)
+
+    def _tail_place(self) -> tuple[int, int]:
+        """(offset from the head's struct page, size) of the word that :meth:`_tail_mark` speaks of."""
+        if self._tail_mark()[0] == "flag":
+            return self.size + self.kernel.offset("page", "flags.f|flags"), 8
+        if self.kernel.has("page", "compound_dtor"):
+            return self.size + self.kernel.offset("page", "compound_dtor"), 1
+        return self.kernel.offset("folio", "_folio_dtor"), 1
+
+
+def _vmemmap(kernel: Kernel) -> np.uint64:
+    """Address of the struct page of frame 0 (arch/x86/include/asm/pgtable_64_types.h, vmemmap)."""
+    at = kernel.symbols.get("vmemmap_base")
+    if at is not None:
+        words, ok = kernel.words(np.array([at], np.uint64), 1)
+        if ok[0]:
+            return np.uint64(words[0, 0])
+    # Without KASLR for the memory regions it is a constant.
+    return np.uint64(0xFFD4000000000000 if kernel.identity.levels == 5 else 0xFFFFEA0000000000)
