@@ -1,7 +1,7 @@
 """Memory that lies compressed in the file, page by page: kdump-compressed dumps.
 
 A page frame's descriptor is found by counting the dumped pages before it. Pages are decompressed when they
-are first read, into one buffer; when that is full it is emptied and filled anew.
+are first read, into one buffer; when that is full the page that came first makes room.
 """
 
 from __future__ import annotations
@@ -70,8 +70,8 @@ class KdumpMemory(PhysicalMemory):
         # Per descriptor: 0 not looked at, -n one of the reasons above, +n in slot n - 1 of the cache. Both
         # arrays take memory only where they are touched.
         self._slots = np.zeros(len(descriptors), dtype=np.int32)
-        self._owners = np.empty(capacity, dtype=np.int64)  # whose page is in a slot
-        self._used = 0
+        self._owners = np.full(capacity, -1, dtype=np.int64)  # the descriptor whose page is in a slot
+        self._next = 0  # the slot to be filled next: the oldest page goes first
         self._met: dict[int, tuple[int, int]] = {}  # reason: pages, page frame of the first
 
     def _locate(
@@ -133,14 +133,13 @@ class KdumpMemory(PhysicalMemory):
         self._refuse(index, blocks, kinds)
         good = kinds == 0
         index, blocks = index[good], blocks[good]
-        if self._used + len(index) > len(self._owners):
-            owners = self._owners[: self._used]
-            self._slots[owners] = np.minimum(self._slots[owners], 0)  # what is damaged stays so
-            self._used = 0
-        slots = np.arange(self._used, self._used + len(index))
+        slots = (self._next + np.arange(len(index))) % len(self._owners)
+        self._next = (self._next + len(index)) % len(self._owners)
+        evicted = self._owners[slots]
+        evicted = evicted[evicted >= 0]
+        self._slots[evicted] = np.minimum(self._slots[evicted], 0)  # what is damaged stays so
         self._owners[slots] = index
         self._slots[index] = slots + 1
-        self._used += len(index)
         self._unpack(index, blocks, self._cache.data, slots << self._shift)
 
     def _unpack(

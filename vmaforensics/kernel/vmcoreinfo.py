@@ -24,10 +24,11 @@ _LIMIT = PAGE_SIZE  # VMCOREINFO_BYTES
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vmcoreinfo:
-    """The parsed lines. ``source`` says where they came from, for provenance."""
+    """The parsed lines. ``source`` says where they came from, for provenance; ``text`` is the whole of it."""
 
     values: dict[str, str]
     source: str
+    text: bytes = b""
 
     @property
     def release(self) -> str:
@@ -60,11 +61,12 @@ class Vmcoreinfo:
 def parse(text: bytes, source: str) -> Vmcoreinfo:
     """Read ``KEY=VALUE`` lines up to the first NUL; anything else in ``text`` is ignored."""
     values: dict[str, str] = {}
-    for line in text.split(b"\0", 1)[0].decode("ascii", "replace").split("\n"):
+    text = text.split(b"\0", 1)[0]
+    for line in text.decode("ascii", "replace").split("\n"):
         key, equals, value = line.partition("=")
         if equals and key.isprintable() and value.isprintable():
             values.setdefault(key, value)
-    return Vmcoreinfo(values=values, source=source)
+    return Vmcoreinfo(values=values, source=source, text=text)
 
 
 def scan(memory: PhysicalMemory) -> Iterator[Vmcoreinfo]:

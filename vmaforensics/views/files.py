@@ -29,9 +29,15 @@ FILES = np.dtype(
     ]
 )
 
+_FIELDS = ("f_path.dentry|__f_path.dentry", "f_path.mnt|__f_path.mnt", "f_inode", "f_mode", "f_mapping")
+
 # FMODE_NOACCOUNT (include/linux/fs.h). Every backing file has it, and few others. FMODE_BACKING itself has
 # been bit 25 and bit 24, which no type information tells, so a candidate is proved by its contents.
 _FMODE_NOACCOUNT = 1 << 29
+
+# shmem keeps memfds, SysV segments and shared anonymous memory on a tmpfs that only the kernel mounts.
+_TMPFS_MAGIC = 0x01021994  # include/uapi/linux/magic.h
+_SB_KERNMOUNT = 1 << 22  # include/linux/fs.h
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +74,7 @@ def read_files(
     log.add(View.FILES, Problem.NON_CANONICAL, 0, addresses[wild], addresses[wild])
     rows = np.zeros(len(addresses), FILES)
     rows["file"] = addresses
-    got, ok = kernel.gather(
-        "file", addresses, ["f_path.dentry|__f_path.dentry", "f_path.mnt|__f_path.mnt", "f_inode", "f_mode", "f_mapping"]
-    )
+    got, ok = kernel.gather("file", addresses, _FIELDS)
     ok &= ~wild
     log.add(View.FILES, Problem.UNREADABLE, 0, addresses[~ok & ~wild])
     rows["ok"], rows["mapping"], rows["inode"] = ok, got["f_mapping"], got["f_inode"]
@@ -106,13 +110,11 @@ def _inodes(kernel: Kernel, rows: NDArray[np.void], log: ProblemLog) -> NDArray[
     inodes, inverse = np.unique(rows["inode"], return_inverse=True)
     got, ok = kernel.gather("inode", inodes, ["i_ino", "i_sb", "i_nlink"])
     supers, again = np.unique(got["i_sb"], return_inverse=True)
-    sb, fine = kernel.gather("super_block", supers, ["s_dev", "s_magic"])
+    sb, fine = kernel.gather("super_block", supers, ["s_dev", "s_magic", "s_flags"])
     log.add(View.FILES, Problem.UNREADABLE, 0, inodes[~ok & (inodes != 0)])
     rows["ino"], rows["nlink"] = got["i_ino"][inverse], got["i_nlink"][inverse]
     rows["dev"] = sb["s_dev"][again][inverse]
     rows["ok"] &= ok[inverse] & fine[again][inverse]
-    shmem: NDArray[np.bool_] = (sb["s_magic"] == _TMPFS_MAGIC)[again][inverse]
+    own = (sb["s_flags"].astype(np.uint64) & np.uint64(_SB_KERNMOUNT)) != 0
+    shmem: NDArray[np.bool_] = ((sb["s_magic"] == _TMPFS_MAGIC) & own)[again][inverse]
     return shmem
-
-
-_TMPFS_MAGIC = 0x01021994  # include/uapi/linux/magic.h; shmem's own mount has it too

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE
+from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState
 from vmaforensics.views.free_lists import per_cpu_free
 from vmaforensics.views.page_types import PageReader, type_code
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _BATCH = 1 << 18  # frames; 1 GiB, the largest compound page: heads and free blocks lie in the same batch
 _LARGEST_ORDER = 18
+_SUBSECTION = 512  # frames; PAGES_PER_SUBSECTION, the grain in which vmemmap is populated
 
 
 class FrameKind(IntEnum):
@@ -52,7 +53,8 @@ USER_KINDS = (FrameKind.ANONYMOUS, FrameKind.PAGE_CACHE, FrameKind.HUGETLB)
 def classify_frames(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
     """``(pfns, kinds)`` of all page frames of RAM, ascending: uint64, and uint8 of :class:`FrameKind`.
 
-    Tail pages of a compound page are what its head is. Raises :class:`KernelNotFoundError` if the kernel's
+    Tail pages of a compound page are what its head is. A GiB of which the image holds nothing and the kernel
+    has no struct pages (a header may claim any amount of memory) is left out. Raises :class:`KernelNotFoundError` if the kernel's
     types do not have ``struct page`` as we know it.
 
     >>> pfns, kinds = classify_frames(kernel)
@@ -61,6 +63,9 @@ def classify_frames(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.uint
     reader = PageReader(kernel)
     all_pfns, all_kinds = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint8)]
     for pfns in _batches(kernel.memory.ranges):
+        states = kernel.memory.page_states(pfns)
+        if (states > PageState.ZERO).all() and not reader.mapped(pfns[::_SUBSECTION]).any():
+            continue
         all_pfns.append(pfns)
         all_kinds.append(_classify(kernel, reader, pfns))
     pfns, kinds = np.concatenate(all_pfns), np.concatenate(all_kinds)

@@ -100,6 +100,11 @@ class PageReader:
         ok &= rows["flags"] != np.uint64(2**64 - 1)  # PAGE_POISON_PATTERN, mm/debug.c
         return rows, ok
 
+    def mapped(self, pfns: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Whether the kernel has a struct page of each frame, in the image or not."""
+        with np.errstate(over="ignore"):
+            return self.kernel.space.translate(self.base + pfns * np.uint64(self.size))[2]
+
     def heads(self, pfns: NDArray[np.uint64], rows: NDArray[np.void]) -> NDArray[np.uint64]:
         """Frame number of the compound page each frame belongs to; its own if to none.
 

@@ -14,6 +14,7 @@ from volatility3.framework.layers.physical import FileLayer
 from vmaforensics.errors import UnsupportedFormatError, VmaForensicsError
 from vmaforensics.image.image import Image
 from vmaforensics.image.open import open_image
+from vmaforensics.report.printable import printable
 from vmaforensics.volatility.layer_memory import LayerMemory
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def image_from_layer(context: ContextInterface, layer_name: str) -> Image:
     instead of read, and formats that volatility3 takes for raw (kdump) are read as what they are. Otherwise
     the image is read through volatility3's layer, which may be many times slower.
 
-    Raises :class:`UnsupportedFormatError` for a file that neither side can read.
+    Raises :class:`UnsupportedFormatError` for a format that neither side knows, and
+    :class:`ImageUnreadableError` for an empty file.
 
     >>> image = image_from_layer(self.context, self.config["primary"])
     """
@@ -43,13 +45,19 @@ def image_from_layer(context: ContextInterface, layer_name: str) -> Image:
         try:
             image = open_image(path)
         except VmaForensicsError as error:
-            if layer is base and isinstance(error, UnsupportedFormatError):
+            unknown = isinstance(error, UnsupportedFormatError) or layer.maximum_address < 0
+            if layer is base and unknown:
                 raise  # volatility3 knows no format here either: reading the file as raw would be a guess
             log.info("reading %s through layer %s: %s", path, layer.name, error)
         else:
             # To us every unknown file is raw; if volatility3 has recognised a format in it, it knows better.
             if image.format != "raw" or layer is base:
                 return image
+    elif layer is base and isinstance(layer, FileLayer):
+        log.warning(
+            "%s is unpacked or fetched piece by piece; if that takes too long, unpack it into a file first",
+            printable(str(getattr(layer, "location", layer.name))),
+        )
     memory = LayerMemory(layer)
     return Image(
         path=path or Path(layer.name),
@@ -88,7 +96,7 @@ def _local_file(layer: DataLayerInterface | None) -> Path | None:
     try:
         with path.open("rb") as stream:
             start = stream.read(_COMPARED)
-        same = start == layer.read(0, min(len(start), layer.maximum_address + 1))
+        same = not start or start == layer.read(0, min(len(start), layer.maximum_address + 1))
     except Exception as error:  # a layer may raise whatever its decoder raises
         log.debug("%s cannot be compared with its layer: %s", path, error)
         return None

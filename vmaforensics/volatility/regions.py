@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     from numpy.typing import NDArray
+
+log = logging.getLogger(__name__)
 
 Row = tuple[Any, ...]
 
@@ -54,7 +57,10 @@ def region_rows(views: Views, pids: Collection[int] = ()) -> Iterator[Row]:
     columns = _columns(views, table, within)
     absent = {name: _NOT_APPLICABLE for view, name in VIEW_COLUMNS if view not in within}
     nothing = [absent.get(name, _UNREADABLE) for name, _ in COLUMNS[2:]]
-    for pid, comm, mm in processes(views, pids):
+    wanted = processes(views, pids)
+    for pid in sorted(set(pids) - {pid for pid, _, _ in wanted}):
+        log.warning("no process in the task list has pid %d and user memory", pid)
+    for pid, comm, mm in wanted:
         low, high = (int(np.searchsorted(table["mm"], np.uint64(mm), side)) for side in ("left", "right"))
         for row in zip(*(column[low:high] for column in columns), strict=True):
             yield (pid, comm, *row)

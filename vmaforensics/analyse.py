@@ -1,0 +1,43 @@
+"""Everything from an image to findings, in one call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vmaforensics.checks.run import run_checks
+from vmaforensics.image.open import open_image
+from vmaforensics.kernel.find import find_kernel
+from vmaforensics.views.gather import gather_views
+
+if TYPE_CHECKING:
+    import os
+
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.image.image import Image
+    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.tables import Views
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Analysis:
+    """An image, its kernel, what every view says, and where they disagree."""
+
+    image: Image
+    kernel: Kernel
+    views: Views
+    findings: list[Finding]
+
+
+def analyse(image: Image | str | os.PathLike[str]) -> Analysis:
+    """Cross-check every process's memory map in ``image``, a path or an opened image.
+
+    Raises the errors of :mod:`vmaforensics.errors`: for a file that is no image, an image without a Linux
+    kernel, a kernel without symbols or types. What is merely missing is listed in the result instead.
+    """
+    from vmaforensics.image.image import Image as Opened
+
+    opened = image if isinstance(image, Opened) else open_image(image)
+    kernel = find_kernel(opened)
+    views = gather_views(kernel)
+    return Analysis(image=opened, kernel=kernel, views=views, findings=run_checks(views))

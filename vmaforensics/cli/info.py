@@ -1,0 +1,86 @@
+"""``vmaforensics info``: what is this image, and which kernel does it hold?"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+from vmaforensics.errors import ExitCode, KernelNotFoundError, VmaForensicsError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from vmaforensics.image.image import Image
+    from vmaforensics.kernel.kernel import Kernel
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the verb."""
+    parser = verbs.add_parser("info", help="say in a screenful what the image holds and what is missing")
+    parser.add_argument("image", metavar="IMAGE", help="raw, ELF core, LiME or kdump-compressed image")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what can be told; a kernel that cannot be found is the last line and the exit code."""
+    from vmaforensics.image.open import open_image
+    from vmaforensics.kernel.find import find_kernel
+    from vmaforensics.report.printable import printable
+
+    image = open_image(args.image)
+    failure: VmaForensicsError | None = None
+    kernel: Kernel | None = None
+    rows = list(_image(image))
+    try:
+        kernel = find_kernel(image)
+        rows += _kernel(kernel)
+    except KernelNotFoundError as error:
+        failure = error
+    problems = [*image.problems, *image.memory.problems(), *(kernel.identity.problems if kernel else ())]
+    rows += [("missing", text) for text in problems] or ([("missing", "nothing")] if failure is None else [])
+    for label, value in rows:
+        sys.stdout.write(f"{label:14}{printable(value)}\n")
+    if failure is not None:
+        raise failure
+    return ExitCode.OK
+
+
+def _image(image: Image) -> Iterator[tuple[str, str]]:
+    from vmaforensics.report.build import coverage
+
+    pages = coverage(image)
+    yield "file", str(image.path)
+    yield "format", f"{image.format}, {image.size} bytes"
+    yield from image.details.items()
+    yield "RAM", f"{pages.ram} pages ({pages.ram // 256} MiB) in {len(image.memory.ranges)} ranges"
+    yield "coverage", f"{pages.present} pages present, {pages.zero} zero, {pages.absent} not in the dump"
+    if image.cpus:
+        yield "CPU notes", f"{len(image.cpus)}"
+
+
+def _kernel(kernel: Kernel) -> Iterator[tuple[str, str]]:
+    from vmaforensics.views.mms import read_mms
+    from vmaforensics.views.tables import ProblemLog
+    from vmaforensics.views.tasks import walk_tasks
+
+    identity = kernel.identity
+    yield "release", identity.release
+    yield "banner", identity.banner
+    yield "build id", identity.build_id or "unknown"
+    pti = {True: "page-table isolation on", False: "page-table isolation off", None: "isolation unknown"}
+    yield "paging", f"x86-64, {identity.levels} levels, {pti[identity.pti]}"
+    offset = "unknown" if identity.kaslr_offset is None else hex(identity.kaslr_offset)
+    yield "KASLR offset", f"{offset}, phys_base {identity.phys_base:#x}"
+    yield "VMCOREINFO", identity.vmcoreinfo_source or "not found"
+    yield "symbols", identity.symbols_source or "only what VMCOREINFO and init_task give"
+    yield "types", identity.types_source
+    yield "translation", identity.translation_source
+    log = ProblemLog()
+    tasks = walk_tasks(kernel, log)
+    mms = read_mms(kernel, tasks, log)
+    index = "maple tree" if kernel.has("mm_struct", "mm_mt") else "vm_next list and red-black tree"
+    yield "tasks", f"{int(tasks['leader'].sum())} processes, {len(tasks)} threads, {len(mms)} address spaces"
+    yield "memory maps", f"{index}, {int(mms['map_count'].sum())} areas by map_count"
+    if len(log.table()):
+        yield "missing", f"{len(log.table())} records of tasks and address spaces could not be read"

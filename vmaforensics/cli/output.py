@@ -1,0 +1,55 @@
+"""Where results go: stdout, or a file that appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from vmaforensics.errors import OutputError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+
+def add_output(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    """The options -o and --force."""
+    parser.add_argument("-o", "--output", metavar="FILE", required=required, help="write to FILE, not to stdout")
+    parser.add_argument("--force", action="store_true", help="overwrite FILE if it exists")
+
+
+@contextmanager
+def output(path: str | None, *, force: bool = False) -> Iterator[IO[bytes]]:
+    """A binary stream: stdout, or a temporary file beside ``path`` that takes its place at the end.
+
+    Raises :class:`OutputError` if the file exists and ``force`` is not given, or cannot be written. When
+    the body fails, nothing is left behind.
+    """
+    if path is None:
+        yield sys.stdout.buffer
+        return
+    target = Path(path)
+    if target.exists() and not force:
+        raise OutputError(f"{target} exists already; choose another name or give --force")
+    try:
+        number, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:64]}.")
+    except OSError as error:
+        raise OutputError(f"cannot write {target}: {error.strerror}") from None
+    partial = Path(name)
+    try:
+        with os.fdopen(number, "wb") as stream:
+            yield stream
+            umask = os.umask(0)
+            os.umask(umask)
+            os.fchmod(stream.fileno(), 0o666 & ~umask)
+        partial.replace(target)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OutputError(f"cannot write {target}: {error.strerror}") from None
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

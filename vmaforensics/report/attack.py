@@ -1,0 +1,8 @@
+"""Names of the ATT&CK techniques that rules refer to (MITRE ATT&CK, Enterprise, v19)."""
+
+from __future__ import annotations
+
+TECHNIQUES = {
+    "T1014": "Rootkit",
+    "T1564": "Hide Artifacts",
+}

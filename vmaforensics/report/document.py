@@ -1,0 +1,217 @@
+"""The result document: everything a report shows, without the image. Its JSON form is the interface.
+
+Addresses, sizes of memory and flag words are hexadecimal strings: JSON numbers above 2**53 are rounded by
+many readers. Strings from the image are made printable (see ``printable``).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+SCHEMA_VERSION = "1.0"
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of every part: immutable, and strict when a saved document is read."""
+
+
+class Schema(_Part):
+    """Which format this is. The major number changes when a reader would have to."""
+
+    name: str = "vmaforensics-report"
+    version: str = SCHEMA_VERSION
+
+
+class ImageFacts(_Part):
+    """The physical memory described, whatever file holds it."""
+
+    page_size: int
+    ram: str  # bytes
+    ranges: tuple[tuple[str, str], ...]  # [start, end)
+
+
+class KernelFacts(_Part):
+    """The kernel of the image."""
+
+    release: str
+    banner: str
+    build_id: str | None
+    architecture: str
+    page_table_levels: int
+    page_table_isolation: bool | None
+    kaslr_offset: str | None
+    phys_base: int
+    processes: int
+    threads: int
+    kernel_threads: int
+    address_spaces: int
+
+
+class Evidence(_Part):
+    """One record that takes part in a disagreement."""
+
+    what: str
+    view: str
+    address: str | None
+    found: str
+    expected: str
+
+
+class Technique(_Part):
+    """An ATT&CK technique that a finding is consistent with."""
+
+    id: str
+    name: str
+
+
+class Finding(_Part):
+    """A disagreement between records."""
+
+    id: str  # stable for one disagreement in one image: derived from rule, mm and start
+    rule: str
+    severity: Literal["critical", "high", "medium", "low", "info"]
+    confidence: Literal["high", "medium", "low"]
+    pid: int
+    comm: str
+    mm: str
+    start: str | None
+    end: str | None
+    title: str
+    why: str
+    lock: str
+    evidence: tuple[Evidence, ...]
+    benign_causes: tuple[str, ...]
+    attack: tuple[Technique, ...]
+
+
+class Seen(_Part, omit_defaults=True):
+    """Address of the word in each view that led to an area; null where a view does not hold it. A view the
+    kernel does not have is left out."""
+
+    list: str | None | msgspec.UnsetType = msgspec.UNSET
+    rbtree: str | None | msgspec.UnsetType = msgspec.UNSET
+    maple: str | None | msgspec.UnsetType = msgspec.UNSET
+
+
+class Region(_Part):
+    """One area of one address space, over all views."""
+
+    start: str
+    end: str
+    perms: str
+    flags: str
+    pgoff: str  # bytes into the file
+    kind: str
+    name: str
+    dev: str  # major:minor, hexadecimal as in /proc/PID/maps
+    inode: int
+    vma: str
+    readable: bool
+    seen: Seen
+
+
+class Thread(_Part):
+    """A task of a process other than its leader."""
+
+    tid: int
+    comm: str
+    task: str
+
+
+class ViewSummary(_Part):
+    """What one view holds of one address space."""
+
+    view: str
+    regions: int
+    complete: bool  # False: part of it could not be read
+
+
+class Counter(_Part):
+    """A counter of mm_struct, and what the areas add up to."""
+
+    name: str
+    stored: int
+    areas: int
+
+
+class Process(_Part):
+    """A process: its leader, its threads, its memory map."""
+
+    pid: int
+    comm: str
+    kind: Literal["user", "kernel", "exited"]
+    task: str
+    mm: str | None
+    lock: str | None
+    shares_with: int | None  # pid whose regions are this process's too
+    threads: tuple[Thread, ...]
+    views: tuple[ViewSummary, ...]
+    counters: tuple[Counter, ...]
+    regions: list[Region]
+
+
+class NotAssessed(_Part):
+    """Something that could not be checked, and why."""
+
+    what: str
+    why: str
+    pid: int | None = None
+    count: int = 1
+
+
+class FileFacts(_Part):
+    """The image file."""
+
+    path: str
+    size: int
+    format: str
+    sha256: str | None  # null: not asked for
+    details: dict[str, str]
+
+
+class Coverage(_Part):
+    """Pages of RAM by what the file knows of them."""
+
+    ram: int
+    present: int
+    zero: int
+    absent: int
+
+
+class Provenance(_Part):
+    """Where the facts come from. Two reports of one memory in two containers differ here only."""
+
+    tool: str
+    version: str
+    python: str
+    dependencies: dict[str, str]
+    file: FileFacts
+    coverage: Coverage
+    vmcoreinfo: str | None
+    symbols: str
+    types: str
+    translation: str
+
+
+class Document(_Part):
+    """A whole report."""
+
+    schema: Schema
+    image: ImageFacts
+    kernel: KernelFacts
+    processes: list[Process]
+    findings: list[Finding]
+    not_assessed: list[NotAssessed]
+    provenance: Provenance
+
+
+def encode(document: Document) -> bytes:
+    """The JSON form: one line, keys in the order of the schema, newline at the end."""
+    return msgspec.json.encode(document) + b"\n"
+
+
+def json_schema() -> dict[str, object]:
+    """The JSON Schema (2020-12) of :class:`Document`."""
+    return msgspec.json.schema(Document)
