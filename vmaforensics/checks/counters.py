@@ -160,7 +160,8 @@ class _Holes:
         return cls(slots=slots, empty=np.flatnonzero(slots.empty), suspect=suspect & whole)
 
     def suspected(self) -> list[int]:
-        return np.unique(self.slots.mm[self.suspect]).tolist()
+        found: list[int] = np.unique(self.slots.mm[self.suspect]).tolist()
+        return found
 
     def candidates(self, mm: int, size: int | None) -> list[int]:
         """Rows that may be where ``size`` pages were, best first: suspect and fitting, fitting, suspect."""

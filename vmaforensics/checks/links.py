@@ -33,7 +33,7 @@ def check_links(context: Context) -> Iterator[Finding]:
     for view in View:
         rows = problems[(problems["view"] == view) & np.isin(problems["problem"], _BROKEN)]
 
-        def evidence(row: int, view: View = view, rows: np.ndarray = rows) -> Evidence:  # type: ignore[type-arg]
+        def evidence(row: int, view: View = view, rows: np.ndarray = rows) -> Evidence:
             one = rows[row]
             return Evidence(
                 what=f"{view.label}: {Problem(int(one['problem'])).text}",
@@ -42,7 +42,7 @@ def check_links(context: Context) -> Iterator[Finding]:
                 found=f"{int(one['value']):#x}",
             )
 
-        def title(row: int, view: View = view, rows: np.ndarray = rows) -> str:  # type: ignore[type-arg]
+        def title(row: int, view: View = view, rows: np.ndarray = rows) -> str:
             one = rows[row]
             return (
                 f"the {view.label} is broken at {int(one['where']):#x}: {Problem(int(one['problem'])).text} "

@@ -8,7 +8,6 @@ import numpy as np
 
 from vmaforensics.checks import rules
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.views.tables import View
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
+    from vmaforensics.views.tables import View
 
 
 def check_membership(context: Context) -> Iterator[Finding]:

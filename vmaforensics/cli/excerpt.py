@@ -10,12 +10,12 @@ all       every page the image holds
 ========  ==========================================================================================
 
 Kernel memory holds traces of users too, and neither ``analysis`` nor ``kernel`` removes them: names of
-processes, files and hosts, registers of the CPUs, keys, the kernel log. ``analysis`` keeps whole pages, so also
-the neighbours of the objects it reads; what a freed slab object or the slack of an allocation last held stays.
-``kernel`` keeps in addition what is on its way through the kernel: socket buffers, pipe buffers, terminal
-buffers, kernel stacks, buffers of drivers, and memory that the kernel shares with processes (BPF maps, rings of
-io_uring, packet sockets and perf). It keeps no page of unknown use except those the analysis reads. Free pages
-that the analysis was led to by stale pointers are kept in both, and counted in the summary.
+processes, files and hosts, registers of the CPUs, keys, the kernel log. ``analysis`` keeps whole pages, so
+also the neighbours of the objects it reads; what a freed slab object or the slack of an allocation last
+held stays. ``kernel`` keeps in addition what is on its way through the kernel: buffers of sockets, pipes,
+terminals and drivers, kernel stacks, and memory that the kernel shares with processes (BPF maps, rings of
+io_uring and packet sockets). Neither keeps a free page or one of unknown use unless the analysis reads it;
+stale pointers may lead it there, and the summary counts such pages.
 """
 
 from __future__ import annotations
@@ -81,7 +81,10 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the excerpt and a summary. Raises the errors of reading, of finding the kernel, and OutputError."""
+    """Write the excerpt and a summary; returns the exit code.
+
+    Raises the errors of opening an image and of finding a kernel, and :class:`OutputError`.
+    """
     image = open_image(args.image)
     check_output(args.output, image, force=args.force)
     chosen = select(image, args.keep)
@@ -152,8 +155,8 @@ def summary(out: Path, image: Image, chosen: Selection, written: Written) -> str
         lines.append(f"{written.absent:,} pages could not be read whole and were left out")
     if chosen.withheld:
         lines.append(
-            f"{chosen.withheld:,} pages that the analysis reads are user memory and were left out; the report of "
-            "the excerpt will differ there"
+            f"{chosen.withheld:,} pages that the analysis reads are user memory and were left out; the report "
+            "of the excerpt will differ there"
         )
     lines.append(f"{out}: {written.size:,} bytes (of {image.size:,})")
     return "\n".join(lines) + "\n"

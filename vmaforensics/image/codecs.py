@@ -85,9 +85,7 @@ def decompress(
     for kind in np.unique(flags).tolist():
         decode = _decoder(kind, page_size)
         rows = order[flags[order] == kind]
-        pages = zip(
-            rows.tolist(), offsets[rows].tolist(), sizes[rows].tolist(), positions[rows].tolist(), strict=True
-        )
+        pages = zip(rows.tolist(), offsets[rows].tolist(), sizes[rows].tolist(), positions[rows].tolist(), strict=True)
         for row, offset, size, position in pages:
             try:
                 out[position : position + page_size] = decode(file[offset : offset + size])

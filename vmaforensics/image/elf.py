@@ -49,6 +49,7 @@ PROGRAM_HEADER = np.dtype(
 PT_LOAD, PT_NOTE = 1, 4
 PN_XNUM = 0xFFFF
 NO_PADDR = 2**64 - 1  # /proc/kcore's p_paddr of vmalloc and module space
+MOST_NOTE_SEGMENTS = 64  # a dump has one or two
 EHDR_SIZE, SHDR_SIZE = 64, 64
 INCOMPLETE = 1  # e_flags bit 0, makedumpfile's DUMP_ELF_INCOMPLETE
 
@@ -77,9 +78,7 @@ def open_elf(path: Path, buffer: NDArray[np.uint8]) -> Image:
     segments["key"] = loads["vaddr"] - loads["paddr"]
     memory, more = lay_out(buffer, segments, "PT_LOAD segment")
     if header["e_flags"] & INCOMPLETE:
-        problems.append(
-            "makedumpfile marked this dump as incomplete (e_flags bit 0): it ran out of space or time"
-        )
+        problems.append("makedumpfile marked this dump as incomplete (e_flags bit 0): it ran out of space or time")
     more += [erased(note.desc) for note in notes if note.name == "ERASEINFO"]
     machine = str(header["e_machine"])
     details = {
@@ -123,9 +122,7 @@ def _header(path: Path, buffer: NDArray[np.uint8]) -> dict[str, Any]:
     try:
         header: dict[str, Any] = struct_parse(structs.Elf_Ehdr, io.BytesIO(bytes(buffer[:EHDR_SIZE])), 0)
     except ELFError as error:
-        raise UnsupportedFormatError(
-            f"{path}: the ELF header cannot be read: {error}; make the dump anew"
-        ) from error
+        raise UnsupportedFormatError(f"{path}: the ELF header cannot be read: {error}; make the dump anew") from error
     if header["e_type"] != "ET_CORE":
         raise UnsupportedFormatError(
             f"{path} is an ELF file of type {header['e_type']} (file offset 16), a program or a "
@@ -152,13 +149,10 @@ def _program_headers(
                 f"but there is no section at e_shoff {section:#x}; 65,535 were read"
             )
     if count == 0:
-        raise UnsupportedFormatError(
-            f"{path} is an ELF core without program headers (e_phnum is 0, file offset 56)"
-        )
+        raise UnsupportedFormatError(f"{path} is an ELF core without program headers (e_phnum is 0, file offset 56)")
     if size != PROGRAM_HEADER.itemsize:
         raise UnsupportedFormatError(
-            f"{path}: e_phentsize (file offset 54) is {size}, expected {PROGRAM_HEADER.itemsize}; "
-            "the header is damaged"
+            f"{path}: e_phentsize (file offset 54) is {size}, expected {PROGRAM_HEADER.itemsize}; the header is damaged"
         )
     room = (len(buffer) - at) // size if EHDR_SIZE <= at <= len(buffer) else 0
     if room == 0:
@@ -168,8 +162,7 @@ def _program_headers(
         )
     if room < count:
         problems.append(
-            f"the file is truncated: it ends inside the program headers, and {count - room:,} of "
-            f"{count:,} are missing"
+            f"the file is truncated: it ends inside the program headers, and {count - room:,} of {count:,} are missing"
         )
         count = room
     return np.frombuffer(buffer.data, dtype=PROGRAM_HEADER, count=count, offset=at)
@@ -179,7 +172,7 @@ def _notes(buffer: NDArray[np.uint8], table: NDArray[np.void], problems: list[st
     """The notes of every PT_NOTE segment, at most 16 MiB of them."""
     notes: list[Note] = []
     left = LARGEST_AREA
-    for number, segment in enumerate(table[:4096]):
+    for number, segment in enumerate(table[:MOST_NOTE_SEGMENTS]):
         at, size = int(segment["offset"]), int(segment["filesz"])
         if at + size > len(buffer):
             problems.append(

@@ -7,7 +7,6 @@ The new file is kdump-compressed. RAM stays RAM: a page that was left out is *no
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +17,7 @@ from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -41,7 +41,7 @@ def held_frames(memory: PhysicalMemory) -> NDArray[np.uint64]:
 
 
 def check_output(out: Path, image: Image, *, force: bool = False) -> None:
-    """Raises :class:`OutputError` if :func:`write_excerpt` would refuse; to be asked before the work is done."""
+    """Raises :class:`OutputError` if :func:`write_excerpt` would refuse; ask before the work is done."""
     if out.exists() or out.is_symlink():
         if out.exists() and out.samefile(image.path):
             raise OutputError(f"{out} is the image itself; give another name for the excerpt")
@@ -54,8 +54,8 @@ def check_output(out: Path, image: Image, *, force: bool = False) -> None:
     top = int(image.memory.ranges[:, 1].max()) if len(image.memory.ranges) else 0
     if top > _HIGHEST:
         raise OutputError(
-            f"the image says that RAM reaches up to {top:#x}, beyond the {_HIGHEST:#x} (32 TiB) an excerpt can "
-            f"describe; its header cannot be believed"
+            f"the image says that RAM reaches up to {top:#x}, beyond the {_HIGHEST:#x} (32 TiB) that an excerpt "
+            "can describe; its header cannot be believed"
         )
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState, PhysicalMemory
+from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState, PhysicalMemory, take
 from vmaforensics.image.source import plural
 
 if TYPE_CHECKING:
@@ -64,9 +64,7 @@ class FlatMemory(PhysicalMemory):
             return self._buffer, offsets, states
         missing = np.flatnonzero(~held)
         offsets[missing] = 0
-        states[missing] = np.where(
-            self._ram.within(pas[missing], size) > 0, PageState.ABSENT, PageState.NOT_RAM
-        )
+        states[missing] = np.where(self._ram.within(pas[missing], size) > 0, PageState.ABSENT, PageState.NOT_RAM)
         if len(self._seams):
             whole = missing[self._held.within(pas[missing], size) == size]
             if len(whole):
@@ -85,7 +83,7 @@ class FlatMemory(PhysicalMemory):
         steps = np.arange(size, dtype=np.uint64)
         copy = np.zeros((len(pas), size), dtype=np.uint8)
         simple = np.flatnonzero(states == PageState.PRESENT)
-        copy[simple] = self._buffer[offsets[simple, None] + steps.astype(np.int64)]
+        copy[simple] = take(self._buffer, offsets[simple], size) if len(simple) else 0
         bytewise = pas[whole, None] + steps
         at = np.searchsorted(self._starts, bytewise, side="right") - 1
         copy[whole] = self._buffer[(self._offsets[at] + bytewise - self._starts[at]).astype(np.int64)]

@@ -49,9 +49,7 @@ def open_kdump(path: Path, buffer: NDArray[np.uint8]) -> Image:
     ram = (
         dumped
         if header.bitmaps == 1
-        else PageBitmap(
-            _words(buffer, header.bitmap_at, octets) | _words(buffer, dumped_at, octets), header.max_mapnr
-        )
+        else PageBitmap(_words(buffer, header.bitmap_at, octets) | _words(buffer, dumped_at, octets), header.max_mapnr)
     )
     window = header.window or (0, PAGE_LIMIT)
     count = dumped.before(window[1]) - dumped.before(window[0])
@@ -153,9 +151,7 @@ def _zero_page(file: memoryview, descriptors: NDArray[np.void], page_size: int) 
 
 def _is_zero(file: memoryview, row: NDArray[np.void], page_size: int) -> bool:
     page = np.ones(page_size, dtype=np.uint8)
-    fine = decompress(
-        file, row["offset"], row["size"], row["flags"], page.data, np.zeros(1, np.int64), page_size
-    )
+    fine = decompress(file, row["offset"], row["size"], row["flags"], page.data, np.zeros(1, np.int64), page_size)
     return bool(fine[0] and not page.any())
 
 

@@ -92,9 +92,7 @@ def read_header(path: Path, file: memoryview) -> tuple[KdumpHeader, list[str]]:
     """
 
     def broken(what: str) -> UnsupportedFormatError:
-        return UnsupportedFormatError(
-            f"{path}: the kdump header cannot be believed: {what}; make the dump anew"
-        )
+        return UnsupportedFormatError(f"{path}: the kdump header cannot be believed: {what}; make the dump anew")
 
     if len(file) < MAIN_HEADER.sizeof():
         raise broken(f"the file has {plural(len(file), 'byte')}, the header alone {MAIN_HEADER.sizeof()}")
@@ -102,9 +100,7 @@ def read_header(path: Path, file: memoryview) -> tuple[KdumpHeader, list[str]]:
     block = main.block_size
     if not _is_block_size(block):
         _refuse_other_layouts(path, file)
-        raise broken(
-            f"block_size (file offset {_BLOCK_SIZE_AT}) is {block}, expected 4096 or a larger power of two"
-        )
+        raise broken(f"block_size (file offset {_BLOCK_SIZE_AT}) is {block}, expected 4096 or a larger power of two")
     if main.sub_hdr_size < 0 or (1 + main.sub_hdr_size) * block > len(file):
         raise broken(
             f"sub_hdr_size (file offset {_SUB_SIZE_AT}) is {main.sub_hdr_size} blocks, which the file of "

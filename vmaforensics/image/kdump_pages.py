@@ -92,9 +92,7 @@ class KdumpMemory(PhysicalMemory):
         states[here[slots == ZERO]] = PageState.ZERO
         return self._cache, offsets, states
 
-    def _lookup(
-        self, blocks: NDArray[np.uint64]
-    ) -> tuple[NDArray[np.uint8], NDArray[np.intp], NDArray[np.int64]]:
+    def _lookup(self, blocks: NDArray[np.uint64]) -> tuple[NDArray[np.uint8], NDArray[np.intp], NDArray[np.int64]]:
         """``(states, here, index)``: the states as far as the bitmaps tell them (what is dumped counts as
         absent for now), which of ``blocks`` have a descriptor, and the number of each one's descriptor."""
         inside = blocks < np.uint64(self._dumped.bits)

@@ -81,9 +81,7 @@ def open_lime(path: Path, buffer: NDArray[np.uint8]) -> Image:
             "left out because "
             f"it was all zeros; it is read as not RAM"
         )
-    return Image(
-        path=path, size=size, format="lime", memory=memory, details=details, problems=tuple(problems)
-    )
+    return Image(path=path, size=size, format="lime", memory=memory, details=details, problems=tuple(problems))
 
 
 def _avml_gaps(rows: list[tuple[int, int, int, int, int]]) -> list[int]:

@@ -130,7 +130,6 @@ class PhysicalMemory(ABC):
     ) -> None:
         """Read rows ``index`` (all, if None) of ``pas`` into ``data`` and ``ok``; none crosses a page."""
         size = data.shape[1]
-        item = np.dtype((np.void, size))
         total = len(pas) if index is None else len(index)
         for low in range(0, total, self.batch):
             rows = slice(low, low + self.batch) if index is None else index[low : low + self.batch]
@@ -142,20 +141,20 @@ class PhysicalMemory(ABC):
             ok[rows] = held
             if len(buffer) < size:
                 continue
-            # One void item at every byte offset: fancy indexing then is one memcpy per row.
-            window = np.ndarray((len(buffer) - size + 1,), dtype=item, buffer=buffer, strides=(1,))
-            take = held & (states != PageState.ZERO)
-            if take.all():
-                data[rows] = window[offsets].view(np.uint8).reshape(-1, size)
-            elif take.any():
+            present = states == PageState.PRESENT
+            if present.all():
+                data[rows] = take(buffer, offsets, size)
+            elif present.any():
                 got = np.zeros((len(part), size), dtype=np.uint8)
-                got[take] = window[offsets[take]].view(np.uint8).reshape(-1, size)
+                got[present] = take(buffer, offsets[present], size)
                 data[rows] = got
 
     def read(self, pa: int, size: int) -> bytes:
         """The bytes ``[pa, pa + size)``. Raises :class:`MemoryReadError` if any of them is not held."""
         pieces = []
         end = pa + size
+        if pa < 0 or end > 2**64:
+            raise MemoryReadError(pa, size, "physical", "addresses have 64 bits")
         while pa < end:
             step = min(end - pa, PAGE_SIZE - pa % PAGE_SIZE)
             count = max(1, min((end - pa) // PAGE_SIZE, 4096)) if step == PAGE_SIZE else 1
@@ -164,7 +163,8 @@ class PhysicalMemory(ABC):
             if not ok.all():
                 bad = int(pas[~ok][0])
                 state = PageState(int(self.page_states(np.array([bad >> PAGE_SHIFT], np.uint64))[0]))
-                raise MemoryReadError(bad, step, "physical", f"the page is {describe(state)}")
+                why = "held only in part" if state <= PageState.ZERO else describe(state)
+                raise MemoryReadError(bad, step, "physical", f"the page is {why}")
             pieces.append(data.tobytes())
             pa += step * count
         return b"".join(pieces)
@@ -217,6 +217,14 @@ class PhysicalMemory(ABC):
             self._trace_high.append(np.unique(high[high <= self.ranges[-1, 1] >> np.uint64(PAGE_SHIFT)]))
             if len(self._trace_high) > 64:
                 self._high()
+
+
+def take(buffer: NDArray[np.uint8], offsets: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
+    """The ``size`` bytes at each of ``offsets`` of a buffer of at least that length, as ``(n, size)`` uint8."""
+    # One void item at every byte offset: fancy indexing then is one memcpy per row.
+    item = np.dtype((np.void, size))
+    window = np.ndarray((len(buffer) - size + 1,), dtype=item, buffer=buffer, strides=(1,))
+    return window[offsets].view(np.uint8).reshape(-1, size)
 
 
 def describe(state: PageState) -> str:

@@ -85,9 +85,7 @@ def cpu_states(notes: Iterable[Note], x86_64: bool = True) -> tuple[CpuState, ..
     registers. QEMU writes the number of the CPU plus one where a kernel writes the pid. Registers are
     read only if the notes are of an x86-64 machine.
     """
-    status = [
-        n.desc for n in notes if n.name == "CORE" and n.type == NT_PRSTATUS and len(n.desc) >= PRSTATUS_REGS
-    ]
+    status = [n.desc for n in notes if n.name == "CORE" and n.type == NT_PRSTATUS and len(n.desc) >= PRSTATUS_REGS]
     qemu = [n.desc for n in notes if n.name == "QEMU" and n.type == 0 and len(n.desc) >= QEMU_STATE_SIZE]
     states = []
     for cpu in range(max(len(status), len(qemu))):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState, PhysicalMemory
+from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState, PhysicalMemory, take
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,14 +87,13 @@ class Overlay(PhysicalMemory):
         if not hit.any():
             return buffer, offsets, states
         # One buffer has to hold both what lies in the base and what was written: copy this batch.
-        steps = np.arange(size)
         copy = np.zeros((len(pas), size), dtype=np.uint8)
         simple = np.flatnonzero((states == PageState.PRESENT) & ~hit)
-        copy[simple] = buffer[offsets[simple, None] + steps]
-        rows = row[hit, None]
-        columns = (pas[hit] & np.uint64(PAGE_SIZE - 1)).astype(np.int64)[:, None] + steps
-        copy[hit] = self._pages[rows, columns]
-        states[hit] = np.where(self._held[rows, columns].all(axis=1), PageState.PRESENT, PageState.ABSENT)
+        copy[simple] = take(buffer, offsets[simple], size) if len(simple) else 0
+        at = row[hit] * PAGE_SIZE + (pas[hit] & np.uint64(PAGE_SIZE - 1)).astype(np.int64)
+        copy[hit] = take(self._pages.reshape(-1), at, size)
+        known = take(self._held.view(np.uint8).reshape(-1), at, size).all(axis=1)
+        states[hit] = np.where(known, PageState.PRESENT, PageState.ABSENT)
         return copy.reshape(-1), np.arange(len(pas), dtype=np.int64) * size, states
 
     def page_states(self, pfns: NDArray[np.uint64]) -> NDArray[np.uint8]:
@@ -142,9 +141,7 @@ class Overlay(PhysicalMemory):
                 yield (pfn << PAGE_SHIFT) + low, page[low:high]
 
 
-def _member(
-    table: NDArray[np.uint64], pfns: NDArray[np.uint64]
-) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+def _member(table: NDArray[np.uint64], pfns: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
     """Which of ``pfns`` are in the sorted ``table``, and where (any row where not)."""
     if len(table) == 0:
         return np.zeros(len(pfns), dtype=np.bool_), np.zeros(len(pfns), dtype=np.intp)

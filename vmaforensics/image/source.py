@@ -35,9 +35,7 @@ def map_file(path: Path) -> NDArray[np.uint8]:
             mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ImageUnreadableError(
-            f"{path} cannot be read: {why}; check the path and its permissions"
-        ) from error
+        raise ImageUnreadableError(f"{path} cannot be read: {why}; check the path and its permissions") from error
     return np.frombuffer(mapping, dtype=np.uint8)
 
 

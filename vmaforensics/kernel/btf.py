@@ -88,8 +88,8 @@ class Btf:
         each[list(_EACH)] = list(_EACH.values())
         length = 3 + fixed[kind] + each[kind] * vlen
         length[(kind == 0) | (kind > ENUM64)] = 0
-        step = memoryview(np.ascontiguousarray(length))
-        starts = []
+        step = np.ascontiguousarray(length).data
+        starts: list[int] = []
         at, end = 0, len(words)
         while at + 3 <= end:
             size = step[at]

@@ -131,7 +131,7 @@ def _locate(image: Image, problems: list[str]) -> Located:
             symbols, base = proved
             window.touch_tables(memory, view, tables)
             problems.append(
-                "VMCOREINFO was found neither in the container nor in memory; the kernel was located by its symbol table"
+                "VMCOREINFO is neither in the container nor in memory; the kernel was located by its symbol table"
             )
             source = f"kallsyms at physical {view.pa + tables.token_table:#x}, {len(symbols)} symbols"
             return Located(phys_base=base, symbols=symbols, symbols_source=source, info=None)

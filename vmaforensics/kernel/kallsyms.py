@@ -192,7 +192,7 @@ def _names_before(
         return None
     words = buffer[low : low + (high - low) // 4 * 4].view("<u4")
     plausible = (words > (groups - 1) * _GROUP) & (words <= groups * _GROUP) & (words <= _MAX_SYMBOLS)
-    view = memoryview(buffer)
+    view = buffer.data
     for word in np.flatnonzero(plausible)[::-1].tolist():
         for names in (low + word * 4 + 8, low + word * 4 + 4):
             if _fits(view, names, values):

@@ -160,7 +160,7 @@ def _processes(analysis: Analysis, pids: Collection[int] | None) -> list[doc.Pro
     return out
 
 
-def _counts(mm: np.ndarray) -> tuple[list[int], list[int]]:  # type: ignore[type-arg]
+def _counts(mm: np.ndarray) -> tuple[list[int], list[int]]:
     values, counts = np.unique(mm, return_counts=True)
     return values.tolist(), counts.tolist()
 

@@ -17,14 +17,14 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of every part: immutable, and strict when a saved document is read."""
 
 
-class Schema(_Part):
+class Schema(_Part, frozen=True):
     """Which format this is. The major number changes when a reader would have to."""
 
     name: str = "vmaforensics-report"
     version: str = SCHEMA_VERSION
 
 
-class ImageFacts(_Part):
+class ImageFacts(_Part, frozen=True):
     """The physical memory described, whatever file holds it."""
 
     page_size: int
@@ -32,7 +32,7 @@ class ImageFacts(_Part):
     ranges: tuple[tuple[str, str], ...]  # [start, end)
 
 
-class KernelFacts(_Part):
+class KernelFacts(_Part, frozen=True):
     """The kernel of the image."""
 
     release: str
@@ -49,7 +49,7 @@ class KernelFacts(_Part):
     address_spaces: int
 
 
-class Evidence(_Part):
+class Evidence(_Part, frozen=True):
     """One record that takes part in a disagreement."""
 
     what: str
@@ -59,14 +59,14 @@ class Evidence(_Part):
     expected: str
 
 
-class Technique(_Part):
+class Technique(_Part, frozen=True):
     """An ATT&CK technique that a finding is consistent with."""
 
     id: str
     name: str
 
 
-class Finding(_Part):
+class Finding(_Part, frozen=True):
     """A disagreement between records."""
 
     id: str  # stable for one disagreement in one image: derived from rule, mm and start
@@ -86,16 +86,16 @@ class Finding(_Part):
     attack: tuple[Technique, ...]
 
 
-class Seen(_Part, omit_defaults=True):
+class Seen(_Part, frozen=True, omit_defaults=True):
     """Address of the word in each view that led to an area; null where a view does not hold it. A view the
     kernel does not have is left out."""
 
-    list: str | None | msgspec.UnsetType = msgspec.UNSET
-    rbtree: str | None | msgspec.UnsetType = msgspec.UNSET
-    maple: str | None | msgspec.UnsetType = msgspec.UNSET
+    list: str | msgspec.UnsetType | None = msgspec.UNSET
+    rbtree: str | msgspec.UnsetType | None = msgspec.UNSET
+    maple: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
-class Region(_Part):
+class Region(_Part, frozen=True):
     """One area of one address space, over all views."""
 
     start: str
@@ -112,7 +112,7 @@ class Region(_Part):
     seen: Seen
 
 
-class Thread(_Part):
+class Thread(_Part, frozen=True):
     """A task of a process other than its leader."""
 
     tid: int
@@ -120,7 +120,7 @@ class Thread(_Part):
     task: str
 
 
-class ViewSummary(_Part):
+class ViewSummary(_Part, frozen=True):
     """What one view holds of one address space."""
 
     view: str
@@ -128,7 +128,7 @@ class ViewSummary(_Part):
     complete: bool  # False: part of it could not be read
 
 
-class Counter(_Part):
+class Counter(_Part, frozen=True):
     """A counter of mm_struct, and what the areas add up to."""
 
     name: str
@@ -136,7 +136,7 @@ class Counter(_Part):
     areas: int
 
 
-class Process(_Part):
+class Process(_Part, frozen=True):
     """A process: its leader, its threads, its memory map."""
 
     pid: int
@@ -152,7 +152,7 @@ class Process(_Part):
     regions: list[Region]
 
 
-class NotAssessed(_Part):
+class NotAssessed(_Part, frozen=True):
     """Something that could not be checked, and why."""
 
     what: str
@@ -161,7 +161,7 @@ class NotAssessed(_Part):
     count: int = 1
 
 
-class FileFacts(_Part):
+class FileFacts(_Part, frozen=True):
     """The image file."""
 
     path: str
@@ -171,7 +171,7 @@ class FileFacts(_Part):
     details: dict[str, str]
 
 
-class Coverage(_Part):
+class Coverage(_Part, frozen=True):
     """Pages of RAM by what the file knows of them."""
 
     ram: int
@@ -180,7 +180,7 @@ class Coverage(_Part):
     absent: int
 
 
-class Provenance(_Part):
+class Provenance(_Part, frozen=True):
     """Where the facts come from. Two reports of one memory in two containers differ here only."""
 
     tool: str
@@ -195,7 +195,7 @@ class Provenance(_Part):
     translation: str
 
 
-class Document(_Part):
+class Document(_Part, frozen=True):
     """A whole report."""
 
     schema: Schema

@@ -94,7 +94,7 @@ def _seen(rows: NDArray[np.void], chosen: dict[View, NDArray[np.void]]) -> Itera
 
 def _slots(
     rows: NDArray[np.void], view: NDArray[np.void] | None
-) -> Iterable[str | None | msgspec.UnsetType]:
+) -> Iterable[str | msgspec.UnsetType | None]:
     """Slot of each row in ``view``, None where it has none; unset where the kernel has no such view."""
     if view is None:
         return repeat(msgspec.UNSET)

@@ -94,8 +94,8 @@ def _finding(one: Finding) -> Iterator[str]:
 
 def _processes(document: Document, all_regions: bool) -> Iterator[str]:
     marked: dict[str, list[Finding]] = {}
-    for one in document.findings:
-        marked.setdefault(one.mm, []).append(one)
+    for finding in document.findings:
+        marked.setdefault(finding.mm, []).append(finding)
     user = [one for one in document.processes if one.kind == "user"]
     yield from _heading("Processes")
     views = list(dict.fromkeys(view.view for one in user for view in one.views))
@@ -170,9 +170,8 @@ def _regions(one: Process, findings: list[Finding], everything: bool) -> Iterato
         seen = (region.seen.list, region.seen.rbtree, region.seen.maple)
         cells = ["no" if cell is None else "yes" for cell in seen if cell is None or isinstance(cell, str)]
         hit = any(low <= int(region.start, 16) < high for low, high in ranges) and "no" in cells
-        table.append(
-            [">" if hit else "", f"{region.start[2:]}-{region.end[2:]}", region.perms, *cells, region.name or region.kind]
-        )
+        span = f"{region.start[2:]}-{region.end[2:]}"
+        table.append([">" if hit else "", span, region.perms, *cells, region.name or region.kind])
     yield from _table(table, right=set())
     yield ""
 
@@ -195,7 +194,7 @@ def _provenance(document: Document) -> Iterator[str]:
         ("file", origin.file.path),
         ("size", f"{origin.file.size} bytes, format {origin.file.format}"),
         ("sha256", origin.file.sha256 or "not computed (ask with --sha256)"),
-        ("coverage", f"{pages.ram} pages of RAM: {pages.present} present, {pages.zero} zero, {pages.absent} not in the dump"),
+        ("coverage", f"{pages.present} pages present, {pages.zero} zero, {pages.absent} not in the dump"),
         *((name, value) for name, value in origin.file.details.items()),
         ("banner", document.kernel.banner),
         ("build id", document.kernel.build_id),

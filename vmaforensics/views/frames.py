@@ -12,7 +12,7 @@ import numpy as np
 
 from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState
 from vmaforensics.views.free_lists import per_cpu_free
-from vmaforensics.views.page_types import PageReader, type_code
+from vmaforensics.views.page_types import PageReader, bit_set, type_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,8 @@ class FrameKind(IntEnum):
     def label(self) -> str:
         """The kind in words."""
         return (
-            "unknown", "free", "anonymous", "page cache", "hugetlb", "slab", "page tables", "reserved", "kernel",
+            "unknown", "free", "anonymous", "page cache", "hugetlb", "slab", "page tables", "reserved",
+            "kernel",
         )[self]  # fmt: skip
 
 
@@ -54,8 +55,8 @@ def classify_frames(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.uint
     """``(pfns, kinds)`` of all page frames of RAM, ascending: uint64, and uint8 of :class:`FrameKind`.
 
     Tail pages of a compound page are what its head is. A GiB of which the image holds nothing and the kernel
-    has no struct pages (a header may claim any amount of memory) is left out. Raises :class:`KernelNotFoundError` if the kernel's
-    types do not have ``struct page`` as we know it.
+    has no struct pages (a header may claim any amount of memory) is left out. Raises
+    :class:`KernelNotFoundError` if the kernel's types do not have ``struct page`` as we know it.
 
     >>> pfns, kinds = classify_frames(kernel)
     >>> pfns[kinds == FrameKind.PAGE_TABLE]
@@ -104,7 +105,7 @@ def _classify(kernel: Kernel, reader: PageReader, pfns: NDArray[np.uint64]) -> N
         bit = kernel.types.constant(name)
         if bit is None or bit >= 64:
             return np.zeros(len(pfns), np.bool_)
-        return (rows["flags"] >> np.uint64(bit)) & np.uint64(1) != 0
+        return bit_set(rows["flags"], bit)
 
     def typed(name: str) -> NDArray[np.bool_]:
         code = type_code(kernel, name)

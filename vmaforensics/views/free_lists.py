@@ -1,4 +1,4 @@
-"""Free pages that the buddy allocator has lent out: the per-CPU lists (struct per_cpu_pages, mm/page_alloc.c).
+"""Free pages that the buddy allocator has lent out: the per-CPU lists (per_cpu_pages, mm/page_alloc.c).
 
 Such pages carry no mark of their own; only the lists say that they are free.
 """
@@ -92,4 +92,5 @@ def _per_cpu_offsets(kernel: Kernel) -> NDArray[np.uint64]:
         data, ok = kernel.space.gather(np.array([many], np.uint64), 4)
         count = min(max(int(data.view("<u4")[0, 0]), 1), _MOST_CPUS) if ok[0] else 1
     words, ok = kernel.words(np.uint64(table) + np.arange(count, dtype=np.uint64) * np.uint64(8), 1)
-    return words[ok, 0]
+    offsets: NDArray[np.uint64] = words[ok, 0]
+    return offsets

@@ -172,9 +172,11 @@ def _vsyscall(kernel: Kernel, mms: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Would get_gate_vma (arch/x86/entry/vsyscall) give this mm the gate area? 64-bit processes have it."""
     if kernel.has("mm_struct", "context.flags"):
         got, ok = kernel.gather("mm_struct", mms, ["context.flags"])
-        return ok & ((got["context.flags"] & np.uint64(_HAS_VSYSCALL)) != 0)
+        has: NDArray[np.bool_] = ok & ((got["context.flags"] & np.uint64(_HAS_VSYSCALL)) != 0)
+        return has
     # 5.10 has ia32_compat instead of context.flags, and asks for it to be zero.
     if kernel.has("mm_struct", "context.ia32_compat"):
         got, ok = kernel.gather("mm_struct", mms, ["context.ia32_compat"])
-        return ok & (got["context.ia32_compat"] == 0)
+        native: NDArray[np.bool_] = ok & (got["context.ia32_compat"] == 0)
+        return native
     return np.ones(len(mms), np.bool_)

@@ -37,7 +37,8 @@ class TypeCode:
 
     def matches(self, page_type: NDArray[np.uint32]) -> NDArray[np.bool_]:
         """Which of the words say so."""
-        return (page_type & np.uint32(self.mask)) == np.uint32(self.value)
+        found: NDArray[np.bool_] = (page_type & np.uint32(self.mask)) == np.uint32(self.value)
+        return found
 
 
 def type_code(kernel: Kernel, name: str) -> TypeCode | None:
@@ -47,7 +48,7 @@ def type_code(kernel: Kernel, name: str) -> TypeCode | None:
         return TypeCode(mask=0xFF << 24, value=top << 24)
     bit = kernel.types.constant(f"PG_{name}")
     if bit is None or bit < 64:  # PG_slab and PG_hugetlb have been page flags: those are bit numbers
-        stated = kernel.vmcoreinfo.number(f"PAGE_{name.upper()}_MAPCOUNT_VALUE") if kernel.vmcoreinfo else None
+        stated = _stated(kernel, name)
         if stated is not None:
             bit = ~stated & 0xFFFFFFFF
         elif name in _DEFINED and _defined(kernel):
@@ -63,8 +64,19 @@ def _defined(kernel: Kernel) -> bool:
     """Does this kernel have the page types of ``_DEFINED``?"""
     if kernel.types.constant("PGTY_buddy") is not None or kernel.types.constant("PG_buddy") is not None:
         return False
-    stated = kernel.vmcoreinfo.number("PAGE_BUDDY_MAPCOUNT_VALUE") if kernel.vmcoreinfo else None
+    stated = _stated(kernel, "buddy")
     return stated is None or ~stated & 0xFFFFFFFF == _DEFINED["buddy"]
+
+
+def _stated(kernel: Kernel, name: str) -> int | None:
+    info = kernel.vmcoreinfo
+    return info.number(f"PAGE_{name.upper()}_MAPCOUNT_VALUE") if info else None
+
+
+def bit_set(words: NDArray[np.uint64], bit: int) -> NDArray[np.bool_]:
+    """Whether bit number ``bit`` is set in each word."""
+    found: NDArray[np.bool_] = (words >> np.uint64(bit)) & np.uint64(1) != 0
+    return found
 
 
 class PageReader:
@@ -132,13 +144,12 @@ class PageReader:
         code = type_code(self.kernel, "hugetlb")
         if code is not None:
             return code.matches(rows["type"])
-        head = (rows["flags"] >> np.uint64(self.kernel.types.constant("PG_head") or 0)) & np.uint64(1) != 0
         kind, wanted = self._tail_mark()
-        if kind == "dtor":
-            return head & (raw_next == np.uint64(wanted))
-        if kind == "flag":
-            return head & ((raw_next >> np.uint64(wanted)) & np.uint64(1) != 0)
-        return np.zeros(len(rows), np.bool_)
+        head_bit = self.kernel.types.constant("PG_head")
+        if not kind or head_bit is None:
+            return np.zeros(len(rows), np.bool_)
+        said = raw_next == np.uint64(wanted) if kind == "dtor" else bit_set(raw_next, wanted)
+        return bit_set(rows["flags"], head_bit) & said
 
     def tail_words(self, pfns: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """What the first tail page says of the compound page that begins at each frame; zero if unread.
@@ -150,7 +161,8 @@ class PageReader:
             return np.zeros(len(pfns), np.uint64)
         offset, size = self._tail_place()
         with np.errstate(over="ignore"):
-            data, _ = self.kernel.space.gather(self.base + pfns * np.uint64(self.size) + np.uint64(offset), size)
+            places = self.base + pfns * np.uint64(self.size) + np.uint64(offset)
+        data, _ = self.kernel.space.gather(places, size)
         return data.view(f"<u{size}").reshape(-1).astype(np.uint64)
 
     def _tail_mark(self) -> tuple[str, int]:

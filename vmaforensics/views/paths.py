@@ -14,6 +14,8 @@ import numpy as np
 from vmaforensics.views.tables import Problem, ProblemLog, View, kernel_pointer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from vmaforensics.kernel.kernel import Kernel
@@ -170,7 +172,7 @@ def _unknown(addresses: NDArray[np.uint64], known: dict[int, int]) -> NDArray[np
     return np.array([one for one in usable.tolist() if one not in known], np.uint64)
 
 
-def _names(kernel: Kernel, forest: _Forest, pending: dict[str, NDArray[np.generic]]) -> None:
+def _names(kernel: Kernel, forest: _Forest, pending: Mapping[str, NDArray[np.generic]]) -> None:
     length = np.clip(pending["length"].astype(np.int64), 0, _NAME_MAX)
     dentry, pointer = pending["dentry"].astype(np.uint64), pending["name"].astype(np.uint64)
     for size in np.unique(length).tolist():

@@ -63,8 +63,8 @@ def walk_rbtree(
         row = total + np.arange(len(mm), dtype=np.int64)
         total += len(mm)
         levels.append(
-            {"mm": mm, "vma": vma, "node": pointer, "slot": slot, "parent": came, "side": side, "depth": np.full(len(mm), depth),
-             "word": got[fields[0]], "left": got[fields[1]], "right": got[fields[2]]}
+            {"mm": mm, "vma": vma, "node": pointer, "slot": slot, "parent": came, "side": side,
+             "depth": np.full(len(mm), depth), "word": got[fields[0]], "left": got[fields[1]], "right": got[fields[2]]}
         )  # fmt: skip
         mm, came = np.concatenate([mm, mm]), np.concatenate([row, row])
         slot = np.concatenate([vma + np.uint64(left_at), vma + np.uint64(right_at)])
@@ -90,8 +90,8 @@ def _in_order(levels: list[dict[str, NDArray[np.generic]]]) -> tuple[NDArray[np.
     count = len(parent)
     left, right = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
     for children, which in ((left, 0), (right, 1)):
-        rows = np.flatnonzero((side == which) & (parent >= 0))
-        children[parent[rows]] = rows
+        child = np.flatnonzero((side == which) & (parent >= 0))
+        children[parent[child]] = child
     edges = np.cumsum([0, *(len(level["mm"]) for level in levels)])
     size = np.ones(count + 1, np.int64)
     size[-1] = 0  # what -1 selects

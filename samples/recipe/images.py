@@ -1,0 +1,100 @@
+"""The table of images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+FOUR_LEVELS = "max,la57=off"
+FIVE_LEVELS = "max"
+COMMON = "console=ttyS0 panic=10 secretmem.enable=1"
+OUTPUTS = ("raw", "elf", "kdump")
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The size of a measuring guest."""
+
+    forks: int = 400
+    areas: int = 30000
+    mebibytes: int = 300
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image to make."""
+
+    name: str
+    suite: str
+    package: str = "linux-image-amd64"  # or a regular expression, with ^ first
+    cpu: str = FOUR_LEVELS
+    memory: int = 512
+    cmdline: str = ""
+    outputs: tuple[str, ...] = OUTPUTS
+    vmcoreinfo: bool = True
+    crash: bool = False
+    bench: Bench | None = None
+    notes: str = field(default="", compare=False)
+
+    @property
+    def kernel_cmdline(self) -> str:
+        """The whole kernel command line."""
+        words = [COMMON, self.cmdline]
+        if self.crash:
+            words += ["crashkernel=256M", "vma_mode=crash"]
+        if self.bench:
+            words += ["vma_mode=bench", f"vma_forks={self.bench.forks}"]
+            words += [f"vma_areas={self.bench.areas}"]
+            words += [f"vma_mib={self.bench.mebibytes}"]
+        return " ".join(word for word in words if word)
+
+
+def backport(series: str) -> str:
+    """A regular expression for the newest kernel of a series in backports."""
+    return rf"^linux-image-{series.replace('.', '[.]')}[.0-9]*[+]deb\d+-amd64$"
+
+
+RT = "linux-image-rt-amd64"
+
+IMAGES = (
+    Image("debian-6.1", "bookworm"),
+    Image("debian-5.10", "bullseye"),
+    Image("debian-6.12", "trixie"),
+    Image("debian-7.2", "sid"),
+    Image("debian-7.3", "trixie-backports", backport("7.3")),
+    Image("debian-6.1-la57", "bookworm", cpu=FIVE_LEVELS),
+    Image("debian-6.1-crash", "bookworm", memory=1024, outputs=(), crash=True),
+    Image("debian-6.16", "trixie-backports", backport("6.16")),
+    Image("debian-6.12-rt", "trixie", RT),
+    Image("debian-6.1-rt", "bookworm", RT),
+    Image("debian-6.1-split", "bookworm", memory=5120, outputs=("elf",)),
+    Image("debian-6.1-vsyscall", "bookworm", cmdline="vsyscall=emulate"),
+    Image("debian-6.1-noinfo", "bookworm", vmcoreinfo=False, outputs=("raw",)),
+    Image("debian-5.10-crash", "bullseye", memory=1024, outputs=(), crash=True),
+    Image("debian-6.12-la57", "trixie", cpu=FIVE_LEVELS),
+    Image("debian-7.3-la57", "trixie-backports", backport("7.3"), cpu=FIVE_LEVELS),
+    Image("debian-6.18", "trixie-backports", backport("6.18")),
+    Image("debian-6.17", "trixie-backports", backport("6.17")),
+)
+
+
+def bench_images(scale: float = 1.0, mebibytes: int = 300) -> tuple[Image, ...]:
+    """The images for measuring; SCALE multiplies processes and areas."""
+    size = Bench(forks=round(400 * scale), areas=round(30000 * scale), mebibytes=mebibytes)
+    ending = "" if scale == 1.0 else f"-x{scale:g}"
+    memory = 2048 if scale <= 2 else 3072
+    return (
+        Image(
+            f"bench-2g{ending}",
+            "trixie",
+            memory=memory,
+            outputs=("elf",),
+            bench=size,
+        ),
+        Image(
+            f"bench-2g-5.10{ending}",
+            "bullseye",
+            memory=memory,
+            outputs=("elf",),
+            bench=size,
+        ),
+    )

@@ -1,0 +1,300 @@
+"""Make memory images of Debian kernels: python3 make_images.py [NAME…] --out DIR.
+
+See README.md for what comes out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import disks
+import truth
+from images import IMAGES, Image, bench_images
+from initramfs import (
+    GUEST,
+    Tree,
+    add_guest,
+    add_locale,
+    add_modules,
+    add_python,
+    skeleton,
+)
+from packages import Kernel, PackageError, obtain
+from qemu import Disk, Guest, GuestError, rearrange
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+TOOLS = {
+    "apt-get": "apt",
+    "busybox": "busybox-static",
+    "cc": "gcc libc6-dev",
+    "depmod": "kmod",
+    "dpkg": "dpkg",
+    "fallocate": "util-linux",
+    "kexec": "kexec-tools",
+    "make": "make",
+    "makedumpfile": "makedumpfile",
+    "mkfs.ext4": "e2fsprogs",
+    "mksquashfs": "squashfs-tools",
+    "qemu-system-x86_64": "qemu-system-x86",
+    "zstd": "zstd",
+}
+CRASH_MODULES = ("virtio_pci", "virtio_blk")
+
+
+def missing_packages() -> list[str]:
+    """The Debian packages of the tools that are not there."""
+    missing = [package for tool, package in TOOLS.items() if not shutil.which(tool)]
+    return [name for entry in missing for name in entry.split()]
+
+
+def guest_programs(build: Path) -> Path:
+    """Compile what runs in the guest."""
+    programs = (build / "guest").resolve()
+    programs.mkdir(parents=True, exist_ok=True)
+    subprocess.run(
+        ["make", "-s", "-C", str(GUEST), f"OUT={programs}"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
+    return programs
+
+
+def crash_initramfs(kernel: Kernel) -> bytes:
+    """What runs after a crash: makedumpfile to disks."""
+    tree = skeleton()
+    tree.file("init", (GUEST / "init-crash").read_bytes(), 0o755)
+    tree.program("/usr/bin/makedumpfile")
+    add_modules(tree, kernel, CRASH_MODULES)
+    return tree.cpio()
+
+
+def initramfs(image: Image, kernel: Kernel, programs: Path) -> bytes:
+    """The guest's userland."""
+    tree: Tree = skeleton()
+    for program in disks.PROGRAMS:
+        tree.program(program)
+    add_modules(tree, kernel)
+    add_guest(tree, programs)
+    if image.bench is None:
+        add_locale(tree)
+        add_python(tree)
+    if image.crash:
+        tree.program("/usr/sbin/kexec")
+        tree.file("crash/vmlinuz", kernel.vmlinuz.read_bytes())
+        tree.file("crash/initrd", crash_initramfs(kernel))
+    return tree.cpio()
+
+
+def sha256(path: Path) -> str:
+    """The digest of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def console_value(text: str, key: str) -> str:
+    """The rest of the console line that starts with a key."""
+    for line in text.splitlines():
+        if line.startswith(f"{key} "):
+            return line.removeprefix(f"{key} ").strip()
+    raise GuestError(f"the console shows no {key}")
+
+
+def guest_disks(image: Image, work: Path) -> list[Disk]:
+    """Fresh disks for a guest."""
+    found = [Disk(disks.blank(work / "truth.disk", 256), "truth")]
+    if image.bench is None:
+        found.append(Disk(disks.ext4(work / "ext4.disk", work), "ext4"))
+        found.append(Disk(disks.blank(work / "swap.disk", 64), "swap"))
+    if image.crash:
+        for level in (31, 1):
+            path = disks.blank(work / f"dump{level}.disk", image.memory * 2)
+            found.append(Disk(path, f"dump{level}"))
+    return found
+
+
+def save_truth(work: Path, target: Path, text: str) -> None:
+    """Cut the archive out of the guest's disk."""
+    size = int(console_value(text, "TRUTH-SIZE"))
+    with (work / "truth.disk").open("rb") as source, target.open("wb") as out:
+        while size:
+            data = source.read(min(size, 1 << 20))
+            if not data:
+                raise GuestError("the truth is cut short")
+            out.write(data)
+            size -= len(data)
+
+
+def dump(image: Image, guest: Guest, base: Path) -> list[Path]:
+    """Write the dumps of a paused guest."""
+    made = []
+    for kind in image.outputs:
+        path = base.parent / f"{base.name}.{kind}"
+        if kind == "raw":
+            guest.dump_raw(path, image.memory << 20)
+        elif kind == "elf":
+            guest.dump_elf(path)
+        else:
+            guest.dump_kdump(path)
+        if kind != "kdump":
+            subprocess.run(["fallocate", "--dig-holes", str(path)], check=False)
+        made.append(path)
+    return made
+
+
+def crash_dumps(work: Path, base: Path) -> list[Path]:
+    """The dumps the crash kernel wrote: all but useless pages, and nearly all."""
+    made = []
+    for level, ending in ((31, "kdump"), (1, "d1.kdump")):
+        path = base.parent / f"{base.name}.{ending}"
+        rearrange(work / f"dump{level}.disk", path)
+        made.append(path)
+    return made
+
+
+def make(image: Image, out: Path, build: Path) -> None:
+    """Make one image with its truth and its manifest."""
+    started = time.monotonic()
+    kernel = obtain(image.suite, image.package, build)
+    programs = guest_programs(build)
+    work = (build / "work" / image.name).resolve()
+    work.mkdir(parents=True, exist_ok=True)
+    initrd = work / "initrd"
+    initrd.write_bytes(initramfs(image, kernel, programs))
+    base = work / image.name  # moved to OUT when all is there
+    with Guest(
+        work,
+        kernel.vmlinuz,
+        initrd,
+        image.kernel_cmdline,
+        image.cpu,
+        image.memory,
+        guest_disks(image, work),
+        vmcoreinfo=image.vmcoreinfo,
+    ) as guest:
+        guest.wait_for("TRUTH-READY", 1800 if image.bench else 600)
+        ready = time.monotonic()
+        if image.crash:
+            guest.wait_for("CRASH-DONE", 600)
+            guest.wait_exit(60)
+            made = []
+        else:
+            time.sleep(1)
+            guest.qmp("stop")
+            made = dump(image, guest, base)
+        text = guest.text()
+    archive = work / f"{image.name}.truth.tar"
+    save_truth(work, archive, text)
+    if image.crash:
+        made = crash_dumps(work, base)
+    made.append(archive)
+    if kernel.config:
+        made.append(work / f"{image.name}.config")
+        shutil.copyfile(kernel.config, made[-1])
+    report = truth.inspect(archive, bench=image.bench is not None)
+    manifest = {
+        "image": asdict(image),
+        "package": kernel.package,
+        "version": kernel.version,
+        "release": kernel.release,
+        "suite": image.suite,
+        "uname": console_value(text, "UNAME"),
+        "cmdline": image.kernel_cmdline,
+        "cpu": image.cpu,
+        "memory_mib": image.memory,
+        "made": "kexec crash kernel, makedumpfile -d 31 and -d 1"
+        if image.crash
+        else "QEMU TCG, paused, pmemsave and dump-guest-memory",
+        "vmcoreinfo_device": image.vmcoreinfo,
+        "truth": asdict(report),
+        "sha256": {path.name: sha256(path) for path in made},
+        "sizes": {path.name: path.stat().st_size for path in made},
+        "seconds": round(time.monotonic() - started, 1),
+        "boot_seconds": round(ready - started, 1),
+    }
+    made.append(work / f"{image.name}.json")
+    made[-1].write_text(json.dumps(manifest, indent=1) + "\n")
+    for path in made:
+        path.chmod(0o644)
+        path.replace(out / path.name)
+    clean(work)
+    print(
+        f"{image.name}: {kernel.version}, {report.processes} processes, "
+        f"{report.with_memory} with memory, {report.areas} areas, "
+        f"{manifest['seconds']} s"
+    )
+    if not report.complete or report.with_memory < 20:
+        raise GuestError(f"{image.name}: the truth is not complete")
+    if report.missing:
+        print(f"{image.name}: not seen: {', '.join(report.missing)}")
+    for line in report.failed:
+        print(f"{image.name}: step failed: {line}")
+    sys.stdout.flush()
+
+
+def clean(work: Path) -> None:
+    """Remove big files no longer needed; keep the console's text."""
+    for path in (*work.glob("*.disk"), work / "initrd"):
+        path.unlink(missing_ok=True)
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description="Make images of Debian kernels.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="images; default all")
+    parser.add_argument("--out", type=Path, default=Path("build/images"))
+    parser.add_argument("--list", action="store_true", help="show the names and end")
+    parser.add_argument("--bench", action="store_true", help="make bench-2g")
+    parser.add_argument("--scale", type=float, default=1.0, help="bench: times 400 processes")
+    parser.add_argument("--mib", type=int, default=300, help="bench: MiB of memory to touch")
+    parser.add_argument("--keep-going", action="store_true", help="go on after an image failed")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the images asked for."""
+    options = arguments(argv)
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    benches = bench_images(options.scale, options.mib)
+    known = {image.name: image for image in (*IMAGES, *benches)}
+    if options.list:
+        print("\n".join(known))
+        return 0
+    names = list(options.names)
+    if options.bench and not names:
+        names = [benches[0].name]
+    names = names or [image.name for image in IMAGES]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        print(f"no such image: {', '.join(unknown)}", file=sys.stderr)
+        return 2
+    missing = missing_packages()
+    if missing:
+        print(f"apt-get install --no-install-recommends {' '.join(missing)}")
+        return 1
+    options.out.mkdir(parents=True, exist_ok=True)
+    bad = 0
+    for name in names:
+        try:
+            make(known[name], options.out, options.out.parent)
+        except (PackageError, GuestError, OSError, subprocess.SubprocessError) as error:
+            print(f"{name}: {error}", file=sys.stderr)
+            bad += 1
+            if not options.keep_going:
+                break
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vmaforensics.errors import UnsupportedFormatError
+
+from .build import PAGE, lime, lime_header, page
+from .truth import bytes_of, check, states
+
+if TYPE_CHECKING:
+    from .conftest import Opener
+
+
+def test_ranges_end_inclusively_and_gaps_are_not_ram(opened: Opener) -> None:
+    image = opened(lime([(0x1000, page(1) + page(2)), (0x9000, page(9))]))
+    check(image.memory, bytes_of({1: page(1), 2: page(2), 9: page(9)}), set(), 10 * PAGE)
+    assert states(image.memory, 11) == "-pp------p-"
+    assert image.details == {"ranges": "2"}
+    assert image.problems == ()
+
+
+def test_ranges_that_are_no_whole_pages_are_held_to_the_byte(opened: Opener) -> None:
+    image = opened(lime([(0, page(1, 0xC00)), (0x2000, page(2))]))
+    check(image.memory, dict(enumerate(page(1, 0xC00))) | bytes_of({2: page(2)}), set(), 3 * PAGE)
+    assert states(image.memory, 3) == "p-p"
+
+
+def test_ranges_out_of_order_are_sorted(opened: Opener) -> None:
+    image = opened(lime([(0x5000, page(5)), (0x1000, page(1))]))
+    check(image.memory, bytes_of({1: page(1), 5: page(5)}), set(), 6 * PAGE)
+
+
+def test_overlapping_ranges_are_read_from_the_lower_and_said_to_overlap(opened: Opener) -> None:
+    image = opened(lime([(0x2000, page(2) + page(3)), (0x1000, page(4) + page(5))]))
+    check(image.memory, bytes_of({1: page(4), 2: page(5), 3: page(3)}), set(), 4 * PAGE)
+    assert "overlap" in image.problems[0]
+
+
+def test_a_truncated_last_range_is_absent_from_there_on(opened: Opener) -> None:
+    image = opened(lime([(0x1000, page(1)), (0x4000, page(4) + page(5))])[: -PAGE - 10])
+    held = bytes_of({1: page(1)}) | {0x4000 + at: octet for at, octet in enumerate(page(4)[:-10])}
+    check(image.memory, held, set(range(0x4000, 0x6000)), 6 * PAGE)
+    assert states(image.memory, 6) == "-p--aa"
+    assert "truncated" in image.problems[0]
+    assert "4,106 bytes" in image.problems[0]
+
+
+@pytest.mark.parametrize(
+    ("junk", "why"),
+    [
+        (bytes(64), "magic"),
+        (b"abc", "3 bytes are left"),
+        (lime_header(0x9000, 0x9FFF, version=2) + page(9), "version is 2"),
+        (lime_header(0x9000, 0x8000) + page(9), "below its start"),
+        (lime_header(0, 2**64 - 1) + page(9), "longer than any memory"),
+    ],
+)
+def test_junk_ends_the_chain_at_a_named_offset(opened: Opener, junk: bytes, why: str) -> None:
+    good = lime([(0x1000, page(1))])
+    image = opened(good + junk)
+    check(image.memory, bytes_of({1: page(1)}), set(), 2 * PAGE)
+    assert f"file offset {len(good):#x}" in image.problems[0]
+    assert why in image.problems[0]
+
+
+@pytest.mark.parametrize("start", [lime_header(0, 0, version=3), lime_header(5, 4), b"EMiL"])
+def test_a_first_header_that_cannot_be_believed_is_refused(opened: Opener, start: bytes) -> None:
+    with pytest.raises(UnsupportedFormatError, match="LiME"):
+        opened(start)
+
+
+def test_gaps_that_avml_may_have_left_out_are_reported(opened: Opener) -> None:
+    block = bytes(16 << 20)
+    image = opened(lime([(0, block), (16 << 20, block), (48 << 20, page(1)), (0x3800000, page(2))]))
+    assert "1 gap of 16 MiB in all may be RAM that AVML left out" in image.problems[0]

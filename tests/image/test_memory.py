@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from vmaforensics.errors import MemoryReadError
+
+from .build import PAGE, Kdump, Load, elf, page
+from .truth import pfns
+
+if TYPE_CHECKING:
+    from .conftest import Opener
+
+
+def test_no_rows_and_no_bytes_are_fine(opened: Opener) -> None:
+    memory = opened(elf([Load(pa=0, data=page(1))])).memory
+    data, ok = memory.gather(pfns(), 8)
+    assert data.shape == (0, 8)
+    assert ok.shape == (0,)
+    data, ok = memory.gather(pfns(5, 1 << 60), 0)
+    assert data.shape == (2, 0)
+    assert memory.read(0, 0) == b""
+
+
+def test_rows_do_not_wrap_past_the_last_address(opened: Opener) -> None:
+    memory = opened(elf([Load(pa=0, data=page(1))])).memory
+    data, ok = memory.gather(pfns(2**64 - 8, 2**64 - 1, 2**64 - PAGE, 0), 16)
+    assert ok.tolist() == [False, False, False, True]
+    assert not data[:3].any()
+
+
+@pytest.mark.parametrize(("pa", "size"), [(-1, 8), (2**64, 8), (2**64 - 4, 8), (2**64 - PAGE, 2 * PAGE)])
+def test_addresses_that_do_not_exist_are_errors(opened: Opener, pa: int, size: int) -> None:
+    memory = opened(elf([Load(pa=0, data=page(1))])).memory
+    with pytest.raises(MemoryReadError):
+        memory.read(pa, size)
+
+
+def test_a_gather_of_more_rows_than_a_batch_is_whole(opened: Opener) -> None:
+    pages = {n: page(n) for n in range(40)}
+    whole = b"".join(pages.values())
+    rows = np.random.default_rng(1).integers(0, len(whole) - 8, 200_000).astype(np.uint64)
+    expected = np.frombuffer(whole, np.uint8)[rows[:, None].astype(np.int64) + np.arange(8)]
+    for image in (opened(elf([Load(pa=0, data=whole)])), opened(Kdump(pages=pages).build())):
+        data, ok = image.memory.gather(rows, 8)
+        assert ok.all()
+        np.testing.assert_array_equal(data, expected)
+
+
+def test_a_trace_records_every_page_asked_for(opened: Opener) -> None:
+    memory = opened(elf([Load(pa=0x1000, data=page(1) * 8)])).memory
+    memory.read(0x1000, 8)
+    assert memory.traced().tolist() == []
+    memory.start_trace()
+    assert memory.traced().tolist() == []
+    memory.gather(pfns(0x2FFC, 0x5000, 0x5008, 0x100), 8)
+    memory.read(0x7000, 8)
+    list(memory.chunks())
+    memory.page_states(pfns(8))
+    assert memory.traced().tolist() == [0, 2, 3, 5, 7]
+    memory.start_trace()
+    assert memory.traced().tolist() == []
+
+
+def test_searches_may_be_left_out_of_a_trace(opened: Opener) -> None:
+    memory = opened(elf([Load(pa=0x1000, data=page(1) * 8)])).memory
+    memory.start_trace()
+    with memory.untraced():
+        memory.read(0x1000, 8 * PAGE)
+    memory.touch(0x2FFF, 2)
+    assert memory.traced().tolist() == [2, 3]

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import gzip
+import lzma
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+import zstandard
+
+from vmaforensics.errors import ExitCode, ImageUnreadableError, UnsupportedFormatError
+from vmaforensics.image.open import open_image
+
+from .build import Kdump, Load, elf, lime, page
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .conftest import Opener
+
+MIB = 1 << 20
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(UnsupportedFormatError) as caught:
+        open_image(path)
+    sentence = str(caught.value)
+    assert "\n" not in sentence
+    return sentence
+
+
+def test_picks_the_reader_by_the_first_bytes(opened: Opener) -> None:
+    assert opened(elf([Load(pa=0, data=page(1))])).format == "elf"
+    assert opened(lime([(0, page(1))])).format == "lime"
+    assert opened(Kdump(pages={0: page(1)}).build()).format == "kdump"
+    assert opened(Kdump(pages={0: page(1)}, signature=b"DISKDUMP").build()).format == "kdump"
+    assert opened(bytes(MIB)).format == "raw"
+
+
+def test_opens_paths_and_strings(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(bytes(MIB))
+    assert open_image(str(path)).path == path
+    assert open_image(path).size == MIB
+
+
+def test_unreadable_files_are_named(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to("loop")
+    for name, what in (
+        ("none", "no such file"), ("empty", "is empty"), (".", "is a directory"),
+        ("fifo", "not a regular file"), ("empty/below", "image"), ("loop", "loop"),
+        ("nul\0", "nul"),
+    ):  # fmt: skip
+        with pytest.raises(ImageUnreadableError, match=what) as caught:
+            open_image(tmp_path / name)
+        assert caught.value.exit_code == ExitCode.IMAGE_UNREADABLE
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(bytes(MIB))
+    path.chmod(0)
+    with pytest.raises(ImageUnreadableError, match="Permission denied"):
+        open_image(path)
+
+
+def test_a_flattened_file_comes_with_the_line_that_makes_a_dump_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "flat"
+    path.write_bytes(b"makedumpfile".ljust(16, b"\0") + bytes(2 * MIB))
+    assert f"`makedumpfile -R {path}.kdump < {path}`" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("start", "name"),
+    [
+        (b"AVML\x02\0\0\0", "AVML"),
+        (b"QEVM\0\0\0\x03", "QEMU"),
+        (b"LibvirtQemudSave", "libvirt"),
+        (b"\xd1\xba\xd1\xba", "VMware"),
+        (b"\xed\x23\x8f\x61\x73\x01\x19\xa8", "LKCD"),
+        (gzip.compress(bytes(100)), "gzip"),
+        (lzma.compress(bytes(100)), "xz"),
+        (zstandard.compress(bytes(100)), "zstd"),
+        (b"QFI\xfb", "qcow2"),
+        (bytes(257) + b"ustar\0", "tar"),
+        (b"\x7fELF\x01\x01\x01" + bytes(200), "32-bit"),
+        (b"\x7fELF\x02\x02\x01" + bytes(200), "big-endian"),
+        (elf([Load(pa=0, data=page(1))], kind=2), "ET_EXEC"),
+        (elf([Load(pa=0, data=page(1))], kind=3), "ET_DYN"),
+    ],
+)
+def test_known_containers_are_refused_by_name(tmp_path: Path, start: bytes, name: str) -> None:
+    path = tmp_path / "image"
+    for data in (start, start.ljust(2 * MIB, b"\0")):
+        path.write_bytes(data)
+        assert name in refusal(path)
+
+
+def test_text_and_scraps_are_no_images(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_text("größer als ein MiB\n" * 100_000)
+    assert "text file" in refusal(path)
+    path.write_bytes(b"short")
+    assert "text file" in refusal(path)
+    path.write_bytes(bytes(range(256)) * 100)
+    assert "too few for a raw image" in refusal(path)
+
+
+def test_opening_does_not_read_the_memory(tmp_path: Path) -> None:
+    path = tmp_path / "sparse"
+    with path.open("wb") as stream:
+        stream.truncate(1 << 40)  # would take minutes
+    assert open_image(path).memory.ranges.tolist() == [[0, 1 << 40]]
