@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 FOUR_LEVELS = "max,la57=off"
 FIVE_LEVELS = "max"
@@ -33,7 +33,6 @@ class Image:
     vmcoreinfo: bool = True
     crash: bool = False
     bench: Bench | None = None
-    notes: str = field(default="", compare=False)
 
     @property
     def kernel_cmdline(self) -> str:

@@ -40,7 +40,8 @@ def check_areas(context: Context) -> Iterator[Finding]:
 
 
 def _ranges(context: Context, rows: NDArray[np.void], vmas: NDArray[np.void]) -> Iterator[Finding]:
-    wrong = np.flatnonzero((rows["start"] != vmas["start"]) | (rows["end"] != vmas["end"]))
+    differs = (rows["start"] != vmas["start"]) | (rows["end"] != vmas["end"])
+    wrong = np.flatnonzero(differs & (rows["mm"] == vmas["mm"]))  # a foreign area is told as such
     rows, vmas = rows[wrong], vmas[wrong]
 
     def span(row: int) -> tuple[str, str]:
@@ -89,7 +90,7 @@ def _owners(
         return f"{context.area(int(vmas['vma'][row]))} in the {view.label} belongs to another address space"
 
     yield from context.per_mm(
-        rules.OWNER, rows["mm"], evidence, title, lambda row: (int(vmas["start"][row]), int(vmas["end"][row]))
+        rules.OWNER, rows["mm"], evidence, title, lambda row: (int(rows["start"][row]), int(rows["end"][row]))
     )
 
 

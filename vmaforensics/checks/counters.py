@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
 
+_LARGEST = np.uint64(1 << 40)  # bytes; a larger hole is what lies between the parts of an address space
+
 EXACT = ("map_count", "total_vm", "exec_vm", "stack_vm", "data_vm")
 
 _CLASS_OF = {"exec_vm": "executable", "stack_vm": "stack", "data_vm": "writable private"}
@@ -103,9 +105,9 @@ def check_counters(context: Context) -> Iterator[Finding]:
             yield _surplus(context, mm, lacks, evidence)
         else:
             yield _counter(context, mm, lacks, evidence)
-    for mm in holes.suspected():
-        if mm not in told:
-            yield from _repaired(context, mm, holes)
+    for place in holes.lone():
+        if int(holes.slots.mm[place]) not in told:
+            yield _repaired(context, place, holes)
     yield from _locked(context, sums)
 
 
@@ -159,9 +161,13 @@ class _Holes:
         suspect[pairs] = suspect[pairs - 1] = True
         return cls(slots=slots, empty=np.flatnonzero(slots.empty), suspect=suspect & whole)
 
-    def suspected(self) -> list[int]:
-        found: list[int] = np.unique(self.slots.mm[self.suspect]).tolist()
-        return found
+    def lone(self) -> list[int]:
+        """Rows that alone make a leaf's largest gap wrong, and are no larger than an area may be. Several in
+        one leaf mean that the record was changed rather than the slots; that is MT-GAP."""
+        rows = np.flatnonzero(self.suspect & ((self.slots.high - self.slots.low) < _LARGEST))
+        node = self.slots.node[rows]
+        alone: list[int] = rows[np.bincount(self.slots.node[self.suspect])[node] == 1].tolist() if len(rows) else []
+        return alone
 
     def candidates(self, mm: int, size: int | None) -> list[int]:
         """Rows that may be where ``size`` pages were, best first: suspect and fitting, fitting, suspect."""
@@ -200,10 +206,32 @@ def _missing(
     title = f"{what} of {pages(total)} ha{'s' if areas <= 1 else 've'} been taken out of the {index}"
     if int(one["ma_root"]) == 0 and context.index is View.MAPLE:
         title += ": its root is empty"
+    top = int(one["task_size"])
     for place in places[:8]:
-        start, end = holes.range_of(place, int(one["task_size"]))
-        evidence.append(_hole_evidence(holes, place, start, end))
-    yield context.finding(rules.MISSING, mm, title, evidence)
+        evidence.append(_hole_evidence(holes, place, *holes.range_of(place, top)))
+    lost = _uncovered(context, mm, top)
+    evidence += [
+        Evidence(what=f"no leaf covers {start:#x}-{end:#x}", view=View.MAPLE.label, address=mm) for start, end in lost
+    ]
+    yield context.finding(
+        rules.MISSING, mm, title, evidence,
+        start=min((start for start, _ in lost), default=None), end=max((end for _, end in lost), default=None),
+    )  # fmt: skip
+
+
+def _uncovered(context: Context, mm: int, top: int) -> list[tuple[int, int]]:
+    """Index ranges below ``top`` that no leaf of a maple tree covers: where subtrees were lost."""
+    nodes = context.views.maple_nodes
+    if context.index is not View.MAPLE:
+        return []
+    mine = np.flatnonzero((nodes.mm == np.uint64(mm)) & nodes.leaf)
+    spans = sorted(zip(nodes.low[mine].tolist(), nodes.high[mine].tolist(), strict=True))
+    lost, reach = [], 0
+    for low, high in [*spans, (top, top)]:
+        if low > reach:
+            lost.append((reach, low))
+        reach = max(reach, high + 1)
+    return lost[:16]
 
 
 def _hole_evidence(holes: _Holes, row: int, start: int, end: int) -> Evidence:
@@ -245,16 +273,14 @@ def _neighbours(context: Context, mm: int, start: int, end: int) -> list[Evidenc
     ]
 
 
-def _repaired(context: Context, mm: int, holes: _Holes) -> Iterator[Finding]:
+def _repaired(context: Context, place: int, holes: _Holes) -> Finding:
     """The counters agree with the tree, but the tree's own records do not allow an empty range."""
+    mm = int(holes.slots.mm[place])
     row = int(context.views.mm_rows(np.array([mm], np.uint64))[0])
-    top = int(context.views.mms["task_size"][row])
-    mine = np.flatnonzero(holes.suspect & (holes.slots.mm == np.uint64(mm))).tolist()
-    spans = [holes.range_of(place, top) for place in mine]
-    start, end = min(low for low, _ in spans), max(high for _, high in spans)
-    evidence = [_hole_evidence(holes, place, *span) for place, span in zip(mine[:8], spans, strict=False)]
-    title = f"area within {start:#x}-{end:#x} has been taken out of the {context.index.label}, counters repaired"
-    yield context.finding(rules.MISSING, mm, title, evidence, start=start, end=end, confidence=Confidence.MEDIUM)
+    start, end = holes.range_of(place, int(context.views.mms["task_size"][row]))
+    evidence = [_hole_evidence(holes, place, start, end), *_neighbours(context, mm, start, end)]
+    title = f"area {start:#x}-{end:#x} has been taken out of the {context.index.label}, counters repaired"
+    return context.finding(rules.MISSING, mm, title, evidence, start=start, end=end, confidence=Confidence.MEDIUM)
 
 
 def _surplus(context: Context, mm: int, lacks: dict[str, int], evidence: list[Evidence]) -> Finding:

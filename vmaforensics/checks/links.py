@@ -22,7 +22,6 @@ _BROKEN = (
     Problem.BAD_TAG,
     Problem.CYCLE,
     Problem.SHARED,
-    Problem.DEAD,
     Problem.NULL_CHILD,
 )
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.tables import MapleNodes
 
 _HEIGHT_SHIFT, _HEIGHT_MASK = 2, 0x1F  # MT_FLAGS_HEIGHT_OFFSET, MT_FLAGS_HEIGHT_MASK >> 2
-_PARENT_ROOT = np.uint64(1)
+_NODE_MASK = np.uint64(0xFF)  # MAPLE_NODE_MASK
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +117,15 @@ def _node_findings(
 
 
 def _parents(context: Context, nodes: MapleNodes) -> Iterator[Finding]:
-    wrong = np.flatnonzero(nodes.parent_word != nodes.expected_parent)
+    # A node that was replaced bears its own address as parent (mte_set_node_dead).
+    dead = (nodes.parent_word & ~_NODE_MASK) == nodes.address
+    yield from _node_findings(
+        context, rules.MT_NODE, nodes, np.flatnonzero(dead),
+        "node {node} is marked dead, as one that was replaced, and its parent still leads to it",
+        "dead maple node {node} is still part of the tree",
+        nodes.parent_word, nodes.expected_parent,
+    )  # fmt: skip
+    wrong = np.flatnonzero((nodes.parent_word != nodes.expected_parent) & ~dead)
     yield from _node_findings(
         context, rules.MT_NODE, nodes, wrong,
         "the parent word of node {node} does not name the place it hangs in",

@@ -155,8 +155,8 @@ def summary(out: Path, image: Image, chosen: Selection, written: Written) -> str
         lines.append(f"{written.absent:,} pages could not be read whole and were left out")
     if chosen.withheld:
         lines.append(
-            f"{chosen.withheld:,} pages that the analysis reads are user memory and were left out; the report "
-            "of the excerpt will differ there"
+            f"{chosen.withheld:,} pages that the analysis reads are user memory and were left out; the "
+            "report of the excerpt will differ there"
         )
     lines.append(f"{out}: {written.size:,} bytes (of {image.size:,})")
     return "\n".join(lines) + "\n"

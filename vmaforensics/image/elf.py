@@ -106,15 +106,14 @@ def _header(path: Path, buffer: NDArray[np.uint8]) -> dict[str, Any]:
     ident = bytes(buffer[:16])
     if len(buffer) < EHDR_SIZE:
         raise UnsupportedFormatError(
-            f"{path} is an ELF file of {plural(len(buffer), 'byte')}, too short for its 64-byte "
-            "header; make the "
-            f"dump anew"
+            f"{path} is an ELF file of {plural(len(buffer), 'byte')}, too short for its 64-byte header; "
+            "make the dump anew"
         )
     if ident[4] != 2 or ident[5] != 1:
         what = "a 32-bit" if ident[4] == 1 else "a big-endian" if ident[5] == 2 else "an unknown kind of"
         raise UnsupportedFormatError(
-            f"{path} is {what} ELF file (byte 4 is {ident[4]}, byte 5 is {ident[5]}; expected 2 and 1); only "
-            f"64-bit little-endian machines are read"
+            f"{path} is {what} ELF file (byte 4 is {ident[4]}, byte 5 is {ident[5]}; expected 2 and 1); "
+            "only 64-bit little-endian machines are read"
         )
     structs = ELFStructs(little_endian=True, elfclass=64)
     structs.create_basic_structs()
@@ -125,9 +124,8 @@ def _header(path: Path, buffer: NDArray[np.uint8]) -> dict[str, Any]:
         raise UnsupportedFormatError(f"{path}: the ELF header cannot be read: {error}; make the dump anew") from error
     if header["e_type"] != "ET_CORE":
         raise UnsupportedFormatError(
-            f"{path} is an ELF file of type {header['e_type']} (file offset 16), a program or a "
-            "kernel, not a "
-            f"memory dump (ET_CORE); give the dump"
+            f"{path} is an ELF file of type {header['e_type']} (file offset 16), a program or a kernel, "
+            "not a memory dump (ET_CORE); give the dump"
         )
     return header
 
@@ -144,9 +142,8 @@ def _program_headers(
             count = int.from_bytes(bytes(buffer[section + 44 : section + 48]), "little")  # sh_info
         else:
             problems.append(
-                "the ELF header says (e_phnum 0xffff, file offset 56) that section 0 counts the "
-                "program headers, "
-                f"but there is no section at e_shoff {section:#x}; 65,535 were read"
+                "the ELF header says (e_phnum 0xffff, file offset 56) that section 0 counts the program "
+                f"headers, but there is no section at e_shoff {section:#x}; 65,535 were read"
             )
     if count == 0:
         raise UnsupportedFormatError(f"{path} is an ELF core without program headers (e_phnum is 0, file offset 56)")
@@ -157,8 +154,8 @@ def _program_headers(
     room = (len(buffer) - at) // size if EHDR_SIZE <= at <= len(buffer) else 0
     if room == 0:
         raise UnsupportedFormatError(
-            f"{path}: e_phoff (file offset 32) is {at:#x}, but no program header fits there into a file of "
-            f"{len(buffer):#x} bytes; the header is damaged or the file is cut off"
+            f"{path}: e_phoff (file offset 32) is {at:#x}, but no program header fits there into a file "
+            f"of {len(buffer):#x} bytes; the header is damaged or the file is cut off"
         )
     if room < count:
         problems.append(
@@ -176,9 +173,8 @@ def _notes(buffer: NDArray[np.uint8], table: NDArray[np.void], problems: list[st
         at, size = int(segment["offset"]), int(segment["filesz"])
         if at + size > len(buffer):
             problems.append(
-                f"PT_NOTE segment {number} reaches from file offset {at:#x} to {at + size:#x}, "
-                "past the end of the "
-                f"file at {len(buffer):#x}; the notes beyond are missing"
+                f"PT_NOTE segment {number} reaches from file offset {at:#x} to {at + size:#x}, past the "
+                f"end of the file at {len(buffer):#x}; the notes beyond are missing"
             )
             size = max(0, len(buffer) - at)
         area = bytes(buffer[at : at + min(size, left + 1)])
@@ -197,7 +193,6 @@ def _refuse_process(path: Path, loads: NDArray[np.void], notes: list[Note]) -> N
     kernel = any(note.name in ("VMCOREINFO", "QEMU") for note in notes)
     if not kernel and kinds & {NT_PRPSINFO, NT_AUXV, NT_FILE} and not loads["paddr"].any():
         raise UnsupportedFormatError(
-            f"{path} is the core of a user process (its notes describe one and no segment has a "
-            "physical address); "
-            f"open it with a debugger, and give a dump of the machine's physical memory here"
+            f"{path} is the core of a user process (its notes describe one and no segment has a physical "
+            "address); open it with a debugger, and give a dump of the machine's physical memory here"
         )

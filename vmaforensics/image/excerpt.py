@@ -54,8 +54,8 @@ def check_output(out: Path, image: Image, *, force: bool = False) -> None:
     top = int(image.memory.ranges[:, 1].max()) if len(image.memory.ranges) else 0
     if top > _HIGHEST:
         raise OutputError(
-            f"the image says that RAM reaches up to {top:#x}, beyond the {_HIGHEST:#x} (32 TiB) that an excerpt "
-            "can describe; its header cannot be believed"
+            f"the image says that RAM reaches up to {top:#x}, beyond the {_HIGHEST:#x} (32 TiB) that an "
+            "excerpt can describe; its header cannot be believed"
         )
 
 

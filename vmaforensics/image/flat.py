@@ -154,9 +154,8 @@ def lay_out(
     if (held > memory).any():
         worst = int(np.flatnonzero(held > memory)[0])
         problems.append(
-            f"{plural(int((held > memory).sum()), noun)} with more bytes in the file than in "
-            "memory; the surplus "
-            f"is not read (first: {noun} {number[worst]}, {int(held[worst]):#x} against "
+            f"{plural(int((held > memory).sum()), noun)} with more bytes in the file than in memory; the "
+            f"surplus is not read (first: {noun} {number[worst]}, {int(held[worst]):#x} against "
             f"{int(memory[worst]):#x})"
         )
         np.minimum(held, memory, out=held)
@@ -177,9 +176,8 @@ def lay_out(
     pieces, contradictions = _flatten(segments[order])
     if contradictions:
         problems.append(
-            f"{plural(contradictions, noun)} overlap others; where they do, the {noun} that "
-            "starts at the lowest "
-            f"physical address was read"
+            f"{plural(contradictions, noun)} overlap others; where they do, the {noun} that starts at the "
+            "lowest physical address was read"
         )
     return FlatMemory(buffer, ranges, pieces["pa"], pieces["held"], pieces["offset"]), problems
 

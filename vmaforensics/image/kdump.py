@@ -57,8 +57,7 @@ def open_kdump(path: Path, buffer: NDArray[np.uint8]) -> Image:
     if room < count:
         problems.append(
             f"the file is truncated: it ends at offset {len(buffer):#x}, and {count - room:,} of "
-            f"{count:,} page "
-            f"descriptors are missing"
+            f"{count:,} page descriptors are missing"
         )
         count = room
     descriptors = np.frombuffer(file, dtype=DESCRIPTOR, count=count, offset=header.descriptors_at)
@@ -69,8 +68,7 @@ def open_kdump(path: Path, buffer: NDArray[np.uint8]) -> Image:
     except ValueError as error:
         raise UnsupportedFormatError(
             f"{path}: the bitmap at file offset {header.bitmap_at:#x} describes {error}, which no "
-            "machine's memory "
-            f"does; the file is damaged"
+            "machine's memory does; the file is damaged"
         ) from error
     memory = KdumpMemory(
         buffer,
@@ -92,9 +90,8 @@ def open_kdump(path: Path, buffer: NDArray[np.uint8]) -> Image:
     elsewhere = dumped.count - dumped.before(window[1]) + dumped.before(window[0])
     if elsewhere:
         problems.append(
-            f"this is one part of a split dump, with the page frames {window[0]:#x} to "
-            f"{window[1]:#x}; the other "
-            f"parts are missing, and their {plural(elsewhere, 'page')} absent"
+            f"this is one part of a split dump, with the page frames {window[0]:#x} to {window[1]:#x}; "
+            f"the other parts are missing, and their {plural(elsewhere, 'page')} absent"
         )
     if header.eraseinfo is not None:
         at, size = header.eraseinfo
@@ -195,7 +192,6 @@ def _counts(
     if beyond:
         problems.append(
             f"the file is truncated: it ends at offset {len(file):#x}, and the data of "
-            f"{'' if whole else 'at least '}"
-            f"{plural(beyond, 'page')} lies beyond"
+            f"{'' if whole else 'at least '}{plural(beyond, 'page')} lies beyond"
         )
     return counts

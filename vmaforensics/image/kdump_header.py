@@ -122,15 +122,14 @@ def read_header(path: Path, file: memoryview) -> tuple[KdumpHeader, list[str]]:
     total = main.bitmap_blocks * block
     if bitmap_at + total > len(file):
         raise broken(
-            f"bitmap_blocks (file offset {_BITMAP_BLOCKS_AT}) is {main.bitmap_blocks:,}, so the "
-            "bitmaps reach from "
-            f"file offset {bitmap_at:#x} to {bitmap_at + total:#x}, past the end of the file at "
-            f"{len(file):#x}"
+            f"bitmap_blocks (file offset {_BITMAP_BLOCKS_AT}) is {main.bitmap_blocks:,}, so the bitmaps "
+            f"reach from file offset {bitmap_at:#x} to {bitmap_at + total:#x}, past the end of the file "
+            f"at {len(file):#x}"
         )
     if not 0 < max_mapnr <= min(total * 8, PAGE_LIMIT):
         raise broken(
-            f"{where} is {max_mapnr:,} page frames, but bitmap_blocks (file offset {_BITMAP_BLOCKS_AT}) is "
-            f"{main.bitmap_blocks:,}, room for {total * 8:,}"
+            f"{where} is {max_mapnr:,} page frames, but bitmap_blocks (file offset {_BITMAP_BLOCKS_AT}) "
+            f"is {main.bitmap_blocks:,}, room for {total * 8:,}"
         )
     # As crash's dump_is_partial(): two bitmaps if there is room for two.
     bitmaps = 2 if main.bitmap_blocks >= 2 * -(-max_mapnr // (8 * block)) else 1
@@ -140,8 +139,7 @@ def read_header(path: Path, file: memoryview) -> tuple[KdumpHeader, list[str]]:
         if window[0] > window[1]:
             raise broken(
                 "the page frames of this part of a split dump (file offset "
-                f"{block + (80 if wide else 16)}) begin at "
-                f"{window[0]:#x} and end at {window[1]:#x}"
+                f"{block + (80 if wide else 16)}) begin at {window[0]:#x} and end at {window[1]:#x}"
             )
     problems: list[str] = []
     areas = {
@@ -175,9 +173,8 @@ def _area(sub: Any, name: str, at: int, end: int, problems: list[str]) -> tuple[
         return None
     if offset >= end or offset + size > end:
         problems.append(
-            f"offset_{name} and size_{name} (file offset {at}) say {offset:#x} and {size:#x}, "
-            "past the end of the "
-            f"file at {end:#x}; what lies beyond is missing"
+            f"offset_{name} and size_{name} (file offset {at}) say {offset:#x} and {size:#x}, past the "
+            f"end of the file at {end:#x}; what lies beyond is missing"
         )
     return (offset, min(size, end - offset)) if offset < end else None
 
@@ -195,6 +192,6 @@ def _refuse_other_layouts(path: Path, file: memoryview) -> None:
     ):
         if _is_block_size(int.from_bytes(file[at : at + 4], "big" if order == "big" else "little")):
             raise UnsupportedFormatError(
-                f"{path} is the kdump file of a {what} machine (block_size at file offset {at}); only 64-bit "
-                f"little-endian machines are read"
+                f"{path} is the kdump file of a {what} machine (block_size at file offset {at}); only "
+                "64-bit little-endian machines are read"
             )

@@ -162,9 +162,8 @@ class KdumpMemory(PhysicalMemory):
 
     def problems(self) -> tuple[str, ...]:
         return tuple(
-            f"of the dump's pages read so far, {plural(count, 'page')} absent: {_WHY[kind]} "
-            "(first: page frame "
-            f"{first:#x})"
+            f"of the dump's pages read so far, {plural(count, 'page')} absent: {_WHY[kind]} (first: page "
+            f"frame {first:#x})"
             for kind, (count, first) in sorted(self._met.items(), reverse=True)
             if kind in _WHY
         )

@@ -73,9 +73,8 @@ def write_kdump(
     octets = -(-max_mapnr // (8 * PAGE_SIZE)) * PAGE_SIZE
     if octets > MOST_BITMAP:
         raise OutputError(
-            f"the memory reaches up to {max_mapnr << PAGE_SHIFT:#x}, and a bitmap of that is not "
-            "written; give the "
-            f"ranges of RAM below 32 TiB"
+            f"the memory reaches up to {max_mapnr << PAGE_SHIFT:#x}, and a bitmap of that is not written; "
+            "give the ranges of RAM below 32 TiB"
         )
     pfns = np.unique(np.asarray(pfns, dtype=np.uint64))
     asked = len(pfns)

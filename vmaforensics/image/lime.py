@@ -62,9 +62,8 @@ def open_lime(path: Path, buffer: NDArray[np.uint8]) -> Image:
             at += HEADER.size + length
     if not rows:
         raise UnsupportedFormatError(
-            f"{path} begins like a LiME file, but its header at file offset {at:#x} cannot be "
-            f"believed: {stop}; "
-            f"acquire the image anew"
+            f"{path} begins like a LiME file, but its header at file offset {at:#x} cannot be believed: "
+            f"{stop}; acquire the image anew"
         )
     memory, problems = lay_out(buffer, np.array(rows, dtype=SEGMENT), "LiME range")
     if stop:
@@ -77,9 +76,8 @@ def open_lime(path: Path, buffer: NDArray[np.uint8]) -> Image:
     if gaps:
         details["writer"] = "AVML, to judge by its blocks of 16 MiB"
         problems.append(
-            f"{plural(len(gaps), 'gap')} of {sum(gaps) >> 20:,} MiB in all may be RAM that AVML "
-            "left out because "
-            f"it was all zeros; it is read as not RAM"
+            f"{plural(len(gaps), 'gap')} of {sum(gaps) >> 20:,} MiB in all may be RAM that AVML left out "
+            "because it was all zeros; it is read as not RAM"
         )
     return Image(path=path, size=size, format="lime", memory=memory, details=details, problems=tuple(problems))
 

@@ -50,11 +50,9 @@ def parse_notes(area: bytes, where: str) -> tuple[list[Note], list[str]]:
         desc_at = name_at + (name_size + 3 & ~3)
         if desc_at + desc_size > len(area):
             problems.append(
-                f"the note at byte {at:#x} of the note area {where} says it has a name of "
-                f"{name_size:,} and a "
-                f"descriptor of {desc_size:,} bytes, more than the {len(area) - at:,} bytes left; "
-                "it and what "
-                f"follows were not read"
+                f"the note at byte {at:#x} of the note area {where} says it has a name of {name_size:,} "
+                f"and a descriptor of {desc_size:,} bytes, more than the {len(area) - at:,} bytes left; "
+                "it and what follows were not read"
             )
             break
         name = area[name_at : name_at + name_size].rstrip(b"\0").decode("latin-1")

@@ -1,7 +1,7 @@
 """Opens an image: looks at the first bytes and picks the reader.
 
 A file whose first bytes say nothing is a raw image, so whatever is recognised and not read is refused by
-name here; the bytes are those of section 1 of the format notes in ``docs/`` and of each tool's own source.
+name here.
 """
 
 from __future__ import annotations
@@ -113,9 +113,8 @@ def open_image(path: str | os.PathLike[str]) -> Image:
         raise UnsupportedFormatError(f"{path} is a text file; give a memory image or a crash dump")
     if len(buffer) < SMALLEST_RAW:
         raise UnsupportedFormatError(
-            f"{path} has no header of a known format, and its {plural(len(buffer), 'byte')} are "
-            "too few for a raw "
-            f"image (1 MiB at least); give a memory image or a crash dump"
+            f"{path} has no header of a known format, and its {plural(len(buffer), 'byte')} are too few "
+            "for a raw image (1 MiB at least); give a memory image or a crash dump"
         )
     return open_raw(path, buffer)
 

@@ -23,9 +23,8 @@ def open_raw(path: Path, buffer: NDArray[np.uint8]) -> Image:
     memory, problems = lay_out(buffer, np.array([(0, size, size, 0, 0)], dtype=SEGMENT))
     if path.suffix == ".vmem" and size > VMWARE_HOLE:
         problems.append(
-            "a VMware .vmem file larger than 3 GiB leaves out the PCI hole, so addresses from 4 "
-            "GiB up are read "
-            "from the wrong place; convert it together with its .vmss or .vmsn first"
+            "a VMware .vmem file larger than 3 GiB leaves out the PCI hole, so addresses from 4 GiB up "
+            "are read from the wrong place; convert it together with its .vmss or .vmsn first"
         )
     if size % 4096:
         problems.append(

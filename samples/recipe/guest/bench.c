@@ -3,7 +3,7 @@
  *
  *   bench FORKS AREAS MIB
  *
- * A parent with about 160 areas forks FORKS children; two more processes have
+ * A parent with about 170 areas forks FORKS children; two more processes have
  * AREAS separate areas each.  MIB of memory are touched, spread over them all.
  */
 #define _GNU_SOURCE
