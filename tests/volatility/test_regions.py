@@ -142,7 +142,7 @@ def test_problems_are_summed_up_by_view_and_kind() -> None:
         {"view": View.RBTREE, "problem": Problem.CYCLE, "mm": OTHER, "where": 0x30, "value": 0x40},
     )
     (line,) = summary(some)
-    assert "rbtree: 2 times in 2 address spaces" in line
+    assert "in 2 places of 2 address spaces" in line
     assert "0x10" in line
 
 

@@ -116,6 +116,14 @@ class Context:
                 end=max((one[1] for one in known), default=None),
             )
 
+    def area_holding(self, address: int) -> tuple[int, int] | None:
+        """Bounds of the area whose ``vm_area_struct`` has the word at ``address``, if one has."""
+        vmas = self.views.vmas
+        row = int(np.searchsorted(vmas["vma"], np.uint64(address), "right")) - 1
+        if row < 0 or not vmas["ok"][row] or address - int(vmas["vma"][row]) >= self.views.vma_size:
+            return None
+        return int(vmas["start"][row]), int(vmas["end"][row])
+
     def area(self, vma: int) -> str:
         """An area in words: what it allows, its bounds, its name."""
         row = int(self.views.vma_rows(np.array([vma], np.uint64))[0])

@@ -14,7 +14,7 @@ import numpy as np
 from vmaforensics.checks import rules
 from vmaforensics.checks.context import allows, pages
 from vmaforensics.checks.finding import Confidence, Evidence, Severity
-from vmaforensics.checks.maple import LeafSlots, gap_mismatches, leaf_slots, null_pairs
+from vmaforensics.checks.holes import Hole, Holes
 from vmaforensics.views import flags
 from vmaforensics.views.tables import View, union_of
 
@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
-
-_LARGEST = np.uint64(1 << 40)  # bytes; a larger hole is what lies between the parts of an address space
 
 EXACT = ("map_count", "total_vm", "exec_vm", "stack_vm", "data_vm")
 
@@ -91,7 +89,7 @@ def check_counters(context: Context) -> Iterator[Finding]:
     deficit = {name: views.mms[name].astype(np.int64) - sums.columns[name] for name in EXACT}
     off = sums.known & np.logical_or.reduce([values != 0 for values in deficit.values()])
     resized = _resized(context)
-    holes = _Holes.of(context)
+    holes = Holes(context)
     told = set()
     for row in np.flatnonzero(off).tolist():
         mm = int(views.mms["mm"][row])
@@ -105,9 +103,9 @@ def check_counters(context: Context) -> Iterator[Finding]:
             yield _surplus(context, mm, lacks, evidence)
         else:
             yield _counter(context, mm, lacks, evidence)
-    for place in holes.lone():
-        if int(holes.slots.mm[place]) not in told:
-            yield _repaired(context, place, holes)
+    for mm, hole in holes.lone():
+        if mm not in told:
+            yield _repaired(context, mm, hole)
     yield from _locked(context, sums)
 
 
@@ -136,69 +134,22 @@ def _counter_evidence(context: Context, row: int, lacks: dict[str, int]) -> list
     ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Holes:
-    """Empty ranges of the maple tree's leaves, and those among them that ought not to be there."""
-
-    slots: LeafSlots
-    empty: NDArray[np.intp]  # rows of slots
-    suspect: NDArray[np.bool_]  # per row of slots
-
-    @classmethod
-    def of(cls, context: Context) -> _Holes:
-        nodes = context.views.maple_nodes
-        slots = leaf_slots(nodes)
-        suspect = np.zeros(len(slots.mm), np.bool_)
-        whole = context.whole(View.MAPLE, slots.mm)
-        # Empty ranges wider than the parent of their leaf records.
-        rows, real, recorded = gap_mismatches(nodes)
-        wider = np.zeros(len(nodes), np.bool_)
-        wider[rows[real[rows] > recorded[rows]]] = True
-        with np.errstate(over="ignore"):
-            size = slots.high - slots.low + np.uint64(1)
-        suspect |= slots.empty & wider[slots.node] & (size > recorded[slots.node])
-        pairs = null_pairs(slots)
-        suspect[pairs] = suspect[pairs - 1] = True
-        return cls(slots=slots, empty=np.flatnonzero(slots.empty), suspect=suspect & whole)
-
-    def lone(self) -> list[int]:
-        """Rows that alone make a leaf's largest gap wrong, and are no larger than an area may be. Several in
-        one leaf mean that the record was changed rather than the slots; that is MT-GAP."""
-        rows = np.flatnonzero(self.suspect & ((self.slots.high - self.slots.low) < _LARGEST))
-        node = self.slots.node[rows]
-        alone: list[int] = rows[np.bincount(self.slots.node[self.suspect])[node] == 1].tolist() if len(rows) else []
-        return alone
-
-    def candidates(self, mm: int, size: int | None) -> list[int]:
-        """Rows that may be where ``size`` pages were, best first: suspect and fitting, fitting, suspect."""
-        mine = self.empty[self.slots.mm[self.empty] == np.uint64(mm)]
-        with np.errstate(over="ignore"):
-            span = ((self.slots.high[mine] - self.slots.low[mine] + np.uint64(1)) >> np.uint64(12)).tolist()
-        fits = [row for row, length in zip(mine.tolist(), span, strict=True) if length == size]
-        suspects = [row for row in mine.tolist() if self.suspect[row]]
-        return [row for row in fits if row in suspects] or fits or suspects
-
-    def range_of(self, row: int, top: int) -> tuple[int, int]:
-        return int(self.slots.low[row]), min(int(self.slots.high[row]) + 1, top or (1 << 64) - 1)
-
-
 def _missing(
-    context: Context, row: int, lacks: dict[str, int], evidence: list[Evidence], holes: _Holes
+    context: Context, row: int, lacks: dict[str, int], evidence: list[Evidence], holes: Holes
 ) -> Iterator[Finding]:
     one = context.views.mms[row]
     mm, areas, total = int(one["mm"]), lacks["map_count"], lacks["total_vm"]
     index = context.index.label
     kind = next((word for name, word in _CLASS_OF.items() if total and lacks[name] == total), "")
-    places = holes.candidates(mm, total if areas == 1 else None)
+    places = holes.candidates(mm, total << 12) if areas <= 1 else []
     if len(places) == 1:
-        start, end = holes.range_of(places[0], int(one["task_size"]))
-        exact = areas == 1 and end - start == total << 12
-        evidence.append(_hole_evidence(holes, places[0], start, end))
-        evidence += _neighbours(context, mm, start, end)
+        place = places[0]
         what = f"{kind} area" if kind else "area"
-        title = f"{what} {start:#x}-{end:#x}, {pages((end - start) >> 12)}, has been taken out of the {index}"
+        verb = "has been taken out of" if areas else "is counted in and in no area of"
+        title = f"{what} {place.start:#x}-{place.end:#x}, {pages((place.end - place.start) >> 12)}, {verb} the {index}"
+        exact = place.end - place.start == total << 12
         yield context.finding(
-            rules.MISSING, mm, title, evidence, start=start, end=end,
+            rules.MISSING, mm, title, [*evidence, *_of_hole(place)], start=place.start, end=place.end,
             confidence=Confidence.HIGH if exact else Confidence.MEDIUM,
         )  # fmt: skip
         return
@@ -206,17 +157,24 @@ def _missing(
     title = f"{what} of {pages(total)} ha{'s' if areas <= 1 else 've'} been taken out of the {index}"
     if int(one["ma_root"]) == 0 and context.index is View.MAPLE:
         title += ": its root is empty"
-    top = int(one["task_size"])
     for place in places[:8]:
-        evidence.append(_hole_evidence(holes, place, *holes.range_of(place, top)))
-    lost = _uncovered(context, mm, top)
+        evidence += _of_hole(place)
+    lost = _uncovered(context, mm, int(one["task_size"]))
     evidence += [
         Evidence(what=f"no leaf covers {start:#x}-{end:#x}", view=View.MAPLE.label, address=mm) for start, end in lost
     ]
+    spans = lost or [(place.start, place.end) for place in places]
     yield context.finding(
         rules.MISSING, mm, title, evidence,
-        start=min((start for start, _ in lost), default=None), end=max((end for _, end in lost), default=None),
+        start=min((start for start, _ in spans), default=None), end=max((end for _, end in spans), default=None),
     )  # fmt: skip
+
+
+def _of_hole(hole: Hole) -> list[Evidence]:
+    why = "is empty, which the tree's own records do not allow" if hole.suspect else "is free"
+    view = View.MAPLE.label if hole.where else View.VMA.label
+    text = f"the range {hole.start:#x}-{hole.end:#x} {why}"
+    return [Evidence(what=text, view=view, address=hole.where), *([hole.file] if hole.file else [])]
 
 
 def _uncovered(context: Context, mm: int, top: int) -> list[tuple[int, int]]:
@@ -234,53 +192,12 @@ def _uncovered(context: Context, mm: int, top: int) -> list[tuple[int, int]]:
     return lost[:16]
 
 
-def _hole_evidence(holes: _Holes, row: int, start: int, end: int) -> Evidence:
-    why = ", which the tree's own records do not allow" if holes.suspect[row] else ", just as large"
-    return Evidence(
-        what=f"the maple tree has an empty range {start:#x}-{end:#x}{why}",
-        view=View.MAPLE.label,
-        address=int(holes.slots.where[row]),
-        found="0",
-    )
-
-
-def _neighbours(context: Context, mm: int, start: int, end: int) -> list[Evidence]:
-    """If the areas on both sides map one file and the offsets leave just this room, it was part of it."""
-    rows = context.views.regions()[context.index]
-    mine = rows[rows["mm"] == np.uint64(mm)]
-    vmas = context.views.vmas[context.views.vma_rows(mine["vma"])]
-    before, after = vmas[vmas["end"] == np.uint64(start)], vmas[vmas["start"] == np.uint64(end)]
-    if not len(before) or not len(after) or not before["file"][0] or before["file_row"][0] < 0:
-        return []
-    files = context.views.files
-    assert files is not None
-    inode = files.rows["inode"]
-    offset = int(before["pgoff"][0]) + ((start - int(before["start"][0])) >> 12)
-    if (
-        after["file_row"][0] < 0
-        or inode[before["file_row"][0]] != inode[after["file_row"][0]]
-        or int(after["pgoff"][0]) < offset
-    ):
-        return []
-    name = context.views.names[int(context.views.vma_rows(before["vma"][:1])[0])]
-    return [
-        Evidence(
-            what=f"the areas on both sides map {name.decode('utf-8', 'backslashreplace')}; the gap fits its file "
-            f"offset {offset << 12:#x}",
-            view=View.FILES.label,
-            address=int(before["vma"][0]),
-        )
-    ]
-
-
-def _repaired(context: Context, place: int, holes: _Holes) -> Finding:
+def _repaired(context: Context, mm: int, hole: Hole) -> Finding:
     """The counters agree with the tree, but the tree's own records do not allow an empty range."""
-    mm = int(holes.slots.mm[place])
-    row = int(context.views.mm_rows(np.array([mm], np.uint64))[0])
-    start, end = holes.range_of(place, int(context.views.mms["task_size"][row]))
-    evidence = [_hole_evidence(holes, place, start, end), *_neighbours(context, mm, start, end)]
-    title = f"area {start:#x}-{end:#x} has been taken out of the {context.index.label}, counters repaired"
-    return context.finding(rules.MISSING, mm, title, evidence, start=start, end=end, confidence=Confidence.MEDIUM)
+    title = f"area {hole.start:#x}-{hole.end:#x} has been taken out of the {context.index.label}, counters repaired"
+    return context.finding(
+        rules.MISSING, mm, title, _of_hole(hole), start=hole.start, end=hole.end, confidence=Confidence.MEDIUM
+    )
 
 
 def _surplus(context: Context, mm: int, lacks: dict[str, int], evidence: list[Evidence]) -> Finding:

@@ -48,7 +48,10 @@ def check_links(context: Context) -> Iterator[Finding]:
                 f"({int(one['value']):#x})"
             )
 
-        yield from context.per_mm(rules.LINK, rows["mm"], evidence, title)
+        def bounds(row: int, rows: np.ndarray = rows) -> tuple[int, int] | None:
+            return context.area_holding(int(rows[row]["where"]))
+
+        yield from context.per_mm(rules.LINK, rows["mm"], evidence, title, bounds)
     forks = problems[problems["problem"] == Problem.RESERVED]
     yield from context.per_mm(
         rules.FAILED_FORK,

@@ -74,10 +74,12 @@ def _join(found: Iterable[Finding]) -> Iterator[Finding]:
         if not causes or mine[0].mm == 0:
             yield from mine
             continue
-        traces = [one for one in mine if one.rule in _TRACES]
-        extra = tuple(item for one in traces for item in one.evidence)
         first = causes[0]
+        # An area that one index lacks makes the counts of the others look wrong too.
+        follow = _TRACES | {rules.MISSING, rules.SURPLUS} if first.rule is rules.UNLINKED else _TRACES
+        traces = [one for one in mine if one.rule in follow]
+        extra = tuple(item for one in traces for item in one.evidence)
         known = set(first.evidence)
         joined = (*first.evidence, *(item for item in extra if item not in known))
         yield replace(first, evidence=joined)
-        yield from (one for one in mine if one is not first and one.rule not in _TRACES)
+        yield from (one for one in mine if one is not first and one.rule not in follow)

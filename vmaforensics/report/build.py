@@ -24,6 +24,8 @@ from vmaforensics.views.mms import Lock
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from numpy.typing import NDArray
+
     from vmaforensics.analyse import Analysis
     from vmaforensics.checks.finding import Finding
     from vmaforensics.image.image import Image
@@ -115,7 +117,7 @@ def _processes(analysis: Analysis, pids: Collection[int] | None) -> list[doc.Pro
     leaders = tasks[tasks["leader"]]
     if pids is not None:
         leaders = leaders[np.isin(leaders["tgid"], list(pids))]
-    leaders = leaders[np.lexsort((leaders["task"], leaders["pid"]))]
+    leaders = _with_memory(leaders[np.lexsort((leaders["task"], leaders["pid"]))], views.mms)
     wanted = views.mms["mm"][np.isin(views.mms["mm"], leaders["mm"])]
     regions = regions_by_mm(views, wanted)
     indices = views.regions()
@@ -158,6 +160,18 @@ def _processes(analysis: Analysis, pids: Collection[int] | None) -> list[doc.Pro
             )
         )
     return out
+
+
+def _with_memory(leaders: NDArray[np.void], mms: NDArray[np.void]) -> NDArray[np.void]:
+    """A leader that has exited has no mm, though its threads may go on: give it theirs."""
+    owned = mms[np.argsort(mms["pid"], kind="stable")]
+    if not len(owned):
+        return leaders
+    at = np.minimum(np.searchsorted(owned["pid"], leaders["pid"]), len(owned) - 1)
+    rows = leaders.copy()
+    theirs = (rows["mm"] == 0) & (owned["pid"][at] == rows["pid"])
+    rows["mm"][theirs] = owned["mm"][at[theirs]]
+    return rows
 
 
 def _counts(mm: np.ndarray) -> tuple[list[int], list[int]]:

@@ -36,6 +36,7 @@ def gather_views(kernel: Kernel) -> Views:
         tasks=tasks,
         mms=mms,
         mm_offsets=mm_offsets(kernel),
+        vma_size=kernel.sizeof("vm_area_struct"),
         stack_guard_gap=_stack_guard_gap(kernel),
         shadow_stacks=kernel.types.struct("thread_shstk") is not None,
     )

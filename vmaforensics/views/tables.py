@@ -177,6 +177,7 @@ class Views:
     maple_nodes: MapleNodes = field(default_factory=MapleNodes.empty)
     vmas: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, np.uint64).view(np.void))
     mm_offsets: dict[str, int] = field(default_factory=dict)  # column of mms: byte offset in mm_struct
+    vma_size: int = 0  # bytes of vm_area_struct
     stack_guard_gap: int = 0  # bytes kept free below an area that grows down
     shadow_stacks: bool = False  # does bit 37 of vm_flags mean a shadow stack?
     names: list[bytes] = field(default_factory=list)  # one per row of vmas, as /proc/PID/maps shows it

@@ -10,6 +10,7 @@ import numpy as np
 from volatility3.framework import renderers
 from volatility3.framework.renderers import format_hints
 
+from vmaforensics.image.source import plural
 from vmaforensics.report.maps import permissions
 from vmaforensics.report.printable import printable
 from vmaforensics.views.tables import REGIONS, Kind, Problem, View, Views
@@ -155,8 +156,8 @@ def summary(views: Views) -> Iterator[str]:
     for view, problem in np.unique(problems[["view", "problem"]]).tolist():
         rows = problems[(problems["view"] == view) & (problems["problem"] == problem)]
         mms = len(np.unique(rows["mm"][rows["mm"] != 0]))
-        where = f" in {mms} address spaces" if mms else ""
+        within = f" of {plural(mms, 'address space')}" if mms else ""
         yield (
-            f"{View(view).label}: {len(rows)} times{where}: {Problem(problem).text} "
-            f"(first: word at {int(rows['where'][0]):#x}, value {int(rows['value'][0]):#x})"
+            f"{View(view).label}: {Problem(problem).text}, in {plural(len(rows), 'place')}{within} "
+            f"(first: {int(rows['value'][0]):#x} at {int(rows['where'][0]):#x})"
         )

@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 _ADDRESS_SPACES = "volatility3.framework.automagic."
 
 
-class PhysicalLayerRequirement(TranslationLayerRequirement):
+class PhysicalLayerRequirement(TranslationLayerRequirement):  # type: ignore[misc]  # volatility3 is untyped
     """Any layer will do, and the one that holds physical memory is enough."""
 
 
-class PhysicalStacker(interfaces.automagic.AutomagicInterface):
+class PhysicalStacker(interfaces.automagic.AutomagicInterface):  # type: ignore[misc]
     """Stacks container formats, and nothing else, for plugins that ask for physical memory only.
 
     volatility3 finds this class among the subclasses of its base. If it does not get anywhere, volatility3's
