@@ -91,9 +91,7 @@ def select(image: Image, keep: Keep, progress: Callable[[str], None] = lambda _:
     kept = read & ~user
     if keep is Keep.KERNEL:
         kept |= np.isin(kinds, _KERNEL_KINDS)
-    return Selection(
-        keep=keep, kernel=kernel, held=held, kinds=kinds, kept=kept, withheld=int((read & user).sum())
-    )
+    return Selection(keep=keep, kernel=kernel, held=held, kinds=kinds, kept=kept, withheld=int((read & user).sum()))
 
 
 def write_selection(stream: BinaryIO, image: Image, selection: Selection) -> Written:

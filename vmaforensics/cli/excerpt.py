@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 from vmaforensics.cli.output import add_output, output
 from vmaforensics.errors import ExitCode, OutputError
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         with output(args.output, force=args.force) as stream:
             selection = select(image, Keep(args.keep), _progress)
             _progress(f"writing {int(selection.kept.sum())} pages")
-            written = write_selection(stream, image, selection)
+            written = write_selection(cast("BinaryIO", stream), image, selection)
     finally:
         _progress("")
     for line in summary(selection, written):

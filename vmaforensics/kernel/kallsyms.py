@@ -201,7 +201,8 @@ def _names_before(
 
 
 def _fits(view: memoryview, names: int, values: NDArray[np.int64]) -> bool:
-    """Do the names from ``names`` on reach the markers? Two groups that can be read are enough."""
+    """Do the names from ``names`` on reach the markers? Two groups that can be read are enough, and none
+    may miss; no name is empty, so a length of 0 is that of a page that is not held."""
     agreed = 0
     for group in range(min(len(values) - 1, 64)):
         at = names + int(values[group])
@@ -209,13 +210,15 @@ def _fits(view: memoryview, names: int, values: NDArray[np.int64]) -> bool:
             if at + 1 >= len(view):
                 return False
             length = view[at]
+            if length == 0:
+                break
             at += 1 + length if length < 0x80 else 2 + (length & 0x7F | view[at + 1] << 7)
-        if at == names + int(values[group + 1]):
+        else:
+            if at != names + int(values[group + 1]):
+                return False
             agreed += 1
             if agreed == 2:
                 return True
-        elif group == 0 and view[names] != 0:
-            return False
     return False
 
 

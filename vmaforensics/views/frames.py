@@ -74,9 +74,7 @@ def classify_frames(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.uint
     return pfns, kinds
 
 
-def kinds_of(
-    wanted: NDArray[np.uint64], pfns: NDArray[np.uint64], kinds: NDArray[np.uint8]
-) -> NDArray[np.uint8]:
+def kinds_of(wanted: NDArray[np.uint64], pfns: NDArray[np.uint64], kinds: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The kind of each of ``wanted``, by what :func:`classify_frames` returned; UNKNOWN where not RAM."""
     if not len(pfns):
         return np.zeros(len(wanted), np.uint8)

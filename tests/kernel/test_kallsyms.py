@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from vmaforensics.kernel import kallsyms as reader
+
+from .build import FORMS, PAGE, Blob, Form, Symbol, kallsyms, many_symbols
+
+if TYPE_CHECKING:
+    from support import Sample
+
+PLACE = 0xFFFFFFFF_9A000000
+
+
+def decoded(blob: Blob, form: Form) -> reader.Kallsyms:
+    """What the reader makes of the blob, from the token table on."""
+    assert blob.tables in list(reader.token_tables(blob.data))
+    tables = reader.locate(blob.data, *blob.tables)
+    assert tables is not None
+    assert tables.names == blob.at["names"]
+    assert tables.markers == blob.at["markers"]
+    assert tables.offsets == blob.at["offsets"]
+    assert (tables.relative_base is None) == (form.addresses == "place")
+    return reader.decode(blob.data, tables, PLACE)
+
+
+@pytest.fixture(params=FORMS)
+def form(request: pytest.FixtureRequest) -> Form:
+    return FORMS[request.param]
+
+
+@pytest.fixture
+def symbols(form: Form) -> list[Symbol]:
+    return many_symbols(form)
+
+
+@pytest.mark.parametrize("count", [6000, 23 * 256, 23 * 256 + 1])
+def test_every_encoding_gives_back_every_symbol(form: Form, count: int) -> None:
+    symbols = many_symbols(form, count)
+    found = decoded(kallsyms(form, symbols, place=PLACE), form)
+    assert list(found.items()) == symbols
+    assert found.lost == 0
+    assert len(found) == count
+
+
+@pytest.mark.parametrize("shift", [4, 8, 12, 4092])
+def test_tables_need_not_begin_on_a_page(form: Form, symbols: list[Symbol], shift: int) -> None:
+    before = (1 << 16) + shift
+    if before % form.align:
+        before += 4
+    found = decoded(kallsyms(form, symbols, place=PLACE, before=before), form)
+    assert list(found.items()) == symbols
+
+
+def test_symbols_are_looked_up_by_name_and_address(form: Form, symbols: list[Symbol]) -> None:
+    symbols[50] = (symbols[50][0], "t", "twice")
+    symbols[4000] = (symbols[4000][0], "d", "twice")
+    found = decoded(kallsyms(form, symbols, place=PLACE), form)
+    assert found.find("twice") == [symbols[50][0], symbols[4000][0]]
+    assert found.get("twice") == symbols[50][0]
+    assert found.get("W" * (500 if form.long_names else 110)) == symbols[777][0]
+    assert found.name_of(symbols[50][0]) == "twice"
+    assert found.get("wice") is None
+    assert found.find("") == []
+    assert found.name_of(0x1234) is None
+    assert found.shifted(-0x1000).get("z") == symbols[778][0] - 0x1000
+
+
+def test_a_lost_page_of_names_loses_its_groups_and_no_other(form: Form, symbols: list[Symbol]) -> None:
+    blob = kallsyms(form, symbols, place=PLACE)
+    first, last = blob.at["names"], blob.at["markers"]
+    starts = group_starts(blob, form)
+    for page in (first // PAGE + 1, (first + last) // 2 // PAGE, last // PAGE - 1):
+        hurt = Blob(data=blob.data.copy(), at=blob.at)
+        low, high = page * PAGE, (page + 1) * PAGE
+        hurt.data[low:high] = 0
+        edges = [*starts, last]
+        gone = {
+            group for group in range(len(starts)) if edges[group] < high and edges[group + 1] > low
+        }
+        kept = [one for row, one in enumerate(symbols) if row // 256 not in gone]
+        found = decoded(hurt, form)
+        assert list(found.items()) == kept
+        assert found.lost == len(symbols) - len(kept) > 0
+
+
+def group_starts(blob: Blob, form: Form) -> list[int]:
+    """Where each group of 256 names begins, by the lengths of the names themselves."""
+    starts, at, row = [], blob.at["names"], 0
+    while row < 6000:
+        if row % 256 == 0:
+            starts.append(at)
+        length = int(blob.data[at])
+        at += 1
+        if length & 0x80 and form.long_names:
+            length = length & 0x7F | int(blob.data[at]) << 7
+            at += 1
+        at += length
+        row += 1
+    return starts
+
+
+@pytest.mark.parametrize("kind", ["digits alone", "digits and 198 strings", "digits and a wrong index"])
+def test_digits_that_are_no_token_table_are_passed_over(form: Form, symbols: list[Symbol], kind: str) -> None:
+    blob = kallsyms(form, symbols, place=PLACE)
+    digits = b"".join(b"%d\0" % digit for digit in range(10))
+    decoy = digits + b"\xffno end" * 20
+    if kind != "digits alone":
+        decoy = b"".join(b"t%d\0" % one for one in range(48)) + digits + b"".join(b"u%d\0" % one for one in range(198))
+        decoy += b"\0" * (-len(decoy) % 8)
+    if kind == "digits and a wrong index":
+        decoy += np.arange(256, dtype="<u2").tobytes()
+    for spot in (0x1000, blob.at["end"] + 0x800):
+        blob.data[spot : spot + len(decoy)] = np.frombuffer(decoy, np.uint8)
+    assert list(reader.token_tables(blob.data)) == [blob.tables]
+    assert list(decoded(blob, form).items()) == symbols
+
+
+def test_noise_has_no_tables() -> None:
+    noise = np.random.default_rng(5).integers(0, 256, 1 << 20, np.uint8)
+    assert list(reader.token_tables(noise)) == []
+    assert reader.locate(noise, 1 << 19, (1 << 19) + 1024) is None
+
+
+def test_a_token_table_without_the_others_is_not_taken(form: Form, symbols: list[Symbol]) -> None:
+    blob = kallsyms(form, symbols, place=PLACE)
+    blob.data[blob.at["names"] : blob.at["markers"]] = 0
+    assert reader.locate(blob.data, *blob.tables) is None
+
+
+def test_symbols_of_a_real_kernel_are_those_its_proc_kallsyms_lists(sample: Sample) -> None:
+    if "proc/kallsyms" not in sample.truth:
+        pytest.skip("the truth of this sample has no kallsyms")
+    # A line of a module or of a BPF program has its name behind a tab; neither is in the kernel's own table.
+    expected = {
+        (int(address, 16), name)
+        for address, _, name, *owner in map(str.split, sample.truth["proc/kallsyms"].decode().splitlines())
+        if not owner
+    }
+    symbols = sample.analysis.kernel.symbols
+    assert isinstance(symbols, reader.Kallsyms)
+    found = {(address, name) for address, _, name in symbols.items()}
+    assert found == expected
+    assert len(expected) > 50_000

@@ -1,0 +1,195 @@
+"""Images of real kernels with what the guest itself said, and analyses of changed copies of them."""
+
+from __future__ import annotations
+
+import io
+import re
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.analyse import Analysis, analyse
+from vmaforensics.checks.run import run_checks
+from vmaforensics.image.overlay import Overlay
+from vmaforensics.kernel.kernel import Kernel
+from vmaforensics.kernel.space import KernelSpace
+from vmaforensics.views.gather import gather_views
+
+if TYPE_CHECKING:
+    from vmaforensics.image.image import Image
+    from vmaforensics.image.memory import PhysicalMemory
+
+ROOT = Path(__file__).parents[1]
+_BUILT = ("debian-5.10", "debian-6.1", "debian-6.1-la57", "debian-6.12", "debian-7.3")
+PAGE = 4096
+
+
+class Truth(Mapping[str, bytes]):
+    """The members of a truth archive by name, without a leading ``./``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @cached_property
+    def _members(self) -> dict[str, bytes]:
+        members = {}
+        with tarfile.open(self.path) as tar:
+            for entry in tar:
+                stream = tar.extractfile(entry) if entry.isfile() else None
+                # smaps is half of an archive, and no test reads it.
+                if stream is not None and not entry.name.endswith("/smaps"):
+                    members[entry.name.removeprefix("./")] = stream.read()
+        return members
+
+    def __getitem__(self, name: str) -> bytes:
+        return self._members[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._members)
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def pids(self) -> list[int]:
+        """Every process, the one that captured the truth too."""
+        return sorted({int(hit[1]) for name in self if (hit := re.match(r"proc/(\d+)/", name))})
+
+    @property
+    def capturing(self) -> int:
+        """The process that wrote the archive, and whose own memory changed meanwhile."""
+        return int(self["capturing"])
+
+    def status(self, pid: int) -> dict[str, str]:
+        """/proc/PID/status, by label."""
+        lines = self[f"proc/{pid}/status"].decode("latin-1").split("\n")
+        return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+@dataclass(kw_only=True)
+class Sample:
+    """A clean image of a guest, with its truth."""
+
+    name: str
+    image_path: Path
+    truth: Truth
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """The analysis of the unchanged image; made once per session."""
+        return analyse(self.image_path)
+
+
+def find_samples() -> list[Sample]:
+    """The bundled samples; where there are none, what the recipe has made here."""
+    pairs = [(path, _truth_beside(path)) for path in sorted(ROOT.glob("samples/*/image.kdump"))]
+    if pairs:
+        return [Sample(name=path.parent.name, image_path=path, truth=Truth(truth)) for path, truth in pairs]
+    built = ((ROOT / f"build/images/{name}.elf", ROOT / f"build/images/{name}.truth.tar") for name in _BUILT)
+    return [
+        Sample(name=path.stem, image_path=path, truth=Truth(truth))
+        for path, truth in built
+        if path.exists() and truth.exists()
+    ]
+
+
+def _truth_beside(image: Path) -> Path:
+    return next(image.parent.glob("truth.tar*"), image.parent / "truth.tar.xz")
+
+
+SAMPLES = find_samples()
+NO_SAMPLE = "no image of a real kernel: neither samples/*/image.kdump nor build/images/debian-*.elf with its truth"
+
+
+def with_memory(image: Image, memory: PhysicalMemory, **changes: object) -> Image:
+    """``image`` with another memory."""
+    kept = {field.name: getattr(image, field.name) for field in fields(image)}
+    return type(image)(**{**kept, "memory": memory, **changes})
+
+
+def again(clean: Analysis, memory: PhysicalMemory, **changes: object) -> Analysis:
+    """Analyse a changed copy of an image from the beginning."""
+    return analyse(with_memory(clean.image, memory, **changes))
+
+
+def again_from_views(clean: Analysis, memory: PhysicalMemory) -> Analysis:
+    """Analyse a changed copy without finding the kernel anew: faster, for changes that leave it alone."""
+    kernel = kernel_on(clean.kernel, memory)
+    views = gather_views(kernel)
+    image = with_memory(clean.image, memory)
+    return Analysis(image=image, kernel=kernel, views=views, findings=run_checks(views))
+
+
+def kernel_on(kernel: Kernel, memory: PhysicalMemory) -> Kernel:
+    """``kernel`` reading from another memory."""
+    return Kernel(
+        memory=memory,
+        space=KernelSpace(memory, kernel.space.runs),
+        symbols=kernel.symbols,
+        types=kernel.types,
+        identity=kernel.identity,
+        vmcoreinfo=kernel.vmcoreinfo,
+    )
+
+
+class Edit:
+    """A copy of an image to write to and take pages from, by kernel address."""
+
+    def __init__(self, clean: Analysis) -> None:
+        self.clean = clean
+        self.overlay = Overlay(clean.image.memory)
+
+    def physical(self, address: int) -> int:
+        """Where a kernel address lies."""
+        pa, _, mapped = self.clean.kernel.space.translate(np.array([address], np.uint64))
+        assert mapped[0], hex(address)
+        return int(pa[0])
+
+    def drop(self, address: int, size: int = 1) -> None:
+        """Take the pages of ``[address, address + size)`` out of the dump."""
+        for page in range(address & -PAGE, address + size, PAGE):
+            self.overlay.drop(self.physical(page) // PAGE)
+
+    def put(self, address: int, value: int, size: int = 8) -> None:
+        """Write an integer."""
+        self.overlay.write(self.physical(address), (value % (1 << 8 * size)).to_bytes(size, "little"))
+
+    def write(self, address: int, data: bytes) -> None:
+        """Write bytes that do not cross a page."""
+        self.overlay.write(self.physical(address), data)
+
+    def get(self, address: int) -> int:
+        """The word at an address, edits included."""
+        return int.from_bytes(self.overlay.read(self.physical(address), 8), "little")
+
+    def at(self, struct: str, address: int, member: str) -> int:
+        """Address of a member."""
+        return address + self.clean.kernel.offset(struct, member)
+
+    def again(self) -> Analysis:
+        """Analyse the copy from the beginning."""
+        return again(self.clean, self.overlay)
+
+
+def serious(analysis: Analysis) -> list[tuple[str, str, int, str]]:
+    """What an analysis says that is more than information."""
+    return [
+        (one.severity.value, one.rule.id, one.pid, one.title)
+        for one in analysis.findings
+        if one.severity.value != "info"
+    ]
+
+
+def leader(analysis: Analysis, pid: int) -> np.void:
+    """The task row of a process."""
+    tasks = analysis.views.tasks
+    return tasks[tasks["leader"] & (tasks["pid"] == pid)][0]
+
+
+def mm_of(analysis: Analysis, pid: int) -> int:
+    """Address of the ``mm_struct`` of a process."""
+    return int(leader(analysis, pid)["mm"])

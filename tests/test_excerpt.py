@@ -1,0 +1,256 @@
+"""An excerpt gives the report of its image, holds no user memory, and never appears half written."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import pytest
+
+import vmaforensics.excerpt
+from vmaforensics.analyse import analyse
+from vmaforensics.cli.main import main
+from vmaforensics.errors import ExitCode, OutputError
+from vmaforensics.excerpt import Keep, select, write_selection
+from vmaforensics.image.excerpt import held_frames, write_excerpt
+from vmaforensics.image.image import Image
+from vmaforensics.image.memory import PageState
+from vmaforensics.image.open import open_image
+from vmaforensics.kernel.vmcoreinfo import parse
+from vmaforensics.report.build import build_document
+from vmaforensics.report.document import encode
+from vmaforensics.report.maps import maps_lines
+from vmaforensics.views.frames import USER_KINDS, FrameKind, classify_frames, kinds_of
+
+if TYPE_CHECKING:
+    from vmaforensics.analyse import Analysis
+    from vmaforensics.excerpt import Selection
+
+ROOT = Path(__file__).parent.parent
+
+
+def sample_images() -> list[Path]:
+    """The bundled images, or else those the recipe has built here."""
+    found = sorted(ROOT.glob("samples/*/image.kdump"))
+    return found or [path for path in sorted(ROOT.glob("build/images/*.elf")) if "bench" not in path.name]
+
+
+def name_of(path: Path | None) -> str:
+    return f"{path.parent.name}-{path.stem}" if path else ""
+
+
+@pytest.fixture(scope="module", params=sample_images() or [None], ids=name_of)
+def sample(request: pytest.FixtureRequest) -> Path:
+    if request.param is None:
+        pytest.skip("no sample images here")
+    return request.param
+
+
+@pytest.fixture
+def first_sample() -> Path:
+    for path in sample_images():
+        return path
+    pytest.skip("no sample images here")
+
+
+@pytest.fixture(scope="module")
+def selection(sample: Path) -> Selection:
+    return select(open_image(sample), Keep.ANALYSIS)
+
+
+@pytest.fixture(scope="module")
+def excerpt(sample: Path, selection: Selection, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("excerpt") / "small.kdump"
+    with path.open("w+b") as stream:
+        write_selection(stream, open_image(sample), selection)
+    return path
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    """Two MiB that hold no kernel: pages of zeros, of text and of noise."""
+    data = np.random.default_rng(1).integers(0, 256, 2 << 20, dtype=np.uint8)
+    data[1 << 20 : 3 << 19] = 0
+    data[3 << 19 :] = ord("a")
+    path = tmp_path / "image.raw"
+    path.write_bytes(data.tobytes())
+    return path
+
+
+# What the analysis says -----------------------------------------------------------------------------------
+
+
+def assert_same(one: Analysis, other: Analysis) -> None:
+    for field in fields(one.views):
+        a, b = getattr(one.views, field.name), getattr(other.views, field.name)
+        if isinstance(a, np.ndarray):
+            np.testing.assert_array_equal(a, b, err_msg=field.name)
+    assert one.views.names == other.views.names
+    for mm in one.views.mms["mm"].tolist():
+        lines = list(maps_lines(one.kernel, one.views, mm))
+        assert lines == list(maps_lines(other.kernel, other.views, mm))
+    documents = [msgspec.json.decode(encode(build_document(each))) for each in (one, other)]
+    for document in documents:
+        del document["provenance"]
+    assert documents[0] == documents[1]
+
+
+def test_the_report_of_the_excerpt_is_that_of_the_image(sample: Path, excerpt: Path) -> None:
+    one = analyse(sample)
+    assert len(one.views.vmas) > 100
+    assert_same(one, analyse(excerpt))
+
+
+def test_an_excerpt_of_an_excerpt_holds_the_same_pages(excerpt: Path) -> None:
+    image = open_image(excerpt)
+    again = select(image, Keep.ANALYSIS)
+    assert again.kept.all()
+    assert again.withheld == 0
+
+
+def test_the_report_of_a_kernel_excerpt_is_that_of_the_image(first_sample: Path, tmp_path: Path) -> None:
+    image = open_image(first_sample)
+    with (tmp_path / "kernel.kdump").open("w+b") as stream:
+        write_selection(stream, image, select(image, Keep.KERNEL))
+    assert_same(analyse(first_sample), analyse(tmp_path / "kernel.kdump"))
+
+
+def test_vmcoreinfo_found_in_memory_becomes_a_note(
+    first_sample: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    image = open_image(first_sample)
+    text = image.vmcoreinfo
+    if text is None:
+        pytest.skip("VMCOREINFO is not in the notes of this image")
+    # A bundled sample may lack the page with the text itself, so the search is made to find it.
+    monkeypatch.setattr("vmaforensics.kernel.vmcoreinfo.scan", lambda _: iter([parse(text + bytes(9), "memory")]))
+    bare = Image(path=image.path, size=image.size, format="raw", memory=image.memory)
+    with (tmp_path / "small.kdump").open("w+b") as stream:
+        write_selection(stream, bare, select(bare, Keep.ANALYSIS))
+    monkeypatch.undo()
+    assert open_image(tmp_path / "small.kdump").vmcoreinfo == text
+    assert_same(analyse(first_sample), analyse(tmp_path / "small.kdump"))
+
+
+# What is in it --------------------------------------------------------------------------------------------
+
+
+def test_no_page_that_the_analysis_reads_is_user_memory(selection: Selection) -> None:
+    assert selection.kinds is not None
+    kinds = selection.kinds[selection.kept]
+    assert not np.isin(kinds, [*USER_KINDS, FrameKind.FREE]).any()
+    assert selection.withheld == 0
+
+
+def test_a_kernel_excerpt_holds_all_kernel_memory_and_no_user_memory(sample: Path, selection: Selection) -> None:
+    image = open_image(sample)
+    chosen = select(image, Keep.KERNEL)
+    assert chosen.kinds is not None
+    dropped = [*USER_KINDS, FrameKind.FREE]
+    np.testing.assert_array_equal(chosen.kept, ~np.isin(chosen.kinds, [*dropped, FrameKind.UNKNOWN]) | selection.kept)
+    assert not np.isin(chosen.kinds[chosen.kept], dropped).any()
+
+
+def test_user_memory_that_a_forged_pointer_leads_to_is_left_out(
+    first_sample: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    image = open_image(first_sample)
+    kernel, traced = vmaforensics.excerpt.trace_analysis(image)
+    held = held_frames(image.memory)
+    user = held[np.isin(kinds_of(held, *classify_frames(kernel)), USER_KINDS)][:3]
+    if not len(user):
+        pytest.skip("this image holds no user memory")
+    forged = np.union1d(traced, user)
+    monkeypatch.setattr(vmaforensics.excerpt, "trace_analysis", lambda _: (kernel, forged))
+    for keep in (Keep.ANALYSIS, Keep.KERNEL):
+        chosen = select(image, keep)
+        assert chosen.withheld == len(user)
+        assert not np.isin(user, chosen.held[chosen.kept]).any()
+
+
+def test_the_container_says_what_the_image_said(sample: Path, selection: Selection, excerpt: Path) -> None:
+    image, small = open_image(sample), open_image(excerpt)
+    np.testing.assert_array_equal(small.memory.ranges, image.memory.ranges)
+    assert small.cpus == image.cpus
+    assert small.vmcoreinfo == image.vmcoreinfo
+    assert small.size < image.size or selection.kept.all()
+    kept = selection.held[selection.kept]
+    top = int(image.memory.ranges[-1, 1]) >> 12
+    pfns = np.arange(top + 16, dtype=np.uint64)
+    old, new = image.memory.page_states(pfns), small.memory.page_states(pfns)
+    np.testing.assert_array_equal(new == PageState.NOT_RAM, old == PageState.NOT_RAM)
+    np.testing.assert_array_equal(pfns[new <= PageState.ZERO], kept)
+    data, ok = small.memory.gather(kept << np.uint64(12), 4096)
+    assert ok.all()
+    np.testing.assert_array_equal(data, image.memory.gather(kept << np.uint64(12), 4096)[0])
+
+
+# The command ----------------------------------------------------------------------------------------------
+
+
+def test_all_keeps_every_page_even_without_a_kernel(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "all.kdump"
+    assert main(["excerpt", str(raw), "-o", str(out), "--keep", "all"]) == ExitCode.OK
+    assert capsys.readouterr().out.splitlines() == [
+        f"{'pages':12}{'kept':>12}{'held':>12}",
+        f"{'all':12}{512:12}{512:12}",
+        f"{out}: {out.stat().st_size} bytes, of {2 << 20}",
+    ]
+    assert open_image(out).memory.read(0, 2 << 20) == raw.read_bytes()
+    assert open_image(out).details["dump level"] == "0"
+
+
+def test_the_summary_counts_pages_by_class(first_sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    assert main(["excerpt", str(first_sample), "-o", str(tmp_path / "small.kdump")]) == ExitCode.OK
+    captured = capsys.readouterr()
+    rows = [line.rsplit(maxsplit=2) for line in captured.out.splitlines()[1:-1]]
+    kept, held = (sum(int(row[column]) for row in rows[:-1]) for column in (1, 2))
+    assert rows[-1] == ["all", str(kept), str(held)]
+    assert captured.err == ""  # no terminal, no progress
+
+
+def test_an_existing_file_is_replaced_only_if_forced(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    out = tmp_path / "out"
+    out.write_text("precious")
+    command = ["excerpt", str(raw), "-o", str(out), "--keep", "all"]
+    assert main(command) == ExitCode.OUTPUT
+    assert "exists" in capsys.readouterr().err
+    assert out.read_text() == "precious"
+    assert main([*command, "--force"]) == ExitCode.OK
+    assert out.read_bytes().startswith(b"KDUMP   ")
+
+
+def test_the_image_itself_is_never_replaced(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    before = raw.read_bytes()
+    (tmp_path / "link").symlink_to(raw)
+    for out in (raw, tmp_path / "link"):
+        assert main(["excerpt", str(raw), "-o", str(out), "--keep", "all", "--force"]) == ExitCode.OUTPUT
+        assert "the image itself" in capsys.readouterr().err
+    assert raw.read_bytes() == before
+
+
+def test_nothing_is_left_behind_when_it_fails(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    before = sorted(tmp_path.iterdir())
+    assert main(["excerpt", str(raw), "-o", str(tmp_path / "out")]) == ExitCode.SYMBOLS_MISSING
+    assert "no Linux kernel" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+    assert main(["excerpt", str(raw), "-o", str(tmp_path / "missing" / "out")]) == ExitCode.OUTPUT
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_same_pages_give_the_same_bytes(raw: Path, tmp_path: Path) -> None:
+    image = open_image(raw)
+    for name in ("one", "two"):
+        with (tmp_path / name).open("w+b") as stream:
+            write_excerpt(stream, image, np.arange(0, 512, 3, dtype=np.uint64))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_an_unbelievable_amount_of_memory_is_refused(raw: Path) -> None:
+    memory = open_image(raw).memory
+    memory.ranges = np.array([[0, 1 << 52]], np.uint64)
+    with pytest.raises(OutputError, match="32 TiB"):
+        held_frames(memory)
