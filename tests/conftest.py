@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support import NO_SAMPLE, SAMPLES, Sample
+from support import FURTHER, NO_SAMPLE, SAMPLES, TAMPERED, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -14,17 +14,35 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def samples() -> list[Sample]:
-    """Every image there is; skips if there is none."""
+    """Every clean image there is; skips if there is none."""
     if not SAMPLES:
         pytest.skip(NO_SAMPLE)
     return SAMPLES
 
 
-@pytest.fixture(scope="session", params=SAMPLES or [None], ids=lambda one: one.name if one else "none")
+def _each(samples: list[Sample], absent: str) -> list[object]:
+    """Parameters for ``samples``; if there are none, one that skips."""
+    skipped = pytest.param(None, marks=pytest.mark.skip(reason=absent), id="none")
+    return [pytest.param(one, id=one.name) for one in samples] or [skipped]
+
+
+@pytest.fixture(scope="session", params=_each(SAMPLES, NO_SAMPLE))
 def sample(request: pytest.FixtureRequest) -> Sample:
-    """Each image in turn."""
-    if request.param is None:
-        pytest.skip(NO_SAMPLE)
+    """Each clean image in turn."""
+    found: Sample = request.param
+    return found
+
+
+@pytest.fixture(scope="session", params=_each([*SAMPLES, *FURTHER], NO_SAMPLE))
+def any_kernel(request: pytest.FixtureRequest) -> Sample:
+    """Each clean image, and those of further kernels that happen to be there."""
+    found: Sample = request.param
+    return found
+
+
+@pytest.fixture(scope="session", params=_each(TAMPERED, "no bundled sample has been edited"))
+def tampered(request: pytest.FixtureRequest) -> Sample:
+    """Each bundled image that was edited, with what was done to it."""
     found: Sample = request.param
     return found
 

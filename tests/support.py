@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import json
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 _BUILT = ("debian-5.10", "debian-6.1", "debian-6.1-la57", "debian-6.12", "debian-7.3")
+# Kernels with encodings of their own that no bundled sample has; looked at where the recipe has made them.
+_FURTHER = ("debian-6.16", "debian-7.2")
 PAGE = 4096
 
 
@@ -77,6 +79,7 @@ class Sample:
     name: str
     image_path: Path
     truth: Truth
+    edit: dict[str, str | int] | None = None  # what was done to the image, if it is not clean
 
     @cached_property
     def analysis(self) -> Analysis:
@@ -84,24 +87,29 @@ class Sample:
         return analyse(self.image_path)
 
 
-def find_samples() -> list[Sample]:
-    """The bundled samples; where there are none, what the recipe has made here."""
-    pairs = [(path, _truth_beside(path)) for path in sorted(ROOT.glob("samples/*/image.kdump"))]
-    if pairs:
-        return [Sample(name=path.parent.name, image_path=path, truth=Truth(truth)) for path, truth in pairs]
-    built = ((ROOT / f"build/images/{name}.elf", ROOT / f"build/images/{name}.truth.tar") for name in _BUILT)
+def bundled() -> list[Sample]:
+    """The samples that come with the sources, edited ones too."""
+    found = []
+    for path in sorted(ROOT.glob("samples/*/image.kdump")):
+        manifest = json.loads((path.parent / "manifest.json").read_bytes())
+        truth = Truth(path.parent / "truth.tar.xz")
+        found.append(Sample(name=path.parent.name, image_path=path, truth=truth, edit=manifest.get("edit")))
+    return found
+
+
+def built(*names: str) -> list[Sample]:
+    """Those of the recipe's images that have been made here."""
+    pairs = ((ROOT / f"build/images/{name}.elf", ROOT / f"build/images/{name}.truth.tar") for name in names)
     return [
         Sample(name=path.stem, image_path=path, truth=Truth(truth))
-        for path, truth in built
+        for path, truth in pairs
         if path.exists() and truth.exists()
     ]
 
 
-def _truth_beside(image: Path) -> Path:
-    return next(image.parent.glob("truth.tar*"), image.parent / "truth.tar.xz")
-
-
-SAMPLES = find_samples()
+TAMPERED = [one for one in bundled() if one.edit]
+SAMPLES = [one for one in bundled() if not one.edit] or built(*_BUILT)
+FURTHER = built(*_FURTHER)
 NO_SAMPLE = "no image of a real kernel: neither samples/*/image.kdump nor build/images/debian-*.elf with its truth"
 
 

@@ -33,12 +33,12 @@ MAPPING = LINEAR + 0x1000
 
 
 def sample_images() -> list[Path]:
-    """The bundled images, or else those the recipe has built here."""
-    found = sorted(ROOT.glob("samples/*/image.kdump"))
-    return found or [path for path in sorted(ROOT.glob("build/images/*.elf")) if "bench" not in path.name]
+    """The bundled images, and those the recipe has built here: these alone hold user memory."""
+    built = [path for path in sorted(ROOT.glob("build/images/*.elf")) if "bench" not in path.name]
+    return sorted(ROOT.glob("samples/*/image.kdump")) + built
 
 
-@pytest.fixture(params=sample_images() or [None], ids=lambda path: path.parent.name + "-" + path.stem if path else "")
+@pytest.fixture(params=sample_images() or [None], ids=lambda path: path.parent.name + "/" + path.stem if path else "")
 def sample(request: pytest.FixtureRequest) -> Path:
     if request.param is None:
         pytest.skip("no sample images here")

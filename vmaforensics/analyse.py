@@ -39,5 +39,5 @@ def analyse(image: Image | str | os.PathLike[str]) -> Analysis:
 
     opened = image if isinstance(image, Opened) else open_image(image)
     kernel = find_kernel(opened)
-    views = gather_views(kernel)
+    views = gather_views(kernel, opened.cpus)
     return Analysis(image=opened, kernel=kernel, views=views, findings=run_checks(views))

@@ -11,6 +11,7 @@ import numpy as np
 from vmaforensics.analyse import analyse
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.image.excerpt import held_frames, write_excerpt
+from vmaforensics.image.memory import PAGE_SHIFT
 from vmaforensics.kernel.find import find_kernel
 from vmaforensics.report.maps import maps_lines
 from vmaforensics.views.frames import USER_KINDS, FrameKind, classify_frames, kinds_of
@@ -87,7 +88,9 @@ def select(image: Image, keep: Keep, progress: Callable[[str], None] = lambda _:
     progress("telling user memory from kernel memory")
     kinds = kinds_of(held, *classify_frames(kernel))
     user = np.isin(kinds, USER_KINDS)
-    read = np.isin(held, traced)
+    # libkdumpfile, and so drgn, translates kernel addresses from the page table that a CPU was using.
+    roots = np.array([cpu.cr3 >> PAGE_SHIFT for cpu in image.cpus if cpu.cr3], np.uint64)
+    read = np.isin(held, np.concatenate([traced, roots]))
     kept = read & ~user
     if keep is Keep.KERNEL:
         kept |= np.isin(kinds, _KERNEL_KINDS)

@@ -131,17 +131,52 @@ def test_a_token_table_without_the_others_is_not_taken(form: Form, symbols: list
     assert reader.locate(blob.data, *blob.tables) is None
 
 
-def test_symbols_of_a_real_kernel_are_those_its_proc_kallsyms_lists(sample: Sample) -> None:
-    if "proc/kallsyms" not in sample.truth:
+def test_symbols_of_a_real_kernel_are_those_its_proc_kallsyms_lists(any_kernel: Sample) -> None:
+    if "proc/kallsyms" not in any_kernel.truth:
         pytest.skip("the truth of this sample has no kallsyms")
     # A line of a module or of a BPF program has its name behind a tab; neither is in the kernel's own table.
     expected = {
         (int(address, 16), name)
-        for address, _, name, *owner in map(str.split, sample.truth["proc/kallsyms"].decode().splitlines())
+        for address, _, name, *owner in map(str.split, any_kernel.truth["proc/kallsyms"].decode().splitlines())
         if not owner
     }
-    symbols = sample.analysis.kernel.symbols
+    symbols = any_kernel.analysis.kernel.symbols
     assert isinstance(symbols, reader.Kallsyms)
     found = {(address, name) for address, _, name in symbols.items()}
     assert found == expected
     assert len(expected) > 50_000
+
+
+def test_a_lost_page_of_offsets_gives_no_address_at_all(form: Form, symbols: list[Symbol]) -> None:
+    blob = kallsyms(form, symbols, place=PLACE)
+    tables = reader.locate(blob.data, *blob.tables)
+    assert tables is not None
+    held = np.ones(-(-len(blob.data) // PAGE), np.bool_)
+    page = blob.at["offsets"] // PAGE + 2
+    held[page] = False
+    blob.data[page * PAGE : (page + 1) * PAGE] = 0
+    found = reader.decode(blob.data, tables, PLACE, held)
+    kept = [one for row, one in enumerate(symbols) if (blob.at["offsets"] + 4 * row) // PAGE != page]
+    assert list(found.items()) == kept
+    assert found.lost == len(symbols) - len(kept) == PAGE // 4
+
+
+def test_a_name_that_ends_on_a_lost_page_is_lost_with_its_group(form: Form, symbols: list[Symbol]) -> None:
+    # Only the last bytes of a group's last name are gone: the group still leads to the next marker.
+    starts = group_starts(kallsyms(form, symbols, place=PLACE), form)
+    after = min(range(3, len(starts) - 3), key=lambda row: (starts[row] % form.align or 99))
+    over = starts[after] % form.align
+    blob = kallsyms(form, symbols, place=PLACE, before=(1 << 18) + (over - starts[after]) % PAGE)
+    starts = group_starts(blob, form)
+    assert 0 < starts[after] % PAGE == over < 4
+    tables = reader.locate(blob.data, *blob.tables)
+    assert tables is not None
+    held = np.ones(-(-len(blob.data) // PAGE), np.bool_)
+    page = starts[after] // PAGE
+    held[page] = False
+    blob.data[page * PAGE : (page + 1) * PAGE] = 0
+    edges = [*starts, blob.at["markers"]]
+    gone = {row for row in range(len(starts)) if edges[row] < (page + 1) * PAGE and edges[row + 1] > page * PAGE}
+    assert {after - 1, after} <= gone
+    found = reader.decode(blob.data, tables, PLACE, held)
+    assert list(found.items()) == [one for row, one in enumerate(symbols) if row // 256 not in gone]

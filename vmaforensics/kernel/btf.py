@@ -39,7 +39,8 @@ _FIXED = {INT: 1, ARRAY: 3, VAR: 1, DECL_TAG: 1}
 _EACH = {STRUCT: 3, UNION: 3, ENUM: 2, FUNC_PROTO: 2, DATASEC: 3, ENUM64: 3}
 _ALIASES = {TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG}
 
-_DEPTH = 32  # nesting of typedefs, arrays and anonymous members nobody writes by hand
+_DEPTH = 32  # nesting of typedefs and arrays nobody writes by hand
+_UNNAMED = 1024  # unnamed members of one struct, those within them included
 
 
 class Btf:
@@ -68,6 +69,7 @@ class Btf:
         self._kinds = (self._words[self._starts + 1] >> np.uint32(24)) & np.uint32(0x7F)
         self._names = self._words[self._starts]
         self._layouts: dict[str, Layout | None] = {}
+        self._anonymous: dict[str, int] = {}  # words of structs without a name, by the names given to them
 
     def __len__(self) -> int:
         return len(self._starts)
@@ -114,10 +116,13 @@ class Btf:
         if at == 0:
             return None
         for position in np.flatnonzero(self._words == at).tolist():
-            word = int(self._starts[np.searchsorted(self._starts, position, "right") - 1])
-            width = {ENUM: 2, ENUM64: 3}.get(self._kind(word))
+            row = int(np.searchsorted(self._starts, position, "right")) - 1
+            word = int(self._starts[row]) if row >= 0 else 0
+            width = {ENUM: 2, ENUM64: 3}.get(self._kind(word)) if row >= 0 else None
             if width is None or position < word + 3 or (position - word - 3) % width:
                 continue
+            if position - word - 3 >= width * (int(self._words[word + 1]) & 0xFFFFFF):
+                continue  # behind the last record that could be reached
             value = int(self._words[position + 1])
             if width == 3:
                 value |= int(self._words[position + 2]) << 32
@@ -127,6 +132,8 @@ class Btf:
         return None
 
     def _find_struct(self, name: str) -> Layout | None:
+        if name in self._anonymous:
+            return self._layout(name, self._anonymous[name])
         at = self._strings.find(b"\0" + name.encode() + b"\0") + 1
         if at == 0:
             return None
@@ -136,10 +143,11 @@ class Btf:
             for index in ids[np.isin(kinds, wanted)].tolist():
                 word = self._resolve(index + 1)
                 if word is not None and self._kind(word) in (STRUCT, UNION):
-                    fields: dict[str, Field] = {}
-                    self._flatten(word, 0, fields, 0)
-                    return Layout(name=name, size=int(self._words[word + 2]), fields=fields)
+                    return self._layout(name, word)
         return None
+
+    def _layout(self, name: str, word: int) -> Layout:
+        return Layout(name=name, size=int(self._words[word + 2]), fields=self._flatten(word))
 
     def _string(self, offset: int) -> str:
         end = self._strings.find(b"\0", offset)
@@ -160,22 +168,30 @@ class Btf:
             type_id = int(self._words[word + 2])
         return None
 
-    def _flatten(self, word: int, base: int, fields: dict[str, Field], depth: int) -> None:
-        """Add the members of the struct at ``word``, lying ``base`` bits into the whole, to ``fields``.
+    def _flatten(self, word: int) -> dict[str, Field]:
+        """The members of the struct at ``word``, those of unnamed members included.
 
         Unnamed members are descended into whatever their type is called: with ms-extensions an anonymous
-        member may have a *named* type (7.x: struct freelist_counters in struct slab).
+        member may have a *named* type (7.x: struct freelist_counters in struct slab). In damaged types a
+        struct may hold itself, so that their number is bounded.
         """
-        info = int(self._words[word + 1])
-        count, bitfields = info & 0xFFFFFF, info >> 31
-        for name, type_id, raw in self._words[word + 3 : word + 3 + 3 * count].reshape(-1, 3).tolist():
-            offset = base + (raw & 0xFFFFFF if bitfields else raw)
-            bits = raw >> 24 if bitfields else 0
-            target = self._resolve(type_id)
-            if name:
-                fields.setdefault(self._string(name), self._field(target, offset, bits))
-            elif target is not None and self._kind(target) in (STRUCT, UNION) and depth < _DEPTH:
-                self._flatten(target, offset, fields, depth + 1)
+        fields: dict[str, Field] = {}
+        todo = [(word, 0)]  # and how many bits into the whole it lies
+        unnamed = 0
+        while todo:
+            word, base = todo.pop()
+            info = int(self._words[word + 1])
+            count, bitfields = info & 0xFFFFFF, info >> 31
+            for name, type_id, raw in self._words[word + 3 : word + 3 + 3 * count].reshape(-1, 3).tolist():
+                offset = base + (raw & 0xFFFFFF if bitfields else raw)
+                bits = raw >> 24 if bitfields else 0
+                target = self._resolve(type_id)
+                if name:
+                    fields.setdefault(self._string(name), self._field(target, offset, bits))
+                elif target is not None and self._kind(target) in (STRUCT, UNION) and unnamed < _UNNAMED:
+                    unnamed += 1
+                    todo.append((target, offset))
+        return fields
 
     def _field(self, word: int | None, offset: int, bits: int) -> Field:
         count = 1
@@ -218,13 +234,8 @@ class Btf:
 
     def _named(self, word: int) -> str:
         """A name under which the struct at ``word`` can be looked up again; anonymous ones get one."""
-        name = self._string(int(self._words[word])) if self._words[word] else f"(anonymous at {word})"
-        if name not in self._layouts and self._kind(word) in (STRUCT, UNION):
-            self._layouts[name] = None  # a struct may hold itself by way of a pointer
-            fields: dict[str, Field] = {}
-            if not self._words[word]:
-                self._flatten(word, 0, fields, 0)
-                self._layouts[name] = Layout(name=name, size=int(self._words[word + 2]), fields=fields)
-            else:
-                del self._layouts[name]
+        if self._words[word]:
+            return self._string(int(self._words[word]))
+        name = f"(anonymous at {word})"
+        self._anonymous[name] = word
         return name

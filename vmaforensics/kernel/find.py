@@ -80,6 +80,7 @@ def find_kernel(image: Image) -> Kernel:
         symbols=symbols,
         types=types,
         vmcoreinfo=located.info,
+        pte_mask=mask,
         identity=Identity(
             release=release or _release(banner),
             banner=banner,
@@ -113,7 +114,7 @@ def _locate(image: Image, problems: list[str]) -> Located:
         found = window.symbols_from(memory, stext - START_KERNEL_MAP + base)
         if found is not None:
             view, tables = found
-            symbols = kallsyms.decode(view.data, tables, view.pa - base + START_KERNEL_MAP)
+            symbols = kallsyms.decode(view.data, tables, view.pa - base + START_KERNEL_MAP, view.held)
             if symbols.get("_stext") in (stext, None) and len(symbols):
                 window.touch_tables(memory, view, tables)
                 if symbols.lost:
@@ -165,7 +166,7 @@ def _prove(
 
     A copy that the decompressor left, which was never relocated, fails this.
     """
-    symbols = kallsyms.decode(view.data, tables, view.pa)
+    symbols = kallsyms.decode(view.data, tables, view.pa, view.held)
     if tables.relative_base is None:
         # Decoded from a physical place, the addresses are physical so far.
         at = symbols.get("phys_base")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 # Tokens 0x30 to 0x39 stand for themselves: every digit occurs in some symbol name.
 _DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
 _GROUP = 256  # names between two markers
+_PAGE = 4096
 _MAX_NAME = 2 + 512  # length field and KSYM_NAME_LEN
 _MAX_SYMBOLS = 1 << 23
 _REACH = 24 << 20  # bytes before the token table in which the other tables must lie
@@ -245,11 +246,20 @@ def _offsets_for(
     return late, base
 
 
-def decode(buffer: NDArray[np.uint8], tables: Tables, place: int) -> Kallsyms:
+def decode(
+    buffer: NDArray[np.uint8], tables: Tables, place: int, held: NDArray[np.bool_] | None = None
+) -> Kallsyms:
     """Decode every symbol. ``place`` is the address of the buffer's first byte, which only the encoding
-    without a relative base needs. Groups whose names cannot be followed to the next marker are left out.
+    without a relative base needs. ``held`` says of each page of the buffer whether the image holds it.
+
+    Groups whose names cannot be followed to the next marker are left out, and so are symbols whose offset
+    is not held.
     """
-    starts, lengths, index, lost = _name_lanes(buffer, tables)
+    if held is None:
+        held = np.ones(-(-len(buffer) // _PAGE), np.bool_)
+    starts, lengths, index = _name_lanes(buffer, tables, held)
+    known = held[(tables.offsets + 4 * index) // _PAGE]
+    starts, lengths, index = starts[known], lengths[known], index[known]
     blob, name_starts = _expand(buffer, tables, starts, lengths)
     raw = buffer[tables.offsets : tables.offsets + 4 * tables.count].view("<i4").astype(np.int64)
     if tables.relative_base is None:
@@ -263,16 +273,16 @@ def decode(buffer: NDArray[np.uint8], tables: Tables, place: int) -> Kallsyms:
             values = np.where(raw >= 0, raw.view(np.uint64), relative)
         else:
             values = base + raw.view(np.uint64)
-    return Kallsyms(values[index], blob, name_starts, lost)
+    return Kallsyms(values[index], blob, name_starts, tables.count - len(index))
 
 
 def _name_lanes(
-    buffer: NDArray[np.uint8], tables: Tables
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], int]:
+    buffer: NDArray[np.uint8], tables: Tables, held: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Follow the names of all marker groups side by side.
 
-    Returns (first token byte, number of tokens, symbol index) of every name in order, and how many
-    symbols were lost because their group does not lead to the next marker.
+    Returns (first token byte, number of tokens, symbol index) of every name in order, without those of
+    groups that are not held whole or do not lead to the next marker.
     """
     groups = -(-tables.count // _GROUP)
     width = tables.marker_width
@@ -297,6 +307,9 @@ def _name_lanes(
     good = np.ones(groups, np.bool_)
     good[:-1] = at[:-1] == first[1:]
     good[-1] = at_end <= tables.markers and int(lengths[: last, -1].min(initial=1)) > 0
+    lost = np.concatenate([[0], np.cumsum(~held)])
+    ends = np.append(first[1:], tables.markers)
+    good &= lost[np.clip(-(-ends // _PAGE), 0, len(held))] == lost[np.clip(first // _PAGE, 0, len(held))]
     keep = np.repeat(good[None, :], _GROUP, axis=0)
     keep[last:, -1] = False
     index = np.arange(groups, dtype=np.int64)[None, :] * _GROUP + np.arange(_GROUP, dtype=np.int64)[:, None]
@@ -305,7 +318,6 @@ def _name_lanes(
         starts.T.ravel()[flat],
         lengths.T.ravel()[flat],
         index.T.ravel()[flat],
-        int(tables.count - flat.sum()),
     )
 
 

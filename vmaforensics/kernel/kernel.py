@@ -9,6 +9,7 @@ import numpy as np
 
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.kernel.layout import Field, member
+from vmaforensics.kernel.paging import ADDRESS_MASK
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,6 +72,7 @@ class Kernel:
         types: Types,
         identity: Identity,
         vmcoreinfo: Vmcoreinfo | None,
+        pte_mask: int = ADDRESS_MASK,
     ) -> None:
         self.memory = memory
         self.space = space
@@ -78,6 +80,7 @@ class Kernel:
         self.types = types
         self.identity = identity
         self.vmcoreinfo = vmcoreinfo
+        self.pte_mask = pte_mask  # takes the physical address out of a page-table entry
 
     # Types -----------------------------------------------------------------------------------------
 

@@ -16,33 +16,58 @@ if TYPE_CHECKING:
     from vmaforensics.image.memory import PhysicalMemory
 
 PRESENT = 1 << 0
+WRITE = 1 << 1
+USER = 1 << 2
 LARGE = 1 << 7  # PS; bit 7 of a PTE is PAT
+NO_EXECUTE = 1 << 63
 ADDRESS_MASK = 0x000F_FFFF_FFFF_F000
 
 _ENTRIES = 512
-_BATCH = 4096  # tables read at once: 16 MiB
+_BATCH = 1024  # tables read at once: 4 MiB
 
 LEAVES = np.dtype(
     [
+        ("va", np.uint64),
+        ("entry", np.uint64),
+        ("where", np.uint64),  # physical address of the entry
         ("owner", np.int32),  # index into roots
         ("level", np.int8),  # 1: PTE (4 KiB), 2: PMD (2 MiB), 3: PUD (1 GiB)
-        ("va", np.uint64),
-        ("pa", np.uint64),
-        ("entry", np.uint64),
+        ("allow", np.uint8),  # ALLOW_* bits, over the entry and all tables above it
     ]
 )
+ALLOW_WRITE, ALLOW_USER, ALLOW_EXECUTE = 1, 2, 4
 
-UNREADABLE = np.dtype([("owner", np.int32), ("level", np.int8), ("va", np.uint64), ("pa", np.uint64)])
+TABLES = np.dtype(
+    [("pa", np.uint64), ("va", np.uint64), ("owner", np.int32), ("level", np.int8), ("ok", np.bool_)]
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walk:
-    """What a walk met: present leaf entries (dtype ``LEAVES``), tables that could not be read (dtype
-    ``UNREADABLE``), and whether the bound on tables cut it short."""
+    """What a walk met.
+
+    ``leaves`` (dtype ``LEAVES``): the present leaf entries, and with ``everything`` also those that are not
+    present and not zero. ``tables`` (dtype ``TABLES``): every table, ``ok`` False where it could not be
+    read. ``truncated``: the bound on tables cut the walk short.
+    """
 
     leaves: NDArray[np.void]
-    unreadable: NDArray[np.void]
+    tables: NDArray[np.void]
     truncated: bool
+
+    @property
+    def unreadable(self) -> NDArray[np.void]:
+        """The tables that could not be read."""
+        lost: NDArray[np.void] = self.tables[~self.tables["ok"]]
+        return lost
+
+
+@dataclass(slots=True)
+class _Level:
+    owner: NDArray[np.int32]
+    pa: NDArray[np.uint64]
+    va: NDArray[np.uint64]
+    allow: NDArray[np.uint8]
 
 
 def walk(
@@ -54,68 +79,85 @@ def walk(
     last: int = _ENTRIES,
     skip: tuple[int, ...] = (),
     mask: int = ADDRESS_MASK,
+    everything: bool = False,
 ) -> Walk:
-    """Walk the present entries under ``roots`` (physical addresses of top-level tables).
+    """Walk the entries under ``roots`` (physical addresses of top-level tables).
 
     ``levels`` is 4 or 5; of the top level only the slots ``[first, last)`` that are not in ``skip`` are
-    entered. ``mask`` takes the physical address out of an entry (SME puts its C-bit there). No more
-    tables are read per level than the image has page frames, times the number of roots.
+    entered, and its no-execute bit is not heeded: page-table isolation sets it on user entries of the
+    kernel's copy (arch/x86/mm/pti.c). ``mask`` takes the physical address out of an entry (SME puts its
+    C-bit there). No more tables are read per level than the image has page frames, plus the roots.
     """
-    owner = np.arange(len(roots), dtype=np.int32)
-    tables = roots.astype(np.uint64) & np.uint64(mask)
-    base = np.zeros(len(roots), np.uint64)
-    frames = int((memory.ranges[:, 1] - memory.ranges[:, 0]).sum()) >> 12
-    bound = max(frames, 1) * max(len(roots), 1)
+    count = len(roots)
+    level_now = _Level(
+        np.arange(count, dtype=np.int32),
+        roots.astype(np.uint64) & np.uint64(mask),
+        np.zeros(count, np.uint64),
+        np.full(count, ALLOW_WRITE | ALLOW_USER | ALLOW_EXECUTE, np.uint8),
+    )
+    bound = (int((memory.ranges[:, 1] - memory.ranges[:, 0]).sum()) >> 12) + count
     leaves: list[NDArray[np.void]] = []
-    unreadable: list[NDArray[np.void]] = []
+    tables: list[NDArray[np.void]] = []
     truncated = False
     for level in range(levels, 0, -1):
-        below: list[tuple[NDArray[np.int32], NDArray[np.uint64], NDArray[np.uint64]]] = []
-        found = 0
-        for low in range(0, len(tables), _BATCH):
+        if len(level_now.pa) > bound:
+            truncated = True
+            break
+        seen = np.zeros(len(level_now.pa), TABLES)
+        seen["pa"], seen["va"], seen["owner"] = level_now.pa, level_now.va, level_now.owner
+        seen["level"] = level
+        below: list[_Level] = []
+        for low in range(0, len(level_now.pa), _BATCH):
             part = slice(low, low + _BATCH)
-            raw, ok = memory.gather(tables[part], 8 * _ENTRIES)
-            if not ok.all():
-                bad = np.zeros(int((~ok).sum()), UNREADABLE)
-                bad["owner"], bad["level"] = owner[part][~ok], level
-                bad["va"], bad["pa"] = base[part][~ok], tables[part][~ok]
-                unreadable.append(bad)
+            raw, seen["ok"][part] = memory.gather(level_now.pa[part], 8 * _ENTRIES)
             entries = raw.view("<u8").reshape(-1, _ENTRIES)
-            live = (entries & np.uint64(PRESENT)) != 0
+            live = entries != 0
             if level == levels:
                 live[:, :first] = live[:, last:] = False
                 live[:, list(skip)] = False
             row, slot = np.nonzero(live)
             entry = entries[row, slot]
-            va = base[part][row] | slot.astype(np.uint64) << np.uint64(12 + 9 * (level - 1))
+            here = _Level(
+                level_now.owner[part][row],
+                level_now.pa[part][row] + np.uint64(8) * slot.astype(np.uint64),
+                level_now.va[part][row] | slot.astype(np.uint64) << np.uint64(12 + 9 * (level - 1)),
+                level_now.allow[part][row] & _allowed(entry, level == levels),
+            )
             if level == levels:
-                va |= _sign(slot, levels)
-            is_leaf = np.ones(len(row), np.bool_) if level == 1 else (entry & np.uint64(LARGE)) != 0
-            if level > 3:
-                is_leaf[:] = False
-            if is_leaf.any():
-                leaf = np.zeros(int(is_leaf.sum()), LEAVES)
-                leaf["owner"], leaf["level"] = owner[part][row[is_leaf]], level
-                leaf["va"], leaf["entry"] = va[is_leaf], entry[is_leaf]
-                span = (1 << (12 + 9 * (level - 1))) - 1
-                leaf["pa"] = entry[is_leaf] & np.uint64(mask & ~span)
-                leaves.append(leaf)
-            down = ~is_leaf
-            found += int(down.sum())
-            if found > bound:
-                truncated = True
-                break
-            below.append((owner[part][row[down]], entry[down] & np.uint64(mask), va[down]))
+                here.va |= _sign(slot, levels)
+            present = (entry & np.uint64(PRESENT)) != 0
+            large = (entry & np.uint64(LARGE)) != 0
+            end = np.ones(len(row), np.bool_) if level == 1 else ~present | (large if level <= 3 else False)
+            keep = end if everything else end & present
+            leaves.append(_leaves(here, entry, level, keep))
+            down = present & ~end
+            below.append(_Level(here.owner[down], entry[down] & np.uint64(mask), here.va[down], here.allow[down]))
+        tables.append(seen)
         if not below:
             break
-        owner = np.concatenate([item[0] for item in below])
-        tables = np.concatenate([item[1] for item in below])
-        base = np.concatenate([item[2] for item in below])
+        level_now = _Level(
+            *(np.concatenate([getattr(one, name) for one in below]) for name in _Level.__slots__)
+        )
     return Walk(
         leaves=np.concatenate(leaves) if leaves else np.zeros(0, LEAVES),
-        unreadable=np.concatenate(unreadable) if unreadable else np.zeros(0, UNREADABLE),
+        tables=np.concatenate(tables) if tables else np.zeros(0, TABLES),
         truncated=truncated,
     )
+
+
+def _leaves(here: _Level, entry: NDArray[np.uint64], level: int, keep: NDArray[np.bool_]) -> NDArray[np.void]:
+    rows = np.zeros(int(keep.sum()), LEAVES)
+    rows["va"], rows["entry"], rows["where"] = here.va[keep], entry[keep], here.pa[keep]
+    rows["owner"], rows["level"], rows["allow"] = here.owner[keep], level, here.allow[keep]
+    return rows
+
+
+def _allowed(entry: NDArray[np.uint64], top: bool) -> NDArray[np.uint8]:
+    allowed = np.zeros(len(entry), np.uint8)
+    allowed[(entry & np.uint64(WRITE)) != 0] |= ALLOW_WRITE
+    allowed[(entry & np.uint64(USER)) != 0] |= ALLOW_USER
+    allowed[np.full(len(entry), top) | ((entry & np.uint64(NO_EXECUTE)) == 0)] |= ALLOW_EXECUTE
+    return allowed
 
 
 def _sign(slot: NDArray[np.intp], levels: int) -> NDArray[np.uint64]:
@@ -127,3 +169,8 @@ def _sign(slot: NDArray[np.intp], levels: int) -> NDArray[np.uint64]:
 def span(level: NDArray[np.int8]) -> NDArray[np.uint64]:
     """Bytes a leaf entry of each ``level`` maps."""
     return np.uint64(1) << (np.uint64(12) + np.uint64(9) * (level.astype(np.uint64) - np.uint64(1)))
+
+
+def target(leaves: NDArray[np.void], mask: int = ADDRESS_MASK) -> NDArray[np.uint64]:
+    """Physical address that each present leaf maps; the PAT bit of large pages is not part of it."""
+    return leaves["entry"] & np.uint64(mask) & ~(span(leaves["level"]) - np.uint64(1))

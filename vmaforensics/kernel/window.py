@@ -27,10 +27,11 @@ _BEFORE, _AFTER = 24 << 20, 6 << 20  # around a token table lie all the tables o
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """Bytes of physical memory from ``pa`` on; pages that are not held are zero."""
+    """Bytes of physical memory from ``pa``, the start of a page, on; pages that are not held are zero."""
 
     pa: int
     data: NDArray[np.uint8]
+    held: NDArray[np.bool_]  # of each page
 
 
 def read(memory: PhysicalMemory, pa: int, size: int) -> Window:
@@ -39,8 +40,8 @@ def read(memory: PhysicalMemory, pa: int, size: int) -> Window:
     count = -(-(pa + size - low) >> PAGE_SHIFT) if pa + size > low else 0
     pas = np.arange(max(count, 0), dtype=np.uint64) * np.uint64(PAGE_SIZE) + np.uint64(low)
     with memory.untraced():
-        data, _ = memory.gather(pas, PAGE_SIZE)
-    return Window(pa=low, data=data.reshape(-1))
+        data, held = memory.gather(pas, PAGE_SIZE)
+    return Window(pa=low, data=data.reshape(-1), held=held)
 
 
 def symbols_from(memory: PhysicalMemory, text: int) -> tuple[Window, kallsyms.Tables] | None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.views.anchors import gather_anchors
 from vmaforensics.views.files import read_files
 from vmaforensics.views.maple import walk_maple
 from vmaforensics.views.mms import mm_offsets, read_mms
@@ -20,11 +21,14 @@ from vmaforensics.views.vmas import classify, read_vmas
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from vmaforensics.image.image import CpuState
     from vmaforensics.kernel.kernel import Kernel
 
 
-def gather_views(kernel: Kernel) -> Views:
+def gather_views(kernel: Kernel, cpus: tuple[CpuState, ...] = ()) -> Views:
     """Read every record of every process's memory map that this version knows of.
+
+    ``cpus`` is what the image says of the state of each CPU.
 
     Raises :class:`KernelNotFoundError` if the kernel has no task list to begin with; anything else that
     cannot be read is a row of ``problems``.
@@ -59,6 +63,7 @@ def gather_views(kernel: Kernel) -> Views:
     for rows in (views.vma_list, views.rbtree):
         if rows is not None:
             _take_bounds(views, rows)
+    views.anchors = gather_anchors(kernel, views, log, cpus)
     views.problems = log.table()
     return views
 

@@ -15,7 +15,13 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from vmaforensics.views.anchors import AnchorsView
     from vmaforensics.views.files import FileTable
+    from vmaforensics.views.handles import HandlesView
+    from vmaforensics.views.page_tables import PageTablesView
+    from vmaforensics.views.rmap import RmapView
+    from vmaforensics.views.slab import SlabView
+    from vmaforensics.views.sources import SourcesView
 
 
 class View(IntEnum):
@@ -28,11 +34,22 @@ class View(IntEnum):
     VMA = 4  # the vm_area_struct objects themselves
     COUNTERS = 5
     FILES = 6
+    PAGE_TABLES = 7
+    PAGES = 8  # struct page / folio
+    FILE_RMAP = 9  # i_mmap
+    ANON_RMAP = 10  # anon_vma trees
+    SLAB = 11
+    SOURCES = 12  # who else knows of an mm
+    ANCHORS = 13  # code, stack, auxv, registers
+    HANDLES = 14  # file descriptors and memory files
 
     @property
     def label(self) -> str:
         """What people call it."""
-        return ("task list", "vm_next list", "rbtree", "maple tree", "VMA", "counters", "files")[self]
+        return (
+            "task list", "vm_next list", "rbtree", "maple tree", "VMA", "counters", "files", "page tables",
+            "struct page", "i_mmap", "anon_vma", "slab", "mm sources", "anchors", "descriptors",
+        )[self]  # fmt: skip
 
 
 class Problem(IntEnum):
@@ -182,6 +199,12 @@ class Views:
     shadow_stacks: bool = False  # does bit 37 of vm_flags mean a shadow stack?
     names: list[bytes] = field(default_factory=list)  # one per row of vmas, as /proc/PID/maps shows it
     files: FileTable | None = None
+    slab: SlabView | None = None
+    sources: SourcesView | None = None
+    rmap: RmapView | None = None
+    anchors: AnchorsView | None = None
+    handles: HandlesView | None = None
+    page_tables: PageTablesView | None = None
     problems: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, PROBLEMS))
 
     def regions(self) -> dict[View, NDArray[np.void]]:

@@ -1,0 +1,71 @@
+# `make` lists the targets. `make demo` and `make test` need Python 3.11 with venv, and make; no root.
+PYTHON ?= python3
+SAMPLE ?= samples/tampered-6.1/image.kdump
+# What `make samples` is made from, and where images of whole guests lie.
+SAMPLE_IMAGES ?= debian-5.10 debian-6.1 debian-6.1-la57 debian-6.1-crash debian-6.12 debian-7.3
+IMAGES ?= build/images
+# Arguments of pytest and of bench/run.py, say: make test PYTEST_ARGS='-n 0 -k maple', make bench BENCH_ARGS=--update
+PYTEST_ARGS ?= -n 2
+BENCH_ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.stamp
+MAKE_IMAGES = $(BIN)/python samples/recipe/make_images.py --out $(IMAGES)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint types samples bench-image bench-images bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+setup: $(STAMP) ## create .venv with the package in editable mode and all it needs
+
+demo: $(STAMP) ## report on a bundled image of a real kernel that was tampered with
+	$(BIN)/vmaforensics report $(SAMPLE)
+
+test: $(STAMP) ## run the tests
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: $(STAMP) ## ruff
+	$(BIN)/ruff check .
+
+types: $(STAMP) ## mypy, strict
+	$(BIN)/mypy
+
+samples: $(STAMP) $(SAMPLE_IMAGES:%=$(IMAGES)/%.json) ## make the bundled images anew (downloads kernels, needs QEMU)
+	$(BIN)/python samples/recipe/make_samples.py --images $(IMAGES)
+
+bench-image: $(IMAGES)/bench-2g.json ## make the 2 GiB image for measuring (downloads a kernel, needs QEMU)
+
+bench-images: bench-image $(IMAGES)/bench-2g-5.10.json $(IMAGES)/bench-2g-x2.json $(IMAGES)/bench-2g-x4.json ## larger and older ones too
+
+bench: $(STAMP) $(IMAGES)/bench-2g.json ## measure time and memory on the images for measuring
+	$(BIN)/python bench/run.py --images $(IMAGES) $(BENCH_ARGS)
+
+clean: ## remove .venv and caches, not the images
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find vmaforensics plugins tests samples bench -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The manifest is written last: an image that has one is finished.
+$(IMAGES)/%.json: | $(STAMP)
+	$(MAKE_IMAGES) $*
+
+$(IMAGES)/bench-2g-x2.json: | $(STAMP)
+	$(MAKE_IMAGES) --bench --scale 2 --mib 600
+
+$(IMAGES)/bench-2g-x4.json: | $(STAMP)
+	$(MAKE_IMAGES) --bench --scale 4 --mib 1200
+
+$(STAMP): pyproject.toml
+	@command -v $(PYTHON) >/dev/null || \
+	    { echo "$(PYTHON) not found; install python3 and python3-venv, or name one: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "$(PYTHON) is older than 3.11; name another: make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	    { echo "$(PYTHON) cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@echo "installing into $(VENV); this takes about a minute the first time"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[test,dev]'
+	@touch $@

@@ -1,0 +1,391 @@
+from __future__ import annotations
+
+import re
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from vmaforensics.errors import KernelNotFoundError
+from vmaforensics.kernel.btf import Btf
+from vmaforensics.kernel.layout import member
+
+from .build import BtfBuilder
+
+if TYPE_CHECKING:
+    from support import Sample
+
+
+@pytest.fixture
+def types() -> BtfBuilder:
+    return BtfBuilder()
+
+
+def test_plain_members_have_offset_size_and_sign(types: BtfBuilder) -> None:
+    word, short = types.integer("unsigned long", 8), types.integer("short", 2, signed=True)
+    types.composite("point", 16, [("x", word, 0), ("y", short, 64)])
+    layout = Btf(types.build()).struct("point")
+    assert layout is not None
+    assert layout.size == 16
+    x, y = layout.fields["x"], layout.fields["y"]
+    assert (x.offset, x.size, x.signed, x.count, x.pointer) == (0, 8, False, None, False)
+    assert (y.offset, y.size, y.signed) == (8, 2, True)
+    assert (x.dtype, y.dtype) == (np.dtype("<u8"), np.dtype("<i2"))
+
+
+def test_members_of_anonymous_members_belong_to_the_whole(types: BtfBuilder) -> None:
+    word = types.integer("unsigned long", 8)
+    inner = types.composite("", 16, [("start", word, 0), ("end", word, 64)])
+    either = types.composite("", 16, [("", inner, 0), ("rcu", word, 0)], union=True)
+    types.composite("area", 32, [("first", word, 0), ("", either, 64), ("mm", word, 192)])
+    layout = Btf(types.build()).struct("area")
+    assert layout is not None
+    assert {name: one.offset for name, one in layout.fields.items()} == {
+        "first": 0, "start": 8, "end": 16, "rcu": 8, "mm": 24,
+    }  # fmt: skip
+
+
+def test_an_unnamed_member_may_have_a_named_type(types: BtfBuilder) -> None:
+    # struct freelist_counters in struct slab, 7.x: built with -fms-extensions.
+    word = types.integer("unsigned long", 8)
+    counters = types.composite("freelist_counters", 16, [("freelist", word, 0), ("counters", word, 64)])
+    types.composite("slab", 24, [("flags", word, 0), ("", types.alias(10, "", counters), 64)])
+    layout = Btf(types.build()).struct("slab")
+    assert layout is not None
+    assert {name: one.offset for name, one in layout.fields.items()} == {"flags": 0, "freelist": 8, "counters": 16}
+
+
+def test_bit_fields_say_where_in_the_byte_they_lie(types: BtfBuilder) -> None:
+    word = types.integer("unsigned int", 4)
+    types.composite("flags", 8, [("low", word, 0), ("odd", word, 3 << 24 | 37), ("one", word, 1 << 24 | 40)], flag=True)
+    layout = Btf(types.build()).struct("flags")
+    assert layout is not None
+    placed = {name: (one.offset, one.bit_offset, one.bit_size) for name, one in layout.fields.items()}
+    assert placed == {"low": (0, 0, 0), "odd": (4, 5, 3), "one": (5, 0, 1)}
+
+
+def test_arrays_count_their_elements_even_when_nested(types: BtfBuilder) -> None:
+    octet = types.integer("char", 1, signed=True)
+    rows = types.array(types.array(octet, 16), 4)
+    types.composite("task", 80, [("comm", types.array(octet, 16), 0), ("table", rows, 128), ("flex", types.array(octet, 0), 640)])
+    layout = Btf(types.build()).struct("task")
+    assert layout is not None
+    assert {name: (one.count, one.extent) for name, one in layout.fields.items()} == {
+        "comm": (16, 16), "table": (64, 64), "flex": (0, 0),
+    }  # fmt: skip
+
+
+def test_chains_of_typedefs_and_qualifiers_lead_to_the_type(types: BtfBuilder) -> None:
+    word = types.integer("unsigned long", 8)
+    flags = word
+    for kind, name in ((9, ""), (10, ""), (8, "a_t"), (11, ""), (18, "rcu"), (8, "vm_flags_t")):
+        flags = types.alias(kind, name, flags)
+    context = types.alias(8, "mm_context_t", types.composite("", 8, [("vdso", word, 0)]))
+    types.composite("mm", 16, [("def_flags", flags, 0), ("context", context, 64)])
+    btf = Btf(types.build())
+    layout = btf.struct("mm")
+    assert layout is not None
+    assert layout.fields["def_flags"].dtype == np.dtype("<u8")
+    found = member(btf, "mm", "context.vdso")
+    assert found is not None
+    assert found.offset == 8
+    by_typedef = btf.struct("mm_context_t")
+    assert by_typedef is not None
+    assert list(by_typedef.fields) == ["vdso"]
+
+
+def test_pointers_know_what_they_point_to_and_dots_do_not_follow_them(types: BtfBuilder) -> None:
+    word = types.integer("unsigned long", 8)
+    inode = types.composite("inode", 8, [("i_ino", word, 0)])
+    types.composite("file", 24, [("f_inode", types.pointer(inode), 0), ("any", types.pointer(0), 64)])
+    btf = Btf(types.build())
+    layout = btf.struct("file")
+    assert layout is not None
+    assert (layout.fields["f_inode"].struct, layout.fields["f_inode"].pointer) == ("inode", True)
+    assert layout.fields["any"].size == 8
+    assert member(btf, "file", "f_inode.i_ino") is None
+    assert member(btf, "file", "absent") is None
+
+
+def test_a_struct_that_points_to_itself_is_no_trouble(types: BtfBuilder) -> None:
+    types.composite("list_head", 16, [("next", 2, 0), ("prev", 2, 64)])
+    types.pointer(1)
+    layout = Btf(types.build()).struct("list_head")
+    assert layout is not None
+    assert {name: (one.offset, one.struct) for name, one in layout.fields.items()} == {
+        "next": (0, "list_head"), "prev": (8, "list_head"),
+    }  # fmt: skip
+
+
+def test_enumerators_of_either_width_and_sign(types: BtfBuilder) -> None:
+    types.enum("maple_type", [("maple_dense", 0), ("maple_leaf_64", 1), ("maple_arange_64", 3)])
+    types.enum("", [("minus", -5)], signed=True)
+    types.enum64("wide", [("huge", 1 << 40 | 3), ("top", (1 << 64) - 1)])
+    types.enum64("below", [("deep", -(1 << 35))], signed=True)
+    btf = Btf(types.build())
+    assert [btf.constant(name) for name in ("maple_dense", "maple_leaf_64", "maple_arange_64")] == [0, 1, 3]
+    assert btf.constant("minus") == -5
+    assert btf.constant("huge") == 1 << 40 | 3
+    assert btf.constant("top") == (1 << 64) - 1
+    assert btf.constant("deep") == -(1 << 35)
+    assert btf.constant("wide") is None  # the enum's own name is no enumerator
+    assert btf.constant("nowhere") is None
+
+
+def test_an_enumerator_is_not_taken_from_a_number_that_looks_like_its_name(types: BtfBuilder) -> None:
+    at = types.string("answer")
+    types.composite("s", at, [("m", types.integer("int", at), at)])
+    types.enum("e", [("other", at), ("answer", 42)])
+    assert Btf(types.build()).constant("answer") == 42
+
+
+def test_members_may_be_enums_and_floats(types: BtfBuilder) -> None:
+    small, large = types.enum("e", [("a", 1)]), types.enum64("f", [("b", 1)], signed=True)
+    real = types.add(16, "double", 8)
+    types.composite("s", 24, [("e", small, 0), ("f", large, 64), ("d", real, 128)])
+    layout = Btf(types.build()).struct("s")
+    assert layout is not None
+    assert [(one.size, one.signed) for one in layout.fields.values()] == [(4, False), (8, True), (8, False)]
+
+
+def test_records_of_every_kind_are_stepped_over(types: BtfBuilder) -> None:
+    word = types.integer("int", 4)
+    prototype = types.add(13, "", word, 0, word, 0, 0, vlen=2)
+    types.add(12, "do_it", prototype)
+    types.add(7, "later", 0)
+    variable = types.add(14, "counter", word, 1)
+    types.add(15, ".data..percpu", 0, variable, 0, 4, vlen=1)
+    types.add(17, "tag", word, 0xFFFFFFFF)
+    types.alias(18, "user", word)
+    types.add(16, "double", 8)
+    last = types.composite("last", 4, [("x", word, 0)])
+    btf = Btf(types.build())
+    assert len(btf) == last == types.count
+    assert btf.problem is None
+    assert btf.struct("last") is not None
+    assert btf.struct("later") is None  # a forward declaration says nothing
+
+
+@pytest.mark.parametrize("header", [24, 32])
+def test_headers_of_either_length(types: BtfBuilder, header: int) -> None:
+    types.composite("s", 8, [("x", types.integer("long", 8, signed=True), 0)])
+    layout = Btf(types.build(header=header)).struct("s")
+    assert layout is not None
+    assert list(layout.fields) == ["x"]
+
+
+def test_structs_of_more_than_65535_members_as_7_x_allows(types: BtfBuilder) -> None:
+    word = types.integer("int", 4)
+    types.composite("wide", 4, [(f"m{row % 50}", word, 32 * row) for row in range(70_000)])
+    types.composite("after", 4, [("x", word, 0)])
+    btf = Btf(types.build())
+    assert btf.problem is None
+    wide = btf.struct("wide")
+    assert wide is not None
+    assert wide.fields["m49"].offset == 4 * 49
+    assert btf.struct("after") is not None
+
+
+def test_an_unknown_kind_ends_the_index_and_says_so(types: BtfBuilder) -> None:
+    word = types.integer("int", 4)
+    types.composite("before", 4, [("x", word, 0)])
+    types.add(77, "new", 0)
+    types.composite("behind", 4, [("x", word, 0)])
+    btf = Btf(types.build())
+    assert len(btf) == 2
+    assert btf.problem is not None
+    assert re.search(r"type 3 .*unknown kind 77", btf.problem)
+    assert btf.struct("before") is not None
+    assert btf.struct("behind") is None
+
+
+def test_a_record_that_runs_over_the_end_is_a_problem(types: BtfBuilder) -> None:
+    word = types.integer("int", 4)
+    types.add(4, "cut", 4, 0, word, 0, vlen=5000)
+    btf = Btf(types.build())
+    assert len(btf) == 1
+    assert btf.problem is not None
+
+
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [(0, b"\0\0"), (2, b"\x02"), (4, b"\xff\xff\xff\x7f"), (12, b"\xff\xff\xff\x7f"), (20, b"\xff\xff\xff\x7f"), (4, b"\x19")],
+    ids=["magic", "version", "header length", "types", "strings", "odd header length"],
+)
+def test_damaged_headers_are_refused(types: BtfBuilder, at: int, value: bytes) -> None:
+    types.integer("int", 4)
+    blob = bytearray(types.build())
+    blob[at : at + len(value)] = value
+    with pytest.raises(KernelNotFoundError, match="BTF header"):
+        Btf(bytes(blob))
+
+
+@pytest.mark.parametrize("size", [0, 3, 23])
+def test_a_blob_too_short_for_a_header_is_refused(types: BtfBuilder, size: int) -> None:
+    with pytest.raises(KernelNotFoundError, match="BTF header"):
+        Btf(types.build()[:size])
+
+
+def test_a_blob_without_types_knows_nothing(types: BtfBuilder) -> None:
+    btf = Btf(types.build())
+    assert len(btf) == 0
+    assert btf.struct("task_struct") is None
+    assert btf.constant("maple_dense") is None
+
+
+def test_broken_chains_end(types: BtfBuilder) -> None:
+    loop = types.alias(8, "loop_t", 1)
+    array = types.array(2, 3)
+    types.composite("s", 8, [("x", loop, 0), ("y", array, 0), ("z", 999, 64), ("", 4, 0), ("", 998, 0)])
+    layout = Btf(types.build()).struct("s")
+    assert layout is not None
+    assert {"x", "y", "z"} <= set(layout.fields)
+
+
+def test_structs_that_hold_themselves_unnamed_end_soon(types: BtfBuilder) -> None:
+    word = types.integer("long", 8)
+    types.composite("s", 8, [("", 2, 0), ("", 2, 64), ("x", word, 0), ("", 2, 128)])
+    begun = time.monotonic()
+    layout = Btf(types.build()).struct("s")
+    assert time.monotonic() - begun < 2
+    assert layout is not None
+    assert layout.fields["x"].offset == 0
+
+
+def test_long_chains_of_nested_structs_do_not_exhaust_the_stack(types: BtfBuilder) -> None:
+    word = types.integer("long", 8)
+    inner = types.composite("", 8, [("end", word, 0)])
+    for _ in range(5000):
+        inner = types.composite("", 8, [("deep", inner, 0)])
+    types.composite("s", 8, [("x", inner, 0), ("y", word, 64)])
+    layout = Btf(types.build()).struct("s")
+    assert layout is not None
+    assert layout.fields["y"].offset == 8
+
+
+def test_random_damage_gives_an_answer_or_a_refusal(types: BtfBuilder) -> None:
+    word = types.integer("long", 8)
+    inner = types.composite("", 16, [("a", word, 0), ("b", types.pointer(word), 64)])
+    types.enum("e", [("one", 1), ("two", 2)])
+    types.composite("t", 64, [("", inner, 0), ("c", types.array(word, 4), 128), ("n", inner, 384)])
+    clean = types.build()
+    rng = np.random.default_rng(1)
+    answers = 0
+    for _ in range(500):
+        blob = np.frombuffer(clean, np.uint8).copy()
+        blob[rng.integers(0, len(blob), 3)] = rng.integers(0, 256, 3)
+        try:
+            btf = Btf(blob.tobytes())
+        except KernelNotFoundError:
+            continue
+        layout = btf.struct("t")
+        answers += layout is not None
+        assert btf.constant("two") is None or isinstance(btf.constant("two"), int)
+    assert answers > 100
+
+
+# Of the very builds that the reference's tables of offsets (its section 9) were decoded from, by another
+# program; a dash there is None here.
+_BUILDS = ("5.10.0-46-amd64", "6.1.0-50-amd64", "6.12.107+deb13-amd64", "6.16.12+deb13-amd64",
+           "7.2.13+deb14-amd64", "7.3.4+deb13-amd64")  # fmt: skip
+_OFFSETS = """
+task_struct sizeof 9408 9792 9792 5888 6080 6144
+task_struct mm 2056 2272 2304 2576 2680 2744
+task_struct tasks 1976 2192 2224 2496 2600 2664
+task_struct thread_group 2408 2592 - - - -
+task_struct thread_node 2424 2608 2608 2880 2984 3048
+task_struct signal 2832 3072 3072 3344 3448 3520
+task_struct pid 2232 2416 2432 2704 2808 2872
+task_struct comm 2736 2976 2976 3248 3344 3408
+task_struct state 16 - - - - -
+task_struct __state - 24 24 24 24 24
+task_struct rss_stat 2112 2288 - - - -
+task_struct start_boottime 2544 2784 2784 3056 3160 3224
+signal_struct sizeof 1096 1112 1104 1112 1144 1144
+signal_struct thread_head 16 16 16 16 16 16
+mm_struct sizeof 1032 1088 1344 1408 1728 1728
+mm_struct mmap 0 - - - - -
+mm_struct mm_rb 8 - - - - -
+mm_struct mm_mt - 0 64 64 64 64
+mm_struct task_size 64 64 112 112 112 112
+mm_struct highest_vm_end 72 - - - - -
+mm_struct pgd 80 72 120 120 120 120
+mm_struct map_count 112 104 160 176 400 400
+mm_struct mmap_lock 120 112 168 184 408 408
+mm_struct total_vm 192 184 248 272 608 608
+mm_struct stack_vm 232 224 288 312 648 648
+mm_struct env_end 336 328 392 416 752 752
+mm_struct context 752 760 984 1008 1376 1376
+mm_struct owner 912 920 1144 1176 1528 1528
+mm_struct user_ns 920 928 1152 1184 - -
+mm_struct exe_file 928 936 1160 1192 1536 1536
+mm_struct lru_gen - 1056 1288 1320 1664 1664
+vm_area_struct sizeof 200 152 176 192 192 192
+vm_area_struct vm_start 0 0 0 0 0 0
+vm_area_struct vm_end 8 8 8 8 8 8
+vm_area_struct vm_rcu - - 0 - - -
+vm_area_struct vm_freeptr - - - 0 0 0
+vm_area_struct vm_next 16 - - - - -
+vm_area_struct vm_rb 32 - - - - -
+vm_area_struct rb_subtree_gap 56 - - - - -
+vm_area_struct vm_mm 64 16 16 16 16 16
+vm_area_struct vm_flags 80 32 32 32 32 32
+vm_area_struct __vm_flags - - 32 32 - -
+vm_area_struct flags - - - - 32 32
+vm_area_struct detached - - 40 - - -
+vm_area_struct vm_refcnt - - - 128 128 128
+vm_area_struct shared 88 40 56 136 136 136
+vm_area_struct anon_vma 136 88 104 64 64 64
+vm_area_struct vm_ops 144 96 112 72 72 72
+vm_area_struct vm_file 160 112 128 88 88 88
+vm_area_struct anon_name - 40 - - - -
+vm_area_struct vm_userfaultfd_ctx 192 144 168 168 168 168
+maple_tree sizeof - 24 16 16 16 16
+maple_tree ma_flags - 16 4 4 4 4
+maple_tree ma_root - 8 8 8 8 8
+kmem_cache sizeof 8408 8408 8408 8408 16592 16592
+kmem_cache cpu_slab 0 0 0 0 - -
+kmem_cache random 184 184 184 184 176 176
+file sizeof 256 232 184 184 176 176
+file f_path 16 16 64 64 64 64
+file __f_path - - - - 64 64
+file f_inode 32 32 40 32 32 32
+file f_mode 68 68 12 4 4 4
+file f_mapping 240 216 24 16 16 16
+inode sizeof 600 632 624 624 560 560
+inode i_ino 64 64 64 64 64 64
+super_block sizeof 1408 1472 1408 1408 1408 1408
+super_block s_magic 96 96 96 96 96 112
+"""
+
+
+def test_offsets_of_a_real_kernel_are_those_of_the_reference(any_kernel: Sample) -> None:
+    release = any_kernel.analysis.kernel.identity.release
+    if release not in _BUILDS:
+        pytest.skip(f"the reference has no offsets for {release}")
+    column = 2 + _BUILDS.index(release)
+    rows = [line.split() for line in _OFFSETS.strip().splitlines()]
+    expected = {(row[0], row[1]): None if row[column] == "-" else int(row[column]) for row in rows}
+    found: dict[tuple[str, str], int | None] = {}
+    for struct, name in expected:
+        layout = any_kernel.analysis.kernel.types.struct(struct)
+        if layout is None:
+            found[struct, name] = None
+        elif name == "sizeof":
+            found[struct, name] = layout.size
+        else:
+            found[struct, name] = layout.fields[name].offset if name in layout.fields else None
+    assert found == expected
+
+
+def test_the_blob_of_a_real_kernel_has_the_size_sysfs_gives_it(any_kernel: Sample) -> None:
+    symbols = any_kernel.analysis.kernel.symbols
+    start, stop = symbols.get("__start_BTF"), symbols.get("__stop_BTF")
+    assert start is not None
+    assert stop is not None
+    assert stop - start == int(any_kernel.truth["sys/kernel/btf/vmlinux.size"])
+    types = any_kernel.analysis.kernel.types
+    assert isinstance(types, Btf)
+    assert types.problem is None
+    assert len(types) > 50_000

@@ -1,0 +1,207 @@
+"""The user half of every process's page tables, and what each entry leads to.
+
+All page tables are walked at once; ``struct page`` is read once per distinct frame. Encodings of entries
+that are not present: arch/x86/include/asm/pgtable_64.h and pgtable-invert.h, include/linux/swapops.h.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.kernel import paging
+from vmaforensics.views.mapped_pages import MappedPages, read_mapped_pages
+from vmaforensics.views.tables import Problem, ProblemLog, View, kernel_pointer, union_of
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.tables import Views
+
+_PROTNONE = 1 << 8  # the global bit, of an entry that is not present
+_SPECIAL = 1 << 9  # _PAGE_SPECIAL: raw page frames and the zero page, counted nowhere
+_SWAP_TYPE_SHIFT = 59
+_VA_PAGE_BITS = 45  # user addresses have at most 57 bits
+_USER_SLOTS = 256
+
+
+class PteState(IntEnum):
+    """What a leaf entry is."""
+
+    PRESENT = 0
+    PROTNONE = 1  # present for the kernel, not for the CPU: PROT_NONE and NUMA hinting
+    SWAP = 2
+    OTHER = 3  # migration, device-private, poisoned and marker entries
+
+
+PTES = np.dtype(
+    [
+        ("mm_row", np.int32),  # row of views.mms
+        ("level", np.int8),
+        ("state", np.uint8),
+        ("allow", np.uint8),  # paging.ALLOW_* over all levels
+        ("special", np.bool_),
+        ("va", np.uint64),
+        ("entry", np.uint64),
+        ("where", np.uint64),  # physical address of the entry
+        ("pfn", np.uint64),  # first frame mapped; 0 if none
+        ("page", np.int64),  # row of pages, -1 where the entry leads to no page with a struct page
+        ("area", np.int64),  # row of areas, -1 where no area covers the address
+    ]
+)
+
+AREAS = np.dtype(
+    [("mm_row", np.int32), ("start", np.uint64), ("end", np.uint64), ("vma_row", np.int64), ("vma", np.uint64)]
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PageTablesView:
+    """What the page tables say.
+
+    ``ptes`` (dtype ``PTES``) is sorted by mm and address. ``tables`` is ``paging.TABLES`` with ``owner``
+    being the row of the mm; ``areas`` (dtype ``AREAS``) are the areas of all index views that entries were
+    matched with, as their index bounds them. ``whole`` is per mm: every table could be read.
+    ``isolated`` is per mm: the number of top-level entries that the user copy of page-table isolation has
+    differently; 0 where there is none.
+    """
+
+    ptes: NDArray[np.void]
+    tables: NDArray[np.void]
+    areas: NDArray[np.void]
+    pages: MappedPages
+    whole: NDArray[np.bool_]
+    isolated: NDArray[np.int64]
+    truncated: bool
+
+    def size(self, rows: NDArray[np.void]) -> NDArray[np.int64]:
+        """Pages that each entry maps."""
+        return (paging.span(rows["level"]) >> np.uint64(12)).astype(np.int64)
+
+
+def gather_page_tables(kernel: Kernel, views: Views, log: ProblemLog) -> PageTablesView:
+    """Walk the page tables of every mm and match every entry with an area and a page."""
+    mms = views.mms
+    pgd = np.where(mms["ok"], mms["pgd"], np.uint64(0))
+    roots, _, mapped = kernel.space.translate(pgd)
+    usable = mapped & kernel_pointer(pgd)
+    rows = np.flatnonzero(usable)
+    log.add(View.PAGE_TABLES, Problem.UNREADABLE, mms["mm"][~usable], pgd[~usable])
+    found = paging.walk(
+        kernel.memory,
+        roots[rows],
+        levels=kernel.identity.levels,
+        last=_USER_SLOTS,
+        mask=kernel.pte_mask,
+        everything=True,
+    )
+    tables = found.tables
+    tables["owner"] = rows[tables["owner"]]
+    lost = tables[~tables["ok"]]
+    log.add(View.PAGE_TABLES, Problem.UNREADABLE, mms["mm"][lost["owner"]], lost["pa"], lost["va"])
+    whole = usable.copy()
+    whole[lost["owner"]] = False
+    if found.truncated:
+        log.add(View.PAGE_TABLES, Problem.CUT_SHORT, 0, 0)
+        whole[:] = False
+    ptes = _decode(kernel, found.leaves, rows)
+    areas = _areas(views)
+    ptes["area"] = covering(areas, ptes["mm_row"], ptes["va"])
+    leads = (ptes["state"] <= PteState.PROTNONE) & ~ptes["special"]
+    pages, ptes["page"][leads] = read_mapped_pages(kernel, ptes["pfn"][leads])
+    return PageTablesView(
+        ptes=ptes,
+        tables=tables,
+        areas=areas,
+        pages=pages,
+        whole=whole,
+        isolated=_isolated(kernel, roots, usable),
+        truncated=found.truncated,
+    )
+
+
+def _decode(kernel: Kernel, leaves: NDArray[np.void], rows: NDArray[np.intp]) -> NDArray[np.void]:
+    ptes = np.zeros(len(leaves), PTES)
+    ptes["mm_row"] = rows[leaves["owner"]]
+    ptes["page"] = -1
+    for name in ("level", "allow", "va", "entry", "where"):
+        ptes[name] = leaves[name]
+    entry = leaves["entry"]
+    present = (entry & np.uint64(paging.PRESENT)) != 0
+    none = ~present & ((entry & np.uint64(_PROTNONE)) != 0)
+    swapped = ~present & ~none & ((entry >> np.uint64(_SWAP_TYPE_SHIFT)) < np.uint64(_swap_types(kernel)))
+    ptes["state"] = np.select(
+        [present, none, swapped], [PteState.PRESENT, PteState.PROTNONE, PteState.SWAP], PteState.OTHER
+    )
+    # L1TF: an entry that is not present holds its address inverted (protnone_mask).
+    upright = leaves.copy()
+    upright["entry"][none] = ~entry[none]
+    pfn = paging.target(upright, kernel.pte_mask) >> np.uint64(12)
+    ptes["pfn"] = np.where(present | none, pfn, np.uint64(0))
+    ptes["special"] = (present | none) & ((entry & np.uint64(_SPECIAL)) != 0)
+    zero = _huge_zero(kernel)
+    if zero is not None:
+        ptes["special"] |= (ptes["level"] == 2) & (ptes["pfn"] == np.uint64(zero)) & (present | none)
+    return ptes[np.lexsort((ptes["va"], ptes["mm_row"]))]
+
+
+def _swap_types(kernel: Kernel) -> int:
+    """Swap files there are or were; the types above them are migration, device and marker entries."""
+    at = kernel.symbols.get("nr_swapfiles")
+    if at is None:
+        return 23  # the least MAX_SWAPFILES of any configuration
+    data, ok = kernel.space.gather(np.array([at], np.uint64), 4)
+    return min(int(data.view("<u4")[0, 0]), 32) if ok[0] else 23
+
+
+def _huge_zero(kernel: Kernel) -> int | None:
+    """Frame of the huge zero page, which is mapped without being counted."""
+    at = kernel.symbols.get("huge_zero_pfn")
+    if at is None:
+        return None
+    words, ok = kernel.words(np.array([at], np.uint64), 1)
+    return int(words[0, 0]) if ok[0] else None
+
+
+def _areas(views: Views) -> NDArray[np.void]:
+    rows = union_of(list(views.regions().values()))
+    areas = np.zeros(len(rows), AREAS)
+    areas["mm_row"] = views.mm_rows(rows["mm"])
+    areas["start"], areas["end"], areas["vma"] = rows["start"], rows["end"], rows["vma"]
+    areas["vma_row"] = views.vma_rows(rows["vma"])
+    return areas[np.lexsort((areas["start"], areas["mm_row"]))]
+
+
+def covering(areas: NDArray[np.void], mm_row: NDArray[np.int32], va: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Row of ``areas`` that covers each address of each mm, -1 where none does."""
+    if not len(areas):
+        return np.full(len(va), -1, np.int64)
+    at = np.searchsorted(_key(areas["mm_row"], areas["start"]), _key(mm_row, va), "right") - 1
+    row = np.maximum(at, 0)
+    held = (at >= 0) & (areas["mm_row"][row] == mm_row) & (va < areas["end"][row])
+    return np.where(held, row, -1)
+
+
+def _key(mm_row: NDArray[np.int32], va: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    page = np.minimum(va >> np.uint64(12), np.uint64((1 << _VA_PAGE_BITS) - 1))
+    key: NDArray[np.uint64] = mm_row.astype(np.uint64) << np.uint64(_VA_PAGE_BITS) | page
+    return key
+
+
+def _isolated(kernel: Kernel, roots: NDArray[np.uint64], usable: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Entries of the user half that the two copies of a top-level table have differently, NX aside."""
+    count = np.zeros(len(roots), np.int64)
+    if not kernel.identity.pti:
+        return count
+    rows = np.flatnonzero(usable)
+    both, ok = kernel.memory.gather(roots[rows], 8192)
+    words = both.view("<u8").reshape(-1, 2, 512)[:, :, :_USER_SLOTS]
+    # The accessed bit is set by the CPU in the copy it walks.
+    ignore = ~np.uint64(paging.NO_EXECUTE | 1 << 5)
+    differ = ((words[:, 0] ^ words[:, 1]) & ignore) != 0
+    count[rows[ok]] = differ.sum(axis=1)[ok]
+    return count

@@ -1,0 +1,10 @@
+"""Being written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RmapView:
+    """Being written."""

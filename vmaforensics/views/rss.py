@@ -1,0 +1,83 @@
+"""Resident-set counters of every mm, with the parts that are kept per task or per CPU added in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.views.tables import kernel_pointer
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.tables import Views
+
+KINDS = ("MM_FILEPAGES", "MM_ANONPAGES", "MM_SWAPENTS", "MM_SHMEMPAGES")
+
+_MOST_CPUS = 8192  # NR_CPUS of distributions
+
+
+def read_rss(kernel: Kernel, views: Views) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """``(counts, ok)``: pages of each of :data:`KINDS` for every row of ``views.mms``, shape ``(n, 4)``.
+
+    Up to 6.1 a count in mm_struct and one in every task (SPLIT_RSS_COUNTING); since, a percpu_counter:
+    a count and a part for every CPU. Not ``ok`` where a part could not be read, or the kernel has neither.
+    """
+    mms = views.mms
+    counts, ok = np.zeros((len(mms), len(KINDS)), np.int64), mms["ok"].copy()
+    order = [kernel.types.constant(name) for name in KINDS]
+    if any(one is None for one in order):
+        return counts, np.zeros(len(mms), np.bool_)
+    if kernel.has("mm_struct", "rss_stat.counters"):
+        stored, fine = _percpu(kernel, mms)
+        ok &= fine
+    elif kernel.has("mm_struct", "rss_stat.count"):
+        raw, fine = kernel.gather("mm_struct", mms["mm"], ["rss_stat.count"])
+        stored = np.ascontiguousarray(raw["rss_stat.count"]).view("<i8")
+        ok &= fine
+        if kernel.has("task_struct", "rss_stat.count"):
+            stored = stored + _cached(kernel, views, stored.shape)
+    else:
+        return counts, np.zeros(len(mms), np.bool_)
+    return stored[:, order], ok
+
+
+def _cached(kernel: Kernel, views: Views, shape: tuple[int, ...]) -> NDArray[np.int64]:
+    """What the threads of each mm have not yet added to it."""
+    tasks = views.tasks[views.tasks["ok"]]
+    raw, ok = kernel.gather("task_struct", tasks["task"], ["rss_stat.count"])
+    total = np.zeros(shape, np.int64)
+    row = views.mm_rows(tasks["mm"])
+    keep = ok & (row >= 0)
+    np.add.at(total, row[keep], raw["rss_stat.count"][keep].astype(np.int64))
+    return total
+
+
+def _percpu(kernel: Kernel, mms: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    field = kernel.member("mm_struct", "rss_stat")
+    count = field.count or 1
+    with np.errstate(over="ignore"):
+        first = mms["mm"][:, None] + np.uint64(field.offset) + np.arange(count, dtype=np.uint64) * np.uint64(field.size)
+    got, ok = kernel.gather("percpu_counter", first.reshape(-1), ["count", "counters"])
+    total = got["count"].astype(np.int64)
+    ok &= kernel_pointer(got["counters"]) | (got["counters"] != 0)
+    for offset in cpu_offsets(kernel):
+        with np.errstate(over="ignore"):
+            data, fine = kernel.space.gather(got["counters"] + np.uint64(offset), 4)
+        total += data.view("<i4")[:, 0]
+        ok &= fine
+    return total.reshape(-1, count), ok.reshape(-1, count).all(axis=1)
+
+
+def cpu_offsets(kernel: Kernel) -> list[int]:
+    """``__per_cpu_offset`` of every possible CPU; empty where that is unknown."""
+    at, number = kernel.symbols.get("__per_cpu_offset"), kernel.symbols.get("nr_cpu_ids")
+    if at is None or number is None:
+        return []
+    data, ok = kernel.space.gather(np.array([number], np.uint64), 4)
+    cpus = min(int(data.view("<u4")[0, 0]), _MOST_CPUS) if ok[0] else 0
+    words, ok = kernel.words(np.array([at], np.uint64) + np.arange(cpus, dtype=np.uint64) * np.uint64(8), 1)
+    found: list[int] = words[ok, 0].tolist()
+    return found
