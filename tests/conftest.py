@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from support import FURTHER, NO_SAMPLE, SAMPLES, TAMPERED, Sample
+from support import FURTHER, NO_SAMPLE, SAMPLES, TAMPERED, WHOLE, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,6 +36,14 @@ def sample(request: pytest.FixtureRequest) -> Sample:
 @pytest.fixture(scope="session", params=_each([*SAMPLES, *FURTHER], NO_SAMPLE))
 def any_kernel(request: pytest.FixtureRequest) -> Sample:
     """Each clean image, and those of further kernels that happen to be there."""
+    found: Sample = request.param
+    return found
+
+
+@pytest.fixture(scope="session", params=_each(WHOLE or SAMPLES, NO_SAMPLE))
+def whole_kernel(request: pytest.FixtureRequest) -> Sample:
+    """Each encoding of symbols, from whole images where the recipe has made them: excerpts hold only what an
+    analysis has read."""
     found: Sample = request.param
     return found
 

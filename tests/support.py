@@ -110,6 +110,7 @@ def built(*names: str) -> list[Sample]:
 TAMPERED = [one for one in bundled() if one.edit]
 SAMPLES = [one for one in bundled() if not one.edit] or built(*_BUILT)
 FURTHER = built(*_FURTHER)
+WHOLE = built("debian-5.10", "debian-6.1", "debian-6.12", *_FURTHER, "debian-7.3")
 NO_SAMPLE = "no image of a real kernel: neither samples/*/image.kdump nor build/images/debian-*.elf with its truth"
 
 

@@ -129,7 +129,110 @@ FAILED_FORK = _rule(
     attack=(),
 )
 
+PTE_ORPHAN = _rule(
+    "PTE-ORPHAN",
+    "memory mapped by the page tables outside every area",
+    "The CPU goes by the page tables alone. Memory mapped there without an area is usable and is shown by no "
+    "tool that lists areas; the kernel never leaves such entries behind.",
+    attack=("T1014", "T1564", "T1055"),
+)
+PTE_PERM = _rule(
+    "PTE-PERM",
+    "page table and area allow different things",
+    "The CPU heeds the page table, people read vm_flags. Entries that allow more than their area were changed "
+    "by hand, and so was an area that looks harmless and whose pages can be executed.",
+    attack=("T1014", "T1055"),
+)
+PTE_KERNEL = _rule(
+    "PTE-KERNEL",
+    "user page table leads to the kernel's own memory",
+    "A process that has slab objects or page tables in its own address space can change the kernel at will.",
+    severity=Severity.CRITICAL,
+    attack=("T1014", "T1068"),
+)
+PTE_REMAP = _rule(
+    "PTE-REMAP",
+    "page in an area belongs elsewhere",
+    "Every page names the file or anon_vma it belongs to and its place there. A page that names another one "
+    "was put into the page table by hand: what is shown as the area's contents is not what runs.",
+    attack=("T1014", "T1055"),
+)
+ERASED = _rule(
+    "PTE-ERASED",
+    "page counts other mappings than page tables hold",
+    "A page counts the entries that lead to it. One that was erased, or added, by hand leaves the count as it "
+    "was: the contents are kept for later, out of reach of every tool that follows page tables.",
+)
+PROT = _rule(
+    "VMA-PROT",
+    "vm_page_prot does not follow from vm_flags",
+    "vm_page_prot is what the next page fault puts into the page table, vm_flags is what tools show.",
+)
+PT_SHARED = _rule(
+    "PT-SHARED",
+    "page table reached from two places",
+    "Two processes, or two places of one, that share a page table share its memory without any record of it.",
+)
+PT_ISOLATION = _rule(
+    "PT-ISOLATION",
+    "copies of the page tables disagree",
+    "With page-table isolation a process has two top-level tables, and their user halves are equal.",
+)
+RSS = _rule(
+    "MM-RSS",
+    "resident-set counter disagrees with the page tables",
+    "The counters are exact once all their parts are added. Entries added or erased by hand are not counted.",
+    severity=Severity.MEDIUM,
+)
+PGTABLES = _rule(
+    "MM-PGTABLES",
+    "pgtables_bytes disagrees with the page tables",
+    "Every page-table page is counted. Tables that are hung in by hand are not, and hidden ones still are.",
+    severity=Severity.MEDIUM,
+)
+
+RMAP_FILE_HIDDEN = _rule(
+    "RMAP-FILE-HIDDEN",
+    "area of a file that no index of the memory map holds",
+    "Every area of a file hangs in the file's i_mmap too. One that hangs there, belongs to a running process and is "
+    "in no index of its memory map was taken out of it by hand; its pages stay mapped and usable.",
+)
+RMAP_ANON_HIDDEN = _rule(
+    "RMAP-ANON-HIDDEN",
+    "area of anonymous memory that no index of the memory map holds",
+    "An anon_vma's tree leads to every area that may map its pages. One that hangs there, belongs to a running "
+    "process and is in no index of its memory map was taken out of it by hand.",
+)
+RMAP_FILE_MISSING = _rule(
+    "RMAP-FILE-MISSING",
+    "area of a file is not in the file's i_mmap",
+    "The kernel links every area that has a file into i_mmap, to find it when pages are written back, truncated or "
+    "reclaimed. An area that is not there escapes whoever looks for the users of the file.",
+)
+RMAP_ANON_MISSING = _rule(
+    "RMAP-ANON-MISSING",
+    "area is not linked to the reverse map of its anonymous pages",
+    "An area with anonymous pages is chained to its anon_vma and hangs in its tree. An area that is not there "
+    "escapes whoever looks for the users of a page; an anon_vma pointer that was changed makes it look like another.",
+)
+RMAP_FILE_MISMATCH = _rule(
+    "RMAP-FILE-MISMATCH",
+    "area shows another file or other pages than its reverse map",
+    "vm_file and vm_pgoff are what /proc and most tools print. The reverse map was built from them when the area was "
+    "made: where they contradict it, they were changed afterwards, to pass for something else.",
+    attack=("T1014", "T1564", "T1036"),
+)
+RMAP_TREE = _rule(
+    "RMAP-TREE",
+    "reverse map violates its own rules",
+    "Order, recorded last pages, parent pointers and counts of a reverse map follow from its areas. Cutting an area "
+    "out by hand leaves those as they were.",
+    severity=Severity.MEDIUM,
+)
+
 RULES: tuple[Rule, ...] = (
     UNLINKED, MISSING, SURPLUS, RANGE, OWNER, BOUNDS, ORDER, BACKLINK, LINK, RB_SHAPE, RB_GAP,
     MT_NODE, MT_PIVOT, MT_NULL, MT_GAP, COUNTER, FAILED_FORK,
+    PTE_ORPHAN, PTE_PERM, PTE_KERNEL, PTE_REMAP, ERASED, PROT, PT_SHARED, PT_ISOLATION, RSS, PGTABLES,
+    RMAP_FILE_HIDDEN, RMAP_ANON_HIDDEN, RMAP_FILE_MISSING, RMAP_ANON_MISSING, RMAP_FILE_MISMATCH, RMAP_TREE,
 )  # fmt: skip

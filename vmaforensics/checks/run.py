@@ -14,6 +14,7 @@ from vmaforensics.checks.links import check_links
 from vmaforensics.checks.maple import check_maple
 from vmaforensics.checks.membership import check_membership
 from vmaforensics.checks.rb import check_rbtree
+from vmaforensics.checks.rmap import check_rmap
 from vmaforensics.views.mms import Lock
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ CHECKS: tuple[Callable[[Context], Iterator[Finding]], ...] = (
     check_rbtree,
     check_maple,
     check_counters,
+    check_rmap,
     check_links,
 )
 

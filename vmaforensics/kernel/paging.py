@@ -48,11 +48,14 @@ class Walk:
 
     ``leaves`` (dtype ``LEAVES``): the present leaf entries, and with ``everything`` also those that are not
     present and not zero. ``tables`` (dtype ``TABLES``): every table, ``ok`` False where it could not be
-    read. ``truncated``: the bound on tables cut the walk short.
+    read. ``repeated`` (dtype ``TABLES``): where a table came up again at the same level under the same root;
+    it was not entered again, so that tables that lead to themselves cost no more than others. ``truncated``:
+    the bound on tables cut the walk short.
     """
 
     leaves: NDArray[np.void]
     tables: NDArray[np.void]
+    repeated: NDArray[np.void]
     truncated: bool
 
     @property
@@ -98,8 +101,11 @@ def walk(
     bound = (int((memory.ranges[:, 1] - memory.ranges[:, 0]).sum()) >> 12) + count
     leaves: list[NDArray[np.void]] = []
     tables: list[NDArray[np.void]] = []
+    repeated: list[NDArray[np.void]] = []
     truncated = False
     for level in range(levels, 0, -1):
+        level_now, again = _once(level_now, level)
+        repeated.append(again)
         if len(level_now.pa) > bound:
             truncated = True
             break
@@ -141,8 +147,23 @@ def walk(
     return Walk(
         leaves=np.concatenate(leaves) if leaves else np.zeros(0, LEAVES),
         tables=np.concatenate(tables) if tables else np.zeros(0, TABLES),
+        repeated=np.concatenate(repeated),
         truncated=truncated,
     )
+
+
+def _once(level_now: _Level, level: int) -> tuple[_Level, NDArray[np.void]]:
+    """The tables of a level without those that an owner has twice, and these (dtype ``TABLES``)."""
+    order = np.lexsort((level_now.pa, level_now.owner))
+    owner, pa = level_now.owner[order], level_now.pa[order]
+    again = np.zeros(len(order), np.bool_)
+    again[order[1:]] = (owner[1:] == owner[:-1]) & (pa[1:] == pa[:-1])
+    rows = np.zeros(int(again.sum()), TABLES)
+    rows["pa"], rows["va"], rows["owner"] = level_now.pa[again], level_now.va[again], level_now.owner[again]
+    rows["level"] = level
+    if not len(rows):
+        return level_now, rows
+    return _Level(*(getattr(level_now, name)[~again] for name in _Level.__slots__)), rows
 
 
 def _leaves(here: _Level, entry: NDArray[np.uint64], level: int, keep: NDArray[np.bool_]) -> NDArray[np.void]:

@@ -4,5 +4,8 @@ from __future__ import annotations
 
 TECHNIQUES = {
     "T1014": "Rootkit",
+    "T1036": "Masquerading",
     "T1564": "Hide Artifacts",
+    "T1068": "Exploitation for Privilege Escalation",
+    "T1055": "Process Injection",
 }

@@ -75,11 +75,16 @@ def _read_auxv(kernel: Kernel, mms: NDArray[np.void], log: ProblemLog) -> NDArra
     rows["ok"] = ok & mms["ok"]
     rows["auxv"] = mms["mm"] + np.uint64(kernel.offset("mm_struct", "saved_auxv"))
     log.add(View.ANCHORS, Problem.UNREADABLE, mms["mm"][~ok & mms["ok"]], rows["auxv"][~ok & mms["ok"]])
-    vector = got["saved_auxv"].reshape(len(mms), -1)
-    types, values = vector[:, : vector.shape[1] & ~1 : 2], vector[:, 1::2]
-    live = np.cumsum(types == _AT_NULL, axis=1) == 0
-    for name, number in AUXV.items():
-        hit = live & (types == number)
-        found = hit.any(axis=1)
-        rows[name][found] = values[found, hit[found].argmax(axis=1)]
+    # 32-bit programs have it in words of theirs (elf_addr_t of fs/compat_binfmt_elf.c).
+    narrow = (mms["task_size"] != 0) & (mms["task_size"] <= np.uint64(1 << 32))
+    for width, which in ((8, np.flatnonzero(~narrow)), (4, np.flatnonzero(narrow))):
+        if not len(which):
+            continue
+        vector = np.ascontiguousarray(got["saved_auxv"][which]).view(f"<u{width}").reshape(len(which), -1)
+        types, values = vector[:, : vector.shape[1] & ~1 : 2], vector[:, 1::2]
+        live = np.cumsum(types == _AT_NULL, axis=1) == 0
+        for name, number in AUXV.items():
+            hit = live & (types == number)
+            found = hit.any(axis=1)
+            rows[name][which[found]] = values[found, hit[found].argmax(axis=1)]
     return rows

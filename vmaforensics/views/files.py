@@ -26,6 +26,7 @@ FILES = np.dtype(
         ("ino", np.uint64),
         ("dev", np.uint32),  # kernel's dev_t: major << 20 | minor
         ("nlink", np.uint32),
+        ("regular", np.bool_),  # S_ISREG: its pages are page cache
     ]
 )
 
@@ -38,6 +39,7 @@ _FMODE_NOACCOUNT = 1 << 29
 # shmem keeps memfds, SysV segments and shared anonymous memory on a tmpfs that only the kernel mounts.
 _TMPFS_MAGIC = 0x01021994  # include/uapi/linux/magic.h
 _SB_KERNMOUNT = 1 << 22  # include/linux/fs.h
+_S_IFMT, _S_IFREG = 0o170000, 0o100000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,11 +110,12 @@ def _show_user_path(
 def _inodes(kernel: Kernel, rows: NDArray[np.void], log: ProblemLog) -> NDArray[np.bool_]:
     """Fill in device, inode number and link count; returns which files live on shmem."""
     inodes, inverse = np.unique(rows["inode"], return_inverse=True)
-    got, ok = kernel.gather("inode", inodes, ["i_ino", "i_sb", "i_nlink"])
+    got, ok = kernel.gather("inode", inodes, ["i_ino", "i_sb", "i_nlink", "i_mode"])
     supers, again = np.unique(got["i_sb"], return_inverse=True)
     sb, fine = kernel.gather("super_block", supers, ["s_dev", "s_magic", "s_flags"])
     log.add(View.FILES, Problem.UNREADABLE, 0, inodes[~ok & (inodes != 0)])
     rows["ino"], rows["nlink"] = got["i_ino"][inverse], got["i_nlink"][inverse]
+    rows["regular"] = ((got["i_mode"] & _S_IFMT) == _S_IFREG)[inverse]
     rows["dev"] = sb["s_dev"][again][inverse]
     rows["ok"] &= ok[inverse] & fine[again][inverse]
     own = (sb["s_flags"].astype(np.uint64) & np.uint64(_SB_KERNMOUNT)) != 0

@@ -63,7 +63,7 @@ def classify_frames(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.uint
     """
     reader = PageReader(kernel)
     all_pfns, all_kinds = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint8)]
-    for pfns in _batches(kernel.memory.ranges):
+    for pfns in frame_batches(kernel.memory.ranges):
         states = kernel.memory.page_states(pfns)
         if (states > PageState.ZERO).all() and not reader.mapped(pfns[::_SUBSECTION]).any():
             continue
@@ -82,7 +82,7 @@ def kinds_of(wanted: NDArray[np.uint64], pfns: NDArray[np.uint64], kinds: NDArra
     return np.where(pfns[row] == wanted, kinds[row], FrameKind.UNKNOWN).astype(np.uint8)
 
 
-def _batches(ranges: NDArray[np.uint64]) -> Iterator[NDArray[np.uint64]]:
+def frame_batches(ranges: NDArray[np.uint64]) -> Iterator[NDArray[np.uint64]]:
     """Frame numbers of RAM, ascending, in pieces that no naturally aligned block of 1 GiB straddles."""
     follows = 0
     for start, end in ranges.tolist():

@@ -8,11 +8,14 @@ import numpy as np
 
 from vmaforensics.views.anchors import gather_anchors
 from vmaforensics.views.files import read_files
+from vmaforensics.views.handles import gather_handles
 from vmaforensics.views.maple import walk_maple
 from vmaforensics.views.mms import mm_offsets, read_mms
 from vmaforensics.views.names import vma_names
+from vmaforensics.views.page_tables import gather_page_tables
 from vmaforensics.views.paths import reader_root
 from vmaforensics.views.rbtree import walk_rbtree
+from vmaforensics.views.rmap import gather_rmap
 from vmaforensics.views.tables import ProblemLog, Views
 from vmaforensics.views.tasks import walk_tasks
 from vmaforensics.views.vma_list import walk_list
@@ -64,6 +67,9 @@ def gather_views(kernel: Kernel, cpus: tuple[CpuState, ...] = ()) -> Views:
         if rows is not None:
             _take_bounds(views, rows)
     views.anchors = gather_anchors(kernel, views, log, cpus)
+    views.handles = gather_handles(kernel, views, log)
+    views.page_tables = gather_page_tables(kernel, views, log)
+    views.rmap = gather_rmap(kernel, views, log)
     views.problems = log.table()
     return views
 

@@ -119,8 +119,12 @@ def _inodes(kernel: Kernel, log: ProblemLog) -> NDArray[np.uint64]:
 
 def _most(kernel: Kernel) -> int:
     """More inodes than this cannot be in the image's memory."""
+    return _ram(kernel) // max(kernel.sizeof("inode"), 1) + (1 << 16)
+
+
+def _ram(kernel: Kernel) -> int:
     ranges = kernel.memory.ranges
-    return int((ranges[:, 1] - ranges[:, 0]).sum()) // max(kernel.sizeof("inode"), 1) + (1 << 16)
+    return int((ranges[:, 1] - ranges[:, 0]).sum())
 
 
 def _super_blocks(kernel: Kernel, log: ProblemLog) -> NDArray[np.uint64]:
@@ -153,7 +157,9 @@ def _hashed(kernel: Kernel) -> NDArray[np.uint64]:
         return none
     words, ok = kernel.words(np.array(where, np.uint64), 1)
     shift = int(words[1, 0]) & 0xFFFFFFFF
-    if not ok.all() or not plausible(words[:1, 0])[0] or not 6 <= shift < 32:
+    # The kernel makes a bucket for every 8 KiB (alloc_large_system_hash): a table much larger is none.
+    ram = _ram(kernel)
+    if not ok.all() or not plausible(words[:1, 0])[0] or not 0 < shift < 32 or 8 << 32 - shift > ram // 128:
         return none
     pages = np.arange(max((1 << 32 - shift) // 512, 1), dtype=np.uint64) * np.uint64(4096)
     buckets, ok = kernel.words(words[0, 0] + pages, 512)

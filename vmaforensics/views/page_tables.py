@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.kernel import paging
+from vmaforensics.views.claims import Claims, read_claims
 from vmaforensics.views.mapped_pages import MappedPages, read_mapped_pages
+from vmaforensics.views.rss import read_rss
 from vmaforensics.views.tables import Problem, ProblemLog, View, kernel_pointer, union_of
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ _SPECIAL = 1 << 9  # _PAGE_SPECIAL: raw page frames and the zero page, counted n
 _SWAP_TYPE_SHIFT = 59
 _VA_PAGE_BITS = 45  # user addresses have at most 57 bits
 _USER_SLOTS = 256
+_MOST_CONTENTS = 4096  # orphans whose contents are looked at
 
 
 class PteState(IntEnum):
@@ -74,6 +77,13 @@ class PageTablesView:
     tables: NDArray[np.void]
     areas: NDArray[np.void]
     pages: MappedPages
+    page_root: NDArray[np.uint64]  # per row of pages: root of the anon_vma an anonymous page names
+    vma_root: NDArray[np.uint64]  # per row of views.vmas: root of its anon_vma
+    claims: Claims
+    rss: NDArray[np.int64]  # stored counters, (mms, rss.KINDS), in pages
+    rss_ok: NDArray[np.bool_]
+    contents: list[str]  # per orphan: what the first bytes of its frame look like
+    orphans: NDArray[np.int64]  # rows of ptes that no area covers
     whole: NDArray[np.bool_]
     isolated: NDArray[np.int64]
     truncated: bool
@@ -113,7 +123,17 @@ def gather_page_tables(kernel: Kernel, views: Views, log: ProblemLog) -> PageTab
     ptes["area"] = covering(areas, ptes["mm_row"], ptes["va"])
     leads = (ptes["state"] <= PteState.PROTNONE) & ~ptes["special"]
     pages, ptes["page"][leads] = read_mapped_pages(kernel, ptes["pfn"][leads])
+    page_root, vma_root = _roots(kernel, views, pages.rows)
+    rss, rss_ok = read_rss(kernel, views)
+    orphans = np.flatnonzero(ptes["area"] < 0)
     return PageTablesView(
+        page_root=page_root,
+        vma_root=vma_root,
+        claims=read_claims(kernel, ptes),
+        rss=rss,
+        rss_ok=rss_ok,
+        orphans=orphans,
+        contents=_contents(kernel, ptes[orphans[:_MOST_CONTENTS]]),
         ptes=ptes,
         tables=tables,
         areas=areas,
@@ -122,6 +142,41 @@ def gather_page_tables(kernel: Kernel, views: Views, log: ProblemLog) -> PageTab
         isolated=_isolated(kernel, roots, usable),
         truncated=found.truncated,
     )
+
+
+def _roots(
+    kernel: Kernel, views: Views, pages: NDArray[np.void]
+) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """Root of the anon_vma of every anonymous page and of every VMA; 0 where there is none."""
+    named = np.where(pages["anon"] & ~pages["ksm"] & pages["ok"], pages["mapping"], np.uint64(0))
+    both = np.concatenate([named, views.vmas["anon_vma"]])
+    known, inverse = np.unique(both, return_inverse=True)
+    got, ok = kernel.gather("anon_vma", known, ["root"])
+    root = np.where(ok & (known != 0), got["root"], np.uint64(0))[inverse]
+    return root[: len(named)], root[len(named) :]
+
+
+def _contents(kernel: Kernel, ptes: NDArray[np.void]) -> list[str]:
+    """What each frame begins with, in a word; only asked of memory that no area accounts for."""
+    leads = (ptes["state"] == PteState.PRESENT) & ~ptes["special"]
+    data, ok = kernel.memory.gather(ptes["pfn"] << np.uint64(12), 4096)
+    return [
+        content_class(row.tobytes()) if fine and led else "" if led else "no page"
+        for row, fine, led in zip(data, ok.tolist(), leads.tolist(), strict=True)
+    ]
+
+
+def content_class(page: bytes) -> str:
+    """What the contents of a page look like: ELF, script, zeros, text or data."""
+    if page.startswith(b"\x7fELF"):
+        return "an ELF header"
+    if page.startswith(b"#!"):
+        return "a script"
+    if not page.strip(b"\0"):
+        return "zeros"
+    text = page.rstrip(b"\0")
+    printable = sum(32 <= octet < 127 or octet in b"\t\n\r" for octet in text)
+    return "text" if printable == len(text) else "data"
 
 
 def _decode(kernel: Kernel, leaves: NDArray[np.void], rows: NDArray[np.intp]) -> NDArray[np.void]:

@@ -24,6 +24,7 @@ VMAS = np.dtype(
         ("mm", np.uint64),  # vm_mm
         ("flags", np.uint64),
         ("pgoff", np.uint64),  # pages
+        ("anon_pgoff", np.uint64),  # pages; what anonymous pages of the area count from
         ("page_prot", np.uint64),
         ("file", np.uint64),
         ("ops", np.uint64),
@@ -84,8 +85,19 @@ def read_vmas(kernel: Kernel, addresses: NDArray[np.uint64], log: ProblemLog) ->
     rows["ok"][at] = ok
     for column, member in present.items():
         rows[column][at[ok]] = got[member][ok]
+    rows["anon_pgoff"] = rows["pgoff"]
+    rows["anon_pgoff"][at[ok]] = _anon_pgoff(kernel, addresses[at[ok]], rows["pgoff"][at[ok]])
     log.add(View.VMA, Problem.UNREADABLE, 0, addresses[at[~ok]])
     return rows
+
+
+def _anon_pgoff(kernel: Kernel, addresses: NDArray[np.uint64], pgoff: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """From 7.3 on anonymous pages count from an offset of their own (vma_start_anon_pgoff)."""
+    high, low = "__vm_anon_pgoff_hi", "__vm_anon_pgoff_lo"
+    if not kernel.has("vm_area_struct", high) or not kernel.has("vm_area_struct", low):
+        return pgoff
+    got, _ = kernel.gather("vm_area_struct", addresses, [high, low])
+    return got[high].astype(np.uint64) << np.uint64(32) | got[low].astype(np.uint64)
 
 
 def classify(kernel: Kernel, rows: NDArray[np.void], files: FileTable) -> None:

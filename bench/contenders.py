@@ -1,0 +1,133 @@
+"""What is measured: our own commands and, where they are to be had, those of other tools."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from measure import BenchError, count, run_once
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HERE = Path(__file__).parent
+PLUGINS = HERE.parent / "plugins"
+MINUTES = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contender:
+    """One command that reads an image."""
+
+    name: str
+    says: str  # what it does, for the page
+    tool: str
+    version: str
+    command: Callable[[Path], list[str]]
+    areas: Callable[[Path], int] | None  # areas in its output
+    ours: bool = True
+    once: bool = False  # minutes long: no warm-up of its own, and one run
+    timeout: float = 30 * MINUTES
+    prepare: Callable[[Path, Path], None] | None = None  # image, scratch folder
+
+
+def our_commands(bin_folder: Path, scratch: Path) -> list[Contender]:
+    """The verbs that read every process."""
+    program = str(bin_folder / "vmaforensics")
+    report = str(scratch / "report.json")
+
+    def own(name: str, says: str, *arguments: str, areas: Callable[[Path], int] | None = None) -> Contender:
+        return Contender(
+            name=name,
+            says=says,
+            tool="vmaforensics",
+            version=version("vmaforensics"),
+            command=lambda image: [program, *arguments, str(image)],
+            areas=areas,
+        )
+
+    return [
+        own(
+            "report --format json",
+            "every view, every check, every area with its file and name",
+            *("report", "--format", "json", "--force", "-o", report),
+            areas=lambda _: count(Path(report), b'"perms":'),
+        ),
+        own("report", "every view, every check; a line a process", "report"),
+        own("maps", "every area as in `/proc/PID/maps`", "maps", areas=_lines_of_maps),
+    ]
+
+
+def volatility(bin_folder: Path, scratch: Path, isf: Path | None) -> list[Contender]:
+    """volatility3 with our plugin and, given symbols, with its own."""
+    program = bin_folder / "vol"
+    if not program.exists():
+        return []
+    base = [str(program), "-q", "--offline", "--cache-path", str(scratch / "cache")]
+    ours = [*base, "-p", str(PLUGINS), "-f"]
+    theirs = [*base, "-s", str(isf), "-f"]
+
+    def warm(image: Path, output: Path) -> None:
+        # Indexes the symbols and reads the image once: neither is the plugin's own time.
+        run_once([*theirs, str(image), "linux.pslist.PsList", "--pid", "1"], output, 5 * MINUTES)
+
+    found = [
+        Contender(
+            name="linux.vmaxview.VmaXView",
+            says="our views, in volatility3",
+            tool="volatility3",
+            version=version("volatility3"),
+            command=lambda image: [*ours, str(image), "linux.vmaxview.VmaXView"],
+            areas=lambda path: count(path, b"\t0x") // 3,
+        )
+    ]
+    if isf:
+        found.append(
+            Contender(
+                name="linux.proc.Maps",
+                says="the maple tree or the list; every area with its file",
+                tool="volatility3",
+                version=version("volatility3"),
+                command=lambda image: [*theirs, str(image), "linux.proc.Maps"],
+                areas=_rows_of_maps,
+                ours=False,
+                once=True,
+                prepare=warm,
+            )
+        )
+    return found
+
+
+def drgn(python: Path | None, vmlinux: Path | None) -> list[Contender]:
+    """drgn with a script that walks the same areas; needs the vmlinux of the image's own kernel."""
+    if python is None or vmlinux is None:
+        return []
+    script = str(HERE / "drgn_walk.py")
+    done = subprocess.run(
+        [str(python), "-c", "import drgn; print(drgn.__version__)"], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise BenchError(f"{python} cannot import drgn")
+    return [
+        Contender(
+            name="for_each_vma",
+            says="the maple tree or the list; start and end only",
+            tool="drgn",
+            version=done.stdout.strip(),
+            command=lambda image: [str(python), script, str(image), str(vmlinux)],
+            areas=lambda path: count(path, b"\n"),
+            ours=False,
+        )
+    ]
+
+
+def _lines_of_maps(path: Path) -> int:
+    headers = count(path, b"\n==> ") + 1  # the first line is one too
+    return count(path, b"\n") - headers
+
+
+def _rows_of_maps(path: Path) -> int:
+    return count(path, b"\n") - 3  # banner, empty line, names of the columns

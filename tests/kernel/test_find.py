@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from support import ROOT, Edit, Sample, again, with_memory
+from vmaforensics.analyse import analyse
+from vmaforensics.errors import KernelNotFoundError
+from vmaforensics.image.memory import PAGE_SIZE
+from vmaforensics.image.open import open_image
+from vmaforensics.image.overlay import Overlay
+from vmaforensics.kernel import vmcoreinfo
+from vmaforensics.kernel.find import find_kernel
+
+if TYPE_CHECKING:
+    from vmaforensics.kernel.kernel import Kernel
+
+
+def pages_of_vmcoreinfo(kernel: Kernel) -> np.ndarray:
+    """Page frames in which a scan finds the text."""
+    found = [int(info.source.rpartition(" ")[2], 16) for info in vmcoreinfo.scan(kernel.memory)]
+    return np.array(sorted({address // PAGE_SIZE for address in found}), np.uint64)
+
+
+def test_the_release_is_what_uname_said(any_kernel: Sample) -> None:
+    said = any_kernel.truth["run/log/uname"].decode().split()
+    assert any_kernel.analysis.kernel.identity.release in said
+
+
+def test_the_banner_is_what_proc_version_said(any_kernel: Sample) -> None:
+    assert any_kernel.analysis.kernel.identity.banner == any_kernel.truth["proc/version"].decode().strip()
+
+
+def test_the_build_id_is_that_of_the_notes_in_sysfs(any_kernel: Sample) -> None:
+    notes = any_kernel.truth["sys/kernel/notes"]
+    at = notes.index(b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0") + 16
+    assert any_kernel.analysis.kernel.identity.build_id == notes[at : at + 20].hex()
+
+
+def test_the_kaslr_offset_moves_the_text_to_where_it_was(any_kernel: Sample) -> None:
+    text = next(
+        int(line.split()[0], 16)
+        for line in any_kernel.truth["proc/kallsyms"].decode().splitlines()
+        if line.endswith(" _text")
+    )
+    offset = any_kernel.analysis.kernel.identity.kaslr_offset
+    assert offset is not None
+    assert 0xFFFFFFFF_81000000 + offset == text
+
+
+def test_five_levels_are_told_by_the_page_tables_not_by_the_name(any_kernel: Sample) -> None:
+    assert any_kernel.analysis.kernel.identity.levels == (5 if "la57" in any_kernel.name else 4)
+
+
+def test_the_note_and_the_scan_give_the_same_vmcoreinfo(any_kernel: Sample) -> None:
+    kernel = any_kernel.analysis.kernel
+    assert kernel.vmcoreinfo is not None
+    assert kernel.vmcoreinfo.source.startswith("note")
+    scanned = list(vmcoreinfo.scan(kernel.memory))
+    if not scanned:
+        pytest.skip("this excerpt does not hold the page the text lies in")
+    # The note is made before the crash time is known and once more at the crash, in the page itself.
+    want = {key: value for key, value in kernel.vmcoreinfo.values.items() if key != "CRASHTIME"}
+    for info in scanned:
+        assert {key: value for key, value in info.values.items() if key != "CRASHTIME"} == want
+
+
+def test_a_scan_finds_the_note_where_sysfs_says_it_lies(any_kernel: Sample) -> None:
+    kernel = any_kernel.analysis.kernel
+    place = re.match(r"0x([0-9a-f]+) ", any_kernel.truth["sys/kernel/vmcoreinfo"].decode())
+    assert place is not None
+    note = int(place[1], 16)
+    data, ok = kernel.memory.gather(np.array([note], np.uint64), 64)
+    if not ok[0]:
+        pytest.skip("this excerpt does not hold the note")
+    # Its header has 24 bytes in front of the text: three words, and the name VMCOREINFO padded to 12.
+    scanned = {int(info.source.rpartition(" ")[2], 16) for info in vmcoreinfo.scan(kernel.memory)}
+    assert note + 24 in scanned
+
+
+def needs_symbol(sample: Sample, name: str) -> None:
+    """Skip if the image does not hold what ``name`` stands for."""
+    at = sample.analysis.kernel.symbols.get(name)
+    assert at is not None
+    if not sample.analysis.kernel.space.gather(np.array([at], np.uint64), 8)[1][0]:
+        pytest.skip(f"this excerpt does not hold {name}, which nothing reads where there is a VMCOREINFO")
+
+
+def test_without_any_vmcoreinfo_the_symbol_table_shows_where_the_kernel_lies(whole_kernel: Sample) -> None:
+    needs_symbol(whole_kernel, "phys_base")
+    clean = whole_kernel.analysis
+    hidden = Overlay(clean.image.memory)
+    hidden.drop(pages_of_vmcoreinfo(clean.kernel))
+    kernel = find_kernel(with_memory(clean.image, hidden, vmcoreinfo=None))
+    assert kernel.vmcoreinfo is None
+    assert any("VMCOREINFO" in text and "symbol table" in text for text in kernel.identity.problems)
+    ours, theirs = kernel.identity, clean.kernel.identity
+    for name in ("release", "banner", "build_id", "levels", "pti", "kaslr_offset", "phys_base", "types_source"):
+        assert getattr(ours, name) == getattr(theirs, name), name
+    assert list(kernel.symbols.items())[::997] == list(clean.kernel.symbols.items())[::997]
+    assert np.array_equal(kernel.space.runs, clean.kernel.space.runs)
+
+
+def test_without_the_note_the_text_in_memory_is_found(any_kernel: Sample) -> None:
+    clean = any_kernel.analysis
+    if not len(pages_of_vmcoreinfo(clean.kernel)):
+        pytest.skip("this excerpt does not hold the page the text lies in")
+    kernel = find_kernel(with_memory(clean.image, clean.image.memory, vmcoreinfo=None))
+    assert kernel.identity.vmcoreinfo_source is not None
+    assert kernel.identity.vmcoreinfo_source.startswith("physical memory at ")
+    assert kernel.identity.phys_base == clean.kernel.identity.phys_base
+    assert kernel.identity.problems == []
+
+
+def test_a_raw_image_of_a_machine_without_the_note_is_understood() -> None:
+    path = ROOT / "build/images/debian-6.1-noinfo.raw"
+    if not path.exists():
+        pytest.skip(f"{path.name} has not been made here")
+    analysis = analyse(path)
+    assert analysis.image.vmcoreinfo is None
+    assert analysis.kernel.identity.problems == []
+    assert len(analysis.views.tasks) > 100
+
+
+def test_a_stale_vmcoreinfo_does_not_lead_astray(whole_kernel: Sample) -> None:
+    # What an earlier kernel left: the same text with another place.
+    needs_symbol(whole_kernel, "phys_base")
+    clean = whole_kernel.analysis
+    info = clean.kernel.vmcoreinfo
+    assert info is not None
+    stale = re.sub(rb"NUMBER\(phys_base\)=-?\d+", b"NUMBER(phys_base)=4096", info.text)
+    kernel = find_kernel(with_memory(clean.image, clean.image.memory, vmcoreinfo=stale))
+    assert kernel.identity.phys_base == clean.kernel.identity.phys_base
+    assert kernel.identity.release == clean.kernel.identity.release
+
+
+@pytest.mark.parametrize("text", [b"", b"OSRELEASE=6.1\n", b"\xff\xfe=\x01\n=\n\n\n", b"NUMBER(phys_base)=many\n"])
+def test_a_note_that_says_nothing_is_passed_over(whole_kernel: Sample, text: bytes) -> None:
+    clean = whole_kernel.analysis
+    needs_symbol(whole_kernel, "phys_base")
+    kernel = find_kernel(with_memory(clean.image, clean.image.memory, vmcoreinfo=text))
+    assert kernel.identity.phys_base == clean.kernel.identity.phys_base
+
+
+def test_a_page_table_root_that_is_not_held_is_replaced_by_a_process(any_kernel: Sample) -> None:
+    edit = Edit(any_kernel.analysis)
+    root = edit.clean.kernel.symbols.get("init_top_pgt")
+    assert root is not None
+    edit.drop(root)
+    found = edit.again()
+    assert "a process's page tables" in found.kernel.identity.translation_source
+    assert any("page-table root" in text for text in found.kernel.identity.problems)
+    vmas, clean = found.views.vmas, edit.clean.views.vmas
+    assert np.array_equal(vmas["vma"], clean["vma"])
+    assert np.array_equal(vmas["ok"], clean["ok"])
+
+
+def test_a_kernel_without_type_information_is_named_in_the_error(any_kernel: Sample) -> None:
+    edit = Edit(any_kernel.analysis)
+    symbols = edit.clean.kernel.symbols
+    start, stop = symbols.get("__start_BTF"), symbols.get("__stop_BTF")
+    assert start is not None
+    assert stop is not None
+    edit.drop(start, stop - start)
+    with pytest.raises(KernelNotFoundError, match="no type information for kernel") as caught:
+        edit.again()
+    assert edit.clean.kernel.identity.release in str(caught.value)
+
+
+def test_the_pages_of_another_machine_are_no_kernel(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("noise") / "noise.raw"
+    path.write_bytes(np.random.default_rng(3).integers(0, 256, 2 << 20, np.uint8).tobytes())
+    with pytest.raises(KernelNotFoundError, match="no Linux kernel in"):
+        find_kernel(open_image(path))
+
+
+def test_a_banner_alone_is_told(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("banner") / "arm.raw"
+    banner = b"Linux version 6.6.1-arm64 (builder@host) #1 SMP PREEMPT"
+    path.write_bytes(bytes(4096) + banner.ljust(4096, b"\0") + bytes(2 << 20))
+    with pytest.raises(KernelNotFoundError, match="holds the banner 'Linux version 6.6.1-arm64"):
+        find_kernel(open_image(path))
+
+
+def test_found_again_it_is_the_same(maple_sample: Sample) -> None:
+    clean = maple_sample.analysis
+    other = again(clean, clean.image.memory)
+    assert other.kernel.identity == clean.kernel.identity
+    assert np.array_equal(other.views.vmas, clean.views.vmas)
+    assert other.findings == clean.findings

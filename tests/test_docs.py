@@ -1,0 +1,83 @@
+"""The documentation names what the code has: rules, exit codes, verbs, the schema; and its links lead somewhere."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from vmaforensics.checks.rules import RULES
+from vmaforensics.cli.main import build_parser
+from vmaforensics.errors import ExitCode
+from vmaforensics.image.open import _READERS, _REFUSED
+from vmaforensics.report.document import SCHEMA_VERSION, json_schema
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+RULE_PAGE = (ROOT / "docs/rules/README.md").read_text()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def _verbs() -> list[str]:
+    (verbs,) = (one for one in build_parser()._actions if isinstance(one, argparse._SubParsersAction))
+    return list(verbs.choices)
+
+
+def _anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}
+
+
+def test_the_committed_schema_is_the_one_the_document_has() -> None:
+    path = ROOT / f"docs/schema/report-{SCHEMA_VERSION}.json"
+    assert path.read_text() == json.dumps(json_schema(), indent=2, sort_keys=True) + "\n", (
+        "the document's classes have changed; docs/schema.md has the command that writes the schema"
+    )
+
+
+def test_every_rule_has_its_section_and_no_other_has() -> None:
+    sections = re.findall(r"^## (\S+)$", RULE_PAGE, re.MULTILINE)
+    assert sorted(sections) == sorted(rule.id for rule in RULES)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
+def test_the_section_of_a_rule_gives_its_title_and_severity(rule: object) -> None:
+    (known,) = (one for one in RULES if one is rule)
+    section = RULE_PAGE.split(f"\n## {known.id}\n")[1].split("\n## ")[0]
+    assert f"**{known.title[:1].upper()}{known.title[1:]}.**" in section
+    assert f"Severity {known.severity.value}" in section
+
+
+@pytest.mark.parametrize("code", list(ExitCode), ids=lambda code: code.name)
+def test_the_readme_lists_every_exit_code(code: ExitCode) -> None:
+    assert re.search(rf"^\| {int(code)} \| \S", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("verb", _verbs())
+def test_the_readme_names_every_verb(verb: str) -> None:
+    assert f"`vmaforensics {verb} " in README
+
+
+def test_formats_that_are_recognised_are_documented() -> None:
+    page = (ROOT / "docs/formats.md").read_text()
+    for magic, _ in _READERS:
+        text = magic.decode("latin-1").replace("\x7f", r"\x7f")
+        assert f"`{text}`" in page
+    for _, name, _ in _REFUSED:
+        word = re.sub(r"^an? |-compressed file$| (file|dump|archive|stream|container)\b.*$", "", name).split(" or ")[0]
+        assert word.split()[0].lower() in page.lower(), name
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in target:
+            continue
+        path, _, anchor = target.partition("#")
+        other = (page.parent / path).resolve() if path else page
+        assert other.exists(), target
+        assert not anchor or anchor in _anchors(other), target

@@ -1,0 +1,177 @@
+"""What pages and counters say of the number of mappings, against the entries there are."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.checks import rules
+from vmaforensics.checks.finding import Evidence
+from vmaforensics.views.page_tables import PteState, covering
+from vmaforensics.views.rss import KINDS
+from vmaforensics.views.tables import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.views.page_tables import PageTablesView
+
+_TABLE_LEVELS = 3  # PTE, PMD and PUD tables are counted, P4D and PGD tables are not
+_MOST = 256  # pages whose place is looked for
+
+
+def check_residents(context: Context) -> Iterator[Finding]:
+    """MM-RSS, MM-PGTABLES and PTE-ERASED, for processes whose page tables could be read whole."""
+    view = context.views.page_tables
+    if view is None:
+        return
+    yield from _rss(context, view)
+    yield from _table_pages(context, view)
+    if view.whole.all():
+        yield from _claims(context, view)
+
+
+def resident(view: PageTablesView, count: int) -> NDArray[np.int64]:
+    """Pages by kind of counter (``rss.KINDS``) that the page tables of each mm hold, shape ``(count, 4)``."""
+    ptes = view.ptes
+    total = np.zeros((count, len(KINDS)), np.int64)
+    if len(view.pages.rows):
+        page = view.pages.rows[ptes["page"]]
+        counted = (ptes["page"] >= 0) & page["ok"] & ~page["hugetlb"]
+        kind = np.where(page["anon"], 1, np.where(page["swapbacked"], 3, 0))
+        np.add.at(total, (ptes["mm_row"][counted], kind[counted]), view.size(ptes[counted]))
+    swapped = ptes["state"] == PteState.SWAP
+    np.add.at(total, (ptes["mm_row"][swapped], 2), view.size(ptes[swapped]))
+    return total
+
+
+def table_bytes(context: Context, view: PageTablesView) -> NDArray[np.int64]:
+    """What ``pgtables_bytes`` should be: tables, and those kept in store for anonymous huge pages."""
+    total = np.zeros(len(context.views.mms), np.int64)
+    counted = view.tables["level"] <= _TABLE_LEVELS
+    np.add.at(total, view.tables["owner"][counted], 4096)
+    ptes = view.ptes
+    page = view.pages.rows[ptes["page"]] if len(view.pages.rows) else np.zeros(len(ptes), [("anon", "?"), ("hugetlb", "?")])
+    led = ptes["page"] >= 0
+    deposit = (ptes["level"] == 2) & ((led & page["anon"] & ~page["hugetlb"]) | ptes["special"])
+    np.add.at(total, ptes["mm_row"][deposit], 4096)
+    return total
+
+
+def _rss(context: Context, view: PageTablesView) -> Iterator[Finding]:
+    there = resident(view, len(context.views.mms))
+    other = np.zeros(len(context.views.mms), np.bool_)
+    # Migration and device-private entries are counted by the page they stand for.
+    other[view.ptes["mm_row"][view.ptes["state"] == PteState.OTHER]] = True
+    unread = np.zeros(len(context.views.mms), np.bool_)
+    if len(view.pages.rows):
+        page = view.pages.rows[view.ptes["page"]]
+        unread[view.ptes["mm_row"][(view.ptes["page"] >= 0) & ~page["ok"]]] = True
+    judged = view.whole & view.rss_ok & ~other & ~unread
+    row, kind = np.nonzero((there != view.rss) & judged[:, None])
+
+    def evidence(at: int) -> Evidence:
+        name = KINDS[int(kind[at])]
+        return Evidence(
+            what=f"{name} is {int(view.rss[row[at], kind[at]])} pages, the page tables hold "
+            f"{int(there[row[at], kind[at]])}",
+            view=View.COUNTERS.label,
+            address=int(context.views.mms["mm"][row[at]]),
+            found=str(int(view.rss[row[at], kind[at]])),
+            expected=str(int(there[row[at], kind[at]])),
+        )
+
+    yield from context.per_mm(
+        rules.RSS,
+        context.views.mms["mm"][row],
+        evidence,
+        lambda at: f"{KINDS[int(kind[at])]} disagrees with what the page tables hold",
+    )
+
+
+def _table_pages(context: Context, view: PageTablesView) -> Iterator[Finding]:
+    mms = context.views.mms
+    expected = table_bytes(context, view)
+    # A local descriptor table is mapped by page tables of its own in the kernel half.
+    judged = view.whole & mms["ok"] & (mms["ldt"] == 0)
+    wrong = np.flatnonzero((mms["pgtables_bytes"] != expected) & judged)
+    if "pgtables_bytes" not in context.views.mm_offsets:
+        return
+    yield from context.per_mm(
+        rules.PGTABLES,
+        mms["mm"][wrong],
+        lambda row: Evidence(
+            what=f"pgtables_bytes is {int(mms['pgtables_bytes'][wrong[row]])}, the tables take {int(expected[wrong[row]])}",
+            view=View.COUNTERS.label,
+            address=int(mms["mm"][wrong[row]]) + context.views.mm_offsets["pgtables_bytes"],
+            found=str(int(mms["pgtables_bytes"][wrong[row]])),
+            expected=str(int(expected[wrong[row]])),
+        ),
+        lambda row: "pgtables_bytes disagrees with the page tables there are",
+    )
+
+
+def _claims(context: Context, view: PageTablesView) -> Iterator[Finding]:
+    """Pages that say they are mapped more often than page tables lead to them, and the reverse."""
+    claims = view.claims
+    more = claims.rows["mapcount"] > claims.entries
+    places = [_place(context, view, page) for page in claims.rows[:_MOST]]
+    mm = np.zeros(len(claims.rows), np.uint64)
+    mm[: len(places)] = [place[0] if place else 0 for place in places]
+
+    def evidence(row: int) -> Evidence:
+        page = claims.rows[row]
+        return Evidence(
+            what=f"page frame {int(page['pfn']):#x} counts {int(page['mapcount'])} mappings, page tables hold "
+            f"{int(claims.entries[row])}",
+            view=View.PAGES.label,
+            address=int(page["pfn"]) << 12,
+            found=str(int(page["mapcount"])),
+            expected=str(int(claims.entries[row])),
+        )
+
+    def bounds(row: int) -> tuple[int, int] | None:
+        place = places[row] if row < len(places) else None
+        return None if place is None else (place[1], place[1] + 4096)
+
+    def title(row: int) -> str:
+        place = places[row] if row < len(places) else None
+        where = f" at {place[1]:#x}" if place else ""
+        if more[row]:
+            return f"a page that counts itself as mapped{where} is in no page table"
+        return f"a page is mapped{where} by more entries than it counts"
+
+    yield from context.per_mm(rules.ERASED, mm, evidence, title, bounds)
+
+
+def _place(context: Context, view: PageTablesView, page: np.void) -> tuple[int, int] | None:
+    """(mm, address) where a page belongs by its own mapping and index, if only one area has room for it:
+    an area that maps its file or anon_vma there, and has no entry at that address."""
+    vmas = context.views.vmas
+    if page["anon"]:
+        fits = (vmas["anon_vma"] == page["mapping"]) & (vmas["anon_vma"] != 0)
+        base = vmas["anon_pgoff"]
+    else:
+        files = context.views.files
+        if files is None or not len(files.rows):
+            return None
+        fits = (files.rows["mapping"][vmas["file_row"]] == page["mapping"]) & (vmas["file_row"] >= 0)
+        base = vmas["pgoff"]
+    length = (vmas["end"] - vmas["start"]) >> np.uint64(12)
+    fits &= vmas["ok"] & (page["index"] >= base) & (page["index"] - base < length)
+    rows = np.flatnonzero(fits)
+    va = vmas["start"][rows] + ((page["index"] - base[rows]) << np.uint64(12))
+    mm_row = context.views.mm_rows(vmas["mm"][rows])
+    known = np.zeros(len(view.ptes), [("start", np.uint64), ("end", np.uint64), ("mm_row", np.int32)])
+    known["start"], known["mm_row"] = view.ptes["va"], view.ptes["mm_row"]
+    known["end"] = known["start"] + (view.size(view.ptes).astype(np.uint64) << np.uint64(12))
+    mapped = covering(known, mm_row.astype(np.int32), va) >= 0
+    room = np.flatnonzero((mm_row >= 0) & ~mapped)
+    if len(room) != 1:
+        return None
+    return int(context.views.mms["mm"][mm_row[room[0]]]), int(va[room[0]])

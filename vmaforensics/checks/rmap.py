@@ -1,0 +1,225 @@
+"""The reverse maps against the indexes of the memory map: who hangs in ``i_mmap`` and anon_vma trees, and who should.
+
+Nothing is said to be missing from a tree that was not read whole, nor hidden from an index that was not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.checks import rules
+from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.rmap_areas import Areas
+from vmaforensics.checks.rmap_trees import check_trees
+from vmaforensics.views.rmap import rows_of
+from vmaforensics.views.tables import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding, Rule
+    from vmaforensics.views.rmap import RmapView
+
+# What the kernel's own marks of an attached area look like (include/linux/mmap_lock.h, 6.15 and later).
+_ATTACHED = 0x3FFFFFFF
+
+
+def check_rmap(context: Context) -> Iterator[Finding]:
+    """RMAP-FILE-HIDDEN, -MISSING and -MISMATCH, RMAP-ANON-HIDDEN and -MISSING, RMAP-TREE."""
+    rmap = context.views.rmap
+    if rmap is None:
+        return
+    areas = Areas(context, rmap)
+    yield from _hidden(context, rmap, areas)
+    trees: dict[int, int] = {}  # tree an area is missing from: the area's mm
+    found = [*_files(context, rmap, areas, trees), *_chains(context, rmap, areas, trees)]
+    traces: list[tuple[int, Evidence]] = []
+    found += check_trees(context, rmap, areas, trees, traces)
+    # What a cut leaves behind lies with whoever hangs next to it: tell it with the area that was cut out.
+    extra: dict[int, list[Evidence]] = {}
+    for tree, trace in traces:
+        extra.setdefault(trees[tree], []).append(trace)
+    for one in found:
+        more = extra.pop(one.mm, []) if one.rule in (rules.RMAP_FILE_MISSING, rules.RMAP_ANON_MISSING) else []
+        yield replace(one, evidence=(*one.evidence, *more[:16]))
+
+
+def _hidden(context: Context, rmap: RmapView, areas: Areas) -> Iterator[Finding]:
+    """Areas of live address spaces that a reverse map leads to, and no index view."""
+    by_file = np.isin(rmap.areas["vma"], rmap.file_nodes["vma"])
+    by_anon = np.isin(rmap.areas["vma"], rmap.anon_nodes["vma"])
+    lost = rmap.areas["ok"] & areas.live & areas.index_whole & ~areas.listed
+    detached = rmap.areas["detached"] | (
+        (rmap.areas["refcnt"] >= 0) & ((rmap.areas["refcnt"] & _ATTACHED) == 0)
+    )
+    for rule, view, nodes, reached in (
+        (rules.RMAP_FILE_HIDDEN, View.FILE_RMAP, rmap.file_nodes, lost & by_file),
+        (rules.RMAP_ANON_HIDDEN, View.ANON_RMAP, rmap.anon_nodes, lost & by_anon & ~by_file),
+    ):
+        rows = np.flatnonzero(reached)
+        order = np.argsort(nodes["vma"], kind="stable")
+        at = order[rows_of(nodes["vma"][order], rmap.areas["vma"][rows])] if len(order) else order
+
+        def evidence(
+            row: int,
+            rows: NDArray[np.intp] = rows,
+            at: NDArray[np.intp] = at,
+            view: View = view,
+            nodes: NDArray[np.void] = nodes,
+        ) -> Evidence:
+            area, node = int(rows[row]), nodes[at[row]]
+            also = " and in an anon_vma tree" if view is View.FILE_RMAP and by_anon[area] else ""
+            mark = ", marked detached" if detached[area] else ""
+            return Evidence(
+                what=f"{areas.text(area)}{mark} hangs in the {view.label} tree of {int(node['tree']):#x}{also}, "
+                f"the {context.index.label} does not hold it",
+                view=view.label,
+                address=int(node["slot"]),
+                found=f"{int(rmap.areas['vma'][area]):#x}",
+            )
+
+        def title(row: int, rows: NDArray[np.intp] = rows, view: View = view) -> str:
+            return f"{areas.text(int(rows[row]))} is hidden from the {context.index.label}, {view.label} leads to it"
+
+        yield from context.per_mm(
+            rule, rmap.areas["mm"][rows], evidence, title, lambda row, rows=rows: areas.bounds(int(rows[row]))
+        )
+
+
+def _files(context: Context, rmap: RmapView, areas: Areas, trees: dict[int, int]) -> Iterator[Finding]:
+    """Each area with a file hangs in the ``i_mmap`` of that file's address_space, and nowhere else."""
+    order = np.argsort(rmap.file_nodes["vma"], kind="stable")
+    nodes = rmap.file_nodes[order]
+    row = rows_of(nodes["vma"], rmap.areas["vma"])
+    where = np.where(row >= 0, nodes["tree"][row], np.uint64(0)) if len(nodes) else np.zeros(len(row), np.uint64)
+    judged = rmap.areas["ok"] & areas.live & areas.listed
+    has_file = rmap.areas["file"] != 0
+    named = has_file & (rmap.mapping != 0)
+    expected = rows_of(rmap.mappings["mapping"], rmap.mapping)
+    whole = np.where(expected >= 0, rmap.mappings["whole"][expected], False) if len(rmap.mappings) else named & False
+
+    missing = np.flatnonzero(judged & named & whole & (where == 0))
+    for one in missing.tolist():
+        trees.setdefault(int(rmap.mapping[one]), int(rmap.areas["mm"][one]))
+
+    def absent(at: int) -> Evidence:
+        area = int(missing[at])
+        return Evidence(
+            what=f"the i_mmap tree of its file's address_space {int(rmap.mapping[area]):#x} does not hold "
+            f"the {areas.text(area)}",
+            view=View.FILE_RMAP.label,
+            address=int(rmap.areas["vma"][area]),
+            expected=f"{int(rmap.mapping[area]):#x}",
+        )
+
+    yield from _tell(
+        context, rules.RMAP_FILE_MISSING, rmap, areas, missing, absent, "has been taken out of its file's i_mmap"
+    )
+
+    foreign = np.flatnonzero(judged & (where != 0) & (where != rmap.mapping) & (named | ~has_file))
+    for one in foreign.tolist():
+        trees.setdefault(int(rmap.mapping[one]), int(rmap.areas["mm"][one]))
+
+    def other(at: int) -> Evidence:
+        area = int(foreign[at])
+        held, own = int(where[area]), int(rmap.mapping[area])
+        shows = f"its vm_file has the address_space {own:#x}" if own else "it has no vm_file"
+        return Evidence(
+            what=f"the {areas.text(area)} hangs in the i_mmap tree of {held:#x}{areas.file_of(held)}, and {shows}",
+            view=View.FILE_RMAP.label,
+            address=areas.word(area, "vm_file"),
+            found=f"{own:#x}",
+            expected=f"{held:#x}",
+        )
+
+    yield from _tell(
+        context, rules.RMAP_FILE_MISMATCH, rmap, areas, foreign, other, "maps another file than its vm_file says"
+    )
+
+
+def _chains(context: Context, rmap: RmapView, areas: Areas, trees: dict[int, int]) -> Iterator[Finding]:
+    """Each area with anonymous pages is chained to its anon_vma, and every link hangs in its anon_vma's tree."""
+    chains, nodes = rmap.chains, rmap.anon_nodes
+    judged = rmap.areas["ok"] & areas.live & areas.listed & ~rmap.chain_cut
+    row = rmap.area_rows(chains["vma"])
+    object_row = rows_of(rmap.anon_vmas["anon_vma"], chains["anon_vma"])
+    whole = _where(rmap.anon_vmas["whole"], object_row)
+    order = np.argsort(nodes["item"], kind="stable")
+    found = rows_of(nodes["item"][order], chains["avc"])
+    in_tree = (found >= 0) & (_where(nodes["tree"][order], found) == chains["anon_vma"])
+    own = chains["anon_vma"] == rmap.areas["anon_vma"][row]
+    has_own = np.zeros(len(rmap.areas), np.bool_)
+    has_own[row[own]] = True
+    linked = np.zeros(len(rmap.areas), np.bool_)
+    linked[row] = True
+    set_ = rmap.areas["anon_vma"] != 0
+    # A link in a tree whose area's chain does not hold it.
+    stray = nodes[~np.isin(nodes["item"], chains["avc"])]
+    stray = stray[rmap.area_rows(stray["vma"]) >= 0]
+
+    parts: list[tuple[NDArray[np.intp], list[str], NDArray[np.uint64], NDArray[np.uint64]]] = []
+
+    def add(rows: NDArray[np.intp], why: str, where: NDArray[np.uint64], tree: NDArray[np.uint64]) -> None:
+        parts.append((rows, [why] * len(rows), where, tree))
+
+    vma, anon = rmap.areas["vma"], rmap.areas["anon_vma"]
+    bad = np.flatnonzero(judged[row] & whole & ~in_tree)
+    add(row[bad], "its link {where:#x} does not hang in the tree of the anon_vma {tree:#x}",
+        chains["avc"][bad], chains["anon_vma"][bad])  # fmt: skip
+    bad = np.flatnonzero(judged[row] & (chains["back"] != chains["vma"]))
+    add(row[bad], "its link {where:#x} says that it is another area's", chains["avc"][bad], chains["anon_vma"][bad])
+    bad = np.flatnonzero(judged & set_ & ~has_own)
+    add(bad, "its chain has no link to its own anon_vma {tree:#x}", vma[bad], anon[bad])
+    bad = np.flatnonzero(judged & ~set_ & linked)
+    add(bad, "it has links to anon_vmas and no anon_vma", vma[bad], anon[bad])
+    at = rmap.area_rows(stray["vma"])
+    keep = judged[at]
+    add(at[keep], "the tree of the anon_vma {tree:#x} holds a link {where:#x} that its chain lacks",
+        stray["item"][keep], stray["tree"][keep])  # fmt: skip
+
+    rows = np.concatenate([part[0] for part in parts])
+    why = [text for part in parts for text in part[1]]
+    where, tree = (np.concatenate([part[n] for part in parts]) for n in (2, 3))
+    for one, held in zip(rows.tolist(), tree.tolist(), strict=True):
+        trees.setdefault(held, int(rmap.areas["mm"][one]))
+
+    def evidence(at: int) -> Evidence:
+        spot, held = int(where[at]), int(tree[at])
+        reason = why[at].format(where=spot, tree=held)
+        return Evidence(
+            what=f"{areas.text(int(rows[at]))}: {reason}", view=View.ANON_RMAP.label, address=spot, found=f"{held:#x}"
+        )
+
+    yield from _tell(
+        context, rules.RMAP_ANON_MISSING, rmap, areas, rows, evidence, "is not linked to its anonymous pages' map"
+    )
+
+
+def _where(values: NDArray[np.generic], rows: NDArray[np.int64]) -> NDArray[np.generic]:
+    """``values[rows]``, 0 where a row is -1."""
+    return np.where(rows >= 0, values[rows], values.dtype.type(0)) if len(values) else np.zeros(len(rows), values.dtype)
+
+
+def _tell(
+    context: Context,
+    rule: Rule,
+    rmap: RmapView,
+    areas: Areas,
+    rows: NDArray[np.intp],
+    evidence: object,
+    what: str,
+) -> Iterator[Finding]:
+    assert callable(evidence)
+    yield from context.per_mm(
+        rule,
+        rmap.areas["mm"][rows],
+        evidence,
+        lambda row: f"{areas.text(int(rows[row]))} {what}",
+        lambda row: areas.bounds(int(rows[row])),
+    )
