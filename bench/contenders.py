@@ -23,7 +23,7 @@ class Contender:
     """One command that reads an image."""
 
     name: str
-    says: str  # what it does, for the page
+    does: str  # for the page
     tool: str
     version: str
     command: Callable[[Path], list[str]]
@@ -39,10 +39,10 @@ def our_commands(bin_folder: Path, scratch: Path) -> list[Contender]:
     program = str(bin_folder / "vmaforensics")
     report = str(scratch / "report.json")
 
-    def own(name: str, says: str, *arguments: str, areas: Callable[[Path], int] | None = None) -> Contender:
+    def own(name: str, does: str, *arguments: str, areas: Callable[[Path], int] | None = None) -> Contender:
         return Contender(
             name=name,
-            says=says,
+            does=does,
             tool="vmaforensics",
             version=version("vmaforensics"),
             command=lambda image: [program, *arguments, str(image)],
@@ -72,27 +72,27 @@ def volatility(bin_folder: Path, scratch: Path, isf: Path | None) -> list[Conten
 
     def warm(image: Path, output: Path) -> None:
         # Indexes the symbols and reads the image once: neither is the plugin's own time.
-        run_once([*theirs, str(image), "linux.pslist.PsList", "--pid", "1"], output, 5 * MINUTES)
+        run_once([*theirs, str(image), "linux.pslist.PsList", "--pid", "1"], output, 15 * MINUTES)
 
     found = [
         Contender(
             name="linux.vmaxview.VmaXView",
-            says="our views, in volatility3",
+            does="our views, in volatility3",
             tool="volatility3",
             version=version("volatility3"),
             command=lambda image: [*ours, str(image), "linux.vmaxview.VmaXView"],
-            areas=lambda path: count(path, b"\t0x") // 3,
+            areas=_rows_of_volatility,
         )
     ]
     if isf:
         found.append(
             Contender(
                 name="linux.proc.Maps",
-                says="the maple tree or the list; every area with its file",
+                does="the maple tree or the list; every area with its file",
                 tool="volatility3",
                 version=version("volatility3"),
                 command=lambda image: [*theirs, str(image), "linux.proc.Maps"],
-                areas=_rows_of_maps,
+                areas=_rows_of_volatility,
                 ours=False,
                 once=True,
                 prepare=warm,
@@ -114,7 +114,7 @@ def drgn(python: Path | None, vmlinux: Path | None) -> list[Contender]:
     return [
         Contender(
             name="for_each_vma",
-            says="the maple tree or the list; start and end only",
+            does="the maple tree or the list; start and end only",
             tool="drgn",
             version=done.stdout.strip(),
             command=lambda image: [str(python), script, str(image), str(vmlinux)],
@@ -129,5 +129,5 @@ def _lines_of_maps(path: Path) -> int:
     return count(path, b"\n") - headers
 
 
-def _rows_of_maps(path: Path) -> int:
-    return count(path, b"\n") - 3  # banner, empty line, names of the columns
+def _rows_of_volatility(path: Path) -> int:
+    return count(path, b"\n") - 4  # banner and names of the columns, each with an empty line

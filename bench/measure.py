@@ -31,12 +31,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """Every run of one command on one image. A result that is kept says where and when it was got."""
+    """Every run of one command on one image, and what the page says of it when it cannot be run again."""
 
     runs: tuple[Run, ...]
     areas: int | None  # printed by the command; None: its output does not list areas
+    tool: str
+    version: str
+    does: str
     date: str
-    version: str  # of the tool measured
 
     @property
     def wall(self) -> float:
@@ -71,7 +73,7 @@ def run_once(command: Sequence[str], output: Path, timeout: float) -> Run:
     ]
     started = time.monotonic()
     try:
-        pid = os.posix_spawnp(command[0], command, os.environ, file_actions=actions)
+        pid = os.posix_spawnp(command[0], list(command), os.environ, file_actions=actions)
     except OSError as error:
         raise BenchError(f"{command[0]}: {error.strerror}") from None
     previous = signal.signal(signal.SIGALRM, lambda *_: os.kill(pid, signal.SIGKILL))

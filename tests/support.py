@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -116,8 +118,7 @@ NO_SAMPLE = "no image of a real kernel: neither samples/*/image.kdump nor build/
 
 def with_memory(image: Image, memory: PhysicalMemory, **changes: object) -> Image:
     """``image`` with another memory."""
-    kept = {field.name: getattr(image, field.name) for field in fields(image)}
-    return type(image)(**{**kept, "memory": memory, **changes})
+    return dataclasses.replace(image, memory=memory, **changes)  # type: ignore[arg-type]
 
 
 def again(clean: Analysis, memory: PhysicalMemory, **changes: object) -> Analysis:
@@ -128,21 +129,17 @@ def again(clean: Analysis, memory: PhysicalMemory, **changes: object) -> Analysi
 def again_from_views(clean: Analysis, memory: PhysicalMemory) -> Analysis:
     """Analyse a changed copy without finding the kernel anew: faster, for changes that leave it alone."""
     kernel = kernel_on(clean.kernel, memory)
-    views = gather_views(kernel)
+    views = gather_views(kernel, clean.image.cpus)
     image = with_memory(clean.image, memory)
     return Analysis(image=image, kernel=kernel, views=views, findings=run_checks(views))
 
 
 def kernel_on(kernel: Kernel, memory: PhysicalMemory) -> Kernel:
     """``kernel`` reading from another memory."""
-    return Kernel(
-        memory=memory,
-        space=KernelSpace(memory, kernel.space.runs),
-        symbols=kernel.symbols,
-        types=kernel.types,
-        identity=kernel.identity,
-        vmcoreinfo=kernel.vmcoreinfo,
-    )
+    other = copy.copy(kernel)
+    other.memory, other.space = memory, KernelSpace(memory, kernel.space.runs)
+    other.identity = dataclasses.replace(kernel.identity, problems=[*kernel.identity.problems])
+    return other
 
 
 class Edit:

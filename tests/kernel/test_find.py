@@ -145,8 +145,9 @@ def test_a_note_that_says_nothing_is_passed_over(whole_kernel: Sample, text: byt
     assert kernel.identity.phys_base == clean.kernel.identity.phys_base
 
 
-def test_a_page_table_root_that_is_not_held_is_replaced_by_a_process(any_kernel: Sample) -> None:
-    edit = Edit(any_kernel.analysis)
+def test_a_page_table_root_that_is_not_held_is_replaced_by_a_process(whole_kernel: Sample) -> None:
+    needs_symbol(whole_kernel, "page_offset_base")
+    edit = Edit(whole_kernel.analysis)
     root = edit.clean.kernel.symbols.get("init_top_pgt")
     assert root is not None
     edit.drop(root)

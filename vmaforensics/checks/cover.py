@@ -18,6 +18,7 @@ _PAGE_SHIFT = np.uint64(12)
 # Pages of user space have 45 bits at most (five levels: 57 bits of address, the upper half is the kernel's).
 _MM_SHIFT = np.uint64(45)
 _TOP = np.uint64(1 << 57)
+_MOST_MMS = 1 << 19
 
 
 class Cover:
@@ -37,7 +38,8 @@ class Cover:
         start = np.concatenate([rows["start"], vmas["start"][good]])
         end = np.concatenate([rows["end"], vmas["end"][good]])
         grows = np.concatenate([grows, grows[good]])
-        known = self._views.mm_rows(mm) >= 0
+        row = self._views.mm_rows(mm)
+        known = (row >= 0) & (row < _MOST_MMS)
         low = self._keys(mm, start)
         high = self._keys(mm, np.maximum(end, np.uint64(1)) - np.uint64(1))  # the last page, inclusive
         order = np.argsort(low, kind="stable")
@@ -58,7 +60,9 @@ class Cover:
     def whole(self, mm: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Were all index views read whole for these address spaces? Only then is *outside* a fact."""
         row = self._views.mm_rows(mm)
-        answer: NDArray[np.bool_] = (row >= 0) & self._whole[row]
+        if not len(self._whole):
+            return np.zeros(len(mm), np.bool_)
+        answer: NDArray[np.bool_] = (row >= 0) & (row < _MOST_MMS) & self._whole[row]
         return answer
 
     def holds(self, mm: NDArray[np.uint64], address: NDArray[np.uint64]) -> NDArray[np.bool_]:

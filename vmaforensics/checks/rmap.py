@@ -6,7 +6,7 @@ Nothing is said to be missing from a tree that was not read whole, nor hidden fr
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
@@ -18,13 +18,15 @@ from vmaforensics.views.rmap import rows_of
 from vmaforensics.views.tables import View
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding, Rule
     from vmaforensics.views.rmap import RmapView
+
+_T = TypeVar("_T", bound=np.generic)
 
 # What the kernel's own marks of an attached area look like (include/linux/mmap_lock.h, 6.15 and later).
 _ATTACHED = 0x3FFFFFFF
@@ -87,9 +89,10 @@ def _hidden(context: Context, rmap: RmapView, areas: Areas) -> Iterator[Finding]
         def title(row: int, rows: NDArray[np.intp] = rows, view: View = view) -> str:
             return f"{areas.text(int(rows[row]))} is hidden from the {context.index.label}, {view.label} leads to it"
 
-        yield from context.per_mm(
-            rule, rmap.areas["mm"][rows], evidence, title, lambda row, rows=rows: areas.bounds(int(rows[row]))
-        )
+        def bounds(row: int, rows: NDArray[np.intp] = rows) -> tuple[int, int] | None:
+            return areas.bounds(int(rows[row]))
+
+        yield from context.per_mm(rule, rmap.areas["mm"][rows], evidence, title, bounds)
 
 
 def _files(context: Context, rmap: RmapView, areas: Areas, trees: dict[int, int]) -> Iterator[Finding]:
@@ -129,17 +132,23 @@ def _files(context: Context, rmap: RmapView, areas: Areas, trees: dict[int, int]
     def other(at: int) -> Evidence:
         area = int(foreign[at])
         held, own = int(where[area]), int(rmap.mapping[area])
+        path = areas.file_of(held) or "?"
         shows = f"its vm_file has the address_space {own:#x}" if own else "it has no vm_file"
         return Evidence(
-            what=f"the {areas.text(area)} hangs in the i_mmap tree of {held:#x}{areas.file_of(held)}, and {shows}",
+            what=f"the {areas.text(area)} hangs in the i_mmap tree of {held:#x} ({path}), and {shows}",
             view=View.FILE_RMAP.label,
             address=areas.word(area, "vm_file"),
             found=f"{own:#x}",
             expected=f"{held:#x}",
         )
 
-    yield from _tell(
-        context, rules.RMAP_FILE_MISMATCH, rmap, areas, foreign, other, "maps another file than its vm_file says"
+    yield from context.per_mm(
+        rules.RMAP_FILE_MISMATCH,
+        rmap.areas["mm"][foreign],
+        other,
+        lambda at: f"{areas.text(int(foreign[at]))} maps {areas.file_of(int(where[foreign[at]])) or 'another file'}"
+        f"{', not what vm_file says' if has_file[foreign[at]] else ', and its vm_file is empty'}",
+        lambda at: areas.bounds(int(foreign[at])),
     )
 
 
@@ -201,9 +210,11 @@ def _chains(context: Context, rmap: RmapView, areas: Areas, trees: dict[int, int
     )
 
 
-def _where(values: NDArray[np.generic], rows: NDArray[np.int64]) -> NDArray[np.generic]:
+def _where(values: NDArray[_T], rows: NDArray[np.int64]) -> NDArray[_T]:
     """``values[rows]``, 0 where a row is -1."""
-    return np.where(rows >= 0, values[rows], values.dtype.type(0)) if len(values) else np.zeros(len(rows), values.dtype)
+    answer = np.zeros(len(rows), values.dtype)
+    answer[rows >= 0] = values[rows[rows >= 0]]
+    return answer
 
 
 def _tell(
@@ -212,10 +223,10 @@ def _tell(
     rmap: RmapView,
     areas: Areas,
     rows: NDArray[np.intp],
-    evidence: object,
+    evidence: Callable[[int], Evidence],
     what: str,
 ) -> Iterator[Finding]:
-    assert callable(evidence)
+    """One finding per address space: its areas ``rows`` of ``RmapView.areas``, and ``what`` about each."""
     yield from context.per_mm(
         rule,
         rmap.areas["mm"][rows],

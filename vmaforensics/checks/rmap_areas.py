@@ -57,12 +57,12 @@ class Areas:
         return int(self._rmap.areas["vma"][row]) + self._rmap.offsets[member]
 
     def file_of(self, mapping: int) -> str:
-        """Path of a file with this address_space, in parentheses; empty if none is known."""
+        """Path of a file with this address_space; empty if none is known."""
         files = self._context.views.files
         if files is None:
             return ""
         for row in np.flatnonzero(files.rows["mapping"] == np.uint64(mapping)).tolist():
             path = files.paths[row]
             if path:
-                return f" ({path.decode('utf-8', 'backslashreplace')})"
+                return path.decode("utf-8", "backslashreplace")
         return ""

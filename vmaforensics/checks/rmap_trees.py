@@ -92,38 +92,54 @@ def check_trees(
     times = np.zeros(len(rmap.areas), np.int64)
     for trees in (files, anons):
         np.add.at(times, trees.area[trees.stale], 1)
+    gone = np.fromiter(cut, np.uint64, len(cut))
+    both = []
     for trees in (files, anons):
-        blamed = trees.beyond | trees.moved | (trees.stale & (times[trees.area] > 1) if len(times) else trees.stale)
-        blamed &= ~np.isin(trees.nodes["tree"], np.fromiter(cut, np.uint64, len(cut))) | trees.beyond | trees.moved
-        yield from _mismatches(context, rmap, areas, trees, np.flatnonzero(blamed))
+        blamed = trees.beyond | trees.moved
+        more = trees.stale & ~np.isin(trees.nodes["tree"], gone)
+        blamed |= more & (times[trees.area] > 1) if len(times) else more
+        both.append((trees, np.flatnonzero(blamed)))
         explained = np.isin(trees.nodes["tree"], trees.nodes["tree"][blamed])
         yield from _invariants(context, rmap, areas, trees, explained, cut, traces)
+    yield from _mismatches(context, rmap, areas, both)
     yield from _counts(context, rmap, areas, anons, cut, traces)
 
 
 def _mismatches(
-    context: Context, rmap: RmapView, areas: Areas, trees: _Trees, rows: NDArray[np.intp]
+    context: Context, rmap: RmapView, areas: Areas, both: list[tuple[_Trees, NDArray[np.intp]]]
 ) -> Iterator[Finding]:
-    nodes, area = trees.nodes[rows], trees.area[rows]
+    places: dict[int, list[tuple[_Trees, int]]] = {}  # row of the area: its nodes that contradict it
+    for trees, rows in both:
+        for at in rows.tolist():
+            places.setdefault(int(trees.area[at]), []).append((trees, at))
+    area = np.array(list(places), np.int64)
 
     def evidence(row: int) -> Evidence:
-        at = int(rows[row])
-        place = "out of order in" if trees.moved[at] else "at odds with its node in"
+        mine = places[int(area[row])]
+        trees, at = mine[0]
+        held = " and ".join(
+            f"{'out of order' if one.moved[n] else 'at odds'} in the {one.view.label} tree of "
+            f"{int(one.nodes['tree'][n]):#x}, whose node records {int(one.nodes['last'][n]):#x} as the last page"
+            for one, n in mine[:4]
+        )
         return Evidence(
-            what=f"the {areas.text(int(area[row]))} begins at page {int(trees.key[at]):#x} and ends at page "
-            f"{int(trees.own[at]):#x}, {place} the {trees.view.label} tree of {int(nodes['tree'][row]):#x}, "
-            "whose node is known to end at the page found",
+            what=f"the {areas.text(int(area[row]))} has the pages {int(trees.key[at]):#x} to {int(trees.own[at]):#x}: "
+            f"{held}",
             view=trees.view.label,
             address=areas.word(int(area[row]), "vm_pgoff"),
-            found=f"{int(nodes['last'][row]):#x}",
-            expected=f"{int(trees.expected[at]):#x}",
+            found=f"{int(trees.own[at]):#x}",
+            expected=f"{int(trees.nodes['last'][at]):#x}",
         )
+
+    def title(row: int) -> str:
+        place = f"its place in the {places[int(area[row])][0][0].view.label} tree"
+        return f"{areas.text(int(area[row]))} shows other pages than {place}"
 
     yield from context.per_mm(
         rules.RMAP_FILE_MISMATCH,
         rmap.areas["mm"][area],
         evidence,
-        lambda row: f"{areas.text(int(area[row]))} shows other pages than its place in the {trees.view.label} tree",
+        title,
         lambda row: areas.bounds(int(area[row])),
     )
 

@@ -230,9 +230,167 @@ RMAP_TREE = _rule(
     severity=Severity.MEDIUM,
 )
 
+THREAD_OUTSIDE = _rule(
+    "THREAD-OUTSIDE",
+    "thread runs outside every area of its memory map",
+    "A thread that entered the kernel from user mode came from memory that was mapped. If no area holds the "
+    "address it will return to, that area has been hidden.",
+    benign=(_SMEAR, _BUSY, "the thread unmapped the code it was running, and is about to be killed", _BUG),
+)
+ANCHOR_OUTSIDE = _rule(
+    "ANCHOR-OUTSIDE",
+    "address that the kernel remembers of a process lies in no area",
+    "The program's own parts and what its threads handed to the kernel lie in areas when they are set up. An area "
+    "that has been hidden since leaves such addresses behind.",
+    severity=Severity.INFO,
+    confidence=Confidence.LOW,
+    benign=("programs may unmap or move any of their parts", "prctl(PR_SET_MM) sets such addresses at will"),
+    attack=("T1055",),
+)
+HANDLER_OUTSIDE = _rule(
+    "HANDLER-OUTSIDE",
+    "signal handler outside every area of the memory map",
+    "A handler is code. If no area holds it, the code is gone or hidden.",
+    severity=Severity.LOW,
+    confidence=Confidence.LOW,
+    benign=("a library that set the handler has been unloaded", "the program never meant the signal to arrive"),
+    attack=("T1564",),
+)
+EXE_UNMAPPED = _rule(
+    "MM-EXE-UNMAPPED",
+    "no area maps the program file",
+    "The process is said to run a file of which nothing is mapped: its code has been replaced or moved elsewhere.",
+    severity=Severity.INFO,
+    benign=(
+        "programs that copy themselves into anonymous memory (packers, huge pages for code)",
+        "programs that unmap what they no longer need",
+        "prctl(PR_SET_MM_EXE_FILE), as used when a process is restored",
+    ),
+    attack=("T1055",),
+)
+CR3_UNKNOWN = _rule(
+    "CPU-CR3-UNKNOWN",
+    "CPU runs on page tables of no known process",
+    "CR3 names the page tables a CPU really uses. Tables that belong to no task's memory map are those of a hidden "
+    "process, or of a memory map that was swapped for a decoy.",
+    severity=Severity.MEDIUM,
+    confidence=Confidence.MEDIUM,
+    benign=(
+        _SMEAR,
+        "the kernel's own: firmware calls, a CPU being started, the hand-over to a crash kernel",
+        "a memory map whose process has ended while something in the kernel still used it",
+    ),
+)
+UNMAPPED_CODE = _rule(
+    "MEM-UNMAPPED-CODE",
+    "program code in a memory file that nothing maps",
+    "A file that exists in memory only, has no path and is mapped nowhere can keep code out of every memory map "
+    "until the moment it is needed.",
+    severity=Severity.MEDIUM,
+    confidence=Confidence.MEDIUM,
+    benign=(
+        "installers and container runtimes that hand programs over as a memfd",
+        "a file in flight from one process to another",
+    ),
+    attack=("T1620", "T1564"),
+)
+SHM_ATTACH = _rule(
+    "SHM-ATTACH-COUNT",
+    "System V segment is attached more or less often than areas show",
+    "shm_nattch counts the areas that map a segment, in all processes together. If areas are missing they have "
+    "been hidden.",
+    benign=(_SMEAR, _BUSY, "a process that attaches or exits at that moment", "a memory map that outlives its process"),
+)
+EXEC_MEMFD = _rule(
+    "VMA-EXEC-MEMFD",
+    "executable memory of a file that has no path",
+    "Code in a memfd or in shared memory never was on a disk.",
+    severity=Severity.LOW,
+    confidence=Confidence.LOW,
+    benign=("just-in-time compilers", "libffi closures", "container runtimes that run a copy of themselves"),
+    attack=("T1620",),
+)
+EXEC_DELETED = _rule(
+    "VMA-EXEC-DELETED",
+    "executable memory of a deleted file",
+    "Code whose file is gone can be had from memory only.",
+    severity=Severity.LOW,
+    confidence=Confidence.LOW,
+    benign=("the package was upgraded while the program ran", "programs that delete what they unpacked"),
+    attack=("T1070.004",),
+)
+EXEC_ANON = _rule(
+    "VMA-EXEC-ANON",
+    "executable memory without a file",
+    "Injected code lies in such memory, as does code that a program makes at run time.",
+    severity=Severity.LOW,
+    confidence=Confidence.LOW,
+    benign=("just-in-time compilers", "trampolines and closures", "programs linked to need executable stacks"),
+    attack=("T1055",),
+)
+
+SLAB_ORPHAN = _rule(
+    "VMA-SLAB-ORPHAN",
+    "area is alive and in no index of the memory map",
+    "The kernel takes an area out of the index and marks and frees its vm_area_struct under one lock. One that is "
+    "allocated, unmarked and in no index was cut out by hand; its pages stay mapped and usable.",
+)
+SLAB_STATE = _rule(
+    "VMA-SLAB-STATE",
+    "area in the memory map was never allocated, or has been freed",
+    "The kernel takes every vm_area_struct from one slab cache. One that lies elsewhere was made by hand; one that is "
+    "free there shows what the area has been, not what it is.",
+)
+MT_ROOT = _rule(
+    "MT-ROOT",
+    "another maple tree belongs to the address space than the one it uses",
+    "A live root node points back to the tree it is the root of. If that tree's root is another node, the whole tree "
+    "was exchanged by a write that bypassed the kernel's tree code.",
+)
+TASK_HIDDEN = _rule(
+    "TASK-HIDDEN",
+    "process is missing in a record of all processes",
+    "The kernel adds a process to its list and to the index of process ids together, and takes it out of both "
+    "together. Tools read one of them; a process that is only in the other is hidden from those.",
+    benign=(_SMEAR, "a process that was just being made or had just ended", _BUG),
+)
+MM_HIDDEN = _rule(
+    "MM-HIDDEN",
+    "address space in use belongs to no process",
+    "Page directories, reclaim and the allocator have records of address spaces of their own. One with areas and "
+    "users that no process has is the memory of a process that was hidden.",
+    benign=(
+        _SMEAR,
+        "a process that was forking or about to run another program",
+        "a process that has ended while somebody still held its memory",
+        _BUG,
+    ),
+)
+MM_DECOY = _rule(
+    "MM-DECOY",
+    "process shows the memory map of another address space",
+    "mm, active_mm and the owner of an address space name each other. A process whose mm was exchanged runs on its "
+    "own memory, while /proc and most tools show that of another.",
+    benign=(_SMEAR, "a process that was about to run another program", _BUG),
+    attack=("T1014", "T1564", "T1036"),
+)
+KTHREAD_MM = _rule(
+    "TASK-KTHREAD-MM",
+    "kernel thread uses the memory of a process",
+    "Kernel threads have no memory map. A process with the mark of a kernel thread is left out by tools that look "
+    "for processes only.",
+    severity=Severity.LOW,
+    confidence=Confidence.LOW,
+    benign=("a driver that works on behalf of a process (kthread_use_mm: vhost, shared virtual addressing)", _SMEAR),
+    attack=("T1014", "T1564", "T1036"),
+)
+
 RULES: tuple[Rule, ...] = (
     UNLINKED, MISSING, SURPLUS, RANGE, OWNER, BOUNDS, ORDER, BACKLINK, LINK, RB_SHAPE, RB_GAP,
     MT_NODE, MT_PIVOT, MT_NULL, MT_GAP, COUNTER, FAILED_FORK,
     PTE_ORPHAN, PTE_PERM, PTE_KERNEL, PTE_REMAP, ERASED, PROT, PT_SHARED, PT_ISOLATION, RSS, PGTABLES,
     RMAP_FILE_HIDDEN, RMAP_ANON_HIDDEN, RMAP_FILE_MISSING, RMAP_ANON_MISSING, RMAP_FILE_MISMATCH, RMAP_TREE,
+    THREAD_OUTSIDE, ANCHOR_OUTSIDE, HANDLER_OUTSIDE, EXE_UNMAPPED, CR3_UNKNOWN, UNMAPPED_CODE, SHM_ATTACH,
+    EXEC_MEMFD, EXEC_DELETED, EXEC_ANON,
+    SLAB_ORPHAN, SLAB_STATE, MT_ROOT, TASK_HIDDEN, MM_HIDDEN, MM_DECOY, KTHREAD_MM,
 )  # fmt: skip

@@ -6,15 +6,22 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vmaforensics.checks import rules
+from vmaforensics.checks.anchors import check_anchors
 from vmaforensics.checks.areas import check_areas
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.counters import check_counters
+from vmaforensics.checks.executable import check_executable
+from vmaforensics.checks.existence import check_existence
 from vmaforensics.checks.finding import Confidence, Evidence, Severity
+from vmaforensics.checks.handles import check_handles
 from vmaforensics.checks.links import check_links
 from vmaforensics.checks.maple import check_maple
 from vmaforensics.checks.membership import check_membership
+from vmaforensics.checks.page_tables import check_page_tables
 from vmaforensics.checks.rb import check_rbtree
+from vmaforensics.checks.residents import check_residents
 from vmaforensics.checks.rmap import check_rmap
+from vmaforensics.checks.slab import check_slab
 from vmaforensics.views.mms import Lock
 
 if TYPE_CHECKING:
@@ -30,18 +37,31 @@ CHECKS: tuple[Callable[[Context], Iterator[Finding]], ...] = (
     check_maple,
     check_counters,
     check_rmap,
+    check_page_tables,
+    check_residents,
     check_links,
+    check_slab,
+    check_existence,
+    check_anchors,
+    check_handles,
+    check_executable,
 )
 
 # What a change of one area by hand leaves behind all over its address space.
 _TRACES = {
     rules.MT_GAP, rules.MT_NULL, rules.MT_PIVOT, rules.MT_NODE, rules.RB_GAP, rules.RB_SHAPE,
     rules.BACKLINK, rules.COUNTER, rules.LINK, rules.ORDER,
+    rules.RMAP_TREE, rules.RSS, rules.PGTABLES,
 }  # fmt: skip
 # Which finding of an address space takes the traces up, in this order.
-_CAUSES = (rules.UNLINKED, rules.MISSING, rules.RANGE, rules.OWNER, rules.SURPLUS)
+_CAUSES = (
+    rules.UNLINKED, rules.MISSING, rules.RANGE, rules.OWNER, rules.SURPLUS, rules.SLAB_ORPHAN, rules.SLAB_STATE,
+    rules.RMAP_FILE_HIDDEN, rules.RMAP_ANON_HIDDEN, rules.RMAP_FILE_MISMATCH, rules.RMAP_FILE_MISSING,
+    rules.RMAP_ANON_MISSING, rules.PTE_ORPHAN, rules.PTE_KERNEL, rules.PTE_REMAP, rules.PTE_PERM, rules.PROT,
+    rules.PT_SHARED, rules.PT_ISOLATION, rules.ERASED,
+)  # fmt: skip
 # Page counts lag behind the index while a munmap that gave its lock back down still unmaps (5.10 to 7.x).
-_LAGGING = {rules.COUNTER, rules.MISSING}
+_LAGGING = {rules.COUNTER, rules.MISSING, rules.RMAP_FILE_HIDDEN, rules.RMAP_ANON_HIDDEN}
 
 
 def run_checks(views: Views) -> list[Finding]:
@@ -67,21 +87,49 @@ def _weigh(one: Finding) -> Finding:
 
 
 def _join(found: Iterable[Finding]) -> Iterator[Finding]:
-    """Add the traces in an address space to the finding that names their cause, if there is one."""
+    """Join what has one cause: findings of an address space whose ranges overlap, and the traces that a change
+    leaves all over it. The finding whose rule comes first in ``_CAUSES`` takes up the others' evidence."""
     by_mm: dict[int, list[Finding]] = {}
     for one in found:
         by_mm.setdefault(one.mm, []).append(one)
-    for mine in by_mm.values():
-        causes = [one for rule in _CAUSES for one in mine if one.rule is rule]
-        if not causes or mine[0].mm == 0:
+    for mm, mine in by_mm.items():
+        ranked = sorted((one for one in mine if one.rule in _CAUSES), key=lambda one: _CAUSES.index(one.rule))
+        if mm == 0 or not ranked:
             yield from mine
             continue
-        first = causes[0]
-        # An area that one index lacks makes the counts of the others look wrong too.
-        follow = _TRACES | {rules.MISSING, rules.SURPLUS} if first.rule is rules.UNLINKED else _TRACES
-        traces = [one for one in mine if one.rule in follow]
-        extra = tuple(item for one in traces for item in one.evidence)
-        known = set(first.evidence)
-        joined = (*first.evidence, *(item for item in extra if item not in known))
-        yield replace(first, evidence=joined)
-        yield from (one for one in mine if one is not first and one.rule not in follow)
+        causes: list[Finding] = []
+        for one in ranked:
+            at = next((at for at, cause in enumerate(causes) if _same_cause(cause, one)), None)
+            if at is None:
+                causes.append(one)
+            else:
+                causes[at] = _absorb(causes[at], one)
+        for trace in (one for one in mine if one.rule in _TRACES):
+            near = next((at for at, cause in enumerate(causes) if _overlap(cause, trace)), 0)
+            causes[near] = _absorb(causes[near], trace)
+        yield from causes
+        yield from (one for one in mine if one.rule not in _CAUSES and one.rule not in _TRACES)
+
+
+def _overlap(one: Finding, other: Finding) -> bool:
+    if one.start is None or one.end is None or other.start is None or other.end is None:
+        return False
+    return one.start < other.end and other.start < one.end
+
+
+def _same_cause(cause: Finding, other: Finding) -> bool:
+    """Do both speak of one change? Counts that are off name no range; what names one explains them."""
+    counts = (rules.MISSING, rules.SURPLUS)
+    if other.rule in counts and cause.rule is rules.UNLINKED:
+        return True  # an area that one index lacks makes the counts of the others look wrong too
+    return _overlap(cause, other) or (cause.rule in counts and cause.start is None)
+
+
+def _absorb(cause: Finding, other: Finding) -> Finding:
+    known = set(cause.evidence)
+    joined = (*cause.evidence, *(item for item in other.evidence if item not in known))
+    worse = cause.severity if cause.severity.rank <= other.severity.rank else other.severity
+    if cause.start is None and other.start is not None and other.rule in _CAUSES:
+        title = f"{cause.title}: {other.title}"
+        return replace(cause, evidence=joined, severity=worse, start=other.start, end=other.end, title=title)
+    return replace(cause, evidence=joined, severity=worse)

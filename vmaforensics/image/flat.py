@@ -96,6 +96,14 @@ class FlatMemory(PhysicalMemory):
             for low in range(0, length, size):
                 yield pa + low, self._buffer[offset + low : offset + min(low + size, length)]
 
+    def frame_counts(self) -> NDArray[np.int64]:
+        counts = np.zeros(len(PageState), np.int64)
+        first, last = self.ranges[:, 0] >> np.uint64(PAGE_SHIFT), (self.ranges[:, 1] - np.uint64(1)) >> np.uint64(PAGE_SHIFT)
+        frames = int((last - first + np.uint64(1)).sum())
+        counts[PageState.PRESENT] = min(int(self._lengths.sum()) + PAGE_SIZE - 1 >> PAGE_SHIFT, frames)
+        counts[PageState.ABSENT] = frames - counts[PageState.PRESENT]
+        return counts
+
     def page_states(self, pfns: NDArray[np.uint64]) -> NDArray[np.uint8]:
         """Of a page that is RAM or held only in part: ``PRESENT`` if all of its RAM is held."""
         pfns = np.asarray(pfns, dtype=np.uint64)

@@ -27,6 +27,9 @@ PAGE_SHIFT = 12
 TRACE_FLAGS = 1 << 28  # pages a trace keeps a flag for: 1 TiB
 
 
+_COUNTED_AT_ONCE = 1 << 22  # page frames
+
+
 class PageState(IntEnum):
     """What an image knows about a byte of physical memory; see the design's "four states of a byte"."""
 
@@ -70,6 +73,18 @@ class PhysicalMemory(ABC):
     @abstractmethod
     def page_states(self, pfns: NDArray[np.uint64]) -> NDArray[np.uint8]:
         """The :class:`PageState` of each page frame number, without reading its contents."""
+
+    def frame_counts(self) -> NDArray[np.int64]:
+        """Page frames of RAM in each :class:`PageState`, without a look at every frame where that can be told
+        otherwise: a header may claim any amount of RAM."""
+        counts = np.zeros(len(PageState), np.int64)
+        for start, end in self.ranges.tolist():
+            first, last = start >> PAGE_SHIFT, -(-end >> PAGE_SHIFT)
+            for low in range(first, last, _COUNTED_AT_ONCE):
+                pfns = np.arange(low, min(low + _COUNTED_AT_ONCE, last), dtype=np.uint64)
+                counts += np.bincount(self.page_states(pfns), minlength=len(PageState))[: len(PageState)]
+        counts[PageState.NOT_RAM] = 0
+        return counts
 
     batch = 1 << 16  # most items one _locate call is given
 

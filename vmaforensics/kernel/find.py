@@ -41,6 +41,8 @@ _LINK_TEXT = 0xFFFFFFFF_81000000  # _text as linked: CONFIG_PHYSICAL_START is 16
 _PAGE_OFFSETS = {4: 0xFFFF8880_00000000, 5: 0xFF110000_00000000}  # without KASLR
 _BTF_LIMIT = 64 << 20
 _BANNER = b"Linux version "
+# What only the second ways read. It is traced all the same: an excerpt stays as robust as its image.
+_SPARE = ("phys_base", "page_offset_base", "linux_banner")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +100,10 @@ def find_kernel(image: Image) -> Kernel:
     )
     if root is None:
         _translate_through_a_process(kernel, levels, mask)
+    for name in _SPARE:
+        at = symbols.get(name)
+        if at is not None:
+            memory.touch((at - START_KERNEL_MAP + base) % WORD, 8)
     return kernel
 
 

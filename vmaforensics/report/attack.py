@@ -8,4 +8,6 @@ TECHNIQUES = {
     "T1564": "Hide Artifacts",
     "T1068": "Exploitation for Privilege Escalation",
     "T1055": "Process Injection",
+    "T1620": "Reflective Code Loading",
+    "T1070.004": "File Deletion",
 }

@@ -13,7 +13,7 @@ import numpy as np
 from vmaforensics import __version__
 from vmaforensics.checks.context import Context, comm_of
 from vmaforensics.checks.counters import EXACT, sum_areas
-from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState
+from vmaforensics.image.memory import PAGE_SIZE, PageState
 from vmaforensics.report import document as doc
 from vmaforensics.report.attack import TECHNIQUES
 from vmaforensics.report.not_assessed import not_assessed
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 _PF_KTHREAD = 0x00200000  # include/linux/sched.h
 _DEPENDENCIES = ("numpy", "construct", "pyelftools", "zstandard", "msgspec")
-_COUNTED_AT_ONCE = 1 << 22  # page frames
 
 
 def build_document(
@@ -208,12 +207,7 @@ def _sha256(image: Image) -> str:
 
 def coverage(image: Image) -> doc.Coverage:
     """Pages of RAM by state."""
-    counts = np.zeros(len(PageState), np.int64)
-    for start, end in image.memory.ranges.tolist():
-        first, last = start >> PAGE_SHIFT, -(-end >> PAGE_SHIFT)
-        for low in range(first, last, _COUNTED_AT_ONCE):
-            pfns = np.arange(low, min(low + _COUNTED_AT_ONCE, last), dtype=np.uint64)
-            counts += np.bincount(image.memory.page_states(pfns), minlength=len(PageState))[: len(PageState)]
+    counts = image.memory.frame_counts()
     present, zero, absent = (int(counts[state]) for state in (PageState.PRESENT, PageState.ZERO, PageState.ABSENT))
     return doc.Coverage(ram=present + zero + absent, present=present, zero=zero, absent=absent)
 

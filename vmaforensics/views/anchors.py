@@ -34,6 +34,7 @@ ANCHORS = np.dtype(
         ("ok", np.bool_),  # the auxiliary vector could be read
         ("auxv", np.uint64),  # address of mm_struct.saved_auxv
         *((name, np.uint64) for name in AUXV),  # 0 where the vector has no such entry
+        ("exe_private", np.uint64),  # exe_file's private_data: up to 6.7 the file beneath, if on an overlay
     ]
 )
 
@@ -58,8 +59,12 @@ def gather_anchors(
         kernel.identity.problems.append(
             f"user registers were found on {place.fitting} of {place.tried} kernel stacks only"
         )
+    anchors = _read_auxv(kernel, views.mms, log)
+    # ovl_open_realfile and ovl_mmap (fs/overlayfs/file.c): areas have that file, exe_file is the overlay's.
+    exe, ok = kernel.gather("file", views.mms["exe_file"], ["private_data"])
+    anchors["exe_private"] = np.where(ok, exe["private_data"], np.uint64(0))
     return AnchorsView(
-        mms=_read_auxv(kernel, views.mms, log),
+        mms=anchors,
         threads=threads,
         place=place,
         handlers=read_handlers(kernel, threads, log),

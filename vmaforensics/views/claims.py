@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.image.memory import PageState
-from vmaforensics.views.frames import frame_batches
+from vmaforensics.views.frames import described, frame_batches
 from vmaforensics.views.mapped_pages import PAGES, read_pages
 from vmaforensics.views.page_types import PageReader, bit_set, type_code
 
@@ -41,10 +40,7 @@ def read_claims(kernel: Kernel, ptes: NDArray[np.void]) -> Claims:
     head_bit = kernel.types.constant("PG_head")
     slab_bit = kernel.types.constant("PG_slab") if type_code(kernel, "slab") is None else None
     found, entries = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
-    for batch in frame_batches(kernel.memory.ranges):
-        states = kernel.memory.page_states(batch)
-        if (states > PageState.ZERO).all() and not reader.mapped(batch[::512]).any():
-            continue
+    for batch in frame_batches(described(reader)):
         rows, ok = reader.read(batch)
         small = ok & ((rows["head"] & np.uint64(1)) == 0) & (rows["mapping"] != 0)
         if head_bit is not None:

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 _BATCH = 1 << 18  # frames; 1 GiB, the largest compound page: heads and free blocks lie in the same batch
 _LARGEST_ORDER = 18
-_SUBSECTION = 512  # frames; PAGES_PER_SUBSECTION, the grain in which vmemmap is populated
 
 
 class FrameKind(IntEnum):
@@ -54,8 +53,8 @@ USER_KINDS = (FrameKind.ANONYMOUS, FrameKind.PAGE_CACHE, FrameKind.HUGETLB)
 def classify_frames(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.uint8]]:
     """``(pfns, kinds)`` of all page frames of RAM, ascending: uint64, and uint8 of :class:`FrameKind`.
 
-    Tail pages of a compound page are what its head is. A GiB of which the image holds nothing and the kernel
-    has no struct pages (a header may claim any amount of memory) is left out. Raises
+    Tail pages of a compound page are what its head is. Frames of which the kernel has no struct page are left
+    out (see :func:`described`). Raises
     :class:`KernelNotFoundError` if the kernel's types do not have ``struct page`` as we know it.
 
     >>> pfns, kinds = classify_frames(kernel)
@@ -63,10 +62,7 @@ def classify_frames(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.uint
     """
     reader = PageReader(kernel)
     all_pfns, all_kinds = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint8)]
-    for pfns in frame_batches(kernel.memory.ranges):
-        states = kernel.memory.page_states(pfns)
-        if (states > PageState.ZERO).all() and not reader.mapped(pfns[::_SUBSECTION]).any():
-            continue
+    for pfns in frame_batches(described(reader)):
         all_pfns.append(pfns)
         all_kinds.append(_classify(kernel, reader, pfns))
     pfns, kinds = np.concatenate(all_pfns), np.concatenate(all_kinds)
@@ -80,6 +76,32 @@ def kinds_of(wanted: NDArray[np.uint64], pfns: NDArray[np.uint64], kinds: NDArra
         return np.zeros(len(wanted), np.uint8)
     row = np.minimum(np.searchsorted(pfns, wanted), len(pfns) - 1)
     return np.where(pfns[row] == wanted, kinds[row], FrameKind.UNKNOWN).astype(np.uint8)
+
+
+def described(reader: PageReader) -> NDArray[np.uint64]:
+    """``(n, 2)`` ranges ``[start, end)`` of RAM, in bytes, that the kernel has struct pages of.
+
+    A header may claim any amount of RAM, and page tables may map one page over and over: no more frames are
+    told than the pages the image holds have room to describe.
+    """
+    kernel = reader.kernel
+    runs = kernel.space.runs
+    runs = runs[runs["end"] >= reader.base]
+    size = np.uint64(reader.size)
+    low = (np.maximum(runs["start"], reader.base) - reader.base + size - np.uint64(1)) // size
+    high = (runs["end"] - reader.base + np.uint64(1)) // size
+    counts = kernel.memory.frame_counts()
+    room = int(counts[PageState.PRESENT] + counts[PageState.ZERO]) * (PAGE_SIZE // reader.size)
+    found: list[tuple[int, int]] = []
+    for start, end in kernel.memory.ranges.tolist():
+        first, last = start >> PAGE_SHIFT, -(-end // PAGE_SIZE)
+        near = slice(int(np.searchsorted(high, first, "right")), int(np.searchsorted(low, last, "left")))
+        for one, two in zip(low[near].tolist(), high[near].tolist(), strict=True):
+            one, two = max(one, first), min(two, last, max(one, first) + room)
+            if one < two:
+                found.append((one << PAGE_SHIFT, two << PAGE_SHIFT))
+                room -= two - one
+    return np.array(found, np.uint64).reshape(-1, 2)
 
 
 def frame_batches(ranges: NDArray[np.uint64]) -> Iterator[NDArray[np.uint64]]:

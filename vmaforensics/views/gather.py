@@ -16,6 +16,8 @@ from vmaforensics.views.page_tables import gather_page_tables
 from vmaforensics.views.paths import reader_root
 from vmaforensics.views.rbtree import walk_rbtree
 from vmaforensics.views.rmap import gather_rmap
+from vmaforensics.views.slab import gather_slab
+from vmaforensics.views.sources import gather_sources
 from vmaforensics.views.tables import ProblemLog, Views
 from vmaforensics.views.tasks import walk_tasks
 from vmaforensics.views.vma_list import walk_list
@@ -70,6 +72,8 @@ def gather_views(kernel: Kernel, cpus: tuple[CpuState, ...] = ()) -> Views:
     views.handles = gather_handles(kernel, views, log)
     views.page_tables = gather_page_tables(kernel, views, log)
     views.rmap = gather_rmap(kernel, views, log)
+    views.slab = gather_slab(kernel, views, log)
+    views.sources = gather_sources(kernel, views, log)
     views.problems = log.table()
     return views
 

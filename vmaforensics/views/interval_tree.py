@@ -155,7 +155,7 @@ def _settle(
         extra["item"] = rows["item"][up[told]]
         broken.append(extra)
         place = np.append(np.cumsum(keep) - 1, -1)
-        edges = np.cumsum([0, *(int(keep[low:high].sum()) for low, high in zip(edges[:-1], edges[1:], strict=True))])
+        edges = np.append(0, np.cumsum(keep))[edges]
         rows, side = rows[keep], side[keep]
         rows["parent"] = place[rows["parent"]]
     return _in_order(rows, side, edges), np.concatenate(broken)

@@ -114,7 +114,8 @@ def _inodes(kernel: Kernel, log: ProblemLog) -> NDArray[np.uint64]:
         if count > limit or steps > _STEPS:
             log.add(View.FILE_RMAP, Problem.CUT_SHORT, 0, fresh[:1])
             break
-    return np.setdiff1d(nodes.all(), heads) - link
+    inodes: NDArray[np.uint64] = np.setdiff1d(nodes.all(), heads) - link
+    return inodes
 
 
 def _most(kernel: Kernel) -> int:
@@ -143,7 +144,8 @@ def _super_blocks(kernel: Kernel, log: ProblemLog) -> NDArray[np.uint64]:
         if not len(fresh):
             break
     found = nodes.all()
-    return found[found != np.uint64(head)] - np.uint64(kernel.offset("super_block", "s_list"))
+    blocks: NDArray[np.uint64] = found[found != np.uint64(head)] - np.uint64(kernel.offset("super_block", "s_list"))
+    return blocks
 
 
 def _hashed(kernel: Kernel) -> NDArray[np.uint64]:

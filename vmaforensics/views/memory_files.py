@@ -52,11 +52,12 @@ class Content(IntEnum):
     SCRIPT = 4
     TEXT = 5
     OTHER = 6
+    UNSEEN = 7  # was not looked at: the file has a path, or an area shows it
 
     @property
     def label(self) -> str:
         """The content in words."""
-        return ("none", "not in the dump", "zeros", "ELF", "script", "text", "other")[self]
+        return ("none", "not in the dump", "zeros", "ELF", "script", "text", "other", "not looked at")[self]
 
 
 # include/uapi/linux/magic.h: TMPFS_MAGIC, HUGETLBFS_MAGIC, SECRETMEM_MAGIC
@@ -150,7 +151,7 @@ def _follow(kernel: Kernel, heads: NDArray[np.uint64], most: int, log: ProblemLo
 
 
 def _look(kernel: Kernel, rows: NDArray[np.void]) -> None:
-    """Fill in ``pa`` and ``content``."""
+    """Fill in ``pa`` and ``content``, the latter for files that neither a path nor an area leads to."""
     try:
         reader = PageReader(kernel)
     except KernelNotFoundError as error:
@@ -159,8 +160,12 @@ def _look(kernel: Kernel, rows: NDArray[np.void]) -> None:
     pfns, fine = reader.frames_of(rows["page"])
     at = np.flatnonzero(fine & (rows["page"] != 0) & (pfns < np.uint64(1 << 40)))
     rows["pa"][at] = pfns[at] << np.uint64(PAGE_SHIFT)
-    data, ok = kernel.memory.gather(rows["pa"][at], _HEAD)
+    lost = rows["internal"] | (rows["nlink"] == 0)
+    lost &= ~rows["mapped"]
     rows["content"][rows["page"] != 0] = Content.NOT_IN_DUMP
+    rows["content"][at[~lost[at]]] = Content.UNSEEN
+    at = at[lost[at]]
+    data, ok = kernel.memory.gather(rows["pa"][at], _HEAD)
     rows["content"][at[ok]] = contents(data[ok])
 
 

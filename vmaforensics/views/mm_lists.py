@@ -9,7 +9,8 @@ import numpy as np
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.views.page_types import PageReader
 from vmaforensics.views.rings import walk_rings
-from vmaforensics.views.slab import ObjectKind, State
+from vmaforensics.views.slab import State
+from vmaforensics.views.slab_pages import ObjectKind
 from vmaforensics.views.tables import Problem, ProblemLog, View
 
 if TYPE_CHECKING:

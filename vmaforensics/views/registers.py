@@ -7,7 +7,7 @@ the place is found by trying those there are: a user code segment has to be at t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -69,7 +69,8 @@ class Place:
     size: int  # bytes of a kernel stack
     padding: int
     fitting: int  # threads with user selectors at that place
-    tried: int
+    tried: int  # threads whose stack is in the image
+    offsets: dict[str, int]  # of the registers ip and sp in pt_regs
 
 
 def read_threads(
@@ -133,14 +134,17 @@ def _selectors(regs: NDArray[np.void]) -> NDArray[np.bool_]:
 def _place(kernel: Kernel, stacks: NDArray[np.uint64]) -> Place:
     """The size and padding with which most stacks have user selectors where they should be."""
     size = kernel.sizeof("pt_regs")
-    best = Place(size=_STACK_SIZES[0], padding=0, fitting=0, tried=len(stacks))
+    offsets = {name: kernel.offset("pt_regs", name) for name in ("ip", "sp")}
+    best = Place(size=_STACK_SIZES[0], padding=0, fitting=0, tried=0, offsets=offsets)
     for stack_size in _STACK_SIZES:
         for padding in (0, _PADDING):
             with np.errstate(over="ignore"):
                 regs, ok = kernel.gather("pt_regs", stacks + np.uint64(stack_size - padding - size), ["cs", "ss"])
+            if stack_size == best.size and padding == 0:
+                best = replace(best, tried=int(ok.sum()))
             fitting = int((ok & _selectors(regs)).sum())
             if fitting > best.fitting:
-                best = Place(size=stack_size, padding=padding, fitting=fitting, tried=len(stacks))
+                best = replace(best, size=stack_size, padding=padding, fitting=fitting)
     return best
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from vmaforensics.views.anon_chains import ANON_VMAS, CHAINS, read_anon_vmas, walk_chains
 from vmaforensics.views.files import read_files
 from vmaforensics.views.interval_tree import ANON, BROKEN, FILE, NODES, walk_trees
-from vmaforensics.views.mappings import MAPPINGS, Seen, inode_mappings, plausible, read_mappings
+from vmaforensics.views.mappings import Seen, inode_mappings, plausible, read_mappings
 from vmaforensics.views.names import vma_names
 from vmaforensics.views.paths import reader_root
 from vmaforensics.views.tables import Problem, ProblemLog, View
@@ -104,9 +104,9 @@ def gather_rmap(kernel: Kernel, views: Views, log: ProblemLog) -> RmapView:
         row = more.rows_of(extra["file"])
         if len(more.rows):
             mapping[new] = np.where(row >= 0, more.rows["mapping"][row], np.uint64(0))
-        extra["file_row"] = -1  # of the table of all files
-        areas[new] = extra
         strays = dict(zip(extra["vma"].tolist(), vma_names(kernel, extra, views.mms, more), strict=True))
+        extra["file_row"] = views.files.rows_of(extra["file"]) if views.files is not None else -1
+        areas[new] = extra
     anon_nodes, rent = found.nodes(), found.torn()
     anon_vmas = found.anon_vmas()
     anon_vmas["whole"] &= ~np.isin(anon_vmas["anon_vma"], rent["tree"])

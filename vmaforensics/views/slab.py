@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.views.files import read_files
+from vmaforensics.views.names import vma_names
+from vmaforensics.views.paths import reader_root
 from vmaforensics.views.slab_free import Slabs, free_objects
-from vmaforensics.views.slab_pages import CACHES, ObjectKind, find_slabs, read_caches
-from vmaforensics.views.vmas import VMAS, read_vmas
+from vmaforensics.views.slab_pages import ObjectKind, find_slabs, outside, read_caches
+from vmaforensics.views.vmas import classify, read_vmas
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -55,6 +58,8 @@ class SlabView:
     strays: NDArray[np.void]  # dtype VMAS: VMA objects, free ones too, that no index view led to
     stray_state: NDArray[np.uint8]  # State of each of strays
     attached: NDArray[np.bool_]  # by its own marks, each of strays is part of a memory map
+    names: list[bytes]  # of each of strays, as of Views.names; empty where free
+    foreign: NDArray[np.uint64]  # VMAs of the index views that lie in no page of the cache, ascending
 
     def of(self, kind: ObjectKind) -> NDArray[np.void]:
         """The objects of the cache of ``kind``; others too if the cache is merged."""
@@ -92,22 +97,40 @@ def gather_slab(kernel: Kernel, views: Views, log: ProblemLog) -> SlabView | Non
     objects["cache"] = np.repeat(slabs["cache"], slabs["objects"])
     objects["state"] = np.where(free, State.FREE, np.where(unsure, State.UNKNOWN, State.ALLOCATED))
     objects = objects[np.argsort(objects["address"], kind="stable")]
-    view = SlabView(
-        caches=caches, slabs=slabs, objects=objects, strays=np.zeros(0, VMAS),
-        stray_state=np.zeros(0, np.uint8), attached=np.zeros(0, np.bool_),
-    )  # fmt: skip
-    mine = view.of(ObjectKind.VMA)
+    mine = objects[np.isin(objects["cache"], caches["cache"][caches["kind"] == ObjectKind.VMA])]
     mine = mine[~np.isin(mine["address"], views.vmas["vma"])]
     strays = read_vmas(kernel, mine["address"], log)
+    attached = _attached(kernel, strays)
+    foreign = np.zeros(0, np.uint64)
+    if (caches["kind"] == ObjectKind.VMA).any():
+        read = views.vmas["vma"][views.vmas["ok"]]
+        read = read[~np.isin(read, objects["address"])]
+        foreign = read[outside(kernel, read, int(caches["cache"][caches["kind"] == ObjectKind.VMA][0]))]
     return SlabView(
-        caches=caches, slabs=slabs, objects=objects, strays=strays,
-        stray_state=view.states(strays["vma"], ObjectKind.VMA), attached=_attached(kernel, strays),
+        caches=caches, slabs=slabs, objects=objects, strays=strays, stray_state=mine["state"], attached=attached,
+        names=_names(kernel, views, strays, attached & (mine["state"] != State.FREE), log), foreign=foreign,
     )  # fmt: skip
+
+
+def _names(
+    kernel: Kernel, views: Views, strays: NDArray[np.void], live: NDArray[np.bool_], log: ProblemLog
+) -> list[bytes]:
+    """What /proc/PID/maps would call the live ones. What they point to may long be gone: the rest has none."""
+    named = [b""] * len(strays)
+    live = live & np.isin(strays["mm"], views.mms["mm"])
+    rows = strays[live]
+    if len(rows):
+        files = read_files(kernel, rows["file"], reader_root(kernel, views.tasks), log)
+        classify(kernel, rows, files)
+        for at, name in zip(np.flatnonzero(live).tolist(), vma_names(kernel, rows, views.mms, files), strict=True):
+            named[at] = name
+        strays["kind"][live] = rows["kind"]
+    return named
 
 
 def _attached(kernel: Kernel, rows: NDArray[np.void]) -> NDArray[np.bool_]:
     """Do the marks of the per-VMA locks say that each VMA is in a tree? All of them before 6.4."""
-    fine = rows["ok"] & (rows["mm"] != 0) & (rows["start"] < rows["end"])
+    fine: NDArray[np.bool_] = rows["ok"] & (rows["mm"] != 0) & (rows["start"] < rows["end"])
     fine &= ((rows["start"] | rows["end"]) & np.uint64(4095)) == 0
     fine &= ~rows["detached"]
     if kernel.has("vm_area_struct", "vm_refcnt"):  # 6.15: 0 is detached, mm/mmap_lock.c
@@ -118,6 +141,3 @@ def _attached(kernel: Kernel, rows: NDArray[np.void]) -> NDArray[np.bool_]:
     if callback is not None:
         fine &= rows["end"] != np.uint64(callback)
     return fine
-
-
-__all__ = ["CACHES", "OBJECTS", "ObjectKind", "SlabView", "State", "gather_slab"]

@@ -199,6 +199,29 @@ def cache_rows(caches: NDArray[np.void], addresses: NDArray[np.uint64]) -> NDArr
     return found
 
 
+def outside(kernel: Kernel, addresses: NDArray[np.uint64], cache: int) -> NDArray[np.bool_]:
+    """Which addresses lie in a page that is none of the ``kmem_cache`` at ``cache``; False where it cannot be told.
+
+    An object anywhere in such a page is not outside: KFENCE places single objects at odd offsets.
+    """
+    try:
+        reader = PageReader(kernel)
+        struct = "slab" if kernel.has("slab", "slab_cache") else "page"
+        kernel.member(struct, "slab_cache")
+    except KernelNotFoundError:
+        return np.zeros(len(addresses), np.bool_)
+    pas, _, mapped = kernel.space.translate(addresses)
+    pfns = pas >> np.uint64(PAGE_SHIFT)
+    rows, told = reader.read(pfns)
+    heads = reader.heads(pfns, rows)
+    rows, fine = reader.read(heads)
+    with np.errstate(over="ignore"):
+        got, ok = kernel.gather(struct, reader.base + heads * np.uint64(reader.size), ("slab_cache",))
+    inside = _is_slab(kernel, rows) & (got["slab_cache"] == np.uint64(cache))
+    answer: NDArray[np.bool_] = mapped & told & fine & ok & ~inside
+    return answer
+
+
 def _is_slab(kernel: Kernel, rows: NDArray[np.void]) -> NDArray[np.bool_]:
     """PG_slab was a page flag and became a page type; only the head of a slab has it."""
     code = type_code(kernel, "slab")

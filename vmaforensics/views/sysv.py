@@ -25,11 +25,14 @@ SEGMENTS = np.dtype(
         ("size", np.uint64),  # bytes
         ("file", np.uint64),
         ("mapping", np.uint64),  # address_space that areas which map it have
+        ("creator_pid", np.int32),
+        ("last_pid", np.int32),  # who attached or detached last
     ]
 )
 
 _IPC_SHM_IDS = 2  # ipc/util.h
 _FIELDS = ("shm_perm.id", "shm_perm.key", "shm_nattch", "shm_segsz", "shm_file")
+_PIDS = {"creator_pid": "shm_cprid", "last_pid": "shm_lprid"}  # struct pid
 
 
 def read_segments(kernel: Kernel, tasks: NDArray[np.void], log: ProblemLog) -> tuple[NDArray[np.void], bool]:
@@ -52,7 +55,7 @@ def read_segments(kernel: Kernel, tasks: NDArray[np.void], log: ProblemLog) -> t
     wild = ~kernel_pointer(pointers)
     log.add(View.HANDLES, Problem.NON_CANONICAL, 0, spaces[which[wild]], pointers[wild])
     which, pointers = which[~wild], pointers[~wild]
-    got, fine = kernel.gather("shmid_kernel", pointers, _FIELDS)
+    got, fine = kernel.gather("shmid_kernel", pointers, [*_FIELDS, *_PIDS.values()])
     log.add(View.HANDLES, Problem.UNREADABLE, 0, pointers[~fine])
     which, pointers, got = which[fine], pointers[fine], got[fine]
     rows = np.zeros(len(got), SEGMENTS)
@@ -60,6 +63,10 @@ def read_segments(kernel: Kernel, tasks: NDArray[np.void], log: ProblemLog) -> t
     rows["nattch_at"] = pointers + np.uint64(kernel.offset("shmid_kernel", "shm_nattch"))
     for column, member in zip(("id", "key", "nattch", "size", "file"), _FIELDS, strict=True):
         rows[column] = got[member]
+    number = np.uint64(kernel.offset("pid", "numbers") + kernel.offset("upid", "nr"))  # in the first namespace
+    for column, member in _PIDS.items():
+        data, there = kernel.space.gather(got[member] + number, 4)
+        rows[column] = np.where(there & kernel_pointer(got[member]), data.view("<i4")[:, 0], 0)
     file, known = kernel.gather("file", rows["file"], ["f_mapping"])
     rows["mapping"] = np.where(known, file["f_mapping"], np.uint64(0))
     log.add(View.HANDLES, Problem.UNREADABLE, 0, rows["file"][~known])

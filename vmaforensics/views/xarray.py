@@ -24,12 +24,14 @@ _INTERNAL = np.uint64(2)
 
 def is_node(entries: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """xa_is_node: which entries lead to an ``xa_node``."""
-    return ((entries & np.uint64(3)) == _INTERNAL) & (entries > 4096)
+    inner: NDArray[np.bool_] = ((entries & np.uint64(3)) == _INTERNAL) & (entries > 4096)
+    return inner
 
 
 def is_pointer(entries: NDArray[np.uint64]) -> NDArray[np.bool_]:
     """Which entries are plain pointers."""
-    return ((entries & np.uint64(3)) == 0) & (entries != 0)
+    plain: NDArray[np.bool_] = ((entries & np.uint64(3)) == 0) & (entries != 0)
+    return plain
 
 
 def all_pointers(

@@ -1,0 +1,137 @@
+"""The results as a page for ``docs/``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from measure import Result
+    from store import Machine, Subject
+
+TARGET_IMAGE = "bench-2g"
+TARGET_COMMAND = "report --format json"
+TARGET_SECONDS = 2.5
+TARGET_BYTES = 500_000_000
+
+_OWN = "vmaforensics"
+
+_HOW = """\
+Written by `bench/run.py --update`; `make bench` measures on your own machine.
+
+Each figure is of a whole process, measured from outside, from its start to its end: the start of the interpreter
+and writing the output to a file are in it. A warm-up comes before the {runs} runs that count. Time is elapsed time:
+the median and, in parentheses, the shortest and the longest. CPU is user and system time of all threads, the median.
+Memory is the largest peak resident set (`ru_maxrss`); pages of the image count in it while they are mapped. The
+image was in the page cache: reading it from a disk comes on top. Whatever else runs on the machine makes elapsed
+time longer; CPU time shows it less."""
+
+_OTHERS = """\
+This is no ranking, for these commands do not do the same work: `{command}` reads every view, checks each against
+the others and names every area; drgn and volatility3 read one view and check nothing. drgn reads a `vmlinux` with
+debug information for this very kernel, volatility3's own plugin a symbol file made of that, and vmaforensics nothing
+but the image. Getting or making those files is not in their times, nor is volatility3's indexing of its symbols.
+"Areas" is how many the command printed; the guest itself counted {areas}."""
+
+
+def page(here: Machine, subjects: Sequence[Subject], results: Mapping[str, Mapping[str, Result]]) -> str:
+    """The whole page, of the results of ``subjects``."""
+    measured = [(one, results[one.key]) for one in subjects if results.get(one.key)]
+    return "\n".join(_lines(here, measured)) + "\n"
+
+
+def target(result: Result) -> str:
+    """How a result of the target's command on the target's image compares with the target."""
+    met = result.wall <= TARGET_SECONDS and result.peak <= TARGET_BYTES
+    return (
+        f"target of {TARGET_SECONDS} s and {TARGET_BYTES / 1e6:.0f} MB {'met' if met else 'MISSED'}: "
+        f"{result.wall:.2f} s and {result.peak / 1e6:.0f} MB"
+    )
+
+
+def span(result: Result) -> str:
+    """The median, and the extremes of more than one run."""
+    walls = [run.wall for run in result.runs]
+    if len(walls) == 1:
+        return f"{walls[0]:.2f} s (one run)"
+    return f"{result.wall:.2f} s ({min(walls):.2f}–{max(walls):.2f})"
+
+
+def _lines(here: Machine, measured: Sequence[tuple[Subject, Mapping[str, Result]]]) -> Iterator[str]:
+    ours = [result for _, found in measured for result in found.values() if result.tool == _OWN]
+    yield "# Benchmarks"
+    yield ""
+    yield _HOW.format(runs=_all(len(one.runs) for one in ours))
+    yield ""
+    yield f"* CPU: {here.cpu}, {here.cores} cores"
+    yield f"* Python {here.python}, NumPy {here.numpy}"
+    yield f"* vmaforensics {_all(one.version for one in ours)}, measured on {_all(one.date for one in ours)}"
+    yield ""
+    yield "## Images"
+    yield ""
+    yield "Debian kernels in QEMU; [the recipe](../samples/recipe/README.md) makes them."
+    yield ""
+    images = [
+        (one.name, one.release, f"{one.size / 2**30:.2f} GiB", f"{one.processes:,}", f"{one.areas:,}")
+        for one, _ in measured
+    ]
+    yield from _table(("image", "kernel", "file", "processes", "areas"), images)
+    yield ""
+    yield "## vmaforensics"
+    yield ""
+    times = [
+        (one.name, f"`{name}`", span(result), f"{result.cpu:.2f} s", _memory(result), f"{one.areas / result.wall:,.0f}")
+        for one, found in measured
+        for name, result in found.items()
+        if result.tool == _OWN
+    ]
+    yield from _table(("image", "command", "time", "CPU", "memory", "areas a second"), times)
+    for one, found in measured:
+        if one.name == TARGET_IMAGE and TARGET_COMMAND in found:
+            yield ""
+            yield f"`{TARGET_COMMAND}` on {one.name}: {target(found[TARGET_COMMAND])}."
+    for one, found in measured:
+        if any(result.tool != _OWN for result in found.values()):
+            yield from _comparison(one, found)
+
+
+def _comparison(one: Subject, found: Mapping[str, Result]) -> Iterator[str]:
+    base = found.get(TARGET_COMMAND)
+    rows = [
+        (
+            f"{result.tool} {result.version}",
+            f"`{name}`",
+            result.does,
+            span(result),
+            _memory(result),
+            f"{result.areas:,}",
+            f"{result.wall / base.wall:,.1f}" if base else "",
+            result.date,
+        )
+        for name, result in found.items()
+        if result.areas is not None
+    ]
+    yield ""
+    yield f"## Beside other tools, on {one.name}"
+    yield ""
+    yield _OTHERS.format(command=TARGET_COMMAND, areas=f"{one.areas:,}")
+    yield ""
+    head = ("tool", "command", "what it reads and prints", "time", "memory", "areas", "times as long", "measured")
+    yield from _table(head, rows)
+
+
+def _all(values: Iterator[object]) -> str:
+    """Each different value once."""
+    return " or ".join(str(one) for one in sorted(set(values), key=str))
+
+
+def _memory(result: Result) -> str:
+    return f"{result.peak / 1e6:.0f} MB"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    yield f"| {' | '.join(head)} |"
+    yield f"|{'|'.join('---' for _ in head)}|"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"

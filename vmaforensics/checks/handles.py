@@ -1,0 +1,171 @@
+"""Memory that is kept without being mapped, and System V's own count of who maps it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.checks import rules
+from vmaforensics.checks.context import MOST, pages
+from vmaforensics.checks.finding import Confidence, Evidence, Severity
+from vmaforensics.views.memory_files import Content
+from vmaforensics.views.mms import Lock
+from vmaforensics.views.tables import Problem, View, union_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.views.handles import HandlesView
+
+_PF_EXITING = 0x4  # include/linux/sched.h
+
+
+def check_handles(context: Context) -> Iterator[Finding]:
+    """MEM-UNMAPPED-CODE and SHM-ATTACH-COUNT."""
+    handles = context.views.handles
+    if handles is None:
+        return
+    union = union_of(list(context.views.regions().values()))
+    vmas = context.views.vmas[context.views.vma_rows(union["vma"])]
+    mapping = _mappings(context, vmas)
+    yield from _unmapped_code(context, handles, mapping)
+    yield from _attached(context, handles, union["mm"], vmas, mapping)
+
+
+def _mappings(context: Context, vmas: NDArray[np.void]) -> NDArray[np.uint64]:
+    """The ``address_space`` that each area maps; 0 for none."""
+    files = context.views.files
+    if files is None or not len(files.rows):
+        return np.zeros(len(vmas), np.uint64)
+    return np.where(vmas["file_row"] >= 0, files.rows["mapping"][vmas["file_row"]], np.uint64(0))
+
+
+def _unmapped_code(
+    context: Context, handles: HandlesView, mapping: NDArray[np.uint64]
+) -> Iterator[Finding]:
+    files = handles.memory_files
+    pathless = files["internal"] | (files["nlink"] == 0)
+    unmapped = ~files["mapped"] & ~np.isin(files["mapping"], mapping)
+    code = np.isin(files["content"], (Content.ELF, Content.SCRIPT))
+    for row in np.flatnonzero(pathless & unmapped & code).tolist():
+        one = files[row]
+        held = handles.descriptors[handles.descriptors["inode"] == one["inode"]]
+        segment = handles.segments[handles.segments["mapping"] == one["mapping"]]
+        name = (handles.names[row] or b"?").decode("utf-8", "backslashreplace")
+        what = Content(int(one["content"]))
+        amount = pages(int(one["pages"])) if one["pages"] else f"{int(one['size'])} bytes"
+        evidence = [
+            Evidence(
+                what=f"page {int(one['index'])} of {name} ({amount}) begins as {what.label}; i_mmap is empty",
+                view=View.HANDLES.label,
+                address=int(one["inode"]),
+                found=f"physical {int(one['pa']):#x}",
+            )
+        ]
+        evidence += [
+            Evidence(
+                what=f"descriptor {int(fd['fd'])} of process {int(fd['pid'])} keeps it",
+                view=View.HANDLES.label,
+                address=int(fd["slot"]),
+                found=f"{int(fd['file']):#x}",
+            )
+            for fd in held[:MOST]
+        ]
+        evidence += [_segment(one) for one in segment[:MOST]]
+        by = (
+            f"kept by descriptor {int(held['fd'][0])} of process {int(held['pid'][0])}" if len(held)
+            else f"kept by System V segment {int(segment['id'][0])}" if len(segment)
+            else "kept by no descriptor that was found"
+        )  # fmt: skip
+        yield context.finding(
+            rules.UNMAPPED_CODE,
+            _mm_of(context, int(held["pid"][0])) if len(held) else 0,
+            f"{what.label} in the memory file {name} that no area maps, {by}",
+            evidence,
+            severity=Severity.LOW if what is Content.SCRIPT else None,
+        )
+
+
+def _segment(one: np.void) -> Evidence:
+    return Evidence(
+        what=f"System V segment {int(one['id'])} (key {int(one['key']) % (1 << 32):#x}) keeps it",
+        view=View.HANDLES.label,
+        address=int(one["segment"]),
+    )
+
+
+def _attached(
+    context: Context,
+    handles: HandlesView,
+    mms: NDArray[np.uint64],
+    vmas: NDArray[np.void],
+    mapping: NDArray[np.uint64],
+) -> Iterator[Finding]:
+    segments = handles.segments[handles.segments["mapping"] != 0]
+    order = np.argsort(mapping, kind="stable")
+    low = np.searchsorted(mapping[order], segments["mapping"], "left")
+    high = np.searchsorted(mapping[order], segments["mapping"], "right")
+    whole, still = _all_read(context), _at_rest(context)
+    for row in np.flatnonzero(segments["nattch"] != high - low).tolist():
+        one, count = segments[row], int(high[row] - low[row])
+        nattch, number = int(one["nattch"]), int(one["id"])
+        if count < nattch and not whole:
+            continue  # areas may be missing because they could not be read
+        mine = order[low[row] : high[row]]
+        evidence = [
+            Evidence(
+                what=f"shm_nattch of segment {number} is {nattch}, {count} areas map it",
+                view=View.HANDLES.label,
+                address=int(one["nattch_at"]),
+                found=str(nattch),
+                expected=str(count),
+            )
+        ]
+        evidence += [
+            Evidence(what=f"the {context.area(int(vmas['vma'][at]))}", view=View.VMA.label, address=int(vmas["vma"][at]))
+            for at in mine[:MOST].tolist()
+        ]
+        lacking = nattch - count
+        title = (
+            f"{lacking} area{'s' if lacking > 1 else ''} that map{'' if lacking > 1 else 's'} System V segment "
+            f"{number} ({pages(-(-int(one['size']) // 4096))}) are hidden"
+            if lacking > 0
+            else f"System V segment {number} is mapped by {count} areas and counts {nattch}"
+        )
+        low_rank = not still
+        yield context.finding(
+            rules.SHM_ATTACH,
+            _mm_of(context, int(one["last_pid"])) or _mm_of(context, int(one["creator_pid"])),
+            title,
+            evidence,
+            severity=Severity.LOW if low_rank else Severity.MEDIUM if lacking < 0 else None,
+            confidence=Confidence.LOW if low_rank else None,
+        )
+
+
+def _mm_of(context: Context, pid: int) -> int:
+    """The memory map of a process, 0 for none."""
+    tasks = context.views.tasks
+    found = tasks["mm"][tasks["ok"] & (tasks["tgid"] == pid) & (tasks["mm"] != 0)]
+    return int(found[0]) if len(found) and pid else 0
+
+
+def _all_read(context: Context) -> bool:
+    """Were all tasks, and all areas of all of them, read?"""
+    views = context.views
+    lost = np.isin(views.problems["problem"], (Problem.UNREADABLE, Problem.CUT_SHORT))
+    if (lost & np.isin(views.problems["view"], (View.TASKS, View.FILES))).any() or not views.mms["ok"].all():
+        return False
+    return all(bool(context.decoded(view, views.mms["mm"]).all()) for view in views.regions())
+
+
+def _at_rest(context: Context) -> bool:
+    """Was no memory map being changed or torn down?"""
+    tasks, mms = context.views.tasks, context.views.mms
+    leaving = ((tasks["flags"] & _PF_EXITING) != 0) & (tasks["exit_state"] == 0)
+    return not leaving.any() and not (mms["lock"] == Lock.WRITE).any()
