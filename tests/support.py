@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import os
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
@@ -90,9 +91,10 @@ class Sample:
 
 
 def bundled() -> list[Sample]:
-    """The samples that come with the sources, edited ones too."""
+    """The samples that come with the sources, edited ones too; or others, made anew, from VMAFORENSICS_SAMPLES."""
     found = []
-    for path in sorted(ROOT.glob("samples/*/image.kdump")):
+    where = Path(os.environ.get("VMAFORENSICS_SAMPLES", ROOT / "samples"))
+    for path in sorted(where.glob("*/image.kdump")):
         manifest = json.loads((path.parent / "manifest.json").read_bytes())
         truth = Truth(path.parent / "truth.tar.xz")
         found.append(Sample(name=path.parent.name, image_path=path, truth=truth, edit=manifest.get("edit")))

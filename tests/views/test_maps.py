@@ -82,7 +82,7 @@ def test_names_are_those_of_proc_pid_comm(sample: Sample) -> None:
     for pid, one in tasks_by_pid(sample.analysis).items():
         comm = sample.truth.get(f"proc/{pid}/comm")
         if comm is not None and not comm.startswith(b"kworker/"):
-            found[pid], expected[pid] = bytes(one["comm"]), comm.removesuffix(b"\n")[:15]
+            found[pid], expected[pid] = bytes(one["comm"]).split(b"\0")[0], comm.removesuffix(b"\n")[:15]
     assert found == expected
     assert len(found) > 50
 

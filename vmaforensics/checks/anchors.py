@@ -74,9 +74,8 @@ def _by_gap(
         name = {"ip": "RIP", "sp": "RSP"}[register]
         evidence = [
             Evidence(
-                what=f"saved {name} of thread {int(one['pid'])} is {int(one[register]):#x}, where no area is"
-                if one["registers"]
-                else f"{name} of the CPU that ran thread {int(one['pid'])} is {int(one[register]):#x}, where no area is",
+                what=f"{'saved ' if one['registers'] else ''}{name} of thread {int(one['pid'])} is "
+                f"{int(one[register]):#x}, where no area is",
                 view=View.ANCHORS.label,
                 address=int(one["registers"]) + word if one["registers"] else 0,
                 found=f"{int(one[register]):#x}",

@@ -212,7 +212,8 @@ def _kernel_threads(context: Context, sources: SourcesView) -> Iterator[Finding]
             found=f"{int(task['mm']):#x}",
             expected="0x0",
         )
-        title = f"kernel thread {comm_of(task['comm']).decode('utf-8', 'backslashreplace')} uses the memory of a process"
+        name = comm_of(task["comm"]).decode("utf-8", "backslashreplace")
+        title = f"kernel thread {name} uses the memory of a process"
         yield _about(context, rules.KTHREAD_MM, task, title, [evidence], int(task["mm"]))
 
 

@@ -127,8 +127,8 @@ def _attached(
             )
         ]
         evidence += [
-            Evidence(what=f"the {context.area(int(vmas['vma'][at]))}", view=View.VMA.label, address=int(vmas["vma"][at]))
-            for at in mine[:MOST].tolist()
+            Evidence(what=f"the {context.area(vma)}", view=View.VMA.label, address=vma)
+            for vma in vmas["vma"][mine[:MOST]].tolist()
         ]
         lacking = nattch - count
         title = (

@@ -50,7 +50,7 @@ CHECKS: tuple[Callable[[Context], Iterator[Finding]], ...] = (
 # What a change of one area by hand leaves behind all over its address space.
 _TRACES = {
     rules.MT_GAP, rules.MT_NULL, rules.MT_PIVOT, rules.MT_NODE, rules.RB_GAP, rules.RB_SHAPE,
-    rules.BACKLINK, rules.COUNTER, rules.LINK, rules.ORDER,
+    rules.BACKLINK, rules.COUNTER, rules.LINK, rules.ORDER, rules.MT_ROOT,
     rules.RMAP_TREE, rules.RSS, rules.PGTABLES,
 }  # fmt: skip
 # Which finding of an address space takes the traces up, in this order.
@@ -59,6 +59,7 @@ _CAUSES = (
     rules.RMAP_FILE_HIDDEN, rules.RMAP_ANON_HIDDEN, rules.RMAP_FILE_MISMATCH, rules.RMAP_FILE_MISSING,
     rules.RMAP_ANON_MISSING, rules.PTE_ORPHAN, rules.PTE_KERNEL, rules.PTE_REMAP, rules.PTE_PERM, rules.PROT,
     rules.PT_SHARED, rules.PT_ISOLATION, rules.ERASED,
+    rules.THREAD_OUTSIDE,
 )  # fmt: skip
 # Page counts lag behind the index while a munmap that gave its lock back down still unmaps (5.10 to 7.x).
 _LAGGING = {rules.COUNTER, rules.MISSING, rules.RMAP_FILE_HIDDEN, rules.RMAP_ANON_HIDDEN}

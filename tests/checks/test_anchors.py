@@ -1,0 +1,141 @@
+"""Each edit of what the kernel remembers gives the finding that names it; clean images give none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from tests.tamper import anchor_edits as edits
+from tests.tamper.edits import Bench
+from vmaforensics.analyse import analyse
+from vmaforensics.checks.anchors import check_anchors
+from vmaforensics.checks.context import Context
+from vmaforensics.checks.cover import Cover
+from vmaforensics.checks.finding import Severity
+from vmaforensics.views.tables import Problem, View
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from support import Sample
+    from tests.tamper.edits import Label
+    from vmaforensics.analyse import Analysis
+    from vmaforensics.checks.finding import Finding
+
+
+def bench_of(sample: Sample) -> Bench:
+    """A bench of a sample that holds what these edits change."""
+    bench = Bench(sample.analysis)
+    if not edits.anchors_of(bench).threads["user"].any() or not edits.handles_of(bench).whole:
+        pytest.skip(f"{sample.name} does not hold the kernel stacks and descriptors")
+    return bench
+
+
+def by_rule(analysis: Analysis, rule: str) -> list[Finding]:
+    return [one for one in analysis.findings if one.rule.id == rule]
+
+
+def new(bench: Bench, analysis: Analysis) -> list[Finding]:
+    before = {(one.rule.id, one.mm, one.title) for one in bench.clean.findings}
+    return [one for one in analysis.findings if (one.rule.id, one.mm, one.title) not in before]
+
+
+@pytest.mark.parametrize("edit", edits.HIGH, ids=lambda edit: edit.__name__)
+def test_an_edit_gives_a_finding_of_high_severity(sample: Sample, edit: Callable[[Bench], Label]) -> None:
+    bench = bench_of(sample)
+    label = edit(bench)
+    found = [one for one in new(bench, bench.again()) if one.severity.rank <= Severity.HIGH.rank]
+    assert [one.pid for one in found] == [label.pid]
+    if label.end:
+        assert (found[0].start, found[0].end) == (label.start, label.end)
+    assert all(item.address for item in found[0].evidence[:1])
+
+
+@pytest.mark.parametrize("edit", edits.HIGH_MAPLE, ids=lambda edit: edit.__name__)
+def test_a_hidden_area_is_named_by_what_it_leaves_behind(sample: Sample, edit: Callable[[Bench], Label]) -> None:
+    bench = bench_of(sample)
+    if bench.views.maple is None:
+        pytest.skip("no maple tree")
+    label = edit(bench)
+    found = [one for one in new(bench, bench.again()) if one.severity.rank <= Severity.HIGH.rank]
+    mine = [one for one in found if one.start is not None and one.end is not None and one.pid == label.pid]
+    assert any(one.start < label.end and label.start < one.end for one in mine)  # type: ignore[operator]
+    words = {View.ANCHORS.label, View.HANDLES.label}
+    assert any(item.view in words for one in found for item in one.evidence)
+
+
+def test_a_stack_pointer_outside_every_area_is_of_medium_severity(sample: Sample) -> None:
+    bench = bench_of(sample)
+    label = edits.rsp_moved(bench)
+    found = by_rule(bench.again(), "THREAD-OUTSIDE")
+    assert [(one.pid, one.start, one.end, one.severity) for one in found] == [
+        (label.pid, label.start, label.end, Severity.MEDIUM)
+    ]
+
+
+def test_registers_are_no_evidence_while_the_index_is_not_whole(sample: Sample) -> None:
+    bench = bench_of(sample)
+    thread = edits.a_thread(bench)
+    edits.rip_moved(bench)
+    rows = bench.views.regions()[edits.index_of(bench)]
+    mine = rows["vma"][rows["mm"] == thread["mm"]]
+    bench.drop(int(mine[len(mine) // 2]))
+    assert thread["mm"] not in [one.mm for one in by_rule(bench.again(), "THREAD-OUTSIDE")]
+
+
+def test_a_program_file_that_nothing_maps_and_moved_parts_are_information(sample: Sample) -> None:
+    found = [one for one in check_anchors(Context(sample.analysis.views)) if one.severity is not Severity.INFO]
+    assert found == []
+
+
+def test_page_tables_of_no_process_are_told_with_the_cpu(sample: Sample) -> None:
+    bench = bench_of(sample)
+    image = bench.clean.image
+    if not any(one.cr3 is not None for one in image.cpus):
+        pytest.skip("no control registers in this image")
+    pfn = int(image.memory.ranges[0, 1]) >> 13
+    changed = analyse(replace(image, cpus=(replace(image.cpus[0], cr3=pfn << 12), *image.cpus[1:])))
+    found = by_rule(changed, "CPU-CR3-UNKNOWN")
+    assert [one.severity for one in found] == [Severity.MEDIUM]
+    assert f"CPU {image.cpus[0].cpu} " in found[0].title
+
+
+def test_the_user_half_of_isolated_page_tables_is_the_same_process(sample: Sample) -> None:
+    image = sample.analysis.image
+    if not any(one.cr3 is not None for one in image.cpus):
+        pytest.skip("no control registers in this image")
+    marked = tuple(
+        replace(one, cr3=None if one.cr3 is None else one.cr3 | 0x1801 | 1 << 62) for one in image.cpus
+    )
+    assert by_rule(analyse(replace(image, cpus=marked)), "CPU-CR3-UNKNOWN") == []
+
+
+def test_cover_agrees_with_the_areas_one_by_one(sample: Sample) -> None:
+    views = sample.analysis.views
+    cover = Cover(Context(views))
+    rows = next(iter(views.regions().values()))
+    assert cover.holds(rows["mm"], rows["start"]).all()
+    assert cover.holds(rows["mm"], rows["end"] - np.uint64(1)).all()
+    last = np.flatnonzero(np.append(rows["mm"][1:] != rows["mm"][:-1], [True]))
+    assert not cover.holds(rows["mm"][last], rows["end"][last]).any()
+    edge = rows["end"][:-1] < rows["start"][1:]
+    edge &= rows["mm"][:-1] == rows["mm"][1:]
+    assert not cover.holds(rows["mm"][:-1][edge], rows["end"][:-1][edge]).any()
+    beyond = np.full(len(rows), 2**64 - 1, np.uint64)
+    assert not cover.holds(rows["mm"], beyond).any()
+
+
+def test_stacks_that_are_not_in_the_dump_are_problems_and_no_findings(sample: Sample) -> None:
+    bench = bench_of(sample)
+    threads = edits.anchors_of(bench).threads
+    for address in threads["registers"][threads["registers"] != 0].tolist():
+        bench.drop(int(address))
+    changed = bench.again()
+    assert changed.views.anchors is not None
+    assert not changed.views.anchors.threads["user"].any()
+    rows = changed.views.problems[changed.views.problems["view"] == View.ANCHORS]
+    assert (rows["problem"] == Problem.UNREADABLE).sum() >= len(threads) // 2
+    assert by_rule(changed, "THREAD-OUTSIDE") == []

@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from support import serious
+from vmaforensics.report.build import build_document
+from vmaforensics.report.text import verdict
+
+if TYPE_CHECKING:
+    from support import Sample
+
+
+# Rules that tell what is so, and no disagreement: each with what the guest's own maps must then show. The last
+# letter of the permissions and the name decide.
+FACTS = {
+    "VMA-EXEC-ANON": rb"..x[ps] 00000000 00:00 0 *(\[anon:.*\]|\[heap\]|\[stack\])?",
+    "VMA-EXEC-DELETED": rb"..x[ps] .* /.* \(deleted\)",
+    "VMA-EXEC-MEMFD": rb"..x[ps] .* /(memfd:.*|SYSV.*|dev/zero) \(deleted\)",
+}
+
+
+def test_a_clean_kernel_gives_no_finding_above_info(any_kernel: Sample) -> None:
+    disagreements = [one for one in serious(any_kernel.analysis) if one[1] not in FACTS]
+    assert disagreements == []
+
+
+def test_what_is_told_of_executable_memory_is_what_the_guest_shows(any_kernel: Sample) -> None:
+    told = [one for one in any_kernel.analysis.findings if one.rule.id in FACTS]
+    assert {one.rule.id for one in told} == set(FACTS)  # the guest has areas of each kind
+    for one in told:
+        assert one.severity.value == "low"
+        lines = any_kernel.truth[f"proc/{one.pid}/maps"].split(b"\n")
+        shown = {line.split(b"-")[0]: line for line in lines if re.search(b"^[0-9a-f]+-[0-9a-f]+ " + FACTS[one.rule.id] + b"$", line)}
+        assert one.start is not None
+        assert b"%08x" % one.start in shown
+        assert len(shown) == len(one.evidence)
+
+
+def test_everything_the_report_needs_of_a_clean_kernel_can_be_read(any_kernel: Sample) -> None:
+    document = build_document(any_kernel.analysis)
+    assert [(one.what, one.why) for one in document.not_assessed] == []
+    assert "agree" in verdict(document)
+
+
+def test_counters_of_a_clean_kernel_are_the_sums_of_its_areas(any_kernel: Sample) -> None:
+    document = build_document(any_kernel.analysis)
+    counters = [(one.pid, item) for one in document.processes for item in one.counters]
+    assert len(counters) > 200
+    # Of a process whose mmap lock was held, anything may be under way.
+    busy = {one.pid for one in document.processes if one.lock != "free"}
+    assert [(pid, item) for pid, item in counters if item.stored != item.areas and pid not in busy] == []
+
+
+def test_every_view_of_a_clean_kernel_holds_the_same_areas(any_kernel: Sample) -> None:
+    document = build_document(any_kernel.analysis)
+    for process in document.processes:
+        assert all(view.complete for view in process.views)
+        assert len({view.regions for view in process.views}) <= 1, process.pid

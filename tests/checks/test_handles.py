@@ -1,0 +1,51 @@
+"""Memory kept without being mapped, attach counts, and executable areas without a file on a disk."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.checks.test_anchors import bench_of, by_rule, new
+from tests.tamper import anchor_edits as edits
+from vmaforensics.checks.finding import Severity
+
+if TYPE_CHECKING:
+    from support import Sample
+
+
+def test_program_code_in_an_unmapped_memory_file_names_who_keeps_it(sample: Sample) -> None:
+    bench = bench_of(sample)
+    label = edits.code_in_memory_file(bench)
+    found = by_rule(bench.again(), "MEM-UNMAPPED-CODE")
+    assert [(one.pid, one.severity) for one in found] == [(label.pid, Severity.MEDIUM)]
+    assert f"process {label.pid} keeps it" in found[0].evidence[1].what
+
+
+def test_no_content_is_no_code(sample: Sample) -> None:
+    bench = bench_of(sample)
+    edits.code_in_memory_file(bench)
+    files = edits.handles_of(bench).memory_files
+    for pa in files["pa"][files["pa"] != 0].tolist():
+        bench.overlay.drop(int(pa) >> 12)
+    assert by_rule(bench.again(), "MEM-UNMAPPED-CODE") == []
+
+
+def test_attach_counts_are_no_evidence_while_areas_are_missing_from_the_dump(sample: Sample) -> None:
+    bench = bench_of(sample)
+    edits.attach_count_raised(bench)
+    bench.drop(int(bench.views.vmas["vma"][0]))
+    assert by_rule(bench.again(), "SHM-ATTACH-COUNT") == []
+
+
+def test_executable_memory_of_the_guest_is_told_as_low(sample: Sample) -> None:
+    found = by_rule(sample.analysis, "VMA-EXEC-ANON")
+    assert {one.comm for one in found} == {b"awk-areas"}
+    assert {one.severity for one in found} == {Severity.LOW}
+    gone = by_rule(sample.analysis, "VMA-EXEC-DELETED")
+    assert {one.comm for one in gone} == {b"awk-gone"}
+
+
+def test_an_area_made_executable_is_told(sample: Sample) -> None:
+    bench = bench_of(sample)
+    label = edits.area_made_executable(bench)
+    found = [one for one in new(bench, bench.again()) if one.rule.id == "VMA-EXEC-ANON"]
+    assert [one.pid for one in found] == [label.pid]

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from support import again_from_views, leader
+from tamper.edits import LIST_EDITS, MAPLE_EDITS, Bench, Label, list_only, maple_slot_zeroed, tree_only
+from vmaforensics.checks.finding import Severity
+from vmaforensics.report.build import build_document
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from support import Sample
+    from vmaforensics.analyse import Analysis
+    from vmaforensics.checks.finding import Finding
+
+    Edit = Callable[[Bench], Label]
+
+
+def serious(analysis: Analysis) -> list[Finding]:
+    """Findings that are at least high."""
+    return [one for one in analysis.findings if one.severity.rank <= Severity.HIGH.rank]
+
+
+def hits(analysis: Analysis, label: Label) -> list[Finding]:
+    """Those that name the process, and a range that overlaps what was edited."""
+    return [
+        one
+        for one in serious(analysis)
+        if one.pid == label.pid
+        and one.start is not None
+        and one.end is not None
+        and one.start < label.end
+        and label.start < one.end
+    ]
+
+
+def edited(sample: Sample, edit: Edit) -> tuple[Analysis, Label]:
+    bench = Bench(sample.analysis)
+    label = edit(bench)
+    begun = time.monotonic()
+    found = again_from_views(sample.analysis, bench.overlay)
+    assert time.monotonic() - begun < 20
+    return found, label
+
+
+def tell(analysis: Analysis, label: Label) -> str:
+    return f"{label}: {[(one.severity.value, one.rule.id, one.pid, one.title) for one in analysis.findings]}"
+
+
+@pytest.mark.parametrize("edit", MAPLE_EDITS, ids=lambda edit: edit.__name__)
+def test_an_edit_of_the_maple_tree_is_found_where_it_was_made(any_kernel: Sample, edit: Edit) -> None:
+    if any_kernel.analysis.views.maple is None:
+        pytest.skip("this kernel has no maple tree")
+    found, label = edited(any_kernel, edit)
+    assert hits(found, label), tell(found, label)
+
+
+@pytest.mark.parametrize("edit", LIST_EDITS, ids=lambda edit: edit.__name__)
+def test_an_edit_of_the_list_or_the_tree_is_found_where_it_was_made(list_sample: Sample, edit: Edit) -> None:
+    found, label = edited(list_sample, edit)
+    assert hits(found, label), tell(found, label)
+
+
+@pytest.mark.parametrize("edit", [list_only, tree_only], ids=lambda edit: edit.__name__)
+def test_repaired_counters_do_not_hide_an_area_from_the_other_index(list_sample: Sample, edit: Edit) -> None:
+    found, label = edited(list_sample, lambda bench: edit(bench, repaired=True))
+    assert hits(found, label), tell(found, label)
+
+
+def test_repaired_counters_do_not_hide_an_emptied_slot(maple_sample: Sample) -> None:
+    found, label = edited(maple_sample, lambda bench: maple_slot_zeroed(bench, repaired=True))
+    assert hits(found, label), tell(found, label)
+
+
+@pytest.mark.parametrize("edit", [*MAPLE_EDITS, *LIST_EDITS], ids=lambda edit: edit.__name__)
+def test_an_edit_of_one_process_accuses_no_other(
+    request: pytest.FixtureRequest, edit: Edit
+) -> None:
+    sample: Sample = request.getfixturevalue("list_sample" if edit in LIST_EDITS else "maple_sample")
+    found, label = edited(sample, edit)
+    # Where an area of one process is put into another, both are part of it.
+    if "foreign" in label.technique:
+        pytest.skip("two processes take part in this edit")
+    shares = leader(sample.analysis, label.pid)["mm"]
+    tasks = sample.analysis.views.tasks
+    mine = set(tasks["tgid"][tasks["mm"] == shares].tolist())
+    assert {one.pid for one in serious(found)} <= mine, tell(found, label)
+
+
+def test_a_finding_says_what_it_rests_on(maple_sample: Sample) -> None:
+    found, label = edited(maple_sample, maple_slot_zeroed)
+    for one in build_document(found).findings:
+        assert one.evidence
+        assert one.benign_causes
+        assert one.title
+        assert one.why
+        assert one.lock in ("free", "read-held", "write-held", "unknown")
+    first = hits(found, label)[0]
+    assert first.rule.id == "VMA-MISSING"
+    assert (first.start, first.end) == (label.start, label.end)
+
+
+def test_the_bundled_edit_is_found_as_its_manifest_says(tampered: Sample) -> None:
+    assert tampered.edit is not None
+    label = Label(
+        technique=str(tampered.edit["technique"]),
+        pid=int(tampered.edit["pid"]),
+        start=int(str(tampered.edit["start"]), 16),
+        end=int(str(tampered.edit["end"]), 16),
+    )
+    assert hits(tampered.analysis, label), tell(tampered.analysis, label)
+    assert {one.pid for one in serious(tampered.analysis)} == {label.pid}

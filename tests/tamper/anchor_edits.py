@@ -1,0 +1,151 @@
+"""Labelled edits that leave registers, counts and contents behind which no area explains."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tests.tamper.edits import Bench, Label
+from vmaforensics.views import flags
+from vmaforensics.views.tables import View
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from vmaforensics.views.anchors import AnchorsView
+    from vmaforensics.views.handles import HandlesView
+
+PAGE = 4096
+
+
+def anchors_of(bench: Bench) -> AnchorsView:
+    """The clean anchors."""
+    assert bench.views.anchors is not None
+    return bench.views.anchors
+
+
+def handles_of(bench: Bench) -> HandlesView:
+    """The clean handles."""
+    assert bench.views.handles is not None
+    return bench.views.handles
+
+
+def index_of(bench: Bench) -> View:
+    """The view the kernel goes by."""
+    return View.MAPLE if View.MAPLE in bench.views.regions() else View.LIST
+
+
+def pid_of(bench: Bench, mm: int) -> int:
+    """Process of a memory map."""
+    return int(bench.views.mms["pid"][bench.views.mm_rows(np.array([mm], np.uint64))[0]])
+
+
+def free_page(bench: Bench, mm: int) -> int:
+    """A page between two areas of ``mm``, far from any."""
+    rows = bench.views.regions()[index_of(bench)]
+    mine = rows[rows["mm"] == np.uint64(mm)]
+    gaps = mine["start"][1:] - mine["end"][:-1]
+    widest = int(gaps.argmax())
+    assert int(gaps[widest]) > 8 << 20
+    return (int(mine["end"][widest]) + int(gaps[widest]) // 2) & -PAGE
+
+
+def a_thread(bench: Bench) -> np.void:
+    """A thread with saved registers, of a process of the usual shape."""
+    threads = anchors_of(bench).threads
+    fits = threads["user"] & (threads["registers"] != 0) & (threads["pid"] > 1)
+    found: np.void = threads[fits][0]
+    return found
+
+
+def _register_moved(bench: Bench, register: str) -> Label:
+    thread = a_thread(bench)
+    page = free_page(bench, int(thread["mm"]))
+    bench.put(bench.at("pt_regs", int(thread["registers"]), register), page + 0x123)
+    name = {"ip": "RIP", "sp": "RSP"}[register]
+    return Label(
+        technique=f"saved {name} outside every area", pid=pid_of(bench, int(thread["mm"])), start=page, end=page + PAGE
+    )
+
+
+def rip_moved(bench: Bench) -> Label:
+    """The saved RIP of a thread leads to where no area is."""
+    return _register_moved(bench, "ip")
+
+
+def rsp_moved(bench: Bench) -> Label:
+    """The saved RSP of a thread leads to where no area is."""
+    return _register_moved(bench, "sp")
+
+
+def code_hidden_under_rip(bench: Bench) -> Label:
+    """The area a thread will return to taken out of the maple tree, counters repaired."""
+    threads = anchors_of(bench).threads
+    threads = threads[threads["user"]]
+
+    def pick(rows: NDArray[np.void], vmas: NDArray[np.void]) -> NDArray[np.bool_]:
+        executable = (vmas["file"] != 0) & ((vmas["flags"] & np.uint64(flags.VM_EXEC)) != 0)
+        holds = np.zeros(len(rows), np.bool_)
+        for thread in threads:
+            inside = (rows["start"] <= thread["ip"]) & (thread["ip"] < rows["end"])
+            holds |= (rows["mm"] == thread["mm"]) & inside
+        return executable & holds
+
+    row = bench.region(View.MAPLE, pick)
+    bench.put(int(row["slot"]), 0)
+    bench.repair_counters(row)
+    return bench.label("area of running code out of the tree, counters repaired", row)
+
+
+def code_in_memory_file(bench: Bench) -> Label:
+    """An open file on tmpfs that nothing maps: deleted, and its first page now is a program's."""
+    handles = handles_of(bench)
+    files = handles.memory_files
+    free = ~files["mapped"] & (files["pa"] != 0) & (files["index"] == 0)
+    held = handles.descriptors[np.isin(handles.descriptors["inode"], files["inode"][free])]
+    assert len(held), "no open file in memory that nothing maps"
+    one = files[files["inode"] == held["inode"][0]][0]
+    bench.put(bench.at("inode", int(one["inode"]), "i_nlink"), 0, 4)
+    bench.overlay.write(int(one["pa"]), b"\x7fELF\x02\x01\x01".ljust(256, b"\0"))
+    return Label(technique="program in a memory file that nothing maps", pid=int(held["pid"][0]), start=0, end=0)
+
+
+def attach_count_raised(bench: Bench) -> Label:
+    """shm_nattch says that one area more maps a System V segment than there is."""
+    segment = handles_of(bench).segments[0]
+    bench.put(int(segment["nattch_at"]), int(segment["nattch"]) + 1)
+    return Label(technique="shm_nattch raised", pid=int(segment["last_pid"]), start=0, end=0)
+
+
+def segment_hidden(bench: Bench) -> Label:
+    """An area that maps a System V segment taken out of the maple tree, counters repaired."""
+    handles, files = handles_of(bench), bench.views.files
+    assert files is not None
+    mappings = files.rows["mapping"]
+
+    def pick(rows: NDArray[np.void], vmas: NDArray[np.void]) -> NDArray[np.bool_]:
+        return (vmas["file_row"] >= 0) & np.isin(mappings[vmas["file_row"]], handles.segments["mapping"])
+
+    row = bench.region(View.MAPLE, pick)
+    bench.put(int(row["slot"]), 0)
+    bench.repair_counters(row)
+    return bench.label("area of a System V segment out of the tree, counters repaired", row)
+
+
+def area_made_executable(bench: Bench) -> Label:
+    """A writable anonymous area, flags and counters changed as mprotect would."""
+    row = bench.region(
+        index_of(bench),
+        lambda rows, vmas: (vmas["file"] == 0) & (vmas["kind"] == 1) & ((vmas["flags"] & np.uint64(0x107)) == 3),
+    )
+    where = bench.at("vm_area_struct", int(row["vma"]), "vm_flags")
+    bench.put(where, bench.get(where) | flags.VM_EXEC)
+    return replace(bench.label("anonymous area made executable", row))
+
+
+HIGH: tuple[Callable[[Bench], Label], ...] = (rip_moved, attach_count_raised)
+HIGH_MAPLE: tuple[Callable[[Bench], Label], ...] = (code_hidden_under_rip, segment_hidden)

@@ -1,0 +1,169 @@
+"""Labelled edits of page tables and of the pages they lead to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tests.tamper.edits import Bench, Label
+from vmaforensics.kernel import paging
+from vmaforensics.views import flags
+from vmaforensics.views.page_tables import PteState
+from vmaforensics.views.tables import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from vmaforensics.views.page_tables import PageTablesView
+
+
+def _view(bench: Bench) -> PageTablesView:
+    view = bench.views.page_tables
+    assert view is not None
+    return view
+
+
+def _pte(bench: Bench, pick: Callable[[NDArray[np.void], NDArray[np.void], NDArray[np.void]], NDArray[np.bool_]]) -> np.void:
+    """The first present small entry whose (entries, areas' VMAs, pages) ``pick`` chooses."""
+    view = _view(bench)
+    ptes = view.ptes[(view.ptes["page"] >= 0) & (view.ptes["area"] >= 0) & (view.ptes["state"] == PteState.PRESENT)]
+    ptes = ptes[ptes["level"] == 1]
+    vmas = bench.views.vmas[view.areas["vma_row"][ptes["area"]]]
+    found = np.flatnonzero(pick(ptes, vmas, view.pages.rows[ptes["page"]]))
+    assert len(found), "no entry fits this edit"
+    return ptes[found[len(found) // 2]]
+
+
+def _label(bench: Bench, technique: str, pte: np.void, size: int = 4096) -> Label:
+    pid = int(bench.views.mms["pid"][pte["mm_row"]])
+    return Label(technique=technique, pid=pid, start=int(pte["va"]), end=int(pte["va"]) + size)
+
+
+def _write(bench: Bench, where: int, value: int) -> None:
+    bench.overlay.write(where, value.to_bytes(8, "little"))
+
+
+def _code(ptes: NDArray[np.void], vmas: NDArray[np.void], pages: NDArray[np.void]) -> NDArray[np.bool_]:
+    return ((vmas["flags"] & np.uint64(flags.VM_EXEC)) != 0) & (vmas["kind"] == Kind.FILE) & ~pages["anon"]
+
+
+def _heap(ptes: NDArray[np.void], vmas: NDArray[np.void], pages: NDArray[np.void]) -> NDArray[np.bool_]:
+    return (vmas["kind"] == Kind.ANONYMOUS) & pages["anon"] & ~pages["ksm"] & ~pages["compound"] & (pages["mapcount"] == 1)
+
+
+def pte_pointed_elsewhere(bench: Bench) -> Label:
+    """A code page's entry made to lead to an anonymous page of another process."""
+    pte = _pte(bench, _code)
+    view = _view(bench)
+    others = view.ptes[(view.ptes["page"] >= 0) & (view.ptes["mm_row"] != pte["mm_row"]) & (view.ptes["level"] == 1)]
+    anon = others[view.pages.rows["anon"][others["page"]]]
+    entry = int(pte["entry"]) & ~paging.ADDRESS_MASK | int(anon["pfn"][0]) << 12
+    _write(bench, int(pte["where"]), entry)
+    return _label(bench, "PTE pointed at another page", pte)
+
+
+def pte_to_slab(bench: Bench) -> Label:
+    """An anonymous page's entry made to lead to the page of the process's own mm_struct."""
+    pte = _pte(bench, _heap)
+    pa, _, _ = bench.kernel.space.translate(bench.views.mms["mm"][[pte["mm_row"]]])
+    entry = int(pte["entry"]) & ~paging.ADDRESS_MASK | int(pa[0]) & ~4095
+    _write(bench, int(pte["where"]), entry)
+    return _label(bench, "PTE pointed at kernel memory", pte)
+
+
+def pte_zeroed(bench: Bench) -> Label:
+    """The entry of an anonymous page set to 0; the page stays."""
+    pte = _pte(bench, _heap)
+    _write(bench, int(pte["where"]), 0)
+    return _label(bench, "PTE zeroed", pte)
+
+
+def pte_made_executable(bench: Bench) -> Label:
+    """The no-execute bit of an anonymous page's entry cleared."""
+    pte = _pte(bench, _heap)
+    _write(bench, int(pte["where"]), int(pte["entry"]) & ~paging.NO_EXECUTE)
+    return _label(bench, "NX cleared in PTE", pte)
+
+
+def exec_cleared_in_pte(bench: Bench) -> Label:
+    """The no-execute bit of a code page's entry set."""
+    pte = _pte(bench, _code)
+    _write(bench, int(pte["where"]), int(pte["entry"]) | paging.NO_EXECUTE)
+    return _label(bench, "exec cleared in PTE", pte)
+
+
+def exec_cleared_in_flags(bench: Bench) -> Label:
+    """VM_EXEC taken out of the vm_flags of an area with code."""
+    pte = _pte(bench, _code)
+    vma = bench.views.vmas[_view(bench).areas["vma_row"][pte["area"]]]
+    bench.put(bench.at("vm_area_struct", int(vma["vma"]), "vm_flags"), int(vma["flags"]) & ~flags.VM_EXEC)
+    pid = int(bench.views.mms["pid"][pte["mm_row"]])
+    return Label(technique="exec cleared in flags", pid=pid, start=int(vma["start"]), end=int(vma["end"]))
+
+
+def exec_set_in_page_prot(bench: Bench) -> Label:
+    """The no-execute bit taken out of the vm_page_prot of a writable anonymous area."""
+    pte = _pte(bench, _heap)
+    vma = bench.views.vmas[_view(bench).areas["vma_row"][pte["area"]]]
+    prot = bench.at("vm_area_struct", int(vma["vma"]), "vm_page_prot")
+    bench.put(prot, int(vma["page_prot"]) & ~paging.NO_EXECUTE)
+    pid = int(bench.views.mms["pid"][pte["mm_row"]])
+    return Label(technique="exec set in page_prot", pid=pid, start=int(vma["start"]), end=int(vma["end"]))
+
+
+def _ghost(bench: Bench, level: int) -> tuple[np.void, int, int]:
+    """(table, address, physical address of a zero entry) in a table of ``level``, in no area."""
+    view = _view(bench)
+    tables = view.tables[(view.tables["level"] == level) & view.tables["ok"]]
+    span = 1 << (12 + 9 * (level - 1))
+    for table in tables[:200]:
+        raw, _ = bench.kernel.memory.gather(np.array([table["pa"]], np.uint64), 4096)
+        free = np.flatnonzero(raw.view("<u8")[0] == 0)
+        for slot in free.tolist():
+            va = int(table["va"]) + slot * span
+            areas = view.areas[view.areas["mm_row"] == table["owner"]]
+            if not ((areas["start"] < np.uint64(va + span)) & (areas["end"] > np.uint64(va))).any() and va < 1 << 46:
+                return table, va, int(table["pa"]) + 8 * slot
+    raise AssertionError("no free entry outside every area")
+
+
+def _ghost_label(bench: Bench, technique: str, table: np.void, va: int, size: int) -> Label:
+    return Label(technique=technique, pid=int(bench.views.mms["pid"][table["owner"]]), start=va, end=va + size)
+
+
+def ghost_page(bench: Bench) -> Label:
+    """An executable 4 KiB entry outside every area, for a page of another mapping."""
+    table, va, where = _ghost(bench, 1)
+    pfn = int(_pte(bench, _heap)["pfn"])
+    _write(bench, where, pfn << 12 | 0x67)
+    return _ghost_label(bench, "ghost 4 KiB", table, va, 4096)
+
+
+def ghost_huge_page(bench: Bench) -> Label:
+    """An executable 2 MiB entry outside every area."""
+    table, va, where = _ghost(bench, 2)
+    _write(bench, where, 0x800000 | 0xE7)
+    return _ghost_label(bench, "ghost 2 MiB", table, va, 2 << 20)
+
+
+def ghost_subtree(bench: Bench) -> Label:
+    """A page table of another process hung in outside every area."""
+    table, va, where = _ghost(bench, 2)
+    view = _view(bench)
+    foreign = view.tables[(view.tables["level"] == 1) & (view.tables["owner"] != table["owner"])]
+    counts = {int(pa): 0 for pa in foreign["pa"].tolist()}
+    for pa in (view.ptes["where"][view.ptes["level"] == 1] & ~np.uint64(4095)).tolist():
+        if pa in counts:
+            counts[pa] += 1
+    fullest = max(counts, key=lambda pa: counts[pa])
+    _write(bench, where, fullest | 0x67)
+    return _ghost_label(bench, "ghost subtree", table, va, 2 << 20)
+
+
+PAGE_EDITS: tuple[Callable[[Bench], Label], ...] = (
+    pte_pointed_elsewhere, pte_to_slab, pte_zeroed, pte_made_executable, exec_cleared_in_pte,
+    exec_cleared_in_flags, exec_set_in_page_prot, ghost_page, ghost_huge_page, ghost_subtree,
+)  # fmt: skip

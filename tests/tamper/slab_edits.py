@@ -1,0 +1,144 @@
+"""Labelled edits that only the allocator, the pid index or the page directories still contradict."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tests.tamper.edits import Label, executable_file, list_only
+from vmaforensics.views.tables import View
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tests.tamper.edits import Bench
+
+_HEAP_ORDER = 32
+
+
+def slot_zeroed_repaired(bench: Bench) -> Label:
+    """A leaf slot emptied and every counter repaired: the index and the counters agree."""
+    row = bench.region(View.MAPLE, executable_file)
+    bench.put(int(row["slot"]), 0)
+    bench.repair_counters(row)
+    return bench.label("slot zeroed, counters repaired", row)
+
+
+def area_erased(bench: Bench) -> Label:
+    """A slot and its pivot taken out of a leaf as the kernel would: no two empty ranges side by side.
+
+    The area chosen has no empty range on either side, so that one NULL in its slot is all there is to write,
+    and its leaf is the root: no gap is recorded anywhere.
+    """
+    nodes = bench.views.maple_nodes
+    lone = nodes.mm[(nodes.parent < 0) & nodes.leaf]
+    row = bench.region(View.MAPLE, lambda rows, vmas: executable_file(rows, vmas) & np.isin(rows["mm"], lone))
+    bench.put(int(row["slot"]), 0)
+    bench.repair_counters(row)
+    return bench.label("proper erase", row)
+
+
+def area_forged(bench: Bench) -> Label:
+    """A slot that leads to a copy of the area, in memory that is not of the slab cache."""
+    row = bench.region(View.MAPLE, executable_file)
+    size = bench.views.vma_size // 8 * 8
+    init_task = bench.kernel.symbols.get("init_task")
+    assert init_task is not None
+    copy = (bench.at("task_struct", init_task, "thread") + 255) & ~255
+    for at in range(0, size, 8):
+        bench.put(copy + at, bench.get(int(row["vma"]) + at))
+    bench.put(int(row["slot"]), copy)
+    return bench.label("forged area", row)
+
+
+def list_and_tree_unlinked(bench: Bench) -> Label:
+    """An area taken out of the list and the red-black tree, with parents, gaps and counters repaired (5.10)."""
+    tree = bench.views.rb_nodes
+    assert tree is not None
+    rows = bench.views.regions()[View.RBTREE]
+    leaf = (tree.left < 0) & (tree.right < 0) & (tree.parent >= 0)
+    # A red leaf: taking it out needs no rebalancing (rb_color: bit 0 of __rb_parent_color, 0 is red).
+    leaf &= (tree.parent_word & np.uint64(1)) == 0
+    mine = rows["vma"][leaf]
+    row = bench.region(
+        View.LIST, lambda rows, vmas: executable_file(rows, vmas) & np.isin(rows["vma"], mine)
+    )
+    at = int(np.flatnonzero(rows["vma"] == row["vma"])[0])
+    parent = int(tree.parent[at])
+    side = "vm_rb.rb_left" if int(tree.left[parent]) == at else "vm_rb.rb_right"
+    bench.put(bench.at("vm_area_struct", int(rows["vma"][parent]), side), 0)
+    vma = bench.vma(row)
+    bench.put(bench.at("vm_area_struct", int(vma["prev"]), "vm_next"), int(vma["next"]))
+    bench.put(bench.at("vm_area_struct", int(vma["next"]), "vm_prev"), int(vma["prev"]))
+    bench.repair_counters(row)
+    return bench.label("list and tree unlinked, counters repaired", row)
+
+
+def _victim(bench: Bench, *, alone: bool = True) -> np.void:
+    """A process with an address space of its own and a single thread, neither init nor the last one."""
+    tasks = bench.views.tasks
+    users = {int(mm): int(count) for mm, count in zip(*np.unique(tasks["mm"], return_counts=True), strict=True)}
+    fits = [row for row in tasks if row["leader"] and row["mm"] and row["pid"] > 1 and users[int(row["mm"])] == 1]
+    return fits[len(fits) // 2 if alone else 0]
+
+
+def _process(technique: str, task: np.void) -> Label:
+    return Label(technique=technique, pid=int(task["tgid"]), start=0, end=0)
+
+
+def task_off_list(bench: Bench) -> Label:
+    """A process taken out of init_task.tasks in both directions."""
+    task = _victim(bench)
+    where = bench.at("task_struct", int(task["task"]), "tasks")
+    after, before = bench.get(where), bench.get(where + 8)
+    bench.put(before, after)
+    bench.put(after + 8, before)
+    return _process("task off the list", task)
+
+
+def task_off_pid_index(bench: Bench) -> Label:
+    """A process taken off its struct pid: kill and /proc do not find it any more."""
+    task = _victim(bench)
+    pid = bench.get(bench.at("task_struct", int(task["task"]), "thread_pid"))
+    bench.put(bench.at("pid", pid, "tasks"), 0)
+    return _process("task off the pid index", task)
+
+
+def task_off_both(bench: Bench) -> Label:
+    """A process in neither: only the allocator and its address space still know of it."""
+    task_off_list(bench)
+    label = task_off_pid_index(bench)
+    return Label(technique="task off list and pid index", pid=label.pid, start=0, end=0)
+
+
+def mm_decoy(bench: Bench) -> Label:
+    """``task->mm`` set to the address space of another process; active_mm as it was."""
+    task, other = _victim(bench), _victim(bench, alone=False)
+    assert task["mm"] != other["mm"]
+    bench.put(bench.at("task_struct", int(task["task"]), "mm"), int(other["mm"]))
+    return _process("decoy mm", task)
+
+
+def mm_decoy_active(bench: Bench) -> Label:
+    """The same with ``active_mm``."""
+    task, other = _victim(bench), _victim(bench, alone=False)
+    for member in ("mm", "active_mm"):
+        bench.put(bench.at("task_struct", int(task["task"]), member), int(other["mm"]))
+    return _process("decoy mm and active_mm", task)
+
+
+def mm_cleared(bench: Bench) -> Label:
+    """``task->mm`` set to NULL, as of a kernel thread, with its mark."""
+    task = _victim(bench)
+    bench.put(bench.at("task_struct", int(task["task"]), "mm"), 0)
+    flags = bench.at("task_struct", int(task["task"]), "flags")
+    bench.put(flags, int(task["flags"]) | 0x00200000, 4)
+    return _process("mm cleared", task)
+
+
+MAPLE_SLAB_EDITS: tuple[Callable[[Bench], Label], ...] = (slot_zeroed_repaired, area_forged)
+LIST_SLAB_EDITS: tuple[Callable[[Bench], Label], ...] = (list_and_tree_unlinked,)
+TASK_EDITS: tuple[Callable[[Bench], Label], ...] = (
+    task_off_list, task_off_pid_index, task_off_both, mm_decoy, mm_decoy_active, mm_cleared,
+)  # fmt: skip
