@@ -5,7 +5,7 @@ SAMPLE ?= samples/tampered-6.1/image.kdump
 SAMPLE_IMAGES ?= debian-5.10 debian-6.1 debian-6.1-la57 debian-6.1-crash debian-6.12 debian-7.3
 IMAGES ?= build/images
 # Arguments of pytest and of bench/run.py, say: make test PYTEST_ARGS='-n 0 -k maple', make bench BENCH_ARGS=--update
-PYTEST_ARGS ?= -n 2
+PYTEST_ARGS ?= -n 2 --dist loadscope
 BENCH_ARGS ?=
 
 VENV := .venv

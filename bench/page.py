@@ -104,6 +104,7 @@ def _comparison(one: Subject, found: Mapping[str, Result]) -> Iterator[str]:
             f"`{name}`",
             result.does,
             span(result),
+            f"{result.cpu:.2f} s",
             _memory(result),
             f"{result.areas:,}",
             f"{result.wall / base.wall:,.1f}" if base else "",
@@ -117,8 +118,8 @@ def _comparison(one: Subject, found: Mapping[str, Result]) -> Iterator[str]:
     yield ""
     yield _OTHERS.format(command=TARGET_COMMAND, areas=f"{one.areas:,}")
     yield ""
-    head = ("tool", "command", "what it reads and prints", "time", "memory", "areas", "times as long", "measured")
-    yield from _table(head, rows)
+    head = "tool|command|what it reads and prints|time|CPU|memory|areas|times as long|measured"
+    yield from _table(head.split("|"), rows)
 
 
 def _all(values: Iterator[object]) -> str:

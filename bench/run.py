@@ -113,7 +113,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not options.quick:
         save(here, results)
     if options.update:
-        PAGE.write_text(page(here, subjects, results))
+        known = [subject(options.images, name) for name in present(options.images)]
+        PAGE.write_text(page(here, known, results))
     return failed
 
 

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 from vmaforensics.checks.run import run_checks
 from vmaforensics.image.open import open_image
 from vmaforensics.kernel.find import find_kernel
-from vmaforensics.views.gather import gather_views
+from vmaforensics.views.gather import EXTRA, gather_views
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Collection
 
     from vmaforensics.checks.finding import Finding
     from vmaforensics.image.image import Image
@@ -29,8 +30,10 @@ class Analysis:
     findings: list[Finding]
 
 
-def analyse(image: Image | str | os.PathLike[str]) -> Analysis:
+def analyse(image: Image | str | os.PathLike[str], *, views: Collection[str] = EXTRA) -> Analysis:
     """Cross-check every process's memory map in ``image``, a path or an opened image.
+
+    ``views`` picks among the views that are not needed to list areas; see ``gather_views``.
 
     Raises the errors of :mod:`vmaforensics.errors`: for a file that is no image, an image without a Linux
     kernel, a kernel without symbols or types. What is merely missing is listed in the result instead.
@@ -39,5 +42,5 @@ def analyse(image: Image | str | os.PathLike[str]) -> Analysis:
 
     opened = image if isinstance(image, Opened) else open_image(image)
     kernel = find_kernel(opened)
-    views = gather_views(kernel, opened.cpus)
-    return Analysis(image=opened, kernel=kernel, views=views, findings=run_checks(views))
+    gathered = gather_views(kernel, opened.cpus, views)
+    return Analysis(image=opened, kernel=kernel, views=gathered, findings=run_checks(gathered))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.checks.test_anchors import bench_of, by_rule, new
+from tests.checks.test_anchors import bench_of, by_rule, everything, new, reread
 from tests.tamper import anchor_edits as edits
 from vmaforensics.checks.finding import Severity
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def test_program_code_in_an_unmapped_memory_file_names_who_keeps_it(sample: Sample) -> None:
     bench = bench_of(sample)
     label = edits.code_in_memory_file(bench)
-    found = by_rule(bench.again(), "MEM-UNMAPPED-CODE")
+    found = by_rule(reread(bench)[1], "MEM-UNMAPPED-CODE")
     assert [(one.pid, one.severity) for one in found] == [(label.pid, Severity.MEDIUM)]
     assert f"process {label.pid} keeps it" in found[0].evidence[1].what
 
@@ -26,26 +26,26 @@ def test_no_content_is_no_code(sample: Sample) -> None:
     files = edits.handles_of(bench).memory_files
     for pa in files["pa"][files["pa"] != 0].tolist():
         bench.overlay.drop(int(pa) >> 12)
-    assert by_rule(bench.again(), "MEM-UNMAPPED-CODE") == []
+    assert by_rule(reread(bench)[1], "MEM-UNMAPPED-CODE") == []
 
 
-def test_attach_counts_are_no_evidence_while_areas_are_missing_from_the_dump(sample: Sample) -> None:
-    bench = bench_of(sample)
+def test_attach_counts_are_no_evidence_while_areas_are_missing_from_the_dump(either_sample: Sample) -> None:
+    bench = bench_of(either_sample)
     edits.attach_count_raised(bench)
     bench.drop(int(bench.views.vmas["vma"][0]))
-    assert by_rule(bench.again(), "SHM-ATTACH-COUNT") == []
+    assert by_rule(everything(bench), "SHM-ATTACH-COUNT") == []
 
 
 def test_executable_memory_of_the_guest_is_told_as_low(sample: Sample) -> None:
-    found = by_rule(sample.analysis, "VMA-EXEC-ANON")
+    found = by_rule(sample.analysis.findings, "VMA-EXEC-ANON")
     assert {one.comm for one in found} == {b"awk-areas"}
     assert {one.severity for one in found} == {Severity.LOW}
-    gone = by_rule(sample.analysis, "VMA-EXEC-DELETED")
+    gone = by_rule(sample.analysis.findings, "VMA-EXEC-DELETED")
     assert {one.comm for one in gone} == {b"awk-gone"}
 
 
-def test_an_area_made_executable_is_told(sample: Sample) -> None:
-    bench = bench_of(sample)
+def test_an_area_made_executable_is_told(either_sample: Sample) -> None:
+    bench = bench_of(either_sample)
     label = edits.area_made_executable(bench)
-    found = [one for one in new(bench, bench.again()) if one.rule.id == "VMA-EXEC-ANON"]
+    found = [one for one in new(bench, everything(bench)) if one.rule.id == "VMA-EXEC-ANON"]
     assert [one.pid for one in found] == [label.pid]

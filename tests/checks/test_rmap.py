@@ -6,15 +6,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support import Sample, again_from_views
+from tamper.edits import Bench, Label
+from tamper.rmap_edits import RMAP_EDITS
 
-from tests.tamper.edits import Bench, Label
-from tests.tamper.rmap_edits import RMAP_EDITS
+from vmaforensics.checks.context import Context
 from vmaforensics.checks.finding import Severity
+from vmaforensics.checks.links import check_links
+from vmaforensics.checks.rmap import check_rmap
+from vmaforensics.views.tables import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vmaforensics.analyse import Analysis
+    from vmaforensics.checks.finding import Finding
 
 _EVERYWHERE = ("file_area_hidden", "anon_link_cut", "file_swapped")
 
@@ -26,18 +31,28 @@ def _bench(sample: Sample) -> Bench:
     return Bench(sample.analysis)
 
 
-def _told(changed: Analysis, label: Label, rule: str) -> bool:
-    """Is there a finding of the rule, high, of the label's process, whose range holds the label's?"""
-    return any(
-        one.rule.id == rule
-        and one.severity.rank <= Severity.HIGH.rank
+def _holds(one: Finding, label: Label) -> bool:
+    """Is it a high finding about the label's process, whose range holds the label's?"""
+    return (
+        one.severity.rank <= Severity.HIGH.rank
         and one.pid == label.pid
         and one.start is not None
         and one.end is not None
         and one.start <= label.start
         and label.end <= one.end
-        for one in changed.findings
     )
+
+
+def _assert_told(changed: Analysis, label: Label, rule: str) -> None:
+    """The reverse maps alone say so, and so does what is left when findings with one cause are joined."""
+    context = Context(changed.views)
+    alone = [*check_rmap(context), *check_links(context)]
+    told = [(one.rule.id, one.pid, one.title) for one in alone]
+    assert any(one.rule.id == rule and _holds(one, label) for one in alone), told
+    assert {one.pid for one in alone if one.severity is Severity.HIGH} <= {label.pid}, told
+    records = {View.FILE_RMAP.label, View.ANON_RMAP.label}
+    joined = [one for one in changed.findings if _holds(one, label)]
+    assert any(item.view in records for one in joined for item in one.evidence), joined
 
 
 @pytest.mark.parametrize(("edit", "rule"), RMAP_EDITS, ids=lambda one: getattr(one, "__name__", one))
@@ -45,9 +60,7 @@ def test_an_edit_is_found(either_sample: Sample, edit: Callable[[Bench], Label],
     bench = _bench(either_sample)
     label = edit(bench)
     changed = again_from_views(either_sample.analysis, bench.overlay)
-    assert _told(changed, label, rule), [(one.rule.id, one.pid, one.title) for one in changed.findings]
-    blamed = {one.pid for one in changed.findings if one.rule.id.startswith("RMAP") and one.severity is Severity.HIGH}
-    assert blamed <= {label.pid}
+    _assert_told(changed, label, rule)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +72,7 @@ def test_an_edit_is_found_on_every_kernel(sample: Sample, edit: Callable[[Bench]
     bench = _bench(sample)
     label = edit(bench)
     changed = again_from_views(sample.analysis, bench.overlay)
-    assert _told(changed, label, rule), [(one.rule.id, one.pid, one.title) for one in changed.findings]
+    _assert_told(changed, label, rule)
 
 
 def test_what_a_cut_leaves_behind_is_told_with_the_area_that_was_cut(either_sample: Sample) -> None:
@@ -67,6 +80,39 @@ def test_what_a_cut_leaves_behind_is_told_with_the_area_that_was_cut(either_samp
     edit = next(edit for edit, _ in RMAP_EDITS if edit.__name__ == "anon_link_cut")
     edit(bench)
     changed = again_from_views(either_sample.analysis, bench.overlay)
-    assert [one.rule.id for one in changed.findings if one.rule.id.startswith("RMAP")] == ["RMAP-ANON-MISSING"]
-    found = next(one for one in changed.findings if one.rule.id == "RMAP-ANON-MISSING")
+    found, *more = check_rmap(Context(changed.views))
+    assert not more
     assert any("num_active_vmas" in one.what for one in found.evidence)
+
+
+def test_a_tree_whose_lock_was_held_is_weighed_less(either_sample: Sample) -> None:
+    bench = _bench(either_sample)
+    edit = next(edit for edit, _ in RMAP_EDITS if edit.__name__ == "file_link_cut")
+    label = edit(bench)
+    rmap = bench.views.rmap
+    assert rmap is not None
+    mine = rmap.areas["start"] == label.start
+    mapping = int(rmap.mapping[mine & (rmap.areas["end"] == label.end) & (rmap.mapping != 0)][0])
+    if not bench.kernel.has("address_space", "i_mmap_rwsem.count.counter"):
+        pytest.skip("the lock of a real-time kernel")
+    bench.put(bench.at("address_space", mapping, "i_mmap_rwsem.count.counter"), 1)
+    changed = again_from_views(either_sample.analysis, bench.overlay)
+    found = [one for one in check_rmap(Context(changed.views)) if one.pid == label.pid]
+    assert [(one.rule.id, one.severity) for one in found] == [("RMAP-FILE-MISSING", Severity.LOW)]
+
+
+def test_nothing_is_hidden_from_an_index_that_was_not_read_whole(either_sample: Sample) -> None:
+    bench = _bench(either_sample)
+    edit = next(edit for edit, _ in RMAP_EDITS if edit.__name__ == "file_area_hidden")
+    label = edit(bench)
+    views = bench.views
+    mm = int(views.mms["mm"][views.mms["pid"] == label.pid][0])
+    nodes = views.maple_nodes
+    if views.maple is not None:
+        bench.drop(int(nodes.address[(nodes.mm == mm) & nodes.leaf][0]))
+    else:
+        row = views.regions()[View.LIST]
+        bench.drop(int(row["vma"][(row["mm"] == mm) & (row["order"] == 1)][0]))
+    changed = again_from_views(either_sample.analysis, bench.overlay)
+    found = [one.rule.id for one in check_rmap(Context(changed.views)) if one.pid == label.pid]
+    assert "RMAP-FILE-HIDDEN" not in found

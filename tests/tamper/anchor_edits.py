@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -144,7 +143,7 @@ def area_made_executable(bench: Bench) -> Label:
     )
     where = bench.at("vm_area_struct", int(row["vma"]), "vm_flags")
     bench.put(where, bench.get(where) | flags.VM_EXEC)
-    return replace(bench.label("anonymous area made executable", row))
+    return bench.label("anonymous area made executable", row)
 
 
 HIGH: tuple[Callable[[Bench], Label], ...] = (rip_moved, attach_count_raised)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tests.tamper.edits import Label, executable_file, list_only
+from tests.tamper.edits import Label, executable_file
 from vmaforensics.views.tables import View
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from vmaforensics.views.cpus import RootOwner
 
 if TYPE_CHECKING:
     from support import Sample
+
     from vmaforensics.views.anchors import AnchorsView
 
 

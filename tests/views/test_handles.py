@@ -14,6 +14,7 @@ from vmaforensics.views.xarray import all_pointers
 
 if TYPE_CHECKING:
     from support import Sample
+
     from vmaforensics.views.handles import HandlesView
 
 

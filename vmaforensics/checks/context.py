@@ -35,6 +35,7 @@ class Context:
             view: np.unique(problems["mm"][lost & (problems["view"] == view)])
             for view in (View.LIST, View.RBTREE, View.MAPLE)
         }
+        self._lost = views.mms["mm"][~views.mms["ok"]]
         unread = views.vmas["vma"][~views.vmas["ok"]]
         self._unread = {
             view: np.unique(rows["mm"][np.isin(rows["vma"], unread)]) for view, rows in views.regions().items()
@@ -42,7 +43,7 @@ class Context:
 
     def whole(self, view: View, mms: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Was every node and link of ``view`` read for these mms?"""
-        return ~np.isin(mms, self._partial[view])
+        return ~np.isin(mms, self._partial[view]) & ~np.isin(mms, self._lost)
 
     def decoded(self, view: View, mms: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Was the view read whole, and every VMA it holds too?"""
@@ -157,7 +158,7 @@ def comm_of(raw: bytes) -> bytes:
 
 
 def pages(count: int) -> str:
-    """A number of pages in words."""
+    """A number of pages in words: ``5 pages, 20 KiB``."""
     size = count * 4
     amount = f"{size} KiB" if size < 10240 else f"{size // 1024} MiB"
-    return f"{count} page{'' if count == 1 else 's'} ({amount})"
+    return f"{count} page{'' if count == 1 else 's'}, {amount}"

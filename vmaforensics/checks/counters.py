@@ -146,7 +146,7 @@ def _missing(
         place = places[0]
         what = f"{kind} area" if kind else "area"
         verb = "has been taken out of" if areas else "is counted in and in no area of"
-        title = f"{what} {place.start:#x}-{place.end:#x}, {pages((place.end - place.start) >> 12)}, {verb} the {index}"
+        title = f"{what} {place.start:#x}-{place.end:#x} ({pages((place.end - place.start) >> 12)}) {verb} the {index}"
         exact = place.end - place.start == total << 12
         yield context.finding(
             rules.MISSING, mm, title, [*evidence, *_of_hole(place)], start=place.start, end=place.end,
@@ -154,7 +154,7 @@ def _missing(
         )  # fmt: skip
         return
     what = f"{areas} {kind + ' ' if kind else ''}area{'s' if areas != 1 else ''}" if areas else "part of an area"
-    title = f"{what} of {pages(total)} ha{'s' if areas <= 1 else 've'} been taken out of the {index}"
+    title = f"{what} ({pages(total)}) ha{'s' if areas <= 1 else 've'} been taken out of the {index}"
     if int(one["ma_root"]) == 0 and context.index is View.MAPLE:
         title += ": its root is empty"
     for place in places[:8]:
@@ -203,7 +203,7 @@ def _repaired(context: Context, mm: int, hole: Hole) -> Finding:
 def _surplus(context: Context, mm: int, lacks: dict[str, int], evidence: list[Evidence]) -> Finding:
     areas, total = -lacks["map_count"], -lacks["total_vm"]
     what = f"{areas} area{'s' if areas != 1 else ''} more" if areas else "larger areas"
-    title = f"the {context.index.label} holds {what} than the kernel counted, {pages(total)} in all"
+    title = f"the {context.index.label} holds {what} than the kernel counted ({pages(total)})"
     return context.finding(rules.SURPLUS, mm, title, evidence)
 
 

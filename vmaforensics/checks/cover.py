@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.views import flags
-from vmaforensics.views.tables import union_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -30,18 +29,19 @@ class Cover:
 
     def __init__(self, context: Context) -> None:
         self._views = context.views
-        rows = union_of(list(context.views.regions().values()))
-        vmas = context.views.vmas[context.views.vma_rows(rows["vma"])]
-        good = vmas["ok"] & (vmas["mm"] == rows["mm"])
-        grows = np.where(good, vmas["flags"], np.uint64(0)) & np.uint64(flags.VM_GROWSDOWN) != 0
-        mm = np.concatenate([rows["mm"], rows["mm"][good]])
-        start = np.concatenate([rows["start"], vmas["start"][good]])
-        end = np.concatenate([rows["end"], vmas["end"][good]])
-        grows = np.concatenate([grows, grows[good]])
+        parts: list[tuple[NDArray[np.uint64], ...]] = []
+        for rows in context.views.regions().values():
+            vmas = context.views.vmas[context.views.vma_rows(rows["vma"])]
+            grows = vmas["ok"] & ((vmas["flags"] & np.uint64(flags.VM_GROWSDOWN)) != 0)
+            parts.append((rows["mm"], rows["start"], rows["end"], grows))
+            own = vmas["ok"] & (vmas["mm"] == rows["mm"])
+            own &= (vmas["start"] != rows["start"]) | (vmas["end"] != rows["end"])
+            parts.append((rows["mm"][own], vmas["start"][own], vmas["end"][own], grows[own]))
+        mm, start, end, grows = (np.concatenate([part[column] for part in parts]) for column in range(4))
         row = self._views.mm_rows(mm)
         known = (row >= 0) & (row < _MOST_MMS)
-        low = self._keys(mm, start)
-        high = self._keys(mm, np.maximum(end, np.uint64(1)) - np.uint64(1))  # the last page, inclusive
+        low = _keys(row, start)
+        high = _keys(row, np.maximum(end, np.uint64(1)) - np.uint64(1))  # the last page, inclusive
         order = np.argsort(low, kind="stable")
         order = order[known[order] & (high[order] >= low[order])]
         self._low, self._grows = low[order], grows[order]
@@ -53,9 +53,7 @@ class Cover:
         self._whole = whole
 
     def _keys(self, mm: NDArray[np.uint64], address: NDArray[np.uint64]) -> NDArray[np.uint64]:
-        row = np.maximum(self._views.mm_rows(mm), 0).astype(np.uint64)
-        page = np.minimum(address, _TOP - np.uint64(1)) >> _PAGE_SHIFT
-        return (row << _MM_SHIFT) | page
+        return _keys(self._views.mm_rows(mm), address)
 
     def whole(self, mm: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Were all index views read whole for these address spaces? Only then is *outside* a fact."""
@@ -90,3 +88,9 @@ class Cover:
         near = (at <= last) & (self._low[np.minimum(at, last)] - key <= np.uint64(room >> 12))
         answer: NDArray[np.bool_] = near & self._grows[np.minimum(at, last)]
         return answer
+
+
+def _keys(row: NDArray[np.int64], address: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """One number that sorts by address space, then by page."""
+    page = np.minimum(address, _TOP - np.uint64(1)) >> _PAGE_SHIFT
+    return (np.maximum(row, 0).astype(np.uint64) << _MM_SHIFT) | page

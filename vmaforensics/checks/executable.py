@@ -24,10 +24,9 @@ def check_executable(context: Context) -> Iterator[Finding]:
     A file counts as deleted when it has no link left; one that has another name is not gone.
     """
     views = context.views
-    rows = union_of(list(views.regions().values()))
+    executable = views.vmas["ok"] & ((views.vmas["flags"] & np.uint64(flags.VM_EXEC)) != 0)
+    rows = union_of([rows[executable[views.vma_rows(rows["vma"])]] for rows in views.regions().values()])
     vmas = views.vmas[views.vma_rows(rows["vma"])]
-    executable = vmas["ok"] & ((vmas["flags"] & np.uint64(flags.VM_EXEC)) != 0)
-    rows, vmas = rows[executable], vmas[executable]
     gone = np.zeros(len(vmas), np.bool_)
     if views.files is not None and len(views.files.rows):
         gone = (vmas["file_row"] >= 0) & (views.files.rows["nlink"] == 0)[vmas["file_row"]]

@@ -10,7 +10,6 @@ import numpy as np
 from vmaforensics.checks import rules
 from vmaforensics.checks.context import comm_of
 from vmaforensics.checks.finding import Confidence, Evidence, Severity
-from vmaforensics.views.mms import Lock
 from vmaforensics.views.sources import Source
 from vmaforensics.views.tables import Problem, View
 
@@ -48,6 +47,7 @@ def whole_sources(context: Context, sources: SourcesView) -> Source:
     """The records that were read whole, the task list included."""
     problems = context.views.problems
     broken = np.isin(problems["problem"], (Problem.UNREADABLE, Problem.CUT_SHORT)) & (problems["view"] == View.TASKS)
+    broken &= problems["mm"] == 0  # with an mm, it is that which could not be read
     return sources.whole & ~Source.TASK_LIST if broken.any() else sources.whole
 
 
@@ -139,8 +139,7 @@ def _decoys(context: Context, sources: SourcesView) -> Iterator[Finding]:
             evidence += _of_mm(sources, one)
         real = int(sources.mms["mm"][mine[0]]) if mine else int(task["active_mm"])
         title = f"the process shows the memory map of another address space, {shown:#x}; its own is {real:#x}"
-        finding = _about(context, rules.MM_DECOY, task, title, evidence, real)
-        yield _locked(finding, sources, real)
+        yield _about(context, rules.MM_DECOY, task, title, evidence, real)
 
 
 def _of_mm(sources: SourcesView, row: int) -> list[Evidence]:
@@ -171,32 +170,36 @@ def _mms(context: Context, sources: SourcesView, told: set[int]) -> Iterator[Fin
     whole = whole_sources(context, sources)
     if not whole & Source.TASK_LIST:
         return
-    # A task that the pid index alone knows is told as such, and a reader (mmget) may outlive the process.
-    taskless = ~_has(bits, Source.TASK_LIST) & ~_has(bits, Source.PID_INDEX)
-    taskless &= mms["ok"] & (mms["users"] > 0) & ~sources.kernel_own
-    taskless &= (mms["map_count"] > _STACK_ONLY) & ~np.isin(mms["mm"], sources.tasks["mm"][sources.tasks["ok"]])
+    # A task that the pid index alone knows is told as such.
+    taskless = np.isin(mms["mm"], sources.hidden()["mm"]) & ~_has(bits, Source.PID_INDEX)
+    taskless &= ~np.isin(mms["mm"], sources.tasks["mm"][sources.tasks["ok"]])
     for row in np.flatnonzero(taskless).tolist():
         mm = int(mms["mm"][row])
         if mm in told:
             continue
-        known = Source(int(bits[row])) & _WITNESSES
-        count = known.bit_count()
-        owner = int(sources.task_rows(sources.owner[row : row + 1])[0])
-        alive = owner >= 0 and sources.tasks["exit_state"][owner] == 0
-        busy = owner >= 0 and bool(sources.executing[owner])
-        severity = Severity.HIGH if count >= 3 and not busy else Severity.MEDIUM if count == 2 else Severity.LOW
-        confidence = Confidence.HIGH if alive and count >= 3 else Confidence.MEDIUM
+        severity, confidence = _weight(sources, row)
         title = f"address space of {int(mms['map_count'][row])} areas, in use, belongs to no process"
         one = context.finding(rules.MM_HIDDEN, mm, title, _of_mm(sources, row))
-        one = replace(
-            one, severity=severity, confidence=confidence, pid=int(mms["pid"][row]), comm=comm_of(mms["comm"][row])
-        )
-        yield _locked(one, sources, mm)
+        yield replace(one, severity=severity, confidence=confidence)
 
 
-def _locked(one: Finding, sources: SourcesView, mm: int) -> Finding:
-    row = np.flatnonzero(sources.mms["mm"] == np.uint64(mm))
-    return replace(one, lock=Lock(int(sources.mms["lock"][row[0]])).text) if len(row) else one
+def _weight(sources: SourcesView, row: int) -> tuple[Severity, Confidence]:
+    """By how many independent records know of the mm, a live task that owns it being one.
+
+    fork makes the address space whole before anybody can find its task (TASK_NEW); exec keeps the old one for a
+    moment; and a reader (mmget) may hold one whose process has ended: it has no owner then (mm_update_next_owner).
+    """
+    known = (Source(int(sources.mm_sources[row])) & _WITNESSES).bit_count()
+    at = int(sources.task_rows(sources.owner[row : row + 1])[0])
+    if at < 0:
+        return Severity.MEDIUM, Confidence.LOW
+    task = sources.tasks[at]
+    if sources.executing[at] or int(task["state"]) & _TASK_NEW:
+        return Severity.LOW, Confidence.LOW
+    ended = int(task["exit_state"]) != 0 or bool(int(task["flags"]) & _PF_EXITING)
+    if ended or known < 2:
+        return Severity.MEDIUM, Confidence.MEDIUM
+    return Severity.HIGH, Confidence.HIGH
 
 
 def _kernel_threads(context: Context, sources: SourcesView) -> Iterator[Finding]:

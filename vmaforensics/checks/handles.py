@@ -30,11 +30,15 @@ def check_handles(context: Context) -> Iterator[Finding]:
     handles = context.views.handles
     if handles is None:
         return
-    union = union_of(list(context.views.regions().values()))
+    # Only areas of files in memory matter here.
+    wanted = np.concatenate([handles.memory_files["mapping"], handles.segments["mapping"]])
+    maps = np.isin(_mappings(context, context.views.vmas), wanted[wanted != 0])
+    regions = context.views.regions().values()
+    union = union_of([rows[maps[context.views.vma_rows(rows["vma"])]] for rows in regions])
     vmas = context.views.vmas[context.views.vma_rows(union["vma"])]
     mapping = _mappings(context, vmas)
     yield from _unmapped_code(context, handles, mapping)
-    yield from _attached(context, handles, union["mm"], vmas, mapping)
+    yield from _attached(context, handles, vmas, mapping)
 
 
 def _mappings(context: Context, vmas: NDArray[np.void]) -> NDArray[np.uint64]:
@@ -102,7 +106,6 @@ def _segment(one: np.void) -> Evidence:
 def _attached(
     context: Context,
     handles: HandlesView,
-    mms: NDArray[np.uint64],
     vmas: NDArray[np.void],
     mapping: NDArray[np.uint64],
 ) -> Iterator[Finding]:

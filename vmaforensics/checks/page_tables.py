@@ -51,7 +51,7 @@ def _orphans(context: Context, view: PageTablesView) -> Iterator[Finding]:
     # Said of a process only if its whole map was read: an area on a lost page may be what is missing.
     certain = np.ones(len(ptes), np.bool_)
     for index in context.views.regions():
-        certain &= context.whole(index, mm)
+        certain &= context.decoded(index, mm)
     runs = Runs.of(view, view.orphans[certain])
     contents = dict(zip(view.orphans.tolist(), view.contents, strict=False))
 
@@ -71,7 +71,7 @@ def _orphans(context: Context, view: PageTablesView) -> Iterator[Finding]:
         rules.PTE_ORPHAN,
         runs.mm(context),
         evidence,
-        lambda row: f"page tables map {runs.text(row)}, which no area of the process covers",
+        lambda row: f"page tables map {runs.text(row)} outside every area of the process",
         runs.bounds,
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from vmaforensics.checks import rules
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.views.page_tables import PteState, covering
+from vmaforensics.views.page_tables import PteState
 from vmaforensics.views.rss import KINDS
 from vmaforensics.views.tables import View
 
@@ -122,7 +122,7 @@ def _claims(context: Context, view: PageTablesView) -> Iterator[Finding]:
     """Pages that say they are mapped more often than page tables lead to them, and the reverse."""
     claims = view.claims
     more = claims.rows["mapcount"] > claims.entries
-    places = [_place(context, view, page) for page in claims.rows[:_MOST]]
+    places = [_place(context, view, page, too) for page, too in zip(claims.rows[:_MOST], more.tolist(), strict=False)]
     mm = np.zeros(len(claims.rows), np.uint64)
     mm[: len(places)] = [place[0] if place else 0 for place in places]
 
@@ -151,9 +151,18 @@ def _claims(context: Context, view: PageTablesView) -> Iterator[Finding]:
     yield from context.per_mm(rules.ERASED, mm, evidence, title, bounds)
 
 
-def _place(context: Context, view: PageTablesView, page: np.void) -> tuple[int, int] | None:
-    """(mm, address) where a page belongs by its own mapping and index, if only one area has room for it:
-    an area that maps its file or anon_vma there, and has no entry at that address."""
+def _place(context: Context, view: PageTablesView, page: np.void, more: bool) -> tuple[int, int] | None:
+    """(mm, address) that a page's wrong count is about, if just one place fits.
+
+    Too few counted: an entry that leads to the page, one outside every area first. Too many: an area that
+    maps the page's own file or anon_vma, whose entry at that place is gone or leads to a stranger.
+    """
+    mms = context.views.mms["mm"]
+    if not more:
+        rows = np.flatnonzero((view.ptes["pfn"] == page["pfn"]) & (view.ptes["page"] >= 0))
+        orphans = rows[view.ptes["area"][rows] < 0]
+        chosen = orphans if len(orphans) else rows[_strange(context, view, rows)]
+        return (int(mms[view.ptes["mm_row"][chosen[0]]]), int(view.ptes["va"][chosen[0]])) if len(chosen) else None
     vmas = context.views.vmas
     if page["anon"]:
         fits = (vmas["anon_vma"] == page["mapping"]) & (vmas["anon_vma"] != 0)
@@ -169,11 +178,25 @@ def _place(context: Context, view: PageTablesView, page: np.void) -> tuple[int, 
     rows = np.flatnonzero(fits)
     va = vmas["start"][rows] + ((page["index"] - base[rows]) << np.uint64(12))
     mm_row = context.views.mm_rows(vmas["mm"][rows])
-    known = np.zeros(len(view.ptes), [("start", np.uint64), ("end", np.uint64), ("mm_row", np.int32)])
-    known["start"], known["mm_row"] = view.ptes["va"], view.ptes["mm_row"]
-    known["end"] = known["start"] + (view.size(view.ptes).astype(np.uint64) << np.uint64(12))
-    mapped = covering(known, mm_row.astype(np.int32), va) >= 0
-    room = np.flatnonzero((mm_row >= 0) & ~mapped)
-    if len(room) != 1:
-        return None
-    return int(context.views.mms["mm"][mm_row[room[0]]]), int(va[room[0]])
+    at = view.entry_at(mm_row.astype(np.int32), va)
+    strange = (mm_row >= 0) & (at >= 0)
+    strange[strange] = _strange(context, view, at[strange])
+    empty = (mm_row >= 0) & (at < 0)
+    for which in (np.flatnonzero(strange), np.flatnonzero(empty)):
+        if len(which) == 1:
+            return int(mms[mm_row[which[0]]]), int(va[which[0]])
+    return None
+
+
+def _strange(context: Context, view: PageTablesView, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which entries lead to a page that does not name what their area maps?"""
+    page = view.pages.rows[view.ptes["page"][rows]]
+    vma_row = view.areas["vma_row"][view.ptes["area"][rows]]
+    vma = context.views.vmas[vma_row]
+    files = context.views.files
+    mapping = np.zeros(len(rows), np.uint64)
+    if files is not None and len(files.rows):
+        mapping = np.where(vma["file_row"] >= 0, files.rows["mapping"][vma["file_row"]], np.uint64(0))
+    own = np.where(page["anon"], view.page_root[view.ptes["page"][rows]], page["mapping"])
+    answer: NDArray[np.bool_] = own != np.where(page["anon"], view.vma_root[vma_row], mapping)
+    return answer & (view.ptes["page"][rows] >= 0)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from vmaforensics.checks import rules
-from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.finding import Confidence, Evidence, Severity
 from vmaforensics.checks.rmap_areas import Areas
 from vmaforensics.checks.rmap_trees import check_trees
 from vmaforensics.views.rmap import rows_of
@@ -39,8 +39,22 @@ def check_rmap(context: Context) -> Iterator[Finding]:
         return
     areas = Areas(context, rmap)
     yield from _hidden(context, rmap, areas)
+    yield from _trees(context, rmap, areas)
+    if rmap.mappings["held"].any() or rmap.anon_vmas["held"].any():
+        note = Evidence(what="the lock of the tree was write-held: it was being changed", view="lock", address=0)
+        for one in _trees(context, rmap, areas, held=True):
+            evidence = (*one.evidence, note)
+            yield replace(one, severity=Severity.LOW, confidence=Confidence.LOW, evidence=evidence)
+
+
+def _trees(context: Context, rmap: RmapView, areas: Areas, *, held: bool = False) -> Iterator[Finding]:
+    """What is wrong with the trees whose lock was ``held``, or was not."""
+    mappings, anon_vmas = rmap.mappings.copy(), rmap.anon_vmas.copy()
+    mappings["whole"] &= mappings["held"] == held
+    anon_vmas["whole"] &= anon_vmas["held"] == held
+    rmap = replace(rmap, mappings=mappings, anon_vmas=anon_vmas)
     trees: dict[int, int] = {}  # tree an area is missing from: the area's mm
-    found = [*_files(context, rmap, areas, trees), *_chains(context, rmap, areas, trees)]
+    found = [*_files(context, rmap, areas, trees, held), *_chains(context, rmap, areas, trees, held)]
     traces: list[tuple[int, Evidence]] = []
     found += check_trees(context, rmap, areas, trees, traces)
     # What a cut leaves behind lies with whoever hangs next to it: tell it with the area that was cut out.
@@ -95,7 +109,9 @@ def _hidden(context: Context, rmap: RmapView, areas: Areas) -> Iterator[Finding]
         yield from context.per_mm(rule, rmap.areas["mm"][rows], evidence, title, bounds)
 
 
-def _files(context: Context, rmap: RmapView, areas: Areas, trees: dict[int, int]) -> Iterator[Finding]:
+def _files(
+    context: Context, rmap: RmapView, areas: Areas, trees: dict[int, int], held: bool
+) -> Iterator[Finding]:
     """Each area with a file hangs in the ``i_mmap`` of that file's address_space, and nowhere else."""
     order = np.argsort(rmap.file_nodes["vma"], kind="stable")
     nodes = rmap.file_nodes[order]
@@ -125,7 +141,8 @@ def _files(context: Context, rmap: RmapView, areas: Areas, trees: dict[int, int]
         context, rules.RMAP_FILE_MISSING, rmap, areas, missing, absent, "has been taken out of its file's i_mmap"
     )
 
-    foreign = np.flatnonzero(judged & (where != 0) & (where != rmap.mapping) & (named | ~has_file))
+    now = np.isin(where, rmap.mappings["mapping"][rmap.mappings["held"] == held])
+    foreign = np.flatnonzero(now & judged & (where != 0) & (where != rmap.mapping) & (named | ~has_file))
     for one in foreign.tolist():
         trees.setdefault(int(rmap.mapping[one]), int(rmap.areas["mm"][one]))
 
@@ -152,7 +169,9 @@ def _files(context: Context, rmap: RmapView, areas: Areas, trees: dict[int, int]
     )
 
 
-def _chains(context: Context, rmap: RmapView, areas: Areas, trees: dict[int, int]) -> Iterator[Finding]:
+def _chains(
+    context: Context, rmap: RmapView, areas: Areas, trees: dict[int, int], held: bool
+) -> Iterator[Finding]:
     """Each area with anonymous pages is chained to its anon_vma, and every link hangs in its anon_vma's tree."""
     chains, nodes = rmap.chains, rmap.anon_nodes
     judged = rmap.areas["ok"] & areas.live & areas.listed & ~rmap.chain_cut
@@ -195,6 +214,9 @@ def _chains(context: Context, rmap: RmapView, areas: Areas, trees: dict[int, int
     rows = np.concatenate([part[0] for part in parts])
     why = [text for part in parts for text in part[1]]
     where, tree = (np.concatenate([part[n] for part in parts]) for n in (2, 3))
+    now = np.isin(tree, rmap.anon_vmas["anon_vma"][rmap.anon_vmas["held"]]) == held
+    rows, where, tree = rows[now], where[now], tree[now]
+    why = [text for text, mine in zip(why, now.tolist(), strict=True) if mine]
     for one, held in zip(rows.tolist(), tree.tolist(), strict=True):
         trees.setdefault(held, int(rmap.areas["mm"][one]))
 

@@ -61,4 +61,4 @@ class Runs:
     def text(self, row: int) -> str:
         """The range of run ``row`` in words."""
         start, end = self.bounds(row)
-        return f"{start:#x}-{end:#x}, {pages((end - start) >> 12)},"
+        return f"{start:#x}-{end:#x} ({pages((end - start) >> 12)})"

@@ -39,8 +39,9 @@ def run(args: argparse.Namespace) -> int:
         failure = error
     problems = [*image.problems, *image.memory.problems(), *(kernel.identity.problems if kernel else ())]
     rows += [("missing", text) for text in problems] or ([("missing", "nothing")] if failure is None else [])
+    width = max(len(label) for label, _ in rows) + 2
     for label, value in rows:
-        sys.stdout.write(f"{label:14}{printable(value)}\n")
+        sys.stdout.write(f"{label:{width}}{printable(value)}\n")
     if failure is not None:
         raise failure
     return ExitCode.OK
@@ -65,7 +66,7 @@ def _kernel(kernel: Kernel) -> Iterator[tuple[str, str]]:
     from vmaforensics.views.tasks import walk_tasks
 
     identity = kernel.identity
-    yield "release", identity.release
+    yield "kernel", identity.release
     yield "banner", identity.banner
     yield "build id", identity.build_id or "unknown"
     pti = {True: "page-table isolation on", False: "page-table isolation off", None: "isolation unknown"}

@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
 
     with output(args.output, force=args.force) as stream:
         kernel = find_kernel(open_image(args.image))
-        views = gather_views(kernel)
+        views = gather_views(kernel, wanted=())
         if args.pid:
             require_pids(views, args.pid)
         leaders = views.tasks[views.tasks["leader"] & (views.tasks["mm"] != 0)]

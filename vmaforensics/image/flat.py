@@ -98,7 +98,8 @@ class FlatMemory(PhysicalMemory):
 
     def frame_counts(self) -> NDArray[np.int64]:
         counts = np.zeros(len(PageState), np.int64)
-        first, last = self.ranges[:, 0] >> np.uint64(PAGE_SHIFT), (self.ranges[:, 1] - np.uint64(1)) >> np.uint64(PAGE_SHIFT)
+        first = self.ranges[:, 0] >> np.uint64(PAGE_SHIFT)
+        last = (self.ranges[:, 1] - np.uint64(1)) >> np.uint64(PAGE_SHIFT)
         frames = int((last - first + np.uint64(1)).sum())
         counts[PageState.PRESENT] = min(int(self._lengths.sum()) + PAGE_SIZE - 1 >> PAGE_SHIFT, frames)
         counts[PageState.ABSENT] = frames - counts[PageState.PRESENT]

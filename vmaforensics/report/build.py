@@ -75,6 +75,7 @@ def _kernel(analysis: Analysis) -> doc.KernelFacts:
         threads=len(tasks),
         kernel_threads=kernel_threads,
         address_spaces=len(analysis.views.mms),
+        views=tuple(view.label for view in analysis.views.available()),
     )
 
 
@@ -84,6 +85,7 @@ def finding(one: Finding) -> doc.Finding:
     return doc.Finding(
         id=hashlib.sha256(key.encode()).hexdigest()[:12],
         rule=one.rule.id,
+        rule_title=one.rule.title,
         severity=one.severity.value,
         confidence=one.confidence.value,
         pid=one.pid,

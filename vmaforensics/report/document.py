@@ -47,6 +47,7 @@ class KernelFacts(_Part, frozen=True):
     threads: int
     kernel_threads: int
     address_spaces: int
+    views: tuple[str, ...]  # the records that were read, in the order of the report
 
 
 class Evidence(_Part, frozen=True):
@@ -71,6 +72,7 @@ class Finding(_Part, frozen=True):
 
     id: str  # stable for one disagreement in one image: derived from rule, mm and start
     rule: str
+    rule_title: str
     severity: Literal["critical", "high", "medium", "low", "info"]
     confidence: Literal["high", "medium", "low"]
     pid: int
@@ -214,4 +216,8 @@ def encode(document: Document) -> bytes:
 
 def json_schema() -> dict[str, object]:
     """The JSON Schema (2020-12) of :class:`Document`."""
-    return msgspec.json.schema(Document)
+    identity: dict[str, object] = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"vmaforensics report {SCHEMA_VERSION}",
+    }
+    return identity | msgspec.json.schema(Document)

@@ -1,4 +1,4 @@
-"""The report as plain text, for people: the verdict first, at most 110 columns where names allow it."""
+"""The report as plain text, for people: the verdict first, at most 100 columns where names allow it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.report.document import Document, Finding, Process, Region
 
-_WIDTH = 110
+_WIDTH = 100
 _AROUND = 3  # regions shown before and after a finding
 _SEVERITIES = ("critical", "high", "medium", "low", "info")
 
@@ -32,7 +32,10 @@ def verdict(document: Document) -> str:
     if not serious:
         minor = sum(counts.values())
         rest = f" ({_plural(minor, 'minor finding')})" if minor else ""
-        return f"The records of {_plural(user, 'process', 'es')} agree{rest}{bounds}."
+        agree = "agrees" if bounds or user == 1 else "agree"
+        if bounds:
+            return f"What could be read of {_plural(user, 'process', 'es')} {agree}{rest}{bounds}."
+        return f"The records of {_plural(user, 'process', 'es')} {agree}{rest}."
     told = ", ".join(f"{counts[name]} {name}" for name in _SEVERITIES if counts[name])
     who = sorted({(one.pid, one.comm) for one in serious})
     names = ", ".join(f"pid {pid} ({comm})" for pid, comm in who[:4]) + (", …" if len(who) > 4 else "")
@@ -48,8 +51,7 @@ def _verdict(document: Document) -> Iterator[str]:
     kernel = document.kernel
     yield from _wrapped("VERDICT   ", verdict(document))
     yield f"KERNEL    {kernel.release}, {kernel.architecture}, {kernel.page_table_levels}-level page tables"
-    views = sorted({view.view for one in document.processes for view in one.views})
-    yield f"VIEWS     task list, {', '.join(views)}{', ' if views else ''}counters"
+    yield from _wrapped("VIEWS     ", ", ".join(kernel.views))
 
 
 def _wrapped(label: str, text: str) -> list[str]:
@@ -78,14 +80,14 @@ def _findings(document: Document) -> Iterator[str]:
 
 def _finding(one: Finding) -> Iterator[str]:
     where = "" if one.start is None else f"  {one.start}-{(one.end or '0x?')[2:]}"
-    yield f"{one.severity.upper():8}  {one.rule}  pid {one.pid} ({one.comm}){where}  confidence {one.confidence}"
-    yield from _wrapped("  ", one.title[:1].upper() + one.title[1:] + ".")
-    for label, items in (("seen", one.evidence),):
-        yield f"  {label}:"
-        for item in items:
-            values = f" [{item.found} instead of {item.expected}]" if item.found and item.expected else ""
-            at = f" ({item.view} at {item.address})" if item.address else ""
-            yield from _wrapped("    - ", item.what + values + at)
+    who = f"pid {one.pid} ({one.comm})" if one.pid or one.comm else "no process named"
+    yield f"{one.severity.upper():8}  {one.rule}  {who}{where}  confidence {one.confidence}"
+    yield from _wrapped("  ", f"{one.rule_title}: {one.title}.")
+    yield "  seen:"
+    for item in one.evidence:
+        values = f" [{item.found} instead of {item.expected}]" if item.found and item.expected else ""
+        at = f" ({item.view} at {item.address})" if item.address else ""
+        yield from _wrapped("    - ", item.what + values + at)
     yield from _wrapped("  why it matters: ", one.why)
     yield from _wrapped("  innocent causes: ", "; ".join(one.benign_causes) + f". The mmap lock was {one.lock}.")
     if one.attack:
@@ -97,6 +99,10 @@ def _processes(document: Document, all_regions: bool) -> Iterator[str]:
     for finding in document.findings:
         marked.setdefault(finding.mm, []).append(finding)
     user = [one for one in document.processes if one.kind == "user"]
+    for one in user:
+        mine = marked.get(one.mm or "", [])
+        if one.regions and (all_regions or mine):
+            yield from _regions(one, mine, all_regions)
     yield from _heading("Processes")
     views = list(dict.fromkeys(view.view for one in user for view in one.views))
     titles = ["pid", "comm", "threads", *views, "map_count", "total_vm", "lock", "findings"]
@@ -119,10 +125,6 @@ def _processes(document: Document, all_regions: bool) -> Iterator[str]:
         )
     yield from _table(rows, right={0, *range(2, 5 + len(views))})
     yield ""
-    for one in user:
-        mine = marked.get(one.mm or "", [])
-        if one.regions and (all_regions or mine):
-            yield from _regions(one, mine, all_regions)
 
 
 def _table(rows: list[list[str]], right: set[int]) -> Iterator[str]:
@@ -206,4 +208,4 @@ def _provenance(document: Document) -> Iterator[str]:
         ("libraries", ", ".join(f"{name} {version}" for name, version in origin.dependencies.items())),
     )
     for label, value in rows:
-        yield from _wrapped(f"  {label:12}", value or "unknown")
+        yield from _wrapped(f"  {label:16}  ", value or "unknown")

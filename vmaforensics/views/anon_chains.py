@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.views.mappings import Seen, plausible
+from vmaforensics.views.mappings import Seen, plausible, write_held
 from vmaforensics.views.tables import Problem, ProblemLog, View, kernel_pointer
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ ANON_VMAS = np.dtype(
         ("children", np.int64),  # num_children
         ("tree", np.uint64),  # rb_node at the root of its tree
         ("whole", np.bool_),  # every node of the tree was read
+        ("held", np.bool_),  # somebody held the rwsem of its root for writing
     ]
 )
 
@@ -116,6 +117,7 @@ def read_anon_vmas(
         names = got.dtype.names or ()
         rows["active"] = got["num_active_vmas"] if "num_active_vmas" in names else -1
         rows["children"] = got["num_children"] if "num_children" in names else -1
+        rows["held"] = write_held(kernel, "anon_vma", fresh, "rwsem")
         log.add(View.ANON_RMAP, Problem.UNREADABLE, 0, fresh[~ok])
         parts.append(rows)
         kin = np.concatenate([got["root"], got["parent"]])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from vmaforensics.errors import KernelNotFoundError, MemoryReadError
 from vmaforensics.views.anchors import gather_anchors
 from vmaforensics.views.files import read_files
 from vmaforensics.views.handles import gather_handles
@@ -16,7 +17,7 @@ from vmaforensics.views.page_tables import gather_page_tables
 from vmaforensics.views.paths import reader_root
 from vmaforensics.views.rbtree import walk_rbtree
 from vmaforensics.views.rmap import gather_rmap
-from vmaforensics.views.slab import gather_slab
+from vmaforensics.views.slab import find_strays, gather_slab
 from vmaforensics.views.sources import gather_sources
 from vmaforensics.views.tables import ProblemLog, Views
 from vmaforensics.views.tasks import walk_tasks
@@ -24,16 +25,26 @@ from vmaforensics.views.vma_list import walk_list
 from vmaforensics.views.vmas import classify, read_vmas
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
+
     from numpy.typing import NDArray
 
     from vmaforensics.image.image import CpuState
     from vmaforensics.kernel.kernel import Kernel
 
+T = TypeVar("T")
 
-def gather_views(kernel: Kernel, cpus: tuple[CpuState, ...] = ()) -> Views:
+# Views beyond the indices, the areas and the counters, by the names the command line uses.
+EXTRA = ("slab", "sources", "anchors", "handles", "page-tables", "rmap")
+
+
+def gather_views(
+    kernel: Kernel, cpus: tuple[CpuState, ...] = (), wanted: Collection[str] = EXTRA
+) -> Views:
     """Read every record of every process's memory map that this version knows of.
 
-    ``cpus`` is what the image says of the state of each CPU.
+    ``cpus`` is what the image says of the state of each CPU; ``wanted`` picks among :data:`EXTRA`. A view
+    whose structures this kernel does not have as we know them is left out, and ``identity.problems`` says so.
 
     Raises :class:`KernelNotFoundError` if the kernel has no task list to begin with; anything else that
     cannot be read is a row of ``problems``.
@@ -49,6 +60,12 @@ def gather_views(kernel: Kernel, cpus: tuple[CpuState, ...] = ()) -> Views:
         stack_guard_gap=_stack_guard_gap(kernel),
         shadow_stacks=kernel.types.struct("thread_shstk") is not None,
     )
+    extra = _Extra(kernel, wanted)
+    views.slab = extra.get("slab", lambda: gather_slab(kernel, log))
+    views.sources = extra.get("sources", lambda: gather_sources(kernel, views, log))
+    if views.sources is not None:
+        # An address space that no listed process has is read like any other.
+        mms = views.mms = np.sort(np.concatenate([mms, views.sources.hidden()]), order="mm")
     rbtree = walk_rbtree(kernel, mms, log)
     if rbtree is not None:
         views.rbtree, views.rb_nodes = rbtree
@@ -68,14 +85,32 @@ def gather_views(kernel: Kernel, cpus: tuple[CpuState, ...] = ()) -> Views:
     for rows in (views.vma_list, views.rbtree):
         if rows is not None:
             _take_bounds(views, rows)
-    views.anchors = gather_anchors(kernel, views, log, cpus)
-    views.handles = gather_handles(kernel, views, log)
-    views.page_tables = gather_page_tables(kernel, views, log)
-    views.rmap = gather_rmap(kernel, views, log)
-    views.slab = gather_slab(kernel, views, log)
-    views.sources = gather_sources(kernel, views, log)
+    if views.slab is not None:
+        views.slab = extra.get("slab", lambda: find_strays(kernel, views, log))
+    views.anchors = extra.get("anchors", lambda: gather_anchors(kernel, views, log, cpus))
+    views.handles = extra.get("handles", lambda: gather_handles(kernel, views, log))
+    views.page_tables = extra.get("page-tables", lambda: gather_page_tables(kernel, views, log))
+    views.rmap = extra.get("rmap", lambda: gather_rmap(kernel, views, log))
     views.problems = log.table()
     return views
+
+
+class _Extra:
+    """Gathers views one may do without: a kernel that lacks a structure costs the one view that needs it."""
+
+    def __init__(self, kernel: Kernel, wanted: Collection[str]) -> None:
+        self._problems = kernel.identity.problems
+        self._wanted = wanted
+
+    def get(self, name: str, gather: Callable[[], T]) -> T | None:
+        """The view, or None if it is not wanted or cannot be had."""
+        if name not in self._wanted:
+            return None
+        try:
+            return gather()
+        except (KernelNotFoundError, MemoryReadError) as error:
+            self._problems.append(f"the view {name} is not available: {error}")
+            return None
 
 
 def _take_bounds(views: Views, rows: NDArray[np.void]) -> None:

@@ -26,9 +26,11 @@ MAPPINGS = np.dtype(
         ("root", np.uint64),  # i_mmap's rb_node
         ("leftmost", np.uint64),
         ("whole", np.bool_),  # every node of i_mmap was read
+        ("held", np.bool_),  # somebody held i_mmap_rwsem for writing
     ]
 )
 
+_WRITER_BIAS = 1 << 30
 _SUPER_BLOCKS = 1 << 16
 _CHAIN = 64  # dentries in one bucket that are followed
 _STEPS = 1 << 15  # rounds of following lists of inodes
@@ -88,8 +90,25 @@ def read_mappings(
     rows = np.zeros(len(addresses), MAPPINGS)
     rows["mapping"], rows["ok"], rows["whole"] = addresses, ok, ok
     rows["host"], rows["root"], rows["leftmost"] = got["host"], got[root], got[leftmost]
+    rows["held"] = write_held(kernel, "address_space", addresses, "i_mmap_rwsem")
     log.add(View.FILE_RMAP, Problem.UNREADABLE, 0, addresses[~ok])
     return rows
+
+
+def write_held(
+    kernel: Kernel, struct: str, addresses: NDArray[np.uint64], member: str
+) -> NDArray[np.bool_]:
+    """Is the rw_semaphore ``member`` of each structure held by a writer? False where it cannot be told.
+
+    Bit 0 of the count (kernel/locking/rwsem.c); on PREEMPT_RT, WRITER_BIAS (kernel/locking/rwbase_rt.c).
+    """
+    for word, mask in ((f"{member}.count.counter", 1), (f"{member}.rwbase.readers.counter", _WRITER_BIAS)):
+        if kernel.has(struct, word):
+            got, ok = kernel.gather(struct, addresses, [word])
+            values = got[word].astype(np.int64) & 0xFFFFFFFF
+            held: NDArray[np.bool_] = ok & ((values & 1) != 0 if mask == 1 else values == mask)
+            return held
+    return np.zeros(len(addresses), np.bool_)
 
 
 def _inodes(kernel: Kernel, log: ProblemLog) -> NDArray[np.uint64]:
@@ -132,7 +151,9 @@ def _super_blocks(kernel: Kernel, log: ProblemLog) -> NDArray[np.uint64]:
     """The list ``super_blocks`` (fs/super.c), both ways: a break does not cost what lies behind it."""
     head = kernel.symbols.get("super_blocks")
     if head is None:
-        kernel.identity.problems.append("the symbol super_blocks is unknown: only files in use lead to i_mmap trees")
+        text = "the symbol super_blocks is unknown: only files in use lead to i_mmap trees"
+        if text not in kernel.identity.problems:
+            kernel.identity.problems.append(text)
         return np.zeros(0, np.uint64)
     nodes = Seen()
     fresh = nodes.new(np.array([head], np.uint64))

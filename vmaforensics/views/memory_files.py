@@ -128,18 +128,20 @@ def _inodes(kernel: Kernel, supers: NDArray[np.uint64], log: ProblemLog) -> tupl
 def _follow(kernel: Kernel, heads: NDArray[np.uint64], most: int, log: ProblemLog) -> tuple[list[int], bool]:
     """Elements of the ``list_head`` lists at ``heads``, all lists a step at a time; and were all followed?"""
     found: list[int] = []
-    seen = set(heads.tolist())
+    ends = set(heads.tolist())
+    seen = set(ends)
     here, whole = heads, True
     while len(here) and len(found) < most:
         data, ok = kernel.words(here, 1)
         after = data[:, 0]
-        log.add(View.HANDLES, Problem.UNREADABLE, 0, here[~ok])
         wild = ok & ~kernel_pointer(after)
-        log.add(View.HANDLES, Problem.NON_CANONICAL, 0, here[wild], after[wild])
         new = np.array([one not in seen for one in after.tolist()], np.bool_)
-        end = np.isin(after, heads)
+        end = np.array([one in ends for one in after.tolist()], np.bool_)
         cycle = ok & ~wild & ~new & ~end
-        log.add(View.HANDLES, Problem.CYCLE, 0, here[cycle], after[cycle])
+        if not (ok & ~wild & ~cycle).all():
+            log.add(View.HANDLES, Problem.UNREADABLE, 0, here[~ok])
+            log.add(View.HANDLES, Problem.NON_CANONICAL, 0, here[wild], after[wild])
+            log.add(View.HANDLES, Problem.CYCLE, 0, here[cycle], after[cycle])
         live = ok & ~wild & new
         whole &= bool((live | (ok & end)).all())
         here = np.unique(after[live])

@@ -88,6 +88,16 @@ class PageTablesView:
     isolated: NDArray[np.int64]
     truncated: bool
 
+    def entry_at(self, mm_row: NDArray[np.int32], va: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Row of ``ptes`` that maps each address of each mm, -1 where none does."""
+        if not len(self.ptes):
+            return np.full(len(va), -1, np.int64)
+        at = np.searchsorted(_key(self.ptes["mm_row"], self.ptes["va"]), _key(mm_row, va), "right") - 1
+        row = np.maximum(at, 0)
+        end = self.ptes["va"][row] + paging.span(self.ptes["level"][row])
+        held = (at >= 0) & (self.ptes["mm_row"][row] == mm_row) & (va < end)
+        return np.where(held, row, -1)
+
     def size(self, rows: NDArray[np.void]) -> NDArray[np.int64]:
         """Pages that each entry maps."""
         return (paging.span(rows["level"]) >> np.uint64(12)).astype(np.int64)

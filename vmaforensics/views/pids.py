@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.kernel.kernel import Kernel
 
-_CHAIN = 1 << 16  # steps along hlists: a pid has one task, and a few for a moment while a thread execs
+_CHAIN = 1 << 8  # steps along hlists: a pid has one task, and another for a moment while a thread execs
 
 
 def tasks_by_pid(kernel: Kernel, log: ProblemLog) -> tuple[NDArray[np.uint64], bool] | None:
@@ -58,4 +58,7 @@ def _tasks_of(
         if not len(at):
             break
         seen = np.union1d(seen, at)
+    else:
+        log.add(View.SOURCES, Problem.CUT_SHORT, 0, at[:1], len(seen))
+        whole = False
     return seen - link, whole

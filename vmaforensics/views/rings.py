@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.kernel.kernel import Kernel
 
-_MOST = 1 << 22
+_STEPS = 1 << 10  # each adds what was not known before; almost everything is
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +41,7 @@ def walk_rings(kernel: Kernel, starts: NDArray[np.uint64], log: ProblemLog) -> R
     nodes, nexts, prevs, reads = ([np.zeros(0, np.uint64)] for _ in range(4))
     seen = np.zeros(0, np.uint64)
     whole = True
-    while len(fresh):
+    for _ in range(_STEPS):
         words, ok = kernel.words(fresh, 2)
         log.add(View.SOURCES, Problem.UNREADABLE, 0, fresh[~ok])
         whole &= bool(ok.all())
@@ -53,10 +53,11 @@ def walk_rings(kernel: Kernel, starts: NDArray[np.uint64], log: ProblemLog) -> R
         # 0 is a list_head never put on a list; LIST_POISON1/2 mark one that was taken off.
         around = np.unique(words[ok].reshape(-1))
         fresh = np.setdiff1d(around[kernel_pointer(around)], seen)
-        if len(seen) > _MOST:
-            log.add(View.SOURCES, Problem.CUT_SHORT, 0, fresh[:1], len(seen))
-            whole = False
+        if not len(fresh):
             break
+    if len(fresh):
+        log.add(View.SOURCES, Problem.CUT_SHORT, 0, fresh[:1], len(seen))
+        whole = False
     node = np.concatenate(nodes)
     order = np.argsort(node, kind="stable")
     node = node[order]

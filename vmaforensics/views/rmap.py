@@ -24,9 +24,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vmaforensics.kernel.kernel import Kernel
-    from vmaforensics.views.interval_tree import Kin
     from vmaforensics.views.tables import Views
 
+_NEEDED = (
+    ("vm_area_struct", "shared.rb.__rb_parent_color"), ("vm_area_struct", "shared.rb_subtree_last"),
+    ("vm_area_struct", "anon_vma_chain.next"), ("anon_vma_chain", "rb.rb_left"), ("anon_vma_chain", "rb_subtree_last"),
+    ("anon_vma_chain", "same_vma.next"), ("anon_vma_chain", "vma"), ("anon_vma_chain", "anon_vma"),
+    ("anon_vma", "rb_root.rb_root.rb_node"), ("anon_vma", "root"), ("anon_vma", "parent"),
+    ("address_space", "i_mmap.rb_root.rb_node"), ("address_space", "i_mmap.rb_leftmost"), ("address_space", "host"),
+    ("inode", "i_mapping"), ("inode", "i_sb_list.next"), ("super_block", "s_list.next"),
+    ("super_block", "s_inodes.next"), ("dentry", "d_hash.next"), ("dentry", "d_inode"),
+)  # fmt: skip
 _ROUNDS = 16  # of new areas leading to new trees leading to new areas
 
 
@@ -62,8 +70,17 @@ def rows_of(known: NDArray[np.uint64], addresses: NDArray[np.uint64]) -> NDArray
     return np.where(known[row] == addresses, row, -1)
 
 
-def gather_rmap(kernel: Kernel, views: Views, log: ProblemLog) -> RmapView:
-    """Walk every ``i_mmap`` and every anon_vma tree that files, inodes and areas lead to."""
+def gather_rmap(kernel: Kernel, views: Views, log: ProblemLog) -> RmapView | None:
+    """Walk every ``i_mmap`` and every anon_vma tree that files, inodes and areas lead to.
+
+    None where the kernel's types lack what that takes.
+    """
+    for struct, path in _NEEDED:
+        if not kernel.has(struct, path):
+            text = f"the kernel's type information has no {path} in struct {struct}: reverse maps were not read"
+            if text not in kernel.identity.problems:
+                kernel.identity.problems.append(text)
+            return None
     files = views.files.rows if views.files is not None else None
     in_use = files["mapping"][plausible(files["mapping"])] if files is not None else np.zeros(0, np.uint64)
     known = np.unique(in_use)
@@ -110,6 +127,9 @@ def gather_rmap(kernel: Kernel, views: Views, log: ProblemLog) -> RmapView:
     anon_nodes, rent = found.nodes(), found.torn()
     anon_vmas = found.anon_vmas()
     anon_vmas["whole"] &= ~np.isin(anon_vmas["anon_vma"], rent["tree"])
+    root = rows_of(anon_vmas["anon_vma"], anon_vmas["root"])
+    if len(root):
+        anon_vmas["held"] = np.where(root >= 0, anon_vmas["held"][root], False)
     _report(log, View.FILE_RMAP, torn, torn["item"], areas)
     _report(log, View.ANON_RMAP, rent, _vma_of(anon_nodes, rent["item"]), areas)
     return RmapView(
@@ -145,9 +165,8 @@ class _Anonymous:
         wanted = np.concatenate([chains["anon_vma"], vmas["anon_vma"]])
         anon_vmas = read_anon_vmas(kernel, wanted[wanted != 0], self._objects, self._log)
         at = np.uint64(kernel.offset("anon_vma", "rb_root.rb_root.rb_node"))
-        kin: Kin = ANON
         nodes, torn = walk_trees(
-            kernel, kin, anon_vmas["anon_vma"], anon_vmas["tree"], anon_vmas["anon_vma"] + at
+            kernel, ANON, anon_vmas["anon_vma"], anon_vmas["tree"], anon_vmas["anon_vma"] + at
         )
         base = sum(map(len, self._nodes))
         for name in ("parent", "left", "right"):

@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.views.tables import kernel_pointer
-
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -27,8 +25,8 @@ def read_rss(kernel: Kernel, views: Views) -> tuple[NDArray[np.int64], NDArray[n
     """
     mms = views.mms
     counts, ok = np.zeros((len(mms), len(KINDS)), np.int64), mms["ok"].copy()
-    order = [kernel.types.constant(name) for name in KINDS]
-    if any(one is None for one in order):
+    order = [number for name in KINDS if (number := kernel.types.constant(name)) is not None]
+    if len(order) < len(KINDS):
         return counts, np.zeros(len(mms), np.bool_)
     if kernel.has("mm_struct", "rss_stat.counters"):
         stored, fine = _percpu(kernel, mms)
@@ -62,13 +60,14 @@ def _percpu(kernel: Kernel, mms: NDArray[np.void]) -> tuple[NDArray[np.int64], N
         first = mms["mm"][:, None] + np.uint64(field.offset) + np.arange(count, dtype=np.uint64) * np.uint64(field.size)
     got, ok = kernel.gather("percpu_counter", first.reshape(-1), ["count", "counters"])
     total = got["count"].astype(np.int64)
-    ok &= kernel_pointer(got["counters"]) | (got["counters"] != 0)
+    ok = ok & (got["counters"] != 0)
     for offset in cpu_offsets(kernel):
         with np.errstate(over="ignore"):
             data, fine = kernel.space.gather(got["counters"] + np.uint64(offset), 4)
         total += data.view("<i4")[:, 0]
         ok &= fine
-    return total.reshape(-1, count), ok.reshape(-1, count).all(axis=1)
+    whole: NDArray[np.bool_] = ok.reshape(-1, count).all(axis=1)
+    return total.reshape(-1, count), whole
 
 
 def cpu_offsets(kernel: Kernel) -> list[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from vmaforensics.views.names import vma_names
 from vmaforensics.views.paths import reader_root
 from vmaforensics.views.slab_free import Slabs, free_objects
 from vmaforensics.views.slab_pages import ObjectKind, find_slabs, outside, read_caches
-from vmaforensics.views.vmas import classify, read_vmas
+from vmaforensics.views.vmas import VMAS, classify, read_vmas
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -76,12 +76,13 @@ class SlabView:
         return np.where(hit, mine["state"][row], np.uint8(State.ABSENT)).astype(np.uint8)
 
 
-def gather_slab(kernel: Kernel, views: Views, log: ProblemLog) -> SlabView | None:
+def gather_slab(kernel: Kernel, log: ProblemLog) -> SlabView | None:
     """Find every VMA, mm, maple node, anon_vma, AVC and task in its slab cache; None without any cache.
 
-    Memory is proportional to the slab pages found. Problems carry the view ``SLAB`` and no mm.
+    Memory is proportional to the slab pages found. Problems carry the view ``SLAB`` and no mm. What depends on
+    the index views is filled in by :func:`find_strays`.
 
-    >>> slab = gather_slab(kernel, views, log)
+    >>> slab = gather_slab(kernel, log)
     >>> mms = slab.of(ObjectKind.MM)
     >>> mms["address"][mms["state"] == State.ALLOCATED]
     """
@@ -97,6 +98,18 @@ def gather_slab(kernel: Kernel, views: Views, log: ProblemLog) -> SlabView | Non
     objects["cache"] = np.repeat(slabs["cache"], slabs["objects"])
     objects["state"] = np.where(free, State.FREE, np.where(unsure, State.UNKNOWN, State.ALLOCATED))
     objects = objects[np.argsort(objects["address"], kind="stable")]
+    nothing = np.zeros(0, np.uint64)
+    return SlabView(
+        caches=caches, slabs=slabs, objects=objects, strays=np.zeros(0, VMAS), stray_state=np.zeros(0, np.uint8),
+        attached=np.zeros(0, np.bool_), names=[], foreign=nothing,
+    )  # fmt: skip
+
+
+def find_strays(kernel: Kernel, views: Views, log: ProblemLog) -> SlabView | None:
+    """``views.slab`` with the VMA objects that ``views.vmas`` lacks, and the VMAs that are no objects."""
+    if views.slab is None:
+        return None
+    caches, objects = views.slab.caches, views.slab.objects
     mine = objects[np.isin(objects["cache"], caches["cache"][caches["kind"] == ObjectKind.VMA])]
     mine = mine[~np.isin(mine["address"], views.vmas["vma"])]
     strays = read_vmas(kernel, mine["address"], log)
@@ -106,9 +119,10 @@ def gather_slab(kernel: Kernel, views: Views, log: ProblemLog) -> SlabView | Non
         read = views.vmas["vma"][views.vmas["ok"]]
         read = read[~np.isin(read, objects["address"])]
         foreign = read[outside(kernel, read, int(caches["cache"][caches["kind"] == ObjectKind.VMA][0]))]
-    return SlabView(
-        caches=caches, slabs=slabs, objects=objects, strays=strays, stray_state=mine["state"], attached=attached,
-        names=_names(kernel, views, strays, attached & (mine["state"] != State.FREE), log), foreign=foreign,
+    live = attached & (mine["state"] != State.FREE)
+    return replace(
+        views.slab, strays=strays, stray_state=mine["state"], attached=attached,
+        names=_names(kernel, views, strays, live, log), foreign=foreign,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.kernel.kernel import Kernel
 
-_MOST_SHEAVES = 1 << 16
+_MOST_SHEAVES = 1 << 10  # of one barn; MAX_FULL_SHEAVES of mm/slub.c is far less
 _LARGEST_SHEAF = 1 << 12
 _MOST_NODES = 1024  # MAX_NUMNODES
 
@@ -149,7 +149,8 @@ def _sheaves(
     lost = [caches["cache"][owner[~ok]]]
     sheaves = np.concatenate([got[name] for name in ("main", "spare", "rcu_free")])
     owners = np.tile(owner, 3)
-    barn_sheaves, barn_owners = _barns(kernel, caches, log)
+    barn_sheaves, barn_owners, broken = _barns(kernel, caches, log)
+    lost.append(caches["cache"][broken])
     sheaves, owners = np.concatenate([sheaves, barn_sheaves]), np.concatenate([owners, barn_owners])
     sheaves, first = np.unique(sheaves, return_index=True)
     owners = owners[first]
@@ -174,24 +175,30 @@ def _sheaves(
 
 def _barns(
     kernel: Kernel, caches: NDArray[np.void], log: ProblemLog
-) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-    """``(sheaf, row of its cache)`` of every full sheaf, all lists followed at once."""
+) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
+    """``(sheaf, row of its cache, rows of caches with a list that breaks off)``, all lists followed at once."""
     barns, owner = _node_barns(kernel, caches)
     link = np.uint64(kernel.offset("slab_sheaf", "barn_list"))
     heads = barns + np.uint64(kernel.offset("node_barn", "sheaves_full"))
     at = heads
     seen = np.zeros(0, np.uint64)
     found, owners = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
-    while len(at) and len(seen) < _MOST_SHEAVES:
+    broken = [np.zeros(0, np.int64)]
+    for _ in range(_MOST_SHEAVES):
         words, ok = kernel.words(at, 1)
         log.add(View.SLAB, Problem.UNREADABLE, 0, at[~ok])
         after = words[:, 0]
-        on = ok & (after != heads) & kernel_pointer(after) & ~np.isin(after, seen)
+        end = ok & (after == heads)
+        on = ok & ~end & kernel_pointer(after) & ~np.isin(after, seen)
+        broken.append(owner[~on & ~end])
         at, heads, owner = after[on], heads[on], owner[on]
+        if not len(at):
+            break
         seen = np.union1d(seen, at)
         found.append(at - link)
         owners.append(owner)
-    return np.concatenate(found), np.concatenate(owners)
+    broken.append(owner)
+    return np.concatenate(found), np.concatenate(owners), np.concatenate(broken)
 
 
 def _node_barns(kernel: Kernel, caches: NDArray[np.void]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:

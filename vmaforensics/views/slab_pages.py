@@ -244,15 +244,19 @@ def _vmemmap_pages(
     span = PAGE_SIZE if PAGE_SIZE % reader.size == 0 else reader.size
     low = int(reader.base)
     high = low + -(-int(ranges[:, 1].max()) // PAGE_SIZE) * reader.size
-    for run in kernel.space.runs[kernel.space.runs["end"] >= np.uint64(low)]:
-        start, end = max(int(run["start"]), low), min(int(run["end"]) + 1, high)
-        start = low + -(-(start - low) // span) * span
-        while start + span <= end:
-            count = min(_BATCH, (end - start) // span)
-            addresses = np.uint64(start) + np.arange(count, dtype=np.uint64) * np.uint64(span)
-            data, ok = kernel.space.gather(addresses, span)
-            yield (addresses - reader.base) // np.uint64(reader.size), data, ok
-            start += count * span
+    runs = kernel.space.runs
+    runs = runs[(runs["end"] >= np.uint64(low)) & (runs["start"] < np.uint64(high))]
+    start = np.maximum(runs["start"], np.uint64(low)) - np.uint64(low)
+    end = np.minimum(runs["end"], np.uint64(high - 1)) - np.uint64(low) + np.uint64(1)
+    first = (start + np.uint64(span - 1)) // np.uint64(span)  # pieces that lie in one run altogether
+    count = np.maximum(end // np.uint64(span), first) - first
+    begin = np.cumsum(count) - count
+    for at in range(0, int(count.sum()), _BATCH):
+        index = np.arange(at, min(at + _BATCH, int(count.sum())), dtype=np.uint64)
+        run = np.searchsorted(begin, index, "right") - 1
+        addresses = np.uint64(low) + (first[run] + index - begin[run]) * np.uint64(span)
+        data, ok = kernel.space.gather(addresses, span)
+        yield (addresses - reader.base) // np.uint64(reader.size), data, ok
 
 
 def _page_offset(kernel: Kernel) -> np.uint64:

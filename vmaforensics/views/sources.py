@@ -14,7 +14,7 @@ from vmaforensics.views.mms import read_mms
 from vmaforensics.views.pids import tasks_by_pid
 from vmaforensics.views.slab import State
 from vmaforensics.views.slab_pages import ObjectKind
-from vmaforensics.views.tables import ProblemLog, kernel_pointer
+from vmaforensics.views.tables import Problem, ProblemLog, View, kernel_pointer
 from vmaforensics.views.tasks import TASKS, read_tasks
 
 if TYPE_CHECKING:
@@ -56,6 +56,14 @@ class SourcesView:
     kernel_own: NDArray[np.bool_]  # the mm that the kernel itself patches its text through
     roots: NDArray[np.void]  # dtype ROOTS: maple nodes that say they are the root of one of mms
     whole: Source  # those that were read whole, so that something can be said not to be there
+
+    def hidden(self) -> NDArray[np.void]:
+        """Address spaces in use (dtype ``MMS``) that the task list does not lead to; exec's new one, with but its
+        stack, and the kernel's own are left out."""
+        fits = (self.mm_sources & np.uint16(Source.TASK_LIST)) == 0
+        fits &= self.mms["ok"] & (self.mms["users"] > 0) & (self.mms["map_count"] > 1) & ~self.kernel_own
+        rows: NDArray[np.void] = self.mms[fits]
+        return rows
 
     def task_rows(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Row in ``tasks`` of each task address, -1 where it is not there."""
@@ -139,7 +147,10 @@ def _tasks(
     order = np.argsort(views.tasks["task"])
     at = _rows(views.tasks["task"][order], addresses)
     rows[at >= 0] = views.tasks[order[at[at >= 0]]]
-    rows[at < 0] = read_tasks(kernel, addresses[at < 0], leader=False, log=log)
+    # What the task list does not lead to is no fault of the task list.
+    rows[at < 0] = read_tasks(kernel, addresses[at < 0], leader=False, log=ProblemLog())
+    lost = addresses[(at < 0) & ~rows["ok"]]
+    log.add(View.SOURCES, Problem.UNREADABLE, 0, lost)
     if not kernel.has("task_struct", "in_execve"):
         return rows, np.zeros(len(rows), np.bool_)
     got, ok = kernel.gather("task_struct", addresses, ("in_execve",))
@@ -162,7 +173,10 @@ def _mms(
     stand_in[at >= 0] = tasks[at[at >= 0]]
     stand_in[user >= 0] = users[user[user >= 0]]
     stand_in["mm"], stand_in["ok"] = mms, True
-    return read_mms(kernel, stand_in, log), owner
+    rows = read_mms(kernel, stand_in, ProblemLog())
+    lost = rows["mm"][~rows["ok"] & (user < 0)]
+    log.add(View.SOURCES, Problem.UNREADABLE, lost, lost)
+    return rows, owner
 
 
 def _running(kernel: Kernel) -> NDArray[np.uint64]:

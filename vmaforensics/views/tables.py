@@ -212,6 +212,21 @@ class Views:
         pairs = ((View.LIST, self.vma_list), (View.RBTREE, self.rbtree), (View.MAPLE, self.maple))
         return {view: rows for view, rows in pairs if rows is not None}
 
+    def available(self) -> list[View]:
+        """Every view that was read."""
+        optional = {
+            View.PAGE_TABLES: self.page_tables,
+            View.PAGES: self.page_tables,
+            View.FILE_RMAP: self.rmap,
+            View.ANON_RMAP: self.rmap,
+            View.SLAB: self.slab,
+            View.SOURCES: self.sources,
+            View.ANCHORS: self.anchors,
+            View.HANDLES: self.handles,
+        }
+        read = [View.TASKS, *self.regions(), View.VMA, View.COUNTERS]
+        return read + [view for view, table in optional.items() if table is not None]
+
     def vma_rows(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Row in ``vmas`` of each VMA address, -1 where it is not there."""
         known = self.vmas["vma"]

@@ -84,18 +84,18 @@ def _leaders(kernel: Kernel, first: int, log: ProblemLog) -> NDArray[np.void]:
         pointer = int(data[0, 0])
         if not ok[0]:
             log.add(View.TASKS, Problem.UNREADABLE, 0, task + link)
-            found += _backwards(kernel, first, seen, log)
+            found += _backwards(kernel, first, seen)
             break
         after = (pointer - base) % (1 << 64)
         if after == first:
             break
         if not kernel_pointer(data[0])[0]:
             log.add(View.TASKS, Problem.NON_CANONICAL, 0, task + link, pointer)
-            found += _backwards(kernel, first, seen, log)
+            found += _backwards(kernel, first, seen)
             break
         if after in seen:
             log.add(View.TASKS, Problem.CYCLE, 0, task + link, pointer)
-            found += _backwards(kernel, first, seen, log)
+            found += _backwards(kernel, first, seen)
             break
         seen.add(after)
         found.append(after)
@@ -103,7 +103,7 @@ def _leaders(kernel: Kernel, first: int, log: ProblemLog) -> NDArray[np.void]:
     return read_tasks(kernel, np.array(found, np.uint64), leader=True, log=log)
 
 
-def _backwards(kernel: Kernel, first: int, seen: set[int], log: ProblemLog) -> list[int]:
+def _backwards(kernel: Kernel, first: int, seen: set[int]) -> list[int]:
     """Where the list breaks off, its other direction still leads to the tasks behind the break."""
     link = kernel.offset("task_struct", "tasks.prev")
     base = kernel.offset("task_struct", "tasks")
@@ -117,8 +117,6 @@ def _backwards(kernel: Kernel, first: int, seen: set[int], log: ProblemLog) -> l
         seen.add(after)
         found.append(after)
         task = after
-    if found:
-        log.add(View.TASKS, Problem.CUT_SHORT, 0, first + link, len(found))
     return found[::-1]
 
 

@@ -1,0 +1,178 @@
+"""Which technique is found on which kernel: runs every labelled edit and writes ``docs/detection.md``.
+
+    python -m tests.tamper.table             print the page
+    python -m tests.tamper.table --update    write it
+
+Every tuple of edits in ``tests/tamper/*edits.py`` takes part, by itself and, where an edit can repair what it
+leaves behind, repaired. Whole images of the recipe are used where they are there, else the bundled excerpts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import importlib
+import inspect
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+sys.path[:0] = [str(Path(__file__).parents[1])]
+
+from support import ROOT, SAMPLES, Sample, again_from_views, built
+
+from tests.tamper.edits import Bench, Label
+from tests.tamper.page import render
+from vmaforensics.checks.finding import Finding, Severity
+from vmaforensics.errors import VmaForensicsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+KERNELS = ("debian-5.10", "debian-6.1", "debian-6.1-la57", "debian-6.12", "debian-7.3")
+PAGE = ROOT / "docs/detection.md"
+_PARTS = 2  # pieces of work per kernel
+# What an edit raises where the kernel or the image has nothing that it could be made on.
+_DOES_NOT_APPLY = (AssertionError, KeyError, IndexError, ValueError, VmaForensicsError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What was found after one edit of one image."""
+
+    kernel: str
+    family: str
+    edit: str
+    technique: str = ""  # empty: the edit does not apply
+    why: str = ""  # it does not
+    hit: bool = False
+    rules: tuple[str, ...] = ()  # of the findings that name what was edited
+    views: tuple[str, ...] = ()  # whose records are their evidence
+    right: int = 0
+    wrong: tuple[str, ...] = ()  # findings at least as severe that name something else
+
+
+@dataclass(slots=True, kw_only=True)
+class Clean:
+    """What was found in an unchanged image."""
+
+    kernel: str
+    release: str
+    above_low: list[str] = field(default_factory=list)
+
+
+def edits() -> list[tuple[str, str, Callable[[Bench], Label]]]:
+    """(family, name, edit) of every edit there is, in a fixed order."""
+    found: dict[tuple[str, str], Callable[[Bench], Label]] = {}
+    for path in sorted(Path(__file__).parent.glob("*edits.py")):
+        module = importlib.import_module(f"tests.tamper.{path.stem}")
+        family = path.stem.removesuffix("edits").rstrip("_") or "index"
+        for edit in _of(module):
+            name = edit.__name__
+            found.setdefault((family, name), edit)
+            if "repaired" in inspect.signature(edit).parameters:
+                found.setdefault((family, f"{name}, repaired"), functools.partial(edit, repaired=True))
+    return [(family, name, edit) for (family, name), edit in found.items()]
+
+
+def _of(module: Any) -> Iterator[Callable[..., Label]]:  # noqa: ANN401
+    for value in vars(module).values():
+        if isinstance(value, tuple):
+            for one in value:
+                edit = one[0] if isinstance(one, tuple) else one
+                if inspect.isfunction(edit) and "bench" in inspect.signature(edit).parameters:
+                    yield edit
+
+
+def images() -> list[Sample]:
+    """The image of each kernel of the table."""
+    whole = {one.name: one for one in built(*KERNELS)}
+    bundled = {one.name: one for one in SAMPLES}
+    return [found for name in KERNELS if (found := whole.get(name) or bundled.get(name)) is not None]
+
+
+def serious(findings: list[Finding]) -> list[Finding]:
+    """Those that are at least high."""
+    return [one for one in findings if one.severity.rank <= Severity.HIGH.rank]
+
+
+def names(one: Finding, label: Label) -> bool:
+    """Does a finding name the process and, where both have one, a range that overlaps?"""
+    if one.pid != label.pid:
+        return False
+    if label.end == 0 or one.start is None or one.end is None:
+        return True
+    return one.start < label.end and label.start < one.end
+
+
+def try_edit(sample: Sample, family: str, name: str, edit: Callable[[Bench], Label]) -> Outcome:
+    """Make the edit on a copy of the image and analyse it."""
+    known = {"kernel": sample.name, "family": family, "edit": name}
+    bench = Bench(sample.analysis)
+    try:
+        label = edit(bench)
+    except _DOES_NOT_APPLY as error:
+        return Outcome(**known, why=f"{type(error).__name__}: {error}")
+    found = serious(again_from_views(sample.analysis, bench.overlay).findings)
+    right = [one for one in found if names(one, label)]
+    placed = [one for one in right if label.end == 0 or one.start is not None]
+    return Outcome(
+        **known,
+        technique=label.technique,
+        hit=bool(placed),
+        rules=tuple(sorted({one.rule.id for one in right})),
+        views=tuple(sorted({item.view for one in right for item in one.evidence if item.view})),
+        right=len(right),
+        wrong=tuple(f"{one.rule.id} pid {one.pid}: {one.title}" for one in found if one not in right),
+    )
+
+
+def work(name: str, part: int) -> tuple[Clean, list[Outcome]]:
+    """One part of the edits on one kernel's image."""
+    (sample,) = (one for one in images() if one.name == name)
+    analysis = sample.analysis
+    clean = Clean(kernel=name, release=analysis.kernel.identity.release)
+    clean.above_low = [
+        f"{one.rule.id} pid {one.pid}: {one.title}"
+        for one in analysis.findings
+        if one.severity.rank < Severity.LOW.rank
+    ]
+    return clean, [try_edit(sample, *one) for one in edits()[part::_PARTS]]
+
+
+def run() -> tuple[list[Clean], list[Outcome]]:
+    """Every edit on every image; two at a time."""
+    jobs = [(one.name, part) for one in images() for part in range(_PARTS)]
+    with ProcessPoolExecutor(2, initializer=os.nice, initargs=(10,)) as pool:
+        done = list(pool.map(work, *zip(*jobs, strict=True)))
+    clean = {one.kernel: one for one, _ in done}
+    return list(clean.values()), [outcome for _, some in done for outcome in some]
+
+
+def main() -> int:
+    """Run, and write or print the page; what was missed goes to stderr."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--update", action="store_true", help="write docs/detection.md")
+    args = parser.parse_args()
+    clean, outcomes = run()
+    order = [(family, name) for family, name, _ in edits()]
+    text = render(clean, outcomes, order)
+    if args.update:
+        PAGE.write_text(text)
+    else:
+        sys.stdout.write(text)
+    for one in outcomes:
+        where = f"{one.kernel} {one.family}.{one.edit}"
+        if one.technique and not one.hit:
+            sys.stderr.write(f"MISS {where}: {', '.join(one.rules) or 'nothing'}\n")
+        sys.stderr.writelines(f"WRONG {where}: {text}\n" for text in one.wrong)
+        if one.why:
+            sys.stderr.write(f"not on {where}: {one.why}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
