@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.analyse import Analysis, analyse
+from vmaforensics.checks.context import Context
 from vmaforensics.checks.run import run_checks
 from vmaforensics.image.overlay import Overlay
 from vmaforensics.kernel.kernel import Kernel
@@ -133,7 +134,8 @@ def again_from_views(clean: Analysis, memory: PhysicalMemory) -> Analysis:
     kernel = kernel_on(clean.kernel, memory)
     views = gather_views(kernel, clean.image.cpus)
     image = with_memory(clean.image, memory)
-    return Analysis(image=image, kernel=kernel, views=views, findings=run_checks(views))
+    context = Context(views)
+    return Analysis(image=image, kernel=kernel, views=views, context=context, findings=run_checks(context))
 
 
 def kernel_on(kernel: Kernel, memory: PhysicalMemory) -> Kernel:

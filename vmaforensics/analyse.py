@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vmaforensics.checks.context import Context
 from vmaforensics.checks.run import run_checks
 from vmaforensics.image.open import open_image
 from vmaforensics.kernel.find import find_kernel
@@ -27,6 +28,7 @@ class Analysis:
     image: Image
     kernel: Kernel
     views: Views
+    context: Context  # what the checks worked out on the way
     findings: list[Finding]
 
 
@@ -43,4 +45,5 @@ def analyse(image: Image | str | os.PathLike[str], *, views: Collection[str] = E
     opened = image if isinstance(image, Opened) else open_image(image)
     kernel = find_kernel(opened)
     gathered = gather_views(kernel, opened.cpus, views)
-    return Analysis(image=opened, kernel=kernel, views=gathered, findings=run_checks(gathered))
+    context = Context(gathered)
+    return Analysis(image=opened, kernel=kernel, views=gathered, context=context, findings=run_checks(context))

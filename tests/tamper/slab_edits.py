@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tests.tamper.edits import Label, executable_file
+from tamper.edits import Label, executable_file
 from vmaforensics.views.tables import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.tamper.edits import Bench
-
-_HEAP_ORDER = 32
+    from tamper.edits import Bench
 
 
 def slot_zeroed_repaired(bench: Bench) -> Label:
@@ -26,17 +24,13 @@ def slot_zeroed_repaired(bench: Bench) -> Label:
 
 
 def area_erased(bench: Bench) -> Label:
-    """A slot and its pivot taken out of a leaf as the kernel would: no two empty ranges side by side.
-
-    The area chosen has no empty range on either side, so that one NULL in its slot is all there is to write,
-    and its leaf is the root: no gap is recorded anywhere.
-    """
+    """The same in a tree of a single leaf, which records no gap: nothing in the tree is wrong."""
     nodes = bench.views.maple_nodes
     lone = nodes.mm[(nodes.parent < 0) & nodes.leaf]
     row = bench.region(View.MAPLE, lambda rows, vmas: executable_file(rows, vmas) & np.isin(rows["mm"], lone))
     bench.put(int(row["slot"]), 0)
     bench.repair_counters(row)
-    return bench.label("proper erase", row)
+    return bench.label("area erased, counters repaired", row)
 
 
 def area_forged(bench: Bench) -> Label:
@@ -137,8 +131,17 @@ def mm_cleared(bench: Bench) -> Label:
     return _process("mm cleared", task)
 
 
-MAPLE_SLAB_EDITS: tuple[Callable[[Bench], Label], ...] = (slot_zeroed_repaired, area_forged)
-LIST_SLAB_EDITS: tuple[Callable[[Bench], Label], ...] = (list_and_tree_unlinked,)
-TASK_EDITS: tuple[Callable[[Bench], Label], ...] = (
-    task_off_list, task_off_pid_index, task_off_both, mm_decoy, mm_decoy_active, mm_cleared,
-)  # fmt: skip
+MAPLE_SLAB_EDITS: tuple[tuple[Callable[[Bench], Label], str], ...] = (
+    (slot_zeroed_repaired, "VMA-SLAB-ORPHAN"),
+    (area_erased, "VMA-SLAB-ORPHAN"),
+    (area_forged, "VMA-SLAB-STATE"),
+)
+LIST_SLAB_EDITS: tuple[tuple[Callable[[Bench], Label], str], ...] = ((list_and_tree_unlinked, "VMA-SLAB-ORPHAN"),)
+TASK_EDITS: tuple[tuple[Callable[[Bench], Label], str], ...] = (
+    (task_off_list, "TASK-HIDDEN"),
+    (task_off_pid_index, "TASK-HIDDEN"),
+    (task_off_both, "TASK-HIDDEN"),
+    (mm_decoy, "MM-DECOY"),
+    (mm_decoy_active, "MM-DECOY"),
+    (mm_cleared, "MM-HIDDEN"),
+)

@@ -25,7 +25,7 @@ _PAGE = np.uint64(4095)
 def check_areas(context: Context) -> Iterator[Finding]:
     """VMA-RANGE, VMA-OWNER, VMA-BOUNDS and VMA-ORDER over every view, VMA-BACKLINK over the list."""
     for view, rows in context.views.regions().items():
-        at = context.views.vma_rows(rows["vma"])
+        at = rows["vma_row"]
         known = (at >= 0) & context.views.vmas["ok"][at]
         rows, vmas = rows[known], context.views.vmas[at[known]]
         if view is View.MAPLE:

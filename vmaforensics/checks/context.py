@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vmaforensics.checks.counters import Sums
     from vmaforensics.views.tables import Views
 
 MOST = 16  # rows of one kind in one address space that are told one by one
@@ -28,6 +29,7 @@ class Context:
 
     def __init__(self, views: Views) -> None:
         self.views = views
+        self.sums: Sums | None = None  # see counters.sum_areas
         problems = views.problems
         # Index views that could not be read whole, per mm: nothing is said to be absent from those.
         lost = np.isin(problems["problem"], _LOST)

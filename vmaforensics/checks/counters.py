@@ -16,7 +16,7 @@ from vmaforensics.checks.context import allows, pages
 from vmaforensics.checks.finding import Confidence, Evidence, Severity
 from vmaforensics.checks.holes import Hole, Holes
 from vmaforensics.views import flags
-from vmaforensics.views.tables import View, union_of
+from vmaforensics.views.tables import View
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,11 +41,17 @@ class Sums:
 
 
 def sum_areas(context: Context) -> Sums:
-    """Count the areas of every mm over the union of the index views, as vm_stat_account would."""
+    """Count the areas of every mm over the union of the index views, as vm_stat_account would; done once."""
+    if context.sums is None:
+        context.sums = _sum_areas(context)
+    return context.sums
+
+
+def _sum_areas(context: Context) -> Sums:
     views = context.views
-    union = union_of(list(views.regions().values()))
+    union = views.union
     owner = views.mm_rows(union["mm"])
-    vmas = views.vmas[views.vma_rows(union["vma"])]
+    vmas = views.vmas[union["vma_row"]]
     keep = (owner >= 0) & vmas["ok"]
     count = len(views.mms)
     owner, vmas = owner[keep], vmas[keep]
@@ -114,7 +120,7 @@ def _resized(context: Context) -> set[int]:
     rows = context.views.maple
     if rows is None:
         return set()
-    vmas = context.views.vmas[context.views.vma_rows(rows["vma"])]
+    vmas = context.views.vmas[rows["vma_row"]]
     differ = vmas["ok"] & ((rows["start"] != vmas["start"]) | (rows["end"] != vmas["end"]))
     return set(rows["mm"][differ].tolist())
 

@@ -25,8 +25,8 @@ def check_executable(context: Context) -> Iterator[Finding]:
     """
     views = context.views
     executable = views.vmas["ok"] & ((views.vmas["flags"] & np.uint64(flags.VM_EXEC)) != 0)
-    rows = union_of([rows[executable[views.vma_rows(rows["vma"])]] for rows in views.regions().values()])
-    vmas = views.vmas[views.vma_rows(rows["vma"])]
+    rows = union_of([rows[executable[rows["vma_row"]]] for rows in views.regions().values()])
+    vmas = views.vmas[rows["vma_row"]]
     gone = np.zeros(len(vmas), np.bool_)
     if views.files is not None and len(views.files.rows):
         gone = (vmas["file_row"] >= 0) & (views.files.rows["nlink"] == 0)[vmas["file_row"]]

@@ -34,8 +34,8 @@ def check_handles(context: Context) -> Iterator[Finding]:
     wanted = np.concatenate([handles.memory_files["mapping"], handles.segments["mapping"]])
     maps = np.isin(_mappings(context, context.views.vmas), wanted[wanted != 0])
     regions = context.views.regions().values()
-    union = union_of([rows[maps[context.views.vma_rows(rows["vma"])]] for rows in regions])
-    vmas = context.views.vmas[context.views.vma_rows(union["vma"])]
+    union = union_of([rows[maps[rows["vma_row"]]] for rows in regions])
+    vmas = context.views.vmas[union["vma_row"]]
     mapping = _mappings(context, vmas)
     yield from _unmapped_code(context, handles, mapping)
     yield from _attached(context, handles, vmas, mapping)

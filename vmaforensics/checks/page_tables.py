@@ -163,7 +163,7 @@ def _column(rows: NDArray[np.void], name: str, at: NDArray[np.int64]) -> NDArray
 def _page_prot(context: Context) -> Iterator[Finding]:
     """vm_page_prot follows from vm_flags (vm_get_page_prot); an entry without access has no NX bit."""
     rows = context.views.regions()[context.index]
-    vmas = context.views.vmas[context.views.vma_rows(rows["vma"])]
+    vmas = context.views.vmas[rows["vma_row"]]
     prot, vm_flags = vmas["page_prot"], vmas["flags"]
     judged = vmas["ok"] & ((prot & _PROT_PRESENT) != 0)
     execute = (prot & _PROT_NX) == 0

@@ -106,7 +106,7 @@ def _colours(
 def _gaps(
     context: Context, rows: NDArray[np.void], nodes: RbNodes, whole: NDArray[np.bool_]
 ) -> Iterator[Finding]:
-    vmas = context.views.vmas[context.views.vma_rows(rows["vma"])]
+    vmas = context.views.vmas[rows["vma_row"]]
     # vma_compute_gap: from the end of the area before to this one's start, less the guard of a stack.
     floor = before(vmas["end"], rows["mm"])
     start = vmas["start"].copy()

@@ -13,6 +13,7 @@ import numpy as np
 from vmaforensics.checks import rules
 from vmaforensics.checks.finding import Confidence, Evidence, Severity
 from vmaforensics.checks.rmap_areas import Areas
+from vmaforensics.checks.rmap_hidden import check_hidden
 from vmaforensics.checks.rmap_trees import check_trees
 from vmaforensics.views.rmap import rows_of
 from vmaforensics.views.tables import View
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T", bound=np.generic)
 
-# What the kernel's own marks of an attached area look like (include/linux/mmap_lock.h, 6.15 and later).
-_ATTACHED = 0x3FFFFFFF
-
 
 def check_rmap(context: Context) -> Iterator[Finding]:
     """RMAP-FILE-HIDDEN, -MISSING and -MISMATCH, RMAP-ANON-HIDDEN and -MISSING, RMAP-TREE."""
@@ -38,7 +36,7 @@ def check_rmap(context: Context) -> Iterator[Finding]:
     if rmap is None:
         return
     areas = Areas(context, rmap)
-    yield from _hidden(context, rmap, areas)
+    yield from check_hidden(context, rmap, areas)
     yield from _trees(context, rmap, areas)
     if rmap.mappings["held"].any() or rmap.anon_vmas["held"].any():
         note = Evidence(what="the lock of the tree was write-held: it was being changed", view="lock", address=0)
@@ -64,49 +62,6 @@ def _trees(context: Context, rmap: RmapView, areas: Areas, *, held: bool = False
     for one in found:
         more = extra.pop(one.mm, []) if one.rule in (rules.RMAP_FILE_MISSING, rules.RMAP_ANON_MISSING) else []
         yield replace(one, evidence=(*one.evidence, *more[:16]))
-
-
-def _hidden(context: Context, rmap: RmapView, areas: Areas) -> Iterator[Finding]:
-    """Areas of live address spaces that a reverse map leads to, and no index view."""
-    by_file = np.isin(rmap.areas["vma"], rmap.file_nodes["vma"])
-    by_anon = np.isin(rmap.areas["vma"], rmap.anon_nodes["vma"])
-    lost = rmap.areas["ok"] & areas.live & areas.index_whole & ~areas.listed
-    detached = rmap.areas["detached"] | (
-        (rmap.areas["refcnt"] >= 0) & ((rmap.areas["refcnt"] & _ATTACHED) == 0)
-    )
-    for rule, view, nodes, reached in (
-        (rules.RMAP_FILE_HIDDEN, View.FILE_RMAP, rmap.file_nodes, lost & by_file),
-        (rules.RMAP_ANON_HIDDEN, View.ANON_RMAP, rmap.anon_nodes, lost & by_anon & ~by_file),
-    ):
-        rows = np.flatnonzero(reached)
-        order = np.argsort(nodes["vma"], kind="stable")
-        at = order[rows_of(nodes["vma"][order], rmap.areas["vma"][rows])] if len(order) else order
-
-        def evidence(
-            row: int,
-            rows: NDArray[np.intp] = rows,
-            at: NDArray[np.intp] = at,
-            view: View = view,
-            nodes: NDArray[np.void] = nodes,
-        ) -> Evidence:
-            area, node = int(rows[row]), nodes[at[row]]
-            also = " and in an anon_vma tree" if view is View.FILE_RMAP and by_anon[area] else ""
-            mark = ", marked detached" if detached[area] else ""
-            return Evidence(
-                what=f"{areas.text(area)}{mark} hangs in the {view.label} tree of {int(node['tree']):#x}{also}, "
-                f"the {context.index.label} does not hold it",
-                view=view.label,
-                address=int(node["slot"]),
-                found=f"{int(rmap.areas['vma'][area]):#x}",
-            )
-
-        def title(row: int, rows: NDArray[np.intp] = rows, view: View = view) -> str:
-            return f"{areas.text(int(rows[row]))} is hidden from the {context.index.label}, {view.label} leads to it"
-
-        def bounds(row: int, rows: NDArray[np.intp] = rows) -> tuple[int, int] | None:
-            return areas.bounds(int(rows[row]))
-
-        yield from context.per_mm(rule, rmap.areas["mm"][rows], evidence, title, bounds)
 
 
 def _files(
@@ -143,8 +98,6 @@ def _files(
 
     now = np.isin(where, rmap.mappings["mapping"][rmap.mappings["held"] == held])
     foreign = np.flatnonzero(now & judged & (where != 0) & (where != rmap.mapping) & (named | ~has_file))
-    for one in foreign.tolist():
-        trees.setdefault(int(rmap.mapping[one]), int(rmap.areas["mm"][one]))
 
     def other(at: int) -> Evidence:
         area = int(foreign[at])

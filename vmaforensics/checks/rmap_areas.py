@@ -22,8 +22,10 @@ class Areas:
         self._context, self._rmap = context, rmap
         views, areas = context.views, rmap.areas
         mm = views.mm_rows(areas["mm"])
-        #: Its vm_mm is the address space of some task.
-        self.live: NDArray[np.bool_] = (mm >= 0) & (views.mms["ok"][mm] if len(views.mms) else False)
+        #: Its vm_mm is an address space in use. One without users is being torn down (exit_mmap).
+        self.live = mm >= 0
+        if len(views.mms):
+            self.live &= views.mms["ok"][mm] & (views.mms["users"][mm] > 0)
         #: Some index view of its own mm holds it.
         self.listed = np.zeros(len(areas), np.bool_)
         #: Every index view of its mm was read whole.

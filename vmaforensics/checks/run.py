@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from vmaforensics.checks import rules
 from vmaforensics.checks.anchors import check_anchors
 from vmaforensics.checks.areas import check_areas
-from vmaforensics.checks.context import Context
 from vmaforensics.checks.counters import check_counters
 from vmaforensics.checks.executable import check_executable
 from vmaforensics.checks.existence import check_existence
@@ -27,8 +26,7 @@ from vmaforensics.views.mms import Lock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from vmaforensics.checks.finding import Finding
-    from vmaforensics.views.tables import Views
+    from vmaforensics.checks.finding import Finding, Rule
 
 CHECKS: tuple[Callable[[Context], Iterator[Finding]], ...] = (
     check_membership,
@@ -69,9 +67,8 @@ _LAGGING = {
 }  # fmt: skip
 
 
-def run_checks(views: Views) -> list[Finding]:
+def run_checks(context: Context) -> list[Finding]:
     """All findings, most severe first; deterministic order."""
-    context = Context(views)
     found = [_weigh(one) for check in CHECKS for one in check(context)]
     return sorted(_join(found), key=_order)
 
@@ -80,9 +77,14 @@ def _order(one: Finding) -> tuple[int, int, int, str, int]:
     return one.severity.rank, one.pid, one.start or 0, one.rule.id, one.mm
 
 
+def lags(rule: Rule) -> bool:
+    """Do the records that ``rule`` compares follow each other under a mere read lock in some operation?"""
+    return rule in _LAGGING
+
+
 def _weigh(one: Finding) -> Finding:
     """A held lock means that somebody was at work: what was seen may be half of a change."""
-    busy = one.lock == Lock.WRITE.text or (one.lock == Lock.READ.text and one.rule in _LAGGING)
+    busy = one.lock == Lock.WRITE.text or (one.lock == Lock.READ.text and lags(one.rule))
     if not busy or one.severity.rank >= Severity.LOW.rank:
         return one
     note = Evidence(what=f"the mmap lock was {one.lock}: the map was being changed", view="lock", address=one.mm)

@@ -129,7 +129,8 @@ def _locate(image: Image, problems: list[str]) -> Located:
                     )
                 source = f"kallsyms at physical {view.pa + tables.token_table:#x}, {len(symbols)} symbols"
                 return Located(phys_base=base, symbols=symbols, symbols_source=source, info=info)
-        if fallback is None and _readable(memory, stext - START_KERNEL_MAP + base):
+        # The container's note is that of the kernel dumped; a text found in memory may be a stale one.
+        if fallback is None and (image.vmcoreinfo or _readable(memory, stext - START_KERNEL_MAP + base)):
             empty = kallsyms.Kallsyms.of({})
             fallback = Located(phys_base=base, symbols=empty, symbols_source="", info=info)
     for view, tables in window.symbols_anywhere(memory):

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from vmaforensics import __version__
-from vmaforensics.checks.context import Context, comm_of
+from vmaforensics.checks.context import comm_of
 from vmaforensics.checks.counters import EXACT, sum_areas
 from vmaforensics.image.memory import PAGE_SIZE, PageState
 from vmaforensics.report import document as doc
@@ -113,7 +113,7 @@ def finding(one: Finding) -> doc.Finding:
 
 def _processes(analysis: Analysis, pids: Collection[int] | None) -> list[doc.Process]:
     views = analysis.views
-    context, sums = Context(views), sum_areas(Context(views))
+    context, sums = analysis.context, sum_areas(analysis.context)
     tasks = views.tasks
     leaders = tasks[tasks["leader"]]
     if pids is not None:

@@ -88,7 +88,7 @@ class Finding(_Part, frozen=True):
     attack: tuple[Technique, ...]
 
 
-class Seen(_Part, frozen=True, omit_defaults=True):
+class Seen(_Part, frozen=True, omit_defaults=True, gc=False):
     """Address of the word in each view that led to an area; null where a view does not hold it. A view the
     kernel does not have is left out."""
 
@@ -97,7 +97,7 @@ class Seen(_Part, frozen=True, omit_defaults=True):
     maple: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
-class Region(_Part, frozen=True):
+class Region(_Part, frozen=True, gc=False):
     """One area of one address space, over all views."""
 
     start: str

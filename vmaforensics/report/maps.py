@@ -54,7 +54,7 @@ def own_regions(views: Views, mm: int) -> tuple[NDArray[np.void], list[bytes]]:
     table = available[view]
     low, high = np.searchsorted(table["mm"], [np.uint64(mm)] * 2, "left")[0], None
     high = int(np.searchsorted(table["mm"], np.uint64(mm), "right"))
-    at = views.vma_rows(table["vma"][int(low) : high])
+    at = table["vma_row"][int(low) : high]
     at = at[views.vmas["ok"][at] & (at >= 0)]
     return views.vmas[at], [views.names[row] for row in at.tolist()]
 

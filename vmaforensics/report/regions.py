@@ -31,7 +31,7 @@ def regions_by_mm(views: Views, mms: NDArray[np.uint64]) -> dict[int, list[Regio
     indices = views.regions()
     chosen = {view: rows[np.isin(rows["mm"], mms)] for view, rows in indices.items()}
     rows = union_of(list(chosen.values()))
-    at = views.vma_rows(rows["vma"])
+    at = rows["vma_row"]
     vmas = views.vmas[at]
     known = vmas["ok"]
     start, end = np.where(known, vmas["start"], rows["start"]), np.where(known, vmas["end"], rows["end"])

@@ -78,6 +78,8 @@ def gather_views(
     listed = list(views.regions().values())
     addresses = np.concatenate([rows["vma"] for rows in listed]) if listed else np.zeros(0, np.uint64)
     views.vmas = read_vmas(kernel, addresses, log)
+    for index in views.regions().values():
+        index["vma_row"] = views.vma_rows(index["vma"])
     used = np.concatenate([views.vmas["file"], mms["exe_file"]])
     views.files = read_files(kernel, used, reader_root(kernel, tasks), log)
     classify(kernel, views.vmas, views.files)
@@ -115,7 +117,7 @@ class _Extra:
 
 def _take_bounds(views: Views, rows: NDArray[np.void]) -> None:
     """The list and the red-black tree have no bounds of their own: theirs are those of the VMA."""
-    at = views.vma_rows(rows["vma"])
+    at = rows["vma_row"]
     rows["start"], rows["end"] = views.vmas["start"][at], views.vmas["end"][at]
 
 

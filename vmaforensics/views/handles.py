@@ -34,7 +34,8 @@ DESCRIPTORS = np.dtype(
 )
 
 _MOST_FDS = 1 << 20  # of one process: sysctl_nr_open's default (fs/file.c)
-_MOST_WORDS = 1 << 24  # of all bitmaps: 64 descriptors each
+_MOST_WORDS = 1 << 22  # of all bitmaps: 64 descriptors each
+_MOST_USED = 1 << 16  # of these words, with a descriptor in them
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,17 +94,24 @@ def read_descriptors(
     marks, read = kernel.words(places, 1)
     lost = np.unique(which[~read])
     log.add(View.HANDLES, Problem.UNREADABLE, owner["mm"][lost], fdt["open_fds"][lost])
-    bits = np.unpackbits(marks.astype("<u8").view(np.uint8).reshape(-1, 8), axis=1, bitorder="little")
+    used = np.flatnonzero(marks[:, 0])
+    if len(used) > _MOST_USED:
+        left = np.unique(which[used[_MOST_USED:]])
+        log.add(View.HANDLES, Problem.CUT_SHORT, owner["mm"][left], table["fdt"][left])
+        used, whole = used[:_MOST_USED], False
+    bits = np.unpackbits(marks[used].astype("<u8").view(np.uint8).reshape(-1, 8), axis=1, bitorder="little")
     row, bit = np.nonzero(bits)
-    which, number = which[row], number[row] * 64 + bit
+    which, number = which[used[row]], number[used[row]] * 64 + bit
     with np.errstate(over="ignore"):
         slots = fdt["fd"][which] + np.uint64(8) * number.astype(np.uint64)
     pointers, there = kernel.words(slots, 1)
-    log.add(View.HANDLES, Problem.UNREADABLE, owner["mm"][which[~there]], slots[~there])
-    whole &= bool(read.all() and there.all())
     file = pointers[:, 0]
     wild = there & (file != 0) & ~kernel_pointer(file)
-    log.add(View.HANDLES, Problem.NON_CANONICAL, owner["mm"][which[wild]], slots[wild], file[wild])
+    for problem, bad in ((Problem.UNREADABLE, ~there), (Problem.NON_CANONICAL, wild)):
+        _, one = np.unique(which[bad], return_index=True)  # the first of each table: there may be millions
+        at = np.flatnonzero(bad)[one]
+        log.add(View.HANDLES, problem, owner["mm"][which[at]], slots[at], file[at])
+    whole &= bool(read.all() and there.all())
     keep = np.flatnonzero(there & (file != 0) & ~wild)
 
     rows = np.zeros(len(keep), DESCRIPTORS)

@@ -16,7 +16,7 @@ from vmaforensics.kernel import paging
 from vmaforensics.views.claims import Claims, read_claims
 from vmaforensics.views.mapped_pages import MappedPages, read_mapped_pages
 from vmaforensics.views.rss import read_rss
-from vmaforensics.views.tables import Problem, ProblemLog, View, kernel_pointer, union_of
+from vmaforensics.views.tables import Problem, ProblemLog, View, kernel_pointer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -233,11 +233,11 @@ def _huge_zero(kernel: Kernel) -> int | None:
 
 
 def _areas(views: Views) -> NDArray[np.void]:
-    rows = union_of(list(views.regions().values()))
+    rows = views.union
     areas = np.zeros(len(rows), AREAS)
     areas["mm_row"] = views.mm_rows(rows["mm"])
     areas["start"], areas["end"], areas["vma"] = rows["start"], rows["end"], rows["vma"]
-    areas["vma_row"] = views.vma_rows(rows["vma"])
+    areas["vma_row"] = rows["vma_row"]
     return areas[np.lexsort((areas["start"], areas["mm_row"]))]
 
 

@@ -26,15 +26,6 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.tables import Views
 
-_NEEDED = (
-    ("vm_area_struct", "shared.rb.__rb_parent_color"), ("vm_area_struct", "shared.rb_subtree_last"),
-    ("vm_area_struct", "anon_vma_chain.next"), ("anon_vma_chain", "rb.rb_left"), ("anon_vma_chain", "rb_subtree_last"),
-    ("anon_vma_chain", "same_vma.next"), ("anon_vma_chain", "vma"), ("anon_vma_chain", "anon_vma"),
-    ("anon_vma", "rb_root.rb_root.rb_node"), ("anon_vma", "root"), ("anon_vma", "parent"),
-    ("address_space", "i_mmap.rb_root.rb_node"), ("address_space", "i_mmap.rb_leftmost"), ("address_space", "host"),
-    ("inode", "i_mapping"), ("inode", "i_sb_list.next"), ("super_block", "s_list.next"),
-    ("super_block", "s_inodes.next"), ("dentry", "d_hash.next"), ("dentry", "d_inode"),
-)  # fmt: skip
 _ROUNDS = 16  # of new areas leading to new trees leading to new areas
 
 
@@ -70,17 +61,11 @@ def rows_of(known: NDArray[np.uint64], addresses: NDArray[np.uint64]) -> NDArray
     return np.where(known[row] == addresses, row, -1)
 
 
-def gather_rmap(kernel: Kernel, views: Views, log: ProblemLog) -> RmapView | None:
+def gather_rmap(kernel: Kernel, views: Views, log: ProblemLog) -> RmapView:
     """Walk every ``i_mmap`` and every anon_vma tree that files, inodes and areas lead to.
 
-    None where the kernel's types lack what that takes.
+    Raises :class:`KernelNotFoundError` where the kernel's types lack what that takes.
     """
-    for struct, path in _NEEDED:
-        if not kernel.has(struct, path):
-            text = f"the kernel's type information has no {path} in struct {struct}: reverse maps were not read"
-            if text not in kernel.identity.problems:
-                kernel.identity.problems.append(text)
-            return None
     files = views.files.rows if views.files is not None else None
     in_use = files["mapping"][plausible(files["mapping"])] if files is not None else np.zeros(0, np.uint64)
     known = np.unique(in_use)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -101,6 +102,7 @@ REGIONS = np.dtype(
         ("end", np.uint64),  # exclusive
         ("slot", np.uint64),  # address of the word that led to the VMA
         ("order", np.int64),  # position within the mm in this view's own order
+        ("vma_row", np.int64),  # row of views.vmas; filled in once they are decoded
     ]
 )
 
@@ -181,7 +183,7 @@ class Kind(IntEnum):
         return ("unknown", "anonymous", "file", "shared memory", "hugetlb", "device", "special")[self]
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class Views:
     """Everything the views of one image say. A view that the kernel does not have is None."""
 
@@ -234,6 +236,11 @@ class Views:
             return np.full(len(addresses), -1, np.int64)
         row = np.minimum(np.searchsorted(known, addresses), len(known) - 1)
         return np.where(known[row] == addresses, row, -1)
+
+    @cached_property
+    def union(self) -> NDArray[np.void]:
+        """Every area of every address space once, over all index views, by mm and start; see ``union_of``."""
+        return union_of(list(self.regions().values()))
 
     def mm_rows(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Row in ``mms`` of each mm address, -1 where it is not there."""

@@ -1,0 +1,114 @@
+"""Areas and processes that only the allocator, the pid index or the page directories still know are found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from support import Sample, kernel_on
+from tamper.edits import Bench, Label, executable_file
+from tamper.slab_edits import LIST_SLAB_EDITS, MAPLE_SLAB_EDITS, TASK_EDITS, mm_decoy, slot_zeroed_repaired
+
+from vmaforensics.checks.context import Context
+from vmaforensics.checks.existence import check_existence
+from vmaforensics.checks.finding import Severity
+from vmaforensics.checks.slab import check_slab
+from vmaforensics.views.gather import gather_views
+from vmaforensics.views.mms import read_mms
+from vmaforensics.views.slab import gather_slab
+from vmaforensics.views.sources import Source, gather_sources
+from vmaforensics.views.tables import ProblemLog, View, Views
+from vmaforensics.views.tasks import walk_tasks
+from vmaforensics.views.vmas import VMAS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vmaforensics.checks.finding import Finding
+
+_AREA_EDITS = MAPLE_SLAB_EDITS + LIST_SLAB_EDITS
+
+
+def _bench(sample: Sample) -> Bench:
+    sources = sample.analysis.views.sources
+    if sample.analysis.views.slab is None or sources is None or not sources.whole & Source.PID_INDEX:
+        pytest.skip("this excerpt was made before slab pages were read")
+    return Bench(sample.analysis)
+
+
+def _found(bench: Bench) -> list[Finding]:
+    """What the two checks say of the edited memory."""
+    context = Context(gather_views(kernel_on(bench.kernel, bench.overlay)))
+    return [*check_slab(context), *check_existence(context)]
+
+
+def _told_of_tasks(bench: Bench) -> list[Finding]:
+    """What check_existence says of the edited memory, without reading any area."""
+    kernel, log = kernel_on(bench.kernel, bench.overlay), ProblemLog()
+    tasks = walk_tasks(kernel, log)
+    views = Views(tasks=tasks, mms=read_mms(kernel, tasks, log), vmas=np.zeros(0, VMAS))
+    views.slab = gather_slab(kernel, log)
+    views.sources = gather_sources(kernel, views, log)
+    views.mms = np.sort(np.concatenate([views.mms, views.sources.hidden()]), order="mm")
+    views.problems = log.table()
+    return list(check_existence(Context(views)))
+
+
+def test_clean_images_have_no_such_finding(whole_kernel: Sample) -> None:
+    context = Context(whole_kernel.analysis.views)
+    assert [one.title for one in (*check_slab(context), *check_existence(context))] == []
+
+
+@pytest.mark.parametrize(("edit", "rule"), _AREA_EDITS, ids=lambda one: getattr(one, "__name__", one))
+def test_a_hidden_area_is_found(whole_kernel: Sample, edit: Callable[[Bench], Label], rule: str) -> None:
+    bench = _bench(whole_kernel)
+    maple = whole_kernel.analysis.views.maple is not None
+    if maple != ((edit, rule) in MAPLE_SLAB_EDITS):
+        pytest.skip("an edit of the other kind of index")
+    label = edit(bench)
+    hits = [one for one in _found(bench) if one.rule.id == rule]
+    assert [(one.severity, one.pid, one.start, one.end) for one in hits] == [
+        (Severity.HIGH, label.pid, label.start, label.end)
+    ]
+
+
+@pytest.mark.parametrize(("edit", "rule"), TASK_EDITS, ids=lambda one: getattr(one, "__name__", one))
+def test_a_hidden_process_is_found(whole_kernel: Sample, edit: Callable[[Bench], Label], rule: str) -> None:
+    bench = _bench(whole_kernel)
+    label = edit(bench)
+    told = [one for one in _told_of_tasks(bench) if one.severity.rank <= Severity.MEDIUM.rank]
+    hits = [(one.rule.id, one.severity, one.pid) for one in told]
+    assert hits == [(rule, Severity.HIGH, label.pid)]
+
+
+def test_the_memory_map_of_a_hidden_process_is_read_all_the_same(either_sample: Sample) -> None:
+    bench = _bench(either_sample)
+    label = mm_decoy(bench)
+    views = gather_views(kernel_on(bench.kernel, bench.overlay))
+    assert views.mms["mm"].tolist() == bench.views.mms["mm"].tolist()
+    assert len(views.vmas) == len(bench.views.vmas)
+    assert label.pid in views.mms["pid"].tolist()
+
+
+def test_one_finding_tells_of_one_area(maple_sample: Sample) -> None:
+    """The counters miss an area, the slab has it: the finding carries both, and the area's own bounds."""
+    bench = _bench(maple_sample)
+    row = bench.region(View.MAPLE, executable_file)
+    bench.put(int(row["slot"]), 0)
+    label = bench.label("slot zeroed", row)
+    mine = [one for one in bench.again().findings if one.pid == label.pid and one.severity is Severity.HIGH]
+    assert [(one.start, one.end) for one in mine] == [(label.start, label.end)]
+    assert {View.SLAB.label, View.COUNTERS.label} <= {item.view for item in mine[0].evidence}
+
+
+def test_while_the_lock_is_held_it_weighs_little(maple_sample: Sample) -> None:
+    bench = _bench(maple_sample)
+    label = slot_zeroed_repaired(bench)
+    mm = next(int(one["mm"]) for one in bench.views.mms if one["pid"] == label.pid)
+    if not bench.kernel.has("mm_struct", "mmap_lock.count.counter"):
+        pytest.skip("the lock is another kind")
+    bench.put(bench.at("mm_struct", mm, "mmap_lock.count.counter"), 1)
+    told = [one for one in bench.again().findings if one.pid == label.pid and one.start == label.start]
+    assert told
+    assert all(one.severity.rank >= Severity.LOW.rank for one in told)

@@ -1,0 +1,291 @@
+"""The command in a process of its own: what it prints where, how it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import jsonschema
+import msgspec
+import pytest
+
+from support import Edit, Sample, leader
+from vmaforensics.cli import main as cli
+from vmaforensics.errors import ExitCode
+from vmaforensics.image.open import open_image
+from vmaforensics.report.document import Document, json_schema
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HOSTILE = b"\x1b]0;x\x07\n\xe2\x80\xae1"
+
+
+def run(*arguments: object, **how: object) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "vmaforensics", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, timeout=120, check=False, **how)  # type: ignore[call-overload, no-any-return]
+
+
+@pytest.fixture(scope="module")
+def image(maple_sample: Sample) -> Path:
+    return maple_sample.image_path
+
+
+@pytest.fixture(scope="module")
+def pid(maple_sample: Sample) -> int:
+    """A process with a memory map."""
+    truth = maple_sample.truth
+    return next(one for one in truth.pids() if one not in (1, truth.capturing) and truth[f"proc/{one}/maps"])
+
+
+@pytest.fixture(scope="module")
+def report(image: Path) -> subprocess.CompletedProcess[bytes]:
+    return run("report", image, "--format", "json")
+
+
+def test_maps_prints_the_bytes_of_proc(maple_sample: Sample, image: Path, pid: int) -> None:
+    done = run("maps", image, "--pid", pid)
+    assert done.returncode == 0
+    assert done.stdout == maple_sample.truth[f"proc/{pid}/maps"]
+    assert done.stderr == b""
+
+
+def test_maps_of_several_have_a_heading_each(maple_sample: Sample, image: Path, pid: int) -> None:
+    truth = maple_sample.truth
+    done = run("maps", image, "--pid", pid, "--pid", 1)
+    parts = done.stdout.split(b"==> ")[1:]
+    assert [part.split(b" <==\n")[1] for part in parts] == [truth[f"proc/{one}/maps"] for one in (1, pid)]
+    assert parts[0].startswith(b"1 (init)")
+
+
+def test_info_names_the_kernel_and_what_is_missing(maple_sample: Sample, image: Path) -> None:
+    done = run("info", image)
+    assert done.returncode == 0
+    lines = dict(line.split(maxsplit=1) for line in done.stdout.decode().splitlines())
+    assert lines["release"] in maple_sample.truth["run/log/uname"].decode()
+    assert lines["missing"] == "nothing"
+    assert done.stderr == b""
+
+
+def test_the_json_report_is_a_document_and_fits_its_schema(report: subprocess.CompletedProcess[bytes]) -> None:
+    assert report.returncode == 0
+    assert report.stderr == b""
+    document = msgspec.json.decode(report.stdout, type=Document)
+    assert document.processes
+    raw = msgspec.json.decode(report.stdout)
+    jsonschema.Draft202012Validator(json_schema()).validate(raw)
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.Draft202012Validator(json_schema()).validate({**raw, "findings": [{"severity": "awful"}]})
+
+
+def test_the_document_lists_the_processes_of_the_guest(
+    maple_sample: Sample, report: subprocess.CompletedProcess[bytes]
+) -> None:
+    document = msgspec.json.decode(report.stdout, type=Document)
+    assert [one.pid for one in document.processes] == maple_sample.truth.pids()
+    assert document.kernel.release == maple_sample.analysis.kernel.identity.release
+
+
+def test_two_runs_give_equal_bytes(image: Path, report: subprocess.CompletedProcess[bytes]) -> None:
+    other = {**os.environ, "PYTHONHASHSEED": "77", "COLUMNS": "40", "LC_ALL": "C", "TZ": "Asia/Tokyo"}
+    assert run("report", image, "--format", "json", env=other).stdout == report.stdout
+
+
+def test_the_text_report_begins_with_the_verdict(image: Path) -> None:
+    done = run("report", image)
+    assert done.returncode == 0
+    assert done.stdout.startswith(b"VERDICT   ")
+    assert b"\nNot assessed\n" in done.stdout
+    assert b"\nProvenance\n" in done.stdout
+
+
+def test_a_report_of_one_process_holds_no_other(image: Path, pid: int) -> None:
+    done = run("report", image, "--format", "json", "--pid", pid)
+    document = msgspec.json.decode(done.stdout, type=Document)
+    assert [one.pid for one in document.processes] == [pid]
+    assert {one.pid for one in document.findings} <= {pid}
+
+
+@pytest.mark.parametrize("verb", ["maps", "report"])
+def test_a_pid_that_no_process_has_is_wrong_usage(image: Path, verb: str) -> None:
+    done = run(verb, image, "--pid", 999_999)
+    assert done.returncode == ExitCode.USAGE
+    assert done.stdout == b""
+    assert done.stderr.startswith(b"vmaforensics: no process of the image has pid 999999")
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [(), ("frobnicate",), ("report",), ("report", "x", "--format", "xml"), ("maps", "x", "--pid", "one")])
+def test_wrong_usage_ends_with_2(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert done.returncode == ExitCode.USAGE
+    assert b"usage: vmaforensics" in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+def test_help_lists_every_exit_code() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for code in ExitCode:
+        assert f"  {code.value} ".encode() in done.stdout.replace(b"interrupted        ", b"\n  ")
+
+
+def test_findings_end_with_1_only_where_that_was_asked_for(tampered: Sample) -> None:
+    assert run("report", tampered.image_path).returncode == 0
+    assert run("report", tampered.image_path, "--fail-on", "critical").returncode in (0, 1)
+    assert run("report", tampered.image_path, "--fail-on", "high").returncode == ExitCode.FINDINGS
+    done = run("report", tampered.image_path, "--fail-on", "info", "--format", "json")
+    assert done.returncode == ExitCode.FINDINGS
+    assert msgspec.json.decode(done.stdout, type=Document).findings
+
+
+def test_a_clean_image_does_not_fail_on_high(image: Path) -> None:
+    assert run("report", image, "--fail-on", "high").returncode == 0
+
+
+def test_strict_ends_with_13_if_anything_is_missing(maple_sample: Sample, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    edit = Edit(maple_sample.analysis)
+    edit.drop(int(edit.clean.views.mms["mm"][3]))
+    hurt = replace(edit.clean.image, memory=edit.overlay)
+    monkeypatch.setattr("vmaforensics.analyse.open_image", lambda path: hurt)
+    out = tmp_path / "out"
+    assert cli.main(["report", "x", "-o", str(out)]) == 0
+    assert cli.main(["report", "x", "--strict", "-o", str(out), "--force"]) == ExitCode.INCOMPLETE
+    assert "Not assessed" in out.read_text()
+
+
+def test_an_output_file_is_not_overwritten_unless_forced(image: Path, tmp_path: Path, pid: int) -> None:
+    out = tmp_path / "out"
+    out.write_bytes(b"mine")
+    done = run("maps", image, "--pid", pid, "-o", out)
+    assert done.returncode == ExitCode.OUTPUT
+    assert b"exists already" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+    assert out.read_bytes() == b"mine"
+    assert [one.name for one in tmp_path.iterdir()] == ["out"]
+    done = run("maps", image, "--pid", pid, "-o", out, "--force")
+    assert done.returncode == 0
+    assert done.stdout == b""
+    assert out.read_bytes() == run("maps", image, "--pid", pid).stdout
+    assert [one.name for one in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("arguments", [("--pid", "999999"), ()], ids=["unknown pid", "no image"])
+def test_a_failure_leaves_no_partial_file(image: Path, tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    source = image if arguments else tmp_path.parent / "none"
+    done = run("report", source, *arguments, "-o", tmp_path / "out")
+    assert done.returncode in (2, 10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_cannot_be_written_is_one_sentence(image: Path, tmp_path: Path) -> None:
+    done = run("report", image, "-o", tmp_path / "none" / "out")
+    assert done.returncode == ExitCode.OUTPUT
+    assert b"cannot write" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+def test_a_reader_that_goes_away_is_no_error(image: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "vmaforensics", "maps", str(image)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        assert child.stderr is not None
+        assert child.stdout.readline().startswith(b"==> ")
+        child.stdout.close()
+        assert child.stderr.read() == b""
+        assert child.wait(60) == ExitCode.PIPE_CLOSED
+
+
+def test_an_interrupt_is_one_line_and_leaves_nothing_behind(image: Path, tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-m", "vmaforensics", "report", str(image), "-o", str(tmp_path / "out")],
+        stderr=subprocess.PIPE,
+    ) as child:
+        until = time.monotonic() + 60
+        while not list(tmp_path.iterdir()) and time.monotonic() < until:
+            time.sleep(0.01)
+        child.send_signal(signal.SIGINT)
+        assert child.stderr is not None
+        assert child.stderr.read() == b"vmaforensics: interrupted\n"
+        assert child.wait(60) == ExitCode.INTERRUPTED
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bug_is_one_line_unless_debugging(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(path: str) -> None:
+        raise RuntimeError("\x1b[31moops\nhere")
+
+    monkeypatch.setattr("vmaforensics.analyse.open_image", broken)
+    assert cli.main(["report", "x"]) == ExitCode.INTERNAL
+    captured = capsys.readouterr().err
+    assert captured.count("\n") == 1
+    assert "\x1b" not in captured
+    assert "RuntimeError" in captured
+    with pytest.raises(RuntimeError):
+        cli.main(["--debug", "report", "x"])
+
+
+def test_names_from_the_image_do_not_act_on_the_terminal(
+    maple_sample: Sample, pid: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    edit = Edit(maple_sample.analysis)
+    views = edit.clean.views
+    task = int(leader(edit.clean, pid)["task"])
+    edit.write(edit.at("task_struct", task, "comm"), HOSTILE.ljust(16, b"\0"))
+    # A file's name, where the dentry holds it itself.
+    assert views.files is not None
+    mm = int(leader(edit.clean, pid)["mm"])
+    mine = views.vmas[(views.vmas["mm"] == mm) & (views.vmas["file_row"] >= 0)]
+    dentry = int(views.files.rows["dentry"][int(mine["file_row"][0])])
+    kernel = edit.clean.kernel
+    name_at = kernel.member("dentry", "d_name.name|__d_name.name").offset
+    size = len(views.files.paths[int(mine["file_row"][0])].rpartition(b"/")[2])  # type: ignore[union-attr]
+    edit.write(edit.get(dentry + name_at), b"\x1b[2J\x07\xff\xff\xff"[:size])
+    # Something to find, so that names stand in findings too.
+    counter = edit.at("mm_struct", mm, "map_count")
+    edit.put(counter, 1, 4)
+    hurt = replace(edit.clean.image, memory=edit.overlay)
+    monkeypatch.setattr("vmaforensics.analyse.open_image", lambda path: hurt)
+    for form in ("text", "json"):
+        for more in ([], ["--pid", str(pid)]):
+            out = tmp_path / f"{form}{len(more)}"
+            assert cli.main(["report", "x", "--format", form, "-o", str(out), *more]) == 0
+            raw = out.read_bytes()
+            assert b"\x1b" not in raw
+            assert b"\x07" not in raw
+            assert "\u202e".encode() not in raw
+            assert b"\\x1b]0;x" in raw if form == "text" else b"\\\\x1b]0;x" in raw
+            if more:
+                assert b"\\x1b[2J"[: size + 3] in raw
+    line = next(one for one in (tmp_path / "text0").read_text().splitlines() if "\\x1b]0;x" in one)
+    assert "\\x0a" in line
+
+
+def test_the_debug_option_logs_to_stderr_and_leaves_stdout_alone(image: Path, pid: int) -> None:
+    done = run("--debug", "maps", image, "--pid", pid)
+    assert done.returncode == 0
+    assert done.stdout == run("maps", image, "--pid", pid).stdout
+
+
+def test_the_file_itself_is_never_changed(image: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "image"
+    copy.write_bytes(image.read_bytes()) if image.stat().st_size < 1 << 26 else copy.symlink_to(image)
+    before = (copy.stat().st_mtime_ns, copy.stat().st_size)
+    copy.chmod(0o444) if not copy.is_symlink() else None
+    assert run("report", copy, "--sha256").returncode == 0
+    assert (copy.stat().st_mtime_ns, copy.stat().st_size) == before
+
+
+def test_an_excerpt_is_analysed_as_its_image_is(image: Path, tmp_path: Path) -> None:
+    out = tmp_path / "small.kdump"
+    assert run("excerpt", image, "-o", out).returncode == 0
+    first, second = (run("report", one, "--format", "json").stdout for one in (image, out))
+    a, b = (msgspec.json.decode(raw, type=Document) for raw in (first, second))
+    assert msgspec.structs.replace(a, provenance=b.provenance) == b
+    assert open_image(out).format == "kdump"

@@ -1,0 +1,112 @@
+"""``vmaforensics explain``: what a rule means, what it compares, and how to check it by hand."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+from vmaforensics.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.finding import Rule
+
+_WIDTH = 118
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the verb."""
+    parser = verbs.add_parser(
+        "explain",
+        help="explain a rule: what it compares, innocent causes, how to check it by hand",
+        description="Explain a rule by the id that findings carry. Without an id, list all rules.",
+    )
+    parser.add_argument("rule", metavar="RULE", nargs="?", help="id of a rule, such as VMA-MISSING")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print a rule, or the table of all."""
+    from vmaforensics.checks.rules import RULES
+
+    known = {rule.id: rule for rule in RULES}
+    if args.rule is None:
+        lines = _table(RULES)
+    else:
+        rule = known.get(args.rule.strip().upper())
+        if rule is None:
+            raise UsageError(_unknown(args.rule.strip().upper(), list(known)))
+        lines = _rule(rule)
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    return ExitCode.OK
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    # A family ("VMA-", "RMAP") is as likely as a slip of the pen.
+    near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
+    near += [one for one in known if name and name in one and one not in near]
+    hint = f"did you mean {', '.join(near[:8])}?" if near else "`vmaforensics explain` lists all rules"
+    return f"there is no rule {name}; {hint}"
+
+
+def _table(rules: tuple[Rule, ...]) -> Iterator[str]:
+    wide = max(len(rule.id) for rule in rules)
+    yield f"{'rule':{wide}}  {'severity':8}  {'confidence':10}  what is wrong"
+    for rule in rules:
+        yield f"{rule.id:{wide}}  {rule.severity.value:8}  {rule.confidence.value:10}  {rule.title}"
+
+
+def _rule(rule: Rule) -> Iterator[str]:
+    from vmaforensics.checks.guide import guide_of
+    from vmaforensics.report.attack import TECHNIQUES
+
+    guide = guide_of(rule)
+    yield f"{rule.id}  severity {rule.severity.value}, confidence {rule.confidence.value}"
+    yield from _wrapped("", rule.title[:1].upper() + rule.title[1:] + ".")
+    yield ""
+    yield from _section("why it matters", rule.why)
+    if guide is not None:
+        yield from _section("what is compared", guide.compares)
+        yield from _section("views that take part", ", ".join(one.label for one in guide.views))
+    yield from _section("innocent causes", *rule.benign)
+    if guide is not None:
+        yield from _section("legal states that look the same", guide.transient)
+    yield from _section("weighed by the mmap lock", *_weighing(rule))
+    if rule.attack:
+        names = (f"{one} {TECHNIQUES.get(one, '')}".rstrip() for one in rule.attack)
+        yield from _section("consistent with (MITRE ATT&CK)", *names)
+    if guide is not None:
+        yield "by hand, with a vmlinux of that kernel (capitals: what the finding names)"
+        yield from (f"  {line}" for line in guide.by_hand)
+
+
+def _weighing(rule: Rule) -> Iterator[str]:
+    from vmaforensics.checks.finding import Severity
+    from vmaforensics.checks.run import lags
+
+    if rule.severity.rank >= Severity.LOW.rank:
+        yield f"not: a finding of severity {rule.severity.value} says little enough"
+        return
+    yield "write-held: low, with low confidence, for the map was being changed"
+    if lags(rule):
+        yield "read-held: low, with low confidence, for these records follow later in some operations"
+    else:
+        yield "read-held: as it is"
+    yield "free or unknown: as it is"
+
+
+def _section(label: str, *texts: str) -> Iterator[str]:
+    yield label
+    for text in texts:
+        yield from _wrapped("  - " if len(texts) > 1 else "  ", text)
+    yield ""
+
+
+def _wrapped(indent: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        text, _WIDTH, initial_indent=indent, subsequent_indent=" " * len(indent), break_on_hyphens=False
+    )
