@@ -26,7 +26,8 @@ from vmaforensics.views.mms import Lock
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-    from vmaforensics.checks.finding import Finding, Rule
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
 
 CHECKS: tuple[Callable[[Context], Iterator[Finding]], ...] = (
     check_membership,
