@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from vmaforensics.checks.context import Context
-    from vmaforensics.checks.finding import Finding
+    from vmaforensics.checks.finding import Finding, Rule
 
 CHECKS: tuple[Callable[[Context], Iterator[Finding]], ...] = (
     check_membership,
