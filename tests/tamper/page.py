@@ -45,17 +45,18 @@ def render(clean: list[Clean], outcomes: list[Outcome], order: list[tuple[str, s
     lines = [_INTRODUCTION, *_summary(clean, outcomes), *_clean(clean)]
     kernels = [one.kernel for one in clean]
     table = {(one.family, one.edit, one.kernel): one for one in outcomes}
-    for family in dict.fromkeys(family for family, _ in order):
+    families = dict.fromkeys([*_FAMILIES, *(family for family, _ in order)])
+    for family in families:
         names = [name for group, name in order if group == family]
         lines += [f"## {_FAMILIES.get(family, family.capitalize())}", ""]
-        lines += ["| technique | " + " | ".join(map(_short, kernels)) + " | views | recall | precision |"]
+        lines += [f"| technique | {' | '.join(map(_short, kernels))} | views | recall | precision |"]
         lines += ["|---" * (len(kernels) + 4) + "|"]
         for name in names:
             mine = [table[family, name, kernel] for kernel in kernels if (family, name, kernel) in table]
             if any(one.technique for one in mine):
                 lines.append(_row(name, mine))
         lines.append("")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_wrong(outcomes)]) + "\n"
 
 
 def _short(kernel: str) -> str:
@@ -66,7 +67,22 @@ def _row(name: str, mine: list[Outcome]) -> str:
     technique = next(one.technique for one in mine if one.technique)
     views = sorted({view for one in mine for view in one.views})
     cells = [_cell(one) for one in mine]
-    return f"| {technique} (`{name}`) | {' | '.join(cells)} | {', '.join(views)} | {_recall(mine)} | {_precision(mine)} |"
+    told = [f"{technique} (`{name}`)", *cells, ", ".join(views), _recall(mine), _precision(mine)]
+    return f"| {' | '.join(told)} |"
+
+
+def _wrong(outcomes: list[Outcome]) -> Iterator[str]:
+    """What a precision below 1 comes from, by edit and rule."""
+    counts: dict[tuple[str, str], list[str]] = {}
+    for one in outcomes:
+        for text in one.wrong:
+            counts.setdefault((one.edit, text.split(" ", 1)[0]), []).append(f"{_short(one.kernel)}: {text}")
+    yield "## Findings that name something else"
+    yield ""
+    yield "Findings of severity high or critical that do not overlap what was edited, one example of each kind:"
+    yield ""
+    for (edit, _), texts in counts.items():
+        yield f"* `{edit}` ({len(texts)}): {texts[0]}"
 
 
 def _cell(one: Outcome) -> str:

@@ -20,10 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
-
-from support import ROOT, SAMPLES, Sample, again_from_views, built
-
+from tests.support import ROOT, SAMPLES, Sample, again_from_views, built
 from tests.tamper.edits import Bench, Label
 from tests.tamper.page import render
 from vmaforensics.checks.finding import Finding, Severity

@@ -48,7 +48,8 @@ INDEX: dict[str, Guide] = {
     "VMA-OWNER": Guide(
         compares="vm_mm of every area with the mm_struct whose index led to it",
         views=(*_INDICES, View.VMA),
-        transient="dup_mmap of 6.8 and later fills the child's tree with the parent's areas first, under the write lock",
+        transient="dup_mmap of 6.8 and later fills the child's tree with the parent's areas first, under the write "
+        "lock",
         by_hand=("crash: struct vm_area_struct.vm_mm VMA", 'drgn: Object(prog, "struct vm_area_struct *", VMA).vm_mm'),
     ),
     "VMA-BOUNDS": Guide(
@@ -102,7 +103,8 @@ INDEX: dict[str, Guide] = {
         by_hand=(_MAPLE, "drgn: hex(prog.read_u64(NODE))  # the parent word"),
     ),
     "MT-PIVOT": Guide(
-        compares="the pivots of each node up to its end: rising, inside the node's range, ending with it and not before",
+        compares="the pivots of each node up to its end: rising, inside the node's range, ending with it and not "
+        "before",
         views=(View.MAPLE,),
         transient="a slot store writes a slot and then its pivot, under the write lock",
         by_hand=(_NODE,),
@@ -121,7 +123,8 @@ INDEX: dict[str, Guide] = {
         by_hand=(_NODE,),
     ),
     "MT-ROOT": Guide(
-        compares="the parent word of live root nodes in the slab cache, which names their tree, with ma_root of that tree",
+        compares="the parent word of live root nodes in the slab cache, which names their tree, with ma_root of that "
+        "tree",
         views=(View.MAPLE, View.SLAB),
         transient="a new root is published before the old one is marked dead, under the write lock",
         by_hand=("crash: struct mm_struct.mm_mt MM", "drgn: hex(prog.read_u64(NODE))  # the tree, with bit 0 set"),

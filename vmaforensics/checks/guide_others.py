@@ -16,7 +16,11 @@ OTHERS: dict[str, Guide] = {
         views=(View.SLAB, *_INDICES),
         transient="munmap up to 6.3 frees an area after it left the index, under the write lock, then the read lock; "
         "later kernels mark it first. fork, mmap and splits allocate one before they insert it",
-        by_hand=("crash: kmem -S vm_area_struct", 'drgn: slab_cache_for_each_allocated_object(cache, "struct vm_area_struct")', _VM),
+        by_hand=(
+            "crash: kmem -S vm_area_struct",
+            'drgn: slab_cache_for_each_allocated_object(cache, "struct vm_area_struct")',
+            _VM,
+        ),
     ),
     "VMA-SLAB-STATE": Guide(
         compares="every area of the index with the slab cache of such structures: it lies there and is allocated",
@@ -35,7 +39,8 @@ OTHERS: dict[str, Guide] = {
         compares="the mm_structs of pgd_list, the lru_gen list, root maple nodes and the slab, if they have areas and "
         "users, with those of all tasks",
         views=(View.SOURCES, View.SLAB, View.TASKS),
-        transient="fork and exec have one that no task has yet or has any more; a reader may hold one whose process ended",
+        transient="fork and exec have one that no task has yet or has any more; a reader may hold one whose process "
+        "ended",
         by_hand=("crash: struct mm_struct.owner,mm_users,map_count MM", _SLAB),
     ),
     "MM-DECOY": Guide(

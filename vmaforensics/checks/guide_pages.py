@@ -9,10 +9,12 @@ _VTOP = "crash: vtop -c PID ADDRESS"
 _PTL = "between the entry and the count, under the page-table lock, which is not looked at"
 _INDICES = (View.LIST, View.RBTREE, View.MAPLE)
 _I_MMAP = (
-    'drgn: list(rbtree_inorder_for_each_entry("struct vm_area_struct", mapping.i_mmap.rb_root.address_of_(), "shared.rb"))'
+    'drgn: list(rbtree_inorder_for_each_entry("struct vm_area_struct", mapping.i_mmap.rb_root.address_of_(), '
+    '"shared.rb"))'
 )
 _ANON = (
-    'drgn: list(rbtree_inorder_for_each_entry("struct anon_vma_chain", anon_vma.rb_root.rb_root.address_of_(), "rb"))'
+    'drgn: list(rbtree_inorder_for_each_entry("struct anon_vma_chain", anon_vma.rb_root.rb_root.address_of_(), '
+    '"rb"))'
 )
 _CHAIN = "crash: list anon_vma_chain.same_vma -H <&vma->anon_vma_chain> -s anon_vma_chain.vma,anon_vma"
 _LINKING = (
@@ -36,7 +38,8 @@ PAGES: dict[str, Guide] = {
         by_hand=(_VTOP, "crash: struct vm_area_struct.vm_flags,vm_page_prot VMA"),
     ),
     "PTE-KERNEL": Guide(
-        compares="what struct page says of each frame that a user entry leads to: slab and page-table pages are a finding",
+        compares="what struct page says of each frame that a user entry leads to: slab and page-table pages are a "
+        "finding",
         views=(View.PAGE_TABLES, View.PAGES),
         transient="none",
         by_hand=(_VTOP, "crash: kmem PHYSICAL"),
@@ -45,7 +48,11 @@ PAGES: dict[str, Guide] = {
         compares="mapping and index of each page with the file or anon_vma of its area and its place there",
         views=(View.PAGE_TABLES, View.PAGES, View.VMA),
         transient="mremap moves entries and areas, under the write lock",
-        by_hand=(_VTOP, "crash: struct page.mapping,index PAGE", "crash: struct vm_area_struct.vm_file,anon_vma,vm_pgoff VMA"),
+        by_hand=(
+            _VTOP,
+            "crash: struct page.mapping,index PAGE",
+            "crash: struct vm_area_struct.vm_file,anon_vma,vm_pgoff VMA",
+        ),
     ),
     "PTE-ERASED": Guide(
         compares="the map count of every small page with the number of entries that lead to it, over all processes",
@@ -84,7 +91,8 @@ PAGES: dict[str, Guide] = {
         by_hand=("crash: struct mm_struct.pgtables_bytes MM",),
     ),
     "RMAP-FILE-HIDDEN": Guide(
-        compares="the areas in the i_mmap trees of files, if their vm_mm is that of a process, with those of its indices",
+        compares="the areas in the i_mmap trees of files, if their vm_mm is that of a process, with those of its "
+        "indices",
         views=(View.FILE_RMAP, *_INDICES),
         transient=_LINKING,
         by_hand=(_I_MMAP, "crash: vm PID"),
@@ -102,7 +110,8 @@ PAGES: dict[str, Guide] = {
         by_hand=(_I_MMAP,),
     ),
     "RMAP-ANON-MISSING": Guide(
-        compares="the anon_vma_chain of each area with its anon_vma, and every link of it with the tree it should be in",
+        compares="the anon_vma_chain of each area with its anon_vma, and every link of it with the tree it should be "
+        "in",
         views=(View.ANON_RMAP, *_INDICES),
         transient=_SPLIT,
         by_hand=(_CHAIN, _ANON),

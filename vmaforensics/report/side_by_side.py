@@ -114,7 +114,7 @@ def _table(document: SideBySide) -> Iterator[str]:
         wrong = any(cell.state == "missing" for cell in row.cells.values())
         vma = "no area" if row.vma is None else row.vma[2:]
         table.append([">" if wrong else "", f"{row.start[2:]}-{row.end[2:]}", row.perms, vma, *cells, row.name])
-    widths = [max((len(row[column]) for row in table if len(row) > column), default=0) for column in range(len(table[0]))]
+    widths = [max(len(row[at]) for row in table if len(row) > at) for at in range(len(table[0]))]
     for line in table:
         yield "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)).rstrip()
 

@@ -95,6 +95,9 @@ def side_by_side(views: Views, pid: int) -> SideBySide:
     task, mm = _process(views, pid)
     areas = areas_of(views, mm)
     columns = dict(_columns(views, areas))
+    vmas = areas.vmas
+    told = zip(*(vmas[name].tolist() for name in ("flags", "ok", "kind", "vma")), areas.names, strict=True)
+    bounds = zip(areas.start.tolist(), areas.end.tolist(), strict=True)
     rows = [
         Row(
             start=hex(start),
@@ -104,12 +107,7 @@ def side_by_side(views: Views, pid: int) -> SideBySide:
             vma=hex(vma),
             cells={view: cells[at] for view, cells in columns.items()},
         )
-        for at, (start, end, flags, known, name, kind, vma) in enumerate(
-            zip(
-                areas.start.tolist(), areas.end.tolist(), areas.vmas["flags"].tolist(), areas.vmas["ok"].tolist(),
-                areas.names, areas.vmas["kind"].tolist(), areas.vmas["vma"].tolist(), strict=True,
-            )  # fmt: skip
-        )
+        for at, ((start, end), (flags, known, kind, vma, name)) in enumerate(zip(bounds, told, strict=True))
     ]
     if views.page_tables is not None:
         rows += _uncovered(views, views.page_tables, areas)
@@ -196,10 +194,10 @@ def _uncovered(views: Views, view: PageTablesView, areas: Areas) -> Iterator[Row
     """Runs of entries that no area of any view covers."""
     rows = view.orphans[view.ptes["mm_row"][view.orphans] == areas.mm_row]
     va = view.ptes["va"][rows]
-    covered = np.zeros(len(rows), np.bool_)
-    for start, end in zip(areas.start.tolist(), areas.end.tolist(), strict=True) if len(rows) else ():
-        covered |= (va >= np.uint64(start)) & (va < np.uint64(end))
-    rows = rows[~covered]
+    if len(areas):
+        reach = np.maximum.accumulate(areas.end)  # areas may lie in each other
+        at = np.searchsorted(areas.start, va, "right") - 1
+        rows = rows[(at < 0) | (va >= reach[at])]
     runs = Runs.of(view, rows)
     contents = dict(zip(view.orphans.tolist(), view.contents, strict=False))
     for at in range(len(runs.start)):

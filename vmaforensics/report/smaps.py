@@ -60,7 +60,7 @@ class SmapsPrinter:
         self._letters = letters(kernel)
         lines = [(name, label) for name, label in _LINES if _has_line(kernel, name)]
         self._names = tuple(name for name, _ in lines)
-        self._stats = "".join(f"{label + ':':<16}%{_width(label)}d kB\n" for _, label in lines)
+        self._stats = "".join(_format(label) for _, label in lines)
         padded = kernel.types.struct("ptdesc") is not None
         self._thp = "THPeligible:    %8d\n" if padded else "THPeligible:    %d\n"
         self._keys = _protection_keys(kernel)
@@ -110,9 +110,9 @@ def _has_line(kernel: Kernel, name: str) -> bool:
     return kernel.has("mem_size_stats", name)
 
 
-def _width(label: str) -> int:
-    """Private_Hugetlb alone has seven columns, so that its longer label does not push them out of line."""
-    return 7 if len(label) > 14 else 8
+def _format(label: str) -> str:
+    """A line of a size; the one label that is too long for its column takes the space from the number's."""
+    return f"{label}: %7d kB\n" if len(label) > 14 else f"{label + ':':<16}%8d kB\n"
 
 
 def _protection_keys(kernel: Kernel) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _NOTHING = Cell(state="none")
 _REMEMBERED = (
-    "start_code", "start_data", "start_brk", "brk", "start_stack", "arg_start", "env_start", "vdso",
+    "start_code", "start_data", "start_brk", "start_stack", "arg_start", "env_start", "vdso",
 )  # fmt: skip
 _MOST = 3  # anchors named in a cell
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 # Views beyond the indices, the areas and the counters, by the names the command line uses.
 EXTRA = ("slab", "sources", "anchors", "handles", "page-tables", "rmap")
@@ -112,6 +115,10 @@ class _Extra:
             return gather()
         except (KernelNotFoundError, MemoryReadError) as error:
             self._problems.append(f"the view {name} is not available: {error}")
+            return None
+        except Exception as error:  # a bug of ours must not cost the other views
+            log.debug("view %s", name, exc_info=True)
+            self._problems.append(f"internal error in the view {name} ({type(error).__name__}: {error}); please report it")
             return None
 
 

@@ -16,15 +16,13 @@ from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE
 from vmaforensics.views.page_types import PageReader, bit_set, type_code
 from vmaforensics.views.tables import Problem, ProblemLog, View, kernel_pointer
+from vmaforensics.views.vmemmap import vmemmap_pages
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from vmaforensics.kernel.kernel import Kernel
 
-_BATCH = 1 << 12  # pages of vmemmap: 1 GiB of RAM
 _OO_SHIFT = 16  # OO_SHIFT, mm/slub.c: order above, objects below
 _OO_MASK = (1 << _OO_SHIFT) - 1
 _LARGEST_ORDER = 10  # MAX_PAGE_ORDER on x86-64
@@ -148,7 +146,7 @@ def find_slabs(kernel: Kernel, caches: NDArray[np.void], log: ProblemLog) -> NDA
         kernel.identity.problems.append(f"{error}: slab objects are not looked at")
         return found[0]
     unread = 0
-    for first, data, ok in _vmemmap_pages(kernel, reader):
+    for first, data, ok in vmemmap_pages(kernel, reader):
         unread += int((~ok).sum())
         count = data.shape[1] // reader.size
         words = data[:, : count * reader.size].reshape(-1, reader.size)
@@ -229,34 +227,6 @@ def _is_slab(kernel: Kernel, rows: NDArray[np.void]) -> NDArray[np.bool_]:
         return code.matches(rows["type"])
     bit = kernel.types.constant("PG_slab")
     return bit_set(rows["flags"], bit) if bit is not None and bit < 64 else np.zeros(len(rows), np.bool_)
-
-
-def _vmemmap_pages(
-    kernel: Kernel, reader: PageReader
-) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint8], NDArray[np.bool_]]]:
-    """``(first frame, bytes, ok)`` of pieces of vmemmap that the page tables map, a batch at a time.
-
-    A piece is a page where struct pages fill it evenly, else a single struct page.
-    """
-    ranges = kernel.memory.ranges
-    if not len(ranges):
-        return
-    span = PAGE_SIZE if PAGE_SIZE % reader.size == 0 else reader.size
-    low = int(reader.base)
-    high = low + -(-int(ranges[:, 1].max()) // PAGE_SIZE) * reader.size
-    runs = kernel.space.runs
-    runs = runs[(runs["end"] >= np.uint64(low)) & (runs["start"] < np.uint64(high))]
-    start = np.maximum(runs["start"], np.uint64(low)) - np.uint64(low)
-    end = np.minimum(runs["end"], np.uint64(high - 1)) - np.uint64(low) + np.uint64(1)
-    first = (start + np.uint64(span - 1)) // np.uint64(span)  # pieces that lie in one run altogether
-    count = np.maximum(end // np.uint64(span), first) - first
-    begin = np.cumsum(count) - count
-    for at in range(0, int(count.sum()), _BATCH):
-        index = np.arange(at, min(at + _BATCH, int(count.sum())), dtype=np.uint64)
-        run = np.searchsorted(begin, index, "right") - 1
-        addresses = np.uint64(low) + (first[run] + index - begin[run]) * np.uint64(span)
-        data, ok = kernel.space.gather(addresses, span)
-        yield (addresses - reader.base) // np.uint64(reader.size), data, ok
 
 
 def _page_offset(kernel: Kernel) -> np.uint64:

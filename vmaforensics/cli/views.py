@@ -1,0 +1,75 @@
+"""``vmaforensics views``: one process's memory map in every record of it, side by side."""
+
+from __future__ import annotations
+
+import argparse
+
+from vmaforensics.cli.output import add_output, output
+from vmaforensics.errors import ExitCode
+
+_DESCRIPTION = """\
+One row per region, one column per record the kernel keeps of it, with the address of each record: the word of
+the list or tree that leads to the area, the first page-table entry (a physical address), the slab's struct page,
+the node in the file's i_mmap, the link to the anon_vma, and what addresses the kernel remembers there. Areas that
+only the slab or a reverse map knows have rows too, and so has memory that the page tables map outside every area.
+
+  no   the record was read whole and does not have the region, or has it otherwise
+  ?    it could not be read there
+  -    it need not have it
+"""
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the verb."""
+    parser = verbs.add_parser(
+        "views",
+        help="show one process's regions in every record, side by side",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("image", metavar="IMAGE", help="raw, ELF core, LiME or kdump-compressed image")
+    parser.add_argument("--pid", type=int, required=True, metavar="N", help="the process")
+    parser.add_argument(
+        "--at", type=_address, metavar="ADDR",
+        help="decode the areas that cover this user address, or the vm_area_struct at this kernel address, and "
+        "show the way from the task to the pages",
+    )  # fmt: skip
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+    add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def _address(text: str) -> int:
+    """A hexadecimal address, with 0x or without."""
+    try:
+        value = int(text, 16)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1 << 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a hexadecimal address of 64 bits")
+    return value
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read every view, render one process."""
+    import msgspec
+
+    from vmaforensics.image.open import open_image
+    from vmaforensics.kernel.find import find_kernel
+    from vmaforensics.report.chain import with_details
+    from vmaforensics.report.side_by_side import render
+    from vmaforensics.report.sides import side_by_side
+    from vmaforensics.views.gather import gather_views
+
+    with output(args.output, force=args.force) as stream:
+        image = open_image(args.image)
+        kernel = find_kernel(image)
+        views = gather_views(kernel, image.cpus)
+        document = side_by_side(views, args.pid)
+        if args.at is not None:
+            document = with_details(kernel, views, document, args.at)
+        if args.format == "json":
+            stream.write(msgspec.json.encode(document) + b"\n")
+        else:
+            stream.write(render(document).encode())
+    return ExitCode.OK
