@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.views.per_cpu import per_cpu_offsets
 from vmaforensics.views.tables import kernel_pointer
 
 if TYPE_CHECKING:
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.page_types import PageReader
 
-_MOST_CPUS = 8192  # CONFIG_NR_CPUS with MAXSMP
 _MOST_PAGES = 1 << 24  # on all lists together; pcp->high is a small part of a zone
 _HUGE_ORDER = 9  # HPAGE_PMD_ORDER on x86-64
 
@@ -48,7 +48,7 @@ def per_cpu_free(kernel: Kernel, reader: PageReader) -> tuple[NDArray[np.uint64]
 def _list_heads(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """(address, order) of each list head of every zone and CPU."""
     pagesets = _pagesets(kernel)
-    offsets = _per_cpu_offsets(kernel)
+    offsets = per_cpu_offsets(kernel)
     at = 0
     if kernel.has("zone", "pageset"):  # renamed in 5.14, 28f836b6777b
         at = kernel.offset("per_cpu_pageset", "pcp")
@@ -80,17 +80,3 @@ def _pagesets(kernel: Kernel) -> NDArray[np.uint64]:
     got, ok = kernel.gather("zone", zone_addresses, ["per_cpu_pageset|pageset"])
     pointers = got["per_cpu_pageset"][ok]
     return np.unique(pointers[pointers != 0])
-
-
-def _per_cpu_offsets(kernel: Kernel) -> NDArray[np.uint64]:
-    """``__per_cpu_offset[cpu]`` of each possible CPU; just 0 without CONFIG_SMP."""
-    table, many = kernel.symbols.get("__per_cpu_offset"), kernel.symbols.get("nr_cpu_ids")
-    if table is None:
-        return np.zeros(1, np.uint64)
-    count = 1
-    if many is not None:
-        data, ok = kernel.space.gather(np.array([many], np.uint64), 4)
-        count = min(max(int(data.view("<u4")[0, 0]), 1), _MOST_CPUS) if ok[0] else 1
-    words, ok = kernel.words(np.uint64(table) + np.arange(count, dtype=np.uint64) * np.uint64(8), 1)
-    offsets: NDArray[np.uint64] = words[ok, 0]
-    return offsets

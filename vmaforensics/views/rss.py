@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.views.per_cpu import per_cpu_offsets
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -13,8 +15,6 @@ if TYPE_CHECKING:
     from vmaforensics.views.tables import Views
 
 KINDS = ("MM_FILEPAGES", "MM_ANONPAGES", "MM_SWAPENTS", "MM_SHMEMPAGES")
-
-_MOST_CPUS = 8192  # NR_CPUS of distributions
 
 
 def read_rss(kernel: Kernel, views: Views) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
@@ -44,7 +44,8 @@ def read_rss(kernel: Kernel, views: Views) -> tuple[NDArray[np.int64], NDArray[n
 
 def _cached(kernel: Kernel, views: Views, shape: tuple[int, ...]) -> NDArray[np.int64]:
     """What the threads of each mm have not yet added to it."""
-    tasks = views.tasks[views.tasks["ok"]]
+    known = views.tasks if views.sources is None else views.sources.tasks
+    tasks = known[known["ok"]]
     raw, ok = kernel.gather("task_struct", tasks["task"], ["rss_stat.count"])
     total = np.zeros(shape, np.int64)
     row = views.mm_rows(tasks["mm"])
@@ -61,22 +62,10 @@ def _percpu(kernel: Kernel, mms: NDArray[np.void]) -> tuple[NDArray[np.int64], N
     got, ok = kernel.gather("percpu_counter", first.reshape(-1), ["count", "counters"])
     total = got["count"].astype(np.int64)
     ok = ok & (got["counters"] != 0)
-    for offset in cpu_offsets(kernel):
+    for offset in per_cpu_offsets(kernel):
         with np.errstate(over="ignore"):
-            data, fine = kernel.space.gather(got["counters"] + np.uint64(offset), 4)
+            data, fine = kernel.space.gather(got["counters"] + offset, 4)
         total += data.view("<i4")[:, 0]
         ok &= fine
     whole: NDArray[np.bool_] = ok.reshape(-1, count).all(axis=1)
     return total.reshape(-1, count), whole
-
-
-def cpu_offsets(kernel: Kernel) -> list[int]:
-    """``__per_cpu_offset`` of every possible CPU; empty where that is unknown."""
-    at, number = kernel.symbols.get("__per_cpu_offset"), kernel.symbols.get("nr_cpu_ids")
-    if at is None or number is None:
-        return []
-    data, ok = kernel.space.gather(np.array([number], np.uint64), 4)
-    cpus = min(int(data.view("<u4")[0, 0]), _MOST_CPUS) if ok[0] else 0
-    words, ok = kernel.words(np.array([at], np.uint64) + np.arange(cpus, dtype=np.uint64) * np.uint64(8), 1)
-    found: list[int] = words[ok, 0].tolist()
-    return found

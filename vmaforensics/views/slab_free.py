@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.views.free_lists import _per_cpu_offsets as per_cpu_offsets
+from vmaforensics.views.per_cpu import per_cpu_offsets
 from vmaforensics.views.slab_pages import cache_rows
 from vmaforensics.views.tables import Problem, ProblemLog, View, kernel_pointer
 

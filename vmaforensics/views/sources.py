@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.views.free_lists import _per_cpu_offsets as per_cpu_offsets
 from vmaforensics.views.mm_lists import on_lru_lists, on_pgd_list, tree_roots
 from vmaforensics.views.mms import read_mms
+from vmaforensics.views.per_cpu import per_cpu_offsets
 from vmaforensics.views.pids import tasks_by_pid
 from vmaforensics.views.slab import State
 from vmaforensics.views.slab_pages import ObjectKind
