@@ -39,6 +39,7 @@ class Result:
     version: str
     does: str
     date: str
+    load: float | None = None  # of the machine when the runs began, processes waiting or running
 
     @property
     def wall(self) -> float:

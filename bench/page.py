@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from store import busy
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
@@ -28,11 +30,15 @@ image was in the page cache: reading it from a disk comes on top. Whatever else 
 time longer; CPU time shows it less."""
 
 _OTHERS = """\
-This is no ranking, for these commands do not do the same work: `{command}` reads every view, checks each against
-the others and names every area; drgn and volatility3 read one view and check nothing. drgn reads a `vmlinux` with
-debug information for this very kernel, volatility3's own plugin a symbol file made of that, and vmaforensics nothing
-but the image. Getting or making those files is not in their times, nor is volatility3's indexing of its symbols.
-"Areas" is how many the command printed; the guest itself counted {areas}."""
+This is no ranking, for these commands do not do the same work: `{command}` reads every view,
+checks each against the others and names every area; drgn and volatility3 read one view and check nothing. drgn reads
+a `vmlinux` with debug information for this very kernel, volatility3's own plugin a symbol file made of that, and
+vmaforensics nothing but the image. Getting or making those files is not in their times, nor is volatility3's
+indexing of its symbols. "Areas" is how many the command printed; the guest itself counted {areas}. The column "times"
+compares CPU time with that of `{command}`."""
+
+_BUSY = """**The machine was busy** while this was measured: {names}. Their elapsed times are too long, by
+how much is not known; compare their CPU times."""
 
 
 def page(here: Machine, subjects: Sequence[Subject], results: Mapping[str, Mapping[str, Result]]) -> str:
@@ -67,6 +73,10 @@ def _lines(here: Machine, measured: Sequence[tuple[Subject, Mapping[str, Result]
     yield f"* CPU: {here.cpu}, {here.cores} cores"
     yield f"* Python {here.python}, NumPy {here.numpy}"
     yield f"* vmaforensics {_all(one.version for one in ours)}, measured on {_all(one.date for one in ours)}"
+    names = sorted({f"`{name}`" for _, found in measured for name, result in found.items() if busy(here, result)})
+    if names:
+        yield ""
+        yield _BUSY.format(names=", ".join(names))
     yield ""
     yield "## Images"
     yield ""
@@ -107,7 +117,7 @@ def _comparison(one: Subject, found: Mapping[str, Result]) -> Iterator[str]:
             f"{result.cpu:.2f} s",
             _memory(result),
             f"{result.areas:,}",
-            f"{result.wall / base.wall:,.1f}" if base else "",
+            f"{result.cpu / base.cpu:,.1f}" if base else "",
             result.date,
         )
         for name, result in found.items()
@@ -118,7 +128,7 @@ def _comparison(one: Subject, found: Mapping[str, Result]) -> Iterator[str]:
     yield ""
     yield _OTHERS.format(command=TARGET_COMMAND, areas=f"{one.areas:,}")
     yield ""
-    head = "tool|command|what it reads and prints|time|CPU|memory|areas|times as long|measured"
+    head = "tool|command|what it reads and prints|time|CPU|memory|areas|times|measured"
     yield from _table(head.split("|"), rows)
 
 

@@ -12,6 +12,7 @@ measured without them.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import tempfile
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 from contenders import Contender, drgn, our_commands, volatility
 from measure import BenchError, Result, run_once
 from page import TARGET_COMMAND, TARGET_IMAGE, page, span, target
-from store import Subject, load, machine, save, subject
+from store import Subject, busy, load, machine, save, subject
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +49,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def measure(contender: Contender, one: Subject, runs: int, scratch: Path) -> Result:
     """Run a command on an image: a warm-up that does not count, then the runs."""
     output = scratch / "output"
+    before = os.getloadavg()[0]
     if contender.prepare:
         contender.prepare(one.path, output)
     elif not contender.once:
@@ -63,6 +65,7 @@ def measure(contender: Contender, one: Subject, runs: int, scratch: Path) -> Res
         version=contender.version,
         does=contender.does,
         date=datetime.now(UTC).date().isoformat(),
+        load=round(before, 1),
     )
 
 
@@ -109,6 +112,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 print(line(name, one, found, kept.get(name)), flush=True)
                 if one.name == TARGET_IMAGE and name == TARGET_COMMAND:
                     print(f"  {'':24}{target(found)}")
+                if busy(here, found):
+                    print(f"  {'':24}the machine is busy (load {found.load}): only CPU time says much")
                 kept[name] = found
     if not options.quick:
         save(here, results)

@@ -70,6 +70,11 @@ def machine() -> Machine:
     return Machine(cpu=cpu, cores=cores, python=platform.python_version(), numpy=version("numpy"))
 
 
+def busy(here: Machine, result: Result) -> bool:
+    """Had the machine more to do than it has cores, so that only CPU time says much? Also if nobody knows."""
+    return result.load is None or result.load > here.cores
+
+
 def load(here: Machine) -> dict[str, dict[str, Result]]:
     """The last results by image and command; none if they were got on another machine."""
     if not LAST.exists():
@@ -94,4 +99,5 @@ def _result(stored: dict[str, Any]) -> Result:
         version=stored["version"],
         does=stored["does"],
         date=stored["date"],
+        load=stored.get("load"),
     )

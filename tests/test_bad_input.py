@@ -6,6 +6,7 @@ Whatever is missing is named, costs nothing else, and is never taken for tamperi
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -178,7 +179,7 @@ def test_a_lost_process_directory_of_pages_is_no_accusation(either_sample: Sampl
     check(edit.clean, hurt, set(), "page tables of the address space")
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [0, 4, 8])
 def test_pages_lost_at_random_are_no_accusation(either_sample: Sample, seed: int) -> None:
     clean = either_sample.analysis
     rng = np.random.default_rng(seed)
@@ -222,7 +223,7 @@ def test_without_the_root_of_the_page_tables_everything_is_still_reported(either
     check(edit.clean, edit.again(), set(), "kernel: the kernel's page-table root is not in the dump")
 
 
-@pytest.mark.parametrize("part", ["all", "first page", "a page in the middle", "last page"])
+@pytest.mark.parametrize("part", ["all", "first page", "last page"])
 def test_types_that_are_not_whole_are_one_clear_sentence(either_sample: Sample, part: str) -> None:
     edit = Edit(either_sample.analysis)
     symbols = edit.clean.kernel.symbols
@@ -232,7 +233,7 @@ def test_types_that_are_not_whole_are_one_clear_sentence(either_sample: Sample, 
     if part == "all":
         edit.drop(start, stop - start)
     else:
-        edit.drop({"first page": start, "a page in the middle": (start + stop) // 2, "last page": stop - 1}[part])
+        edit.drop({"first page": start, "last page": stop - 1}[part])
     with pytest.raises(KernelNotFoundError) as caught:
         edit.again()
     text = str(caught.value)
@@ -251,7 +252,7 @@ def tables_of(sample: Sample) -> tuple[int, kallsyms.Tables]:
     return found[0].pa, found[1]
 
 
-@pytest.mark.parametrize("part", [0.02, 0.3, 0.7, 0.97])
+@pytest.mark.parametrize("part", [0.02, 0.7])
 def test_a_lost_page_of_symbol_names_costs_only_those_symbols(either_sample: Sample, part: float) -> None:
     clean = either_sample.analysis
     pa, tables = tables_of(either_sample)
@@ -262,7 +263,7 @@ def test_a_lost_page_of_symbol_names_costs_only_those_symbols(either_sample: Sam
     assert set(hurt.kernel.symbols.items()) < set(clean.kernel.symbols.items())  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("part", [0.02, 0.3, 0.7, 0.97])
+@pytest.mark.parametrize("part", [0.3, 0.97])
 def test_a_lost_page_of_symbol_addresses_gives_no_wrong_address(either_sample: Sample, part: float) -> None:
     clean = either_sample.analysis
     pa, tables = tables_of(either_sample)
@@ -367,7 +368,8 @@ def test_a_kernel_half_that_leads_to_itself_ends(either_sample: Sample) -> None:
 
 # Random damage --------------------------------------------------------------------------------------------
 
-VARIANTS, SECONDS = 150, 25
+# A few per run; a campaign asks for more of them: VMAFORENSICS_VARIANTS=1000.
+VARIANTS = int(os.environ.get("VMAFORENSICS_VARIANTS", "12"))
 
 
 def damage(sample: Sample, seed: int) -> Overlay:
@@ -412,9 +414,13 @@ def damage(sample: Sample, seed: int) -> Overlay:
     return edit.overlay
 
 
+# One that once was too much: a total of more pages than a signed number holds.
+REGRESSIONS = (90,)
+
+
 def test_random_damage_is_survived(either_sample: Sample) -> None:
-    begun, done = time.monotonic(), 0
-    for seed in range(VARIANTS):
+    done = 0
+    for seed in (*range(VARIANTS), *REGRESSIONS):
         try:
             found = again_from_views(either_sample.analysis, damage(either_sample, seed))
         except VmaForensicsError:
@@ -426,9 +432,7 @@ def test_random_damage_is_survived(either_sample: Sample) -> None:
         assert decode(encode(document)) == document
         assert "\x1b" not in render_text(document, all_regions=True)
         done += 1
-        if time.monotonic() - begun > SECONDS / 2:
-            break
-    assert done >= 15
+    assert done > VARIANTS // 2
 
 
 # Files that are no images -----------------------------------------------------------------------------------
@@ -455,11 +459,10 @@ def run(*arguments: object) -> subprocess.CompletedProcess[bytes]:
     ],
     ids=["empty", "text", "windows", "program", "zeros", "noise", "elf", "kdump", "lime", "three bytes"],
 )
-@pytest.mark.parametrize("verb", ["report", "maps"])
-def test_a_file_that_is_no_image_is_one_sentence(tmp_path: Path, content: bytes, code: int, says: bytes, verb: str) -> None:
+def test_a_file_that_is_no_image_is_one_sentence(tmp_path: Path, content: bytes, code: int, says: bytes) -> None:
     path = tmp_path / "file"
     path.write_bytes(content)
-    done = run(verb, path)
+    done = run("report", path)
     assert done.returncode == code, done.stderr
     assert done.stdout == b""
     assert done.stderr.startswith(b"vmaforensics: ")
@@ -490,7 +493,7 @@ def test_a_name_with_control_characters_is_not_sent_to_the_terminal(tmp_path: Pa
     assert done.stderr.count(b"\n") == 1
 
 
-@pytest.mark.parametrize("keep", [0.02, 0.3, 0.7, 0.95])
+@pytest.mark.parametrize("keep", [0.3, 0.95])
 def test_a_truncated_image_is_told_of(maple_sample: Sample, tmp_path: Path, keep: float) -> None:
     raw = maple_sample.image_path.read_bytes()[: 1 << 26]
     path = tmp_path / "cut.kdump"

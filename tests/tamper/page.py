@@ -34,9 +34,10 @@ rule is that of the first; *views* lists whose records are its evidence, over al
 | – | does not apply: the kernel or the image has no such record |
 | **missed** | no such finding |
 
-*Recall* is the part of the edits that were found, *precision* the part of the findings of severity high or critical that
-name what was edited. An edit and its repaired form (counters and, where it says so, further records) are rows of their
-own. Edits are not a sample of what intruders do: the figures say how complete the views are, no more.
+*Recall* is the part of the edits that were found. *Precision* is the part of the findings of severity high or critical
+that name what was edited; the others are listed at the end. An edit and its repaired form (counters and, where it says
+so, further records) are rows of their own. Edits are not a sample of what intruders do: the figures say how complete
+the views are, no more.
 """
 
 
