@@ -5,17 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-
 from support import again_from_views
-from tests.tamper.edits import Bench
-from tests.tamper.tree_edits import LIST_TREE_EDITS, MAPLE_TREE_EDITS, REPAIRABLE, list_and_tree, maple_erased
+from tamper.edits import Bench
+from tamper.tree_edits import LIST_TREE_EDITS, MAPLE_TREE_EDITS, REPAIRABLE, list_and_tree, maple_erased
+
 from vmaforensics.checks.finding import Severity
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from support import Sample
-    from tests.tamper.edits import Label
+    from tamper.edits import Label
+
     from vmaforensics.analyse import Analysis
     from vmaforensics.checks.finding import Finding
 

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-
 from support import again_from_views
-from tests.tamper.edits import Bench
-from tests.tamper.page_edits import ghost_page
-from tests.tamper.tree_edits import bounds_of_neighbour, list_and_tree, maple_erased
+from tamper.edits import Bench
+from tamper.page_edits import ghost_page
+from tamper.tree_edits import bounds_of_neighbour, list_and_tree, maple_erased
+
 from vmaforensics.cli.main import main
 from vmaforensics.errors import ExitCode, UsageError, VmaForensicsError
 from vmaforensics.report.chain import with_details
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from support import Sample
-    from tests.tamper.edits import Label
+    from tamper.edits import Label
+
     from vmaforensics.analyse import Analysis
     from vmaforensics.report.side_by_side import Row, SideBySide
 

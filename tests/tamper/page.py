@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.tamper.table import Clean, Outcome
+    from tamper.table import Clean, Outcome
 
 _FAMILIES = {
     "index": "The index of the memory map",

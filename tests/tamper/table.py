@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.support import ROOT, SAMPLES, Sample, again_from_views, built
-from tests.tamper.edits import Bench, Label
-from tests.tamper.page import render
+from support import ROOT, SAMPLES, Sample, again_from_views, built
+
+from tamper.edits import Bench, Label
+from tamper.page import render
 from vmaforensics.checks.finding import Finding, Severity
 from vmaforensics.errors import VmaForensicsError
 
@@ -65,7 +66,7 @@ def edits() -> list[tuple[str, str, Callable[[Bench], Label]]]:
     """(family, name, edit) of every edit there is, in a fixed order."""
     found: dict[tuple[str, str], Callable[[Bench], Label]] = {}
     for path in sorted(Path(__file__).parent.glob("*edits.py")):
-        module = importlib.import_module(f"tests.tamper.{path.stem}")
+        module = importlib.import_module(f"tamper.{path.stem}")
         family = path.stem.removesuffix("edits").rstrip("_") or "index"
         for edit in _of(module):
             name = edit.__name__

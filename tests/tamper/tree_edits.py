@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tests.tamper.edits import Bench, Label, executable_file
+from tamper.edits import Bench, Label, executable_file
 from vmaforensics.views import flags
 from vmaforensics.views.tables import View
 

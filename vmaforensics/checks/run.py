@@ -60,6 +60,12 @@ _CAUSES = (
     rules.PT_SHARED, rules.PT_ISOLATION, rules.ERASED,
     rules.THREAD_OUTSIDE,
 )  # fmt: skip
+# What leaves addresses behind that lie in no area any more.
+_HIDING = (
+    rules.UNLINKED, rules.MISSING, rules.SLAB_ORPHAN, rules.RMAP_FILE_HIDDEN, rules.RMAP_ANON_HIDDEN,
+    rules.PTE_ORPHAN,
+)  # fmt: skip
+_LEFT_BEHIND = (rules.ANCHOR_OUTSIDE, rules.HANDLER_OUTSIDE)
 # Page counts lag behind the index while a munmap that gave its lock back down still unmaps (5.10 to 7.x).
 # In 5.10 a stack grows under the read lock too.
 _LAGGING = {
@@ -115,8 +121,14 @@ def _join(found: Iterable[Finding]) -> Iterator[Finding]:
         for trace in (one for one in mine if one.rule in _TRACES):
             near = next((at for at, cause in enumerate(causes) if _overlap(cause, trace)), 0)
             causes[near] = _absorb(causes[near], trace)
+        rest = [one for one in mine if one.rule not in _CAUSES and one.rule not in _TRACES]
+        hiding = next((at for at, cause in enumerate(causes) if cause.rule in _HIDING), None)
+        for one in rest:
+            if hiding is not None and one.rule in _LEFT_BEHIND:
+                causes[hiding] = _absorb(causes[hiding], one)
+            else:
+                yield one
         yield from causes
-        yield from (one for one in mine if one.rule not in _CAUSES and one.rule not in _TRACES)
 
 
 def _overlap(one: Finding, other: Finding) -> bool:

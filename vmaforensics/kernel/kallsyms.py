@@ -31,6 +31,7 @@ _GROUP = 256  # names between two markers
 _PAGE = 4096
 _MAX_NAME = 2 + 512  # length field and KSYM_NAME_LEN
 _MAX_SYMBOLS = 1 << 23
+_MOST_RUNS = 1 << 16  # places tried as the beginning of the markers
 _REACH = 24 << 20  # bytes before the token table in which the other tables must lie
 
 _KERNEL_TEXT = 0xFFFFFFFF_80000000
@@ -61,6 +62,7 @@ class Kallsyms:
         self.addresses = addresses
         self.lost = lost
         self._blob = blob  # b"\0Tname\0Tname\0", each name led by its type character
+        self._found: dict[str, list[int]] = {}
         self._starts = starts  # of each symbol's type character, ascending
 
     @classmethod
@@ -75,6 +77,11 @@ class Kallsyms:
 
     def find(self, name: str) -> list[int]:
         """Addresses of every symbol called ``name``, in table order; static ones may share a name."""
+        if name not in self._found:
+            self._found[name] = self._search(name)
+        return self._found[name]
+
+    def _search(self, name: str) -> list[int]:
         found = []
         needle = name.encode() + b"\0"
         at = self._blob.find(needle)
@@ -171,14 +178,23 @@ def _marker_runs(
     """Runs of numbers from 0 up, in steps that 256 names can take, nearest to ``before`` first."""
     low = max(0, before - _REACH)
     low += -(low - before) % width
-    words = buffer[low:before].view(f"<u{width}").astype(np.int64)
-    step = np.diff(words)
-    good = (step >= 2 * _GROUP) & (step <= _MAX_NAME * _GROUP)
-    bounds = np.flatnonzero(np.diff(np.concatenate([[0], good.view(np.int8), [0]])))
-    firsts, lasts = bounds[::2], bounds[1::2]
-    long = (lasts - firsts >= 16) & (words[firsts] == 0)
-    for first, last in zip(firsts[long][::-1].tolist(), lasts[long][::-1].tolist(), strict=True):
-        yield low + first * width, words[first : last + 1]
+    words = buffer[low:before].view(f"<u{width}")
+    # The first marker is 0: only from there is a run worth following.
+    zeros = np.flatnonzero((words[:-1] == 0) & (words[1:] >= 2 * _GROUP) & (words[1:] <= _MAX_NAME * _GROUP))
+    for first in zeros[::-1][:_MOST_RUNS].tolist():
+        length = 256
+        while True:
+            run = words[first : first + length].astype(np.int64)
+            step = np.diff(run)
+            good = (step >= 2 * _GROUP) & (step <= _MAX_NAME * _GROUP)
+            if not good.all():
+                run = run[: int(np.argmin(good)) + 1]
+                break
+            if first + length >= len(words):
+                break
+            length *= 4
+        if len(run) > 16:
+            yield low + first * width, run
 
 
 def _names_before(

@@ -120,17 +120,22 @@ class KernelSpace:
 
     def read(self, va: int, size: int) -> bytes:
         """The bytes ``[va, va + size)``. Raises :class:`MemoryReadError` naming the first bad page."""
-        out = bytearray()
-        while len(out) < size:
-            here = va + len(out)
-            step = min(size - len(out), PAGE_SIZE - here % PAGE_SIZE)
-            data, ok = self.gather(np.array([here], np.uint64), step)
-            if not ok[0]:
-                _, _, mapped = self.translate(np.array([here], np.uint64))
-                why = "its page is not in the dump" if mapped[0] else "no page table maps it"
-                raise MemoryReadError(here, step, "kernel", why)
-            out += data.tobytes()
-        return bytes(out)
+        if size <= 0:
+            return b""
+        first = va & ~(PAGE_SIZE - 1)
+        count = -(-(va + size - first) // PAGE_SIZE)
+        pages = np.arange(count, dtype=np.uint64) * np.uint64(PAGE_SIZE) + np.uint64(first)
+        low, high = va - first, va + size - first
+        if len(pages) == 1:
+            data, ok = self.gather(np.array([va], np.uint64), size)
+        else:
+            data, ok = self.gather(pages, PAGE_SIZE)
+        if not ok.all():
+            bad = int(pages[int(np.argmin(ok))])
+            _, _, mapped = self.translate(np.array([max(bad, va)], np.uint64))
+            why = "its page is not in the dump" if mapped[0] else "no page table maps it"
+            raise MemoryReadError(max(bad, va), min(size, PAGE_SIZE), "kernel", why)
+        return data.tobytes() if len(pages) == 1 else data.tobytes()[low:high]
 
 
 def _merge(runs: NDArray[np.void]) -> NDArray[np.void]:

@@ -118,7 +118,8 @@ class _Extra:
             return None
         except Exception as error:  # a bug of ours must not cost the other views
             log.debug("view %s", name, exc_info=True)
-            self._problems.append(f"internal error in the view {name} ({type(error).__name__}: {error}); please report it")
+            kind = type(error).__name__
+            self._problems.append(f"internal error in the view {name} ({kind}: {error}); please report it")
             return None
 
 

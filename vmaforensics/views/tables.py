@@ -208,6 +208,7 @@ class Views:
     handles: HandlesView | None = None
     page_tables: PageTablesView | None = None
     problems: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, PROBLEMS))
+    _pieces: dict[str, tuple[NDArray[np.void], NDArray[np.uint64]]] = field(default_factory=dict, repr=False)
 
     def regions(self) -> dict[View, NDArray[np.void]]:
         """The views that list regions, by view, in a fixed order."""
@@ -229,9 +230,16 @@ class Views:
         read = [View.TASKS, *self.regions(), View.VMA, View.COUNTERS]
         return read + [view for view, table in optional.items() if table is not None]
 
+    def _keys(self, name: str, table: NDArray[np.void]) -> NDArray[np.uint64]:
+        """The key column of a table in one piece: searching a column of wide rows would copy it every time."""
+        held = self._pieces.get(name)
+        if held is None or held[0] is not table:
+            held = self._pieces[name] = (table, np.ascontiguousarray(table[name]))
+        return held[1]
+
     def vma_rows(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Row in ``vmas`` of each VMA address, -1 where it is not there."""
-        known = self.vmas["vma"]
+        known = self._keys("vma", self.vmas)
         if not len(known):
             return np.full(len(addresses), -1, np.int64)
         row = np.minimum(np.searchsorted(known, addresses), len(known) - 1)
@@ -244,7 +252,7 @@ class Views:
 
     def mm_rows(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Row in ``mms`` of each mm address, -1 where it is not there."""
-        known = self.mms["mm"]
+        known = self._keys("mm", self.mms)
         if not len(known):
             return np.full(len(addresses), -1, np.int64)
         row = np.minimum(np.searchsorted(known, addresses), len(known) - 1)
