@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-
 from support import FURTHER, NO_SAMPLE, SAMPLES, TAMPERED, WHOLE, Sample
 
 if TYPE_CHECKING:

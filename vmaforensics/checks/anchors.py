@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vmaforensics.checks import rules
-from vmaforensics.checks.context import MOST
+from vmaforensics.checks.context import MOST, comm_of
 from vmaforensics.checks.cover import Cover
 from vmaforensics.checks.finding import Confidence, Evidence, Severity
 from vmaforensics.views.anchors import AUXV
@@ -87,7 +88,7 @@ def _by_gap(
         what = "code" if register == "ip" else "stack"
         title = f"{who} with {what} at {first:#x}, where no area is"
         exec_now = bool(group["in_exec"].all())
-        yield context.finding(
+        found = context.finding(
             rules.THREAD_OUTSIDE,
             int(group["mm"][0]),
             title,
@@ -97,6 +98,12 @@ def _by_gap(
             severity=Severity.LOW if exec_now else severity,
             confidence=Confidence.LOW if exec_now else Confidence.MEDIUM if severity else None,
         )
+        # The process of the thread, which in the case of a borrowed mm is not the one the mm belongs to.
+        tasks = context.views.tasks
+        owner = np.flatnonzero(tasks["task"] == group["task"][0])
+        pid = int(group["tgid"][0])
+        comm = comm_of(tasks["comm"][owner[0]]) if len(owner) and pid != found.pid else found.comm
+        yield replace(found, pid=pid, comm=comm)
 
 
 def _handlers(context: Context, anchors: AnchorsView, cover: Cover) -> Iterator[Finding]:

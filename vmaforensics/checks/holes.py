@@ -42,6 +42,7 @@ class Holes:
         rows, real, recorded = gap_mismatches(nodes)
         wider = np.zeros(len(nodes), np.bool_)
         wider[rows[real[rows] > recorded[rows]]] = True
+        self.wider = wider[self.slots.node]  # per slot: its leaf holds a wider gap than its parent records
         with np.errstate(over="ignore"):
             size = self.slots.high - self.slots.low + np.uint64(1)
         self.suspect |= self.slots.empty & wider[self.slots.node] & (size > recorded[self.slots.node])
@@ -52,7 +53,7 @@ class Holes:
     def lone(self) -> list[tuple[int, Hole]]:
         """(mm, hole) where a single empty slot makes its leaf's recorded gap wrong, and is no larger than an
         area may be. Several in one leaf mean that the record was changed, not the slots: that is MT-GAP."""
-        rows = np.flatnonzero(self.suspect & ((self.slots.high - self.slots.low) < _LARGEST))
+        rows = np.flatnonzero(self.suspect & self.wider & ((self.slots.high - self.slots.low) < _LARGEST))
         if not len(rows):
             return []
         alone = rows[np.bincount(self.slots.node[self.suspect])[self.slots.node[rows]] == 1].tolist()

@@ -233,7 +233,7 @@ def _huge_zero(kernel: Kernel) -> int | None:
 
 
 def _areas(views: Views) -> NDArray[np.void]:
-    rows = views.union
+    rows = views.union[views.union["end"] > views.union["start"]]  # a torn index may hold ranges that are none
     areas = np.zeros(len(rows), AREAS)
     areas["mm_row"] = views.mm_rows(rows["mm"])
     areas["start"], areas["end"], areas["vma"] = rows["start"], rows["end"], rows["vma"]
