@@ -17,14 +17,17 @@ import lzma
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.tamper.edits import Bench, maple_slot_zeroed
 from vmaforensics.analyse import analyse
 from vmaforensics.excerpt import Keep, select, write_selection
-from vmaforensics.image.image import Image
 from vmaforensics.image.open import open_image
+
+if TYPE_CHECKING:
+    from vmaforensics.image.image import Image
 
 LIMIT = 12_000_000  # bytes a file of the repository may have
 

@@ -234,7 +234,7 @@ def list_only(bench: Bench, *, repaired: bool = False) -> Label:
 
 def tree_only(bench: Bench, *, repaired: bool = False) -> Label:
     """A leaf of the red-black tree cut off; the list still has the area."""
-    nodes, rows = bench.views.rb_nodes, bench.views.regions()[View.RBTREE]
+    nodes = bench.views.rb_nodes
     assert nodes is not None
     childless = ~nodes.has_left & ~nodes.has_right & (nodes.parent >= 0)
 

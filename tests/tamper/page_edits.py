@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from vmaforensics.views.page_tables import PageTablesView
 
+    Pick = Callable[[NDArray[np.void], NDArray[np.void], NDArray[np.void]], NDArray[np.bool_]]
+
 
 def _view(bench: Bench) -> PageTablesView:
     view = bench.views.page_tables
@@ -26,7 +28,7 @@ def _view(bench: Bench) -> PageTablesView:
     return view
 
 
-def _pte(bench: Bench, pick: Callable[[NDArray[np.void], NDArray[np.void], NDArray[np.void]], NDArray[np.bool_]]) -> np.void:
+def _pte(bench: Bench, pick: Pick) -> np.void:
     """The first present small entry whose (entries, areas' VMAs, pages) ``pick`` chooses."""
     view = _view(bench)
     ptes = view.ptes[(view.ptes["page"] >= 0) & (view.ptes["area"] >= 0) & (view.ptes["state"] == PteState.PRESENT)]
@@ -51,7 +53,8 @@ def _code(ptes: NDArray[np.void], vmas: NDArray[np.void], pages: NDArray[np.void
 
 
 def _heap(ptes: NDArray[np.void], vmas: NDArray[np.void], pages: NDArray[np.void]) -> NDArray[np.bool_]:
-    return (vmas["kind"] == Kind.ANONYMOUS) & pages["anon"] & ~pages["ksm"] & ~pages["compound"] & (pages["mapcount"] == 1)
+    small = pages["anon"] & ~pages["ksm"] & ~pages["compound"] & (pages["mapcount"] == 1)
+    return (vmas["kind"] == Kind.ANONYMOUS) & small
 
 
 def pte_pointed_elsewhere(bench: Bench) -> Label:
