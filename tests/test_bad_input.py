@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from vmaforensics.report.document import Document
+
 Rows = dict[int, list[tuple[object, ...]]]
 
 
@@ -52,22 +54,23 @@ def accusations(analysis: Analysis) -> set[tuple[str, int]]:
     return {(one.rule.id, one.pid) for one in analysis.findings if one.severity.value != "info"}
 
 
-def problems(analysis: Analysis) -> list[str]:
-    """What could not be assessed, as a report would print it."""
-    return [f"{one.what}: {one.why}" for one in build_document(analysis).not_assessed]
+def problems(document: Document) -> list[str]:
+    """What could not be assessed, as a report prints it."""
+    return [f"{one.what}: {one.why}" for one in document.not_assessed]
 
 
 def check(clean: Analysis, hurt: Analysis, victims: set[int], sentence: str, *, names: bool = True) -> None:
     """``hurt`` names what is missing, accuses nobody of it, and reports all but ``victims`` as before."""
-    new = [one for one in problems(hurt) if one not in problems(clean)]
+    document, known = build_document(hurt), set(problems(build_document(clean)))
+    new = [one for one in problems(document) if one not in known]
     assert any(sentence in one for one in new), new
     assert accusations(hurt) <= accusations(clean)
     before, after = regions(clean, names=names), regions(hurt, names=names)
     assert {mm: rows for mm, rows in after.items() if mm not in victims} == {
         mm: rows for mm, rows in before.items() if mm not in victims
     }
-    assert decode(encode(build_document(hurt))) == build_document(hurt)
-    assert render_text(build_document(hurt))
+    assert decode(encode(document)) == document
+    assert render_text(document)
 
 
 def page_of(address: int) -> int:
@@ -90,7 +93,7 @@ def test_a_lost_page_of_maple_nodes_costs_only_those_trees(maple_sample: Sample)
     edit.drop(address)
     victims = set(nodes.mm[touching(nodes.address, 256, page_of(address))].tolist())
     assert victims
-    check(edit.clean, edit.again(), victims, "maple tree of the address space")
+    check(edit.clean, again_from_views(edit.clean, edit.overlay), victims, "maple tree of the address space")
 
 
 def test_a_lost_page_of_areas_costs_only_those_address_spaces(either_sample: Sample) -> None:
@@ -100,7 +103,7 @@ def test_a_lost_page_of_areas_costs_only_those_address_spaces(either_sample: Sam
     edit.drop(address)
     size = edit.clean.kernel.sizeof("vm_area_struct")
     lost = vmas[touching(vmas["vma"], size, page_of(address))]
-    hurt = edit.again()
+    hurt = again_from_views(edit.clean, edit.overlay)
     check(edit.clean, hurt, set(lost["mm"].tolist()), "not in the dump")
     # The areas next to the lost ones are still shown where an index leads to them.
     kept = {row[0] for rows in regions(hurt).values() for row in rows}
@@ -114,7 +117,7 @@ def test_a_lost_page_of_files_costs_only_names(either_sample: Sample) -> None:
     assert files is not None
     address = int(files.rows["file"][len(files.rows) // 2])
     edit.drop(address)
-    hurt = edit.again()
+    hurt = again_from_views(edit.clean, edit.overlay)
     check(edit.clean, hurt, set(), f"files: {address & -PAGE:#x}"[:-3], names=False)
     lost = touching(files.rows["file"], edit.clean.kernel.sizeof("file"), page_of(address))
     lost_files = set(files.rows["file"][lost].tolist())
@@ -133,7 +136,7 @@ def test_a_lost_dentry_costs_only_paths_through_it(either_sample: Sample) -> Non
     wanted = next(row for row, path in enumerate(files.paths) if path and path.count(b"/") > 2)
     address = int(files.rows["dentry"][wanted])
     edit.drop(address)
-    hurt = edit.again()
+    hurt = again_from_views(edit.clean, edit.overlay)
     check(edit.clean, hurt, set(), "files: ", names=False)
     assert hurt.views.files is not None
     assert hurt.views.files.paths[wanted] is None
@@ -148,7 +151,7 @@ def test_a_lost_mm_struct_costs_only_that_process(either_sample: Sample) -> None
     address = int(mms[len(mms) // 2])
     edit.drop(address)
     victims = set(mms[touching(mms, edit.clean.kernel.sizeof("mm_struct"), page_of(address))].tolist())
-    hurt = edit.again()
+    hurt = again_from_views(edit.clean, edit.overlay)
     check(edit.clean, hurt, victims, f"of the address space {address:#x}")
     assert not hurt.views.mms["ok"][hurt.views.mm_rows(np.array([address], np.uint64))[0]]
 
@@ -163,7 +166,7 @@ def test_a_lost_task_struct_costs_only_that_process(either_sample: Sample) -> No
     link = edit.at("task_struct", address, "tasks")
     edit.drop(link)
     lost = tasks[touching(tasks["task"], size, page_of(link))]
-    hurt = edit.again()
+    hurt = again_from_views(edit.clean, edit.overlay)
     check(edit.clean, hurt, set(lost["mm"].tolist()), "task list")
     missing = set(tasks["pid"].tolist()) - set(hurt.views.tasks["pid"].tolist())
     assert missing <= set(tasks["pid"][np.isin(tasks["tgid"], lost["tgid"])].tolist())
@@ -175,7 +178,7 @@ def test_a_lost_process_directory_of_pages_is_no_accusation(either_sample: Sampl
     if not edit.clean.kernel.space.gather(np.array([row["pgd"]], np.uint64), 8)[1][0]:
         pytest.skip("this excerpt does not hold page tables of processes")
     edit.drop(int(row["pgd"]))
-    hurt = edit.again()
+    hurt = again_from_views(edit.clean, edit.overlay)
     check(edit.clean, hurt, set(), "page tables of the address space")
 
 
@@ -190,7 +193,7 @@ def test_pages_lost_at_random_are_no_accusation(either_sample: Sample, seed: int
         edit.drop(address)
     hurt = again_from_views(clean, edit.overlay)
     assert accusations(hurt) <= accusations(clean)
-    assert len(problems(hurt)) > len(problems(clean))
+    assert len(build_document(hurt).not_assessed) > len(build_document(clean).not_assessed)
 
 
 # Pages of the kernel's own records ------------------------------------------------------------------------

@@ -12,7 +12,8 @@ one that was reading), all lines of all areas are equal, byte for byte, on 5.10,
 6,481 to 6,542 areas each. On 6.18 one area of 6,541 differs, by one page of ``Referenced``. On a machine that is at work, the fields that
 change by the second (``Referenced``, and whatever pages come and go) tell of the moment of the image.
 
-Where page tables or struct pages of an area are not in the image, the lines that add them up are left out.
+Where page tables or struct pages of an area are not in the image, the lines that add them up are left out; so
+is ``THPeligible`` where what decides it is not.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ _LETTERS = (
     "rd wr ex sh mr mw me ms gd um pf dw uw lo io sr rr dc de lf ac nr ht sf ar wf dd sd mm hg nh mg "
     "- - - - ?? ss ui ?? dp ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? sl"
 )
-_OSPKE = (16, 4)  # word and bit of X86_FEATURE_OSPKE, arch/x86/include/asm/cpufeatures.h
+_KEYS = "context.pkey_allocation_map"
 _PKEY_SHIFT = 32  # VM_PKEY_SHIFT
 
 
@@ -56,14 +57,15 @@ class SmapsPrinter:
         self._kernel, self._views = kernel, views
         self.rows = read_smaps(kernel, views)
         vmas = views.vmas[self.rows["vma_row"]]
-        self._eligible = thp_eligible(kernel, views, vmas)
+        self._eligible, self._thp_known = thp_eligible(kernel, views, vmas)
         self._letters = letters(kernel)
+        self._shown: dict[int, str] = {}  # VmFlags line by flags
         lines = [(name, label) for name, label in _LINES if _has_line(kernel, name)]
         self._names = tuple(name for name, _ in lines)
         self._stats = "".join(_format(label) for _, label in lines)
         padded = kernel.types.struct("ptdesc") is not None
         self._thp = "THPeligible:    %8d\n" if padded else "THPeligible:    %d\n"
-        self._keys = _protection_keys(kernel)
+        self._keys = _protection_keys(kernel, views)
 
     def lines(self, mm: int) -> Iterator[bytes]:
         """The text of the process whose ``mm_struct`` is at ``mm``, an area at a time."""
@@ -75,33 +77,34 @@ class SmapsPrinter:
         stats = zip(*((rows[name] >> by).tolist() for name, by in zip(self._names, shift, strict=True)), strict=True)
         sizes = ((vmas["end"] - vmas["start"]) >> np.uint64(10)).tolist()
         pages = (rows["page_size"] >> np.uint64(10)).tolist()
-        areas = zip(
-            sizes, pages, stats, rows["known"].tolist(), self._eligible[at].tolist(), vmas["flags"].tolist(),
-            strict=True,
-        )  # fmt: skip
+        eligible = np.where(self._thp_known[at], self._eligible[at], -1).tolist()
+        areas = zip(sizes, pages, stats, rows["known"].tolist(), eligible, vmas["flags"].tolist(), strict=True)
         for head in maps_lines(self._kernel, self._views, mm):
-            yield head + self._body(*next(areas, self._gate()))
+            yield head + self._body(*(next(areas, None) or self._gate()))
 
     def unknown(self, mm: int) -> int:
         """Areas of which not everything could be read."""
         return int(((self.rows["mm"] == np.uint64(mm)) & ~self.rows["known"]).sum())
 
     def _body(
-        self, size: int, page: int, stats: tuple[int, ...], known: bool, eligible: bool, vm_flags: int
+        self, size: int, page: int, stats: tuple[int, ...], known: bool, eligible: int, vm_flags: int
     ) -> bytes:
         text = f"Size:           {size:8d} kB\nKernelPageSize: {page:8d} kB\nMMUPageSize:    {page:8d} kB\n"
         text += self._stats % stats if known else ""
-        text += self._thp % eligible
+        text += self._thp % eligible if eligible >= 0 else ""
         if self._keys:
             text += f"ProtectionKey:  {vm_flags >> _PKEY_SHIFT & 0xF:8d}\n"
-        set_bits = (two for bit, two in enumerate(self._letters) if vm_flags >> bit & 1 and two)
-        return (text + "VmFlags: " + "".join(f"{two} " for two in set_bits)).encode() + b"\n"
+        shown = self._shown.get(vm_flags)
+        if shown is None:
+            two_each = (two for bit, two in enumerate(self._letters) if vm_flags >> bit & 1 and two)
+            shown = self._shown[vm_flags] = "VmFlags: " + "".join(f"{two} " for two in two_each) + "\n"
+        return (text + shown).encode()
 
-    def _gate(self) -> tuple[int, int, tuple[int, ...], bool, bool, int]:
+    def _gate(self) -> tuple[int, int, tuple[int, ...], bool, int, int]:
         """The gate area, which has no page tables of its own to add up (get_gate_vma)."""
         at = self._kernel.symbols.get("gate_vma") or 0
         got, _ = self._kernel.gather("vm_area_struct", np.array([at], np.uint64), ["vm_flags"])
-        return 4, 4, (0,) * len(self._names), True, False, int(got["vm_flags"][0])
+        return 4, 4, (0,) * len(self._names), True, 0, int(got["vm_flags"][0])
 
 
 def _has_line(kernel: Kernel, name: str) -> bool:
@@ -115,14 +118,12 @@ def _format(label: str) -> str:
     return f"{label}: %7d kB\n" if len(label) > 14 else f"{label + ':':<16}%8d kB\n"
 
 
-def _protection_keys(kernel: Kernel) -> bool:
-    """arch_pkeys_enabled: does the CPU have protection keys, and did the kernel turn them on?"""
-    at = kernel.symbols.get("boot_cpu_data")
-    if at is None or not kernel.has("cpuinfo_x86", "x86_capability"):
+def _protection_keys(kernel: Kernel, views: Views) -> bool:
+    """arch_pkeys_enabled: only then has an mm a key to begin with (init_new_context, arch/x86)."""
+    if not kernel.has("mm_struct", _KEYS):
         return False
-    got, _ = kernel.gather("cpuinfo_x86", np.array([at], np.uint64), ["x86_capability"])
-    words = got["x86_capability"][0]
-    return len(words) > _OSPKE[0] and bool(int(words[_OSPKE[0]]) >> _OSPKE[1] & 1)
+    got, _ = kernel.gather("mm_struct", views.mms["mm"], [_KEYS])
+    return bool((got[_KEYS] != 0).any())
 
 
 def letters(kernel: Kernel) -> list[str]:
