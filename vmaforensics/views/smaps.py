@@ -196,4 +196,5 @@ def _in_shared_tables(view: PageTablesView, ptes: NDArray[np.void]) -> NDArray[n
     """hugetlb_pmd_shared: which entries lie in a table of huge pages that several processes use."""
     _, first, count = np.unique(view.tables["pa"], return_index=True, return_counts=True)
     shared = np.sort(view.tables["pa"][first[count > 1]])
-    return (ptes["level"] == _PMD) & np.isin(ptes["where"] & ~np.uint64(_PAGE - 1), shared)
+    inside: NDArray[np.bool_] = np.isin(ptes["where"] & ~np.uint64(_PAGE - 1), shared)
+    return (ptes["level"] == _PMD) & inside

@@ -42,8 +42,7 @@ def swap_counts(kernel: Kernel, view: PageTablesView, rows: NDArray[np.intp]) ->
     offset = (~entry << np.uint64(_TYPE_BITS)) >> np.uint64(_OFFSET)  # L1TF: offsets are kept inverted
     everywhere = view.ptes["entry"][(view.ptes["state"] == PteState.SWAP) & (view.ptes["level"] == 1)]
     place = np.uint64((1 << _TYPE_SHIFT) - (1 << (_OFFSET - _TYPE_BITS)) | 0x1F << _TYPE_SHIFT)
-    _, inverse, held = np.unique(everywhere & place, return_inverse=True, return_counts=True)
-    known = np.unique(everywhere & place)
+    known, held = np.unique(everywhere & place, return_counts=True)
     count = held[np.searchsorted(known, entry & place)].astype(np.int64) if len(known) else np.ones(len(rows), np.int64)
     at = kernel.symbols.get("swap_info")
     if at is None or not kernel.has("swap_info_struct", "swap_map") or not len(rows):
