@@ -42,7 +42,7 @@ exit codes:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with every verb."""
-    from vmaforensics.cli import excerpt, explain, info, maps, report, views
+    from vmaforensics.cli import excerpt, explain, info, maps, report, smaps, views
 
     parser = argparse.ArgumentParser(
         prog="vmaforensics",
@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"vmaforensics {__version__}")
     parser.add_argument("-d", "--debug", action="store_true", help="log to stderr; full traceback on a bug")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for module in (report, info, maps, views, explain, excerpt):
+    for module in (report, info, maps, smaps, views, explain, excerpt):
         module.add_parser(verbs)
     return parser
 

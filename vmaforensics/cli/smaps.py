@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     unknown: dict[int, int] = {}
     with output(args.output, force=args.force) as stream:
         kernel = find_kernel(open_image(args.image))
-        views = gather_views(kernel)
+        views = gather_views(kernel, wanted=("page-tables",))
         if args.pid:
             require_pids(views, args.pid)
         printer = SmapsPrinter(kernel, views)

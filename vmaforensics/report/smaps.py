@@ -10,7 +10,8 @@ letters of each flag from its own table of them. Where a dump does not decide:
 Compared with what the guests' own smaps said about a second before they were paused (every process but the
 one that was reading), all lines of all areas are equal, byte for byte, on 5.10, 6.1, 6.12, 6.16, 7.2 and 7.3:
 6,481 to 6,542 areas each. On 6.18 one area of 6,541 differs, by one page of ``Referenced``. On a machine that is
-at work, the fields that change by the second (``Referenced``, and whatever pages come and go) tell of the moment of the image.
+at work, the fields that change by the second (``Referenced``, and whatever pages come and go) tell of the moment of
+the image.
 
 Where page tables or struct pages of an area are not in the image, the lines that add them up are left out; so
 is ``THPeligible`` where what decides it is not.

@@ -197,4 +197,5 @@ def _in_shared_tables(view: PageTablesView, ptes: NDArray[np.void]) -> NDArray[n
     _, first, count = np.unique(view.tables["pa"], return_index=True, return_counts=True)
     shared = np.sort(view.tables["pa"][first[count > 1]])
     inside: NDArray[np.bool_] = np.isin(ptes["where"] & ~np.uint64(_PAGE - 1), shared)
-    return (ptes["level"] == _PMD) & inside
+    large: NDArray[np.bool_] = ptes["level"] == _PMD
+    return large & inside

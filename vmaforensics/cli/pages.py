@@ -1,0 +1,80 @@
+"""``vmaforensics pages``: the page-table entries of a process, with their pages and areas."""
+
+from __future__ import annotations
+
+import argparse
+
+from vmaforensics.cli.output import add_output, output
+from vmaforensics.errors import ExitCode
+
+_DESCRIPTION = """\
+One line per run of equal neighbouring entries (with --each, per entry): address, number of 4 KiB pages, the entry,
+its state and level, the page frame, what it allows over all levels, what the page belongs to, its index and
+mapping, how often it is mapped, its flags. Where the frames of a run do not follow each other, the first is
+shown with an ellipsis. A line that begins with ! disagrees with the area above it; the next line says how.
+
+  present    for the CPU            prot_none  for the kernel only (PROT_NONE, NUMA hinting)
+  swap       type:offset            other      migration, device-private, poisoned or marker entry
+
+  perm  r may be read by the user (k: by the kernel only), w written, x executed
+"""
+
+
+def address(text: str) -> int:
+    """A hexadecimal address, with 0x or without."""
+    try:
+        value = int(text, 16)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1 << 64:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a hexadecimal address of 64 bits")
+    return value
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the verb."""
+    parser = verbs.add_parser(
+        "pages",
+        help="list the page-table entries of a process, with page, owner and area",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("image", metavar="IMAGE", help="raw, ELF core, LiME or kdump-compressed image")
+    parser.add_argument("--pid", type=int, required=True, metavar="N", help="the process")
+    parser.add_argument(
+        "--at", type=address, metavar="ADDR",
+        help="only the area that covers this address, or, where none does, the entries around it that no area covers",
+    )  # fmt: skip
+    parser.add_argument("--each", action="store_true", help="one line per entry, not per run")
+    parser.add_argument("--format", choices=("text", "json", "csv"), default="text", help="default: text")
+    add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List the entries of one process."""
+    import msgspec
+    import numpy as np
+
+    from vmaforensics.image.open import open_image
+    from vmaforensics.kernel.find import find_kernel
+    from vmaforensics.report.pages import page_runs, render_csv, render_text
+    from vmaforensics.views.gather import gather_views
+    from vmaforensics.views.ranges import mm_of, range_at, rows_within
+
+    with output(args.output, force=args.force) as stream:
+        kernel = find_kernel(open_image(args.image))
+        views = gather_views(kernel)
+        mm = mm_of(views, args.pid)
+        bounds = (0, 1 << 64) if args.at is None else range_at(views, mm, args.at)
+        runs = page_runs(kernel, views, np.asarray(rows_within(views, mm, *bounds)), each=args.each)
+        if args.format == "json":
+            document = {"pid": args.pid, "mm": hex(mm), "start": hex(bounds[0]), "end": hex(bounds[1]), "runs": runs}
+            stream.write(msgspec.json.encode(document) + b"\n")
+        elif args.format == "csv":
+            stream.write(render_csv(runs).encode())
+        else:
+            stream.writelines(line.encode() for line in render_text(runs))
+            if not runs:
+                stream.write(b"no page-table entry is there\n")
+    return ExitCode.OK
