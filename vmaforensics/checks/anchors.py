@@ -214,6 +214,8 @@ def _cpus(context: Context, anchors: AnchorsView) -> Iterator[Finding]:
     problems = context.views.problems
     lost = np.isin(problems["problem"], (Problem.UNREADABLE, Problem.CUT_SHORT))
     partial = bool((lost & (problems["view"] == View.TASKS)).any()) or not context.views.mms["ok"].all()
+    if partial:  # the mm that a CPU runs on may be one that was lost
+        return
     suspect = np.isin(anchors.cpus["owner"], (RootOwner.UNKNOWN, RootOwner.TASKLESS))
     for one in anchors.cpus[suspect]:
         cpu, cr3 = int(one["cpu"]), int(one["cr3"])
@@ -233,6 +235,4 @@ def _cpus(context: Context, anchors: AnchorsView) -> Iterator[Finding]:
             int(one["mm"]),
             title,
             evidence,
-            severity=Severity.LOW if partial else None,
-            confidence=Confidence.LOW if partial else None,
         )

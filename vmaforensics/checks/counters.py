@@ -232,8 +232,10 @@ def _counter(context: Context, mm: int, lacks: dict[str, int], evidence: list[Ev
 
 def _same_size(context: Context, mm: int, size: int, gone: bool) -> list[Evidence]:
     """Areas of just the size in question that now have the flags in question."""
+    if size >= 1 << 52:  # pages; no area is as large
+        return []
     rows = context.views.regions()[context.index]
-    vmas = context.views.vmas[context.views.vma_rows(rows["vma"][rows["mm"] == np.uint64(mm)])]
+    vmas = context.views.vmas[rows["vma_row"][rows["mm"] == np.uint64(mm)]]
     executable = (vmas["flags"] & np.uint64(flags.VM_EXEC)) != 0
     fits = vmas[(vmas["end"] - vmas["start"] == np.uint64(size << 12)) & (executable != gone)]
     return [

@@ -101,6 +101,9 @@ def _table_pages(context: Context, view: PageTablesView) -> Iterator[Finding]:
     expected = table_bytes(context, view)
     # A local descriptor table is mapped by page tables of its own in the kernel half.
     judged = view.whole & mms["ok"] & (mms["ldt"] == 0)
+    if len(view.pages.rows):  # whether a table is kept in store is told by the huge page it is kept for
+        large = view.ptes[(view.ptes["level"] == 2) & (view.ptes["page"] >= 0)]
+        judged[large["mm_row"][~view.pages.rows["ok"][large["page"]]]] = False
     wrong = np.flatnonzero((mms["pgtables_bytes"] != expected) & judged)
     if "pgtables_bytes" not in context.views.mm_offsets:
         return

@@ -21,6 +21,9 @@ examples:
   vmaforensics report vmcore --format json -o r.json
   vmaforensics info memory.lime                    what is this image, and which kernel?
   vmaforensics maps vmcore --pid 1234              /proc/1234/maps, byte for byte
+  vmaforensics smaps vmcore --pid 1234             /proc/1234/smaps
+  vmaforensics pages vmcore --pid 1234 --at 7f3c...  page-table entries, with page, owner and area
+  vmaforensics extract vmcore --pid 1234 --at 7f3c... -o DIR  the bytes of a region, and what is missing
   vmaforensics views vmcore --pid 1234 --at 7f3c...  every record of a region, with addresses
   vmaforensics explain VMA-MISSING                 what a rule compares, and how to check it by hand
   vmaforensics excerpt vmcore -o small.kdump       just the pages the analysis reads, to share
@@ -42,7 +45,7 @@ exit codes:
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser with every verb."""
-    from vmaforensics.cli import excerpt, explain, info, maps, report, smaps, views
+    from vmaforensics.cli import excerpt, explain, extract, info, maps, pages, report, smaps, views
 
     parser = argparse.ArgumentParser(
         prog="vmaforensics",
@@ -54,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"vmaforensics {__version__}")
     parser.add_argument("-d", "--debug", action="store_true", help="log to stderr; full traceback on a bug")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for module in (report, info, maps, smaps, views, explain, excerpt):
+    for module in (report, info, maps, smaps, pages, extract, views, explain, excerpt):
         module.add_parser(verbs)
     return parser
 

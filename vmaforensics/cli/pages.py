@@ -69,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
         bounds = (0, 1 << 64) if args.at is None else range_at(views, mm, args.at)
         runs = page_runs(kernel, views, np.asarray(rows_within(views, mm, *bounds)), each=args.each)
         if args.format == "json":
-            document = {"pid": args.pid, "mm": hex(mm), "start": hex(bounds[0]), "end": hex(bounds[1]), "runs": runs}
+            asked = None if args.at is None else [hex(one) for one in bounds]
+            document = {"pid": args.pid, "mm": hex(mm), "range": asked, "runs": runs}
             stream.write(msgspec.json.encode(document) + b"\n")
         elif args.format == "csv":
             stream.write(render_csv(runs).encode())

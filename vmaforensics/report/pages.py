@@ -107,7 +107,7 @@ def page_runs(kernel: Kernel, views: Views, rows: NDArray[np.intp], *, each: boo
             pfn=hex(pfn) if state <= PteState.PROTNONE else None,
             consecutive=whole,
             swap=f"{entry >> 59}:{_offset(entry):#x}" if state == PteState.SWAP else None,
-            perms=_allowed(allow, state),
+            perms=allowed(allow, state),
             owner=OWNERS[own],
             mapping=hex(mapping) if ok and mapping else None,
             index=hex(index) if ok and mapping else None,
@@ -142,7 +142,8 @@ def _offset(entry: int) -> int:
     return (~entry << 5 & (1 << 64) - 1) >> 14
 
 
-def _allowed(allow: int, state: int) -> str:
+def allowed(allow: int, state: int) -> str:
+    """What an entry allows over all levels: ``k`` in place of ``r`` where only the kernel may read."""
     if state != PteState.PRESENT:
         return "---"
     return (
@@ -163,8 +164,8 @@ def _areas(views: Views, view: PageTablesView, rows: NDArray[np.int64]) -> dict[
             told_[row] = hex(vma), f"{int(area['start']):x}-{int(area['end']):x} ?"
             continue
         one = views.vmas[at]
-        text = f"{int(one['start']):x}-{int(one['end']):x} {permissions(int(one['flags']))} {printable(views.names[at])}"
-        told_[row] = hex(vma), text.rstrip()
+        bounds = f"{int(one['start']):x}-{int(one['end']):x}"
+        told_[row] = hex(vma), f"{bounds} {permissions(int(one['flags']))} {printable(views.names[at])}".rstrip()
     return told_
 
 

@@ -14,7 +14,7 @@ at work, the fields that change by the second (``Referenced``, and whatever page
 the image.
 
 Where page tables or struct pages of an area are not in the image, the lines that add them up are left out; so
-is ``THPeligible`` where what decides it is not.
+are ``THPeligible`` and the sizes of huge pages where what decides them is not.
 """
 
 from __future__ import annotations
@@ -90,7 +90,8 @@ class SmapsPrinter:
     def _body(
         self, size: int, page: int, stats: tuple[int, ...], known: bool, eligible: int, vm_flags: int
     ) -> bytes:
-        text = f"Size:           {size:8d} kB\nKernelPageSize: {page:8d} kB\nMMUPageSize:    {page:8d} kB\n"
+        text = f"Size:           {size:8d} kB\n"
+        text += f"KernelPageSize: {page:8d} kB\nMMUPageSize:    {page:8d} kB\n" if page else ""
         text += self._stats % stats if known else ""
         text += self._thp % eligible if eligible >= 0 else ""
         if self._keys:

@@ -26,7 +26,7 @@ _FLAGS = (
 )  # fmt: skip
 
 OWNERS = (
-    "-", "unknown", "zero page", "raw frame", "slab or table", "hugetlb", "KSM", "anonymous", "shared memory", "file",
+    "-", "unknown", "zero page", "raw frame", "slab or table", "hugetlb", "KSM", "anonymous", "shmem", "file",
     "kernel",
 )  # fmt: skip
 

@@ -133,8 +133,14 @@ def gather_page_tables(kernel: Kernel, views: Views, log: ProblemLog) -> PageTab
     ptes["area"] = covering(areas, ptes["mm_row"], ptes["va"])
     leads = (ptes["state"] <= PteState.PROTNONE) & ~ptes["special"]
     pages, ptes["page"][leads] = read_mapped_pages(kernel, ptes["pfn"][leads])
+    # A huge page that names nobody is the huge zero page, or raw memory of a device; neither is counted.
+    if len(pages.rows):
+        page = pages.rows[ptes["page"]]
+        nobody = (page["mapping"] == 0) & ~page["anon"] & ~page["hugetlb"] & page["ok"]
+        ptes["special"] |= leads & (ptes["level"] == 2) & nobody
+        ptes["page"][ptes["special"]] = -1
     page_root, vma_root = _roots(kernel, views, pages.rows)
-    rss, rss_ok = read_rss(kernel, views)
+    rss, rss_ok = read_rss(kernel, views, log.met(View.TASKS))
     orphans = np.flatnonzero(ptes["area"] < 0)
     return PageTablesView(
         page_root=page_root,

@@ -38,7 +38,8 @@ def rows_within(views: Views, mm: int, start: int, end: int) -> NDArray[np.intp]
     va = view.ptes["va"][low:high]
     size = view.size(view.ptes[low:high]).astype(np.uint64) << np.uint64(12)
     inside = (va <= np.uint64(end - 1)) & (va + (size - np.uint64(1)) >= np.uint64(start))
-    return np.flatnonzero(inside) + low
+    rows: NDArray[np.intp] = np.flatnonzero(inside) + low
+    return rows
 
 
 def areas_within(views: Views, mm: int, start: int, end: int) -> list[tuple[int, int, int]]:

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 KINDS = ("MM_FILEPAGES", "MM_ANONPAGES", "MM_SWAPENTS", "MM_SHMEMPAGES")
 
 
-def read_rss(kernel: Kernel, views: Views) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def read_rss(kernel: Kernel, views: Views, broken: bool = False) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """``(counts, ok)``: pages of each of :data:`KINDS` for every row of ``views.mms``, shape ``(n, 4)``.
 
     Up to 6.1 a count in mm_struct and one in every task (SPLIT_RSS_COUNTING); since, a percpu_counter:
-    a count and a part for every CPU. Not ``ok`` where a part could not be read, or the kernel has neither.
+    a count and a part for every CPU. ``broken``: some list of tasks could not be followed to its end. Not ``ok``
+    where a part could not be read, or the kernel has neither.
     """
     mms = views.mms
     counts, ok = np.zeros((len(mms), len(KINDS)), np.int64), mms["ok"].copy()
@@ -37,6 +38,8 @@ def read_rss(kernel: Kernel, views: Views) -> tuple[NDArray[np.int64], NDArray[n
         ok &= fine
         if kernel.has("task_struct", "rss_stat.count"):
             stored = stored + _cached(kernel, views, stored.shape)
+            # A task that could not be read may have kept counts for any of them.
+            ok &= bool(views.tasks["ok"].all()) and not broken
     else:
         return counts, np.zeros(len(mms), np.bool_)
     return stored[:, order], ok

@@ -37,12 +37,17 @@ STATS = (
     "swap", "swap_pss",
 )  # fmt: skip
 _HUGETLB = ("shared_hugetlb", "private_hugetlb")
+# From an area's file to the order of its pages (hstate_vma, include/linux/hugetlb.h).
+_HSTATE = (
+    ("file", "f_inode"), ("inode", "i_sb"), ("super_block", "s_fs_info"), ("hugetlbfs_sb_info", "hstate"),
+    ("hstate", "order"),
+)  # fmt: skip
 
 SMAPS = np.dtype(
     [
         ("mm", np.uint64),
         ("vma_row", np.int64),  # row of views.vmas
-        ("page_size", np.uint64),  # KernelPageSize, bytes
+        ("page_size", np.uint64),  # KernelPageSize, bytes; 0 where it could not be read
         ("known", np.bool_),  # every table, page and struct page that matters could be read
         *((name, np.int64) for name in (*STATS, "pss_locked")),
     ]
@@ -86,15 +91,18 @@ def read_smaps(kernel: Kernel, views: Views) -> NDArray[np.void]:
 
 
 def page_sizes(kernel: Kernel, vmas: NDArray[np.void]) -> NDArray[np.uint64]:
-    """vma_kernel_pagesize: bytes of a page of each area, which for huge pages their file system says."""
+    """vma_kernel_pagesize: bytes of a page of each area, which for huge pages their file system says.
+
+    0 where it could not be read.
+    """
     sizes = np.full(len(vmas), _PAGE, np.uint64)
     at = np.flatnonzero(vmas["ok"] & ((vmas["flags"] & np.uint64(flags.VM_HUGETLB)) != 0))
-    path = ("hugetlbfs_sb_info", "hstate"), ("hstate", "order"), ("super_block", "s_fs_info")
-    if not len(at) or not all(kernel.has(*one) for one in path):
+    sizes[at] = 0
+    if not len(at) or not all(kernel.has(*one) for one in _HSTATE):
         return sizes
     address = vmas["file"][at]
     ok = address != 0
-    for struct, name in (("file", "f_inode"), ("inode", "i_sb"), ("super_block", "s_fs_info"), path[0], path[1]):
+    for struct, name in _HSTATE:
         got, fine = kernel.gather(struct, address, [name])
         address, ok = got[name].astype(np.uint64), ok & fine
     ok &= address < 32  # an order: 18 is 1 GiB

@@ -283,6 +283,10 @@ class ProblemLog:
         if len(rows):
             self._parts.append(rows)
 
+    def met(self, view: View) -> bool:
+        """Has ``view`` met any problem so far?"""
+        return any((rows["view"] == view).any() for rows in self._parts)
+
     def table(self) -> NDArray[np.void]:
         """All rows, sorted; dtype ``PROBLEMS``."""
         if not self._parts:

@@ -1,0 +1,95 @@
+"""``vmaforensics extract``: the bytes of a region, and a manifest of what is missing of them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vmaforensics.cli.pages import address
+from vmaforensics.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from vmaforensics.extract import Region
+
+_DESCRIPTION = """\
+Write the bytes of a region, read through the page tables of its process, into a file of the folder DIR, and
+manifest.json beside it. A page whose bytes are not in the dump is written as zeros and listed in the manifest,
+which has the state, page frame and permissions of every page, and the SHA-256 of every file.
+
+  --pid N --at ADDR   the area of the process that covers ADDR; where no area does, the entries around it that only
+                      the page tables know
+  --finding ID        the range of a finding; ID as in the JSON report
+  --pfn N             COUNT page frames from N, for memory that no page table leads to any more
+
+What is written is somebody's memory, and may be malware: it is not made executable.
+"""
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the verb."""
+    parser = verbs.add_parser(
+        "extract",
+        help="write the bytes of a region, with a manifest of what is missing",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("image", metavar="IMAGE", help="raw, ELF core, LiME or kdump-compressed image")
+    parser.add_argument("--pid", type=int, metavar="N", help="the process; goes with --at")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--at", type=address, metavar="ADDR", help="a user address, hexadecimal")
+    what.add_argument("--finding", metavar="ID", help="the id of a finding")
+    what.add_argument("--pfn", type=address, metavar="N", help="the first page frame number, hexadecimal")
+    parser.add_argument("--count", type=int, default=1, metavar="M", help="with --pfn: how many frames (default: 1)")
+    parser.add_argument("--max", type=_size, metavar="BYTES", help="allow more than 4G; K, M, G and T are understood")
+    parser.add_argument("-o", "--output", metavar="DIR", required=True, help="the folder; made if need be")
+    parser.add_argument("--force", action="store_true", help="write into DIR though it is not empty")
+    parser.set_defaults(run=run)
+
+
+def _size(text: str) -> int:
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+    number, unit = (text[:-1], units[text[-1:].upper()]) if text[-1:].upper() in units else (text, 1)
+    if not number.isdecimal() or not number.isascii():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes")
+    return int(number) * unit
+
+
+def run(args: argparse.Namespace) -> int:
+    """Find the region, write it, say what is missing."""
+    from vmaforensics.analyse import analyse
+    from vmaforensics.extract import MANIFEST, MOST_BYTES, check_size, extract, open_folder
+    from vmaforensics.extract_regions import finding_regions, frame_regions, process_regions
+    from vmaforensics.image.open import open_image
+    from vmaforensics.kernel.find import find_kernel
+    from vmaforensics.report.printable import printable
+    from vmaforensics.views.gather import gather_views
+
+    if (args.at is None) != (args.pid is None):
+        raise UsageError("--at needs --pid, and --pid goes with nothing else")
+    folder = Path(args.output)
+    image = open_image(args.image)
+    regions: list[Region]
+    if args.finding is not None:
+        analysis = analyse(image)
+        kernel, views = analysis.kernel, analysis.views
+        regions = finding_regions(views, analysis.findings, args.finding)
+    else:
+        kernel = find_kernel(image)
+        views = gather_views(kernel, image.cpus)
+        if args.pfn is not None:
+            regions = frame_regions(kernel, args.pfn, args.count)
+        else:
+            regions = process_regions(views, args.pid, args.at)
+    check_size(regions, MOST_BYTES if args.max is None else args.max)
+    open_folder(folder, force=args.force)
+    facts: dict[str, object] = {"image": printable(str(image.path)), "image_size": image.size}
+    if args.finding is not None:
+        facts["finding"] = printable(args.finding)
+    for one in extract(kernel, views, regions, folder, facts):
+        states = ", ".join(f"{count} {name}" for name, count in one.counts.items())
+        sys.stdout.write(f"{one.region.file}: {one.region.what}; pages: {states}\n")
+    sys.stdout.write(f"{printable(str(folder / MANIFEST))}\n")
+    return ExitCode.OK
+
