@@ -7,11 +7,12 @@ letters of each flag from its own table of them. Where a dump does not decide:
 * Without ``struct mem_size_stats`` in the types, the lines are those that every release since 5.4 has.
 * Without the table of letters in the image, a flag's letters are those of 6.12, with ``dw`` for bit 11.
 
-Compared with what the guests' own smaps said about a second before they were paused (every process but the
-one that was reading), all lines of all areas are equal, byte for byte, on 5.10, 6.1, 6.12, 6.16, 7.2 and 7.3:
-6,481 to 6,542 areas each. On 6.18 one area of 6,541 differs, by one page of ``Referenced``. On a machine that is
-at work, the fields that change by the second (``Referenced``, and whatever pages come and go) tell of the moment of
-the image.
+Compared with what the guests' own smaps said about a second before they were paused (every process but the one
+that was reading), every line of every area is equal, byte for byte, on 5.10, 6.1, 6.12, 6.16, 7.2 and 7.3: 6,480
+to 6,542 areas each. On 6.18 one area of 6,541 differs, by one page of ``Referenced``. Those guests were idle; a
+machine at work changes such fields by the second, and they tell of the moment of the image. What those guests
+do not have is not compared: a swapped page of two processes (``SwapPss``), tables of huge pages that processes
+share, huge pages of files on disks, migration and device-private entries (which count nothing here).
 
 Where page tables or struct pages of an area are not in the image, the lines that add them up are left out; so
 are ``THPeligible`` and the sizes of huge pages where what decides them is not.

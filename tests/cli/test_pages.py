@@ -1,0 +1,189 @@
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from support import again_from_views
+from tamper.edits import Bench
+from tamper.page_edits import (
+    exec_cleared_in_pte,
+    ghost_huge_page,
+    ghost_page,
+    pte_made_executable,
+    pte_pointed_elsewhere,
+    pte_to_slab,
+)
+
+from vmaforensics.cli.main import main
+from vmaforensics.errors import ExitCode, UsageError
+from vmaforensics.report.page_marks import MARKS, entry_marks, told
+from vmaforensics.report.pages import PageRun, page_runs, render_csv, render_text
+from vmaforensics.views.page_names import OWNERS, owners
+from vmaforensics.views.page_tables import PteState
+from vmaforensics.views.ranges import mm_of, range_at, rows_within
+from vmaforensics.views.tables import Views
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from support import Sample
+    from tamper.edits import Label
+
+    from vmaforensics.analyse import Analysis
+
+
+def runs_of(analysis: Analysis, pid: int, at: int | None = None, *, each: bool = False) -> list[PageRun]:
+    views = analysis.views
+    mm = mm_of(views, pid)
+    bounds = (0, 1 << 64) if at is None else range_at(views, mm, at)
+    return page_runs(analysis.kernel, views, rows_within(views, mm, *bounds), each=each)
+
+
+def user_pids(analysis: Analysis) -> list[int]:
+    return analysis.views.mms["pid"].tolist()
+
+
+def a_run(**changes: object) -> PageRun:
+    plain = PageRun(
+        start="0x1000", end="0x2000", pages=1, entry="0x25", state="present", level=1, pfn="0x1", consecutive=True,
+        swap=None, perms="r--", owner="file", mapping="0x1", index="0x0", mapcount=1, flags=("lru",), vma="0x1",
+        area="1000-2000 r--p name", marks=(),
+    )  # fmt: skip
+    return PageRun(**{name: getattr(plain, name) for name in PageRun.__struct_fields__} | changes)  # type: ignore[arg-type]
+
+
+def test_no_entry_of_a_clean_image_disagrees_with_its_area(any_kernel: Sample) -> None:
+    views = any_kernel.analysis.views
+    assert views.page_tables is not None
+    rows = np.arange(len(views.page_tables.ptes))
+    assert not entry_marks(views, rows).any()
+
+
+def test_every_entry_is_in_just_one_run(sample: Sample) -> None:
+    views = sample.analysis.views
+    assert views.page_tables is not None
+    for pid in user_pids(sample.analysis):
+        runs, single = runs_of(sample.analysis, pid), runs_of(sample.analysis, pid, each=True)
+        assert len(single) == len(rows_within(views, mm_of(views, pid), 0, 1 << 64))
+        assert sum(one.pages for one in runs) == sum(one.pages for one in single)
+        assert {one.start for one in runs} <= {one.start for one in single}
+        assert all(int(one.end, 16) - int(one.start, 16) == one.pages << 12 for one in runs)
+
+
+def test_runs_of_pages_cover_what_the_guest_called_resident(sample: Sample) -> None:
+    # VmRSS of /proc/PID/status: present pages that are counted, so without the zero page and huge pages of hugetlb.
+    for pid in user_pids(sample.analysis):
+        if pid == sample.truth.capturing or "VmRSS" not in sample.truth.status(pid):
+            continue
+        resident = sum(
+            one.pages
+            for one in runs_of(sample.analysis, pid)
+            if one.pfn and one.owner not in ("zero page", "raw frame", "hugetlb", "kernel")
+        )
+        kernel = sum(one.pages for one in runs_of(sample.analysis, pid) if one.owner == "kernel")
+        told = int(sample.truth.status(pid)["VmRSS"].split()[0])
+        assert resident * 4 <= told <= (resident + kernel) * 4 or abs(told - resident * 4) <= 256  # batched counts
+
+
+def test_owners_of_every_sort_are_told(sample: Sample) -> None:
+    views = sample.analysis.views
+    assert views.page_tables is not None
+    rows = np.arange(len(views.page_tables.ptes))
+    found = {OWNERS[one] for one in np.unique(owners(sample.analysis.kernel, views, rows)).tolist()}
+    assert found >= {"-", "zero page", "raw frame", "hugetlb", "KSM", "anonymous", "shmem", "file", "kernel"}
+    assert not found & {"unknown", "slab or table"}
+
+
+def test_swapped_pages_show_where_they_went(sample: Sample) -> None:
+    swapped = [one for pid in user_pids(sample.analysis) for one in runs_of(sample.analysis, pid) if one.swap]
+    assert swapped
+    assert all(one.state == "swap" and one.pfn is None and one.swap.startswith("0:0x") for one in swapped)
+    assert {one.pages for one in swapped} == {1}  # offsets of the swap file are told one by one
+
+
+@pytest.mark.parametrize(
+    ("edit", "mark"),
+    [
+        (ghost_page, "in no area"),
+        (ghost_huge_page, "in no area"),
+        (pte_made_executable, "executable, its area is not"),
+        (exec_cleared_in_pte, "not executable, its area is"),
+        (pte_to_slab, "kernel memory"),
+        (pte_pointed_elsewhere, "page of another anon_vma"),
+    ],
+)
+def test_an_edited_entry_is_marked_and_no_other(
+    either_sample: Sample, edit: Callable[[Bench], Label], mark: str
+) -> None:
+    bench = Bench(either_sample.analysis)
+    label = edit(bench)
+    found = again_from_views(either_sample.analysis, bench.overlay)
+    marked = [one for one in runs_of(found, label.pid) if one.marks]
+    assert [(one.start, one.marks) for one in marked] == [(hex(label.start), (mark,))]
+    around = runs_of(found, label.pid, label.start)
+    assert [one for one in around if one.marks] == marked
+    text = "".join(render_text(around))
+    assert f"  ^ {mark}\n" in text
+
+
+def test_each_mark_has_words() -> None:
+    assert told((1 << len(MARKS)) - 1) == MARKS
+    assert told(0) == ()
+
+
+def test_hostile_names_reach_neither_terminal_nor_spreadsheet(sample: Sample) -> None:
+    views = sample.analysis.views
+    fields = {one.name: getattr(views, one.name) for one in dataclasses.fields(Views)}
+    hostile = Views(**fields | {"names": [b"\x1b[2J\n=cmd|'/c calc'!A1\xe2\x80\xae"] * len(views.names)})
+    mm = mm_of(hostile, 1)
+    runs = page_runs(sample.analysis.kernel, hostile, rows_within(hostile, mm, 0, 1 << 64))
+    text = "".join(render_text(runs))
+    assert text.replace("\n", "").isprintable()
+    assert r"\x1b[2J\x0a=cmd" in text
+    assert render_csv(runs).replace("\r\n", "").isprintable()
+
+
+@pytest.mark.parametrize("lead", ["=", "+", "-", "@", "\t", "\r"])
+def test_no_cell_of_csv_can_be_a_formula(lead: str) -> None:
+    table = list(csv.reader(io.StringIO(render_csv([a_run(area=f"{lead}1+1", flags=(f"{lead}x",), perms="---")]))))
+    assert all(not cell.startswith(("=", "+", "-", "@", "\t", "\r")) for row in table for cell in row)
+    assert any(f"'{lead}1+1" == cell for cell in table[1])
+
+
+def test_an_address_that_nothing_knows_is_wrong_usage(sample: Sample) -> None:
+    for at in (0x10, 1 << 63, (1 << 64) - 1):
+        with pytest.raises(UsageError, match="neither an area nor a page-table entry"):
+            runs_of(sample.analysis, 1, at)
+    with pytest.raises(UsageError, match="no process"):
+        runs_of(sample.analysis, 999_999)
+    with pytest.raises(UsageError, match="kernel thread"):
+        runs_of(sample.analysis, 2)
+
+
+def test_absent_views_give_no_rows(sample: Sample) -> None:
+    views = sample.analysis.views
+    assert page_runs(sample.analysis.kernel, views, np.zeros(0, np.intp)) == []
+    assert views.page_tables is not None
+    assert set(np.unique(views.page_tables.ptes["state"]).tolist()) <= set(PteState)
+
+
+def test_the_three_formats_hold_the_same(either_sample: Sample, tmp_path: Path) -> None:
+    image = str(either_sample.image_path)
+    outputs = {}
+    for form in ("json", "csv", "text"):
+        outputs[form] = tmp_path / form
+        assert main(["pages", image, "--pid", "1", "--format", form, "-o", str(outputs[form])]) == ExitCode.OK
+    document = json.loads(outputs["json"].read_bytes())
+    table = list(csv.DictReader(io.StringIO(outputs["csv"].read_text())))
+    assert [one["start"] for one in document["runs"]] == [row["start"] for row in table]
+    assert document["pid"] == 1
+    text = outputs["text"].read_text()
+    for one in document["runs"]:
+        assert f" {one['start'][2:]} " in text
+        assert f"area {one['area']}" in text
