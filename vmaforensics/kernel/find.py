@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.errors import KernelNotFoundError, MemoryReadError
-from vmaforensics.kernel import btf, kallsyms, paging, vmcoreinfo, window
+from vmaforensics.kernel import btf, identify, kallsyms, paging, vmcoreinfo, window
 from vmaforensics.kernel.kernel import Identity, Kernel, Symbols
 from vmaforensics.kernel.space import KernelSpace
-from vmaforensics.kernel.window import START_KERNEL_MAP, WORD
+from vmaforensics.kernel.translation import kernel_space, translate_through_a_process
+from vmaforensics.kernel.window import IMAGE_SIZE, START_KERNEL_MAP, WORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,9 +37,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_IMAGE_SIZE = 1 << 30  # KERNEL_IMAGE_SIZE with KASLR
-_LINK_TEXT = 0xFFFFFFFF_81000000  # _text as linked: CONFIG_PHYSICAL_START is 16 MiB
-_PAGE_OFFSETS = {4: 0xFFFF8880_00000000, 5: 0xFF110000_00000000}  # without KASLR
 _BTF_LIMIT = 64 << 20
 _BANNER = b"Linux version "
 # What only the second ways read. It is traced all the same: an excerpt stays as robust as its image.
@@ -66,15 +64,15 @@ def find_kernel(image: Image) -> Kernel:
     located = _locate(image, problems)
     base = located.phys_base
     text = KernelSpace.linear(
-        memory, [(START_KERNEL_MAP, START_KERNEL_MAP + _IMAGE_SIZE - 1, base % WORD)]
+        memory, [(START_KERNEL_MAP, START_KERNEL_MAP + IMAGE_SIZE - 1, base % WORD)]
     )
     types, types_source = _types(memory, text, located, problems)
     symbols = located.symbols
     if not len(symbols):
         symbols = _symbols_by_name(text, located, types, problems)
-    banner = _banner(text, symbols, located.info)
+    banner = identify.banner(text, symbols, located.info)
     mask = paging.ADDRESS_MASK & ~((located.info.number("sme_mask") or 0) if located.info else 0)
-    space, levels, translation, root = _space(image, text, symbols, located, mask, problems)
+    space, levels, translation, root = kernel_space(image, text, symbols, base, located.info, mask, problems)
     release = located.info.release if located.info else ""
     kernel = Kernel(
         memory=memory,
@@ -84,12 +82,12 @@ def find_kernel(image: Image) -> Kernel:
         vmcoreinfo=located.info,
         pte_mask=mask,
         identity=Identity(
-            release=release or _release(banner),
+            release=release or identify.release(banner),
             banner=banner,
-            build_id=_build_id(text, symbols, located.info),
+            build_id=identify.build_id(text, symbols, located.info),
             levels=levels,
-            pti=_pti(memory, root),
-            kaslr_offset=_kaslr(symbols, located.info),
+            pti=identify.pti(memory, root),
+            kaslr_offset=identify.kaslr(symbols, located.info),
             phys_base=base,
             vmcoreinfo_source=located.info.source if located.info else None,
             symbols_source=located.symbols_source,
@@ -99,7 +97,7 @@ def find_kernel(image: Image) -> Kernel:
         ),
     )
     if root is None:
-        _translate_through_a_process(kernel, levels, mask)
+        translate_through_a_process(kernel, levels, mask)
     for name in _SPARE:
         at = symbols.get(name)
         if at is not None:
@@ -304,139 +302,3 @@ def _symbols_by_name(
         )
     problems.append("without kallsyms, records reached only by symbols are not assessed")
     return kallsyms.Kallsyms.of(table)
-
-
-# Translation ------------------------------------------------------------------------------------------
-
-
-def _space(
-    image: Image,
-    text: KernelSpace,
-    symbols: Symbols,
-    located: Located,
-    mask: int,
-    problems: list[str],
-) -> tuple[KernelSpace, int, str, int | None]:
-    """(space, levels, where it came from, physical root or None if the page tables could not be used)."""
-    memory, base = image.memory, located.phys_base
-    info = located.info
-    hint = info.number("pgtable_l5_enabled") if info else None
-    if hint is None:
-        hint = _u32(text, symbols.get("__pgtable_l5_enabled"))
-    if hint is None:
-        hint = int(any((cpu.cr4 or 0) >> 12 & 1 for cpu in image.cpus))
-    levels = 5 if hint else 4
-    top = symbols.get("init_top_pgt") or (info.symbol("swapper_pg_dir") if info else None)
-    probe = symbols.get("init_task") or symbols.get("_stext")
-    if top is not None and probe is not None:
-        root = top - START_KERNEL_MAP + base
-        for depth in (levels, 9 - levels):
-            space, walk = KernelSpace.from_page_tables(memory, root, levels=depth, mask=mask)
-            pa, _, mapped = space.translate(np.array([probe], np.uint64))
-            if mapped[0] and int(pa[0]) == probe - START_KERNEL_MAP + base:
-                if len(walk.unreadable):
-                    problems.append(
-                        f"{len(walk.unreadable)} page-table pages of the kernel are not in the dump; addresses "
-                        f"under them (first: {int(walk.unreadable['va'][0]):#x}) cannot be translated"
-                    )
-                if walk.truncated:
-                    problems.append("the kernel's page tables have more pages than the image; walk cut short")
-                return space, depth, f"page tables at physical {root:#x}", root
-    problems.append(
-        "the kernel's page-table root is not in the dump or does not map the kernel; only linear mappings "
-        "are translated at first"
-    )
-    offset = _u64(text, symbols.get("page_offset_base")) or _PAGE_OFFSETS[levels]
-    pieces = [(START_KERNEL_MAP, START_KERNEL_MAP + _IMAGE_SIZE - 1, base % WORD)]
-    for low, high in memory.ranges.tolist():
-        if high < 1 << 46:
-            pieces.append((offset + low, offset + high - 1, low))
-    return KernelSpace.linear(memory, sorted(pieces)), levels, "linear mappings", None
-
-
-def _translate_through_a_process(kernel: Kernel, levels: int, mask: int) -> None:
-    """Every process's page tables hold the kernel half too: take the first that maps init_task."""
-    start = kernel.symbols.get("init_task")
-    if start is None:
-        return
-    link, mm_at = kernel.offset("task_struct", "tasks.next"), kernel.offset("task_struct", "mm")
-    pgd_at = kernel.offset("mm_struct", "pgd")
-    task = start
-    for _ in range(4096):
-        try:
-            task = (kernel.u64(task + link) - kernel.offset("task_struct", "tasks")) % WORD
-            mm = kernel.u64(task + mm_at)
-            pgd = kernel.u64(mm + pgd_at) if mm else 0
-        except MemoryReadError:
-            return
-        if task == start:
-            return
-        pa, _, mapped = kernel.space.translate(np.array([pgd], np.uint64))
-        if not pgd or not mapped[0]:
-            continue
-        root = int(pa[0])
-        space, _ = KernelSpace.from_page_tables(kernel.memory, root, levels=levels, mask=mask)
-        here, _, mapped = space.translate(np.array([start], np.uint64))
-        if mapped[0] and int(here[0]) == start - START_KERNEL_MAP + kernel.identity.phys_base:
-            kernel.space.runs = space.runs
-            kernel.identity.translation_source = f"a process's page tables at physical {root:#x}"
-            return
-
-
-def _u64(space: KernelSpace, address: int | None) -> int | None:
-    if address is None:
-        return None
-    data, ok = space.gather(np.array([address], np.uint64), 8)
-    return int(data.view("<u8")[0, 0]) if ok[0] else None
-
-
-def _u32(space: KernelSpace, address: int | None) -> int | None:
-    if address is None:
-        return None
-    data, ok = space.gather(np.array([address], np.uint64), 4)
-    return int(data.view("<u4")[0, 0]) if ok[0] else None
-
-
-# Identity ---------------------------------------------------------------------------------------------
-
-
-def _banner(text: KernelSpace, symbols: Symbols, info: Vmcoreinfo | None) -> str:
-    at = symbols.get("linux_banner")
-    if at is not None:
-        data, ok = text.gather(np.array([at], np.uint64), 256)
-        if ok[0]:
-            return data.tobytes().split(b"\0", 1)[0].decode("ascii", "replace").strip()
-    return f"Linux version {info.release}" if info else ""
-
-
-def _release(banner: str) -> str:
-    words = banner.split()
-    return words[2] if len(words) > 2 else ""
-
-
-def _kaslr(symbols: Symbols, info: Vmcoreinfo | None) -> int | None:
-    stated = info.plain("KERNELOFFSET") if info else None
-    if stated is not None:
-        return stated
-    text = symbols.get("_text")
-    return None if text is None else text - _LINK_TEXT
-
-
-def _build_id(text: KernelSpace, symbols: Symbols, info: Vmcoreinfo | None) -> str | None:
-    if info and "BUILD-ID" in info.values:
-        return info.values["BUILD-ID"]
-    start, stop = symbols.get("__start_notes"), symbols.get("__stop_notes")
-    if start is None or stop is None or not 0 < stop - start <= 1 << 16:
-        return None
-    data, ok = text.gather(np.array([start], np.uint64), stop - start)
-    raw = data.tobytes()
-    at = raw.find(b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0")
-    return raw[at + 16 : at + 36].hex() if ok[0] and at >= 0 else None
-
-
-def _pti(memory: PhysicalMemory, root: int | None) -> bool | None:
-    """With page-table isolation the user half of the root follows it and maps something of the kernel."""
-    if root is None:
-        return None
-    data, ok = memory.gather(np.array([root + 4096], np.uint64), 4096)
-    return bool((data.view("<u8")[0, 256:] & np.uint64(1)).any()) if ok[0] else None

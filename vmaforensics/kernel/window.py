@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vmaforensics.image.memory import PhysicalMemory
 
 START_KERNEL_MAP = 0xFFFFFFFF_80000000  # arch/x86/include/asm/page_64_types.h
+IMAGE_SIZE = 1 << 30  # KERNEL_IMAGE_SIZE with KASLR
 WORD = 1 << 64
 
 _STEP = 16 << 20

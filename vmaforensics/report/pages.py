@@ -20,6 +20,7 @@ from vmaforensics.report.printable import printable
 from vmaforensics.views.map_counts import MapCounts
 from vmaforensics.views.page_names import OWNERS, flags_told, owners, page_flag_names
 from vmaforensics.views.page_tables import PteState
+from vmaforensics.views.swap import SWAP_TYPE_SHIFT, swap_offsets
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,8 +44,8 @@ _CHANGES = ~np.uint64(1 << 5 | 1 << 6 | 1 << 58)  # accessed and dirty: not what
 class PageRun(msgspec.Struct, frozen=True, kw_only=True):
     """One entry, or neighbouring entries that are equal but for their frames.
 
-    ``entry``, ``pfn`` and ``index`` are those of the first; indices go up by one a page, and so do frames
-    where ``consecutive``. Addresses, frames, indices and entries are hexadecimal strings.
+    ``entry``, ``pfn``, ``swap`` and ``index`` are those of the first; indices go up by one a page, and so do
+    frames and places in the swap file where ``consecutive``. Addresses, frames, indices and entries are hexadecimal strings.
     """
 
     start: str
@@ -85,7 +86,7 @@ def page_runs(kernel: Kernel, views: Views, rows: NDArray[np.intp], *, each: boo
         counts[~page["ok"]] = -1
     first = np.ones(len(rows), np.bool_)
     if not each:
-        kept = np.where(ptes["state"] <= PteState.PROTNONE, _plain(kernel, ptes), np.uint64(0))
+        kept = _plain(kernel, ptes)
         first[1:] = ptes["va"][1:] != ptes["va"][:-1] + size[:-1]
         for column in (ptes["state"], ptes["level"], ptes["allow"], ptes["area"], kept, owner, marks, counts,
                        page["flags"], page["mapping"]):  # fmt: skip
@@ -93,7 +94,9 @@ def page_runs(kernel: Kernel, views: Views, rows: NDArray[np.intp], *, each: boo
         first[1:] |= page["ok"][1:] & (page["index"][1:] != page["index"][:-1] + (size[:-1] >> np.uint64(12)))
     begin = np.flatnonzero(first)
     last = np.append(begin[1:], len(rows)) - 1
-    broken = np.concatenate([[0], np.cumsum(ptes["pfn"][1:] != ptes["pfn"][:-1] + (size[:-1] >> np.uint64(12)))])
+    swapped = ptes["state"] == PteState.SWAP
+    place = np.where(swapped, swap_offsets(ptes["entry"]), ptes["pfn"])
+    broken = np.concatenate([[0], np.cumsum(place[1:] != place[:-1] + (size[:-1] >> np.uint64(12)))])
     names, bits = page_flag_names(kernel), kernel.types.constant("__NR_PAGEFLAGS") or 64
     areas = _areas(views, view, np.unique(ptes["area"]))
     return [
@@ -106,7 +109,7 @@ def page_runs(kernel: Kernel, views: Views, rows: NDArray[np.intp], *, each: boo
             level=level,
             pfn=hex(pfn) if state <= PteState.PROTNONE else None,
             consecutive=whole,
-            swap=f"{entry >> 59}:{_offset(entry):#x}" if state == PteState.SWAP else None,
+            swap=f"{entry >> SWAP_TYPE_SHIFT}:{at:#x}" if state == PteState.SWAP else None,
             perms=allowed(allow, state),
             owner=OWNERS[own],
             mapping=hex(mapping) if ok and mapping else None,
@@ -117,8 +120,9 @@ def page_runs(kernel: Kernel, views: Views, rows: NDArray[np.intp], *, each: boo
             area=areas[area][1],
             marks=told(mark),
         )
-        for va, end, entry, state, level, pfn, allow, area, whole, own, mark, count, ok, mapping, index, word in zip(
-            *(ptes[name][begin].tolist() for name in ("va",)),
+        for at, va, end, entry, state, level, pfn, allow, area, whole, own, mark, count, ok, mapping, index, word in zip(
+            place[begin].tolist(),
+            ptes["va"][begin].tolist(),
             (ptes["va"][last] + size[last]).tolist(),
             *(ptes[name][begin].tolist() for name in ("entry", "state", "level", "pfn", "allow", "area")),
             (broken[last] == broken[begin]).tolist(),
@@ -132,14 +136,11 @@ def page_runs(kernel: Kernel, views: Views, rows: NDArray[np.intp], *, each: boo
 
 
 def _plain(kernel: Kernel, ptes: NDArray[np.void]) -> NDArray[np.uint64]:
-    """The attributes of entries, without the frame."""
-    kept: NDArray[np.uint64] = ptes["entry"] & _CHANGES & ~np.uint64(kernel.pte_mask)
-    return kept
-
-
-def _offset(entry: int) -> int:
-    """Offset in the swap file; kept inverted (arch/x86/include/asm/pgtable_64.h, __swp_offset)."""
-    return (~entry << 5 & (1 << 64) - 1) >> 14
+    """What must be equal within a run: the attributes of entries, without the frame; of swapped pages, the file."""
+    entry, state = ptes["entry"], ptes["state"]
+    plain = entry & _CHANGES & ~np.uint64(kernel.pte_mask)
+    swapped = entry >> np.uint64(SWAP_TYPE_SHIFT)
+    return np.select([state <= PteState.PROTNONE, state == PteState.SWAP], [plain, swapped], entry)
 
 
 def allowed(allow: int, state: int) -> str:
@@ -178,7 +179,7 @@ def render_text(runs: list[PageRun]) -> Iterator[str]:
             f"{'index':>12} {'mapping':>18} {'maps':>5}  flags\n"
         )
         for one in group:
-            frame = f"{one.pfn}{'' if one.consecutive else '…'}" if one.pfn else one.swap or "-"
+            frame = f"{one.pfn or one.swap or '-'}{'' if one.consecutive else '…'}"
             line = (
                 f"{'!' if one.marks else ' '} {one.start[2:]:>16} {one.pages:6} {one.entry:>18} {one.state:9} "
                 f"{one.level} {frame:>10} {one.perms:4} {one.owner:13} {one.index or '-':>12} {one.mapping or '-':>18} "

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.page_tables import PageTablesView
     from vmaforensics.views.tables import Views
 
-_TYPE_SHIFT = 59
+SWAP_TYPE_SHIFT = 59
 _OFFSET = 14  # SWP_OFFSET_SHIFT: bits to drop below, when those of the type have been shifted out
 _TYPE_BITS = 5
 _HAS_CACHE, _CONTINUED = 0x40, 0x80  # SWAP_HAS_CACHE, COUNT_CONTINUED
@@ -31,6 +31,12 @@ _MOST_HOLES = 1 << 24
 _LAST = np.uint64((1 << 52) - 1)
 
 
+def swap_offsets(entries: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Page of the swap file that each swap entry names; kept inverted because of L1TF (__swp_offset)."""
+    offsets: NDArray[np.uint64] = (~entries << np.uint64(_TYPE_BITS)) >> np.uint64(_OFFSET)
+    return offsets
+
+
 def swap_counts(kernel: Kernel, view: PageTablesView, rows: NDArray[np.intp]) -> NDArray[np.int64]:
     """swp_swapcount: how many page tables hold the swap entry that each of ``rows`` of ``view.ptes`` holds.
 
@@ -38,10 +44,10 @@ def swap_counts(kernel: Kernel, view: PageTablesView, rows: NDArray[np.intp]) ->
     Elsewhere it is counted: a page of private memory is held by nothing but page tables.
     """
     entry = view.ptes["entry"][rows]
-    kind = entry >> np.uint64(_TYPE_SHIFT)
-    offset = (~entry << np.uint64(_TYPE_BITS)) >> np.uint64(_OFFSET)  # L1TF: offsets are kept inverted
+    kind = entry >> np.uint64(SWAP_TYPE_SHIFT)
+    offset = swap_offsets(entry)
     everywhere = view.ptes["entry"][(view.ptes["state"] == PteState.SWAP) & (view.ptes["level"] == 1)]
-    place = np.uint64((1 << _TYPE_SHIFT) - (1 << (_OFFSET - _TYPE_BITS)) | 0x1F << _TYPE_SHIFT)
+    place = np.uint64((1 << SWAP_TYPE_SHIFT) - (1 << (_OFFSET - _TYPE_BITS)) | 0x1F << SWAP_TYPE_SHIFT)
     known, held = np.unique(everywhere & place, return_counts=True)
     count = held[np.searchsorted(known, entry & place)].astype(np.int64) if len(known) else np.ones(len(rows), np.int64)
     at = kernel.symbols.get("swap_info")
