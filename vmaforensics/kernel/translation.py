@@ -13,6 +13,7 @@ from vmaforensics.kernel.window import IMAGE_SIZE, START_KERNEL_MAP, WORD
 if TYPE_CHECKING:
     from vmaforensics.image.image import Image
     from vmaforensics.kernel.kernel import Kernel, Symbols
+    from vmaforensics.kernel.vmcoreinfo import Vmcoreinfo
 
 _PAGE_OFFSETS = {4: 0xFFFF8880_00000000, 5: 0xFF110000_00000000}  # without KASLR
 
