@@ -113,10 +113,10 @@ def mapped_pages(kernel: Kernel, views: Views, mm: int, start: int, end: int) ->
         return Pages(start=start, state=state, pfn=pfn, allow=allow, pte_state=pte_state, level=level, entry=entry)
     # Below a table that could not be read nothing is known; page tables above 2 MiB entries cover more.
     lost = view.tables[(view.tables["owner"] == mm_row) & ~view.tables["ok"]]
-    for va, high in zip(lost["va"].tolist(), lost["level"].tolist(), strict=True):
-        low, stop = max(va, start), min(va + (1 << (12 + 9 * high)), end)
-        if low < stop:
-            state[(low - start) >> 12 : (stop - start) >> 12] = UNKNOWN
+    reach = lost["va"] + (np.uint64(1) << (np.uint64(12) + np.uint64(9) * lost["level"].astype(np.uint64)))
+    near = (lost["va"] < np.uint64(end)) & (reach > np.uint64(start))
+    for low, stop in zip(lost["va"][near].tolist(), reach[near].tolist(), strict=True):
+        state[(max(low, start) - start) >> 12 : (min(stop, end) - start) >> 12] = UNKNOWN
     if view.truncated or not views.mms["ok"][mm_row] or (not view.whole[mm_row] and not len(lost)):
         state[:] = UNKNOWN
     low, high = np.searchsorted(view.ptes["mm_row"], [mm_row, mm_row + 1])

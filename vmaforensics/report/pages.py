@@ -45,7 +45,8 @@ class PageRun(msgspec.Struct, frozen=True, kw_only=True):
     """One entry, or neighbouring entries that are equal but for their frames.
 
     ``entry``, ``pfn``, ``swap`` and ``index`` are those of the first; indices go up by one a page, and so do
-    frames and places in the swap file where ``consecutive``. Addresses, frames, indices and entries are hexadecimal strings.
+    frames and places in the swap file where ``consecutive``. Addresses, frames, indices and entries are
+    hexadecimal strings.
     """
 
     start: str
@@ -108,7 +109,7 @@ def page_runs(kernel: Kernel, views: Views, rows: NDArray[np.intp], *, each: boo
             state=STATES[PteState(state)],
             level=level,
             pfn=hex(pfn) if state <= PteState.PROTNONE else None,
-            consecutive=whole,
+            consecutive=run,
             swap=f"{entry >> SWAP_TYPE_SHIFT}:{at:#x}" if state == PteState.SWAP else None,
             perms=allowed(allow, state),
             owner=OWNERS[own],
@@ -120,7 +121,7 @@ def page_runs(kernel: Kernel, views: Views, rows: NDArray[np.intp], *, each: boo
             area=areas[area][1],
             marks=told(mark),
         )
-        for at, va, end, entry, state, level, pfn, allow, area, whole, own, mark, count, ok, mapping, index, word in zip(
+        for at, va, end, entry, state, level, pfn, allow, area, run, own, mark, count, ok, mapping, index, word in zip(
             place[begin].tolist(),
             ptes["va"][begin].tolist(),
             (ptes["va"][last] + size[last]).tolist(),
@@ -179,7 +180,8 @@ def render_text(runs: list[PageRun]) -> Iterator[str]:
             f"{'index':>12} {'mapping':>18} {'maps':>5}  flags\n"
         )
         for one in group:
-            frame = f"{one.pfn or one.swap or '-'}{'' if one.consecutive else '…'}"
+            frame = one.pfn or one.swap or "-"
+            frame += "" if one.consecutive or frame == "-" else "…"
             line = (
                 f"{'!' if one.marks else ' '} {one.start[2:]:>16} {one.pages:6} {one.entry:>18} {one.state:9} "
                 f"{one.level} {frame:>10} {one.perms:4} {one.owner:13} {one.index or '-':>12} {one.mapping or '-':>18} "

@@ -45,7 +45,7 @@ def read(context: ContextInterface, layer_name: str, progress: Callable[[float, 
     progress(10, f"Looking for the kernel in a {image.format} image")
     kernel = find_kernel(image)
     progress(60, f"Reading the memory maps of Linux {printable(kernel.identity.release)}")
-    views = gather_views(kernel)
+    views = gather_views(kernel, wanted=())
     progress(100, "Memory maps read")
     for text in (*image.problems, *kernel.identity.problems, *image.memory.problems(), *summary(views)):
         log.warning("%s", printable(text))
