@@ -84,7 +84,9 @@ def read_smaps(kernel: Kernel, views: Views) -> NDArray[np.void]:
         rows[name] = np.where(counts, total[high] - total[low], 0)
     unsure = np.concatenate([[0], np.cumsum(unread)])
     rows["known"] = decoded & (mm_row >= 0) & view.whole[mm_row] & (unsure[high] == unsure[low])
-    rows["swap"] += np.where(decoded & ~huge, shmem_swapped(kernel, views, vmas, mm_row), 0)
+    more, told = shmem_swapped(kernel, views, vmas, mm_row)
+    rows["swap"] += np.where(decoded & ~huge, more, 0)
+    rows["known"] &= told
     locked = (vmas["flags"] & np.uint64(flags.VM_LOCKED)) != 0
     rows["pss_locked"] = np.where(locked, rows["pss"], 0)
     return rows

@@ -63,23 +63,25 @@ def swap_counts(kernel: Kernel, view: PageTablesView, rows: NDArray[np.intp]) ->
 
 def shmem_swapped(
     kernel: Kernel, views: Views, vmas: NDArray[np.void], mm_row: NDArray[np.int64]
-) -> NDArray[np.int64]:
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Bytes of shared memory that are swapped, in each of ``vmas``: smap_gather_stats and shmem_swap_usage.
 
-    A private writable area may have copies of its own: there, only pages without an entry count.
+    ``(bytes, known)``; not known where a part of the file's page cache could not be read. A private writable
+    area may have copies of its own: there, only pages without an entry count.
     """
-    total = np.zeros(len(vmas), np.int64)
+    total, told = np.zeros(len(vmas), np.int64), np.ones(len(vmas), np.bool_)
     files, view = views.files, views.page_tables
     if files is None or view is None or not len(files.rows):
-        return total
-    heads, swapped, sizes = _shmem_files(kernel, files.rows)
+        return total, told
+    heads, swapped, sizes, read = _shmem_files(kernel, files.rows)
     place = vmas["file_row"]
+    told = (place < 0) | read[place]
     at = np.flatnonzero(vmas["ok"] & (place >= 0) & (swapped[place] > 0))
     if not len(at):
-        return total
+        return total, told
     place = place[at]
     known, inverse = np.unique(place, return_inverse=True)
-    owner, index, spans = _values(kernel, heads[known])
+    owner, index, spans, lost = _values(kernel, heads[known])
     order = np.lexsort((index, owner))
     keys = owner[order].astype(np.uint64) << np.uint64(52) | np.minimum(index[order], _LAST)
     running = np.concatenate([[0], np.cumsum(spans[order])])
@@ -103,42 +105,49 @@ def shmem_swapped(
         count[own] = 0
         np.add.at(count, which[hole], 1)
     total[at] = count << 12
-    return total
+    told[at] &= ~np.isin(inverse, lost) | (whole & ~copies)
+    return total, told
 
 
 def _shmem_files(
     kernel: Kernel, files: NDArray[np.void]
-) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint64]]:
-    """(root of the page cache, pages swapped, size in bytes) of every file; zeros where not in shared memory."""
+) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint64], NDArray[np.bool_]]:
+    """(root of the page cache, pages swapped, size in bytes, could be read) of every file.
+
+    Zeros where it is not in shared memory.
+    """
     none = np.zeros(len(files), np.uint64)
     if not kernel.has("shmem_inode_info", "swapped") or not kernel.has("shmem_inode_info", "vfs_inode"):
-        return none, none.astype(np.int64), none
+        return none, none.astype(np.int64), none, np.ones(len(files), np.bool_)
     inodes, inverse = np.unique(files["mapping"], return_inverse=True)
     mapping, ok = kernel.gather("address_space", inodes, ["host", "i_pages.xa_head"])
     inode, fine = kernel.gather("inode", mapping["host"], ["i_sb", "i_size"])
     sb, read = kernel.gather("super_block", inode["i_sb"], ["s_magic"])
+    known = ok & fine & read | (inodes == 0)
     ok &= fine & read & (inodes != 0) & (sb["s_magic"] == _TMPFS_MAGIC)
     with np.errstate(over="ignore"):
         info = mapping["host"] - np.uint64(kernel.offset("shmem_inode_info", "vfs_inode"))
     got, told = kernel.gather("shmem_inode_info", info, ["swapped"])
+    known &= told | ~ok
     ok &= told
     swapped = np.where(ok, got["swapped"], 0).astype(np.int64)
     heads = np.where(ok, mapping["i_pages.xa_head"], np.uint64(0))
-    return heads[inverse], swapped[inverse], inode["i_size"].astype(np.uint64)[inverse]
+    return heads[inverse], swapped[inverse], inode["i_size"].astype(np.uint64)[inverse], known[inverse]
 
 
 def _values(
     kernel: Kernel, heads: NDArray[np.uint64]
-) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
     """Every value entry (a swapped page) of the page caches with root entries ``heads``.
 
-    (position in ``heads``, first index, pages) of each. A value of several pages has sibling entries behind
-    it, which are told one by one. Nodes that cannot be read, or are met twice, are passed over.
+    (position in ``heads``, first index, pages) of each, and the positions of those of which a node could not be
+    read. A value of several pages has sibling entries behind it, which are told one by one. Nodes that are met
+    twice are passed over.
     """
     owner, index = np.arange(len(heads)), np.zeros(len(heads), np.uint64)
     entries, span = heads, np.ones(len(heads), np.int64)
     out: list[tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64]]] = []
-    seen = np.zeros(0, np.uint64)
+    seen, lost = np.zeros(0, np.uint64), [np.zeros(0, np.int64)]
     for _ in range(_LEVELS):
         value = (entries & np.uint64(1)) != 0
         out.append((owner[value], index[value], span[value]))
@@ -151,6 +160,7 @@ def _values(
         if not len(nodes) or len(seen) > _MOST_NODES:
             break
         got, ok = kernel.gather("xa_node", nodes, ["slots", "shift"])
+        lost.append(owner[inner[~ok]])
         got, inner = got[ok & (got["shift"] < 60)], inner[ok & (got["shift"] < 60)]
         slots = got["slots"].reshape(len(got), -1)
         # A sibling (an internal entry below 64) stands for the slot it names.
@@ -164,4 +174,4 @@ def _values(
         owner, index = np.repeat(owner[inner], slots.shape[1]), below.reshape(-1)
         span = np.repeat(np.int64(1) << shift[:, 0].astype(np.int64), slots.shape[1])
     parts = list(zip(*out, strict=True))
-    return np.concatenate(parts[0]), np.concatenate(parts[1]), np.concatenate(parts[2])
+    return np.concatenate(parts[0]), np.concatenate(parts[1]), np.concatenate(parts[2]), np.concatenate(lost)
