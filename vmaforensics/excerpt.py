@@ -14,6 +14,7 @@ from vmaforensics.image.excerpt import held_frames, write_excerpt
 from vmaforensics.image.memory import PAGE_SHIFT
 from vmaforensics.kernel.find import find_kernel
 from vmaforensics.report.maps import maps_lines
+from vmaforensics.report.smaps import SmapsPrinter
 from vmaforensics.views.frames import USER_KINDS, FrameKind, classify_frames, kinds_of
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ def trace_analysis(image: Image) -> tuple[Kernel, NDArray[np.uint64]]:
     """The kernel, and the page frames that finding it and the whole analysis ask for (uint64, ascending)."""
     image.memory.start_trace()
     analysis = analyse(image)
+    if analysis.views.page_tables is not None:
+        SmapsPrinter(analysis.kernel, analysis.views)  # reads the settings that smaps shows
     for mm in analysis.views.mms["mm"].tolist():
         for _ in maps_lines(analysis.kernel, analysis.views, mm):
             pass

@@ -54,7 +54,8 @@ def _image(image: Image) -> Iterator[tuple[str, str]]:
     yield "file", str(image.path)
     yield "format", f"{image.format}, {image.size} bytes"
     yield from image.details.items()
-    yield "RAM", f"{pages.ram} pages ({pages.ram // 256} MiB) in {len(image.memory.ranges)} ranges"
+    count = len(image.memory.ranges)
+    yield "RAM", f"{pages.ram} pages ({pages.ram // 256} MiB) in {count} range{'' if count == 1 else 's'}"
     yield "coverage", f"{pages.present} pages present, {pages.zero} zero, {pages.absent} not in the dump"
     if image.cpus:
         yield "CPU notes", f"{len(image.cpus)}"
