@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
@@ -21,9 +18,11 @@ from vmaforensics import __version__
 from vmaforensics.errors import OutputError, UsageError
 from vmaforensics.page_source import STATES, PageRecord, frames_pages, mapped_pages
 from vmaforensics.report.printable import printable
+from vmaforensics.whole_file import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -126,7 +125,7 @@ def extract(
             for one in written
         ],
     }
-    with _whole_file(folder, MANIFEST) as stream:
+    with whole_file(folder / MANIFEST) as stream:
         stream.write(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
     return written
 
@@ -136,7 +135,7 @@ def _write(kernel: Kernel, views: Views, region: Region, folder: Path) -> Writte
     digest = hashlib.sha256()
     counts = np.zeros(len(STATES), np.int64)
     runs: list[PageRecord] = []
-    with _whole_file(folder, region.file) as stream:
+    with whole_file(folder / region.file) as stream:
         for start in range(region.start, region.end, _CHUNK * _PAGE):
             end = min(start + _CHUNK * _PAGE, region.end)
             if region.mm is None:
@@ -174,26 +173,3 @@ def _add_runs(runs: list[PageRecord], pages: Pages) -> None:
             runs[-1] = msgspec.structs.replace(runs[-1], pages=runs[-1].pages + one.pages)
         else:
             runs.append(one)
-
-
-@contextmanager
-def _whole_file(folder: Path, name: str) -> Iterator[IO[bytes]]:
-    """A file of ``folder`` that appears whole or not at all. What bears its name, a link too, is replaced."""
-    try:
-        number, temporary = tempfile.mkstemp(dir=folder, prefix=".part-")
-    except OSError as error:
-        raise OutputError(f"cannot write into {folder}: {error.strerror}") from None
-    partial = Path(temporary)
-    try:
-        with os.fdopen(number, "wb") as stream:
-            yield stream
-            umask = os.umask(0)
-            os.umask(umask)
-            os.fchmod(stream.fileno(), 0o666 & ~umask)
-        partial.replace(folder / name)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {folder / name}: {error.strerror}") from None
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise

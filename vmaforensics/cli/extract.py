@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vmaforensics.cli.pages import address
+from vmaforensics.cli.arguments import address
 from vmaforensics.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:

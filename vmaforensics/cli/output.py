@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from vmaforensics.errors import OutputError
+from vmaforensics.whole_file import whole_file
 
 if TYPE_CHECKING:
     import argparse
@@ -35,21 +34,5 @@ def output(path: str | None, *, force: bool = False) -> Iterator[IO[bytes]]:
     target = Path(path)
     if target.exists() and not force:
         raise OutputError(f"{target} exists already; choose another name or give --force")
-    try:
-        number, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:64]}.")
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror}") from None
-    partial = Path(name)
-    try:
-        with os.fdopen(number, "wb") as stream:
-            yield stream
-            umask = os.umask(0)
-            os.umask(umask)
-            os.fchmod(stream.fileno(), 0o666 & ~umask)
-        partial.replace(target)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OutputError(f"cannot write {target}: {error.strerror}") from None
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+    with whole_file(target) as stream:
+        yield stream

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from vmaforensics.cli.arguments import address
 from vmaforensics.cli.output import add_output, output
 from vmaforensics.errors import ExitCode
 
@@ -18,17 +19,6 @@ shown with an ellipsis. A line that begins with ! disagrees with the area above 
 
   perm  r may be read by the user (k: by the kernel only), w written, x executed
 """
-
-
-def address(text: str) -> int:
-    """A hexadecimal address, with 0x or without."""
-    try:
-        value = int(text, 16)
-    except ValueError:
-        value = -1
-    if not 0 <= value < 1 << 64:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a hexadecimal address of 64 bits")
-    return value
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from vmaforensics.cli.arguments import address
 from vmaforensics.cli.output import add_output, output
 from vmaforensics.errors import ExitCode
 
@@ -30,24 +31,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("image", metavar="IMAGE", help="raw, ELF core, LiME or kdump-compressed image")
     parser.add_argument("--pid", type=int, required=True, metavar="N", help="the process")
     parser.add_argument(
-        "--at", type=_address, metavar="ADDR",
+        "--at", type=address, metavar="ADDR",
         help="decode the areas that cover this user address, or the vm_area_struct at this kernel address, and "
         "show the way from the task to the pages",
     )  # fmt: skip
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     add_output(parser)
     parser.set_defaults(run=run)
-
-
-def _address(text: str) -> int:
-    """A hexadecimal address, with 0x or without."""
-    try:
-        value = int(text, 16)
-    except ValueError:
-        value = -1
-    if not 0 <= value < 1 << 64:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a hexadecimal address of 64 bits")
-    return value
 
 
 def run(args: argparse.Namespace) -> int:

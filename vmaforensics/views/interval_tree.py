@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.views.tables import Problem, kernel_pointer
+from vmaforensics.views.tree_order import in_order
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -163,26 +164,8 @@ def _settle(
 
 def _in_order(rows: NDArray[np.void], side: NDArray[np.int8], edges: NDArray[np.int64]) -> NDArray[np.void]:
     """Fill in children and in-order positions of rows that stand level by level, and sort by them."""
-    count, parent = len(rows), rows["parent"]
-    left, right = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
-    for children, which in ((left, 0), (right, 1)):
-        child = np.flatnonzero((side == which) & (parent >= 0))
-        children[parent[child]] = child
-    size = np.ones(count + 1, np.int64)
-    size[-1] = 0  # what -1 selects
-    for low, high in zip(edges[-2::-1].tolist(), edges[:0:-1].tolist(), strict=True):
-        size[low:high] += size[left[low:high]] + size[right[low:high]]
-    order = size[left].copy()  # within the subtree, then within the tree as its ancestors push it along
-    for low, high in zip(edges[1:-1].tolist(), edges[2:].tolist(), strict=True):
-        up = parent[low:high]
-        before = order[up] - size[left[up]]
-        order[low:high] += np.where(side[low:high] == 1, order[up] + 1, before)
-    sort = np.lexsort((order, rows["tree"]))
-    place = np.empty(count + 1, np.int64)
-    place[sort] = np.arange(count)
-    place[-1] = -1
-    for name, values in (("parent", parent.copy()), ("left", left), ("right", right)):
-        rows[name] = place[values]
-    rows["order"] = order
-    answer: NDArray[np.void] = rows[sort]
+    found = in_order(rows["parent"], side, edges, rows["tree"])
+    for name in ("parent", "left", "right", "order"):
+        rows[name] = getattr(found, name)
+    answer: NDArray[np.void] = rows[found.sort]
     return answer

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.views.tables import REGIONS, Problem, ProblemLog, RbNodes, View, kernel_pointer
+from vmaforensics.views.tree_order import in_order
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -86,35 +87,20 @@ def _in_order(levels: list[dict[str, NDArray[np.generic]]]) -> tuple[NDArray[np.
         )  # fmt: skip
         return np.zeros(0, REGIONS), shape
     whole = {name: np.concatenate([level[name] for level in levels]) for name in levels[0]}
-    parent, side = whole["parent"].astype(np.int64), whole["side"]
-    count = len(parent)
-    left, right = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
-    for children, which in ((left, 0), (right, 1)):
-        child = np.flatnonzero((side == which) & (parent >= 0))
-        children[parent[child]] = child
     edges = np.cumsum([0, *(len(level["mm"]) for level in levels)])
-    size = np.ones(count + 1, np.int64)
-    size[-1] = 0  # what -1 selects
-    for low, high in zip(edges[-2::-1].tolist(), edges[:0:-1].tolist(), strict=True):
-        size[low:high] += size[left[low:high]] + size[right[low:high]]
-    order = size[left].copy()  # within the subtree, then within the tree as its ancestors push it along
-    for low, high in zip(edges[1:-1].tolist(), edges[2:].tolist(), strict=True):
-        up = parent[low:high]
-        before = order[up] - size[left[up]]
-        order[low:high] += np.where(side[low:high] == 1, order[up] + 1, before)
-    sort = np.lexsort((order, whole["mm"]))
-    place = np.empty(count + 1, np.int64)
-    place[sort] = np.arange(count)
-    place[-1] = -1
-    rows = np.zeros(count, REGIONS)
+    found = in_order(
+        whole["parent"].astype(np.int64), whole["side"].astype(np.int8), edges, whole["mm"].astype(np.uint64)
+    )
+    sort = found.sort
+    rows = np.zeros(len(sort), REGIONS)
     for name in ("mm", "vma", "slot"):
         rows[name] = whole[name][sort]
-    rows["order"] = order[sort]
+    rows["order"] = found.order[sort]
     return rows, RbNodes(
         address=whole["node"][sort].astype(np.uint64),
-        parent=place[parent[sort]],
-        left=place[left[sort]],
-        right=place[right[sort]],
+        parent=found.parent[sort],
+        left=found.left[sort],
+        right=found.right[sort],
         depth=whole["depth"][sort].astype(np.int64),
         parent_word=whole["word"][sort].astype(np.uint64),
         has_left=whole["left"][sort] != 0,
