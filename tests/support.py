@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.analyse import Analysis, analyse
+from vmaforensics.analysis import Analysis, analyse_image
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.run import run_checks
 from vmaforensics.image.overlay import Overlay
@@ -88,7 +88,7 @@ class Sample:
     @cached_property
     def analysis(self) -> Analysis:
         """The analysis of the unchanged image; made once per session."""
-        return analyse(self.image_path)
+        return analyse_image(self.image_path)
 
 
 def bundled() -> list[Sample]:
@@ -126,7 +126,7 @@ def with_memory(image: Image, memory: PhysicalMemory, **changes: object) -> Imag
 
 def again(clean: Analysis, memory: PhysicalMemory, **changes: object) -> Analysis:
     """Analyse a changed copy of an image from the beginning."""
-    return analyse(with_memory(clean.image, memory, **changes))
+    return analyse_image(with_memory(clean.image, memory, **changes))
 
 
 def again_from_views(clean: Analysis, memory: PhysicalMemory) -> Analysis:

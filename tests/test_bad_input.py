@@ -17,7 +17,7 @@ import pytest
 from support import PAGE, Edit, Sample, again_from_views, leader, with_memory
 from tamper.edits import Bench, list_cycle, maple_node_self_pointing, tree_cycle
 
-from vmaforensics.analyse import Analysis, analyse
+from vmaforensics.analysis import Analysis, analyse_image
 from vmaforensics.errors import KernelNotFoundError, VmaForensicsError
 from vmaforensics.image.overlay import Overlay
 from vmaforensics.kernel import kallsyms, vmcoreinfo, window
@@ -215,7 +215,7 @@ def test_without_vmcoreinfo_everything_is_still_reported(either_sample: Sample) 
     hidden = Overlay(clean.image.memory)
     for info in vmcoreinfo.scan(clean.image.memory):
         hidden.drop(int(info.source.rpartition(" ")[2], 16) // PAGE)
-    hurt = analyse(with_memory(clean.image, hidden, vmcoreinfo=None))
+    hurt = analyse_image(with_memory(clean.image, hidden, vmcoreinfo=None))
     check(clean, hurt, set(), "kernel: VMCOREINFO is neither in the container nor in memory")
 
 
@@ -262,7 +262,7 @@ def test_a_lost_page_of_symbol_names_costs_only_those_symbols(either_sample: Sam
     pa, tables = tables_of(either_sample)
     hidden = Overlay(clean.image.memory)
     hidden.drop((pa + tables.names + int(part * (tables.markers - tables.names))) // PAGE)
-    hurt = analyse(with_memory(clean.image, hidden))
+    hurt = analyse_image(with_memory(clean.image, hidden))
     check(clean, hurt, set(), "kernel symbols lie on pages that are not in the dump", names=False)
     assert set(hurt.kernel.symbols.items()) < set(clean.kernel.symbols.items())  # type: ignore[attr-defined]
 
@@ -273,7 +273,7 @@ def test_a_lost_page_of_symbol_addresses_gives_no_wrong_address(either_sample: S
     pa, tables = tables_of(either_sample)
     hidden = Overlay(clean.image.memory)
     hidden.drop((pa + tables.offsets + int(part * 4 * tables.count)) // PAGE)
-    hurt = analyse(with_memory(clean.image, hidden))
+    hurt = analyse_image(with_memory(clean.image, hidden))
     check(clean, hurt, set(), "kernel symbols lie on pages that are not in the dump", names=False)
     assert set(hurt.kernel.symbols.items()) < set(clean.kernel.symbols.items())  # type: ignore[attr-defined]
 
@@ -285,7 +285,7 @@ def test_without_the_token_table_the_lists_are_still_walked(either_sample: Sampl
     hidden.drop((pa + tables.token_table) // PAGE)
     hidden.drop((pa + tables.token_index) // PAGE)
     try:
-        hurt = analyse(with_memory(clean.image, hidden))
+        hurt = analyse_image(with_memory(clean.image, hidden))
     except KernelNotFoundError as error:
         assert "symbol table (kallsyms)" in str(error) or "type information" in str(error)
         assert "\n" not in str(error)

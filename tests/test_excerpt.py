@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import vmaforensics.excerpt
-from vmaforensics.analyse import analyse
+from vmaforensics.analysis import analyse_image
 from vmaforensics.cli.main import main
 from vmaforensics.errors import ExitCode, OutputError
 from vmaforensics.excerpt import Keep, select, write_selection
@@ -27,7 +27,7 @@ from vmaforensics.report.maps import maps_lines
 from vmaforensics.views.frames import USER_KINDS, FrameKind, classify_frames, kinds_of
 
 if TYPE_CHECKING:
-    from vmaforensics.analyse import Analysis
+    from vmaforensics.analysis import Analysis
     from vmaforensics.excerpt import Selection
 
 ROOT = Path(__file__).parent.parent
@@ -101,9 +101,9 @@ def assert_same(one: Analysis, other: Analysis) -> None:
 
 
 def test_the_report_of_the_excerpt_is_that_of_the_image(sample: Path, excerpt: Path) -> None:
-    one = analyse(sample)
+    one = analyse_image(sample)
     assert len(one.views.vmas) > 100
-    assert_same(one, analyse(excerpt))
+    assert_same(one, analyse_image(excerpt))
 
 
 def test_the_page_tables_of_the_cpus_are_kept(sample: Path, excerpt: Path) -> None:
@@ -127,7 +127,7 @@ def test_the_report_of_a_kernel_excerpt_is_that_of_the_image(full_sample: Path, 
     with (tmp_path / "kernel.kdump").open("w+b") as stream:  # as write_selection does, but compressed in less time
         pfns = chosen.held[chosen.kept]
         write_kdump(stream, image.memory, pfns, vmcoreinfo=image.vmcoreinfo, notes=image.notes, level=1)
-    assert_same(analyse(full_sample), analyse(tmp_path / "kernel.kdump"))
+    assert_same(analyse_image(full_sample), analyse_image(tmp_path / "kernel.kdump"))
 
 
 def test_vmcoreinfo_found_in_memory_becomes_a_note(
@@ -144,7 +144,7 @@ def test_vmcoreinfo_found_in_memory_becomes_a_note(
         write_selection(stream, bare, select(bare, Keep.ANALYSIS))
     monkeypatch.undo()
     assert open_image(tmp_path / "small.kdump").vmcoreinfo == text
-    assert_same(analyse(full_sample), analyse(tmp_path / "small.kdump"))
+    assert_same(analyse_image(full_sample), analyse_image(tmp_path / "small.kdump"))
 
 
 # What is in it --------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from vmaforensics.analyse import analyse
+from vmaforensics.analysis import analyse_image
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.image.excerpt import held_frames, write_excerpt
 from vmaforensics.image.memory import PAGE_SHIFT
@@ -58,7 +58,7 @@ class Selection:
 def trace_analysis(image: Image) -> tuple[Kernel, NDArray[np.uint64]]:
     """The kernel, and the page frames that finding it and the whole analysis ask for (uint64, ascending)."""
     image.memory.start_trace()
-    analysis = analyse(image)
+    analysis = analyse_image(image)
     if analysis.views.page_tables is not None:
         SmapsPrinter(analysis.kernel, analysis.views)  # reads the settings that smaps shows
     for mm in analysis.views.mms["mm"].tolist():

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.tamper.edits import Bench, maple_slot_zeroed
-from vmaforensics.analyse import analyse
+from vmaforensics.analysis import analyse_image
 from vmaforensics.excerpt import Keep, select, write_selection
 from vmaforensics.image.open import open_image
 
@@ -51,7 +51,7 @@ def main() -> int:
     args = parser.parse_args()
     for name, file in SAMPLES.items():
         make(args.images / file, args.out / name, open_image(args.images / file), {})
-    clean = analyse(args.images / TAMPERED_FROM)
+    clean = analyse_image(args.images / TAMPERED_FROM)
     bench = Bench(clean)
     label = maple_slot_zeroed(bench)
     edited = replace(clean.image, memory=bench.overlay)

@@ -18,7 +18,7 @@ from vmaforensics.views.tables import View
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vmaforensics.analyse import Analysis
+    from vmaforensics.analysis import Analysis
     from vmaforensics.checks.finding import Finding
 
 _EVERYWHERE = ("file_area_hidden", "anon_link_cut", "file_swapped")

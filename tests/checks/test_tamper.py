@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from support import Sample
 
-    from vmaforensics.analyse import Analysis
+    from vmaforensics.analysis import Analysis
     from vmaforensics.checks.finding import Finding
 
     Edit = Callable[[Bench], Label]

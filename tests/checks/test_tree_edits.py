@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from support import Sample
     from tamper.edits import Label
 
-    from vmaforensics.analyse import Analysis
+    from vmaforensics.analysis import Analysis
     from vmaforensics.checks.finding import Finding
 
     Edit = Callable[..., Label]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from support import Sample
 
-    from vmaforensics.analyse import Analysis
+    from vmaforensics.analysis import Analysis
 
 PAGE = 4096
 

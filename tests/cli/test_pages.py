@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from support import Sample
     from tamper.edits import Label
 
-    from vmaforensics.analyse import Analysis
+    from vmaforensics.analysis import Analysis
 
 
 def runs_of(analysis: Analysis, pid: int, at: int | None = None, *, each: bool = False) -> list[PageRun]:

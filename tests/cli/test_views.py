@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from support import Sample
     from tamper.edits import Label
 
-    from vmaforensics.analyse import Analysis
+    from vmaforensics.analysis import Analysis
     from vmaforensics.report.side_by_side import Row, SideBySide
 
 

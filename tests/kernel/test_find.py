@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support import ROOT, Edit, Sample, again, with_memory
 
-from vmaforensics.analyse import analyse
+from vmaforensics.analysis import analyse_image
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.image.memory import PAGE_SIZE
 from vmaforensics.image.open import open_image
@@ -119,7 +119,7 @@ def test_a_raw_image_of_a_machine_without_the_note_is_understood() -> None:
     path = ROOT / "build/images/debian-6.1-noinfo.raw"
     if not path.exists():
         pytest.skip(f"{path.name} has not been made here")
-    analysis = analyse(path)
+    analysis = analyse_image(path)
     assert analysis.image.vmcoreinfo is None
     assert analysis.kernel.identity.problems == []
     assert len(analysis.views.tasks) > 100

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.analyse import Analysis, analyse
+from vmaforensics.analysis import Analysis, analyse_image
 from vmaforensics.image.overlay import Overlay
 from vmaforensics.views import flags
 from vmaforensics.views.tables import View
@@ -72,7 +72,7 @@ class Bench:
             **{name: getattr(image, name) for name in image.__dataclass_fields__ if name != "memory"},
             memory=self.overlay,
         )
-        return analyse(changed)
+        return analyse_image(changed)
 
     def region(self, view: View, pick: Callable[[NDArray[np.void], NDArray[np.void]], NDArray[np.bool_]]) -> np.void:
         """The first row of ``view`` that ``pick(rows, their vmas)`` chooses."""

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     import numpy as np
     from support import Sample
 
-    from vmaforensics.analyse import Analysis
+    from vmaforensics.analysis import Analysis
 
 PAGE_KB = 4
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from support import Sample
 
-    from vmaforensics.analyse import Analysis
+    from vmaforensics.analysis import Analysis
 
 EXACT = {
     "Size", "KernelPageSize", "MMUPageSize", "Rss", "Pss", "Shared_Clean", "Shared_Dirty", "Private_Clean",

@@ -58,7 +58,7 @@ def _size(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Find the region, write it, say what is missing."""
-    from vmaforensics.analyse import analyse
+    from vmaforensics.analysis import analyse_image
     from vmaforensics.extract import MANIFEST, MOST_BYTES, check_size, extract, open_folder
     from vmaforensics.extract_regions import finding_regions, frame_regions, process_regions
     from vmaforensics.image.open import open_image
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     image = open_image(args.image)
     regions: list[Region]
     if args.finding is not None:
-        analysis = analyse(image)
+        analysis = analyse_image(image)
         kernel, views = analysis.kernel, analysis.views
         regions = finding_regions(views, analysis.findings, args.finding)
     else:

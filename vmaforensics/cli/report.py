@@ -36,7 +36,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """Analyse, render, write."""
-    from vmaforensics.analyse import analyse
+    from vmaforensics.analysis import analyse_image
     from vmaforensics.checks.rules import RULES
     from vmaforensics.report.build import build_document
     from vmaforensics.report.document import encode
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     from vmaforensics.views.gather import EXTRA
 
     with output(args.output, force=args.force) as stream:
-        analysis = analyse(args.image, views=_chosen(args.views, EXTRA, "view"))
+        analysis = analyse_image(args.image, views=_chosen(args.views, EXTRA, "view"))
         if args.rules:
             rules = _chosen(args.rules, [rule.id for rule in RULES], "rule")
             analysis = replace(analysis, findings=[one for one in analysis.findings if one.rule.id in rules])

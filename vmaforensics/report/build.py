@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vmaforensics.analyse import Analysis
+    from vmaforensics.analysis import Analysis
     from vmaforensics.checks.finding import Finding
     from vmaforensics.image.image import Image
 
@@ -44,6 +44,7 @@ def build_document(
         kernel=_kernel(analysis),
         processes=_processes(analysis, pids),
         findings=[finding(one) for one in analysis.findings if pids is None or one.pid in pids],
+        maps=[],
         not_assessed=not_assessed(analysis),
         provenance=_provenance(analysis, sha256),
     )
@@ -74,6 +75,10 @@ def _kernel(analysis: Analysis) -> doc.KernelFacts:
         processes=len(leaders) - kernel_threads,
         threads=len(tasks),
         kernel_threads=kernel_threads,
+        hostname="",
+        booted=None,
+        clock=None,
+        crashed=None,
         address_spaces=len(analysis.views.mms),
         views=tuple(view.label for view in analysis.views.available()),
     )
@@ -96,6 +101,10 @@ def finding(one: Finding) -> doc.Finding:
         title=printable(one.title),
         why=one.rule.why,
         lock=one.lock,
+        vma=None,
+        flags=(),
+        dumps=(),
+        by_hand=(),
         evidence=tuple(
             doc.Evidence(
                 what=printable(item.what),
@@ -139,6 +148,9 @@ def _processes(analysis: Analysis, pids: Collection[int] | None) -> list[doc.Pro
             doc.Process(
                 pid=pid,
                 comm=printable(comm_of(comm)),
+                exe="",
+                parent=None,
+                started=None,
                 kind="user" if mm else "kernel" if flags & _PF_KTHREAD else "exited",
                 task=hex(task),
                 mm=hex(mm) if mm else None,

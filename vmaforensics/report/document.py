@@ -10,7 +10,9 @@ from typing import Literal
 
 import msgspec
 
-SCHEMA_VERSION = "1.0"
+from vmaforensics.report.side_by_side import Row  # noqa: TC001 - msgspec reads the annotation
+
+SCHEMA_VERSION = "2.0"
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,6 +45,10 @@ class KernelFacts(_Part, frozen=True):
     page_table_isolation: bool | None
     kaslr_offset: str | None
     phys_base: int
+    hostname: str
+    booted: str | None  # UTC, ISO 8601, to the second; null: the clock could not be read
+    clock: str | None  # the kernel's own time when the image was taken
+    crashed: str | None  # CRASHTIME of VMCOREINFO
     processes: int
     threads: int
     kernel_threads: int
@@ -67,6 +73,21 @@ class Technique(_Part, frozen=True):
     name: str
 
 
+class Hexdump(_Part, frozen=True):
+    """A few bytes of the image that take part in a finding."""
+
+    what: str  # "first bytes of the area", "the vm_area_struct", …
+    address: str
+    data: str | None  # hexadecimal digits, at most 128; null: not in the dump
+
+
+class HandCheck(_Part, frozen=True):
+    """Lines to type into another tool to see the same words."""
+
+    tool: Literal["drgn", "crash", "volshell"]
+    lines: tuple[str, ...]
+
+
 class Finding(_Part, frozen=True):
     """A disagreement between records."""
 
@@ -83,7 +104,11 @@ class Finding(_Part, frozen=True):
     title: str
     why: str
     lock: str
+    vma: str | None  # the vm_area_struct it is about, where there is one
+    flags: tuple[str, ...]  # names of its vm_flags, VM_READ first
     evidence: tuple[Evidence, ...]
+    dumps: tuple[Hexdump, ...]
+    by_hand: tuple[HandCheck, ...]
     benign_causes: tuple[str, ...]
     attack: tuple[Technique, ...]
 
@@ -143,6 +168,9 @@ class Process(_Part, frozen=True):
 
     pid: int
     comm: str
+    exe: str  # path of exe_file; empty: none, or not in the dump
+    parent: int | None  # pid of real_parent
+    started: str | None  # UTC, ISO 8601; null: the clock could not be read
     kind: Literal["user", "kernel", "exited"]
     task: str
     mm: str | None
@@ -152,6 +180,30 @@ class Process(_Part, frozen=True):
     views: tuple[ViewSummary, ...]
     counters: tuple[Counter, ...]
     regions: list[Region]
+
+
+class Node(_Part, frozen=True):
+    """A node of an index, or a link of a list, near a finding."""
+
+    address: str
+    parent: str | None  # the node above (of a list: the one before); null: the root
+    kind: str  # "maple_arange_64", "maple_leaf_64", "rb_node", "vm_area_struct", …
+    start: str
+    end: str
+    entries: int  # slots in use
+    wrong: str  # what is wrong with it; empty: nothing
+
+
+class MemoryMap(_Part, frozen=True):
+    """One address space with every record of its regions side by side: those that findings name."""
+
+    pid: int
+    comm: str
+    mm: str
+    views: tuple[str, ...]
+    rows: tuple[Row, ...]
+    index: str  # the view the nodes are of: "maple tree", "rb tree", "vm_next list"
+    nodes: tuple[Node, ...]  # the way from the root to what findings name, and its neighbours
 
 
 class NotAssessed(_Part, frozen=True):
@@ -205,6 +257,7 @@ class Document(_Part, frozen=True):
     kernel: KernelFacts
     processes: list[Process]
     findings: list[Finding]
+    maps: list[MemoryMap]
     not_assessed: list[NotAssessed]
     provenance: Provenance
 

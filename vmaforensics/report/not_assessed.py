@@ -11,7 +11,7 @@ from vmaforensics.report.printable import printable
 from vmaforensics.views.tables import Problem, View
 
 if TYPE_CHECKING:
-    from vmaforensics.analyse import Analysis
+    from vmaforensics.analysis import Analysis
 
 _MOST = 200  # rows of problems told; the rest is counted
 

@@ -32,7 +32,7 @@ class Analysis:
     findings: list[Finding]
 
 
-def analyse(image: Image | str | os.PathLike[str], *, views: Collection[str] = EXTRA) -> Analysis:
+def analyse_image(image: Image | str | os.PathLike[str], *, views: Collection[str] = EXTRA) -> Analysis:
     """Cross-check every process's memory map in ``image``, a path or an opened image.
 
     ``views`` picks among the views that are not needed to list areas; see ``gather_views``.
