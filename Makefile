@@ -4,6 +4,7 @@ SAMPLE ?= samples/tampered-6.1/image.kdump
 # What `make samples` is made from, and where images of whole guests lie.
 SAMPLE_IMAGES ?= debian-5.10 debian-6.1 debian-6.1-la57 debian-6.1-crash debian-6.12 debian-7.3
 IMAGES ?= build/images
+BENCH_IMAGES ?= bench-2g-5.10 bench-2g-x2 bench-2g-x4 bench-touched-1g bench-touched-2g bench-touched-4g bench-touched-8g
 # Arguments of pytest and of bench/run.py, say: make test PYTEST_ARGS='-n 0 -k maple', make bench BENCH_ARGS=--update
 PYTEST_ARGS ?= -n 2 --dist loadscope
 BENCH_ARGS ?=
@@ -15,7 +16,7 @@ MAKE_IMAGES = $(BIN)/python samples/recipe/make_images.py --out $(IMAGES)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint types samples bench-image bench-images bench clean
+.PHONY: help setup demo test lint types docs samples bench-image bench-images bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -34,12 +35,16 @@ lint: $(STAMP) ## ruff
 types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy
 
+docs: $(STAMP) ## the documentation as a site, in build/docs
+	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
+	@echo "build/docs/index.html"
+
 samples: $(STAMP) $(SAMPLE_IMAGES:%=$(IMAGES)/%.json) ## make the bundled images anew (downloads kernels, needs QEMU)
 	$(BIN)/python samples/recipe/make_samples.py --images $(IMAGES)
 
 bench-image: $(IMAGES)/bench-2g.json ## make the 2 GiB image for measuring (downloads a kernel, needs QEMU)
 
-bench-images: bench-image $(IMAGES)/bench-2g-5.10.json $(IMAGES)/bench-2g-x2.json $(IMAGES)/bench-2g-x4.json ## larger and older ones too
+bench-images: bench-image $(BENCH_IMAGES:%=$(IMAGES)/%.json) ## larger and older ones too (20 GB)
 
 bench: $(STAMP) $(IMAGES)/bench-2g.json ## measure time and memory on the images for measuring
 	$(BIN)/python bench/run.py --images $(IMAGES) $(BENCH_ARGS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -28,6 +29,7 @@ class Contender:
     version: str
     command: Callable[[Path], list[str]]
     areas: Callable[[Path], int] | None  # areas in its output
+    entries: Callable[[Path], tuple[int, float]] | None = None  # page-table entries walked, seconds
     ours: bool = True
     once: bool = False  # minutes long: no warm-up of its own, and one run
     timeout: float = 30 * MINUTES
@@ -58,6 +60,15 @@ def our_commands(bin_folder: Path, scratch: Path) -> list[Contender]:
         ),
         own("report", "every view, every check; a line a process", "report"),
         own("maps", "every area as in `/proc/PID/maps`", "maps", areas=_lines_of_maps),
+        Contender(
+            name="page-table walk",
+            does="the entries under every pgd",
+            tool="vmaforensics",
+            version=version("vmaforensics"),
+            command=lambda image: [sys.executable, str(HERE / "walk.py"), str(image)],
+            areas=None,
+            entries=_walked,
+        ),
     ]
 
 
@@ -122,6 +133,11 @@ def drgn(python: Path | None, vmlinux: Path | None) -> list[Contender]:
             ours=False,
         )
     ]
+
+
+def _walked(path: Path) -> tuple[int, float]:
+    words = path.read_text().split()
+    return int(words[0]), float(words[2])
 
 
 def _lines_of_maps(path: Path) -> int:

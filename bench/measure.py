@@ -40,6 +40,8 @@ class Result:
     does: str
     date: str
     load: float | None = None  # of the machine when the runs began, processes waiting or running
+    entries: int | None = None  # page-table entries the command walked, and how long, in seconds, so it said
+    walk: float | None = None
 
     @property
     def wall(self) -> float:

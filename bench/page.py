@@ -37,6 +37,14 @@ vmaforensics nothing but the image. Getting or making those files is not in thei
 indexing of its symbols. "Areas" is how many the command printed; the guest itself counted {areas}. The column "times"
 compares CPU time with that of `{command}`."""
 
+_WALK = "page-table walk"
+_GROWTH = """\
+`{command}`, with every view and every rule, by what grows: bench-2g has 400 processes and 30,000 areas in each of two
+more, -x2 and -x4 have twice and four times as many of both; bench-touched-1g to -8g have few areas and 1 to 8 GiB of
+memory touched, in pages of 4 KiB. "Entries" are the entries of the user halves of all page tables that are not zero;
+"walk" is how long reading them takes within the process, the shortest of three, the image being in the page cache. What
+is done with each entry after that (its area, its `struct page`, its owner, the rules) is in the time of the report."""
+
 _BUSY = """**The machine was busy** while this was measured: {names}. Their elapsed times are too long, by
 how much is not known; compare their CPU times."""
 
@@ -80,7 +88,7 @@ def _lines(here: Machine, measured: Sequence[tuple[Subject, Mapping[str, Result]
     yield ""
     yield "## Images"
     yield ""
-    yield "Debian kernels in QEMU; [the recipe](../samples/recipe/README.md) makes them."
+    yield "Debian kernels in QEMU; `samples/recipe` makes them."
     yield ""
     images = [
         (one.name, one.release, f"{one.size / 2**30:.2f} GiB", f"{one.processes:,}", f"{one.areas:,}")
@@ -94,16 +102,39 @@ def _lines(here: Machine, measured: Sequence[tuple[Subject, Mapping[str, Result]
         (one.name, f"`{name}`", span(result), f"{result.cpu:.2f} s", _memory(result), f"{one.areas / result.wall:,.0f}")
         for one, found in measured
         for name, result in found.items()
-        if result.tool == _OWN
+        if result.tool == _OWN and result.walk is None
     ]
     yield from _table(("image", "command", "time", "CPU", "memory", "areas a second"), times)
     for one, found in measured:
         if one.name == TARGET_IMAGE and TARGET_COMMAND in found:
             yield ""
             yield f"`{TARGET_COMMAND}` on {one.name}: {target(found[TARGET_COMMAND])}."
+    yield from _growth(measured)
     for one, found in measured:
         if any(result.tool != _OWN for result in found.values()):
             yield from _comparison(one, found)
+
+
+def _growth(measured: Sequence[tuple[Subject, Mapping[str, Result]]]) -> Iterator[str]:
+    walked = [(one, found) for one, found in measured if _WALK in found and TARGET_COMMAND in found]
+    if not walked:
+        return
+    yield ""
+    yield "## Growth"
+    yield ""
+    yield _GROWTH.format(command=TARGET_COMMAND)
+    yield ""
+    rows = []
+    for one, found in walked:
+        report, walk = found[TARGET_COMMAND], found[_WALK]
+        assert walk.entries is not None
+        assert walk.walk is not None
+        rate = f"{walk.entries / walk.walk / 1e6:.1f} M"
+        sizes = (f"{number:,}" for number in (one.processes, one.areas, walk.entries))
+        times = (f"{report.wall:.2f} s", f"{report.cpu:.2f} s", _memory(report), f"{walk.walk * 1000:.0f} ms")
+        rows.append((one.name, *sizes, *times, rate))
+    head = "image|processes|areas|entries|time|CPU|memory|walk|entries a second"
+    yield from _table(head.split("|"), rows)
 
 
 def _comparison(one: Subject, found: Mapping[str, Result]) -> Iterator[str]:

@@ -27,7 +27,8 @@ from store import Subject, busy, load, machine, save, subject
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-NAMES = ("bench-2g", "bench-2g-5.10", "bench-2g-x2", "bench-2g-x4")
+TOUCHED = tuple(f"bench-touched-{size}g" for size in (1, 2, 4, 8))
+NAMES = ("bench-2g", "bench-2g-5.10", "bench-2g-x2", "bench-2g-x4", *TOUCHED)
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 
@@ -58,8 +59,11 @@ def measure(contender: Contender, one: Subject, runs: int, scratch: Path) -> Res
         run_once(contender.command(one.path), output, contender.timeout)
         for _ in range(1 if contender.once else runs)
     )
+    entries, walk = contender.entries(output) if contender.entries else (None, None)
     return Result(
         runs=found,
+        entries=entries,
+        walk=walk,
         areas=contender.areas(output) if contender.areas else None,
         tool=contender.tool,
         version=contender.version,

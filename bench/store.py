@@ -100,4 +100,6 @@ def _result(stored: dict[str, Any]) -> Result:
         does=stored["does"],
         date=stored["date"],
         load=stored.get("load"),
+        entries=stored.get("entries"),
+        walk=stored.get("walk"),
     )

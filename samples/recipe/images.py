@@ -32,12 +32,15 @@ class Image:
     outputs: tuple[str, ...] = OUTPUTS
     vmcoreinfo: bool = True
     crash: bool = False
+    more: tuple[str, ...] = ()  # roles of guest/kept.c
     bench: Bench | None = None
 
     @property
     def kernel_cmdline(self) -> str:
         """The whole kernel command line."""
         words = [COMMON, self.cmdline]
+        if self.more:
+            words += [f"vma_more={','.join(self.more)}"]
         if self.crash:
             words += ["crashkernel=256M", "vma_mode=crash"]
         if self.bench:
@@ -53,6 +56,7 @@ def backport(series: str) -> str:
 
 
 RT = "linux-image-rt-amd64"
+KEPT = ("kept", "debugged", "patched")
 
 IMAGES = (
     Image("debian-6.1", "bookworm"),
@@ -73,6 +77,11 @@ IMAGES = (
     Image("debian-7.3-la57", "trixie-backports", backport("7.3"), cpu=FIVE_LEVELS),
     Image("debian-6.18", "trixie-backports", backport("6.18")),
     Image("debian-6.17", "trixie-backports", backport("6.17")),
+    Image("debian-6.1-pti", "bookworm", cmdline="pti=on", outputs=("elf",)),
+    Image("debian-5.10-kept", "bullseye", outputs=("elf",), more=KEPT),
+    Image("debian-6.1-kept", "bookworm", outputs=("elf",), more=KEPT),
+    Image("debian-6.12-kept", "trixie", outputs=("elf",), more=KEPT),
+    Image("debian-7.3-kept", "trixie-backports", backport("7.3"), outputs=("elf",), more=KEPT),
 )
 
 
@@ -96,4 +105,12 @@ def bench_images(scale: float = 1.0, mebibytes: int = 300) -> tuple[Image, ...]:
             outputs=("elf",),
             bench=size,
         ),
+        *(touched_image(gibibytes) for gibibytes in (1, 2, 4, 8)),
     )
+
+
+def touched_image(gibibytes: int) -> Image:
+    """An image for measuring page tables: few areas, and as much memory touched, in pages of 4 KiB."""
+    # The children touch four fifths of what they are told; see guest/bench.c.
+    size = Bench(forks=20, areas=1000, mebibytes=gibibytes * 1280)
+    return Image(f"bench-touched-{gibibytes}g", "trixie", memory=gibibytes * 1024 + 640, outputs=("elf",), bench=size)

@@ -34,7 +34,7 @@ def walked(memory: PhysicalMemory, levels: int, *roots: int, **how: object) -> W
 def leaves(found: Walk) -> set[tuple[int, int, int]]:
     """(address, physical address, level) of every present leaf."""
     table = found.leaves
-    pas = leaf_address(table).tolist()
+    pas = leaf_address(table["entry"], table["level"]).tolist()
     return set(zip(table["va"].tolist(), pas, table["level"].tolist(), strict=True))
 
 
@@ -162,7 +162,7 @@ def test_the_encryption_bit_is_no_part_of_an_address() -> None:
     mask = 0x000F_FFFF_FFFF_F000 & ~bit
     found = walked(tables.memory(), 4, PAGE | bit, mask=mask).leaves
     assert found["va"].tolist() == [0x2000]
-    assert leaf_address(found, mask).tolist() == [0x5000]
+    assert leaf_address(found["entry"], found["level"], mask).tolist() == [0x5000]
 
 
 @pytest.mark.parametrize("lost", [1, 2, 3, 4])
@@ -196,7 +196,7 @@ def test_a_root_full_of_itself_is_entered_once_per_level(levels: int) -> None:
     assert time.monotonic() - begun < 2
     assert not found.truncated
     assert len(found.leaves) == 512
-    assert set(leaf_address(found.leaves).tolist()) == {PAGE}
+    assert set(leaf_address(found.leaves["entry"], found.leaves["level"]).tolist()) == {PAGE}
     assert len(found.tables) == levels
     assert len(found.repeated) == (levels - 1) * 511
     assert {(int(one["pa"]), int(one["level"])) for one in found.repeated} == {(PAGE, at) for at in range(1, levels)}

@@ -7,7 +7,7 @@ zap_pte_range, __page_set_anon_rmap (mm/memory.c, mm/rmap.c).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -96,12 +96,12 @@ def _tell(context: Context, rule: Rule, view: PageTablesView, wrong: NDArray[np.
 
 def _permissions(context: Context, view: PageTablesView) -> Iterator[Finding]:
     ptes = view.ptes
-    vma = context.views.vmas[view.areas["vma_row"][ptes["area"]]]
-    seen = (ptes["area"] >= 0) & vma["ok"] & (ptes["state"] == PteState.PRESENT)
+    vmas, at = context.views.vmas, view.areas["vma_row"][ptes["area"]]
+    seen = (ptes["area"] >= 0) & vmas["ok"][at] & (ptes["state"] == PteState.PRESENT)
     execute = (ptes["allow"] & paging.ALLOW_EXECUTE) != 0
-    may_execute = (vma["flags"] & np.uint64(flags.VM_EXEC)) != 0
+    may_execute = ((vmas["flags"] & np.uint64(flags.VM_EXEC)) != 0)[at]
     write = (ptes["allow"] & paging.ALLOW_WRITE) != 0
-    may_write = (vma["flags"] & np.uint64(flags.VM_WRITE)) != 0
+    may_write = ((vmas["flags"] & np.uint64(flags.VM_WRITE)) != 0)[at]
     user = (ptes["allow"] & paging.ALLOW_USER) != 0
     for wrong, what in (
         (execute & ~may_execute, "can be executed, though its area is not executable"),
@@ -117,35 +117,34 @@ def _owners(context: Context, view: PageTablesView) -> Iterator[Finding]:
     files = context.views.files
     if files is None:
         return
-    ptes, page = view.ptes, view.pages.rows[view.ptes["page"]] if len(view.pages.rows) else None
-    if page is None:
+    # There may be millions of entries: what an area says is worked out once per area, and only columns are taken.
+    vmas, pages = context.views.vmas, view.pages.rows
+    entry = np.flatnonzero((view.ptes["area"] >= 0) & (view.ptes["page"] >= 0))
+    if not len(entry):
         return
-    vma_row = view.areas["vma_row"][ptes["area"]]
-    vma = context.views.vmas[vma_row]
-    seen = (ptes["area"] >= 0) & vma["ok"] & (ptes["page"] >= 0) & page["ok"] & (page["pfn"] == ptes["pfn"])
-    kind = vma["kind"]
-    file_row = vma["file_row"]
+    va, page, area = (view.ptes[name][entry] for name in ("va", "page", "area"))
+    vma = view.areas["vma_row"][area]
+    file_row = vmas["file_row"]
     # Pages of devices, sockets and rings are the driver's own and name nobody.
     regular = (file_row >= 0) & _column(files.rows, "regular", file_row) & _column(files.rows, "ok", file_row)
-    in_file = regular & np.isin(kind, (Kind.FILE, Kind.SHARED_MEMORY))
-    anonymous = (kind == Kind.ANONYMOUS) & (vma["file"] == 0)
-    judged = seen & (in_file | anonymous) & ~page["ksm"]
-    offset = (ptes["va"] - vma["start"]) >> np.uint64(12)
-    root = view.page_root[ptes["page"]]
-    own_root = view.vma_root[vma_row]
-    anon = page["anon"]
-    foreign = anon & ((root == 0) | (root != own_root))
-    shifted = anon & ~foreign & (page["index"] != vma["anon_pgoff"] + offset)
-    mapping = _column(files.rows, "mapping", file_row)
-    other_file = ~anon & in_file & (page["mapping"] != mapping)
-    misplaced = ~anon & in_file & ~other_file & (page["index"] != vma["pgoff"] + offset)
+    in_file = (regular & np.isin(vmas["kind"], (Kind.FILE, Kind.SHARED_MEMORY)))[vma]
+    anonymous = ((vmas["kind"] == Kind.ANONYMOUS) & (vmas["file"] == 0))[vma]
+    seen = vmas["ok"][vma] & pages["ok"][page]
+    seen &= pages["pfn"][page] == view.ptes["pfn"][entry]
+    kernel_own = pages["slab"][page]
+    judged = seen & (in_file | anonymous) & ~pages["ksm"][page] & ~kernel_own
+    offset = (va - vmas["start"][vma]) >> np.uint64(12)
+    index, anon, root = pages["index"][page], pages["anon"][page], view.page_root[page]
+    foreign = anon & ((root == 0) | (root != view.vma_root[vma]))
+    shifted = anon & ~foreign & (index != vmas["anon_pgoff"][vma] + offset)
+    mapping = _column(files.rows, "mapping", file_row)[vma]
+    other_file = ~anon & in_file & (pages["mapping"][page] != mapping)
+    misplaced = ~anon & in_file & ~other_file & (index != vmas["pgoff"][vma] + offset)
     unnamed = ~anon & anonymous
-    kernel_own = page["slab"]
     yield from _tell(
-        context, rules.PTE_KERNEL, view, np.flatnonzero(seen & kernel_own),
+        context, rules.PTE_KERNEL, view, entry[seen & kernel_own],
         "leads to the kernel's own memory (slab or page table)",
     )  # fmt: skip
-    judged &= ~kernel_own
     for wrong, what in (
         (foreign, "leads to an anonymous page of another anon_vma"),
         (shifted, "leads to an anonymous page that belongs at another address"),
@@ -153,10 +152,10 @@ def _owners(context: Context, view: PageTablesView) -> Iterator[Finding]:
         (misplaced, "leads to a page from another place of the file than its area maps there"),
         (unnamed, "leads to a page that is not anonymous, in an anonymous area"),
     ):
-        yield from _tell(context, rules.PTE_REMAP, view, np.flatnonzero(judged & wrong), what)
+        yield from _tell(context, rules.PTE_REMAP, view, entry[judged & wrong], what)
 
 
-def _column(rows: NDArray[np.void], name: str, at: NDArray[np.int64]) -> NDArray[np.generic]:
+def _column(rows: NDArray[np.void], name: str, at: NDArray[np.int64]) -> NDArray[Any]:
     return rows[name][at] if len(rows) else np.zeros(len(at), rows.dtype[name])
 
 

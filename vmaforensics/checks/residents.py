@@ -41,13 +41,19 @@ def resident(view: PageTablesView, count: int) -> NDArray[np.int64]:
     ptes = view.ptes
     total = np.zeros((count, len(KINDS)), np.int64)
     if len(view.pages.rows):
-        page = view.pages.rows[ptes["page"]]
-        counted = (ptes["page"] >= 0) & page["ok"] & ~page["hugetlb"]
-        kind = np.where(page["anon"], 1, np.where(page["swapbacked"], 3, 0))
-        np.add.at(total, (ptes["mm_row"][counted], kind[counted]), view.size(ptes[counted]))
-    swapped = ptes["state"] == PteState.SWAP
-    np.add.at(total, (ptes["mm_row"][swapped], 2), view.size(ptes[swapped]))
-    return total
+        pages = view.pages.rows
+        kind = np.where(pages["anon"], 1, np.where(pages["swapbacked"], 3, 0))
+        counted = (ptes["page"] >= 0) & (pages["ok"] & ~pages["hugetlb"])[ptes["page"]]
+        total += _sums(view, ptes[counted], kind[ptes["page"][counted]], count)
+    swapped = ptes[ptes["state"] == PteState.SWAP]
+    return total + _sums(view, swapped, np.full(len(swapped), 2), count)
+
+
+def _sums(view: PageTablesView, ptes: NDArray[np.void], kind: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Pages that ``ptes`` map by mm and kind of counter."""
+    cell = ptes["mm_row"].astype(np.int64) * len(KINDS) + kind
+    sums = np.bincount(cell, weights=view.size(ptes), minlength=count * len(KINDS))
+    return sums.astype(np.int64).reshape(count, len(KINDS))
 
 
 def table_bytes(context: Context, view: PageTablesView) -> NDArray[np.int64]:
@@ -55,13 +61,12 @@ def table_bytes(context: Context, view: PageTablesView) -> NDArray[np.int64]:
     total = np.zeros(len(context.views.mms), np.int64)
     counted = view.tables["level"] <= _TABLE_LEVELS
     np.add.at(total, view.tables["owner"][counted], 4096)
-    ptes = view.ptes
+    ptes = view.ptes[view.ptes["level"] == 2]
     anonymous = np.zeros(len(ptes), np.bool_)
     if len(view.pages.rows):
         page = view.pages.rows[ptes["page"]]
         anonymous = (ptes["page"] >= 0) & page["anon"] & ~page["hugetlb"]
-    deposit = (ptes["level"] == 2) & (anonymous | ptes["special"])
-    np.add.at(total, ptes["mm_row"][deposit], 4096)
+    np.add.at(total, ptes["mm_row"][anonymous | ptes["special"]], 4096)
     return total
 
 
@@ -72,8 +77,8 @@ def _rss(context: Context, view: PageTablesView) -> Iterator[Finding]:
     other[view.ptes["mm_row"][view.ptes["state"] == PteState.OTHER]] = True
     unread = np.zeros(len(context.views.mms), np.bool_)
     if len(view.pages.rows):
-        page = view.pages.rows[view.ptes["page"]]
-        unread[view.ptes["mm_row"][(view.ptes["page"] >= 0) & ~page["ok"]]] = True
+        lost = (view.ptes["page"] >= 0) & ~view.pages.rows["ok"][view.ptes["page"]]
+        unread[view.ptes["mm_row"][lost]] = True
     judged = view.whole & view.rss_ok & ~other & ~unread
     row, kind = np.nonzero((there != view.rss) & judged[:, None])
 

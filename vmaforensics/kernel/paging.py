@@ -192,6 +192,8 @@ def span(level: NDArray[np.int8]) -> NDArray[np.uint64]:
     return np.uint64(1) << (np.uint64(12) + np.uint64(9) * (level.astype(np.uint64) - np.uint64(1)))
 
 
-def target(leaves: NDArray[np.void], mask: int = ADDRESS_MASK) -> NDArray[np.uint64]:
-    """Physical address that each present leaf maps; the PAT bit of large pages is not part of it."""
-    return leaves["entry"] & np.uint64(mask) & ~(span(leaves["level"]) - np.uint64(1))
+def target(
+    entry: NDArray[np.uint64], level: NDArray[np.int8], mask: int = ADDRESS_MASK
+) -> NDArray[np.uint64]:
+    """Physical address that each present leaf entry maps; the PAT bit of large pages is not part of it."""
+    return entry & np.uint64(mask) & ~(span(level) - np.uint64(1))

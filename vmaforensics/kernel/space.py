@@ -56,7 +56,7 @@ class KernelSpace:
         inside = (leaves["va"] >= np.uint64(_ESPFIX[0])) & (leaves["va"] <= np.uint64(_ESPFIX[1]))
         leaves = leaves[~inside]
         runs = np.zeros(len(leaves), RUNS)
-        runs["start"], runs["pa"] = leaves["va"], paging.target(leaves, mask)
+        runs["start"], runs["pa"] = leaves["va"], paging.target(leaves["entry"], leaves["level"], mask)
         runs["end"] = leaves["va"] + (paging.span(leaves["level"]) - np.uint64(1))
         return cls(memory, runs), found
 

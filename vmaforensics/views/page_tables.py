@@ -135,9 +135,9 @@ def gather_page_tables(kernel: Kernel, views: Views, log: ProblemLog) -> PageTab
     pages, ptes["page"][leads] = read_mapped_pages(kernel, ptes["pfn"][leads])
     # A huge page that names nobody is the huge zero page, or raw memory of a device; neither is counted.
     if len(pages.rows):
-        page = pages.rows[ptes["page"]]
+        page = pages.rows
         nobody = (page["mapping"] == 0) & ~page["anon"] & ~page["hugetlb"] & page["ok"]
-        ptes["special"] |= leads & (ptes["level"] == 2) & nobody
+        ptes["special"] |= leads & (ptes["level"] == 2) & nobody[ptes["page"]]
         ptes["page"][ptes["special"]] = -1
     page_root, vma_root = _roots(kernel, views, pages.rows)
     rss, rss_ok = read_rss(kernel, views, log.met(View.TASKS))
@@ -209,15 +209,15 @@ def _decode(kernel: Kernel, leaves: NDArray[np.void], rows: NDArray[np.intp]) ->
         [present, none, swapped], [PteState.PRESENT, PteState.PROTNONE, PteState.SWAP], PteState.OTHER
     )
     # L1TF: an entry that is not present holds its address inverted (protnone_mask).
-    upright = leaves.copy()
-    upright["entry"][none] = ~entry[none]
-    pfn = paging.target(upright, kernel.pte_mask) >> np.uint64(12)
+    upright = np.where(none, ~entry, entry)
+    pfn = paging.target(upright, leaves["level"], kernel.pte_mask) >> np.uint64(12)
     ptes["pfn"] = np.where(present | none, pfn, np.uint64(0))
     ptes["special"] = (present | none) & ((entry & np.uint64(_SPECIAL)) != 0)
     zero = _huge_zero(kernel)
     if zero is not None:
         ptes["special"] |= (ptes["level"] == 2) & (ptes["pfn"] == np.uint64(zero)) & (present | none)
-    return ptes[np.lexsort((ptes["va"], ptes["mm_row"]))]
+    # The walk gives the entries of each level in this order; a stable sort merges such runs quickly.
+    return ptes[np.argsort(_key(ptes["mm_row"], ptes["va"]), kind="stable")]
 
 
 def _swap_types(kernel: Kernel) -> int:
