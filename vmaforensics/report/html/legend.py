@@ -1,0 +1,42 @@
+"""What the words of the report mean."""
+
+from __future__ import annotations
+
+VIEWS = {
+    "task list": "every task, linked through tasks and thread_node: which processes there are",
+    "vm_next list": "vm_next from mm_struct.mmap: the areas in order, as /proc/PID/maps walks them before 6.1",
+    "rbtree": "mm_struct.mm_rb: the areas as page faults find them before 6.1",
+    "maple tree": "mm_struct.mm_mt: the areas as page faults and /proc/PID/maps find them from 6.1 on",
+    "VMA": "the vm_area_struct objects that the indices lead to",
+    "counters": "map_count, total_vm and others of mm_struct, counted as areas come and go",
+    "files": "the files that areas map",
+    "page tables": "the entries that the CPU itself goes by: what memory a process can use",
+    "struct page": "the kernel's record of each page: who maps it, and as what",
+    "i_mmap": "per file: the areas that map it",
+    "anon_vma": "per anonymous page: the areas that may map it",
+    "slab": "the allocator's own record of which objects are in use",
+    "mm sources": "everything else that knows of an address space: tasks, threads, page-table list, cgroups",
+    "anchors": "addresses the kernel keeps of a program: code, data, stack, auxv, registers, signal handlers",
+    "descriptors": "open files and memory files, and what maps them",
+}
+
+STATES = (
+    ("held", "yes", "the view has a record of the region; the address is that of the record, or a short note"),
+    ("missing", "no", "the view was read whole and has no record of it, or one that says otherwise"),
+    ("unread", "unread", "the part of the view that would hold it could not be read"),
+    ("none", "–", "the view need not have one"),
+)
+
+SEVERITIES = (
+    ("critical", "a state that gives a program the kernel's own power"),
+    ("high", "records contradict each other in a way the kernel never leaves at rest"),
+    ("medium", "numbers or records do not add up; weaker than a plain contradiction"),
+    ("low", "unusual, and seen now and then on healthy machines"),
+    ("info", "legal and worth knowing when you look at that process"),
+)
+
+ALLOWED = (
+    ("allow-x", "executable"),
+    ("allow-w", "writable, not executable"),
+    ("allow-r", "neither"),
+)
