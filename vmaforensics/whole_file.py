@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 def whole_file(target: Path) -> Iterator[IO[bytes]]:
     """A binary stream into a temporary file beside ``target`` that takes its place at the end.
 
-    What bears its name, a link too, is replaced. When the body fails, nothing is left behind. Raises
-    :class:`OutputError` where ``target`` cannot be written.
+    A file of its name is replaced, and so is a link to one. When the body fails, nothing is left behind. Raises
+    :class:`OutputError` where ``target`` cannot be written, or is a device, a pipe or a folder, whose place no
+    file may take.
     """
+    if target.exists() and not target.is_file():
+        raise OutputError(f"{target} is no regular file and is not replaced; give a name to write to, or use stdout")
     try:
         number, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:64]}.")
     except OSError as error:

@@ -14,37 +14,55 @@ from vmaforensics import __version__
 from vmaforensics.checks.context import comm_of
 from vmaforensics.checks.counters import EXACT, sum_areas
 from vmaforensics.image.memory import PAGE_SIZE, PageState
+from vmaforensics.kernel.machine import hostname, read_clock
 from vmaforensics.report import document as doc
 from vmaforensics.report.attack import TECHNIQUES
+from vmaforensics.report.by_hand import MOST as MOST_BY_HAND
+from vmaforensics.report.by_hand import FactFinder, hand_checks
+from vmaforensics.report.dumps import hexdumps
+from vmaforensics.report.memory_maps import memory_maps
 from vmaforensics.report.not_assessed import not_assessed
+from vmaforensics.report.origins import parents, programs, starts
 from vmaforensics.report.printable import printable
 from vmaforensics.report.regions import regions_by_mm
+from vmaforensics.report.subjects import subjects
+from vmaforensics.report.times import utc
+from vmaforensics.views.flag_names import bit_names, flags_of
 from vmaforensics.views.mms import Lock
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
     from vmaforensics.analysis import Analysis
     from vmaforensics.checks.finding import Finding
     from vmaforensics.image.image import Image
+    from vmaforensics.kernel.machine import Clock
 
 _PF_KTHREAD = 0x00200000  # include/linux/sched.h
 _DEPENDENCIES = ("numpy", "construct", "pyelftools", "zstandard", "msgspec")
 
 
 def build_document(
-    analysis: Analysis, *, pids: Collection[int] | None = None, sha256: bool = False
+    analysis: Analysis, *, pids: Collection[int] | None = None, sha256: bool = False, contents: bool = True
 ) -> doc.Document:
-    """The document of an analysis; with ``pids`` that of those processes only."""
+    """The document of an analysis; with ``pids`` that of those processes only.
+
+    Without ``contents`` no byte of a process's own memory is read.
+    """
+    clock = read_clock(analysis.kernel)
+    chosen = [one for one in analysis.findings if pids is None or one.pid in pids]
+    maps, left_out = memory_maps(analysis.kernel, analysis.views, chosen, pids)
     return doc.Document(
         schema=doc.Schema(),
         image=_image(analysis.image),
-        kernel=_kernel(analysis),
-        processes=_processes(analysis, pids),
-        findings=[finding(one) for one in analysis.findings if pids is None or one.pid in pids],
-        maps=[],
+        kernel=_kernel(analysis, clock),
+        processes=_processes(analysis, pids, clock),
+        findings=_findings(analysis, chosen, contents),
+        maps=maps,
+        maps_left_out=left_out,
         not_assessed=not_assessed(analysis),
         provenance=_provenance(analysis, sha256),
     )
@@ -59,7 +77,7 @@ def _image(image: Image) -> doc.ImageFacts:
     )
 
 
-def _kernel(analysis: Analysis) -> doc.KernelFacts:
+def _kernel(analysis: Analysis, clock: Clock | None) -> doc.KernelFacts:
     identity, tasks = analysis.kernel.identity, analysis.views.tasks
     leaders = tasks[tasks["leader"]]
     kernel_threads = int((((leaders["flags"] & _PF_KTHREAD) != 0) & leaders["ok"]).sum())
@@ -75,17 +93,44 @@ def _kernel(analysis: Analysis) -> doc.KernelFacts:
         processes=len(leaders) - kernel_threads,
         threads=len(tasks),
         kernel_threads=kernel_threads,
-        hostname="",
-        booted=None,
-        clock=None,
-        crashed=None,
+        hostname=printable(hostname(analysis.kernel) or b""),
+        booted=None if clock is None else utc(clock.booted // 10**9),
+        clock=None if clock is None else utc(clock.now),
+        crashed=_crashed(analysis),
         address_spaces=len(analysis.views.mms),
         views=tuple(view.label for view in analysis.views.available()),
     )
 
 
+def _crashed(analysis: Analysis) -> str | None:
+    """CRASHTIME of VMCOREINFO (crash_save_vmcoreinfo, kernel/vmcore_info.c): seconds, in decimal."""
+    info = analysis.kernel.vmcoreinfo
+    text = "" if info is None else info.values.get("CRASHTIME", "")
+    return utc(int(text)) if text.isascii() and text.isdigit() and len(text) < 20 else None
+
+
+def _findings(analysis: Analysis, findings: list[Finding], contents: bool) -> list[doc.Finding]:
+    kernel, views = analysis.kernel, analysis.views
+    about = subjects(views, findings)
+    dumps = hexdumps(kernel, views, findings, about, contents=contents)
+    finder, bits = FactFinder(kernel, views), bit_names(kernel)
+    out = []
+    for at, (one, subject) in enumerate(zip(findings, about, strict=True)):
+        by_hand = hand_checks(finder.facts(one, subject), one.rule.id) if at < MOST_BY_HAND else ()
+        out.append(
+            msgspec.structs.replace(
+                finding(one),
+                vma=None if subject.only is None else hex(int(subject.only["vma"])),
+                flags=() if subject.only is None else tuple(flags_of(bits, int(subject.only["flags"]))),
+                dumps=dumps[at] if at < len(dumps) else (),
+                by_hand=by_hand,
+            )
+        )
+    return out
+
+
 def finding(one: Finding) -> doc.Finding:
-    """A finding of the engine as a part of the document."""
+    """A finding of the engine as a part of the document, without what the image has to be read for."""
     key = f"{one.rule.id}:{one.mm:x}:{one.start or 0:x}"
     return doc.Finding(
         id=hashlib.sha256(key.encode()).hexdigest()[:12],
@@ -120,7 +165,9 @@ def finding(one: Finding) -> doc.Finding:
     )
 
 
-def _processes(analysis: Analysis, pids: Collection[int] | None) -> list[doc.Process]:
+def _processes(
+    analysis: Analysis, pids: Collection[int] | None, clock: Clock | None
+) -> list[doc.Process]:
     views = analysis.views
     context, sums = analysis.context, sum_areas(analysis.context)
     tasks = views.tasks
@@ -141,16 +188,22 @@ def _processes(analysis: Analysis, pids: Collection[int] | None) -> list[doc.Pro
     first: dict[int, int] = {}
     out = []
     columns = ("pid", "comm", "task", "mm", "flags")
-    for row, pid, comm, task, mm, flags in zip(rows, *(leaders[name].tolist() for name in columns), strict=True):
+    origins = (
+        programs(views, views.mm_rows(leaders["mm"])), parents(analysis.kernel, views, leaders),
+        starts(analysis.kernel, clock, leaders),
+    )  # fmt: skip
+    for row, exe, parent, started, pid, comm, task, mm, flags in zip(
+        rows, *origins, *(leaders[name].tolist() for name in columns), strict=True
+    ):
         owner = first.setdefault(mm, pid) if mm else pid
         mine = row >= 0 and owner == pid
         out.append(
             doc.Process(
                 pid=pid,
                 comm=printable(comm_of(comm)),
-                exe="",
-                parent=None,
-                started=None,
+                exe=exe,
+                parent=parent,
+                started=started,
                 kind="user" if mm else "kernel" if flags & _PF_KTHREAD else "exited",
                 task=hex(task),
                 mm=hex(mm) if mm else None,
@@ -203,8 +256,8 @@ def _provenance(analysis: Analysis, sha256: bool) -> doc.Provenance:
             path=printable(str(image.path)),
             size=image.size,
             format=image.format,
-            sha256=_sha256(image) if sha256 else None,
-            details={printable(key): printable(value) for key, value in image.details.items()},
+            sha256=_sha256(image.path, image.memory.watch) if sha256 else None,
+            details={printable(key): printable(value) for key, value in _details(image, sha256).items()},
         ),
         coverage=coverage(image),
         vmcoreinfo=identity.vmcoreinfo_source,
@@ -214,9 +267,25 @@ def _provenance(analysis: Analysis, sha256: bool) -> doc.Provenance:
     )
 
 
-def _sha256(image: Image) -> str:
-    with image.path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _details(image: Image, sha256: bool) -> dict[str, str]:
+    """Those of the image, and the further files of a split dump, with their hashes if asked for."""
+    details = dict(image.details)
+    for number, path in enumerate(image.others, 2):
+        details[f"part {number}"] = str(path)
+        if sha256:
+            details[f"part {number} sha256"] = _sha256(path, image.memory.watch)
+    return details
+
+
+def _sha256(path: Path, watch: Callable[[int, int], None] | None) -> str:
+    digest, done, size = hashlib.sha256(), 0, path.stat().st_size
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 24):
+            digest.update(block)
+            done += len(block)
+            if watch is not None:
+                watch(done, size)
+    return digest.hexdigest()
 
 
 def coverage(image: Image) -> doc.Coverage:

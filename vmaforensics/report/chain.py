@@ -61,8 +61,10 @@ def _detail(kernel: Kernel, views: Views, document: SideBySide, row: Row) -> Det
 
 def _chain(kernel: Kernel, views: Views, document: SideBySide, row: Row, vma: int | None) -> Iterator[Step]:
     mm, task = int(document.mm, 16), int(document.task, 16)
-    facts = {"pid": str(document.pid), "comm": document.comm, "mm at": hex(task + kernel.offset("task_struct", "mm"))}
-    yield Step(record="task_struct", address=document.task, facts=facts)
+    if task:  # an address space that no task has begins with its mm_struct
+        where = hex(task + kernel.offset("task_struct", "mm"))
+        facts = {"pid": str(document.pid), "comm": document.comm, "mm at": where}
+        yield Step(record="task_struct", address=document.task, facts=facts)
     at = int(views.mm_rows(np.array([mm], np.uint64))[0])
     one = views.mms[at]
     yield Step(

@@ -6,11 +6,16 @@ many readers. Strings from the image are made printable (see ``printable``).
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from vmaforensics.report.json_text import json_text
 from vmaforensics.report.side_by_side import Row  # noqa: TC001 - msgspec reads the annotation
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 SCHEMA_VERSION = "2.0"
 
@@ -112,6 +117,12 @@ class Finding(_Part, frozen=True):
     benign_causes: tuple[str, ...]
     attack: tuple[Technique, ...]
 
+    def _repr_html_(self) -> str:
+        """A summary, for notebooks."""
+        from vmaforensics.report.notebook import finding_html
+
+        return finding_html(self)
+
 
 class Seen(_Part, frozen=True, omit_defaults=True, gc=False):
     """Address of the word in each view that led to an area; null where a view does not hold it. A view the
@@ -204,6 +215,7 @@ class MemoryMap(_Part, frozen=True):
     rows: tuple[Row, ...]
     index: str  # the view the nodes are of: "maple tree", "rb tree", "vm_next list"
     nodes: tuple[Node, ...]  # the way from the root to what findings name, and its neighbours
+    rows_left_out: int = 0  # rows far from what findings name, of a map too long to be told whole
 
 
 class NotAssessed(_Part, frozen=True):
@@ -260,11 +272,39 @@ class Document(_Part, frozen=True):
     maps: list[MemoryMap]
     not_assessed: list[NotAssessed]
     provenance: Provenance
+    maps_left_out: int = 0  # further address spaces that findings name
+
+    def table(self, name: str) -> NDArray[np.void]:
+        """"findings", "evidence", "regions" or "processes" as a structured array; see ``report.tables``.
+
+        Raises ``KeyError`` for any other name.
+
+        >>> regions = document.table("regions")
+        >>> regions[regions["maple"] == "missing"][["pid", "start", "end", "name"]]
+        """
+        from vmaforensics.report.tables import table
+
+        return table(self, name)
+
+    def frame(self, name: str) -> Any:  # noqa: ANN401 - pandas is optional, and so is its type
+        """The same as a ``pandas.DataFrame``; addresses stay ``uint64``. Raises ``ImportError`` without pandas.
+
+        >>> document.frame("regions").groupby("name")["size"].sum()
+        """
+        from vmaforensics.report.frames import frame
+
+        return frame(self, name)
+
+    def _repr_html_(self) -> str:
+        """A summary, for notebooks."""
+        from vmaforensics.report.notebook import document_html
+
+        return document_html(self)
 
 
 def encode(document: Document) -> bytes:
     """The JSON form: one line, keys in the order of the schema, newline at the end."""
-    return msgspec.json.encode(document) + b"\n"
+    return json_text(document) + b"\n"
 
 
 def json_schema() -> dict[str, object]:

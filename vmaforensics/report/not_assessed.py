@@ -8,9 +8,14 @@ import numpy as np
 
 from vmaforensics.report.document import NotAssessed
 from vmaforensics.report.printable import printable
+from vmaforensics.views.memory_files import Content
+from vmaforensics.views.page_tables import PteState
 from vmaforensics.views.tables import Problem, View
+from vmaforensics.views.text_pages import Match
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vmaforensics.analysis import Analysis
 
 _MOST = 200  # rows of problems told; the rest is counted
@@ -19,12 +24,53 @@ _LOST = (Problem.UNREADABLE, Problem.CUT_SHORT)
 
 
 def not_assessed(analysis: Analysis) -> list[NotAssessed]:
-    """Problems of the file, of finding the kernel, and of the walks, in that order."""
+    """Problems of the file, of finding the kernel, and of the walks, and contents that a rule needs, in that order."""
     rows = [NotAssessed(what="image file", why=printable(text)) for text in analysis.image.problems]
     rows += [NotAssessed(what="image file", why=printable(text)) for text in analysis.image.memory.problems()]
     rows += [NotAssessed(what="kernel", why=printable(text)) for text in analysis.kernel.identity.problems]
     rows += _walks(analysis)
+    rows += [NotAssessed(what=what, why=why, count=count) for what, count, why in _contents(analysis) if count]
     return rows
+
+
+def _contents(analysis: Analysis) -> Iterator[tuple[str, int, str]]:
+    """(what, how many, why): rules that look into pages, where the image does not hold these. Once for an image."""
+    views = analysis.views
+    if views.text is not None:
+        match = views.text.rows["match"]
+        for state, why in (
+            (Match.NOT_IN_DUMP, "their contents, or those of the page cache, are not in the image"),
+            (Match.NOT_CACHED, "the page cache has no such page any more"),
+            (Match.NOT_INDEXED, "the index of the page cache is not in the image"),
+            (Match.NOT_COMPARED, "there are more than are compared"),
+        ):
+            count = int((match == state).sum())
+            yield "modified code (TEXT-MODIFIED)", count, f"{_pages(count)} in executable areas of files: {why}"
+        count = views.text.unindexed
+        why = "by their own account their file's: the index of its page cache is not in the image"
+        yield "modified code (TEXT-MODIFIED)", count, f"{_pages(count)} {why}"
+    view = views.page_tables
+    if view is not None and len(view.orphans):
+        states = view.ptes["state"][view.orphans[: len(view.contents)]].tolist()
+        lost = sum(not text for text, one in zip(view.contents, states, strict=True) if one == PteState.PRESENT)
+        lost += len(view.orphans) - len(view.contents)
+        why = f"{_pages(lost)}: not in the image, or more than are looked at"
+        yield "contents of pages outside every area (PTE-ORPHAN)", lost, why
+    handles = views.handles
+    if handles is not None:
+        files = handles.memory_files
+        idle = (files["internal"] | (files["nlink"] == 0)) & ~files["mapped"]
+        for content, why in (
+            (Content.NOT_IN_DUMP, "their first page is not in the image"),
+            (Content.NONE, "they have no page in memory, but in swap"),
+        ):
+            lost = int((idle & (files["content"] == content)).sum())
+            name = "file" if lost == 1 else "files"
+            yield "code in unmapped memory files (MEM-UNMAPPED-CODE)", lost, f"{lost} {name}: {why}"
+
+
+def _pages(count: int) -> str:
+    return f"{count} page{'' if count == 1 else 's'}"
 
 
 def _walks(analysis: Analysis) -> list[NotAssessed]:

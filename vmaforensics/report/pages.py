@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from vmaforensics.checks.page_marks import entry_marks, told
 from vmaforensics.kernel import paging
 from vmaforensics.report.maps import permissions
-from vmaforensics.report.page_marks import entry_marks, told
 from vmaforensics.report.printable import printable
 from vmaforensics.views.map_counts import MapCounts
 from vmaforensics.views.page_names import OWNERS, flags_told, owners, page_flag_names

@@ -2,98 +2,78 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
 from vmaforensics.checks.context import Context, comm_of
 from vmaforensics.checks.runs import Runs
 from vmaforensics.errors import UsageError
 from vmaforensics.kernel import paging
+from vmaforensics.report.areas import areas_of, nearest
 from vmaforensics.report.maps import permissions
 from vmaforensics.report.printable import printable
 from vmaforensics.report.side_by_side import Cell, Row, Schema, SideBySide
 from vmaforensics.report.witnesses import anchor_cells, anon_cells, file_cells, slab_cells
 from vmaforensics.views.mms import Lock
 from vmaforensics.views.page_tables import PteState
-from vmaforensics.views.slab import State
-from vmaforensics.views.tables import Kind, View, union_of
-from vmaforensics.views.vmas import VMAS
+from vmaforensics.views.ranges import mm_row
+from vmaforensics.views.tables import Kind, View
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator
 
     from numpy.typing import NDArray
 
+    from vmaforensics.report.areas import Areas
     from vmaforensics.views.page_tables import PageTablesView
     from vmaforensics.views.tables import Views
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Areas:
-    """Every area of one mm that any view leads to: parallel arrays, sorted by start.
-
-    ``start`` and ``end`` are the VMA's own; where it could not be read, those of the index.
-    """
-
-    mm: int
-    mm_row: int
-    start: NDArray[np.uint64]
-    end: NDArray[np.uint64]
-    vmas: NDArray[np.void]  # dtype VMAS
-    names: list[bytes]
-
-    def __len__(self) -> int:
-        return len(self.vmas)
-
-
-def areas_of(views: Views, mm: int) -> Areas:
-    """The areas of ``mm`` in the index views, and those that only the slab or a reverse map knows."""
-    indexed = union_of([rows[rows["mm"] == np.uint64(mm)] for rows in views.regions().values()])
-    at = views.vma_rows(indexed["vma"])
-    rows = [views.vmas[at]]
-    start = [np.where(rows[0]["ok"], rows[0]["start"], indexed["start"])]
-    end = [np.where(rows[0]["ok"], rows[0]["end"], indexed["end"])]
-    names = [views.names[row] for row in at.tolist()]
-    known = set(indexed["vma"].tolist())
-    for strays, called in _strays(views, mm):
-        fresh = ~np.isin(strays["vma"], np.array(sorted(known), np.uint64))
-        rows.append(strays[fresh])
-        start.append(strays["start"][fresh])
-        end.append(strays["end"][fresh])
-        names += [name for name, new in zip(called, fresh.tolist(), strict=True) if new]
-        known.update(strays["vma"].tolist())
-    vmas = np.concatenate(rows).astype(VMAS)
-    low = np.concatenate(start)
-    order = np.lexsort((vmas["vma"], low))
-    return Areas(
-        mm=mm,
-        mm_row=int(views.mm_rows(np.array([mm], np.uint64))[0]),
-        start=low[order],
-        end=np.concatenate(end)[order],
-        vmas=vmas[order],
-        names=[names[row] for row in order.tolist()],
-    )
-
-
-def _strays(views: Views, mm: int) -> Iterator[tuple[NDArray[np.void], list[bytes]]]:
-    """Areas that no index view led to, by source: rows of dtype ``VMAS``, and their names."""
-    if views.slab is not None:
-        slab = views.slab
-        live = slab.attached & (slab.stray_state != State.FREE) & (slab.strays["mm"] == np.uint64(mm))
-        yield slab.strays[live], [slab.names[row] for row in np.flatnonzero(live).tolist()]
-    if views.rmap is not None:
-        rows = views.rmap.areas
-        stray = np.isin(rows["vma"], np.array(sorted(views.rmap.strays), np.uint64))
-        stray &= rows["ok"] & (rows["mm"] == np.uint64(mm))
-        yield rows[stray], [views.rmap.strays[vma] for vma in rows["vma"][stray].tolist()]
-
-
 def side_by_side(views: Views, pid: int) -> SideBySide:
     """The document of one process, without details. Raises :class:`UsageError` if it has no memory map."""
-    task, mm = _process(views, pid)
-    areas = areas_of(views, mm)
+    leader, mm = _process(views, pid)
+    return _sides(views, mm, pid, bytes(leader["comm"]), int(leader["task"]))
+
+
+def side_by_side_of(views: Views, mm: int) -> SideBySide:
+    """The document of one address space, whether or not a task has it. Raises :class:`UsageError` if no record
+    knows of an ``mm_struct`` there."""
+    known = views.mms[mm_row(views, mm)]
+    return _sides(views, mm, int(known["pid"]), bytes(known["comm"]), int(known["task"]))
+
+
+def sides_near(
+    views: Views, mm: int, ranges: Collection[tuple[int, int]], most: int
+) -> tuple[SideBySide, int]:
+    """As :func:`side_by_side_of`, with at most ``most`` rows, and how many were left out: those far from ``ranges``
+    go first, but for areas that an index lacks."""
+    known = views.mms[mm_row(views, mm)]
+    left_out = 0
+
+    def near(areas: Areas) -> NDArray[np.bool_]:
+        nonlocal left_out
+        keep = nearest(views, areas, ranges, most)
+        left_out = int((~keep).sum())
+        return keep
+
+    document = _sides(views, mm, int(known["pid"]), bytes(known["comm"]), int(known["task"]), near)
+    if len(document.rows) <= most:
+        return document, left_out
+    # Runs of page-table entries without an area may be as many as an intruder likes.
+    rows = document.rows
+    named = [any(low < int(row.end, 16) and int(row.start, 16) < high for low, high in ranges) for row in rows]
+    order = sorted(range(len(rows)), key=lambda at: (not named[at], rows[at].vma is None, at))
+    kept = [rows[at] for at in sorted(order[:most])]
+    return msgspec.structs.replace(document, rows=kept), left_out + len(rows) - most
+
+
+def _sides(
+    views: Views, mm: int, pid: int, comm: bytes, task: int, near: Callable[[Areas], NDArray[np.bool_]] | None = None
+) -> SideBySide:
+    every = areas_of(views, mm)
+    areas = every if near is None else every.where(near(every))
     columns = dict(_columns(views, areas))
     vmas = areas.vmas
     told = zip(*(vmas[name].tolist() for name in ("flags", "ok", "kind", "vma")), areas.names, strict=True)
@@ -110,13 +90,13 @@ def side_by_side(views: Views, pid: int) -> SideBySide:
         for at, ((start, end), (flags, known, kind, vma, name)) in enumerate(zip(bounds, told, strict=True))
     ]
     if views.page_tables is not None:
-        rows += _uncovered(views, views.page_tables, areas)
+        rows += _uncovered(views, views.page_tables, every)
     row = areas.mm_row
     return SideBySide(
         schema=Schema(),
         pid=pid,
-        comm=printable(comm_of(task["comm"])),
-        task=hex(int(task["task"])),
+        comm=printable(comm_of(comm)),
+        task=hex(task),
         mm=hex(mm),
         lock=Lock(int(views.mms["lock"][row])).text if row >= 0 else Lock.UNKNOWN.text,
         views=list(columns),
@@ -125,8 +105,11 @@ def side_by_side(views: Views, pid: int) -> SideBySide:
 
 
 def _process(views: Views, pid: int) -> tuple[np.void, int]:
-    """The leader of a process and its mm; of a thread that lives on where the leader has exited."""
+    """The leader of a process and its mm; of a thread that lives on where the leader has exited. A process that is
+    on no task list is looked for among the others that records know of."""
     mine = views.tasks[views.tasks["tgid"] == pid]
+    if not len(mine) and views.sources is not None:
+        mine = views.sources.tasks[views.sources.tasks["ok"] & (views.sources.tasks["tgid"] == pid)]
     if not len(mine):
         raise UsageError(f"no process of the image has pid {pid}; `vmaforensics report IMAGE` lists them")
     mms = mine["mm"][np.isin(mine["mm"], views.mms["mm"])]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.tables import Views
 
 _NOTHING = Cell(state="none")
-_REMEMBERED = (
+REMEMBERED = (
     "start_code", "start_data", "start_brk", "start_stack", "arg_start", "env_start", "vdso",
 )  # fmt: skip
 _MOST = 3  # anchors named in a cell
@@ -122,6 +122,6 @@ def _anchors(views: Views, mm: int) -> list[tuple[str, int]]:
     named = [(name, int(value)) for name, column in (("RIP", "ip"), ("RSP", "sp")) for value in threads[column]]
     row = int(views.mm_rows(np.array([mm], np.uint64))[0])
     if row >= 0:
-        named += [(name, int(views.mms[name][row])) for name in _REMEMBERED]
+        named += [(name, int(views.mms[name][row])) for name in REMEMBERED]
         named += [(f"AT_{name.upper()}", int(anchors.mms[name][row])) for name in AUXV]
     return [(name, value) for name, value in named if value]

@@ -1,0 +1,228 @@
+"""Two images of one machine: what came, went and changed, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from functools import cache
+from typing import TYPE_CHECKING
+
+import msgspec
+import pytest
+from hostile import handmade, inert, tampered_document, tampered_sample
+from support import Edit, Sample, again_from_views, leader, mm_of
+
+from vmaforensics.errors import ExitCode, UsageError
+from vmaforensics.report.build import build_document
+from vmaforensics.report.diff import Difference, compare
+from vmaforensics.report.diff_text import render_diff, summary
+from vmaforensics.report.document import Document, encode
+from vmaforensics.report.json_text import json_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PID = 167  # the process of which the sample's edit took an area away
+replace = msgspec.structs.replace
+
+
+def clean_of(samples: list[Sample]) -> Sample:
+    """The clean sample the tampered one was made from."""
+    release = tampered_document().kernel.release
+    boot = tampered_document().kernel.kaslr_offset
+    for one in samples:
+        identity = one.analysis.kernel.identity
+        if identity.release == release and hex(identity.kaslr_offset or 0) == boot:
+            return one
+    pytest.skip("the clean image of the tampered sample is not here")
+
+
+@pytest.fixture(scope="module")
+def clean(samples: list[Sample]) -> Document:
+    return build_document(clean_of(samples).analysis)
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "vmaforensics", "diff", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, timeout=120, check=False)
+
+
+@cache
+def same() -> Difference:
+    return compare(tampered_document(), tampered_document())
+
+
+def changed(document: Document, pid: int, **facts: object) -> Document:
+    processes = [replace(one, **facts) if one.pid == pid else one for one in document.processes]
+    return replace(document, processes=processes)
+
+
+def test_an_image_is_not_different_from_itself() -> None:
+    assert same().findings == same().processes == ()
+    assert summary(same()) == "Nothing is different."
+    assert render_diff(same()).startswith("SUMMARY   Nothing is different.")
+
+
+def test_what_an_intruder_did_between_two_images_is_what_is_told(clean: Document) -> None:
+    found = compare(clean, tampered_document())
+    (finding,) = found.findings
+    assert (finding.how, finding.finding.severity, finding.finding.pid) == ("came", "high", PID)
+    (process,) = found.processes
+    assert (process.pid, process.regions_before - process.regions_after) == (PID, 1)
+    (region,) = process.regions
+    assert (region.how, region.region.start) == ("went", finding.finding.start)
+    assert summary(found) == "1 new finding; 1 changed process; 1 gone region."
+    back = compare(tampered_document(), clean)
+    assert [one.how for one in back.findings] == ["went"]
+    assert [one.how for one in back.processes[0].regions] == ["came"]
+
+
+def test_the_command_takes_images_and_saved_reports(samples: list[Sample], clean: Document, tmp_path: Path) -> None:
+    saved = tmp_path / "before.json"
+    saved.write_bytes(encode(clean))
+    image = tampered_sample().image_path
+    shown = [run(one, image, "--format", "json", "--fail-on", "high") for one in (saved, clean_of(samples).image_path)]
+    assert [one.returncode for one in shown] == [ExitCode.FINDINGS] * 2, shown[0].stderr
+    first, second = (json.loads(one.stdout) for one in shown)
+    assert first["schema"] == {"name": "vmaforensics-diff", "version": "1.0"}
+    assert (first["findings"], first["processes"]) == (second["findings"], second["processes"])
+    assert run(image, saved, "--fail-on", "high").returncode == 0  # it went
+    text = run(saved, image)
+    assert text.returncode == 0
+    assert text.stdout.startswith(b"SUMMARY   1 new finding; 1 changed process; 1 gone region.")
+    assert b"+ new     HIGH" in text.stdout
+
+
+def test_images_of_two_boots_are_refused(samples: list[Sample]) -> None:
+    other = next(one for one in samples if one.analysis.kernel.identity.release != tampered_document().kernel.release)
+    done = run(other.image_path, tampered_sample().image_path)
+    assert done.returncode == ExitCode.USAGE
+    assert done.stdout == b""
+    assert b"not of one boot of one machine" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
+    "fact", [{"build_id": "00"}, {"kaslr_offset": "0x1000000"}, {"phys_base": 4096}, {"release": "6.1.0-other"}]
+)
+def test_any_sign_of_another_boot_is_enough(fact: dict[str, object]) -> None:
+    document = tampered_document()
+    with pytest.raises(UsageError, match="not of one boot"):
+        compare(document, replace(document, kernel=replace(document.kernel, **fact)))
+
+
+def test_another_first_task_is_another_boot() -> None:
+    document = tampered_document()
+    with pytest.raises(UsageError, match="task_struct of pid 1"):
+        compare(document, changed(document, 1, task="0xffff888000001000"))
+
+
+def test_doubts_are_told_and_do_not_stop() -> None:
+    document = tampered_document()
+    early = replace(document.kernel, booted="2026-01-01T00:00:00Z", clock="2026-01-01T02:00:00Z")
+    late = replace(early, booted="2026-01-01T00:05:00Z", clock="2026-01-01T01:00:00Z", hostname="other")
+    notes = compare(replace(document, kernel=early), replace(document, kernel=late)).notes
+    assert any("the time of boot" in note for note in notes)
+    assert any("may be exchanged" in note for note in notes)
+    assert any("host" in note for note in notes)
+    drifted = replace(early, booted="2026-01-01T00:00:30Z")
+    assert not any(
+        "time of boot" in note
+        for note in compare(replace(document, kernel=early), replace(document, kernel=drifted)).notes
+    )
+
+
+def test_a_pid_that_was_used_again_is_another_process() -> None:
+    document = tampered_document()
+    found = compare(document, changed(document, PID, task="0xffff888012345000"))
+    assert [(one.how, one.pid) for one in found.processes] == [("came", PID), ("went", PID)]
+    times = [replace(one, started="2026-01-01T00:00:00Z") for one in document.processes]
+    started = replace(document, processes=times)
+    found = compare(started, changed(started, PID, started="2026-01-01T00:00:09Z"))
+    assert [one.how for one in found.processes] == ["came", "went"]
+
+
+def test_a_new_memory_map_is_told_and_not_listed_region_by_region() -> None:
+    document = tampered_document()
+    found = compare(document, changed(document, PID, mm="0xffff888012345000", comm="other"))
+    (process,) = found.processes
+    assert process.replaced
+    assert process.regions == ()
+    assert {change.fact for change in process.changes} == {"mm", "comm"}
+    text = render_diff(found)
+    assert "another memory map, as after execve" in text
+    assert "comm: bash → other" in text
+
+
+def test_regions_are_matched_by_their_area_and_their_bounds() -> None:
+    document = tampered_document()
+    process = next(one for one in document.processes if one.pid == PID)
+    first, second, third, *rest = process.regions
+    after = [
+        replace(first, end=hex(int(first.end, 16) + 4096)),  # grown
+        replace(second, vma="0xffff888000000100"),  # unmapped and mapped again at the same place
+        replace(third, start="0x1000", end="0x2000"),  # its vm_area_struct was freed and used for another
+        *rest,
+    ]
+    (found,) = compare(document, changed(document, PID, regions=after)).processes
+    told = sorted((one.how, one.region.start, tuple(change.fact for change in one.changes)) for one in found.regions)
+    assert told == sorted([
+        ("changed", first.start, ("end",)), ("changed", second.start, ("vma",)),
+        ("came", "0x1000", ()), ("went", third.start, ()),
+    ])  # fmt: skip
+
+
+def test_an_index_that_loses_a_region_comes_first_in_the_text() -> None:
+    document = tampered_document()
+    process = next(one for one in document.processes if one.pid == PID)
+    last = process.regions[-1]
+    after = [replace(one, end=hex(int(one.end, 16) + 4096)) for one in process.regions[:-1]]
+    after.append(replace(last, seen=replace(last.seen, maple=None)))
+    moved = [replace(one, seen=replace(one.seen, maple="0xffff888000000000")) for one in after[:-1]] + after[-1:]
+    found = compare(document, changed(document, PID, regions=moved))
+    text = render_diff(found)
+    assert "maple held → maple missing" in text
+    assert "more (-v shows them)" in text
+    everything = render_diff(found, detail=1)
+    assert everything.count(" end 0x") == len(after) - 1
+    assert "0xffff888000000000" not in everything  # that the word moved is no news
+
+
+def test_edits_of_a_running_machine_are_found_in_its_memory(either_sample: Sample) -> None:
+    """A new name and a new total written into a copy of the image: nothing else is different."""
+    analysis = either_sample.analysis
+    edit = Edit(analysis)
+    row = leader(analysis, 1)
+    edit.write(edit.at("task_struct", int(row["task"]), "comm"), b"renamed".ljust(16, b"\0"))
+    mm = mm_of(analysis, 1)
+    count = edit.at("mm_struct", mm, "map_count")
+    edit.put(count, (edit.get(count) & 0xFFFFFFFF) + 1, 4)
+    found = compare(build_document(analysis), build_document(again_from_views(analysis, edit.overlay)))
+    assert [(one.pid, [change.after for change in one.changes]) for one in found.processes] == [(1, ["renamed"])]
+    assert {one.finding.pid for one in found.findings} == {1}
+    assert {one.how for one in found.findings} == {"came"}
+
+
+def test_a_finding_that_has_become_worse_fails_the_run(tmp_path: Path) -> None:
+    document = tampered_document()
+    findings = [replace(one, severity="low") if one.severity == "high" else one for one in document.findings]
+    low = replace(document, findings=findings)
+    paths = tmp_path / "a.json", tmp_path / "b.json"
+    for path, one in zip(paths, (low, document), strict=True):
+        path.write_bytes(encode(one))
+    assert run(*paths, "--fail-on", "high").returncode == ExitCode.FINDINGS
+    assert run(*paths, "--fail-on", "critical").returncode == 0
+    assert run(*reversed(paths), "--fail-on", "low").returncode == 0
+
+
+def test_hostile_names_are_inert_in_a_difference() -> None:
+    document = handmade(tampered_document())
+    other = replace(document, processes=document.processes[: len(document.processes) // 2], findings=[])
+    kernel = replace(document.kernel, clock=None, booted=None)
+    found = compare(replace(other, kernel=kernel), replace(document, kernel=kernel))
+    for detail in (-1, 0, 2):
+        assert inert(render_diff(found, detail=detail))
+    raw = json_text(found).decode()
+    assert inert(raw)
+    assert json.loads(raw)["schema"]["name"] == "vmaforensics-diff"

@@ -1,0 +1,234 @@
+"""What a finding carries besides its evidence: its area, the bytes it is about, and lines to check it by hand."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from functools import cache
+from typing import TYPE_CHECKING
+
+import pytest
+from support import SAMPLES, Sample, again_from_views, built, mm_of
+from tamper.edits import Bench, list_only, maple_slot_zeroed, tree_only
+from tamper.page_edits import exec_cleared_in_pte, ghost_page
+from tamper.rmap_edits import anon_link_cut, file_link_cut, file_swapped
+from tamper.slab_edits import area_erased, list_and_tree_unlinked, mm_decoy, task_off_both
+
+from vmaforensics.checks.rules import RULES
+from vmaforensics.report.build import build_document
+from vmaforensics.report.dumps import MOST, SIZE
+from vmaforensics.report.hand_lines import ANY, BEGIN, CHECKS, STEPS, TOOLS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from tamper.edits import Label
+
+    from vmaforensics.analysis import Analysis
+    from vmaforensics.report.document import Finding, Hexdump
+
+    Edit = Callable[[Bench], Label]
+
+OF_ONE_AREA: tuple[Edit, ...] = (
+    maple_slot_zeroed, list_only, tree_only, list_and_tree_unlinked, area_erased, exec_cleared_in_pte,
+    file_link_cut, file_swapped, anon_link_cut,
+)  # fmt: skip
+
+
+@cache
+def edited(name: str, edit: Edit) -> tuple[Analysis, Label] | None:
+    """A changed copy of a sample, and what was done; None if the edit cannot be made there."""
+    (sample,) = (one for one in SAMPLES if one.name == name)
+    bench = Bench(sample.analysis)
+    try:
+        label = edit(bench)
+    except (AssertionError, KeyError):
+        return None
+    return again_from_views(sample.analysis, bench.overlay), label
+
+
+def changed(sample: Sample, edit: Edit) -> tuple[Analysis, Label]:
+    done = edited(sample.name, edit)
+    if done is None:
+        pytest.skip("this image has nothing that the edit could be made on")
+    return done
+
+
+def about(analysis: Analysis, label: Label, **options: bool) -> list[Finding]:
+    """The findings of at least high severity about what was edited, as parts of the document."""
+    document = build_document(analysis, **options)
+    found = [one for one in document.findings if one.pid == label.pid and one.severity in ("critical", "high")]
+    return [one for one in found if label.end == 0 or one.start is None or int(one.start, 16) < label.end]
+
+
+@pytest.mark.parametrize("edit", OF_ONE_AREA, ids=lambda edit: edit.__name__)
+def test_a_finding_names_the_area_that_was_edited(either_sample: Sample, edit: Edit) -> None:
+    """The area: the one that the clean image, whose maps are the guest's own, has at the place of the edit."""
+    analysis, label = changed(either_sample, edit)
+    rows = either_sample.analysis.views.union
+    mine = rows[rows["mm"] == mm_of(either_sample.analysis, label.pid)]
+    mine = mine[(mine["start"] <= label.start) & (mine["end"] > label.start)]
+    assert len(mine) == 1
+    lines = either_sample.truth[f"proc/{label.pid}/maps"].decode("latin-1").splitlines()
+    (perms,) = (line.split()[1] for line in lines if int(line.split("-")[0], 16) == mine["start"][0])
+    (found,) = about(analysis, label)
+    assert found.vma == hex(int(mine["vma"][0]))
+    # None of these edits changes vm_flags: they are as the guest showed them.
+    for letter, name in zip("rwx", ("VM_READ", "VM_WRITE", "VM_EXEC"), strict=True):
+        assert (name in found.flags) == (letter in perms), found.flags
+
+
+def test_memory_outside_of_every_area_has_no_area(either_sample: Sample) -> None:
+    analysis, label = changed(either_sample, ghost_page)
+    (found,) = about(analysis, label)
+    assert found.vma is None
+    assert found.flags == ()
+
+
+@pytest.mark.parametrize("edit", [maple_slot_zeroed, list_and_tree_unlinked], ids=lambda edit: edit.__name__)
+def test_the_dump_of_an_area_begins_with_the_bounds_that_proc_showed(either_sample: Sample, edit: Edit) -> None:
+    """vm_start and vm_end are the first words of vm_area_struct since 2.6."""
+    analysis, label = changed(either_sample, edit)
+    (found,) = about(analysis, label)
+    (dump,) = (one for one in found.dumps if one.what == "the vm_area_struct")
+    assert dump.address == found.vma
+    assert dump.data is not None
+    assert len(bytes.fromhex(dump.data)) == SIZE
+    words = bytes.fromhex(dump.data)
+    assert [int.from_bytes(words[at : at + 8], "little") for at in (0, 8)] == [label.start, label.end]
+    maps = either_sample.truth[f"proc/{label.pid}/maps"].decode("latin-1")
+    assert f"{label.start:x}-{label.end:x} " in maps
+
+
+def test_the_dump_of_the_evidence_shows_the_word_that_was_written(maple_sample: Sample) -> None:
+    """The slot that the edit set to zero, and its neighbours, which it left alone."""
+    analysis, label = changed(maple_sample, maple_slot_zeroed)
+    maple = maple_sample.analysis.views.maple
+    assert maple is not None
+    mine = maple[maple["mm"] == mm_of(maple_sample.analysis, label.pid)]
+    (row,) = mine[mine["start"] == label.start]
+    (found,) = about(analysis, label)
+    (dump,) = (one for one in found.dumps if "maple tree" in one.what)
+    at = int(row["slot"]) - int(dump.address, 16)
+    assert 0 <= at < SIZE
+    assert dump.data is not None
+    held = bytes.fromhex(dump.data)
+    assert held[at : at + 8] == bytes(8)
+    others = {int(one["slot"]): int(one["vma"]) for one in mine if int(one["slot"]) != int(row["slot"])}
+    near = [word for word in others if 0 <= word - int(dump.address, 16) < SIZE]
+    assert near
+    for word in near:
+        place = word - int(dump.address, 16)
+        assert int.from_bytes(held[place : place + 8], "little") == others[word]
+
+
+@pytest.mark.parametrize("name", ["debian-5.10", "debian-6.12"])
+def test_the_first_bytes_of_hidden_memory_are_those_of_its_file(name: str) -> None:
+    """Read through the page tables, though no index holds the area any more: a program begins with 7f E L F."""
+    samples = built(name)
+    if not samples:
+        pytest.skip("excerpts hold no user memory, and no whole image is here")
+    bench = Bench(samples[0].analysis)
+    index = next(iter(bench.views.regions().values()))
+    library = [name.endswith(b"/libc.so.6") for name in bench.views.names]
+    row = next(
+        one for one in index if library[int(one["vma_row"])] and not bench.vma(one)["pgoff"] and one["order"]
+    )
+    label = bench.label("hidden", row)
+    if bench.views.maple is not None:
+        bench.put(int(row["slot"]), 0)
+    else:
+        bench.put(int(row["slot"]), int(bench.vma(row)["next"]))
+    (found,) = about(again_from_views(samples[0].analysis, bench.overlay), label)
+    dump = found.dumps[0]
+    assert (dump.what, dump.address) == ("first bytes of the memory", hex(label.start))
+    assert dump.data is not None
+    assert dump.data.startswith("7f454c46")
+
+
+def test_memory_that_is_not_in_the_dump_has_no_bytes(tampered: Sample) -> None:
+    """Excerpts hold no user memory."""
+    found = build_document(tampered.analysis).findings[0]
+    assert found.dumps[0].what == "first bytes of the memory"
+    assert found.dumps[0].data is None
+
+
+def test_without_contents_no_memory_of_a_process_is_shown(either_sample: Sample) -> None:
+    for edit in (maple_slot_zeroed, list_only, exec_cleared_in_pte):
+        done = edited(either_sample.name, edit)
+        if done is not None:
+            (found,) = about(*done, contents=False)
+            assert found.dumps
+            assert all(int(one.address, 16) >> 63 or "page tables" in one.what for one in found.dumps)
+
+
+def test_dumps_are_few_and_small(either_sample: Sample) -> None:
+    for edit in OF_ONE_AREA:
+        done = edited(either_sample.name, edit)
+        for at, one in enumerate(build_document(done[0]).findings if done else ()):
+            assert len(one.dumps) <= (3 if at < MOST and one.severity != "info" else 0)
+            assert all(short(dump) for dump in one.dumps)
+
+
+def short(dump: Hexdump) -> bool:
+    return dump.data is None or re.fullmatch(r"(?:[0-9a-f]{2}){1,64}", dump.data) is not None
+
+
+# By hand ----------------------------------------------------------------------------------------------------
+
+
+def test_every_rule_of_the_table_exists_and_every_rule_has_lines() -> None:
+    assert set(CHECKS) <= {rule.id for rule in RULES}
+    for rule in RULES:
+        steps = CHECKS.get(rule.id, ANY)
+        assert any(STEPS[step].get("crash") for step in steps), rule.id
+
+
+@pytest.mark.parametrize(
+    "edit", [*OF_ONE_AREA, ghost_page, task_off_both, mm_decoy], ids=lambda edit: edit.__name__
+)
+def test_lines_name_the_addresses_of_the_finding(either_sample: Sample, edit: Edit) -> None:
+    analysis, label = changed(either_sample, edit)
+    for found in about(analysis, label):
+        assert [one.tool for one in found.by_hand][:2] == ["drgn", "crash"]
+        known = [found.vma, found.mm, *(item.address for item in found.evidence)]
+        named = {one for one in known if one is not None}
+        for one in found.by_hand:
+            text = "\n".join(one.lines)
+            assert not re.search(r"[{}]|None", text), text
+            assert any(address in text for address in named), text
+            if found.vma is not None:
+                assert found.vma in text
+
+
+def test_lines_of_drgn_and_volshell_are_python(either_sample: Sample) -> None:
+    """drgn's and volshell's prompts are those of Python; the names are looked up where both say what they offer."""
+    helpers = pytest.importorskip("drgn.helpers.linux") if _has_drgn() else None
+    shell = inspect.getsource(pytest.importorskip("volatility3.cli.volshell.linux"))
+    shell += inspect.getsource(pytest.importorskip("volatility3.cli.volshell.generic"))
+    assert BEGIN["drgn"] == ("from drgn.helpers.linux import *",)
+    for edit in (*OF_ONE_AREA, task_off_both):
+        done = edited(either_sample.name, edit)
+        for found in build_document(done[0]).findings if done else ():
+            for one in found.by_hand:
+                if one.tool == "crash":
+                    continue
+                for line in one.lines:
+                    compile(line + "\n", "line", "single")
+                    for name in re.findall(r"(?<![\w.\"])([a-z_]+)\(", line):
+                        if one.tool == "volshell" and name not in ("hex", "int"):
+                            assert f'"{name}"' in shell, line
+                        elif helpers is not None and name not in ("hex", "print", "any"):
+                            assert hasattr(helpers, name), line
+
+
+def _has_drgn() -> bool:
+    try:
+        import drgn  # noqa: F401 - an optional tool
+    except ImportError:
+        return False
+    return True
+
+
+def test_the_tools_are_those_of_the_document() -> None:
+    assert TOOLS == ("drgn", "crash", "volshell")

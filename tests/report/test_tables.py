@@ -1,0 +1,167 @@
+"""The document's tables, and what CSV and Parquet make of them."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from typing import TYPE_CHECKING
+
+import msgspec
+import numpy as np
+import pytest
+from hostile import handmade, tampered_document
+
+from vmaforensics.report.build import build_document
+from vmaforensics.report.csv_ import cell, render_csv
+from vmaforensics.report.document import Document, encode
+from vmaforensics.report.printable import printable
+from vmaforensics.report.tables import TABLES, table
+from vmaforensics.views.tables import View
+
+if TYPE_CHECKING:
+    from support import Sample
+
+
+def read(raw: bytes) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(raw.decode(), newline=""), strict=True))
+
+
+def test_regions_are_those_of_the_areas_column_by_column(either_sample: Sample) -> None:
+    views = either_sample.analysis.views
+    rows = table(build_document(either_sample.analysis), "regions")
+    index = next(iter(views.regions().values()))
+    # In a clean image each index holds each area once; the columns come from the areas themselves.
+    order = np.argsort(rows, order=["mm", "start"], kind="stable")
+    wanted = np.argsort(index, order=["mm", "start"], kind="stable")
+    assert (rows["start"][order] == index["start"][wanted]).all()
+    assert (rows["end"][order] == index["end"][wanted]).all()
+    assert (rows["mm"][order] == index["mm"][wanted]).all()
+    areas = views.vmas[index["vma_row"]][wanted]
+    assert (rows["flags"][order] == areas["flags"]).all()
+    assert (rows["vma"] != 0).all()
+    assert (rows["size"] == rows["end"] - rows["start"]).all()
+    held = {View.LIST: "list", View.RBTREE: "rbtree", View.MAPLE: "maple"}
+    for view, name in held.items():
+        assert set(rows[name]) == ({"held"} if view in views.regions() else {""})
+        assert (rows[f"{name}_at"] != 0).all() == (view in views.regions())
+
+
+def test_a_region_that_an_index_lacks_is_missing_there() -> None:
+    raw = json.loads(encode(tampered_document()))
+    region = next(one for one in raw["processes"] if one["regions"])["regions"][0]
+    region["seen"]["maple"] = None
+    rows = table(msgspec.convert(raw, Document), "regions")
+    missing = rows[rows["maple"] == "missing"]
+    assert [hex(one) for one in missing["start"].tolist()] == [region["start"]]
+    assert missing["maple_at"].tolist() == [0]
+
+
+def test_findings_and_their_evidence_are_rows() -> None:
+    document = tampered_document()
+    findings, evidence = table(document, "findings"), table(document, "evidence")
+    assert findings["id"].tolist() == [one.id for one in document.findings]
+    assert [hex(one) for one in findings["mm"].tolist()] == [one.mm for one in document.findings]
+    assert findings["has_range"].tolist() == [one.start is not None for one in document.findings]
+    assert findings["evidence"].sum() == len(evidence)
+    first = evidence[evidence["finding"] == document.findings[0].id]
+    assert first["what"].tolist() == [item.what for item in document.findings[0].evidence]
+    assert first["number"].tolist() == list(range(1, len(first) + 1))
+
+
+def test_processes_hold_the_counters_of_the_kernel(either_sample: Sample) -> None:
+    views = either_sample.analysis.views
+    rows = table(build_document(either_sample.analysis), "processes")
+    users = rows[rows["mm"] != 0]
+    at = views.mm_rows(users["mm"])
+    assert (users["map_count"] == views.mms["map_count"][at]).all()
+    assert (users["total_vm"] == users["total_vm_of_areas"]).all()
+    assert (rows["map_count"][rows["mm"] == 0] == -1).all()
+    assert rows["started"].dtype == np.dtype("datetime64[s]")
+
+
+def test_times_of_start_are_times() -> None:
+    document = tampered_document()
+    processes = [msgspec.structs.replace(one, started="2026-11-22T21:10:05Z") for one in document.processes[:1]]
+    shown = msgspec.structs.replace(document, processes=processes)
+    assert table(shown, "processes")["started"][0] == np.datetime64("2026-11-22T21:10:05")
+    assert read(render_csv(shown, table="processes"))[0]["started"] == "2026-11-22T21:10:05Z"
+
+
+def test_an_unknown_table_is_a_key_error() -> None:
+    with pytest.raises(KeyError):
+        table(tampered_document(), "pages")
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_csv_has_a_row_for_each_and_lines_of_rfc_4180(name: str) -> None:
+    document = tampered_document()
+    raw = render_csv(document, table=name)
+    assert not raw.startswith(b"\xef\xbb\xbf")
+    assert raw.endswith(b"\r\n")
+    assert raw.count(b"\n") == raw.count(b"\r\n") == len(table(document, name)) + 1
+    assert len(read(raw)) == len(table(document, name))
+
+
+def test_csv_tells_addresses_as_the_document_does() -> None:
+    document = tampered_document()
+    for row, one in zip(read(render_csv(document)), document.findings, strict=True):
+        assert (row["mm"], row["start"], row["end"]) == (one.mm, one.start or "", one.end or "")
+        assert row["title"] == one.title
+    regions = [region for one in document.processes for region in one.regions]
+    for row, region in zip(read(render_csv(document, table="regions")), regions, strict=True):
+        assert (row["start"], row["flags"], row["vma"]) == (region.start, region.flags, region.vma)
+        assert row["inode"] == str(region.inode)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("=1+1", "'=1+1"), ("+1", "'+1"), ("-1", "'-1"), ("@x", "'@x"), ("  =1", "  '=1"), ("\uff1d1", "'\uff1d1"),
+        ("\t=1", "\\x09=1"), ("\r=1", "\\x0d=1"), ("a;=1", "a;'=1"), ("a=1", "a=1"), ("a-b@c", "a-b@c"), ("", ""),
+        ("[heap]", "[heap]"), ("x\ny", "x\\x0ay"),
+    ],
+)  # fmt: skip
+def test_what_a_spreadsheet_would_run_is_text(text: str, shown: str) -> None:
+    assert cell(text) == shown
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_parquet_holds_the_table_with_declared_types(name: str) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow as pa
+
+    from vmaforensics.report.parquet import render_parquet
+
+    document = handmade(tampered_document())
+    rows = table(document, name)
+    raw = render_parquet(document, table=name)
+    assert raw == render_parquet(document, table=name)
+    read_back = parquet.read_table(pa.BufferReader(raw))
+    for column in ("mm", "start", "end", "address", "vma", "task", "at"):
+        if column in read_back.column_names:
+            assert read_back.schema.field(column).type == pa.uint64()
+    views = sum((rows[view] != "").any() for view in ("list", "rbtree", "maple")) if name == "regions" else 1
+    assert read_back.num_rows == len(rows) * views
+    for column in set(rows.dtype.names) & set(read_back.column_names):
+        values = rows[column]
+        expected = [printable(one) for one in values.tolist()] if values.dtype == object else values.tolist()
+        if values.dtype.kind != "M":
+            assert read_back[column].to_pylist()[::views] == expected, column
+    assert set(read_back["kernel_build_id"].to_pylist()) == {document.kernel.build_id}
+    assert set(read_back["image_sha256"].to_pylist()) == {None}
+
+
+def test_parquet_has_a_row_per_region_and_index(list_sample: Sample) -> None:
+    parquet = pytest.importorskip("pyarrow.parquet")
+    import pyarrow as pa
+
+    from vmaforensics.report.parquet import render_parquet
+
+    document = build_document(list_sample.analysis)
+    read_back = parquet.read_table(pa.BufferReader(render_parquet(document)))
+    regions = [region for one in document.processes for region in one.regions]
+    assert read_back["view"].to_pylist() == ["list", "rbtree"] * len(regions)
+    slots = [int(slot, 16) for one in regions for slot in (one.seen.list, one.seen.rbtree) if isinstance(slot, str)]
+    assert read_back["at"].to_pylist() == slots
+    assert set(read_back["state"].to_pylist()) == {"held"}

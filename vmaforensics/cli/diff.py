@@ -1,0 +1,70 @@
+"""``vmaforensics diff``: what came, went or changed between two images of one machine."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vmaforensics.checks.finding import Severity
+from vmaforensics.cli.output import add_output, output
+from vmaforensics.errors import ExitCode
+
+if TYPE_CHECKING:
+    import argparse
+
+    from vmaforensics.report.diff import Difference
+
+_DESCRIPTION = (
+    "Compare two images of one machine, taken without a reboot between them, or two reports saved with --format json: "
+    "processes, regions and findings that came, went or changed. Images of different boots are refused, for their "
+    "kernel addresses mean different things."
+)
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Register the verb."""
+    parser = verbs.add_parser(
+        "diff", help="what came, went or changed between two images of one machine", description=_DESCRIPTION
+    )
+    parser.add_argument("before", metavar="A", type=Path, help="the earlier image, or its saved report")
+    parser.add_argument("after", metavar="B", type=Path, help="the later one")
+    parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+    parser.add_argument(
+        "--fail-on", choices=[one.value for one in Severity], metavar="SEVERITY",
+        help="exit with 1 if a finding that is new or has become worse is at least this severe",
+    )  # fmt: skip
+    add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read or analyse both, compare, write."""
+    from vmaforensics.cli.documents import document_of
+    from vmaforensics.cli.progress import watched
+    from vmaforensics.cli.style import text_style
+    from vmaforensics.report.diff import compare
+    from vmaforensics.report.diff_text import render_diff
+    from vmaforensics.report.json_text import json_text
+
+    with output(args.output, force=args.force) as stream:
+        with watched(args) as progress:
+            before = document_of([args.before], progress=progress)
+            gc.collect()  # what the first analysis held, before the second begins
+            found = compare(before, document_of([args.after], progress=progress))
+        if args.format == "json":
+            stream.write(json_text(found) + b"\n")
+        else:
+            stream.write(render_diff(found, **text_style(args)._asdict()).encode())
+    return ExitCode.FINDINGS if args.fail_on and _worse(found, Severity(args.fail_on)) else ExitCode.OK
+
+
+def _worse(found: Difference, limit: Severity) -> bool:
+    """Is there a finding of that severity which was not there, or was less severe?"""
+    for one in found.findings:
+        if one.how == "went" or Severity(one.finding.severity).rank > limit.rank:
+            continue
+        was = [change.before for change in one.changes if change.fact == "severity"]
+        if one.how == "came" or (was and Severity(was[0]).rank > Severity(one.finding.severity).rank):
+            return True
+    return False
