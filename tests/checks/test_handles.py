@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+from support import again_from_views
+
 from tests.checks.test_anchors import bench_of, by_rule, everything, new, reread
 from tests.tamper import anchor_edits as edits
 from vmaforensics.checks.finding import Severity
+from vmaforensics.report.not_assessed import not_assessed
 
 if TYPE_CHECKING:
     from support import Sample
@@ -18,6 +22,45 @@ def test_program_code_in_an_unmapped_memory_file_names_who_keeps_it(sample: Samp
     found = by_rule(reread(bench)[1], "MEM-UNMAPPED-CODE")
     assert [(one.pid, one.severity) for one in found] == [(label.pid, Severity.MEDIUM)]
     assert f"process {label.pid} keeps it" in found[0].evidence[1].what
+
+
+def test_a_memfd_with_code_is_found_by_its_descriptor_alone(sample: Sample) -> None:
+    bench = bench_of(sample)
+    label = edits.memfd_kept(bench)
+    found = [one for one in new(bench, everything(bench)) if one.severity.rank <= label.rank.rank]
+    assert [(one.rule.id, one.pid, one.severity) for one in found] == [
+        ("MEM-UNMAPPED-CODE", label.pid, Severity.MEDIUM)
+    ]
+    assert "memfd:x that no area maps, kept by descriptor" in found[0].title
+
+
+def test_code_that_cannot_be_read_is_not_assessed(sample: Sample) -> None:
+    bench = bench_of(sample)
+    edits.memfd_kept(bench)
+    files = edits.handles_of(bench).memory_files
+    for pa in files["pa"][files["pa"] != 0].tolist():
+        bench.overlay.drop(int(pa) >> 12)
+    found = again_from_views(sample.analysis, bench.overlay)
+    assert by_rule(found.findings, "MEM-UNMAPPED-CODE") == []
+    (said,) = [one for one in not_assessed(found) if "MEM-UNMAPPED-CODE" in one.what]
+    assert (said.count, said.why) == (1, "1 file: their first page is not in the image")
+
+
+def test_an_anonymous_area_made_executable_as_mprotect_does_ranks_low(sample: Sample) -> None:
+    bench = bench_of(sample)
+    label = edits.area_made_executable_whole(bench)
+    found = new(bench, everything(bench))
+    assert [(one.rule.id, one.pid, one.severity) for one in found] == [("VMA-EXEC-ANON", label.pid, Severity.LOW)]
+
+
+def test_a_hidden_area_of_a_segment_is_told_once_and_of_its_process(sample: Sample) -> None:
+    if sample.analysis.views.maple is None:
+        pytest.skip("an edit of the maple tree")
+    bench = bench_of(sample)
+    label = edits.segment_hidden(bench)
+    found = [one for one in everything(bench) if one.severity.rank <= Severity.HIGH.rank]
+    assert [(one.pid, one.start, one.end) for one in found] == [(label.pid, label.start, label.end)]
+    assert any("shm_nattch" in item.what for item in found[0].evidence)
 
 
 def test_no_content_is_no_code(sample: Sample) -> None:
@@ -39,7 +82,7 @@ def test_attach_counts_are_no_evidence_while_areas_are_missing_from_the_dump(eit
 def test_executable_memory_of_the_guest_is_told_and_ranks_low(sample: Sample) -> None:
     found = by_rule(sample.analysis.findings, "VMA-EXEC-ANON")
     assert {one.comm for one in found} == {b"awk-areas"}
-    assert all(one.severity.rank >= Severity.LOW.rank for one in found)
+    assert all(one.severity is Severity.LOW for one in found)
     gone = by_rule(sample.analysis.findings, "VMA-EXEC-DELETED")
     assert {one.comm for one in gone} == {b"awk-gone"}
 

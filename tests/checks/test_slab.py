@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 from support import Sample, kernel_on
 from tamper.edits import Bench, Label, executable_file
-from tamper.slab_edits import LIST_SLAB_EDITS, MAPLE_SLAB_EDITS, TASK_EDITS, mm_decoy, slot_zeroed_repaired
+from tamper.slab_edits import (
+    LIST_SLAB_EDITS,
+    MAPLE_SLAB_EDITS,
+    TASK_EDITS,
+    memory_lent_to_kernel_thread,
+    mm_decoy,
+    root_exchanged,
+    slot_zeroed_repaired,
+)
 
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.existence import check_existence
@@ -80,6 +88,23 @@ def test_a_hidden_process_is_found(whole_kernel: Sample, edit: Callable[[Bench],
     told = [one for one in _told_of_tasks(bench) if one.severity.rank <= Severity.MEDIUM.rank]
     hits = [(one.rule.id, one.severity, one.pid) for one in told]
     assert hits == [(rule, Severity.HIGH, label.pid)]
+
+
+def test_memory_lent_to_a_kernel_thread_ranks_low(whole_kernel: Sample) -> None:
+    """It stays its owner's, as with kthread_use_mm."""
+    bench = _bench(whole_kernel)
+    label = memory_lent_to_kernel_thread(bench)
+    told = [(one.rule.id, one.severity, one.pid) for one in _told_of_tasks(bench)]
+    assert told == [("TASK-KTHREAD-MM", Severity.LOW, label.pid)]
+
+
+def test_a_tree_exchanged_for_a_copy_is_found(whole_kernel: Sample) -> None:
+    if whole_kernel.analysis.views.maple is None:
+        pytest.skip("this kernel has no maple tree")
+    bench = _bench(whole_kernel)
+    label = root_exchanged(bench)
+    hits = [one for one in bench.again().findings if one.severity.rank <= Severity.MEDIUM.rank]
+    assert [(one.rule.id, one.severity, one.pid) for one in hits] == [("MT-ROOT", Severity.HIGH, label.pid)]
 
 
 def test_the_memory_map_of_a_hidden_process_is_read_all_the_same(either_sample: Sample) -> None:

@@ -6,6 +6,7 @@ import random
 import struct
 import zlib
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import cramjam
@@ -139,6 +140,86 @@ def lime(blocks: Iterable[tuple[int, bytes]]) -> bytes:
 
 def lime_header(start: int, end: int, magic: int = 0x4C694D45, version: int = 1) -> bytes:
     return struct.pack("<IIQQ8x", magic, version, start, end)
+
+
+def flatten(data: bytes, record: int = 1000, seed: int = 1, end: bool = True) -> bytes:
+    """``data`` as makedumpfile's flattened stream, in records of ``record`` bytes, out of order."""
+    offsets = list(range(0, len(data), record))
+    random.Random(seed).shuffle(offsets)
+    return flat_stream([(at, data[at : at + record]) for at in offsets], end=end)
+
+
+def flat_stream(records: Iterable[tuple[int, bytes]], end: bool = True) -> bytes:
+    out = struct.pack(">16sqq", b"makedumpfile", 1, 1).ljust(4096, b"\0")
+    out += b"".join(struct.pack(">qq", at, len(data)) + data for at, data in records)
+    return out + (struct.pack(">qq", -1, -1) if end else b"")
+
+
+def avml(blocks: Iterable[tuple[int, bytes]]) -> bytes:
+    """AVML's format, version 2, as its image.rs and io/snappy.rs write it."""
+    out = b""
+    for pa, data in blocks:
+        stream = bytes(cramjam.snappy.compress(data))
+        out += lime_header(pa, pa + len(data) - 1, magic=0x4C4D5641, version=2) + stream
+        out += struct.pack("<Q", len(stream))
+    return out
+
+
+def crc32c(data: bytes) -> int:
+    """Castagnoli's, bit by bit (RFC 3720, B.4)."""
+    value = 0xFFFFFFFF
+    for octet in data:
+        value ^= octet
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value ^ 0xFFFFFFFF
+
+
+def snappy_frame(data: bytes, kind: int = 0, crc: int | None = None, packed: bytes | None = None) -> bytes:
+    """A chunk of a snappy stream by the letter of framing_format.txt."""
+    value = crc32c(data) if crc is None else crc
+    masked = ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF
+    if packed is None:
+        packed = bytes(cramjam.snappy.compress_raw(data)) if kind == 0 else data
+    return bytes([kind]) + (len(packed) + 4).to_bytes(3, "little") + struct.pack("<I", masked) + packed
+
+
+SNAPPY_IDENTIFIER = b"\xff\x06\x00\x00sNaPpY"
+
+
+def avml_block(pa: int, size: int, chunks: bytes, length: int | None = None) -> bytes:
+    stream = SNAPPY_IDENTIFIER + chunks
+    out = lime_header(pa, pa + size - 1, magic=0x4C4D5641, version=2) + stream
+    return out + struct.pack("<Q", len(stream) if length is None else length)
+
+
+def split(data: bytes, cuts: Iterable[int]) -> list[bytes]:
+    """A kdump file of header version 6 and blocks of 4096 as ``makedumpfile --split`` would divide it before the
+    page frames ``cuts``."""
+    sub_blocks, bitmap_blocks = struct.unpack_from("<iI", data, 432)
+    bitmap_at = (1 + sub_blocks) * PAGE
+    table_at = bitmap_at + bitmap_blocks * PAGE
+    half = bitmap_blocks * PAGE // 2
+    bits = int.from_bytes(data[bitmap_at + half : table_at], "little")
+    held = [pfn for pfn in range(bits.bit_length()) if bits >> pfn & 1]
+    rows = dict(zip(held, struct.iter_unpack("<QIIQ", data[table_at : table_at + 24 * len(held)]), strict=True))
+    edges = [0, *cuts, struct.unpack_from("<Q", data, PAGE + 96)[0]]
+    parts = []
+    for low, high in pairwise(edges):
+        mine = {pfn: row for pfn, row in rows.items() if low <= pfn < high}
+        places: dict[int, int] = {}
+        body, table = bytearray(), b""
+        for at, size in sorted({row[:2] for row in mine.values()}):  # the page of zeros comes first
+            places[at] = table_at + 24 * len(mine) + len(body)
+            body += data[at : at + size]
+        for at, size, flags, page_flags in mine.values():
+            table += struct.pack("<QIIQ", places[at], size, flags, page_flags)
+        head = bytearray(data[:table_at])
+        struct.pack_into("<i", head, PAGE + 12, 1)
+        struct.pack_into("<QQ", head, PAGE + 16, low, high)
+        struct.pack_into("<QQ", head, PAGE + 80, low, high)
+        parts.append(bytes(head) + table + bytes(body))
+    return parts
 
 
 @dataclass(kw_only=True)

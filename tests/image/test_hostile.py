@@ -14,7 +14,7 @@ import pytest
 from vmaforensics.errors import ImageUnreadableError, MemoryReadError, UnsupportedFormatError
 from vmaforensics.image.open import open_image
 
-from .build import CODECS, NOTES, PAGE, ZERO, Kdump, Load, elf, lime, page
+from .build import CODECS, NOTES, PAGE, ZERO, Kdump, Load, avml, elf, flat_stream, flatten, lime, page, split
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,10 +47,19 @@ SOURCES: dict[str, bytes] = {
     "split": Kdump(pages=PAGES, split=(3, 60)).build(),
     **{f"v{version}": Kdump(pages=PAGES, version=version).build() for version in range(7)},
     **{codec: Kdump(pages=PAGES, codec=codec, eraseinfo=b"erase a.b size 8\n").build() for codec in CODECS},
+    "lemon": lime([(0x1000, page(1) + b"LEMON FAIL READ " * 256 + page(4)), (0x9800, b"LEMON FAIL READ " * 300)]),
+    "avml": avml([(0x1000, page(1) * 20), (0x1F800, page(4) + page(5)), (0x30000, page(9))]),
+    "flattened elf": flatten(elf(LOADS, NOTES), 700),
+    "flattened kdump": flatten(Kdump(pages=PAGES).build(), 3000),
+    "flattened part": flatten(Kdump(pages=PAGES, split=(3, 60)).build(), 3000),
+    "overlapping": flat_stream([
+        (at, elf(LOADS, NOTES)[at : at + 900]) for at in (*range(0, len(elf(LOADS, NOTES)), 800), 50, 3000, 3100)
+    ]),
 }
+PARTS = split(Kdump(pages=PAGES, codec="zlib").build(), [4, 41])
 
 
-def exercise(path: Path) -> Image | None:
+def exercise(path: Path | list[Path]) -> Image | None:
     """Open a file and read it in every way. Only errors of our own may come out, in one sentence each."""
     try:
         image = open_image(path)
@@ -133,6 +142,7 @@ def test_any_bytes_in_the_headers_are_survived(tmp_path: Path, name: str) -> Non
     whole = SOURCES[name]
     rng = random.Random(name)
     interesting = [*range(0, 320, 4), *range(400, 464, 4), *range(PAGE, PAGE + 120, 4)]
+    interesting += [at for at in range(len(whole) - 16) if whole[at : at + 4] in (b"AVML", b"sNaP", b"EMiL")]
     interesting += [len(whole) // 2 // 4 * 4 + at for at in range(-400, 400, 4)]
     for number in range(60):
         data = bytearray(whole)
@@ -148,6 +158,26 @@ def test_any_bytes_in_the_headers_are_survived(tmp_path: Path, name: str) -> Non
         path.write_bytes(data)
         exercise(path)
         path.unlink()
+
+
+@pytest.mark.parametrize("mutated", range(3))
+def test_any_bytes_in_one_part_of_a_split_dump_are_survived(tmp_path: Path, mutated: int) -> None:
+    rng = random.Random(mutated)
+    paths = [tmp_path / f"part{number}" for number in range(3)]
+    for number in range(40):
+        for path, part in zip(paths, PARTS, strict=True):
+            path.unlink(missing_ok=True)
+            path.write_bytes(part)
+        data = bytearray(PARTS[mutated])
+        for _ in range(rng.choice((1, 1, 3))):
+            at = rng.choice((*range(PAGE + 8, PAGE + 104, 4), rng.randrange(len(data))))
+            value = struct.pack("<Q", rng.choice(EVIL))[: rng.choice((1, 4, 8))][: len(data) - at]
+            data[at : at + len(value)] = value
+        if number % 5 == 0:
+            del data[rng.randrange(len(data)) :]
+        paths[mutated].unlink()
+        paths[mutated].write_bytes(data)
+        exercise(paths)
 
 
 @pytest.mark.parametrize("codec", [name for name in CODECS if name != "raw"])

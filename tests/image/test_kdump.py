@@ -113,10 +113,8 @@ def test_a_cache_smaller_than_what_is_asked_for_lets_go_of_the_oldest(opened: Op
     whole = opened(Kdump(pages=PAGES).build()).memory
     assert isinstance(whole, KdumpMemory)
     small = KdumpMemory(
-        whole._cache[:0] if False else np.frombuffer(whole._file, np.uint8), whole.ranges,
-        block_shift=12, ram=whole._ram, dumped=whole._dumped, window=whole._window,
-        descriptors=whole._descriptors, zero_offset=whole._zero_offset, cache_bytes=slots * PAGE,
-    )  # fmt: skip
+        whole.ranges, block_shift=12, ram=whole._ram, dumped=whole._dumped, parts=whole._parts, cache_bytes=slots * PAGE
+    )
     check(small, bytes_of(PAGES), FILTERED, 131 * PAGE)
 
 

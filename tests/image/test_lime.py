@@ -75,3 +75,31 @@ def test_gaps_that_avml_may_have_left_out_are_reported(opened: Opener) -> None:
     block = bytes(16 << 20)
     image = opened(lime([(0, block), (16 << 20, block), (48 << 20, page(1)), (0x3800000, page(2))]))
     assert "1 gap of 16 MiB in all may be RAM that AVML left out" in image.problems[0]
+
+
+FILL = b"LEMON FAIL READ " * (PAGE // 16)
+
+
+@pytest.mark.parametrize("text", [b"LEMON FAIL READ ", b"QUALCOMM SECURE ", b"TENSOR PROTECTED"])
+def test_pages_of_lemons_filler_are_absent(opened: Opener, text: bytes) -> None:
+    fill = text * (PAGE // 16)
+    data = page(1) + fill + page(3) + fill + fill + page(6)
+    image = opened(lime([(0x1000, data), (0x10000, fill)]))
+    filler = {n * PAGE + at for n in (2, 4, 5, 16) for at in range(PAGE)}
+    check(image.memory, bytes_of({1: page(1), 3: page(3), 6: page(6)}), filler, 18 * PAGE)
+    assert states(image.memory, 17) == "-papaap---------a"
+    assert image.problems == ()
+    assert "4 pages absent: LEMON could not read them" in image.memory.problems()[0]
+    assert "first: page frame 0x2" in image.memory.problems()[0]
+
+
+def test_a_page_that_holds_lemons_text_among_other_things_is_memory(opened: Opener) -> None:
+    pages = {1: FILL[:-1] + b"!", 2: FILL[:16] + page(2)[16:], 3: page(3)[:-16] + FILL[:16], 4: FILL[1:] + b"L"}
+    image = opened(lime([(0x1000, b"".join(pages.values()))]))
+    check(image.memory, bytes_of(pages), set(), 6 * PAGE)
+    assert image.memory.problems() == ()
+
+
+def test_a_filled_last_page_of_a_range_may_be_cut(opened: Opener) -> None:
+    image = opened(lime([(0x1000, page(1) + FILL[:0xC00])]))
+    check(image.memory, bytes_of({1: page(1)}), set(range(0x2000, 0x2C00)), 4 * PAGE)

@@ -11,7 +11,7 @@ import zstandard
 from vmaforensics.errors import ExitCode, ImageUnreadableError, UnsupportedFormatError
 from vmaforensics.image.open import open_image
 
-from .build import Kdump, Load, elf, lime, page
+from .build import Kdump, Load, avml, elf, flat_stream, flatten, lime, page
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,9 +32,39 @@ def refusal(path: Path) -> str:
 def test_picks_the_reader_by_the_first_bytes(opened: Opener) -> None:
     assert opened(elf([Load(pa=0, data=page(1))])).format == "elf"
     assert opened(lime([(0, page(1))])).format == "lime"
+    assert opened(avml([(0, page(1))])).format == "avml"
     assert opened(Kdump(pages={0: page(1)}).build()).format == "kdump"
     assert opened(Kdump(pages={0: page(1)}, signature=b"DISKDUMP").build()).format == "kdump"
     assert opened(bytes(MIB)).format == "raw"
+
+
+def test_a_flattened_stream_is_of_the_format_inside(opened: Opener) -> None:
+    for data in (elf([Load(pa=0, data=page(1))]), Kdump(pages={0: page(1)}).build()):
+        image = opened(flatten(data))
+        assert image.format == opened(data).format
+        assert image.details["container"].startswith("flattened, ")
+        assert image.size == len(flatten(data))
+
+
+@pytest.mark.parametrize("inside", [lime([(0, page(1))]), bytes(MIB), flatten(page(1)), b"QEVM".ljust(MIB, b"\0")])
+def test_a_flattened_stream_of_anything_else_is_refused(tmp_path: Path, inside: bytes) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(flat_stream([(0, inside)]))
+    assert "neither a kdump nor an ELF core" in refusal(path)
+
+
+def test_several_files_have_to_be_the_parts_of_a_kdump(tmp_path: Path) -> None:
+    for name, data in (("a", bytes(MIB)), ("b", lime([(0, page(1))])), ("c", Kdump(pages={0: page(1)}).build())):
+        (tmp_path / name).write_bytes(data)
+    for names, why in (("ab", "a is not a kdump file"), ("cb", "c is a whole kdump"), ("cc", "c is a whole kdump")):
+        with pytest.raises(UnsupportedFormatError, match=why) as caught:
+            open_image([tmp_path / name for name in names])
+        assert "\n" not in str(caught.value)
+    assert open_image([tmp_path / "c"]).format == "kdump"
+    with pytest.raises(ImageUnreadableError, match="no image was given"):
+        open_image([])
+    with pytest.raises(ImageUnreadableError, match="no such file"):
+        open_image([tmp_path / "c", tmp_path / "d"])
 
 
 def test_opens_paths_and_strings(tmp_path: Path) -> None:
@@ -65,12 +95,6 @@ def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
     path.chmod(0)
     with pytest.raises(ImageUnreadableError, match="Permission denied"):
         open_image(path)
-
-
-def test_a_flattened_file_comes_with_the_line_that_makes_a_dump_of_it(tmp_path: Path) -> None:
-    path = tmp_path / "flat"
-    path.write_bytes(b"makedumpfile".ljust(16, b"\0") + bytes(2 * MIB))
-    assert f"`makedumpfile -R {path}.kdump < {path}`" in refusal(path)
 
 
 @pytest.mark.parametrize(

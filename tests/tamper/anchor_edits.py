@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tests.tamper.edits import Bench, Label
+from vmaforensics.checks.finding import Severity
+from vmaforensics.kernel import paging
 from vmaforensics.views import flags
 from vmaforensics.views.tables import View
 
@@ -136,7 +139,7 @@ def segment_hidden(bench: Bench) -> Label:
 
 
 def area_made_executable(bench: Bench) -> Label:
-    """A writable anonymous area, flags and counters changed as mprotect would."""
+    """VM_EXEC set in the flags of a writable anonymous area, and nothing else."""
     row = bench.region(
         index_of(bench),
         lambda rows, vmas: (vmas["file"] == 0) & (vmas["kind"] == 1) & ((vmas["flags"] & np.uint64(0x107)) == 3),
@@ -146,5 +149,62 @@ def area_made_executable(bench: Bench) -> Label:
     return bench.label("anonymous area made executable", row)
 
 
+def memfd_kept(bench: Bench) -> Label:
+    """An open file on tmpfs that nothing maps turned into a memfd that holds a program, as memfd_create leaves it.
+
+    Its inode hangs in the list of the kernel's own tmpfs, it has no link, its dentry is the memfd's, and the file is
+    open on that mount: only the descriptor leads to it.
+    """
+    handles, kernel = handles_of(bench), bench.kernel
+    files = handles.memory_files
+    internal = files[files["internal"]]
+    free = ~files["internal"] & ~files["mapped"] & (files["pa"] != 0) & (files["index"] == 0)
+    # Executable or not, a regular file (S_IFREG).
+    free &= (files["mode"] & 0o170000) == 0o100000
+    held = handles.descriptors[np.isin(handles.descriptors["inode"], files["inode"][free])]
+    assert len(held), "no open file in memory that nothing maps"
+    assert len(internal), "no memfd or segment whose mount could be taken"
+    one = files[files["inode"] == held["inode"][0]][0]
+    inode, super_block = int(one["inode"]), int(internal["super"][0])
+    link = bench.at("inode", inode, "i_sb_list")
+    after, before = bench.get(link), bench.get(link + 8)
+    bench.put(before, after)
+    bench.put(after + 8, before)
+    head = bench.at("super_block", super_block, "s_inodes")
+    first = bench.get(head)
+    for where, value in ((link, first), (link + 8, head), (head, link), (first + 8, link)):
+        bench.put(where, value)
+    bench.put(bench.at("inode", inode, "i_sb"), super_block)
+    bench.put(bench.at("inode", inode, "i_nlink"), 0, 4)
+    dentry = bench.get(bench.at("inode", inode, "i_dentry.first")) - kernel.offset("dentry", "d_u.d_alias|d_alias")
+    name = kernel.member("dentry", "d_name.name|__d_name.name").offset
+    inline = kernel.member("dentry", "d_iname|d_shortname").offset
+    for at, octet in enumerate(b"memfd:x\0"):
+        bench.put(dentry + inline + at, octet, 1)
+    bench.put(dentry + name, dentry + inline)
+    bench.put(dentry + kernel.offset("dentry", "d_sb"), super_block)
+    bench.overlay.write(int(one["pa"]), b"\x7fELF\x02\x01\x01".ljust(PAGE, b"\0"))
+    return Label(
+        technique="memfd with code kept by a descriptor only", pid=int(held["pid"][0]), start=0, end=0,
+        rank=Severity.MEDIUM,
+    )  # fmt: skip
+
+
+def area_made_executable_whole(bench: Bench) -> Label:
+    """:func:`area_made_executable` with vm_page_prot and entries to match: a legal state, so of low rank."""
+    label = area_made_executable(bench)
+    view, vmas = bench.views.page_tables, bench.views.vmas
+    assert view is not None
+    mm = next(int(one["mm"]) for one in bench.views.mms if one["pid"] == label.pid)
+    (vma,) = vmas[(vmas["mm"] == np.uint64(mm)) & (vmas["start"] == np.uint64(label.start))]
+    prot = bench.at("vm_area_struct", int(vma["vma"]), "vm_page_prot")
+    bench.put(prot, int(vma["page_prot"]) & ~paging.NO_EXECUTE)
+    row = view.areas["vma_row"][view.ptes["area"]]
+    for pte in view.ptes[(view.ptes["area"] >= 0) & (vmas["vma"][row] == vma["vma"])]:
+        bench.overlay.write(int(pte["where"]), (int(pte["entry"]) & ~paging.NO_EXECUTE).to_bytes(8, "little"))
+    return replace(label, rank=Severity.LOW)
+
+
 HIGH: tuple[Callable[[Bench], Label], ...] = (rip_moved, attach_count_raised)
 HIGH_MAPLE: tuple[Callable[[Bench], Label], ...] = (code_hidden_under_rip, segment_hidden)
+OWN_RANK: tuple[Callable[[Bench], Label], ...] = (memfd_kept, area_made_executable_whole)

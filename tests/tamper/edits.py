@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.analysis import Analysis, analyse_image
+from vmaforensics.checks.finding import Severity
 from vmaforensics.image.overlay import Overlay
 from vmaforensics.views import flags
 from vmaforensics.views.tables import View
@@ -32,6 +33,7 @@ class Label:
     pid: int
     start: int
     end: int
+    rank: Severity = Severity.HIGH  # that a finding must have at least; lower for what leaves a legal state
 
 
 class Bench:

@@ -13,6 +13,7 @@ _FAMILIES = {
     "index": "The index of the memory map",
     "tree": "The index, left as the kernel's own code would leave it",
     "page": "Page tables and pages",
+    "text": "Code against the page cache",
     "rmap": "Reverse maps",
     "slab": "What only the allocator and the lists of processes contradict",
     "anchor": "Registers, counts and contents",
@@ -26,7 +27,8 @@ kernel, made as one way of hiding memory would make it (`tests/tamper`), and ana
 looked at, and nothing but the edit is different.
 
 A cell names the rules of the findings of severity high or critical that name the edited process and a range that
-overlaps the edited one (for edits of whole processes: the process). Findings with one cause are told as one, so the
+overlaps the edited one (for edits of whole processes: the process). A technique that leaves a state a kernel allows is
+looked for at its own rank, which stands behind it in brackets. Findings with one cause are told as one, so the
 rule is that of the first; *views* lists whose records are its evidence, over all kernels.
 
 | mark | |
@@ -34,7 +36,7 @@ rule is that of the first; *views* lists whose records are its evidence, over al
 | – | does not apply: the kernel or the image has no such record |
 | **missed** | no such finding |
 
-*Recall* is the part of the edits that were found. *Precision* is the part of the findings of severity high or critical
+*Recall* is the part of the edits that were found. *Precision* is the part of the findings of that severity or above
 that name what was edited; the others are listed at the end. An edit and its repaired form (counters and, where it says
 so, further records) are rows of their own. Edits are not a sample of what intruders do: the figures say how complete
 the views are, no more.
@@ -68,6 +70,8 @@ def _row(name: str, mine: list[Outcome]) -> str:
     technique = next(one.technique for one in mine if one.technique)
     views = sorted({view for one in mine for view in one.views})
     cells = [_cell(one) for one in mine]
+    rank = next(one.rank for one in mine if one.technique)
+    technique += "" if rank.value == "high" else f" [{rank.value}]"
     told = [f"{technique} (`{name}`)", *cells, ", ".join(views), _recall(mine), _precision(mine)]
     return f"| {' | '.join(told)} |"
 
@@ -80,7 +84,10 @@ def _wrong(outcomes: list[Outcome]) -> Iterator[str]:
             counts.setdefault((one.edit, text.split(" ", 1)[0]), []).append(f"{_short(one.kernel)}: {text}")
     yield "## Findings that name something else"
     yield ""
-    yield "Findings of severity high or critical that do not overlap what was edited, one example of each kind:"
+    if not any(one.wrong for one in outcomes):
+        yield "None."
+        return
+    yield "Findings of that severity or above that do not overlap what was edited, one example of each kind:"
     yield ""
     for (edit, _), texts in counts.items():
         yield f"* `{edit}` ({len(texts)}): {texts[0]}"

@@ -166,7 +166,34 @@ def ghost_subtree(bench: Bench) -> Label:
     return _ghost_label(bench, "ghost subtree", table, va, 2 << 20)
 
 
+def own_table_again(bench: Bench) -> Label:
+    """A page table of the process hung in a second time, outside every area."""
+    table, va, where = _ghost(bench, 2)
+    view = _view(bench)
+    mine = view.tables[(view.tables["level"] == 1) & (view.tables["owner"] == table["owner"])]
+    assert len(mine), "the process has no page table"
+    _write(bench, where, int(mine["pa"][0]) | 0x67)
+    return _ghost_label(bench, "own page table a second time", table, va, 2 << 20)
+
+
+def user_copy_only(bench: Bench) -> Label:
+    """With page-table isolation: memory of another process hung into the copy that user mode runs on, and no other."""
+    assert bench.kernel.identity.pti, "the kernel has no page-table isolation"
+    view, levels = _view(bench), bench.kernel.identity.levels
+    tables = view.tables[(view.tables["level"] == levels) & view.tables["ok"]]
+    raw, _ = bench.kernel.memory.gather(tables["pa"], 4096)
+    words = raw.view("<u8").reshape(-1, 512)[:, :256]
+    row = int(np.flatnonzero((words == 0).any(axis=1))[0])
+    other = int(np.flatnonzero((words != 0).any(axis=1) & (np.arange(len(words)) != row))[0])
+    slot = int(np.flatnonzero(words[row] == 0)[0])
+    entry = int(words[other][words[other] != 0][0]) & ~paging.NO_EXECUTE
+    _write(bench, int(tables["pa"][row]) + 4096 + 8 * slot, entry)
+    span = 1 << (12 + 9 * (levels - 1))
+    return _ghost_label(bench, "ghost in the user's copy alone", tables[row], slot * span, span)
+
+
 PAGE_EDITS: tuple[Callable[[Bench], Label], ...] = (
     pte_pointed_elsewhere, pte_to_slab, pte_zeroed, pte_made_executable, exec_cleared_in_pte,
     exec_cleared_in_flags, exec_set_in_page_prot, ghost_page, ghost_huge_page, ghost_subtree,
+    own_table_again, user_copy_only,
 )  # fmt: skip

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tamper.edits import Label, executable_file
+from vmaforensics.checks.finding import Severity
 from vmaforensics.views.tables import View
 
 if TYPE_CHECKING:
@@ -131,6 +133,39 @@ def mm_cleared(bench: Bench) -> Label:
     return _process("mm cleared", task)
 
 
+def marked_as_kernel_thread(bench: Bench) -> Label:
+    """PF_KTHREAD set in the flags of a process that keeps its memory: ``ps`` shows it in brackets."""
+    task = _victim(bench)
+    bench.put(bench.at("task_struct", int(task["task"]), "flags"), int(task["flags"]) | 0x00200000, 4)
+    return _process("process marked as a kernel thread", task)
+
+
+def memory_lent_to_kernel_thread(bench: Bench) -> Label:
+    """A kernel thread given the memory of a process, as kthread_use_mm does: legal, so of low rank."""
+    tasks = bench.views.tasks
+    thread = tasks[((tasks["flags"] & 0x00200000) != 0) & (tasks["pid"] > 2) & (tasks["mm"] == 0)][0]
+    mm = int(_victim(bench)["mm"])
+    for member in ("mm", "active_mm"):
+        bench.put(bench.at("task_struct", int(thread["task"]), member), mm)
+    return replace(_process("memory lent to a kernel thread", thread), rank=Severity.LOW)
+
+
+def root_exchanged(bench: Bench) -> Label:
+    """``ma_root`` led to a copy of a tree of a single leaf; the old root says that it still is the tree's."""
+    nodes = bench.views.maple_nodes
+    node = int(np.flatnonzero((nodes.parent < 0) & nodes.leaf)[0])
+    old, mm = int(nodes.address[node]), int(nodes.mm[node])
+    init_task = bench.kernel.symbols.get("init_task")
+    assert init_task is not None
+    copy = (bench.at("task_struct", init_task, "thread") + 255) & ~255  # a node is aligned to its size
+    for at in range(0, 256, 8):
+        bench.put(copy + at, bench.get(old + at))
+    root = bench.at("mm_struct", mm, "mm_mt.ma_root")
+    bench.put(root, bench.get(root) - old + copy)
+    pid = int(bench.views.mms["pid"][bench.views.mm_rows(nodes.mm[node : node + 1])[0]])
+    return Label(technique="root exchanged for a copy", pid=pid, start=0, end=0)
+
+
 MAPLE_SLAB_EDITS: tuple[tuple[Callable[[Bench], Label], str], ...] = (
     (slot_zeroed_repaired, "VMA-SLAB-ORPHAN"),
     (area_erased, "VMA-SLAB-ORPHAN"),
@@ -144,4 +179,7 @@ TASK_EDITS: tuple[tuple[Callable[[Bench], Label], str], ...] = (
     (mm_decoy, "MM-DECOY"),
     (mm_decoy_active, "MM-DECOY"),
     (mm_cleared, "MM-HIDDEN"),
+    (marked_as_kernel_thread, "TASK-KTHREAD-MM"),
 )
+ROOT_EDITS: tuple[tuple[Callable[[Bench], Label], str], ...] = ((root_exchanged, "MT-ROOT"),)
+LOW_EDITS: tuple[tuple[Callable[[Bench], Label], str], ...] = ((memory_lent_to_kernel_thread, "TASK-KTHREAD-MM"),)

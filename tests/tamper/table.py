@@ -46,6 +46,7 @@ class Outcome:
     edit: str
     technique: str = ""  # empty: the edit does not apply
     why: str = ""  # it does not
+    rank: Severity = Severity.HIGH  # that the finding must have
     hit: bool = False
     rules: tuple[str, ...] = ()  # of the findings that name what was edited
     views: tuple[str, ...] = ()  # whose records are their evidence
@@ -92,9 +93,14 @@ def images() -> list[Sample]:
     return [found for name in KERNELS if (found := whole.get(name) or bundled.get(name)) is not None]
 
 
-def serious(findings: list[Finding]) -> list[Finding]:
-    """Those that are at least high."""
-    return [one for one in findings if one.severity.rank <= Severity.HIGH.rank]
+def serious(findings: list[Finding], clean: list[Finding], rank: Severity) -> list[Finding]:
+    """Those that are at least of ``rank``, and were not made of the clean image already."""
+    known = {(one.rule.id, one.mm, one.start, one.end, one.severity) for one in clean}
+    return [
+        one
+        for one in findings
+        if one.severity.rank <= rank.rank and (one.rule.id, one.mm, one.start, one.end, one.severity) not in known
+    ]
 
 
 def names(one: Finding, label: Label) -> bool:
@@ -114,12 +120,14 @@ def try_edit(sample: Sample, family: str, name: str, edit: Callable[[Bench], Lab
         label = edit(bench)
     except _DOES_NOT_APPLY as error:
         return Outcome(**known, why=f"{type(error).__name__}: {error}")
-    found = serious(again_from_views(sample.analysis, bench.overlay).findings)
+    findings = again_from_views(sample.analysis, bench.overlay).findings
+    found = serious(findings, sample.analysis.findings, label.rank)
     right = [one for one in found if names(one, label)]
     placed = [one for one in right if label.end == 0 or one.start is not None]
     return Outcome(
         **known,
         technique=label.technique,
+        rank=label.rank,
         hit=bool(placed),
         rules=tuple(sorted({one.rule.id for one in right})),
         views=tuple(sorted({item.view for one in right for item in one.evidence if item.view})),

@@ -10,7 +10,7 @@ import pytest
 
 from vmaforensics.views.memory_files import Content, contents
 from vmaforensics.views.tables import ProblemLog, View
-from vmaforensics.views.xarray import all_pointers
+from vmaforensics.views.xarray import all_pointers, entries_at
 
 if TYPE_CHECKING:
     from support import Sample
@@ -82,3 +82,35 @@ def test_an_index_that_leads_back_into_itself_ends(sample: Sample) -> None:
     heads = handles.segments["segment"] + np.uint64(2)
     which, _, _ = all_pointers(kernel, np.repeat(heads, 4), View.HANDLES, log)
     assert len(which) < 1 << 16
+
+
+def test_an_entry_is_found_at_its_index_and_no_other(sample: Sample) -> None:
+    """xa_load against the walk over whole arrays."""
+    handles, kernel = handles_of(sample), sample.analysis.kernel
+    files = handles.memory_files[handles.memory_files["page"] != 0]
+    cache, ok = kernel.gather("address_space", files["mapping"], ["i_pages.xa_head"])
+    heads = cache["i_pages.xa_head"][ok]
+    entries, fine = entries_at(kernel, heads, files["index"][ok])
+    assert fine.all()
+    assert (entries == files["page"][ok]).all()
+    # Behind the end of a file that holds all its pages, and no huge one that reaches further, there is none.
+    behind = (files["size"][ok] + np.uint64(4095)) >> np.uint64(12)
+    full = behind == files["pages"][ok]
+    assert full.any()
+    entries, _ = entries_at(kernel, heads[full], behind[full])
+    assert not entries.any()
+
+
+def test_an_index_beyond_the_array_has_no_entry(sample: Sample) -> None:
+    handles, kernel = handles_of(sample), sample.analysis.kernel
+    cache, _ = kernel.gather("address_space", handles.memory_files["mapping"], ["i_pages.xa_head"])
+    entries, fine = entries_at(kernel, cache["i_pages.xa_head"], np.full(len(cache), 1 << 51, np.uint64))
+    assert fine.all()
+    assert not entries.any()
+
+
+def test_looking_up_in_an_array_that_leads_into_itself_ends(sample: Sample) -> None:
+    handles, kernel = handles_of(sample), sample.analysis.kernel
+    heads = handles.segments["segment"] + np.uint64(2)
+    entries, _ = entries_at(kernel, heads, np.arange(len(heads), dtype=np.uint64))
+    assert len(entries) == len(heads)

@@ -203,8 +203,13 @@ def _weight(sources: SourcesView, row: int) -> tuple[Severity, Confidence]:
 
 
 def _kernel_threads(context: Context, sources: SourcesView) -> Iterator[Finding]:
-    """kthread_use_mm lends a kernel thread the mm of a process (vhost, io_uring of old, DMA)."""
+    """kthread_use_mm lends a kernel thread the mm of a process (vhost, io_uring of old, DMA).
+
+    It stays that of its owner, which never is a kernel thread (mm_update_next_owner, kernel/exit.c): one that owns the
+    mm it uses is a process that was marked. exec clears the mark of a helper last (begin_new_exec, fs/exec.c).
+    """
     tasks = sources.tasks
+    owners = sources.owner[sources.owner != 0]
     lent = tasks["ok"] & (tasks["mm"] != 0) & ((tasks["flags"] & _PF_KTHREAD) != 0)
     for row in np.flatnonzero(lent).tolist():
         task = tasks[row]
@@ -217,7 +222,21 @@ def _kernel_threads(context: Context, sources: SourcesView) -> Iterator[Finding]
         )
         name = comm_of(task["comm"]).decode("utf-8", "backslashreplace")
         title = f"kernel thread {name} uses the memory of a process"
-        yield _about(context, rules.KTHREAD_MM, task, title, [evidence], int(task["mm"]))
+        one = _about(context, rules.KTHREAD_MM, task, title, [evidence], int(task["mm"]))
+        if int(task["task"]) in owners and not sources.executing[row]:
+            own = Evidence(
+                what="mm->owner of it is the thread itself",
+                view=View.SOURCES.label,
+                address=int(task["mm"]),
+                found=f"{int(task['task']):#x}",
+            )
+            title = f"{name} owns its memory and is marked as a kernel thread"
+            evidence_too = (*one.evidence, own)
+            one = replace(
+                one, title=title, evidence=evidence_too, severity=Severity.HIGH, confidence=Confidence.HIGH,
+                benign=rules.MM_DECOY.benign,
+            )  # fmt: skip
+        yield one
 
 
 def _has(bits: NDArray[np.uint16], source: Source) -> NDArray[np.bool_]:

@@ -50,8 +50,8 @@ OTHERS: dict[str, Guide] = {
         by_hand=("crash: struct task_struct.mm,active_mm TASK", "crash: struct mm_struct.owner MM"),
     ),
     "TASK-KTHREAD-MM": Guide(
-        compares="PF_KTHREAD of each task with its mm, which should be NULL",
-        views=(View.TASKS,),
+        compares="PF_KTHREAD of each task with its mm, which should be NULL, and with the owner of that",
+        views=(View.TASKS, View.SOURCES),
         transient="kthread_use_mm, for as long as a driver works on behalf of a process",
         by_hand=("crash: struct task_struct.flags,mm TASK",),
     ),
@@ -89,7 +89,7 @@ OTHERS: dict[str, Guide] = {
     ),
     "MEM-UNMAPPED-CODE": Guide(
         compares="files of shared memory without a path that are in no area and in no i_mmap: does the first page "
-        "held begin as an ELF file or a script?",
+        "held begin as an ELF file or a script? Kept by descriptors, segments, queues of unix sockets or io_uring",
         views=(View.HANDLES, View.FILE_RMAP, *_INDICES),
         transient="none: such files are legal",
         by_hand=("crash: files PID",),

@@ -67,7 +67,8 @@ PAGES: dict[str, Guide] = {
         by_hand=("crash: struct vm_area_struct.vm_page_prot,vm_flags VMA",),
     ),
     "PT-SHARED": Guide(
-        compares="the physical addresses of all page-table pages of user halves: none twice, but for hugetlb areas",
+        compares="the physical addresses of all page-table pages of user halves: none twice, in two processes or in "
+        "one, but for hugetlb areas",
         views=(View.PAGE_TABLES,),
         transient="none known",
         by_hand=(_VTOP + "  # of each of the processes",),
@@ -77,6 +78,17 @@ PAGES: dict[str, Guide] = {
         views=(View.PAGE_TABLES,),
         transient="between the two writes",
         by_hand=("crash: rd -64 <mm->pgd> 256", "crash: rd -64 <mm->pgd + 4096> 256"),
+    ),
+    "TEXT-MODIFIED": Guide(
+        compares="the frame behind each page of an executable area of a file with the frame in the file's page cache, "
+        "and where they are two, their contents; bytes at a registered uprobe aside",
+        views=(View.PAGE_TABLES, View.PAGES, View.FILES),
+        transient="none: a uprobe is in its tree before the breakpoint is written, and after it has been taken out",
+        by_hand=(
+            _VTOP,
+            "crash: struct address_space.i_pages MAPPING",
+            "crash: rd -p PHYSICAL 512  # of both frames",
+        ),
     ),
     "MM-RSS": Guide(
         compares="the counters of file, anonymous, shared-memory and swap pages, with their parts, with the entries",

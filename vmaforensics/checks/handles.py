@@ -9,6 +9,7 @@ import numpy as np
 from vmaforensics.checks import rules
 from vmaforensics.checks.context import MOST, pages
 from vmaforensics.checks.finding import Confidence, Evidence, Severity
+from vmaforensics.views.kept_files import Keeper
 from vmaforensics.views.memory_files import Content
 from vmaforensics.views.mms import Lock
 from vmaforensics.views.tables import Problem, View, union_of
@@ -59,6 +60,7 @@ def _unmapped_code(
     for row in np.flatnonzero(pathless & unmapped & code).tolist():
         one = files[row]
         held = handles.descriptors[handles.descriptors["inode"] == one["inode"]]
+        kept = handles.kept[handles.kept["inode"] == one["inode"]]
         segment = handles.segments[handles.segments["mapping"] == one["mapping"]]
         name = (handles.names[row] or b"?").decode("utf-8", "backslashreplace")
         what = Content(int(one["content"]))
@@ -80,19 +82,35 @@ def _unmapped_code(
             )
             for fd in held[:MOST]
         ]
+        evidence += [
+            Evidence(
+                what=f"{_keeper(file)} keeps it",
+                view=View.HANDLES.label,
+                address=int(file["slot"]),
+                found=f"{int(file['file']):#x}",
+            )
+            for file in kept[:MOST]
+        ]
         evidence += [_segment(one) for one in segment[:MOST]]
         by = (
             f"kept by descriptor {int(held['fd'][0])} of process {int(held['pid'][0])}" if len(held)
+            else f"kept by {_keeper(kept[0])}" if len(kept)
             else f"kept by System V segment {int(segment['id'][0])}" if len(segment)
             else "kept by no descriptor that was found"
         )  # fmt: skip
         yield context.finding(
             rules.UNMAPPED_CODE,
-            _mm_of(context, int(held["pid"][0])) if len(held) else 0,
+            next((_mm_of(context, int(holders["pid"][0])) for holders in (held, kept) if len(holders)), 0),
             f"{what.label} in the memory file {name} that no area maps, {by}",
             evidence,
             severity=Severity.LOW if what is Content.SCRIPT else None,
         )
+
+
+def _keeper(file: np.void) -> str:
+    """What keeps a file that is in no descriptor table, and how it was reached."""
+    by, fd, pid = Keeper(int(file["keeper"])).label, int(file["fd"]), int(file["pid"])
+    return f"{by} (by descriptor {fd} of process {pid})"
 
 
 def _segment(one: np.void) -> Evidence:
@@ -133,22 +151,40 @@ def _attached(
             Evidence(what=f"the {context.area(vma)}", view=View.VMA.label, address=vma)
             for vma in vmas["vma"][mine[:MOST]].tolist()
         ]
+        hidden = _hidden(context, int(one["mapping"]), set(vmas["vma"][mine].tolist()))
         lacking = nattch - count
         title = (
             f"{lacking} area{'s' if lacking > 1 else ''} that map{'' if lacking > 1 else 's'} System V segment "
-            f"{number} ({pages(-(-int(one['size']) // 4096))}) are hidden"
+            f"{number} ({pages(-(-int(one['size']) // 4096))}) {'are' if lacking > 1 else 'is'} hidden"
             if lacking > 0
             else f"System V segment {number} is mapped by {count} areas and counts {nattch}"
         )
         low_rank = not still
-        yield context.finding(
-            rules.SHM_ATTACH,
-            _mm_of(context, int(one["last_pid"])) or _mm_of(context, int(one["creator_pid"])),
-            title,
-            evidence,
-            severity=Severity.LOW if low_rank else Severity.MEDIUM if lacking < 0 else None,
-            confidence=Confidence.LOW if low_rank else None,
-        )
+        # Who hides an area is known where i_mmap still has it; else, who attached last may be it.
+        last = _mm_of(context, int(one["last_pid"])) or _mm_of(context, int(one["creator_pid"]))
+        places = [(int(area["mm"]), int(area["start"]), int(area["end"])) for area in hidden[:MOST]]
+        for mm, start, end in places if lacking > 0 and places else [(last, None, None)]:
+            yield context.finding(
+                rules.SHM_ATTACH,
+                mm,
+                title,
+                evidence,
+                start=start,
+                end=end,
+                severity=Severity.LOW if low_rank else Severity.MEDIUM if lacking < 0 else None,
+                confidence=Confidence.LOW if low_rank else None,
+            )
+
+
+def _hidden(context: Context, mapping: int, known: set[int]) -> NDArray[np.void]:
+    """Areas that the i_mmap of a file leads to, of address spaces there are, and that no index has."""
+    rmap = context.views.rmap
+    if rmap is None:
+        return context.views.vmas[:0]
+    reached = rmap.file_nodes["vma"][rmap.file_nodes["tree"] == np.uint64(mapping)]
+    areas = rmap.areas[rmap.area_rows(np.setdiff1d(reached, np.array(sorted(known), np.uint64)))]
+    answer: NDArray[np.void] = areas[areas["ok"] & (context.views.mm_rows(areas["mm"]) >= 0)]
+    return answer
 
 
 def _mm_of(context: Context, pid: int) -> int:

@@ -7,16 +7,18 @@ zap_pte_range, __page_set_anon_rmap (mm/memory.c, mm/rmap.c).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vmaforensics.checks import rules
+from vmaforensics.checks.context import MOST
 from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.page_marks import MARKS, entry_marks
 from vmaforensics.checks.runs import Runs
 from vmaforensics.kernel import paging
 from vmaforensics.views import flags
-from vmaforensics.views.page_tables import PteState, covering
+from vmaforensics.views.page_tables import area_before, covering
 from vmaforensics.views.tables import Kind, View
 
 if TYPE_CHECKING:
@@ -38,8 +40,7 @@ def check_page_tables(context: Context) -> Iterator[Finding]:
     if view is None:
         return
     yield from _orphans(context, view)
-    yield from _permissions(context, view)
-    yield from _owners(context, view)
+    yield from _marked(context, view)
     yield from _page_prot(context)
     yield from _shared_tables(context, view)
     yield from _isolation(context, view)
@@ -94,69 +95,14 @@ def _tell(context: Context, rule: Rule, view: PageTablesView, wrong: NDArray[np.
     )
 
 
-def _permissions(context: Context, view: PageTablesView) -> Iterator[Finding]:
-    ptes = view.ptes
-    vmas, at = context.views.vmas, view.areas["vma_row"][ptes["area"]]
-    seen = (ptes["area"] >= 0) & vmas["ok"][at] & (ptes["state"] == PteState.PRESENT)
-    execute = (ptes["allow"] & paging.ALLOW_EXECUTE) != 0
-    may_execute = ((vmas["flags"] & np.uint64(flags.VM_EXEC)) != 0)[at]
-    write = (ptes["allow"] & paging.ALLOW_WRITE) != 0
-    may_write = ((vmas["flags"] & np.uint64(flags.VM_WRITE)) != 0)[at]
-    user = (ptes["allow"] & paging.ALLOW_USER) != 0
-    for wrong, what in (
-        (execute & ~may_execute, "can be executed, though its area is not executable"),
-        (~execute & may_execute, "cannot be executed, though its area is executable"),
-        (write & ~may_write, "can be written, though its area is not writable"),
-        (~user, "is mapped for the kernel only, in a user area"),
-    ):
-        yield from _tell(context, rules.PTE_PERM, view, np.flatnonzero(seen & wrong), what)
-
-
-def _owners(context: Context, view: PageTablesView) -> Iterator[Finding]:
-    """Does each page lead back to the area it is mapped in?"""
-    files = context.views.files
-    if files is None:
-        return
-    # There may be millions of entries: what an area says is worked out once per area, and only columns are taken.
-    vmas, pages = context.views.vmas, view.pages.rows
-    entry = np.flatnonzero((view.ptes["area"] >= 0) & (view.ptes["page"] >= 0))
-    if not len(entry):
-        return
-    va, page, area = (view.ptes[name][entry] for name in ("va", "page", "area"))
-    vma = view.areas["vma_row"][area]
-    file_row = vmas["file_row"]
-    # Pages of devices, sockets and rings are the driver's own and name nobody.
-    regular = (file_row >= 0) & _column(files.rows, "regular", file_row) & _column(files.rows, "ok", file_row)
-    in_file = (regular & np.isin(vmas["kind"], (Kind.FILE, Kind.SHARED_MEMORY)))[vma]
-    anonymous = ((vmas["kind"] == Kind.ANONYMOUS) & (vmas["file"] == 0))[vma]
-    seen = vmas["ok"][vma] & pages["ok"][page]
-    seen &= pages["pfn"][page] == view.ptes["pfn"][entry]
-    kernel_own = pages["slab"][page]
-    judged = seen & (in_file | anonymous) & ~pages["ksm"][page] & ~kernel_own
-    offset = (va - vmas["start"][vma]) >> np.uint64(12)
-    index, anon, root = pages["index"][page], pages["anon"][page], view.page_root[page]
-    foreign = anon & ((root == 0) | (root != view.vma_root[vma]))
-    shifted = anon & ~foreign & (index != vmas["anon_pgoff"][vma] + offset)
-    mapping = _column(files.rows, "mapping", file_row)[vma]
-    other_file = ~anon & in_file & (pages["mapping"][page] != mapping)
-    misplaced = ~anon & in_file & ~other_file & (index != vmas["pgoff"][vma] + offset)
-    unnamed = ~anon & anonymous
-    yield from _tell(
-        context, rules.PTE_KERNEL, view, entry[seen & kernel_own],
-        "leads to the kernel's own memory (slab or page table)",
-    )  # fmt: skip
-    for wrong, what in (
-        (foreign, "leads to an anonymous page of another anon_vma"),
-        (shifted, "leads to an anonymous page that belongs at another address"),
-        (other_file, "leads to a page of another file than its area maps"),
-        (misplaced, "leads to a page from another place of the file than its area maps there"),
-        (unnamed, "leads to a page that is not anonymous, in an anonymous area"),
-    ):
-        yield from _tell(context, rules.PTE_REMAP, view, entry[judged & wrong], what)
-
-
-def _column(rows: NDArray[np.void], name: str, at: NDArray[np.int64]) -> NDArray[Any]:
-    return rows[name][at] if len(rows) else np.zeros(len(at), rows.dtype[name])
+def _marked(context: Context, view: PageTablesView) -> Iterator[Finding]:
+    """PTE-PERM, PTE-KERNEL and PTE-REMAP; orphans are told with their contents, by :func:`_orphans`."""
+    words = entry_marks(context.views, np.arange(len(view.ptes)))
+    rows = np.flatnonzero(words)
+    words = words[rows]
+    for bit, mark in enumerate(MARKS):
+        if mark.rule is not rules.PTE_ORPHAN:
+            yield from _tell(context, mark.rule, view, rows[(words >> np.uint32(bit) & np.uint32(1)) != 0], mark.said)
 
 
 def _page_prot(context: Context) -> Iterator[Finding]:
@@ -190,36 +136,41 @@ def _page_prot(context: Context) -> Iterator[Finding]:
 
 
 def _shared_tables(context: Context, view: PageTablesView) -> Iterator[Finding]:
-    """A page table belongs to one process; only tables of huge pages may be shared (huge_pmd_share)."""
-    tables = view.tables
-    order = np.argsort(tables["pa"], kind="stable")
-    same = tables["pa"][order][1:] == tables["pa"][order][:-1]
-    again = np.zeros(len(tables), np.bool_)
-    again[order[1:][same]] = again[order[:-1][same]] = True
+    """A page table belongs to one place of one process; only tables of huge pages may be shared (huge_pmd_share)."""
+    tables = np.concatenate([view.tables, view.repeated])
+    distinct, group, count = np.unique(tables["pa"], return_inverse=True, return_counts=True)
+    order = np.argsort(group, kind="stable")
+    size = np.uint64(1) << (np.uint64(12) + np.uint64(9) * tables["level"].astype(np.uint64))
     # What a table maps decides: entries of areas of huge pages excuse it.
     huge = (view.areas["vma_row"] >= 0) & (
         context.views.vmas["kind"][np.maximum(view.areas["vma_row"], 0)] == Kind.HUGETLB
     )
-
-    size = np.uint64(1) << (np.uint64(12) + np.uint64(9) * tables["level"].astype(np.uint64))
     first = covering(view.areas, tables["owner"], tables["va"])
     last = covering(view.areas, tables["owner"], tables["va"] + size - np.uint64(1))
     excused = ((first >= 0) & huge[first]) | ((last >= 0) & huge[last])
-    wrong = np.flatnonzero(again & ~(excused & (tables["level"] == 2)))
+    wrong = (count[group] > 1) & ~(excused & (tables["level"] == 2))
+    # Hung in where no area is, a table is out of place; told is that place, not the one it was taken from.
+    stray = wrong & ~_holds_area(view, tables["owner"], tables["va"], size)
+    strays = np.bincount(group[stray], minlength=len(distinct))
+    proper = np.bincount(group[wrong & ~stray], minlength=len(distinct))
+    wrong &= stray | (strays[group] == 0) | (proper[group] == 0)
     rows = tables[wrong]
+    size, group = size[wrong], group[wrong]
+    pids = context.views.mms["pid"][tables["owner"]]
+    edges = np.concatenate([[0], np.cumsum(count)])
 
     def evidence(row: int) -> Evidence:
-        owners = np.unique(context.views.mms["pid"][tables["owner"][tables["pa"] == rows["pa"][row]]])
-        names = ", ".join(str(pid) for pid in owners[:8].tolist())
+        mine = order[edges[group[row]] : edges[group[row] + 1]]
+        places = [f"{int(tables['va'][at]):#x} of process {int(pids[at])}" for at in mine[:MOST].tolist()]
         return Evidence(
             what=f"the level {int(rows['level'][row])} table at physical {int(rows['pa'][row]):#x} is reached more "
-            f"than once (pids {names})",
+            f"than once: for {', '.join(places)}",
             view=View.PAGE_TABLES.label,
             address=int(rows["pa"][row]),
         )
 
     def bounds(row: int) -> tuple[int, int]:
-        return int(rows["va"][row]), int(rows["va"][row] + size[wrong[row]])
+        return int(rows["va"][row]), int(rows["va"][row] + size[row])
 
     yield from context.per_mm(
         rules.PT_SHARED,
@@ -230,16 +181,33 @@ def _shared_tables(context: Context, view: PageTablesView) -> Iterator[Finding]:
     )
 
 
+def _holds_area(
+    view: PageTablesView, owner: NDArray[np.int32], va: NDArray[np.uint64], size: NDArray[np.uint64]
+) -> NDArray[np.bool_]:
+    """Does any area of the process lie, in whole or in part, in each range?"""
+    answer: NDArray[np.bool_] = area_before(view.areas, owner, va + size - np.uint64(1)) > va
+    return answer
+
+
 def _isolation(context: Context, view: PageTablesView) -> Iterator[Finding]:
-    wrong = np.flatnonzero(view.isolated)
-    mm = context.views.mms["mm"][wrong]
+    rows = view.isolated
+
+    def evidence(row: int) -> Evidence:
+        one = rows[row]
+        return Evidence(
+            what=f"the top-level entry for {int(one['va']):#x} is {int(one['user']):#x} in the user's copy and "
+            f"{int(one['entry']):#x} in the kernel's",
+            view=View.PAGE_TABLES.label,
+            address=int(one["where"]),
+            found=f"{int(one['user']):#x}",
+            expected=f"{int(one['entry']):#x}",
+        )
+
     yield from context.per_mm(
         rules.PT_ISOLATION,
-        mm,
-        lambda row: Evidence(
-            what=f"{int(view.isolated[wrong[row]])} top-level entries differ between the kernel's and the user's copy",
-            view=View.PAGE_TABLES.label,
-            address=int(context.views.mms["pgd"][wrong[row]]),
-        ),
-        lambda row: "the two copies of the page tables (page-table isolation) disagree",
+        context.views.mms["mm"][rows["mm_row"]],
+        evidence,
+        lambda row: "the two copies of the page tables (page-table isolation) disagree at "
+        f"{int(rows['va'][row]):#x}",
+        lambda row: (int(rows["va"][row]), int(rows["va"][row]) + view.isolated_span),
     )

@@ -8,6 +8,7 @@ import numpy as np
 
 from vmaforensics.checks import rules
 from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.page_marks import MARKS, entry_marks
 from vmaforensics.views.page_tables import PteState
 from vmaforensics.views.rss import KINDS
 from vmaforensics.views.tables import View
@@ -130,9 +131,13 @@ def _claims(context: Context, view: PageTablesView) -> Iterator[Finding]:
     """Pages that say they are mapped more often than page tables lead to them, and the reverse."""
     claims = view.claims
     more = claims.rows["mapcount"] > claims.entries
-    places = [_place(context, view, page, too) for page, too in zip(claims.rows[:_MOST], more.tolist(), strict=False)]
-    mm = np.zeros(len(claims.rows), np.uint64)
-    mm[: len(places)] = [place[0] if place else 0 for place in places]
+    places = _ghosts(context, view, claims.rows["pfn"], ~more)
+    for row in [row for row in range(len(more)) if row not in places][:_MOST]:
+        place = _place(context, view, claims.rows[row], bool(more[row]))
+        if place is not None:
+            places[row] = place
+    mm = np.zeros(len(more), np.uint64)
+    mm[list(places)] = [place[0] for place in places.values()]
 
     def evidence(row: int) -> Evidence:
         page = claims.rows[row]
@@ -146,11 +151,11 @@ def _claims(context: Context, view: PageTablesView) -> Iterator[Finding]:
         )
 
     def bounds(row: int) -> tuple[int, int] | None:
-        place = places[row] if row < len(places) else None
+        place = places.get(row)
         return None if place is None else (place[1], place[1] + 4096)
 
     def title(row: int) -> str:
-        place = places[row] if row < len(places) else None
+        place = places.get(row)
         where = f" at {place[1]:#x}" if place else ""
         if more[row]:
             return f"a page that counts itself as mapped{where} is in no page table"
@@ -159,17 +164,33 @@ def _claims(context: Context, view: PageTablesView) -> Iterator[Finding]:
     yield from context.per_mm(rules.ERASED, mm, evidence, title, bounds)
 
 
+def _ghosts(
+    context: Context, view: PageTablesView, pfns: NDArray[np.uint64], which: NDArray[np.bool_]
+) -> dict[int, tuple[int, int]]:
+    """(mm, address) of an entry outside every area that leads to the frame, for those of ``which`` that have one."""
+    orphans = view.ptes[view.orphans]
+    orphans = orphans[orphans["page"] >= 0]
+    frames, first = np.unique(orphans["pfn"], return_index=True)
+    rows = np.flatnonzero(which)
+    if not len(frames) or not len(rows):
+        return {}
+    at = np.minimum(np.searchsorted(frames, pfns[rows]), len(frames) - 1)
+    hit = frames[at] == pfns[rows]
+    found = orphans[first[at[hit]]]
+    mm = context.views.mms["mm"][found["mm_row"]]
+    return dict(zip(rows[hit].tolist(), zip(mm.tolist(), found["va"].tolist(), strict=True), strict=True))
+
+
 def _place(context: Context, view: PageTablesView, page: np.void, more: bool) -> tuple[int, int] | None:
     """(mm, address) that a page's wrong count is about, if just one place fits.
 
-    Too few counted: an entry that leads to the page, one outside every area first. Too many: an area that
-    maps the page's own file or anon_vma, whose entry at that place is gone or leads to a stranger.
+    Too few counted: an entry that leads to the page; :func:`_ghosts` has looked at those outside every area. Too
+    many: an area that maps the page's own file or anon_vma, whose entry at that place is gone or leads to a stranger.
     """
     mms = context.views.mms["mm"]
     if not more:
         rows = np.flatnonzero((view.ptes["pfn"] == page["pfn"]) & (view.ptes["page"] >= 0))
-        orphans = rows[view.ptes["area"][rows] < 0]
-        chosen = orphans if len(orphans) else rows[_strange(context, view, rows)]
+        chosen = rows[_strange(context, rows)]
         return (int(mms[view.ptes["mm_row"][chosen[0]]]), int(view.ptes["va"][chosen[0]])) if len(chosen) else None
     vmas = context.views.vmas
     if page["anon"]:
@@ -188,7 +209,7 @@ def _place(context: Context, view: PageTablesView, page: np.void, more: bool) ->
     mm_row = context.views.mm_rows(vmas["mm"][rows])
     at = view.entry_at(mm_row.astype(np.int32), va)
     strange = (mm_row >= 0) & (at >= 0)
-    strange[strange] = _strange(context, view, at[strange])
+    strange[strange] = _strange(context, at[strange])
     empty = (mm_row >= 0) & (at < 0)
     for which in (np.flatnonzero(strange), np.flatnonzero(empty)):
         if len(which) == 1:
@@ -196,15 +217,8 @@ def _place(context: Context, view: PageTablesView, page: np.void, more: bool) ->
     return None
 
 
-def _strange(context: Context, view: PageTablesView, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _strange(context: Context, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Which entries lead to a page that does not name what their area maps?"""
-    page = view.pages.rows[view.ptes["page"][rows]]
-    vma_row = view.areas["vma_row"][view.ptes["area"][rows]]
-    vma = context.views.vmas[vma_row]
-    files = context.views.files
-    mapping = np.zeros(len(rows), np.uint64)
-    if files is not None and len(files.rows):
-        mapping = np.where(vma["file_row"] >= 0, files.rows["mapping"][vma["file_row"]], np.uint64(0))
-    own = np.where(page["anon"], view.page_root[view.ptes["page"][rows]], page["mapping"])
-    answer: NDArray[np.bool_] = own != np.where(page["anon"], view.vma_root[vma_row], mapping)
-    return answer & (view.ptes["page"][rows] >= 0)
+    bits = sum(1 << bit for bit, mark in enumerate(MARKS) if mark.rule in (rules.PTE_KERNEL, rules.PTE_REMAP))
+    answer: NDArray[np.bool_] = (entry_marks(context.views, rows.astype(np.intp)) & np.uint32(bits)) != 0
+    return answer

@@ -178,6 +178,20 @@ PT_ISOLATION = _rule(
     "copies of the page tables disagree",
     "With page-table isolation a process has two top-level tables, and their user halves are equal.",
 )
+TEXT_MODIFIED = _rule(
+    "TEXT-MODIFIED",
+    "code in memory is not the code of its file",
+    "Code is mapped from the page cache. A page in its place that holds other bytes was written to in memory alone: a "
+    "hook, a patch or a breakpoint that no look at the file on the disk will show.",
+    benign=(
+        "a debugger that set breakpoints, and may have left",
+        "text relocations, and programs that patch their own code: these had the area writable",
+        "the file was written to after the page had been copied",
+        _SMEAR,
+        _BUG,
+    ),
+    attack=("T1055",),
+)
 RSS = _rule(
     "MM-RSS",
     "resident-set counter disagrees with the page tables",
@@ -305,7 +319,7 @@ EXEC_MEMFD = _rule(
     "VMA-EXEC-MEMFD",
     "executable memory of a file that has no path",
     "Code in a memfd or in shared memory never was on a disk.",
-    severity=Severity.INFO,
+    severity=Severity.LOW,
     confidence=Confidence.LOW,
     benign=("just-in-time compilers", "libffi closures", "container runtimes that run a copy of themselves"),
     attack=("T1620",),
@@ -314,7 +328,7 @@ EXEC_DELETED = _rule(
     "VMA-EXEC-DELETED",
     "executable memory of a deleted file",
     "Code whose file is gone can be had from memory only.",
-    severity=Severity.INFO,
+    severity=Severity.LOW,
     confidence=Confidence.LOW,
     benign=("the package was upgraded while the program ran", "programs that delete what they unpacked"),
     attack=("T1070.004",),
@@ -323,7 +337,7 @@ EXEC_ANON = _rule(
     "VMA-EXEC-ANON",
     "executable memory without a file",
     "Injected code lies in such memory, as does code that a program makes at run time.",
-    severity=Severity.INFO,
+    severity=Severity.LOW,
     confidence=Confidence.LOW,
     benign=("just-in-time compilers", "trampolines and closures", "programs linked to need executable stacks"),
     attack=("T1055",),
@@ -388,7 +402,7 @@ KTHREAD_MM = _rule(
 RULES: tuple[Rule, ...] = (
     UNLINKED, MISSING, SURPLUS, RANGE, OWNER, BOUNDS, ORDER, BACKLINK, LINK, RB_SHAPE, RB_GAP,
     MT_NODE, MT_PIVOT, MT_NULL, MT_GAP, COUNTER, FAILED_FORK,
-    PTE_ORPHAN, PTE_PERM, PTE_KERNEL, PTE_REMAP, ERASED, PROT, PT_SHARED, PT_ISOLATION, RSS, PGTABLES,
+    PTE_ORPHAN, PTE_PERM, PTE_KERNEL, PTE_REMAP, TEXT_MODIFIED, ERASED, PROT, PT_SHARED, PT_ISOLATION, RSS, PGTABLES,
     RMAP_FILE_HIDDEN, RMAP_ANON_HIDDEN, RMAP_FILE_MISSING, RMAP_ANON_MISSING, RMAP_FILE_MISMATCH, RMAP_TREE,
     THREAD_OUTSIDE, ANCHOR_OUTSIDE, HANDLER_OUTSIDE, EXE_UNMAPPED, CR3_UNKNOWN, UNMAPPED_CODE, SHM_ATTACH,
     EXEC_MEMFD, EXEC_DELETED, EXEC_ANON,

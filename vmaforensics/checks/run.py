@@ -21,6 +21,7 @@ from vmaforensics.checks.rb import check_rbtree
 from vmaforensics.checks.residents import check_residents
 from vmaforensics.checks.rmap import check_rmap
 from vmaforensics.checks.slab import check_slab
+from vmaforensics.checks.text_pages import check_text
 from vmaforensics.views.mms import Lock
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ CHECKS: tuple[Callable[[Context], Iterator[Finding]], ...] = (
     check_rmap,
     check_page_tables,
     check_residents,
+    check_text,
     check_links,
     check_slab,
     check_existence,
@@ -56,8 +58,9 @@ _TRACES = {
 _CAUSES = (
     rules.UNLINKED, rules.MISSING, rules.RANGE, rules.OWNER, rules.SURPLUS, rules.SLAB_ORPHAN, rules.SLAB_STATE,
     rules.RMAP_FILE_HIDDEN, rules.RMAP_ANON_HIDDEN, rules.RMAP_FILE_MISMATCH, rules.RMAP_FILE_MISSING,
-    rules.RMAP_ANON_MISSING, rules.PTE_ORPHAN, rules.PTE_KERNEL, rules.PTE_REMAP, rules.PTE_PERM, rules.PROT,
-    rules.PT_SHARED, rules.PT_ISOLATION, rules.ERASED,
+    rules.RMAP_ANON_MISSING, rules.PTE_ORPHAN, rules.PTE_KERNEL, rules.PTE_REMAP, rules.TEXT_MODIFIED,
+    rules.PTE_PERM, rules.PROT,
+    rules.PT_SHARED, rules.PT_ISOLATION, rules.ERASED, rules.SHM_ATTACH,
     rules.THREAD_OUTSIDE,
 )  # fmt: skip
 # What leaves addresses behind that lie in no area any more.

@@ -64,7 +64,7 @@ def _decoder(flags: int, size: int) -> Callable[[memoryview], bytes | bytearray 
 
 def decompress(
     file: memoryview,
-    offsets: NDArray[np.uint64],
+    offsets: NDArray[np.int64] | NDArray[np.uint64],
     sizes: NDArray[np.uint32],
     flags: NDArray[np.uint32],
     out: memoryview,

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vmaforensics.image.source import FileSource
+
 # Elf64_Phdr
 PROGRAM_HEADER = np.dtype(
     [
@@ -54,17 +56,17 @@ EHDR_SIZE, SHDR_SIZE = 64, 64
 INCOMPLETE = 1  # e_flags bit 0, makedumpfile's DUMP_ELF_INCOMPLETE
 
 
-def open_elf(path: Path, buffer: NDArray[np.uint8]) -> Image:
+def open_elf(path: Path, source: FileSource) -> Image:
     """Open an ELF64 little-endian core of physical memory.
 
     Bytes between ``p_filesz`` and ``p_memsz`` were left out by makedumpfile, zero or not: they are absent.
     Raises :class:`UnsupportedFormatError` for any other ELF file and for headers that cannot be believed.
     """
-    header = _header(path, buffer)
+    header = _header(path, source)
     problems: list[str] = []
-    table = _program_headers(path, buffer, header, problems)
+    table = _program_headers(path, source, header, problems)
     loads = table[table["type"] == PT_LOAD]
-    notes = _notes(buffer, table[table["type"] == PT_NOTE], problems)
+    notes = _notes(source, table[table["type"] == PT_NOTE], problems)
     _refuse_process(path, loads, notes)
     unplaced = loads["paddr"] == NO_PADDR
     loads = loads[~unplaced & (loads["memsz"] > 0)]
@@ -73,10 +75,10 @@ def open_elf(path: Path, buffer: NDArray[np.uint8]) -> Image:
             f"{path} is an ELF core without a PT_LOAD segment of physical memory; make the dump anew"
         )
     segments = np.zeros(len(loads), dtype=SEGMENT)
-    for name, source in (("pa", "paddr"), ("memory", "memsz"), ("held", "filesz"), ("offset", "offset")):
-        segments[name] = loads[source]
+    for name, field in (("pa", "paddr"), ("memory", "memsz"), ("held", "filesz"), ("offset", "offset")):
+        segments[name] = loads[field]
     segments["key"] = loads["vaddr"] - loads["paddr"]
-    memory, more = lay_out(buffer, segments, "PT_LOAD segment")
+    memory, more = lay_out(source, segments, "PT_LOAD segment")
     if header["e_flags"] & INCOMPLETE:
         problems.append("makedumpfile marked this dump as incomplete (e_flags bit 0): it ran out of space or time")
     more += [erased(note.desc) for note in notes if note.name == "ERASEINFO"]
@@ -90,7 +92,7 @@ def open_elf(path: Path, buffer: NDArray[np.uint8]) -> Image:
         details["segments without a physical address"] = f"{int(unplaced.sum()):,} (skipped)"
     return Image(
         path=path,
-        size=len(buffer),
+        size=len(source),
         format="elf",
         memory=memory,
         vmcoreinfo=vmcoreinfo_of(notes),
@@ -101,12 +103,12 @@ def open_elf(path: Path, buffer: NDArray[np.uint8]) -> Image:
     )
 
 
-def _header(path: Path, buffer: NDArray[np.uint8]) -> dict[str, Any]:
+def _header(path: Path, source: FileSource) -> dict[str, Any]:
     """The ELF header as pyelftools names its fields, if it is one of a 64-bit little-endian core."""
-    ident = bytes(buffer[:16])
-    if len(buffer) < EHDR_SIZE:
+    ident = bytes(source[:16])
+    if len(source) < EHDR_SIZE:
         raise UnsupportedFormatError(
-            f"{path} is an ELF file of {plural(len(buffer), 'byte')}, too short for its 64-byte header; "
+            f"{path} is an ELF file of {plural(len(source), 'byte')}, too short for its 64-byte header; "
             "make the dump anew"
         )
     if ident[4] != 2 or ident[5] != 1:
@@ -119,7 +121,7 @@ def _header(path: Path, buffer: NDArray[np.uint8]) -> dict[str, Any]:
     structs.create_basic_structs()
     structs.create_advanced_structs()
     try:
-        header: dict[str, Any] = struct_parse(structs.Elf_Ehdr, io.BytesIO(bytes(buffer[:EHDR_SIZE])), 0)
+        header: dict[str, Any] = struct_parse(structs.Elf_Ehdr, io.BytesIO(bytes(source[:EHDR_SIZE])), 0)
     except ELFError as error:
         raise UnsupportedFormatError(f"{path}: the ELF header cannot be read: {error}; make the dump anew") from error
     if header["e_type"] != "ET_CORE":
@@ -131,15 +133,15 @@ def _header(path: Path, buffer: NDArray[np.uint8]) -> dict[str, Any]:
 
 
 def _program_headers(
-    path: Path, buffer: NDArray[np.uint8], header: dict[str, Any], problems: list[str]
+    path: Path, source: FileSource, header: dict[str, Any], problems: list[str]
 ) -> NDArray[np.void]:
     """The program headers. QEMU's lie behind its section headers, and its e_ehsize is wrong: only
     e_phoff says where they are."""
     at, size, count = header["e_phoff"], header["e_phentsize"], header["e_phnum"]
     if count == PN_XNUM:
         section = header["e_shoff"]
-        if 0 < section <= len(buffer) - SHDR_SIZE:
-            count = int.from_bytes(bytes(buffer[section + 44 : section + 48]), "little")  # sh_info
+        if 0 < section <= len(source) - SHDR_SIZE:
+            count = int.from_bytes(bytes(source[section + 44 : section + 48]), "little")  # sh_info
         else:
             problems.append(
                 "the ELF header says (e_phnum 0xffff, file offset 56) that section 0 counts the program "
@@ -151,33 +153,33 @@ def _program_headers(
         raise UnsupportedFormatError(
             f"{path}: e_phentsize (file offset 54) is {size}, expected {PROGRAM_HEADER.itemsize}; the header is damaged"
         )
-    room = (len(buffer) - at) // size if EHDR_SIZE <= at <= len(buffer) else 0
+    room = (len(source) - at) // size if EHDR_SIZE <= at <= len(source) else 0
     if room == 0:
         raise UnsupportedFormatError(
             f"{path}: e_phoff (file offset 32) is {at:#x}, but no program header fits there into a file "
-            f"of {len(buffer):#x} bytes; the header is damaged or the file is cut off"
+            f"of {len(source):#x} bytes; the header is damaged or the file is cut off"
         )
     if room < count:
         problems.append(
             f"the file is truncated: it ends inside the program headers, and {count - room:,} of {count:,} are missing"
         )
         count = room
-    return np.frombuffer(buffer.data, dtype=PROGRAM_HEADER, count=count, offset=at)
+    return source.array(PROGRAM_HEADER, at, count)
 
 
-def _notes(buffer: NDArray[np.uint8], table: NDArray[np.void], problems: list[str]) -> list[Note]:
+def _notes(source: FileSource, table: NDArray[np.void], problems: list[str]) -> list[Note]:
     """The notes of every PT_NOTE segment, at most 16 MiB of them."""
     notes: list[Note] = []
     left = LARGEST_AREA
     for number, segment in enumerate(table[:MOST_NOTE_SEGMENTS]):
         at, size = int(segment["offset"]), int(segment["filesz"])
-        if at + size > len(buffer):
+        if at + size > len(source):
             problems.append(
                 f"PT_NOTE segment {number} reaches from file offset {at:#x} to {at + size:#x}, past the "
-                f"end of the file at {len(buffer):#x}; the notes beyond are missing"
+                f"end of the file at {len(source):#x}; the notes beyond are missing"
             )
-            size = max(0, len(buffer) - at)
-        area = bytes(buffer[at : at + min(size, left + 1)])
+            size = max(0, len(source) - at)
+        area = bytes(source[at : at + min(size, left + 1)])
         left -= min(len(area), left)
         found, more = parse_notes(area, f"at file offset {at:#x}")
         notes += found

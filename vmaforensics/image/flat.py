@@ -1,4 +1,4 @@
-"""Memory that lies uncompressed in the file, in segments: raw images, ELF cores, LiME.
+"""Memory that lies in a source in segments: raw images, ELF cores, LiME, AVML.
 
 A reader of such a format lists what its headers promise, one :data:`SEGMENT` per record;
 :func:`lay_out` turns the promises into what the file can keep, and says where the two differ.
@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState, PhysicalMemory, take
-from vmaforensics.image.source import plural
+from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState, PhysicalMemory
+from vmaforensics.image.source import plural, take
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
+
+    from vmaforensics.image.source import Source
 
 # What a header promises: ``memory`` bytes of RAM from physical address ``pa``, the first ``held`` of them
 # in the file at ``offset``. ``key`` tells aliases apart: two segments that cover the same addresses under
@@ -24,21 +26,22 @@ if TYPE_CHECKING:
 SEGMENT = np.dtype([("pa", "u8"), ("memory", "u8"), ("held", "u8"), ("offset", "u8"), ("key", "u8")])
 
 PHYSICAL_LIMIT = 1 << 52  # no x86-64 or arm64 processor has more physical address bits
+_STITCHED_AT_ONCE = 1 << 20  # bytes
 
 
 class FlatMemory(PhysicalMemory):
-    """Segments of a mapped file: addresses ``starts``, ``lengths`` in bytes, file ``offsets``; sorted."""
+    """Segments of a source: addresses ``starts``, ``lengths`` in bytes, ``offsets`` in the source; sorted."""
 
     def __init__(
         self,
-        buffer: NDArray[np.uint8],
+        source: Source,
         ranges: NDArray[np.uint64],
         starts: NDArray[np.uint64],
         lengths: NDArray[np.uint64],
         offsets: NDArray[np.uint64],
     ) -> None:
         super().__init__(ranges)
-        self._buffer = buffer
+        self._source = source
         # An empty segment at 0 in front: every address then has a segment at or below it.
         zero = np.zeros(1, np.uint64)
         self._starts = np.concatenate([zero, starts])
@@ -61,40 +64,53 @@ class FlatMemory(PhysicalMemory):
         offsets = (self._offsets[at] + into).astype(np.int64)
         states = np.zeros(len(pas), dtype=np.uint8)
         if held.all():
-            return self._buffer, offsets, states
-        missing = np.flatnonzero(~held)
-        offsets[missing] = 0
+            buffer, places, ok = self._source.fetch(offsets, size)
+            states[~ok] = PageState.ABSENT
+            return buffer, places, states
+        here, missing = np.flatnonzero(held), np.flatnonzero(~held)
+        buffer, there, ok = self._source.fetch(offsets[here], size)
+        places = np.zeros(len(pas), dtype=np.int64)
+        places[here] = there
+        states[here[~ok]] = PageState.ABSENT
         states[missing] = np.where(self._ram.within(pas[missing], size) > 0, PageState.ABSENT, PageState.NOT_RAM)
         if len(self._seams):
             whole = missing[self._held.within(pas[missing], size) == size]
             if len(whole):
-                return self._stitch(pas, size, offsets, states, whole)
-        return self._buffer, offsets, states
+                return self._stitch(pas, size, (buffer, places, states), whole)
+        return buffer, places, states
 
     def _stitch(
         self,
         pas: NDArray[np.uint64],
         size: int,
-        offsets: NDArray[np.int64],
-        states: NDArray[np.uint8],
+        others: tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]],
         whole: NDArray[np.intp],
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
         """Read items ``whole``, each held in pieces, byte by byte, and the others as they lie."""
-        steps = np.arange(size, dtype=np.uint64)
+        buffer, places, states = others
         copy = np.zeros((len(pas), size), dtype=np.uint8)
         simple = np.flatnonzero(states == PageState.PRESENT)
-        copy[simple] = take(self._buffer, offsets[simple], size) if len(simple) else 0
-        bytewise = pas[whole, None] + steps
-        at = np.searchsorted(self._starts, bytewise, side="right") - 1
-        copy[whole] = self._buffer[(self._offsets[at] + bytewise - self._starts[at]).astype(np.int64)]
-        states[whole] = PageState.PRESENT
+        copy[simple] = take(buffer, places[simple], size) if len(simple) else 0
+        steps = np.arange(size, dtype=np.uint64)
+        few = max(1, _STITCHED_AT_ONCE // size)
+        for low in range(0, len(whole), few):
+            rows = whole[low : low + few]
+            bytewise = (pas[rows, None] + steps).reshape(-1)
+            at = np.searchsorted(self._starts, bytewise, side="right") - 1
+            offsets = (self._offsets[at] + bytewise - self._starts[at]).astype(np.int64)
+            buffer, places, ok = self._source.fetch(offsets, 1)
+            copy[rows] = buffer[places].reshape(-1, size)
+            states[rows] = np.where(ok.reshape(-1, size).all(axis=1), PageState.PRESENT, PageState.ABSENT)
         return copy.reshape(-1), np.arange(len(pas), dtype=np.int64) * size, states
 
     def chunks(self, size: int = 1 << 24) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         table = zip(self._starts.tolist(), self._lengths.tolist(), self._offsets.tolist(), strict=True)
         for pa, length, offset in table:
-            for low in range(0, length, size):
-                yield pa + low, self._buffer[offset + low : offset + min(low + size, length)]
+            for at, piece in self._source.pieces(offset, length, size):
+                yield pa + at - offset, piece
+
+    def problems(self) -> tuple[str, ...]:
+        return self._source.problems()
 
     def frame_counts(self) -> NDArray[np.int64]:
         counts = np.zeros(len(PageState), np.int64)
@@ -113,7 +129,28 @@ class FlatMemory(PhysicalMemory):
         ram = self._ram.within(pas, PAGE_SIZE)
         states = np.where(self._held.within(pas, PAGE_SIZE) == ram, PageState.PRESENT, PageState.ABSENT)
         states[(ram == 0) | ~sane] = PageState.NOT_RAM
+        if self._source.lossy:
+            here = np.flatnonzero(states == PageState.PRESENT)
+            states[here[self._lost(pas[here])]] = PageState.ABSENT
         return states.astype(np.uint8)
+
+    def _lost(self, pages: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Whether the source has turned out not to have some of what is held of the pages at these addresses."""
+        lost = np.zeros(len(pages), dtype=np.bool_)
+        ends = pages + np.uint64(PAGE_SIZE)
+        at = np.searchsorted(self._starts, pages, side="right") - 1
+        rows = np.arange(len(pages))
+        while len(rows):
+            start = self._starts[at]
+            low, high = np.maximum(pages[rows], start), np.minimum(ends[rows], start + self._lengths[at])
+            some = high > low
+            offsets = (self._offsets[at] + low - start)[some].astype(np.int64)
+            lost[rows[some]] |= self._source.lost(offsets, (high - low)[some].astype(np.int64))
+            at += 1
+            more = np.flatnonzero(at < len(self._starts))
+            more = more[self._starts[at[more]] < ends[rows[more]]]
+            rows, at = rows[more], at[more]
+        return lost
 
 
 class ByteCount:
@@ -139,13 +176,13 @@ class ByteCount:
 
 
 def lay_out(
-    buffer: NDArray[np.uint8], segments: NDArray[np.void], noun: str = "segment"
+    source: Source, segments: NDArray[np.void], noun: str = "segment", kind: type[FlatMemory] = FlatMemory
 ) -> tuple[FlatMemory, list[str]]:
-    """What the file ``buffer`` holds of the :data:`SEGMENT` records a header lists, in their order there.
+    """What ``source`` holds of the :data:`SEGMENT` records a header lists, in their order there.
 
     Where segments overlap, the bytes are those of the one that starts lowest; of two that start at the
-    same address, of the one that holds more; of two alike, of the first listed. Returns the memory and a
-    sentence for everything that was not as promised.
+    same address, of the one that holds more; of two alike, of the first listed. Returns the memory, of class
+    ``kind``, and a sentence for everything that was not as promised.
     """
     problems: list[str] = []
     number = np.arange(len(segments))
@@ -168,13 +205,13 @@ def lay_out(
             f"{int(memory[worst]):#x})"
         )
         np.minimum(held, memory, out=held)
-    room = np.uint64(len(buffer)) - np.minimum(offset, np.uint64(len(buffer)))
+    room = np.uint64(len(source)) - np.minimum(offset, np.uint64(len(source)))
     short = held > room
     if short.any():
         worst = int(np.flatnonzero(short)[0])
         lost = int((held[short] - room[short]).sum())
         problems.append(
-            f"the file is truncated: it ends at offset {len(buffer):#x}, and {plural(lost, 'byte')} of "
+            f"the file is truncated: it ends at offset {len(source):#x}, and {plural(lost, 'byte')} of "
             f"{plural(int(short.sum()), noun)} are missing (first: {noun} {number[worst]}, physical "
             f"{int(pa[worst]):#x}, needs the file up to offset {int(offset[worst]) + int(held[worst]):#x})"
         )
@@ -188,7 +225,7 @@ def lay_out(
             f"{plural(contradictions, noun)} overlap others; where they do, the {noun} that starts at the "
             "lowest physical address was read"
         )
-    return FlatMemory(buffer, ranges, pieces["pa"], pieces["held"], pieces["offset"]), problems
+    return kind(source, ranges, pieces["pa"], pieces["held"], pieces["offset"]), problems
 
 
 def _union(pa: NDArray[np.uint64], size: NDArray[np.uint64]) -> NDArray[np.uint64]:

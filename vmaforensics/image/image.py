@@ -37,11 +37,18 @@ class Image:
     """An opened image: its physical memory and whatever its container says about the machine."""
 
     path: Path
-    size: int
-    format: str  # "raw", "elf", "lime", "kdump"
+    size: int  # in bytes, of all its files
+    format: str  # "raw", "elf", "lime", "avml", "kdump"
     memory: PhysicalMemory
+    others: tuple[Path, ...] = ()  # the further parts of a split dump
     vmcoreinfo: bytes | None = None
     cpus: tuple[CpuState, ...] = ()
     notes: tuple[Note, ...] = ()
     details: dict[str, str] = field(default_factory=dict)  # header facts worth showing, in order
+    symbols: Path | None = None  # a symbol file (ISF) for its kernel, given by the user
     problems: tuple[str, ...] = ()  # what the container promises and the file does not hold
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """Every file of the image."""
+        return (self.path, *self.others)

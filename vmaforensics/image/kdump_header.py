@@ -18,6 +18,8 @@ from vmaforensics.image.source import plural, printable
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vmaforensics.image.source import Bytes
+
 UTSNAME = ("sysname", "nodename", "release", "version", "machine", "domainname")
 
 MAIN_HEADER = c.Struct(
@@ -85,8 +87,8 @@ class KdumpHeader:
     eraseinfo: tuple[int, int] | None
 
 
-def read_header(path: Path, file: memoryview) -> tuple[KdumpHeader, list[str]]:
-    """The headers of the kdump file mapped as ``file``, and a sentence for each area that lies outside it.
+def read_header(path: Path, file: Bytes) -> tuple[KdumpHeader, list[str]]:
+    """The headers of the kdump file of the bytes ``file``, and a sentence for each area that lies outside it.
 
     Raises :class:`UnsupportedFormatError` if the layout cannot be believed.
     """
@@ -183,7 +185,7 @@ def _is_block_size(size: int) -> bool:
     return 4096 <= size <= LARGEST_BLOCK and size & (size - 1) == 0
 
 
-def _refuse_other_layouts(path: Path, file: memoryview) -> None:
+def _refuse_other_layouts(path: Path, file: Bytes) -> None:
     """Name a dump of a 32-bit or big-endian machine, whose block_size lies or reads differently."""
     for at, order, what in (
         (_BLOCK_SIZE_AT, "big", "big-endian"),

@@ -6,6 +6,7 @@ are first read, into one buffer; when that is full the page that came first make
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,11 +16,12 @@ from vmaforensics.image.memory import PAGE_SHIFT, PageState, PhysicalMemory
 from vmaforensics.image.source import plural
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from vmaforensics.image.bitmap import PageBitmap
+    from vmaforensics.image.source import FileSource
 
 # page_desc_t (makedumpfile, diskdump_mod.h), one per dumped page in the order of the page frames
 DESCRIPTOR = np.dtype([("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
@@ -36,40 +38,52 @@ _WHY = {
 }
 
 
-class KdumpMemory(PhysicalMemory):
-    """Pages of a kdump file.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A file of the dump. It has ``count`` descriptors from ``descriptors_at`` on, for the dumped pages among
+    the page frames ``window`` (first, end); ``zero_offset`` is where the page lies that stands for every zero
+    page (``None``: there is none)."""
 
-    ``ram`` and ``dumped`` are its bitmaps, ``descriptors`` the descriptors of the dumped pages from page
-    frame ``window[0]`` up to ``window[1]``, and ``zero_offset`` the file offset of the page that stands
-    for every zero page (``None``: there is none). Blocks are ``1 << block_shift`` bytes, a page or more.
+    source: FileSource
+    window: tuple[int, int]
+    descriptors_at: int
+    count: int
+    zero_offset: int | None
+
+
+class KdumpMemory(PhysicalMemory):
+    """Pages of a kdump file, or of the parts of a split one, sorted by their windows, which are disjoint.
+
+    ``ram`` and ``dumped`` are the bitmaps. Blocks are ``1 << block_shift`` bytes, a page or more.
     """
 
     def __init__(
         self,
-        buffer: NDArray[np.uint8],
         ranges: NDArray[np.uint64],
         *,
         block_shift: int,
         ram: PageBitmap,
         dumped: PageBitmap,
-        window: tuple[int, int],
-        descriptors: NDArray[np.void],
-        zero_offset: int | None,
+        parts: Sequence[Part],
         cache_bytes: int = CACHE_BYTES,
     ) -> None:
         super().__init__(ranges)
-        self._file = buffer.data
         self._shift = block_shift
-        self._ram, self._dumped, self._window = ram, dumped, window
-        self._first = dumped.before(window[0])  # dumped pages of other files of a split dump
-        self._descriptors = descriptors
-        self._zero_offset = zero_offset
-        capacity = max(1, min(cache_bytes >> block_shift, len(descriptors)))
+        self._ram, self._dumped = ram, dumped
+        self._parts = tuple(parts)
+        self._windows = np.array([part.window for part in parts], dtype=np.uint64).reshape(-1, 2)
+        # A descriptor's number counts the dumped pages from the first window on, given here or not.
+        before = [dumped.before(part.window[0]) for part in parts]
+        self._first = before[0]
+        self._starts = np.array(before, dtype=np.int64) - self._first
+        self._ends = self._starts + np.array([part.count for part in parts], dtype=np.int64)
+        count = int(self._ends.max())
+        capacity = max(1, min(cache_bytes >> block_shift, count))
         self.batch = min(self.batch, capacity)
         self._cache = np.empty(capacity << block_shift, dtype=np.uint8)
         # Per descriptor: 0 not looked at, -n one of the reasons above, +n in slot n - 1 of the cache. Both
         # arrays take memory only where they are touched.
-        self._slots = np.zeros(len(descriptors), dtype=np.int32)
+        self._slots = np.zeros(count, dtype=np.int32)
         self._owners = np.full(capacity, -1, dtype=np.int64)  # the descriptor whose page is in a slot
         self._next = 0  # the slot to be filled next: the oldest page goes first
         self._met: dict[int, tuple[int, int]] = {}  # reason: pages, page frame of the first
@@ -100,30 +114,42 @@ class KdumpMemory(PhysicalMemory):
         dumped = self._dumped.test(safe) & inside
         known = dumped | (self._ram.test(safe) & inside)
         states = np.where(known, PageState.ABSENT, PageState.NOT_RAM).astype(np.uint8)
-        low, high = (np.uint64(edge) for edge in self._window)
-        here = np.flatnonzero(dumped & (safe >= low) & (safe < high))
+        part = np.searchsorted(self._windows[:, 0], safe, side="right") - 1
+        here = np.flatnonzero(dumped & (part >= 0) & (safe < self._windows[part, 1]))
         index = self._dumped.rank(safe[here]) - self._first
-        fits = index < len(self._descriptors)
+        fits = index < self._ends[part[here]]
         return states, here[fits], index[fits]
+
+    def _by_part(self, index: NDArray[np.int64]) -> Iterator[tuple[Part, NDArray[np.intp], NDArray[np.int64]]]:
+        """``(part, rows, numbers)``: which of the descriptors ``index`` are in a part, and their numbers there."""
+        if len(self._parts) == 1:
+            yield self._parts[0], np.arange(len(index)), index
+            return
+        number = np.searchsorted(self._starts, index, side="right") - 1
+        for at in np.unique(number).tolist():
+            rows = np.flatnonzero(number == at)
+            yield self._parts[at], rows, index[rows] - self._starts[at]
 
     def _kinds(self, index: NDArray[np.int64]) -> NDArray[np.int32]:
         """For each descriptor 0, or the reason its page will not be read."""
         kinds = self._slots[index]
-        rows = self._descriptors[index]
-        offset, size, flags = rows["offset"], rows["size"].astype(np.uint64), rows["flags"]
-        end = np.uint64(len(self._file))
-        fresh = np.select(
-            [
-                offset == np.uint64(0 if self._zero_offset is None else self._zero_offset),
-                offset == 0,
-                (offset >= end) | (size > end - np.minimum(offset, end)),
-                size > np.uint64(1 << self._shift),
-                ~np.isin(flags, list(NAMES)),
-            ],
-            [LOST if self._zero_offset is None else ZERO, LOST, OUTSIDE, OVERSIZE, CODEC],
-            0,
-        )
-        return np.where(kinds < 0, kinds, fresh).astype(np.int32)
+        fresh = np.zeros(len(index), dtype=np.int32)
+        for part, where, numbers in self._by_part(index):
+            rows = part.source.records(DESCRIPTOR, part.descriptors_at, numbers)
+            offset, size, flags = rows["offset"], rows["size"].astype(np.uint64), rows["flags"]
+            end = np.uint64(len(part.source))
+            fresh[where] = np.select(
+                [
+                    offset == np.uint64(0 if part.zero_offset is None else part.zero_offset),
+                    offset == 0,
+                    (offset >= end) | (size > end - np.minimum(offset, end)),
+                    size > np.uint64(1 << self._shift),
+                    ~np.isin(flags, list(NAMES)),
+                ],
+                [LOST if part.zero_offset is None else ZERO, LOST, OUTSIDE, OVERSIZE, CODEC],
+                0,
+            )
+        return np.where(kinds < 0, kinds, fresh)
 
     def _load(self, index: NDArray[np.int64], blocks: NDArray[np.uint64]) -> None:
         """Decompress the pages of these descriptors (of page frames ``blocks``) into the cache."""
@@ -144,8 +170,13 @@ class KdumpMemory(PhysicalMemory):
         self, index: NDArray[np.int64], blocks: NDArray[np.uint64], out: memoryview, at: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
         """Decompress pages to the byte positions ``at`` of ``out``; returns which could be."""
-        rows = self._descriptors[index]
-        fine = decompress(self._file, rows["offset"], rows["size"], rows["flags"], out, at, 1 << self._shift)
+        fine = np.zeros(len(index), dtype=np.bool_)
+        for part, where, numbers in self._by_part(index):
+            table = part.source.records(DESCRIPTOR, part.descriptors_at, numbers)
+            offsets, sizes = table["offset"].astype(np.int64), table["size"].astype(np.int64)
+            for rows, file, places in part.source.spans(offsets, sizes):
+                sized, flags = table["size"][rows], table["flags"][rows]
+                fine[where[rows]] = decompress(file, places, sized, flags, out, at[where[rows]], 1 << self._shift)
         self._refuse(index, blocks, np.where(fine, 0, CORRUPT))
         return fine
 
@@ -179,13 +210,14 @@ class KdumpMemory(PhysicalMemory):
 
     def chunks(self, size: int = 1 << 24) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         step = max(1, size >> self._shift)
-        number = 0
-        for pages in self._dumped.pages(*self._window):
-            for low in range(0, len(pages), step):
-                blocks = pages[low : low + step]
-                index = np.arange(number, min(number + len(blocks), len(self._descriptors)))
-                number += len(blocks)
-                yield from self._held_runs(index, blocks[: len(index)], size)
+        for part, start, end in zip(self._parts, self._starts.tolist(), self._ends.tolist(), strict=True):
+            number = start
+            for pages in self._dumped.pages(*part.window):
+                for low in range(0, len(pages), step):
+                    blocks = pages[low : low + step]
+                    index = np.arange(number, min(number + len(blocks), end))
+                    number += len(blocks)
+                    yield from self._held_runs(index, blocks[: len(index)], size)
 
     def _held_runs(
         self, index: NDArray[np.int64], blocks: NDArray[np.uint64], size: int

@@ -98,6 +98,8 @@ def write_kdump(
     compressor = zstandard.ZstdCompressor(level=level, write_content_size=True)
     for low in range(0, len(pfns), BATCH):
         rows = slice(low, low + BATCH)
+        if memory.watch is not None:
+            memory.watch(low * PAGE_SIZE, len(pfns) * PAGE_SIZE)
         data, kept[rows] = memory.gather(pfns[rows] << np.uint64(PAGE_SHIFT), PAGE_SIZE)
         at = _write_pages(stream, data, table[rows], at, zero_at, compressor)
     table, pfns = table[kept], pfns[kept]

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.errors import MemoryReadError
+from vmaforensics.image.source import take
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
@@ -46,6 +47,8 @@ class PhysicalMemory(ABC):
     """
 
     ranges: NDArray[np.uint64]
+    # Told how many bytes of how many a long run through memory has done; see :meth:`scan`.
+    watch: Callable[[int, int], None] | None = None
 
     def __init__(self, ranges: NDArray[np.uint64]) -> None:
         self.ranges = ranges
@@ -93,6 +96,20 @@ class PhysicalMemory(ABC):
         say. One sentence per kind, with counts. Ask when the analysis is done; ``Image.problems`` holds
         what was known at opening, and neither repeats the other."""
         return ()
+
+    def scan(self, size: int = 1 << 24) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """:meth:`chunks`, for searches: :attr:`watch` is told how far they have come."""
+        total = int((self.ranges[:, 1] - self.ranges[:, 0]).sum())
+        before = 0  # bytes of the ranges up to the one that the search is in
+        ranges = iter(self.ranges.tolist())
+        start, end = next(ranges, (0, 0))
+        for pa, piece in self.chunks(size):
+            while pa >= end and (following := next(ranges, None)) is not None:
+                before += end - start
+                start, end = following
+            if self.watch is not None:
+                self.watch(min(before + max(pa - start, 0), total), total)
+            yield pa, piece
 
     # Reading ----------------------------------------------------------------------------------
 
@@ -232,14 +249,6 @@ class PhysicalMemory(ABC):
             self._trace_high.append(np.unique(high[high <= self.ranges[-1, 1] >> np.uint64(PAGE_SHIFT)]))
             if len(self._trace_high) > 64:
                 self._high()
-
-
-def take(buffer: NDArray[np.uint8], offsets: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
-    """The ``size`` bytes at each of ``offsets`` of a buffer of at least that length, as ``(n, size)`` uint8."""
-    # One void item at every byte offset: fancy indexing then is one memcpy per row.
-    item = np.dtype((np.void, size))
-    window = np.ndarray((len(buffer) - size + 1,), dtype=item, buffer=buffer, strides=(1,))
-    return window[offsets].view(np.uint8).reshape(-1, size)
 
 
 def describe(state: PageState) -> str:

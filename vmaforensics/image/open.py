@@ -6,45 +6,48 @@ name here.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vmaforensics.errors import UnsupportedFormatError
+from vmaforensics.errors import ImageUnreadableError, UnsupportedFormatError
+from vmaforensics.image.avml import open_avml
 from vmaforensics.image.elf import open_elf
+from vmaforensics.image.flattened import open_flattened
+from vmaforensics.image.image import Image
 from vmaforensics.image.kdump import open_kdump
+from vmaforensics.image.kdump_split import open_split
 from vmaforensics.image.lime import open_lime
 from vmaforensics.image.raw import open_raw
-from vmaforensics.image.source import map_file, plural
+from vmaforensics.image.source import FileSource, Mapped, map_file, plural
 
 if TYPE_CHECKING:
-    import os
-    from collections.abc import Callable
-
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from vmaforensics.image.image import Image
+    from collections.abc import Sequence
 
 SMALLEST_RAW = 1 << 20  # bytes; no Linux machine has less memory
 
-_READERS: tuple[tuple[bytes, Callable[[Path, NDArray[np.uint8]], Image]], ...] = (
+_Reader = Callable[[Path, FileSource], Image]
+
+# What makedumpfile and QEMU write, as a file or as a flattened stream
+_DUMPS: tuple[tuple[bytes, _Reader], ...] = (
     (b"\x7fELF", open_elf),
-    (b"EMiL", open_lime),
     (b"KDUMP   ", open_kdump),
     (b"DISKDUMP", open_kdump),
 )
+_READERS: tuple[tuple[bytes, _Reader], ...] = (
+    *_DUMPS,
+    (b"EMiL", open_lime),
+    (b"AVML", open_avml),
+)
+_FLATTENED = b"makedumpfile\0\0\0\0"
 
 _UNPACK = "unpack it with `{tool} -d < {path} > {path}.unpacked` and give the result"
 _VOLATILITY = "volatility3 opens it; convert it to a raw image or an ELF core first"
 _DISK = "it holds a disk, not memory; give a memory image"
 
 _REFUSED: tuple[tuple[bytes, str, str], ...] = (
-    (
-        b"makedumpfile\0\0\0\0",
-        "a flattened makedumpfile stream",
-        "make a dump file of it with `makedumpfile -R {path}.kdump < {path}` and give that",
-    ),
-    (b"AVML", "a compressed AVML image", "convert it with `avml-convert {path} {path}.lime` and give that"),
     (b"QEVM", "a QEMU migration stream", "use the QEMU monitor's `dump-guest-memory FILE` instead"),
     (b"LibvirtQemud", "a libvirt save file", "use `virsh dump --memory-only DOMAIN FILE` instead"),
     (b"\xd0\xbe\xd2\xbe", "a VMware snapshot or suspend file", _VOLATILITY),
@@ -88,8 +91,8 @@ _REFUSED: tuple[tuple[bytes, str, str], ...] = (
 )
 
 
-def open_image(path: str | os.PathLike[str]) -> Image:
-    """Open a memory image or crash dump of any format this package reads.
+def open_image(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> Image:
+    """Open a memory image or crash dump of any format this package reads; of a split kdump, give all parts.
 
     It takes milliseconds: headers are read, memory is not. Raises :class:`ImageUnreadableError` if there is
     no such file to read, and :class:`UnsupportedFormatError` if it is not an image of a format we read or if
@@ -98,12 +101,40 @@ def open_image(path: str | os.PathLike[str]) -> Image:
     >>> image = open_image("guest.elf")
     >>> data, ok = image.memory.gather(np.array([0x1000, 0x2000], np.uint64), 8)
     """
-    path = Path(path)
-    buffer = map_file(path)
+    paths = [Path(path)] if isinstance(path, str | os.PathLike) else [Path(one) for one in path]
+    if not paths:
+        raise ImageUnreadableError("no image was given; give the path of a memory image")
+    files = [(one, _unflattened(one, Mapped(map_file(one)))) for one in paths]
+    image = _open_one(paths[0], files[0][1][0]) if len(files) == 1 else open_split([(one, it[0]) for one, it in files])
+    said = [it for _, it in files if it[1]]
+    if not said:
+        return image
+    words = ", ".join(dict.fromkeys(word for _, word, _ in said))
+    return replace(
+        image,
+        size=sum(one.stat().st_size for one in paths),
+        details={"container": f"flattened, {words}", **image.details},
+        problems=(*(text for *_, more in said for text in more), *image.problems),
+    )
+
+
+def _unflattened(path: Path, file: Mapped) -> tuple[FileSource, str, list[str]]:
+    """The dump itself, with a word on the flattened stream it comes in ("" if none) and what is amiss there."""
+    return open_flattened(path, file) if file[:16] == _FLATTENED else (file, "", [])
+
+
+def _open_one(path: Path, buffer: FileSource) -> Image:
+    """Open an image of one file."""
     start = bytes(buffer[:64])
-    for magic, reader in _READERS:
+    flattened = not isinstance(buffer, Mapped)
+    for magic, reader in _DUMPS if flattened else _READERS:
         if start.startswith(magic):
             return reader(path, buffer)
+    if flattened:
+        raise UnsupportedFormatError(
+            f"{path} is a flattened makedumpfile stream of a file that is neither a kdump nor an ELF core (its first "
+            f"bytes are {start[:8].hex(' ')}); make the dump anew"
+        )
     for magic, name, advice in _REFUSED:
         if start.startswith(magic):
             raise UnsupportedFormatError(f"{path} is {name}, which is not read; {advice.format(path=path)}")

@@ -12,15 +12,15 @@ from vmaforensics.image.image import Image
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
+    from vmaforensics.image.source import FileSource
 
 VMWARE_HOLE = 3 << 30  # a .vmem file leaves out what lies between 3 and 4 GiB
 
 
-def open_raw(path: Path, buffer: NDArray[np.uint8]) -> Image:
+def open_raw(path: Path, source: FileSource) -> Image:
     """Every byte of the file is RAM; a last page that is not whole is held as far as it goes."""
-    size = len(buffer)
-    memory, problems = lay_out(buffer, np.array([(0, size, size, 0, 0)], dtype=SEGMENT))
+    size = len(source)
+    memory, problems = lay_out(source, np.array([(0, size, size, 0, 0)], dtype=SEGMENT))
     if path.suffix == ".vmem" and size > VMWARE_HOLE:
         problems.append(
             "a VMware .vmem file larger than 3 GiB leaves out the PCI hole, so addresses from 4 GiB up "

@@ -1,18 +1,130 @@
-"""The file under an image: mapped, never copied; and what its bytes look like as text."""
+"""The bytes under an image: a mapped file, or what a container makes of one; never a copy of the evidence.
+
+Readers of formats see a :class:`FileSource`: it reads like a ``bytes`` object, and says for many items at once
+where they lie in a flat buffer.
+"""
 
 from __future__ import annotations
 
 import mmap
-from typing import TYPE_CHECKING
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from vmaforensics.errors import ImageUnreadableError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from _typeshed import ReadableBuffer
     from numpy.typing import NDArray
+
+
+class Bytes(Protocol):
+    """What a header is read from: a memoryview or a :class:`FileSource`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice[Any, Any, Any], /) -> ReadableBuffer: ...
+
+
+class Source(ABC):
+    """``len()`` bytes that hold memory: those of a file, or what unpacking one gives."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def fetch(
+        self, offsets: NDArray[np.int64], size: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
+        """Where the ``size`` bytes at each of ``offsets``, all of them inside, lie.
+
+        Returns ``(buffer, places, ok)``: a one-dimensional uint8 buffer, the offset in it of each item, and
+        whether the item can be had (its place is a valid one in any case). Good until the next call.
+        """
+
+    @abstractmethod
+    def pieces(self, at: int, size: int, step: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """The bytes ``[at, at + size)``, all of them inside, as ``(offset, uint8 array)`` of at most ``step``
+        bytes each, ascending. Zeros that the container only implies, and what cannot be had, are left out."""
+
+    @property
+    def lossy(self) -> bool:
+        """Whether it is known by now that some of it cannot be had."""
+        return False
+
+    def lost(self, offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether it is known by now that of the ``sizes`` bytes at each of ``offsets`` some cannot be had."""
+        return np.zeros(len(offsets), dtype=np.bool_)
+
+    def problems(self) -> tuple[str, ...]:
+        """What the reads made so far have met; see ``PhysicalMemory.problems``."""
+        return ()
+
+
+class FileSource(Source):
+    """A dump file as its format sees it. ``file[a:b]`` gives bytes, cut to the length as ``bytes`` would."""
+
+    @abstractmethod
+    def __getitem__(self, part: slice[Any, Any, Any], /) -> memoryview: ...
+
+    def array(self, dtype: np.dtype[Any], at: int, count: int) -> NDArray[Any]:
+        """``count`` items at offset ``at``, all of them inside; a view if they lie in one piece."""
+        return np.frombuffer(self[at : at + count * dtype.itemsize], dtype=dtype, count=count)
+
+    def records(self, dtype: np.dtype[Any], at: int, index: NDArray[np.int64]) -> NDArray[Any]:
+        """The items ``index`` of the table that begins at offset ``at``; zeros for what cannot be had."""
+        buffer, places, _ = self.fetch(at + index * dtype.itemsize, dtype.itemsize)
+        return take(buffer, places, dtype.itemsize).reshape(-1).view(dtype)
+
+    @abstractmethod
+    def spans(
+        self, offsets: NDArray[np.int64], sizes: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.intp], memoryview, NDArray[np.int64]]]:
+        """Stretches of different ``sizes``, each inside, in groups that lie in one buffer: ``(rows, buffer,
+        places)``, where row ``i`` of a group is the ``sizes[rows[i]]`` bytes at ``places[i]`` of the buffer. Rows
+        that cannot be had are in no group."""
+
+
+class Mapped(FileSource):
+    """A buffer as it is: a mapped file."""
+
+    def __init__(self, buffer: NDArray[np.uint8]) -> None:
+        self.buffer = buffer
+
+    def __len__(self) -> int:
+        return len(self.buffer)
+
+    def __getitem__(self, part: slice[Any, Any, Any], /) -> memoryview:
+        return self.buffer.data[part]
+
+    def fetch(
+        self, offsets: NDArray[np.int64], size: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
+        return self.buffer, offsets, np.ones(len(offsets), dtype=np.bool_)
+
+    def pieces(self, at: int, size: int, step: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        for low in range(at, at + size, step):
+            yield low, self.buffer[low : min(low + step, at + size)]
+
+    def records(self, dtype: np.dtype[Any], at: int, index: NDArray[np.int64]) -> NDArray[Any]:
+        return np.frombuffer(self.buffer.data, dtype=dtype, offset=at, count=(len(self) - at) // dtype.itemsize)[index]
+
+    def spans(
+        self, offsets: NDArray[np.int64], sizes: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.intp], memoryview, NDArray[np.int64]]]:
+        yield np.arange(len(offsets)), self.buffer.data, offsets
+
+
+def take(buffer: NDArray[np.uint8], offsets: NDArray[np.int64], size: int) -> NDArray[np.uint8]:
+    """The ``size`` bytes at each of ``offsets`` of a buffer of at least that length, as ``(n, size)`` uint8."""
+    # One void item at every byte offset: fancy indexing then is one memcpy per row.
+    item = np.dtype((np.void, size))
+    window = np.ndarray((len(buffer) - size + 1,), dtype=item, buffer=buffer, strides=(1,))
+    return window[offsets].view(np.uint8).reshape(-1, size)
 
 
 def map_file(path: Path) -> NDArray[np.uint8]:

@@ -49,7 +49,11 @@ def flag_names(kernel: Kernel, vm_flags: int) -> list[str]:
     >>> flag_names(kernel, 0x75)
     ['VM_READ', 'VM_EXEC', 'VM_MAYREAD', 'VM_MAYWRITE', 'VM_MAYEXEC']
     """
-    names = bit_names(kernel)
+    return flags_of(bit_names(kernel), vm_flags)
+
+
+def flags_of(names: dict[int, str], vm_flags: int) -> list[str]:
+    """As :func:`flag_names`, with the ``bit_names`` of the kernel at hand."""
     return [
         f"VM_{names[bit]}" if bit in names else f"bit {bit}" for bit in range(64) if vm_flags >> bit & 1
     ]

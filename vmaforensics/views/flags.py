@@ -16,6 +16,7 @@ VM_LOCKED = 1 << 13
 VM_IO = 1 << 14
 VM_SEQ_READ = 1 << 15
 VM_RAND_READ = 1 << 16
+VM_ACCOUNT = 1 << 20  # has been writable and private: stays when write permission is taken away
 VM_HUGETLB = 1 << 22
 VM_MIXEDMAP = 1 << 28
 VM_HUGEPAGE = 1 << 29

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from vmaforensics.errors import KernelNotFoundError, MemoryReadError
+from vmaforensics.progress import unheard
 from vmaforensics.views.anchors import gather_anchors
 from vmaforensics.views.files import read_files
 from vmaforensics.views.handles import gather_handles
@@ -22,6 +23,7 @@ from vmaforensics.views.slab import find_strays, gather_slab
 from vmaforensics.views.sources import gather_sources
 from vmaforensics.views.tables import ProblemLog, Views
 from vmaforensics.views.tasks import walk_tasks
+from vmaforensics.views.text_pages import gather_text_pages
 from vmaforensics.views.vma_list import walk_list
 from vmaforensics.views.vmas import classify, read_vmas
 
@@ -32,27 +34,30 @@ if TYPE_CHECKING:
 
     from vmaforensics.image.image import CpuState
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.progress import Progress
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 # Views beyond the indices, the areas and the counters, by the names the command line uses.
-EXTRA = ("slab", "sources", "anchors", "handles", "page-tables", "rmap")
+EXTRA = ("slab", "sources", "anchors", "handles", "page-tables", "text", "rmap")
 
 
 def gather_views(
-    kernel: Kernel, cpus: tuple[CpuState, ...] = (), wanted: Collection[str] = EXTRA
+    kernel: Kernel, cpus: tuple[CpuState, ...] = (), wanted: Collection[str] = EXTRA, progress: Progress = unheard
 ) -> Views:
     """Read every record of every process's memory map that this version knows of.
 
     ``cpus`` is what the image says of the state of each CPU; ``wanted`` picks among :data:`EXTRA`. A view
     whose structures this kernel does not have as we know them is left out, and ``identity.problems`` says so.
+    ``progress`` is told which records are being read.
 
     Raises :class:`KernelNotFoundError` if the kernel has no task list to begin with; anything else that
     cannot be read is a row of ``problems``.
     """
     log = ProblemLog()
+    progress("tasks")
     tasks = walk_tasks(kernel, log)
     mms = read_mms(kernel, tasks, log)
     views = Views(
@@ -63,12 +68,13 @@ def gather_views(
         stack_guard_gap=_stack_guard_gap(kernel),
         shadow_stacks=kernel.types.struct("thread_shstk") is not None,
     )
-    extra = _Extra(kernel, wanted)
+    extra = _Extra(kernel, wanted, progress)
     views.slab = extra.get("slab", lambda: gather_slab(kernel, log))
     views.sources = extra.get("sources", lambda: gather_sources(kernel, views, log))
     if views.sources is not None:
         # An address space that no listed process has is read like any other.
         mms = views.mms = np.sort(np.concatenate([mms, views.sources.hidden()]), order="mm")
+    progress("indices")
     rbtree = walk_rbtree(kernel, mms, log)
     if rbtree is not None:
         views.rbtree, views.rb_nodes = rbtree
@@ -78,11 +84,13 @@ def gather_views(
     if maple is not None:
         views.maple, views.maple_nodes = maple
 
+    progress("areas")
     listed = list(views.regions().values())
     addresses = np.concatenate([rows["vma"] for rows in listed]) if listed else np.zeros(0, np.uint64)
     views.vmas = read_vmas(kernel, addresses, log)
     for index in views.regions().values():
         index["vma_row"] = views.vma_rows(index["vma"])
+    progress("files")
     used = np.concatenate([views.vmas["file"], mms["exe_file"]])
     views.files = read_files(kernel, used, reader_root(kernel, tasks), log)
     classify(kernel, views.vmas, views.files)
@@ -95,6 +103,7 @@ def gather_views(
     views.anchors = extra.get("anchors", lambda: gather_anchors(kernel, views, log, cpus))
     views.handles = extra.get("handles", lambda: gather_handles(kernel, views, log))
     views.page_tables = extra.get("page-tables", lambda: gather_page_tables(kernel, views, log))
+    views.text = extra.get("text", lambda: gather_text_pages(kernel, views, log))
     views.rmap = extra.get("rmap", lambda: gather_rmap(kernel, views, log))
     views.problems = log.table()
     return views
@@ -103,7 +112,8 @@ def gather_views(
 class _Extra:
     """Gathers views one may do without: a kernel that lacks a structure costs the one view that needs it."""
 
-    def __init__(self, kernel: Kernel, wanted: Collection[str]) -> None:
+    def __init__(self, kernel: Kernel, wanted: Collection[str], progress: Progress) -> None:
+        self._progress = progress
         self._problems = kernel.identity.problems
         self._wanted = wanted
 
@@ -111,6 +121,7 @@ class _Extra:
         """The view, or None if it is not wanted or cannot be had."""
         if name not in self._wanted:
             return None
+        self._progress(name)
         try:
             return gather()
         except (KernelNotFoundError, MemoryReadError) as error:

@@ -1,6 +1,6 @@
 """Who keeps memory without mapping it: open files, and the files in memory they and System V hold.
 
-Not looked at: files in flight in the queues of unix sockets, and those that io_uring has registered.
+Files in flight over unix sockets, and those that io_uring has registered, are in ``kept``.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.views.kept_files import read_kept
 from vmaforensics.views.memory_files import read_memory_files
 from vmaforensics.views.sysv import read_segments
 from vmaforensics.views.tables import Problem, ProblemLog, View, kernel_pointer
@@ -43,19 +44,25 @@ class HandlesView:
     """Open files and files in memory; see the dtypes for the columns."""
 
     descriptors: NDArray[np.void]  # dtype DESCRIPTORS, by files_struct and fd
+    kept: NDArray[np.void]  # dtype KEPT: in flight, or registered with io_uring
     memory_files: NDArray[np.void]  # dtype MEMORY_FILES, by inode
     names: list[bytes | None]  # one per row of memory_files
     segments: NDArray[np.void]  # dtype SEGMENTS
-    whole: bool  # every list, index and table was read to its end
+    whole: bool  # every list, index and table was read to its end, but for what ``kept`` was read from
+    kept_whole: bool  # every queue and ring was read to its end
 
 
 def gather_handles(kernel: Kernel, views: Views, log: ProblemLog) -> HandlesView:
-    """Read every open file of every process, every file in memory and every System V segment."""
+    """Read every open file of every process, those that sockets and rings keep, every file in memory and every
+    System V segment."""
     descriptors, whole = read_descriptors(kernel, views.tasks, log)
+    kept, kept_whole = read_kept(kernel, descriptors, log)
     memory_files, names, more = read_memory_files(kernel, log)
     segments, rest = read_segments(kernel, views.tasks, log)
     return HandlesView(
         descriptors=descriptors,
+        kept=kept,
+        kept_whole=kept_whole,
         memory_files=memory_files,
         names=names,
         segments=segments,

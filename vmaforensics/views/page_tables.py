@@ -14,6 +14,7 @@ import numpy as np
 
 from vmaforensics.kernel import paging
 from vmaforensics.views.claims import Claims, read_claims
+from vmaforensics.views.isolation import differing_entries, span, walk_user_only
 from vmaforensics.views.mapped_pages import MappedPages, read_mapped_pages
 from vmaforensics.views.rss import read_rss
 from vmaforensics.views.tables import Problem, ProblemLog, View, kernel_pointer
@@ -69,12 +70,14 @@ class PageTablesView:
     ``ptes`` (dtype ``PTES``) is sorted by mm and address. ``tables`` is ``paging.TABLES`` with ``owner``
     being the row of the mm; ``areas`` (dtype ``AREAS``) are the areas of all index views that entries were
     matched with, as their index bounds them. ``whole`` is per mm: every table could be read.
-    ``isolated`` is per mm: the number of top-level entries that the user copy of page-table isolation has
-    differently; 0 where there is none.
+    ``repeated`` (as ``tables``): further places where a table of the same mm at the same level came up again; it was
+    not entered there. ``isolated`` (dtype ``ISOLATED``): top-level entries that the user's copy of page-table
+    isolation has differently. What hangs in that copy alone is in ``ptes`` and ``tables`` too.
     """
 
     ptes: NDArray[np.void]
     tables: NDArray[np.void]
+    repeated: NDArray[np.void]
     areas: NDArray[np.void]
     pages: MappedPages
     page_root: NDArray[np.uint64]  # per row of pages: root of the anon_vma an anonymous page names
@@ -85,7 +88,8 @@ class PageTablesView:
     contents: list[str]  # per orphan: what the first bytes of its frame look like
     orphans: NDArray[np.int64]  # rows of ptes that no area covers
     whole: NDArray[np.bool_]
-    isolated: NDArray[np.int64]
+    isolated: NDArray[np.void]
+    isolated_span: int  # bytes that an entry of a top-level table maps
     truncated: bool
 
     def entry_at(self, mm_row: NDArray[np.int32], va: NDArray[np.uint64]) -> NDArray[np.int64]:
@@ -119,16 +123,23 @@ def gather_page_tables(kernel: Kernel, views: Views, log: ProblemLog) -> PageTab
         mask=kernel.pte_mask,
         everything=True,
     )
-    tables = found.tables
-    tables["owner"] = rows[tables["owner"]]
+    for table in (found.leaves, found.tables, found.repeated):
+        table["owner"] = rows[table["owner"]]
+    isolated = differing_entries(kernel, roots, usable)
+    beside = walk_user_only(kernel, roots, isolated)
+    tables, leaves, repeated = (
+        np.concatenate([getattr(found, name), getattr(beside, name)]) if len(beside.tables) else getattr(found, name)
+        for name in ("tables", "leaves", "repeated")
+    )
     lost = tables[~tables["ok"]]
     log.add(View.PAGE_TABLES, Problem.UNREADABLE, mms["mm"][lost["owner"]], lost["pa"], lost["va"])
     whole = usable.copy()
     whole[lost["owner"]] = False
-    if found.truncated:
+    truncated = found.truncated or beside.truncated
+    if truncated:
         log.add(View.PAGE_TABLES, Problem.CUT_SHORT, 0, 0)
         whole[:] = False
-    ptes = _decode(kernel, found.leaves, rows)
+    ptes = _decode(kernel, leaves)
     areas = _areas(views)
     ptes["area"] = covering(areas, ptes["mm_row"], ptes["va"])
     leads = (ptes["state"] <= PteState.PROTNONE) & ~ptes["special"]
@@ -152,11 +163,13 @@ def gather_page_tables(kernel: Kernel, views: Views, log: ProblemLog) -> PageTab
         contents=_contents(kernel, ptes[orphans[:_MOST_CONTENTS]]),
         ptes=ptes,
         tables=tables,
+        repeated=repeated,
         areas=areas,
         pages=pages,
         whole=whole,
-        isolated=_isolated(kernel, roots, usable),
-        truncated=found.truncated,
+        isolated=isolated,
+        isolated_span=span(kernel),
+        truncated=truncated,
     )
 
 
@@ -195,9 +208,9 @@ def content_class(page: bytes) -> str:
     return "text" if printable == len(text) else "data"
 
 
-def _decode(kernel: Kernel, leaves: NDArray[np.void], rows: NDArray[np.intp]) -> NDArray[np.void]:
+def _decode(kernel: Kernel, leaves: NDArray[np.void]) -> NDArray[np.void]:
     ptes = np.zeros(len(leaves), PTES)
-    ptes["mm_row"] = rows[leaves["owner"]]
+    ptes["mm_row"] = leaves["owner"]
     ptes["page"] = -1
     for name in ("level", "allow", "va", "entry", "where"):
         ptes[name] = leaves[name]
@@ -257,22 +270,20 @@ def covering(areas: NDArray[np.void], mm_row: NDArray[np.int32], va: NDArray[np.
     return np.where(held, row, -1)
 
 
+def area_before(areas: NDArray[np.void], mm_row: NDArray[np.int32], va: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Where the last area of each mm that begins at or below each address ends; 0 for none."""
+    if not len(areas):
+        return np.zeros(len(va), np.uint64)
+    at = np.searchsorted(_key(areas["mm_row"], areas["start"]), _key(mm_row, va), "right") - 1
+    row = np.maximum(at, 0)
+    answer: NDArray[np.uint64] = np.where(
+        (at >= 0) & (areas["mm_row"][row] == mm_row), areas["end"][row], np.uint64(0)
+    )
+    return answer
+
+
 def _key(mm_row: NDArray[np.int32], va: NDArray[np.uint64]) -> NDArray[np.uint64]:
     page = np.minimum(va >> np.uint64(12), np.uint64((1 << _VA_PAGE_BITS) - 1))
     key: NDArray[np.uint64] = mm_row.astype(np.uint64) << np.uint64(_VA_PAGE_BITS) | page
     return key
 
-
-def _isolated(kernel: Kernel, roots: NDArray[np.uint64], usable: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Entries of the user half that the two copies of a top-level table have differently, NX aside."""
-    count = np.zeros(len(roots), np.int64)
-    if not kernel.identity.pti:
-        return count
-    rows = np.flatnonzero(usable)
-    both, ok = kernel.memory.gather(roots[rows], 8192)
-    words = both.view("<u8").reshape(-1, 2, 512)[:, :, :_USER_SLOTS]
-    # The accessed bit is set by the CPU in the copy it walks.
-    ignore = ~np.uint64(paging.NO_EXECUTE | 1 << 5)
-    differ = ((words[:, 0] ^ words[:, 1]) & ignore) != 0
-    count[rows[ok]] = differ.sum(axis=1)[ok]
-    return count

@@ -20,12 +20,22 @@ def mm_of(views: Views, pid: int) -> int:
     Raises :class:`UsageError` if there is no such process or it has no memory of its own.
     """
     tasks = views.tasks[views.tasks["tgid"] == pid]
+    if not len(tasks) and views.sources is not None:  # on no task list, but known to another record
+        tasks = views.sources.tasks[views.sources.tasks["ok"] & (views.sources.tasks["tgid"] == pid)]
     if not len(tasks):
         raise UsageError(f"no process of the image has pid {pid}; `vmaforensics report IMAGE` lists them")
     known = tasks["mm"][(tasks["mm"] != 0) & (views.mm_rows(tasks["mm"]) >= 0)]
     if not len(known):
         raise UsageError(f"pid {pid} has no memory map: it is a kernel thread or has exited")
     return int(known[0])
+
+
+def mm_row(views: Views, mm: int) -> int:
+    """Row of ``views.mms`` of the ``mm_struct`` at ``mm``. Raises :class:`UsageError` if no record knows of it."""
+    row = int(views.mm_rows(np.array([mm], np.uint64))[0])
+    if row < 0:
+        raise UsageError(f"no record of the image knows of an mm_struct in use at {mm:#x}")
+    return row
 
 
 def rows_within(views: Views, mm: int, start: int, end: int) -> NDArray[np.intp]:

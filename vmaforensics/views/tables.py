@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.rmap import RmapView
     from vmaforensics.views.slab import SlabView
     from vmaforensics.views.sources import SourcesView
+    from vmaforensics.views.text_pages import TextPages
 
 
 class View(IntEnum):
@@ -207,6 +208,7 @@ class Views:
     anchors: AnchorsView | None = None
     handles: HandlesView | None = None
     page_tables: PageTablesView | None = None
+    text: TextPages | None = None
     problems: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, PROBLEMS))
     _pieces: dict[str, tuple[NDArray[np.void], NDArray[np.uint64]]] = field(default_factory=dict, repr=False)
 

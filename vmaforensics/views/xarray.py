@@ -99,6 +99,44 @@ def first_pointers(
     return np.where(fine, entries, np.uint64(0)), np.where(fine, indices, np.uint64(0))
 
 
+def entries_at(
+    kernel: Kernel, heads: NDArray[np.uint64], indices: NDArray[np.uint64]
+) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """xa_load: ``(entries, ok)``, the entry of each array ``heads`` at the index beside it; 0 for none.
+
+    An entry that spans several indices is found at each of them. Not ok: a node could not be read.
+    """
+    slots = kernel.member("xa_node", "slots")
+    chunk = slots.extent // 8
+    entries, ok = heads.copy(), np.ones(len(heads), np.bool_)
+    # A lone entry in place of a node is at index 0.
+    entries[~is_node(entries) & (indices != 0)] = 0
+    for level in range(_LEVELS):
+        at = np.flatnonzero(is_node(entries))
+        if not len(at):
+            break
+        nodes = entries[at] - _INTERNAL
+        got, fine = kernel.gather("xa_node", nodes, ["shift"])
+        index = indices[at] >> np.minimum(got["shift"].astype(np.uint64), np.uint64(63))
+        beyond = index >= chunk if level == 0 else np.zeros(len(at), np.bool_)
+        entry, here = _slot(kernel, nodes, index % np.uint64(chunk))
+        sibling = ((entry & np.uint64(3)) == _INTERNAL) & (entry < np.uint64(chunk << 2))  # xa_is_sibling
+        again, there = _slot(kernel, nodes, np.where(sibling, entry >> np.uint64(2), np.uint64(0)))
+        entries[at] = np.where(beyond, np.uint64(0), np.where(sibling, again, entry))
+        ok[at] &= fine & (beyond | (here & (~sibling | there)))
+        entries[~ok] = 0
+    ok &= ~is_node(entries)
+    return np.where(ok, entries, np.uint64(0)), ok
+
+
+def _slot(
+    kernel: Kernel, nodes: NDArray[np.uint64], number: NDArray[np.uint64]
+) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    with np.errstate(over="ignore"):
+        words, ok = kernel.words(nodes + np.uint64(kernel.offset("xa_node", "slots")) + number * np.uint64(8), 1)
+    return words[:, 0], ok & kernel_pointer(nodes)
+
+
 def _slots(kernel: Kernel, nodes: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
     got, ok = kernel.gather("xa_node", nodes, ["slots"])
     return got["slots"].reshape(len(nodes), -1), ok & kernel_pointer(nodes)

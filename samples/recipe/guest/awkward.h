@@ -14,7 +14,8 @@ struct role {
 	void (*run)(void);
 };
 
-extern const struct role area_roles[], file_roles[], kernel_roles[], process_roles[];
+extern const struct role area_roles[], file_roles[], kernel_roles[], process_roles[],
+	kept_roles[];
 
 /* Say in /run/log/ROLE what was made, or why it was not. */
 void made(const char *step, const void *start, size_t size);
