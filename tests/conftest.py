@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support import FURTHER, NO_SAMPLE, SAMPLES, TAMPERED, WHOLE, Sample
+from support import FURTHER, KEPT, NO_SAMPLE, SAMPLES, TAMPERED, WHOLE, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,6 +50,13 @@ def whole_kernel(request: pytest.FixtureRequest) -> Sample:
 @pytest.fixture(scope="session", params=_each(TAMPERED, "no bundled sample has been edited"))
 def tampered(request: pytest.FixtureRequest) -> Sample:
     """Each bundled image that was edited, with what was done to it."""
+    found: Sample = request.param
+    return found
+
+
+@pytest.fixture(scope="session", params=_each(KEPT, "no image of the recipe with the roles of guest/kept.c"))
+def kept_guest(request: pytest.FixtureRequest) -> Sample:
+    """Each image of a guest that keeps files in queues and rings, and runs code that was changed."""
     found: Sample = request.param
     return found
 

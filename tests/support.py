@@ -31,7 +31,9 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 _BUILT = ("debian-5.10", "debian-6.1", "debian-6.1-la57", "debian-6.12", "debian-7.3")
 # Kernels with encodings of their own that no bundled sample has; looked at where the recipe has made them.
-_FURTHER = ("debian-6.16", "debian-7.2")
+_FURTHER = ("debian-6.1-pti", "debian-6.16", "debian-7.2")
+# Guests that keep files in queues and rings, and run code that was changed; see guest/kept.c of the recipe.
+_KEPT = ("debian-5.10-kept", "debian-6.1-kept", "debian-6.12-kept", "debian-7.3-kept")
 PAGE = 4096
 
 
@@ -115,6 +117,7 @@ def built(*names: str) -> list[Sample]:
 TAMPERED = [one for one in bundled() if one.edit]
 SAMPLES = [one for one in bundled() if not one.edit] or built(*_BUILT)
 FURTHER = built(*_FURTHER)
+KEPT = built(*_KEPT)
 WHOLE = built("debian-5.10", "debian-6.1", "debian-6.12", *_FURTHER, "debian-7.3")
 NO_SAMPLE = "no image of a real kernel: neither samples/*/image.kdump nor build/images/debian-*.elf with its truth"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
@@ -13,18 +14,19 @@ from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.image.excerpt import held_frames, write_excerpt
 from vmaforensics.image.memory import PAGE_SHIFT
 from vmaforensics.kernel.find import find_kernel
+from vmaforensics.progress import unheard
+from vmaforensics.report.build import build_document
 from vmaforensics.report.maps import maps_lines
 from vmaforensics.report.smaps import SmapsPrinter
 from vmaforensics.views.frames import USER_KINDS, FrameKind, classify_frames, kinds_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy.typing import NDArray
 
     from vmaforensics.image.image import Image
     from vmaforensics.image.kdump_writer import Written
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.progress import Progress
 
 _KERNEL_KINDS = (FrameKind.SLAB, FrameKind.PAGE_TABLE, FrameKind.RESERVED, FrameKind.KERNEL)
 
@@ -55,20 +57,21 @@ class Selection:
     withheld: int = 0
 
 
-def trace_analysis(image: Image) -> tuple[Kernel, NDArray[np.uint64]]:
+def trace_analysis(image: Image, progress: Progress = unheard) -> tuple[Kernel, NDArray[np.uint64]]:
     """The kernel, and the page frames that finding it and the whole analysis ask for (uint64, ascending)."""
     image.memory.start_trace()
-    analysis = analyse_image(image)
+    analysis = analyse_image(image, progress=progress)
     if analysis.views.page_tables is not None:
         SmapsPrinter(analysis.kernel, analysis.views)  # reads the settings that smaps shows
     for mm in analysis.views.mms["mm"].tolist():
         for _ in maps_lines(analysis.kernel, analysis.views, mm):
             pass
+    build_document(analysis, contents=False)  # reads the clock, and what evidence points at
     return analysis.kernel, image.memory.traced()
 
 
-def select(image: Image, keep: Keep, progress: Callable[[str], None] = lambda _: None) -> Selection:
-    """Choose the pages; ``progress`` is told in a few words what is being done.
+def select(image: Image, keep: Keep, progress: Progress = unheard) -> Selection:
+    """Choose the pages; ``progress`` is told how far that has come.
 
     Raises :class:`KernelNotFoundError` if there is no kernel to ask, unless every page is kept anyway.
 
@@ -79,16 +82,14 @@ def select(image: Image, keep: Keep, progress: Callable[[str], None] = lambda _:
     held = held_frames(image.memory)
     if keep is Keep.ALL:
         kept = np.ones(len(held), np.bool_)
-        progress("finding the kernel")
         try:
-            kernel = find_kernel(image)
+            kernel = find_kernel(image, progress)
             kinds = kinds_of(held, *classify_frames(kernel))
         except KernelNotFoundError:
             return Selection(keep=keep, kernel=None, held=held, kinds=None, kept=kept)
         return Selection(keep=keep, kernel=kernel, held=held, kinds=kinds, kept=kept)
-    progress("analysing")
-    kernel, traced = trace_analysis(image)
-    progress("telling user memory from kernel memory")
+    kernel, traced = trace_analysis(image, progress)
+    progress("frames")
     kinds = kinds_of(held, *classify_frames(kernel))
     user = np.isin(kinds, USER_KINDS)
     # libkdumpfile, and so drgn, translates kernel addresses from the page table that a CPU was using.
@@ -100,9 +101,12 @@ def select(image: Image, keep: Keep, progress: Callable[[str], None] = lambda _:
     return Selection(keep=keep, kernel=kernel, held=held, kinds=kinds, kept=kept, withheld=int((read & user).sum()))
 
 
-def write_selection(stream: BinaryIO, image: Image, selection: Selection) -> Written:
+def write_selection(
+    stream: BinaryIO, image: Image, selection: Selection, progress: Progress = unheard
+) -> Written:
     """Write the pages chosen. VMCOREINFO that was found in memory becomes a note of the new file."""
     kernel = selection.kernel
+    image.memory.watch = partial(progress, "writing")
     return write_excerpt(
         stream,
         image,

@@ -21,8 +21,10 @@ from vmaforensics.report.printable import printable
 from vmaforensics.whole_file import whole_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
     from pathlib import Path
+    from typing import IO
 
     from numpy.typing import NDArray
 
@@ -92,17 +94,25 @@ def open_folder(path: Path, *, force: bool = False) -> None:
 
 
 def extract(
-    kernel: Kernel, views: Views, regions: list[Region], folder: Path, facts: dict[str, object]
+    kernel: Kernel,
+    views: Views,
+    regions: list[Region],
+    folder: Path | Callable[[str], AbstractContextManager[IO[bytes]]],
+    facts: dict[str, object],
 ) -> list[Written]:
     """Write ``regions`` into ``folder``, an existing one, and the manifest last.
 
-    ``facts`` go to the head of the manifest. Raises :class:`OutputError` if something cannot be written;
-    what was finished before stays, without a manifest.
+    In place of a folder, a function may be given that opens a file of a name for writing; the file has to
+    seek, and to grow when it is truncated beyond its end. ``facts`` go to the head of the manifest. Raises
+    :class:`OutputError` if something cannot be written; what was finished before stays, without a manifest.
     """
     names = [one.file for one in regions]
     if len(set(names)) != len(names):
         raise UsageError("two regions have the same bounds")
-    written = [_write(kernel, views, one, folder) for one in regions]
+    written = []
+    for one in regions:
+        with _opened(folder, one.file) as stream:
+            written.append(write_region(kernel, views, one, stream))
     document = {
         "tool": "vmaforensics",
         "version": __version__,
@@ -125,32 +135,37 @@ def extract(
             for one in written
         ],
     }
-    with whole_file(folder / MANIFEST) as stream:
+    with _opened(folder, MANIFEST) as stream:
         stream.write(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
     return written
 
 
-def _write(kernel: Kernel, views: Views, region: Region, folder: Path) -> Written:
-    """One region, a piece at a time. Pages without bytes become holes of the file."""
+def _opened(
+    folder: Path | Callable[[str], AbstractContextManager[IO[bytes]]], name: str
+) -> AbstractContextManager[IO[bytes]]:
+    return folder(name) if callable(folder) else whole_file(folder / name)
+
+
+def write_region(kernel: Kernel, views: Views, region: Region, stream: IO[bytes]) -> Written:
+    """One region into an empty file, a piece at a time. Pages without bytes become holes of the file."""
     digest = hashlib.sha256()
     counts = np.zeros(len(STATES), np.int64)
     runs: list[PageRecord] = []
-    with whole_file(folder / region.file) as stream:
-        for start in range(region.start, region.end, _CHUNK * _PAGE):
-            end = min(start + _CHUNK * _PAGE, region.end)
-            if region.mm is None:
-                pages = frames_pages(kernel, start, end)
+    for start in range(region.start, region.end, _CHUNK * _PAGE):
+        end = min(start + _CHUNK * _PAGE, region.end)
+        if region.mm is None:
+            pages = frames_pages(kernel, start, end)
+        else:
+            pages = mapped_pages(kernel, views, region.mm, start, end)
+        _add_runs(runs, pages)
+        counts += np.bincount(pages.state, minlength=len(STATES))
+        for data in _bytes_of(kernel, pages):
+            digest.update(data.data)
+            if data.any():
+                stream.write(data.data)
             else:
-                pages = mapped_pages(kernel, views, region.mm, start, end)
-            _add_runs(runs, pages)
-            counts += np.bincount(pages.state, minlength=len(STATES))
-            for data in _bytes_of(kernel, pages):
-                digest.update(data.data)
-                if data.any():
-                    stream.write(data.data)
-                else:
-                    stream.seek(data.size, os.SEEK_CUR)
-        stream.truncate(region.end - region.start)
+                stream.seek(data.size, os.SEEK_CUR)
+    stream.truncate(region.end - region.start)
     told = {name: count for name, count in zip(STATES, counts.tolist(), strict=True) if count}
     return Written(region=region, sha256=digest.hexdigest(), counts=told, runs=runs)
 

@@ -50,7 +50,7 @@ def views() -> Views:
             task(5, b"zombie", 0),
             task(6, b"thread", MM, leader=False, tgid=5),
         ),
-        mms=table(MMS, {"mm": MM}, {"mm": OTHER}, {"mm": EMPTY}),
+        mms=table(MMS, *({"mm": mm, "ok": True} for mm in (MM, OTHER, EMPTY))),
         vma_list=table(REGIONS, region(MM, A, 0x1000, 0x2000), region(MM, B, 0x2000, 0x3000)),
         rbtree=table(REGIONS, region(MM, A, 0x1000, 0x2000), region(OTHER, LOST, 0, 0)),
         vmas=table(
@@ -112,7 +112,7 @@ def test_a_process_without_any_readable_region_is_a_row() -> None:
     assert isinstance(row["In maple"], renderers.NotApplicableValue)
 
 
-def test_a_range_of_its_own_is_a_row_of_its_own() -> None:
+def test_an_index_that_says_another_range_does_not_have_the_region() -> None:
     old = views()
     new = Views(
         tasks=old.tasks, mms=old.mms, vmas=old.vmas, names=old.names,
@@ -120,7 +120,15 @@ def test_a_range_of_its_own_is_a_row_of_its_own() -> None:
     )  # fmt: skip
     (row,) = region_rows(new, [1])
     values = dict(zip((name for name, _ in COLUMNS), row, strict=True))
-    assert (values["End"], values["In maple"], values["VMA agrees"]) == (0x1800, True, False)
+    assert (values["End"], values["In maple"], values["VMA agrees"]) == (0x2000, False, False)
+
+
+def test_a_view_that_could_not_be_read_whole_is_not_said_to_lack_anything() -> None:
+    some = views()
+    some.problems = table(PROBLEMS, {"view": View.RBTREE, "problem": Problem.UNREADABLE, "mm": MM})
+    listed = [dict(zip((name for name, _ in COLUMNS), row, strict=True)) for row in region_rows(some, [1])][1]
+    assert (listed["In list"], listed["VMA"]) == (True, B)
+    assert isinstance(listed["In rbtree"], renderers.UnreadableValue)
 
 
 def test_every_value_is_of_its_columns_type() -> None:

@@ -62,6 +62,7 @@ class Btf:
                 f"the BTF header says {header.type_len} bytes of types and {header.str_len} of strings, "
                 f"the blob has {len(blob)} bytes"
             )
+        self.blob = blob
         self._words = np.frombuffer(blob, dtype="<u4", count=header.type_len // 4, offset=types)
         self._strings = blob[strings : strings + header.str_len]
         self.problem: str | None = None
@@ -73,6 +74,20 @@ class Btf:
 
     def __len__(self) -> int:
         return len(self._starts)
+
+    @property
+    def words(self) -> NDArray[np.uint32]:
+        """The section of type records, as 32-bit words."""
+        return self._words
+
+    @property
+    def starts(self) -> NDArray[np.int64]:
+        """Word position of every record in :attr:`words`; that of type id *n* is element *n* - 1."""
+        return self._starts
+
+    def string(self, offset: int) -> str:
+        """The string a record names by its ``offset``; empty for 0."""
+        return self._string(offset)
 
     def _index(self) -> NDArray[np.int64]:
         """Word position of every record. Each word is read as if a record began there, all at once; then

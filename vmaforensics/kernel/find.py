@@ -8,6 +8,7 @@ what               first                              otherwise
 where it lies      VMCOREINFO, from a note or a scan  kallsyms tables anywhere, proved by ``phys_base``
 symbols            kallsyms                           init_task by its name, roots by VMCOREINFO
 types              BTF between its symbols            any whole copy of a BTF blob
+the three above    the image                          a symbol file that was given, if it is this kernel's
 translation        the kernel's page tables           the linear mappings, then some process's page tables
 =================  =================================  =====================================================
 """
@@ -17,23 +18,29 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vmaforensics.errors import KernelNotFoundError, MemoryReadError
-from vmaforensics.kernel import btf, identify, kallsyms, paging, vmcoreinfo, window
+from vmaforensics.kernel import btf, identify, kallsyms, paging, symbol_file, vmcoreinfo, window
+from vmaforensics.kernel.isf import Isf
 from vmaforensics.kernel.kernel import Identity, Kernel, Symbols
 from vmaforensics.kernel.space import KernelSpace
 from vmaforensics.kernel.translation import kernel_space, translate_through_a_process
 from vmaforensics.kernel.window import IMAGE_SIZE, START_KERNEL_MAP, WORD
+from vmaforensics.progress import unheard
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator
 
     from vmaforensics.image.image import Image
     from vmaforensics.image.memory import PhysicalMemory
+    from vmaforensics.kernel.layout import Types
     from vmaforensics.kernel.vmcoreinfo import Vmcoreinfo
+    from vmaforensics.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -53,41 +60,53 @@ class Located:
     info: Vmcoreinfo | None
 
 
-def find_kernel(image: Image) -> Kernel:
+def find_kernel(
+    image: Image, progress: Progress = unheard, symbols: str | os.PathLike[str] | None = None
+) -> Kernel:
     """Find and understand the kernel of ``image``.
 
+    ``symbols`` is a symbol file (ISF) that stands in for symbols and types the image lacks; by default, the one
+    that was given with the image. Raises :class:`SymbolFileError` when it cannot be read or is another kernel's.
     Raises :class:`KernelNotFoundError` with one sentence when there is none, or when its symbols or types
     are in no way to be had. What was missing but could be made up for is in ``identity.problems``.
     """
     memory = image.memory
+    progress("kernel")
+    memory.watch = partial(progress, "kernel")
     problems: list[str] = []
-    located = _locate(image, problems)
+    given_path = symbols or image.symbols
+    given = None if given_path is None else Isf(given_path)
+    located = _locate(image, given, problems)
     base = located.phys_base
     text = KernelSpace.linear(
         memory, [(START_KERNEL_MAP, START_KERNEL_MAP + IMAGE_SIZE - 1, base % WORD)]
     )
-    types, types_source = _types(memory, text, located, problems)
-    symbols = located.symbols
-    if not len(symbols):
-        symbols = _symbols_by_name(text, located, types, problems)
-    banner = identify.banner(text, symbols, located.info)
+    if given is not None:
+        doubt = symbol_file.require_match(given, text, located.symbols, located.info)
+        problems += [] if doubt is None else [doubt]
+    types, types_source = _types(memory, text, located, given, problems)
+    table = located.symbols
+    if not len(table):
+        table = _symbols_by_name(text, located, types, problems)
+    banner = identify.banner(text, table, located.info)
     mask = paging.ADDRESS_MASK & ~((located.info.number("sme_mask") or 0) if located.info else 0)
-    space, levels, translation, root = kernel_space(image, text, symbols, base, located.info, mask, problems)
+    space, levels, translation, root = kernel_space(image, text, table, base, located.info, mask, problems)
     release = located.info.release if located.info else ""
     kernel = Kernel(
         memory=memory,
         space=space,
-        symbols=symbols,
+        symbols=table,
         types=types,
         vmcoreinfo=located.info,
         pte_mask=mask,
+        root=root,
         identity=Identity(
             release=release or identify.release(banner),
             banner=banner,
-            build_id=identify.build_id(text, symbols, located.info),
+            build_id=identify.build_id(text, table, located.info),
             levels=levels,
             pti=identify.pti(memory, root),
-            kaslr_offset=identify.kaslr(symbols, located.info),
+            kaslr_offset=identify.kaslr(table, located.info),
             phys_base=base,
             vmcoreinfo_source=located.info.source if located.info else None,
             symbols_source=located.symbols_source,
@@ -99,7 +118,7 @@ def find_kernel(image: Image) -> Kernel:
     if root is None:
         translate_through_a_process(kernel, levels, mask)
     for name in _SPARE:
-        at = symbols.get(name)
+        at = table.get(name)
         if at is not None:
             memory.touch((at - START_KERNEL_MAP + base) % WORD, 8)
     return kernel
@@ -108,7 +127,7 @@ def find_kernel(image: Image) -> Kernel:
 # Where it lies, and its symbols -------------------------------------------------------------------
 
 
-def _locate(image: Image, problems: list[str]) -> Located:
+def _locate(image: Image, given: Isf | None, problems: list[str]) -> Located:
     memory = image.memory
     fallback: Located | None = None
     for info in _infos(image):
@@ -131,6 +150,12 @@ def _locate(image: Image, problems: list[str]) -> Located:
         if fallback is None and (image.vmcoreinfo or _readable(memory, stext - START_KERNEL_MAP + base)):
             empty = kallsyms.Kallsyms.of({})
             fallback = Located(phys_base=base, symbols=empty, symbols_source="", info=info)
+    if given is not None and fallback is not None and fallback.info is not None:
+        by_info = symbol_file.symbols_by_vmcoreinfo(given, fallback.info)
+        if by_info is not None:
+            problems.append("the kernel's symbol table (kallsyms) is damaged or not in the dump")
+            source = f"symbol file {given.path.name}, {len(by_info)} symbols"
+            return Located(phys_base=fallback.phys_base, symbols=by_info, symbols_source=source, info=fallback.info)
     for view, tables in window.symbols_anywhere(memory):
         proved = _prove(memory, view, tables)
         if proved is not None:
@@ -141,6 +166,11 @@ def _locate(image: Image, problems: list[str]) -> Located:
             )
             source = f"kallsyms at physical {view.pa + tables.token_table:#x}, {len(symbols)} symbols"
             return Located(phys_base=base, symbols=symbols, symbols_source=source, info=None)
+    by_banner = None if given is None else symbol_file.locate(memory, given)
+    if given is not None and by_banner is not None:
+        problems.append("neither VMCOREINFO nor a symbol table is in the image; the kernel was located by its banner")
+        source = f"symbol file {given.path.name}, {len(by_banner[0])} symbols"
+        return Located(phys_base=by_banner[1], symbols=by_banner[0], symbols_source=source, info=None)
     if fallback is not None:
         problems.append(
             "the kernel's symbol table (kallsyms) is damaged or not in the dump; only what VMCOREINFO names "
@@ -190,6 +220,7 @@ def _prove(
         base = hit - (banner_va - START_KERNEL_MAP)
         stored = _word(memory, base_va - START_KERNEL_MAP + base)
         if stored is not None and stored == base % WORD:
+            symbols.place += START_KERNEL_MAP - base
             return symbols, base
     return None
 
@@ -207,7 +238,7 @@ def _signed(value: int) -> int:
 
 def _nothing_found(image: Image) -> str:
     banner = None
-    for _, chunk in image.memory.chunks():
+    for _, chunk in image.memory.scan():
         raw = chunk.tobytes()
         at = raw.find(_BANNER)
         while at >= 0 and banner is None:
@@ -231,8 +262,8 @@ def _nothing_found(image: Image) -> str:
 
 
 def _types(
-    memory: PhysicalMemory, text: KernelSpace, located: Located, problems: list[str]
-) -> tuple[btf.Btf, str]:
+    memory: PhysicalMemory, text: KernelSpace, located: Located, given: Isf | None, problems: list[str]
+) -> tuple[btf.Btf | Isf, str]:
     start, stop = located.symbols.get("__start_BTF"), located.symbols.get("__stop_BTF")
     why = "its symbols __start_BTF and __stop_BTF are not known"
     if start is not None and stop is not None and 0 < stop - start <= _BTF_LIMIT:
@@ -246,18 +277,22 @@ def _types(
             why = str(error)
     elif located.symbols.get("_stext") is not None:
         why = "the kernel was built without it (CONFIG_DEBUG_INFO_BTF)"
+    if given is not None:
+        problems.append(f"the kernel's BTF cannot be used ({why}); types are those of the symbol file")
+        return given, f"symbol file {given.path.name}, {len(given)} types"
     for pa, types in _btf_copies(memory):
         problems.append(f"the kernel's BTF cannot be used ({why}); a copy of it was found elsewhere")
         return types, f"copy of the BTF at physical {pa:#x}, {len(types)} types"
     raise KernelNotFoundError(
         f"no type information for kernel {located.info.release if located.info else '(release unknown)'}: "
-        f"its BTF cannot be used ({why}); structure layouts come from BTF, so the image has to hold it"
+        f"its BTF cannot be used ({why}); structure layouts come from BTF, so the image has to hold it, "
+        "or a symbol file has to be given with --symbols"
     )
 
 
 def _btf_copies(memory: PhysicalMemory) -> Iterator[tuple[int, btf.Btf]]:
     """Whole vmlinux BTF blobs anywhere in physical memory; they lie in one piece in the kernel image."""
-    for pa, chunk in memory.chunks(64 << 20):
+    for pa, chunk in memory.scan(64 << 20):
         raw = chunk.tobytes()
         at = raw.find(btf.MAGIC)
         while at >= 0:
@@ -274,7 +309,7 @@ def _btf_copies(memory: PhysicalMemory) -> Iterator[tuple[int, btf.Btf]]:
 
 
 def _symbols_by_name(
-    text: KernelSpace, located: Located, types: btf.Btf, problems: list[str]
+    text: KernelSpace, located: Located, types: Types, problems: list[str]
 ) -> Symbols:
     """The few symbols that can be had without kallsyms: VMCOREINFO's, and init_task by its comm."""
     assert located.info is not None

@@ -15,6 +15,7 @@ a negative one stands for ``base - 1 - offset``; from 7.0 an offset counts from 
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,6 +49,7 @@ class Tables:
     names: int
     count: int
     offsets: int
+    num_syms: int
     relative_base: int | None  # the value; None: offsets count from their own place
 
 
@@ -64,6 +66,8 @@ class Kallsyms:
         self._blob = blob  # b"\0Tname\0Tname\0", each name led by its type character
         self._found: dict[str, list[int]] = {}
         self._starts = starts  # of each symbol's type character, ascending
+        self.tables: Tables | None = None  # what it was decoded from, counted from ``place``
+        self.place = 0
 
     @classmethod
     def of(cls, table: dict[str, int]) -> Kallsyms:
@@ -100,7 +104,9 @@ class Kallsyms:
     def shifted(self, by: int) -> Kallsyms:
         """The same symbols with ``by`` (modulo 2**64) added to every address."""
         moved = self.addresses + np.uint64(by % (1 << 64))
-        return Kallsyms(moved, self._blob, self._starts, self.lost)
+        found = Kallsyms(moved, self._blob, self._starts, self.lost)
+        found.tables, found.place = self.tables, (self.place + by) % (1 << 64)
+        return found
 
     def name_of(self, address: int) -> str | None:
         """Name of the first symbol at exactly ``address``."""
@@ -109,6 +115,12 @@ class Kallsyms:
             return None
         start = int(self._starts[hits[0]])
         return self._blob[start + 1 : self._blob.index(b"\0", start)].decode("ascii", "replace")
+
+    def sha256(self, moved: int) -> str:
+        """A hash of names and addresses that tells tables apart; ``moved`` bytes are taken off kernel addresses."""
+        mapped = self.addresses >= np.uint64(_KERNEL_TEXT)
+        as_linked = self.addresses - np.where(mapped, np.uint64(moved % (1 << 64)), np.uint64(0))
+        return hashlib.sha256(self._blob + as_linked.tobytes()).hexdigest()
 
     def items(self) -> Iterator[tuple[int, str, str]]:
         """(address, type character, name) of every symbol, in table order."""
@@ -156,7 +168,7 @@ def locate(buffer: NDArray[np.uint8], token_table: int, token_index: int) -> Tab
             found = _names_before(buffer, markers, values)
             if found is None:
                 continue
-            names, count = found
+            num_syms, names, count = found
             placed = _offsets_for(buffer, names, count, token_index)
             if placed is not None:
                 return Tables(
@@ -167,6 +179,7 @@ def locate(buffer: NDArray[np.uint8], token_table: int, token_index: int) -> Tab
                     names=names,
                     count=count,
                     offsets=placed[0],
+                    num_syms=num_syms,
                     relative_base=placed[1],
                 )
     return None
@@ -199,8 +212,8 @@ def _marker_runs(
 
 def _names_before(
     buffer: NDArray[np.uint8], markers: int, values: NDArray[np.int64]
-) -> tuple[int, int] | None:
-    """(names, number of symbols), found as a plausible num_syms after which the markers fit the names."""
+) -> tuple[int, int, int] | None:
+    """(num_syms, names, number of symbols), found as a plausible num_syms after which the markers fit the names."""
     groups = len(values)
     high = markers - int(values[-1])
     low = max(0, high - _MAX_NAME * _GROUP)
@@ -213,7 +226,7 @@ def _names_before(
     for word in np.flatnonzero(plausible)[::-1].tolist():
         for names in (low + word * 4 + 8, low + word * 4 + 4):
             if _fits(view, names, values):
-                return names, int(words[word])
+                return low + word * 4, names, int(words[word])
     return None
 
 
@@ -289,7 +302,9 @@ def decode(
             values = np.where(raw >= 0, raw.view(np.uint64), relative)
         else:
             values = base + raw.view(np.uint64)
-    return Kallsyms(values[index], blob, name_starts, tables.count - len(index))
+    found = Kallsyms(values[index], blob, name_starts, tables.count - len(index))
+    found.tables, found.place = tables, place
+    return found
 
 
 def _name_lanes(

@@ -73,6 +73,7 @@ class Kernel:
         identity: Identity,
         vmcoreinfo: Vmcoreinfo | None,
         pte_mask: int = ADDRESS_MASK,
+        root: int | None = None,
     ) -> None:
         self.memory = memory
         self.space = space
@@ -81,6 +82,7 @@ class Kernel:
         self.identity = identity
         self.vmcoreinfo = vmcoreinfo
         self.pte_mask = pte_mask  # takes the physical address out of a page-table entry
+        self.root = root  # physical address of page tables that map the kernel; None: none could be used
 
     # Types -----------------------------------------------------------------------------------------
 

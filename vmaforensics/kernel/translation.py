@@ -88,6 +88,7 @@ def translate_through_a_process(kernel: Kernel, levels: int, mask: int) -> None:
         here, _, mapped = space.translate(np.array([start], np.uint64))
         if mapped[0] and int(here[0]) == start - START_KERNEL_MAP + kernel.identity.phys_base:
             kernel.space.runs = space.runs
+            kernel.root = root
             kernel.identity.translation_source = f"a process's page tables at physical {root:#x}"
             return
 

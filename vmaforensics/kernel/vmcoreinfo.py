@@ -75,7 +75,7 @@ def scan(memory: PhysicalMemory) -> Iterator[Vmcoreinfo]:
     Two are normal: the text's own page, and the ELF note made from it (whose text starts 24 bytes in).
     Copies left by an earlier kernel, or by a guest of this machine, may come too: the caller checks.
     """
-    for pa, chunk in memory.chunks():
+    for pa, chunk in memory.scan():
         skip = -pa % PAGE_SIZE
         pages = (len(chunk) - skip) // PAGE_SIZE
         if pages <= 0:

@@ -66,7 +66,7 @@ def symbols_anywhere(memory: PhysicalMemory) -> Iterator[tuple[Window, kallsyms.
     """
     before = np.zeros(0, np.uint8)
     follows = 0
-    for pa, chunk in memory.chunks(64 << 20):
+    for pa, chunk in memory.scan(64 << 20):
         if pa != follows:
             before = np.zeros(0, np.uint8)
         data = np.concatenate([before, chunk])

@@ -6,16 +6,16 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
-from urllib.request import url2pathname
 
 from volatility3.framework.layers.physical import FileLayer
 
 from vmaforensics.errors import UnsupportedFormatError, VmaForensicsError
 from vmaforensics.image.image import Image
-from vmaforensics.image.open import open_image
 from vmaforensics.report.printable import printable
+from vmaforensics.volatility.image_layer import ImageLayer
 from vmaforensics.volatility.layer_memory import LayerMemory
+from vmaforensics.volatility.location import local_file, local_path
+from vmaforensics.volatility.opened import Subject, opened
 
 if TYPE_CHECKING:
     from volatility3.framework.interfaces.context import ContextInterface
@@ -23,27 +23,35 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_COMPARED = 4096  # bytes of a file by which we tell whether volatility3 sees it as it lies on disk
-
 
 def image_from_layer(context: ContextInterface, layer_name: str) -> Image:
+    """The image under a layer: see :func:`subject_of_layer`.
+
+    >>> image = image_from_layer(self.context, self.config["primary"])
+    """
+    return subject_of_layer(context, layer_name).image
+
+
+def subject_of_layer(context: ContextInterface, layer_name: str) -> Subject:
     """The image under a layer, of any kind: an address space, a container format or a file.
 
-    If it all comes from one local file that :func:`open_image` reads, that file is opened: it is mapped
+    If it all comes from one local file that ``open_image`` reads, that file is opened: it is mapped
     instead of read, and formats that volatility3 takes for raw (kdump) are read as what they are. Otherwise
     the image is read through volatility3's layer, which may be many times slower.
 
     Raises :class:`UnsupportedFormatError` for a format that neither side knows, and
     :class:`ImageUnreadableError` for an empty file.
-
-    >>> image = image_from_layer(self.context, self.config["primary"])
     """
     layer = physical_layer(context, layer_name)
+    if isinstance(layer, ImageLayer):
+        own = local_path(layer.config["location"])
+        if own is not None:
+            return opened(own)
     base = _base(context, layer)
-    path = _local_file(base)
+    path = local_file(base)
     if path is not None:
         try:
-            image = open_image(path)
+            subject = opened(path)
         except VmaForensicsError as error:
             unknown = isinstance(error, UnsupportedFormatError) or layer.maximum_address < 0
             if layer is base and unknown:
@@ -51,21 +59,22 @@ def image_from_layer(context: ContextInterface, layer_name: str) -> Image:
             log.info("reading %s through layer %s: %s", path, layer.name, error)
         else:
             # To us every unknown file is raw; if volatility3 has recognised a format in it, it knows better.
-            if image.format != "raw" or layer is base:
-                return image
+            if subject.image.format != "raw" or layer is base:
+                return subject
     elif layer is base and isinstance(layer, FileLayer):
         log.warning(
             "%s is unpacked or fetched piece by piece; if that takes too long, unpack it into a file first",
             printable(str(getattr(layer, "location", layer.name))),
         )
     memory = LayerMemory(layer)
-    return Image(
+    image = Image(
         path=path or Path(layer.name),
         size=memory.size,
         format=f"volatility3 {type(layer).__name__}",
         memory=memory,
         details={"layer": layer.name},
     )
+    return Subject(image)
 
 
 def physical_layer(context: ContextInterface, layer_name: str) -> DataLayerInterface:
@@ -83,21 +92,3 @@ def _base(context: ContextInterface, layer: DataLayerInterface) -> DataLayerInte
             return None
         layer = context.layers[layer.dependencies[0]]
     return layer
-
-
-def _local_file(layer: DataLayerInterface | None) -> Path | None:
-    """The local file whose very bytes ``layer`` shows, if there is one: volatility3 unpacks as it reads."""
-    if not isinstance(layer, FileLayer):
-        return None
-    url = urlsplit(layer.location)
-    if url.scheme != "file" or url.netloc not in ("", "localhost"):
-        return None
-    path = Path(url2pathname(url.path))
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(_COMPARED)
-        same = not start or start == layer.read(0, min(len(start), layer.maximum_address + 1))
-    except Exception as error:  # a layer may raise whatever its decoder raises
-        log.debug("%s cannot be compared with its layer: %s", path, error)
-        return None
-    return path if same else None

@@ -11,9 +11,11 @@ from volatility3.framework import renderers
 from volatility3.framework.renderers import format_hints
 
 from vmaforensics.image.source import plural
+from vmaforensics.kernel import paging
 from vmaforensics.report.maps import permissions
 from vmaforensics.report.printable import printable
-from vmaforensics.views.tables import REGIONS, Kind, Problem, View, Views
+from vmaforensics.views.tables import Kind, Problem, View, Views
+from vmaforensics.volatility.region_table import HELD, MISSING, UNREAD, RegionTable, Uncovered, region_table, uncovered
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -24,8 +26,19 @@ log = logging.getLogger(__name__)
 
 Row = tuple[Any, ...]
 
-# The views that list regions, and what their column is called. The columns are the same for every kernel.
-VIEW_COLUMNS = ((View.LIST, "In list"), (View.RBTREE, "In rbtree"), (View.MAPLE, "In maple"))
+# What the column of each view is called. The columns are the same for every kernel.
+VIEW_COLUMNS = (
+    (View.LIST, "In list"),
+    (View.RBTREE, "In rbtree"),
+    (View.MAPLE, "In maple"),
+    (View.PAGE_TABLES, "In page tables"),
+    (View.SLAB, "In slab"),
+    (View.FILE_RMAP, "In i_mmap"),
+    (View.ANON_RMAP, "In anon_vma"),
+    (View.ANCHORS, "Anchored"),
+)
+# The views this needs beyond the indices, by the names of ``gather_views``.
+WANTED = ("slab", "anchors", "page-tables", "rmap")
 
 COLUMNS: list[tuple[str, type]] = [
     ("PID", int),
@@ -41,32 +54,44 @@ COLUMNS: list[tuple[str, type]] = [
     ("File Path", str),
 ]
 
-_UNREADABLE = renderers.UnreadableValue()
-_NOT_APPLICABLE = renderers.NotApplicableValue()
+UNREADABLE = renderers.UnreadableValue()
+NOT_APPLICABLE = renderers.NotApplicableValue()
+_VALUES = {int(HELD): True, int(MISSING): False, int(UNREAD): UNREADABLE}  # else: not applicable
 _UNKNOWN_NAME = b"?"  # vma_names: the file or mapping has a name, and it is not in the dump
 
 
 def region_rows(views: Views, pids: Collection[int] = ()) -> Iterator[Row]:
     """One row of :data:`COLUMNS` per process and region, by pid (all, if none are named) and address.
 
-    A region is a VMA and a range: a VMA that two views give two ranges has two rows. Processes that share an
-    address space (vfork, CLONE_VM) each have its rows; one of whose regions none could be read has a row
-    that says so. ``VMA agrees`` tells whether the ``vm_area_struct`` itself names this range and this
-    address space.
+    A region is an area that any record leads to, or a run of page-table entries that no area covers. Its
+    bounds are those of its ``vm_area_struct``; those of the index where that could not be read. Processes that
+    share an address space (vfork, CLONE_VM) each have its rows; one of whose regions none could be read has a
+    row that says so. ``VMA agrees`` tells whether the ``vm_area_struct`` itself names this address space, and
+    the maple tree its range.
     """
-    table, within = union(views)
-    columns = _columns(views, table, within)
-    absent = {name: _NOT_APPLICABLE for view, name in VIEW_COLUMNS if view not in within}
-    nothing = [absent.get(name, _UNREADABLE) for name, _ in COLUMNS[2:]]
+    table = region_table(views)
+    gaps = uncovered(views, table)
+    columns, gap_columns = _columns(table), _gap_columns(views, gaps)
+    absent = {name: NOT_APPLICABLE for view, name in VIEW_COLUMNS if view not in table.cells}
+    nothing = tuple(absent.get(name, UNREADABLE) for name, _ in COLUMNS[2:])
     wanted = processes(views, pids)
-    for pid in sorted(set(pids) - {pid for pid, _, _ in wanted}):
-        log.warning("no process in the task list has pid %d and user memory", pid)
+    warn_of_missing(pids, wanted)
     for pid, comm, mm in wanted:
-        low, high = (int(np.searchsorted(table["mm"], np.uint64(mm), side)) for side in ("left", "right"))
-        for row in zip(*(column[low:high] for column in columns), strict=True):
+        rows, strange = _of(table, columns, mm), _of(gaps, gap_columns, mm)
+        if strange:
+            rows = sorted(rows + strange, key=_start)
+        for row in rows or [nothing]:
             yield (pid, comm, *row)
-        if low == high:
-            yield (pid, comm, *nothing)
+
+
+def _start(row: Row) -> int:
+    return row[0] if isinstance(row[0], int) else 0
+
+
+def _of(table: RegionTable | Uncovered, columns: list[list[Any]], mm: int) -> list[Row]:
+    """The rows of ``mm``; both tables are sorted by mm."""
+    low, high = (int(np.searchsorted(table.mm, np.uint64(mm), side)) for side in ("left", "right"))
+    return list(zip(*(column[low:high] for column in columns), strict=True))
 
 
 def processes(views: Views, pids: Collection[int] = ()) -> list[tuple[int, str, int]]:
@@ -84,59 +109,63 @@ def processes(views: Views, pids: Collection[int] = ()) -> list[tuple[int, str, 
     return [(pid, names[pid], mm) for pid, mm in pairs if not pids or pid in pids]
 
 
-def union(views: Views) -> tuple[NDArray[np.void], dict[View, NDArray[np.bool_]]]:
-    """The regions of all views without repeats, and which of them each view has.
-
-    Returns rows of dtype ``REGIONS`` (``slot`` and ``order`` are those of the first view), sorted by mm,
-    start, end and VMA.
-    """
-    listed = views.regions()
-    rows = np.concatenate([np.zeros(0, REGIONS), *listed.values()])
-    of = np.repeat(np.array([*listed], np.uint8), [len(part) for part in listed.values()])
-    order = np.lexsort((of, rows["vma"], rows["end"], rows["start"], rows["mm"]))
-    rows, of = rows[order], of[order]
-    first = np.ones(len(rows), np.bool_)
-    same = np.ones(max(len(rows) - 1, 0), np.bool_)
-    for name in ("mm", "start", "end", "vma"):
-        same &= rows[name][1:] == rows[name][:-1]
-    first[1:] = ~same
-    number = np.cumsum(first) - 1
-    within = {}
-    for view in listed:
-        within[view] = np.zeros(int(first.sum()), np.bool_)
-        within[view][number[of == view]] = True
-    return rows[first], within
+def warn_of_missing(pids: Collection[int], found: list[tuple[int, str, int]]) -> None:
+    """Say in the log which of ``pids`` no process has."""
+    for pid in sorted(set(pids) - {pid for pid, _, _ in found}):
+        log.warning("no process in the task list has pid %d and user memory", pid)
 
 
-def _columns(views: Views, table: NDArray[np.void], within: dict[View, NDArray[np.bool_]]) -> list[list[Any]]:
+def _columns(table: RegionTable) -> list[list[Any]]:
     """The columns of all rows of ``table`` after PID and Process, as values volatility3 accepts."""
-    at = views.vma_rows(table["vma"])
-    vmas = views.vmas[at]
-    ok = vmas["ok"] & (at >= 0)
-    known = ok.tolist()
+    vmas = table.vmas
+    known = vmas["ok"].tolist()
     # The list and the tree take their bounds from the VMA; where that is unreadable, they have none.
-    bounded = (ok | (table["end"] != 0)).tolist()
-    agrees = (vmas["start"] == table["start"]) & (vmas["end"] == table["end"]) & (vmas["mm"] == table["mm"])
+    bounded = (vmas["ok"] | (table.end != 0)).tolist()
     pgoff = np.where(vmas["file"] != 0, vmas["pgoff"] << np.uint64(12), np.uint64(0))  # show_map_vma
     flags = {value: permissions(value) for value in np.unique(vmas["flags"]).tolist()}
     kinds = {int(kind): kind.label for kind in Kind}
-    names: dict[bytes, Any] = {b"": _NOT_APPLICABLE, _UNKNOWN_NAME: _UNREADABLE}
-    for name in set(views.names) - names.keys():
+    names: dict[bytes, Any] = {b"": NOT_APPLICABLE, _UNKNOWN_NAME: UNREADABLE}
+    for name in set(table.names) - names.keys():
         names[name] = printable(name)
     return [
-        _where(bounded, _hex(table["start"])),
-        _where(bounded, _hex(table["end"])),
+        _where(bounded, _hex(table.start)),
+        _where(bounded, _hex(table.end)),
         _where(known, [flags[value] for value in vmas["flags"].tolist()]),
         _where(known, _hex(pgoff)),
         _where(known, [kinds[value] for value in vmas["kind"].tolist()]),
-        *(
-            within[view].tolist() if view in within else [_NOT_APPLICABLE] * len(table)
-            for view, _ in VIEW_COLUMNS
-        ),
-        _where(known, agrees.tolist()),
-        _hex(table["vma"]),
-        _where(known, [names[views.names[row]] for row in at.tolist()]),
+        *(_cells(table, view) for view, _ in VIEW_COLUMNS),
+        _where(known, table.agrees.tolist()),
+        _hex(vmas["vma"]),
+        _where(known, [names[name] for name in table.names]),
     ]
+
+
+def _cells(table: RegionTable, view: View) -> list[Any]:
+    if view not in table.cells:
+        return [NOT_APPLICABLE] * len(table.mm)
+    return [_VALUES.get(state, NOT_APPLICABLE) for state in table.cells[view].tolist()]
+
+
+def _gap_columns(views: Views, gaps: Uncovered) -> list[list[Any]]:
+    """The same columns for page-table entries without an area: what the page tables alone know."""
+    count = len(gaps.start)
+    without: list[Any] = [NOT_APPLICABLE] * count
+    held = {View.PAGE_TABLES: [True] * count} | {view: [False] * count for view in views.regions()}
+    return [
+        _hex(gaps.start),
+        _hex(gaps.end),
+        [_rights(allow) for allow in gaps.allow.tolist()],
+        without,
+        ["no area"] * count,
+        *(held.get(view, without) for view, _ in VIEW_COLUMNS),
+        without,
+        without,
+        [f"holds {text}" if text else NOT_APPLICABLE for text in gaps.contents],
+    ]
+
+
+def _rights(allow: int) -> str:
+    return f"r{'w' if allow & paging.ALLOW_WRITE else '-'}{'x' if allow & paging.ALLOW_EXECUTE else '-'}"
 
 
 def _hex(values: NDArray[np.uint64]) -> list[Any]:
@@ -147,7 +176,7 @@ def _where(known: list[bool], values: list[Any]) -> list[Any]:
     """``values``, unreadable where not ``known``."""
     if all(known):
         return values
-    return [value if fine else _UNREADABLE for value, fine in zip(values, known, strict=True)]
+    return [value if fine else UNREADABLE for value, fine in zip(values, known, strict=True)]
 
 
 def summary(views: Views) -> Iterator[str]:

@@ -16,6 +16,8 @@ from volatility3.framework import constants, interfaces
 from volatility3.framework.automagic.stacker import LayerStacker
 from volatility3.framework.configuration.requirements import TranslationLayerRequirement
 
+from vmaforensics.volatility.kernel_stacker import LinuxKernelStacker
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -56,7 +58,11 @@ class PhysicalStacker(interfaces.automagic.AutomagicInterface):  # type: ignore[
             return
         framework.import_files(sys.modules["volatility3.framework.layers"])
         known = framework.class_subclasses(interfaces.automagic.StackerLayerInterface)
-        formats = {one.__name__ for one in known if not one.__module__.startswith(_ADDRESS_SPACES)}
+        formats = {
+            one.__name__
+            for one in known
+            if not one.__module__.startswith(_ADDRESS_SPACES) and one is not LinuxKernelStacker
+        }
         chosen = context.config.get(join(given, "stackers"), None)  # those for this system, or the user's
         if chosen:
             formats &= set(chosen)
