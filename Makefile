@@ -16,7 +16,7 @@ MAKE_IMAGES = $(BIN)/python samples/recipe/make_images.py --out $(IMAGES)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint types docs samples bench-image bench-images bench clean
+.PHONY: help setup demo test lint types docs man samples bench-image bench-images bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -38,6 +38,9 @@ types: $(STAMP) ## mypy, strict
 docs: $(STAMP) ## the documentation as a site, in build/docs
 	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
 	@echo "build/docs/index.html"
+
+man: $(STAMP) ## the manual page, from the parser of the command
+	$(BIN)/python docs/man/make_man.py > docs/man/vmaforensics.1
 
 samples: $(STAMP) $(SAMPLE_IMAGES:%=$(IMAGES)/%.json) ## make the bundled images anew (downloads kernels, needs QEMU)
 	$(BIN)/python samples/recipe/make_samples.py --images $(IMAGES)

@@ -91,8 +91,8 @@ def volatility(bin_folder: Path, scratch: Path, isf: Path | None) -> list[Conten
             does="our views, in volatility3",
             tool="volatility3",
             version=version("volatility3"),
-            command=lambda image: [*ours, str(image), "linux.vmaxview.VmaXView"],
-            areas=_rows_of_volatility,
+            command=lambda image: [*ours, str(image), "-r", "json", "linux.vmaxview.VmaXView"],
+            areas=lambda path: count(path, b'"VMA agrees":'),
         )
     ]
     if isf:

@@ -9,15 +9,17 @@ from vmaforensics.checks.context import Context
 from vmaforensics.checks.run import run_checks
 from vmaforensics.image.open import open_image
 from vmaforensics.kernel.find import find_kernel
+from vmaforensics.progress import unheard
 from vmaforensics.views.gather import EXTRA, gather_views
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from vmaforensics.checks.finding import Finding
     from vmaforensics.image.image import Image
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.progress import Progress
     from vmaforensics.views.tables import Views
 
 
@@ -32,10 +34,16 @@ class Analysis:
     findings: list[Finding]
 
 
-def analyse_image(image: Image | str | os.PathLike[str], *, views: Collection[str] = EXTRA) -> Analysis:
-    """Cross-check every process's memory map in ``image``, a path or an opened image.
+def analyse_image(
+    image: Image | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    *,
+    views: Collection[str] = EXTRA,
+    progress: Progress = unheard,
+) -> Analysis:
+    """Cross-check every process's memory map in ``image``: a path, the paths of a split dump, or an opened image.
 
-    ``views`` picks among the views that are not needed to list areas; see ``gather_views``.
+    ``views`` picks among the views that are not needed to list areas; see ``gather_views``. ``progress`` is told
+    how far the analysis has come.
 
     Raises the errors of :mod:`vmaforensics.errors`: for a file that is no image, an image without a Linux
     kernel, a kernel without symbols or types. What is merely missing is listed in the result instead.
@@ -43,7 +51,8 @@ def analyse_image(image: Image | str | os.PathLike[str], *, views: Collection[st
     from vmaforensics.image.image import Image as Opened
 
     opened = image if isinstance(image, Opened) else open_image(image)
-    kernel = find_kernel(opened)
-    gathered = gather_views(kernel, opened.cpus, views)
+    kernel = find_kernel(opened, progress)
+    gathered = gather_views(kernel, opened.cpus, views, progress)
+    progress("checks")
     context = Context(gathered)
     return Analysis(image=opened, kernel=kernel, views=gathered, context=context, findings=run_checks(context))

@@ -49,6 +49,10 @@ class KernelNotFoundError(VmaForensicsError):
     exit_code = ExitCode.SYMBOLS_MISSING
 
 
+class SymbolFileError(KernelNotFoundError):
+    """A symbol file that was given cannot be read, or is not that of the kernel in the image."""
+
+
 class OutputError(VmaForensicsError):
     """The output exists already, or cannot be written."""
 

@@ -153,7 +153,7 @@ def test_strict_ends_with_13_if_anything_is_missing(
     edit = Edit(maple_sample.analysis)
     edit.drop(int(edit.clean.views.mms["mm"][3]))
     hurt = replace(edit.clean.image, memory=edit.overlay)
-    monkeypatch.setattr("vmaforensics.analysis.open_image", lambda path: hurt)
+    monkeypatch.setattr("vmaforensics.image.open.open_image", lambda path: hurt)
     out = tmp_path / "out"
     assert cli.main(["report", "x", "-o", str(out)]) == 0
     assert cli.main(["report", "x", "--strict", "-o", str(out), "--force"]) == ExitCode.INCOMPLETE
@@ -227,7 +227,7 @@ def test_a_bug_is_one_line_unless_debugging(
     def broken(path: str) -> None:
         raise RuntimeError("\x1b[31moops\nhere")
 
-    monkeypatch.setattr("vmaforensics.analysis.open_image", broken)
+    monkeypatch.setattr("vmaforensics.image.open.open_image", broken)
     assert cli.main(["report", "x"]) == ExitCode.INTERNAL
     captured = capsys.readouterr().err
     assert captured.count("\n") == 1
@@ -257,7 +257,7 @@ def test_names_from_the_image_do_not_act_on_the_terminal(
     counter = edit.at("mm_struct", mm, "map_count")
     edit.put(counter, 1, 4)
     hurt = replace(edit.clean.image, memory=edit.overlay)
-    monkeypatch.setattr("vmaforensics.analysis.open_image", lambda path: hurt)
+    monkeypatch.setattr("vmaforensics.image.open.open_image", lambda path: hurt)
     for form, options in (("text", ([], ["--pid", str(pid)])), ("json", ([],))):
         for more in options:
             out = tmp_path / f"{form}{len(more)}"

@@ -19,9 +19,9 @@ from tamper.page_edits import (
     pte_to_slab,
 )
 
+from vmaforensics.checks.page_marks import MARKS, entry_marks, told
 from vmaforensics.cli.main import main
 from vmaforensics.errors import ExitCode, UsageError
-from vmaforensics.report.page_marks import MARKS, entry_marks, told
 from vmaforensics.report.pages import PageRun, page_runs, render_csv, render_text
 from vmaforensics.views.page_names import OWNERS, owners
 from vmaforensics.views.page_tables import PteState
@@ -128,7 +128,7 @@ def test_an_edited_entry_is_marked_and_no_other(
 
 
 def test_each_mark_has_words() -> None:
-    assert told((1 << len(MARKS)) - 1) == MARKS
+    assert told((1 << len(MARKS)) - 1) == tuple(mark.short for mark in MARKS)
     assert told(0) == ()
 
 

@@ -3,6 +3,41 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vmaforensics.image.image import Image
+
+
+def add_image(parser: argparse.ArgumentParser) -> None:
+    """The argument IMAGE, a list of paths, and the option --symbols: what :func:`opened` takes."""
+    parser.add_argument(
+        "image", metavar="IMAGE", nargs="+", type=Path,
+        help="raw, ELF core, LiME, AVML or kdump image; of a dump that makedumpfile has split: all its parts",
+    )  # fmt: skip
+    parser.add_argument(
+        "--symbols", metavar="FILE", type=Path,
+        help="symbol file (ISF, as dwarf2json makes them) of the image's kernel, for an image without BTF or kallsyms",
+    )  # fmt: skip
+
+
+def opened(args: argparse.Namespace) -> Image:
+    """The image that the arguments of :func:`add_image` name."""
+    from dataclasses import replace
+
+    from vmaforensics.image.open import open_image
+
+    return replace(open_image(args.image), symbols=args.symbols)
+
+
+def add_owner(parser: argparse.ArgumentParser) -> None:
+    """The arguments --pid and --mm, of which one has to be given: ``args.pid`` and ``args.mm``, None for the other."""
+    whose = parser.add_mutually_exclusive_group(required=True)
+    whose.add_argument("--pid", type=int, metavar="N", help="the process")
+    whose.add_argument(
+        "--mm", type=address, metavar="ADDR", help="the mm_struct at this kernel address, whoever has it"
+    )
 
 
 def address(text: str) -> int:
@@ -14,3 +49,39 @@ def address(text: str) -> int:
     if not 0 <= value < 1 << 64:
         raise argparse.ArgumentTypeError(f"{text!r} is not a hexadecimal address of 64 bits")
     return value
+
+
+def add_common(parser: argparse.ArgumentParser, *, of_verb: bool) -> None:
+    """The options of every verb. They stand before the verb or after it; what stands after it counts."""
+
+    def default(value: object) -> object:
+        # What a verb's own parser does not see must not undo what stood before the verb.
+        return argparse.SUPPRESS if of_verb else value
+
+    group = parser.add_argument_group("options of every verb")
+    group.add_argument(
+        "-v", "--verbose", action="count", default=default(0),
+        help="more of the report: all evidence; -vv: all records side by side, bytes, checks by hand",
+    )  # fmt: skip
+    group.add_argument(
+        "-q", "--quiet", action="store_true", default=default(False),
+        help="only the verdict and a line per finding; no progress",
+    )  # fmt: skip
+    group.add_argument(
+        "--color", choices=("auto", "always", "never"), default=default("auto"),
+        help="colour; auto: on a terminal, as NO_COLOR and FORCE_COLOR say",
+    )  # fmt: skip
+    group.add_argument(
+        "--progress", choices=("auto", "never", "json"), default=default("auto"),
+        help="auto: a bar on stderr if that is a terminal; json: a line per stage on stderr",
+    )  # fmt: skip
+    group.add_argument(
+        "-d", "--debug", action="store_true", default=default(False), help="log to stderr; full traceback on a bug"
+    )
+
+
+class HelpFormatter(argparse.HelpFormatter):
+    """Wraps descriptions of one paragraph; leaves those that are laid out as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return text if "\n" in text else super()._fill_text(text, width, indent)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
+from vmaforensics.cli.arguments import add_image, opened
 from vmaforensics.cli.output import add_output, output
 from vmaforensics.errors import ExitCode, OutputError
 
@@ -20,7 +21,7 @@ _DESCRIPTION = """\
 Write a smaller image, kdump-compressed with zstd, that holds
 
   analysis  the pages the analysis reads, and no page of user memory: neither anonymous memory nor page cache
-            nor huge pages; the report of the excerpt is that of the image
+            nor huge pages; the report of the excerpt is that of the image, but for what compares user memory
   kernel    every page but free ones and user memory, for drgn, crash and volatility3 to work on
   all       every page the image holds
 
@@ -42,7 +43,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("image", metavar="IMAGE", help="raw, ELF core, LiME or kdump-compressed image")
+    add_image(parser)
     parser.add_argument("--keep", choices=("analysis", "kernel", "all"), default="analysis", help="default: analysis")
     add_output(parser, required=True)
     parser.set_defaults(run=run)
@@ -50,21 +51,17 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """Write the excerpt, and a summary to stdout."""
+    from vmaforensics.cli.progress import watched
     from vmaforensics.excerpt import Keep, select, write_selection
-    from vmaforensics.image.open import open_image
     from vmaforensics.report.printable import printable
 
-    image = open_image(args.image)
+    image = opened(args)
     target = Path(args.output)
-    if target.exists() and target.samefile(image.path):
+    if target.exists() and any(target.samefile(one) for one in image.paths):
         raise OutputError(f"{target} is the image itself; choose another name for the excerpt")
-    try:
-        with output(args.output, force=args.force) as stream:
-            selection = select(image, Keep(args.keep), _progress)
-            _progress(f"writing {int(selection.kept.sum())} pages")
-            written = write_selection(cast("BinaryIO", stream), image, selection)
-    finally:
-        _progress("")
+    with output(args.output, force=args.force) as stream, watched(args) as say:
+        selection = select(image, Keep(args.keep), say)
+        written = write_selection(cast("BinaryIO", stream), image, selection, say)
     for line in summary(selection, written):
         sys.stdout.write(line + "\n")
     sys.stdout.write(f"{printable(str(target))}: {written.size} bytes, of {image.size}\n")
@@ -90,9 +87,3 @@ def summary(selection: Selection, written: Written) -> Iterator[str]:
             "the excerpt will differ there"
         )
 
-
-def _progress(text: str) -> None:
-    """A line on stderr that the next one overwrites, for people only."""
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r\x1b[K{text}")
-        sys.stderr.flush()

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vmaforensics.cli.arguments import address
+from vmaforensics.cli.arguments import add_image, address, opened
 from vmaforensics.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("image", metavar="IMAGE", help="raw, ELF core, LiME or kdump-compressed image")
+    add_image(parser)
     parser.add_argument("--pid", type=int, metavar="N", help="the process; goes with --at")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--at", type=address, metavar="ADDR", help="a user address, hexadecimal")
@@ -59,9 +59,9 @@ def _size(text: str) -> int:
 def run(args: argparse.Namespace) -> int:
     """Find the region, write it, say what is missing."""
     from vmaforensics.analysis import analyse_image
+    from vmaforensics.cli.progress import watched
     from vmaforensics.extract import MANIFEST, MOST_BYTES, check_size, extract, open_folder
     from vmaforensics.extract_regions import finding_regions, frame_regions, process_regions
-    from vmaforensics.image.open import open_image
     from vmaforensics.kernel.find import find_kernel
     from vmaforensics.report.printable import printable
     from vmaforensics.views.gather import gather_views
@@ -69,19 +69,20 @@ def run(args: argparse.Namespace) -> int:
     if (args.at is None) != (args.pid is None):
         raise UsageError("--at needs --pid, and --pid goes with nothing else")
     folder = Path(args.output)
-    image = open_image(args.image)
+    image = opened(args)
     regions: list[Region]
-    if args.finding is not None:
-        analysis = analyse_image(image)
-        kernel, views = analysis.kernel, analysis.views
-        regions = finding_regions(views, analysis.findings, args.finding)
-    else:
-        kernel = find_kernel(image)
-        views = gather_views(kernel, image.cpus)
-        if args.pfn is not None:
-            regions = frame_regions(kernel, args.pfn, args.count)
+    with watched(args) as say:
+        if args.finding is not None:
+            analysis = analyse_image(image, progress=say)
+            kernel, views = analysis.kernel, analysis.views
+            regions = finding_regions(views, analysis.findings, args.finding)
         else:
-            regions = process_regions(views, args.pid, args.at)
+            kernel = find_kernel(image, say)
+            views = gather_views(kernel, image.cpus, progress=say)
+            if args.pfn is not None:
+                regions = frame_regions(kernel, args.pfn, args.count)
+            else:
+                regions = process_regions(views, args.pid, args.at)
     check_size(regions, MOST_BYTES if args.max is None else args.max)
     open_folder(folder, force=args.force)
     facts: dict[str, object] = {"image": printable(str(image.path)), "image_size": image.size}

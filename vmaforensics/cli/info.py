@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from vmaforensics.cli.arguments import add_image, opened
 from vmaforensics.errors import ExitCode, KernelNotFoundError, VmaForensicsError
 
 if TYPE_CHECKING:
@@ -18,22 +19,23 @@ if TYPE_CHECKING:
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the verb."""
     parser = verbs.add_parser("info", help="say in a screenful what the image holds and what is missing")
-    parser.add_argument("image", metavar="IMAGE", help="raw, ELF core, LiME or kdump-compressed image")
+    add_image(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what can be told; a kernel that cannot be found is the last line and the exit code."""
-    from vmaforensics.image.open import open_image
+    from vmaforensics.cli.progress import watched
     from vmaforensics.kernel.find import find_kernel
     from vmaforensics.report.printable import printable
 
-    image = open_image(args.image)
+    image = opened(args)
     failure: VmaForensicsError | None = None
     kernel: Kernel | None = None
     rows = list(_image(image))
     try:
-        kernel = find_kernel(image)
+        with watched(args) as say:
+            kernel = find_kernel(image, say)
         rows += _kernel(kernel)
     except KernelNotFoundError as error:
         failure = error
@@ -51,7 +53,8 @@ def _image(image: Image) -> Iterator[tuple[str, str]]:
     from vmaforensics.report.build import coverage
 
     pages = coverage(image)
-    yield "file", str(image.path)
+    for path in image.paths:
+        yield "file", str(path)
     yield "format", f"{image.format}, {image.size} bytes"
     yield from image.details.items()
     count = len(image.memory.ranges)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import gc
-import logging
 import os
 import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from vmaforensics import __version__
@@ -15,57 +15,53 @@ from vmaforensics.errors import ExitCode, VmaForensicsError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_EPILOG = """\
-examples:
-  vmaforensics report vmcore                       cross-check every process
-  vmaforensics report vmcore --format json -o r.json
-  vmaforensics info memory.lime                    what is this image, and which kernel?
-  vmaforensics maps vmcore --pid 1234              /proc/1234/maps, byte for byte
-  vmaforensics smaps vmcore --pid 1234             /proc/1234/smaps
-  vmaforensics pages vmcore --pid 1234 --at 7f3c...  page-table entries, with page, owner and area
-  vmaforensics extract vmcore --pid 1234 --at 7f3c... -o DIR  the bytes of a region, and what is missing
-  vmaforensics views vmcore --pid 1234 --at 7f3c...  every record of a region, with addresses
-  vmaforensics explain VMA-MISSING                 what a rule compares, and how to check it by hand
-  vmaforensics excerpt vmcore -o small.kdump       just the pages the analysis reads, to share
 
-exit codes:
-  0    the analysis was completed, with findings or without
-  1    findings at or above the severity given with --fail-on
-  2    wrong usage: an unknown option, a pid that does not exist
-  10   the image is missing or cannot be read
-  11   the file is not an image of a supported format
-  12   no Linux kernel, or no symbols or types for it, in the image
-  13   completed, but something could not be assessed and --strict was given
-  14   the output exists already or cannot be written
-  20   a saved document is invalid or of a newer schema
-  70   internal error: a bug, please report it
-  130  interrupted        141  the reader of the output went away
-"""
+# In the order of the help; each is a module of this package that bears its name.
+VERBS = (
+    "report", "info", "doctor", "maps", "smaps", "views", "pages", "extract", "excerpt", "isf", "diff", "explain",
+    "plugin-dir", "completion",
+)  # fmt: skip
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser with every verb."""
-    from vmaforensics.cli import excerpt, explain, extract, info, maps, pages, report, smaps, views
+def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
+    """The parser with every verb, or with some: each costs the time to load it."""
+    from vmaforensics.cli.arguments import HelpFormatter, add_common
+    from vmaforensics.cli.examples import epilog, epilog_of
 
     parser = argparse.ArgumentParser(
         prog="vmaforensics",
         description="Cross-check every record a Linux kernel keeps of its processes' memory maps, from a memory "
         "image or a kernel-crash dump.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=epilog(),
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"vmaforensics {__version__}")
-    parser.add_argument("-d", "--debug", action="store_true", help="log to stderr; full traceback on a bug")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-    for module in (report, info, maps, smaps, pages, extract, views, explain, excerpt):
-        module.add_parser(verbs)
+    add_common(parser, of_verb=False)
+    parsers = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for verb in verbs:
+        import_module(f"vmaforensics.cli.{verb.replace('-', '_')}").add_parser(parsers)
+        one = parsers.choices[verb]
+        add_common(one, of_verb=True)
+        one.epilog, one.formatter_class = epilog_of(verb), HelpFormatter
     return parser
+
+
+def _needed(arguments: Sequence[str]) -> Sequence[str]:
+    """The verbs that a command line needs the parsers of: its own, or all, to tell what there is."""
+    if list(arguments) == ["--version"]:
+        return ()
+    first = next((one for one in arguments if not one.startswith("-")), None)
+    return (first,) if first in VERBS else VERBS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
-    args = build_parser().parse_args(argv)
-    logging.basicConfig(level=logging.DEBUG if args.debug else logging.WARNING, stream=sys.stderr)
+    arguments = sys.argv[1:] if argv is None else argv
+    args = build_parser(_needed(arguments)).parse_args(arguments)
+    if args.debug:
+        import logging
+
+        logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
     # One run makes hundreds of thousands of objects, in no cycles, and ends: looking for cycles is time lost.
     gc.disable()
     try:

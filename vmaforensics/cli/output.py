@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from vmaforensics.errors import OutputError
-from vmaforensics.whole_file import whole_file
 
 if TYPE_CHECKING:
     import argparse
@@ -25,14 +24,15 @@ def add_output(parser: argparse.ArgumentParser, *, required: bool = False) -> No
 def output(path: str | None, *, force: bool = False) -> Iterator[IO[bytes]]:
     """A binary stream: stdout, or a temporary file beside ``path`` that takes its place at the end.
 
-    Raises :class:`OutputError` if the file exists and ``force`` is not given, or cannot be written. When
-    the body fails, nothing is left behind.
+    Raises :class:`OutputError` if the file exists and ``force`` is not given, and where ``whole_file`` does.
     """
     if path is None:
         yield sys.stdout.buffer
         return
+    from vmaforensics.whole_file import whole_file
+
     target = Path(path)
-    if target.exists() and not force:
+    if target.is_file() and not force:
         raise OutputError(f"{target} exists already; choose another name or give --force")
     with whole_file(target) as stream:
         yield stream

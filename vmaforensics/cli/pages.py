@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from vmaforensics.cli.arguments import address
+from vmaforensics.cli.arguments import add_image, add_owner, address, opened
 from vmaforensics.cli.output import add_output, output
 from vmaforensics.errors import ExitCode
 
@@ -29,8 +29,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("image", metavar="IMAGE", help="raw, ELF core, LiME or kdump-compressed image")
-    parser.add_argument("--pid", type=int, required=True, metavar="N", help="the process")
+    add_image(parser)
+    add_owner(parser)
     parser.add_argument(
         "--at", type=address, metavar="ADDR",
         help="only the area that covers this address, or, where none does, the entries around it that no area covers",
@@ -46,21 +46,23 @@ def run(args: argparse.Namespace) -> int:
     import msgspec
     import numpy as np
 
-    from vmaforensics.image.open import open_image
+    from vmaforensics.cli.progress import watched
     from vmaforensics.kernel.find import find_kernel
     from vmaforensics.report.pages import page_runs, render_csv, render_text
     from vmaforensics.views.gather import gather_views
-    from vmaforensics.views.ranges import mm_of, range_at, rows_within
+    from vmaforensics.views.ranges import mm_of, mm_row, range_at, rows_within
 
     with output(args.output, force=args.force) as stream:
-        kernel = find_kernel(open_image(args.image))
-        views = gather_views(kernel)
-        mm = mm_of(views, args.pid)
+        with watched(args) as say:
+            kernel = find_kernel(opened(args), say)
+            views = gather_views(kernel, progress=say)
+        mm = mm_of(views, args.pid) if args.mm is None else args.mm
+        pid = int(views.mms["pid"][mm_row(views, mm)]) if args.pid is None else args.pid
         bounds = (0, 1 << 64) if args.at is None else range_at(views, mm, args.at)
         runs = page_runs(kernel, views, np.asarray(rows_within(views, mm, *bounds)), each=args.each)
         if args.format == "json":
             asked = None if args.at is None else [hex(one) for one in bounds]
-            document = {"pid": args.pid, "mm": hex(mm), "range": asked, "runs": runs}
+            document = {"pid": pid, "mm": hex(mm), "range": asked, "runs": runs}
             stream.write(msgspec.json.encode(document) + b"\n")
         elif args.format == "csv":
             stream.write(render_csv(runs).encode())

@@ -1,71 +1,125 @@
-"""``vmaforensics report``: the cross-check, as text or JSON."""
+"""``vmaforensics report``: the cross-check, in any format; or a saved report in another one."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import sys
 from typing import TYPE_CHECKING
 
 from vmaforensics.checks.finding import Severity
+from vmaforensics.cli.arguments import add_image
 from vmaforensics.cli.output import add_output, output
 from vmaforensics.errors import ExitCode, UsageError
+from vmaforensics.report.render import FORMATS, require
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
+    from vmaforensics.progress import Progress
+    from vmaforensics.report.document import Document
     from vmaforensics.views.tables import Views
+
+_SEVERITIES = [one.value for one in Severity]
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Register the verb."""
-    parser = verbs.add_parser("report", help="cross-check every record of the memory maps and report")
-    parser.add_argument("image", metavar="IMAGE", help="raw, ELF core, LiME or kdump-compressed image")
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+    parser = verbs.add_parser(
+        "report",
+        help="cross-check every record of the memory maps and report",
+        description="Cross-check every record of the memory maps and report. Instead of an image, a report saved with "
+        "--format json is rendered again, with the same bytes as from the image.",
+    )
+    add_image(parser)
+    described = "; ".join(f"{one.name}: {one.description}" for one in FORMATS.values())
+    parser.add_argument(
+        "--format", choices=tuple(FORMATS), default="text", metavar="FORMAT", help=f"default: text. {described}"
+    )
+    parser.add_argument(
+        "--table", choices=FORMATS["csv"].tables, metavar="TABLE",
+        help="which table csv and parquet hold: findings, evidence, regions or processes; default: findings for csv, "
+        "regions for parquet",
+    )  # fmt: skip
     parser.add_argument("--pid", type=int, action="append", metavar="N", help="only this process; may be repeated")
     parser.add_argument("--views", metavar="NAME,…", help="only these views besides indices and counters")
     parser.add_argument("--rules", metavar="ID,…", help="only findings of these rules; default: all")
+    parser.add_argument(
+        "--min-severity", choices=_SEVERITIES, metavar="SEVERITY", help="only findings at least this severe"
+    )
     parser.add_argument("--sha256", action="store_true", help="hash the image file (reads all of it)")
     parser.add_argument(
-        "--fail-on", choices=[one.value for one in Severity], metavar="SEVERITY",
-        help="exit with 1 if a finding is at least this severe",
+        "--reproducible", action="store_true",
+        help="leave out the path and the versions of Python and libraries, which differ between machines",
     )  # fmt: skip
+    parser.add_argument(
+        "--fail-on", choices=_SEVERITIES, metavar="SEVERITY", help="exit with 1 if a finding is at least this severe"
+    )
     parser.add_argument("--strict", action="store_true", help="exit with 13 if anything could not be assessed")
     add_output(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Analyse, render, write."""
-    from vmaforensics.analysis import analyse_image
-    from vmaforensics.checks.rules import RULES
-    from vmaforensics.report.build import build_document
-    from vmaforensics.report.document import encode
-    from vmaforensics.report.text import render_text
-    from vmaforensics.views.gather import EXTRA
+    """Analyse or read, choose, render, write."""
+    from vmaforensics.cli.progress import watched
 
+    _require_fitting(args)
     with output(args.output, force=args.force) as stream:
-        analysis = analyse_image(args.image, views=_chosen(args.views, EXTRA, "view"))
-        if args.rules:
-            rules = _chosen(args.rules, [rule.id for rule in RULES], "rule")
-            analysis = replace(analysis, findings=[one for one in analysis.findings if one.rule.id in rules])
-        if args.pid:
-            require_pids(analysis.views, args.pid)
-        document = build_document(analysis, pids=args.pid, sha256=args.sha256)
-        if args.format == "json":
-            stream.write(encode(document))
-        else:
-            stream.write(render_text(document, all_regions=bool(args.pid)).encode())
+        with watched(args) as progress:
+            whole = _document(args, progress)
+            document = _chosen_of(whole, args)
+            progress("rendering")
+            shown = _rendered(document, args)
+        stream.write(shown)
     if args.fail_on and any(Severity(one.severity).rank <= Severity(args.fail_on).rank for one in document.findings):
         return ExitCode.FINDINGS
-    if args.strict and document.not_assessed:
+    if args.strict and whole.not_assessed:
         return ExitCode.INCOMPLETE
     return ExitCode.OK
 
 
-def _chosen(text: str | None, known: Sequence[str], noun: str) -> Sequence[str]:
-    """The names of a comma-separated option; all where it is not given."""
-    if text is None:
-        return known
+def _require_fitting(args: argparse.Namespace) -> None:
+    """Refuse at once what would only be refused after the analysis."""
+    form = FORMATS[args.format]
+    if args.table and not form.tables:
+        holding = ", ".join(one.name for one in FORMATS.values() if one.tables)
+        raise UsageError(f"--table goes with the formats {holding}, not with {args.format}")
+    if form.binary and args.output is None and sys.stdout.isatty():
+        raise UsageError(f"{args.format} is binary and is not written to a terminal; give -o FILE{form.suffix}")
+    require(form)
+
+
+def _document(args: argparse.Namespace, progress: Progress) -> Document:
+    from vmaforensics.cli.documents import document_of
+    from vmaforensics.views.gather import EXTRA
+
+    views = None if args.views is None else _chosen(args.views, EXTRA, "view")
+    return document_of(
+        args.image, views=views, sha256=args.sha256, symbols=args.symbols, pids=args.pid, progress=progress
+    )
+
+
+def _chosen_of(document: Document, args: argparse.Namespace) -> Document:
+    from vmaforensics.checks.rules import RULES
+    from vmaforensics.report.selection import reproducible, select
+
+    rules = None if args.rules is None else _chosen(args.rules, [rule.id for rule in RULES], "rule")
+    document = select(document, pids=args.pid, rules=rules, min_severity=args.min_severity)
+    return reproducible(document) if args.reproducible else document
+
+
+def _rendered(document: Document, args: argparse.Namespace) -> bytes:
+    from vmaforensics.cli.style import text_style
+    from vmaforensics.report.render import render
+
+    options = {**text_style(args)._asdict(), "all_regions": bool(args.pid)}
+    if args.table:
+        options["table"] = args.table
+    return render(document, args.format, options)
+
+
+def _chosen(text: str, known: Sequence[str], noun: str) -> Sequence[str]:
+    """The names of a comma-separated option."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
         if name not in known:
@@ -78,4 +132,4 @@ def require_pids(views: Views, pids: list[int]) -> None:
     known = set(views.tasks["tgid"].tolist())
     for pid in pids:
         if pid not in known:
-            raise UsageError(f"no process of the image has pid {pid}; `vmaforensics report IMAGE` lists them")
+            raise UsageError(f"no process of the image has pid {pid}; `vmaforensics report IMAGE -v` lists them")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from vmaforensics.cli.arguments import add_image, opened
 from vmaforensics.cli.output import add_output, output
 from vmaforensics.cli.report import require_pids
 from vmaforensics.errors import ExitCode
@@ -23,7 +24,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "them up are left out, and a note on stderr says of how many areas. Names are printed as the kernel prints "
         "them: only newlines are escaped, so do not send them to a terminal if the machine is not trusted.",
     )
-    parser.add_argument("image", metavar="IMAGE", help="raw, ELF core, LiME or kdump-compressed image")
+    add_image(parser)
     parser.add_argument("--pid", type=int, action="append", metavar="N", help="only this process; may be repeated")
     add_output(parser)
     parser.set_defaults(run=run)
@@ -32,7 +33,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(args: argparse.Namespace) -> int:
     """Print the smaps of the processes asked for, or of all."""
     from vmaforensics.checks.context import comm_of
-    from vmaforensics.image.open import open_image
+    from vmaforensics.cli.progress import watched
     from vmaforensics.kernel.find import find_kernel
     from vmaforensics.report.printable import printable
     from vmaforensics.report.smaps import SmapsPrinter
@@ -40,8 +41,9 @@ def run(args: argparse.Namespace) -> int:
 
     unknown: dict[int, int] = {}
     with output(args.output, force=args.force) as stream:
-        kernel = find_kernel(open_image(args.image))
-        views = gather_views(kernel, wanted=("page-tables",))
+        with watched(args) as say:
+            kernel = find_kernel(opened(args), say)
+            views = gather_views(kernel, wanted=("page-tables",), progress=say)
         if args.pid:
             require_pids(views, args.pid)
         printer = SmapsPrinter(kernel, views)

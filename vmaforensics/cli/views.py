@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from vmaforensics.cli.arguments import address
+from vmaforensics.cli.arguments import add_image, add_owner, address, opened
 from vmaforensics.cli.output import add_output, output
 from vmaforensics.errors import ExitCode
 
@@ -28,8 +28,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("image", metavar="IMAGE", help="raw, ELF core, LiME or kdump-compressed image")
-    parser.add_argument("--pid", type=int, required=True, metavar="N", help="the process")
+    add_image(parser)
+    add_owner(parser)
     parser.add_argument(
         "--at", type=address, metavar="ADDR",
         help="decode the areas that cover this user address, or the vm_area_struct at this kernel address, and "
@@ -44,18 +44,19 @@ def run(args: argparse.Namespace) -> int:
     """Read every view, render one process."""
     import msgspec
 
-    from vmaforensics.image.open import open_image
+    from vmaforensics.cli.progress import watched
     from vmaforensics.kernel.find import find_kernel
     from vmaforensics.report.chain import with_details
     from vmaforensics.report.side_by_side import render
-    from vmaforensics.report.sides import side_by_side
+    from vmaforensics.report.sides import side_by_side, side_by_side_of
     from vmaforensics.views.gather import gather_views
 
     with output(args.output, force=args.force) as stream:
-        image = open_image(args.image)
-        kernel = find_kernel(image)
-        views = gather_views(kernel, image.cpus)
-        document = side_by_side(views, args.pid)
+        with watched(args) as say:
+            image = opened(args)
+            kernel = find_kernel(image, say)
+            views = gather_views(kernel, image.cpus, progress=say)
+        document = side_by_side(views, args.pid) if args.mm is None else side_by_side_of(views, args.mm)
         if args.at is not None:
             document = with_details(kernel, views, document, args.at)
         if args.format == "json":

@@ -66,7 +66,9 @@ class Page:
         self.line((text, "heading"))
         self.line(("-" * len(text), "label"))
 
-    def table(self, rows: Sequence[Sequence[Piece]], right: set[int] | None = None, *, whole: bool = False) -> None:
+    def table(
+        self, rows: Sequence[Sequence[Piece]], right: set[int] | None = None, *, indent: int = 0, whole: bool = False
+    ) -> None:
         """Columns as wide as their widest cell; those in ``right`` end at the same column. On a terminal that
         is too narrow the widest columns are cut, with an ellipsis in the middle, unless ``whole``: half an
         address is none."""
@@ -74,9 +76,9 @@ class Page:
         columns = max(map(len, cells), default=0)
         widths = [max(_cells(row[at][0]) for row in cells if len(row) > at) for at in range(columns)]
         if self._bounded and not whole:
-            _narrow(widths, self.width - 2 * (columns - 1))
+            _narrow(widths, self.width - indent - 2 * (columns - 1))
         for row in cells:
-            pieces: list[Piece] = []
+            pieces: list[Piece] = [" " * indent]
             for at, (text, style) in enumerate(row):
                 text = _cut(text, widths[at])
                 pad = " " * (widths[at] - _cells(text))

@@ -1,0 +1,126 @@
+"""Files that appear whole or not at all, and pipes that close, for every verb that writes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+from support import TAMPERED
+
+from vmaforensics.cli.main import VERBS
+from vmaforensics.errors import ExitCode
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RUN = [sys.executable, "-m", "vmaforensics"]
+# What to give each verb besides where to write. IMAGE and CASE are put in; CASE is a saved report.
+INTO_FILES = {
+    "report": ["IMAGE", "--format", "html"],
+    "maps": ["IMAGE"],
+    "smaps": ["IMAGE"],
+    "views": ["IMAGE", "--pid", "1"],
+    "pages": ["IMAGE", "--pid", "1"],
+    "excerpt": ["IMAGE"],
+    "isf": ["IMAGE"],
+    "diff": ["CASE", "IMAGE"],
+}
+TO_STDOUT = {
+    **{verb: rest for verb, rest in INTO_FILES.items() if verb != "excerpt"},
+    "info": ["IMAGE"],
+    "doctor": [],
+    "explain": [],
+    "plugin-dir": [],
+    "completion": ["bash"],
+}
+
+
+def test_every_verb_is_tried() -> None:
+    assert {*INTO_FILES, *TO_STDOUT, "extract"} == set(VERBS)  # extract writes a folder; see test_extract
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    if not TAMPERED:
+        pytest.skip("no bundled sample has been edited")
+    case = tmp_path_factory.mktemp("case") / "case.json"
+    image = str(TAMPERED[0].image_path)
+    subprocess.run([*RUN, "report", image, "--format", "json", "-o", str(case)], timeout=120, check=True)
+    return {"IMAGE": image, "CASE": str(case)}
+
+
+def command(verb: str, rest: list[str], names: dict[str, str], *more: str) -> list[str]:
+    return [*RUN, verb, *(names.get(one, one) for one in rest), *more]
+
+
+def run(arguments: list[str]) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(arguments, capture_output=True, timeout=240, check=False)
+
+
+@pytest.mark.parametrize("verb", INTO_FILES)
+def test_a_file_is_replaced_only_when_that_is_asked_for(verb: str, names: dict[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    out.write_bytes(b"mine")
+    done = run(command(verb, INTO_FILES[verb], names, "-o", str(out)))
+    assert done.returncode == ExitCode.OUTPUT
+    assert b"exists already" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+    assert done.stdout == b""
+    assert out.read_bytes() == b"mine"
+    done = run(command(verb, INTO_FILES[verb], names, "-o", str(out), "--force"))
+    assert done.returncode == 0, done.stderr
+    assert out.stat().st_size > 100
+    assert [one.name for one in tmp_path.iterdir()] == ["out.json"]
+    umask = os.umask(0)
+    os.umask(umask)
+    assert out.stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+@pytest.mark.parametrize("verb", INTO_FILES)
+def test_an_interrupt_leaves_no_half_file(verb: str, names: dict[str, str], tmp_path: Path) -> None:
+    out = tmp_path / "out.json"
+    out.write_bytes(b"mine")
+    with subprocess.Popen(
+        command(verb, INTO_FILES[verb], names, "-o", str(out), "--force"), stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background job may ignore it
+    ) as child:  # fmt: skip
+        until = time.monotonic() + 120
+        while len(list(tmp_path.iterdir())) < 2 and child.poll() is None and time.monotonic() < until:
+            time.sleep(0.002)
+        time.sleep(0.05)  # not between making the file and taking care of it
+        child.send_signal(signal.SIGINT)
+        assert child.stderr is not None
+        told = child.stderr.read()
+        code = child.wait(120)
+    assert [one.name for one in tmp_path.iterdir()] == ["out.json"]
+    assert (code, told, out.read_bytes()) == (ExitCode.INTERRUPTED, b"vmaforensics: interrupted\n", b"mine")
+
+
+@pytest.mark.parametrize("verb", TO_STDOUT)
+def test_a_closed_pipe_is_quiet(verb: str, names: dict[str, str]) -> None:
+    inwards, outwards = os.pipe()
+    os.close(inwards)
+    try:
+        done = subprocess.run(
+            command(verb, TO_STDOUT[verb], names), stdout=outwards, stderr=subprocess.PIPE, timeout=240, check=False
+        )
+    finally:
+        os.close(outwards)
+    assert done.stderr == b""
+    assert done.returncode == ExitCode.PIPE_CLOSED
+
+
+@pytest.mark.parametrize("verb", INTO_FILES)
+def test_a_place_that_cannot_be_written_is_told_before_the_work(
+    verb: str, names: dict[str, str], tmp_path: Path
+) -> None:
+    done = run(command(verb, INTO_FILES[verb], names, "-o", str(tmp_path / "none" / "out.json")))
+    assert done.returncode == ExitCode.OUTPUT
+    assert b"cannot write" in done.stderr
+    assert done.stderr.count(b"\n") == 1
