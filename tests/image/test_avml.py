@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from ctypes.util import find_library
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -187,10 +188,10 @@ def test_volatility3_reads_the_same_bytes(tmp_path: Path) -> None:
     """An outside reader; it takes libsnappy, and sees one block after the other."""
     contexts = pytest.importorskip("volatility3.framework.contexts")
     physical = pytest.importorskip("volatility3.framework.layers.physical")
-    try:
-        from volatility3.framework.layers import avml as theirs
-    except (AttributeError, OSError):  # how it says that libsnappy is missing
+    if find_library("snappy") is None:
         pytest.skip("libsnappy is not installed")
+    from volatility3.framework.layers import avml as theirs
+
     path = tmp_path / "image.avml"
     path.write_bytes(avml([(0x1000, MANY), (0x100000, MANY[::-1]), (0x4000000, page(1))]))
     memory = open_image(path).memory
