@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from contextlib import contextmanager
-from pathlib import Path
+import secrets
+import stat
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING
 
 from vmaforensics.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 
 @contextmanager
@@ -22,23 +22,32 @@ def whole_file(target: Path) -> Iterator[IO[bytes]]:
     :class:`OutputError` where ``target`` cannot be written, or is a device, a pipe or a folder, whose place no
     file may take.
     """
-    if target.exists() and not target.is_file():
-        raise OutputError(f"{target} is no regular file and is not replaced; give a name to write to, or use stdout")
+    occupied(target)
+    # The name is known before the file is there, so that no interrupt comes between and leaves it behind.
+    partial = target.parent / f".{target.name[:64]}.{secrets.token_hex(8)}"
     try:
-        number, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:64]}.")
-    except OSError as error:
-        raise OutputError(f"cannot write {target}: {error.strerror}") from None
-    partial = Path(name)
-    try:
-        with os.fdopen(number, "wb") as stream:
+        with partial.open("xb") as stream:
             yield stream
-            umask = os.umask(0)
-            os.umask(umask)
-            os.fchmod(stream.fileno(), 0o666 & ~umask)
         partial.replace(target)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
         raise OutputError(f"cannot write {target}: {error.strerror}") from None
     except BaseException:
-        partial.unlink(missing_ok=True)
+        _remove(partial)
         raise
+
+
+def occupied(target: Path) -> bool:
+    """Whether a file of this name is there; raises :class:`OutputError` if it is anything but a regular file."""
+    try:
+        mode = target.stat().st_mode
+    except OSError:  # nothing there, or nothing that can be written: opening it will tell
+        return False
+    if not stat.S_ISREG(mode):
+        raise OutputError(f"{target} is no regular file and is not replaced; give a name to write to, or use stdout")
+    return True
+
+
+def _remove(partial: Path) -> None:
+    with suppress(OSError):
+        partial.unlink(missing_ok=True)

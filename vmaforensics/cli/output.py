@@ -29,10 +29,10 @@ def output(path: str | None, *, force: bool = False) -> Iterator[IO[bytes]]:
     if path is None:
         yield sys.stdout.buffer
         return
-    from vmaforensics.whole_file import whole_file
+    from vmaforensics.whole_file import occupied, whole_file
 
     target = Path(path)
-    if target.is_file() and not force:
+    if occupied(target) and not force:
         raise OutputError(f"{target} exists already; choose another name or give --force")
     with whole_file(target) as stream:
         yield stream

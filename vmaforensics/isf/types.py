@@ -1,7 +1,8 @@
 """BTF types in the words of an ISF (volatility3's schema 6.2.0).
 
 What DWARF calls a type is what dwarf2json would call it, so that programs that compare names see the same:
-a typedef of a structure gives its name to it, other typedefs and all qualifiers are looked through.
+a typedef of a structure gives its name to it, other typedefs and all qualifiers are looked through. Members and
+enumerators are in its order too, by name: volatility3 shows rows in that order, and the first of equal enumerators.
 Where structures of one name differ, the largest keeps the name (a driver may call a small one of its own
 ``node``) and references to the others stay exact by names of their own.
 """
@@ -209,7 +210,7 @@ class IsfTypes:
                 negative = True
             constants[self._btf.string(words[one])] = value
         names = _SIGNED_NAMES if negative else _UNSIGNED_NAMES
-        return {"size": size, "base": names.get(size, "unsigned int"), "constants": constants}
+        return {"size": size, "base": names.get(size, "unsigned int"), "constants": dict(sorted(constants.items()))}
 
     def _user_types(self) -> dict[str, Any]:
         found = {}
@@ -235,7 +236,7 @@ class IsfTypes:
                     fields[name] = {"type": bitfield, "offset": offset // 8}
             else:
                 fields[name] = {"type": described, "offset": offset // 8}
-        return fields
+        return dict(sorted(fields.items()))
 
     def _members(self, at: int) -> Iterator[tuple[str, int, int, int]]:
         """(name, type id, offset in bits, bits if a bit field) of the members of the structure at ``at``."""
