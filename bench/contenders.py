@@ -93,6 +93,7 @@ def volatility(bin_folder: Path, scratch: Path, isf: Path | None) -> list[Conten
             version=version("volatility3"),
             command=lambda image: [*ours, str(image), "-r", "json", "linux.vmaxview.VmaXView"],
             areas=lambda path: count(path, b'"VMA agrees":'),
+            ours=False,
         )
     ]
     if isf:
