@@ -164,10 +164,8 @@ def _comparison(one: Subject, found: Mapping[str, Result]) -> Iterator[str]:
     ours, theirs = found.get("linux.vmaxview.VmaXView"), found.get("linux.proc.Maps")
     if ours and theirs:
         yield ""
-        yield (
-            f"In volatility3, `linux.vmaxview.VmaXView` (all views, as JSON) was {theirs.wall / ours.wall:.0f} times as "
-            f"fast as `linux.proc.Maps` (one view, as text)."
-        )
+        ratio = f"{theirs.wall / ours.wall:.0f} times as fast as `linux.proc.Maps` (one view, as text)"
+        yield f"In volatility3, `linux.vmaxview.VmaXView` (all views, as JSON) was {ratio}."
 
 
 def _all(values: Iterator[object]) -> str:
