@@ -17,7 +17,7 @@ from volatility3.framework.layers import elf, intel, physical
 from vmaforensics.errors import MemoryReadError, UnsupportedFormatError
 from vmaforensics.image.memory import PageState
 from vmaforensics.image.open import open_image
-from vmaforensics.volatility.adapter import image_from_layer, physical_layer
+from vmaforensics.volatility.adapter import physical_layer, subject_of_layer
 from vmaforensics.volatility.layer_memory import LayerMemory
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ def test_pages_a_layer_fails_to_read_are_absent_and_counted() -> None:
 def test_a_local_file_is_opened_itself(tmp_path: Path) -> None:
     path = elf_file(tmp_path / "an image?#%41.elf", (0x1000, random_bytes(4 * PAGE)))
     context, _ = elf_layer(path)
-    image = image_from_layer(context, "elf")
+    image = subject_of_layer(context, "elf").image
     assert (image.format, image.path) == ("elf", path)
     assert not isinstance(image.memory, LayerMemory)
 
@@ -168,7 +168,7 @@ def test_an_address_space_is_followed_down_to_its_memory(tmp_path: Path) -> None
     context.config["kernel.page_map_offset"] = 0x1000
     context.add_layer(intel.Intel32e(context, "kernel", "kernel"))
     assert physical_layer(context, "kernel") is layer
-    assert image_from_layer(context, "kernel").format == "elf"
+    assert subject_of_layer(context, "kernel").image.format == "elf"
 
 
 def test_a_format_only_volatility3_knows_is_read_through_its_layer(tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_a_format_only_volatility3_knows_is_read_through_its_layer(tmp_path: Pat
 
     context.config["upwards.base_layer"] = "file"
     context.add_layer(Upwards(context, "upwards", "upwards"))
-    image = image_from_layer(context, "upwards")
+    image = subject_of_layer(context, "upwards").image
     assert isinstance(image.memory, LayerMemory)
     assert image.memory.read(0x100000, 1 << 20) == data
     assert image.memory.page_states(np.array([0], np.uint64)).tolist() == [PageState.NOT_RAM]
@@ -196,7 +196,7 @@ def test_a_compressed_file_is_read_as_volatility3_unpacks_it(tmp_path: Path) -> 
     context, layer = file_layer(path)
     if layer.maximum_address + 1 != len(data):
         pytest.skip("this volatility3 does not unpack gzip")
-    image = image_from_layer(context, "file")
+    image = subject_of_layer(context, "file").image
     assert isinstance(image.memory, LayerMemory)
     assert image.memory.read(0, 1 << 20) == data
 
@@ -206,7 +206,7 @@ def test_a_format_nobody_knows_is_not_read_as_raw(tmp_path: Path) -> None:
     path.write_bytes(b"makedumpfile\0\0\0\0" + bytes(1 << 20))
     context, _ = file_layer(path)
     with pytest.raises(UnsupportedFormatError, match="flattened"):
-        image_from_layer(context, "file")
+        subject_of_layer(context, "file")
 
 
 def test_a_layer_without_a_file(tmp_path: Path) -> None:
@@ -214,6 +214,6 @@ def test_a_layer_without_a_file(tmp_path: Path) -> None:
     data = random_bytes(3 * PAGE + 1)
     layer: interfaces.layers.DataLayerInterface = physical.BufferDataLayer(context, "buffer", "buffer", data)
     context.add_layer(layer)
-    image = image_from_layer(context, "buffer")
+    image = subject_of_layer(context, "buffer").image
     assert image.format == "volatility3 BufferDataLayer"
     assert image.memory.read(0, len(data)) == data

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from vmaforensics.cli.arguments import add_image, opened
-from vmaforensics.cli.output import add_output, output
-from vmaforensics.cli.report import require_pids
+from vmaforensics.cli.each_process import add_arguments, write_each
 from vmaforensics.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -22,33 +21,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "every process under a header line. Names are printed as the kernel prints them: only newlines are "
         "escaped, so do not send them to a terminal if the machine is not trusted.",
     )
-    add_image(parser)
-    parser.add_argument("--pid", type=int, action="append", metavar="N", help="only this process; may be repeated")
-    add_output(parser)
+    add_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the maps of the processes asked for, or of all."""
-    from vmaforensics.checks.context import comm_of
-    from vmaforensics.cli.progress import watched
-    from vmaforensics.kernel.find import find_kernel
     from vmaforensics.report.maps import maps_lines
-    from vmaforensics.report.printable import printable
-    from vmaforensics.views.gather import gather_views
 
-    with output(args.output, force=args.force) as stream:
-        with watched(args) as say:
-            kernel = find_kernel(opened(args), say)
-            views = gather_views(kernel, wanted=(), progress=say)
-        if args.pid:
-            require_pids(views, args.pid)
-        leaders = views.tasks[views.tasks["leader"] & (views.tasks["mm"] != 0)]
-        columns = zip(*(leaders[name].tolist() for name in ("pid", "mm", "comm")), strict=True)
-        for pid, mm, comm in columns:
-            if args.pid and pid not in args.pid:
-                continue
-            if not args.pid or len(args.pid) > 1:
-                stream.write(f"==> {pid} ({printable(comm_of(comm))}) <==\n".encode())
-            stream.writelines(maps_lines(kernel, views, mm))
+    write_each(args, (), lambda kernel, views: partial(maps_lines, kernel, views))
     return ExitCode.OK

@@ -24,14 +24,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def image_from_layer(context: ContextInterface, layer_name: str) -> Image:
-    """The image under a layer: see :func:`subject_of_layer`.
-
-    >>> image = image_from_layer(self.context, self.config["primary"])
-    """
-    return subject_of_layer(context, layer_name).image
-
-
 def subject_of_layer(context: ContextInterface, layer_name: str) -> Subject:
     """The image under a layer, of any kind: an address space, a container format or a file.
 
@@ -41,6 +33,8 @@ def subject_of_layer(context: ContextInterface, layer_name: str) -> Subject:
 
     Raises :class:`UnsupportedFormatError` for a format that neither side knows, and
     :class:`ImageUnreadableError` for an empty file.
+
+    >>> image = subject_of_layer(self.context, self.config["primary"]).image
     """
     layer = physical_layer(context, layer_name)
     if isinstance(layer, ImageLayer):

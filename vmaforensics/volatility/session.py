@@ -55,6 +55,11 @@ def pid_requirement() -> RequirementInterface:
     )
 
 
+def address_requirement(description: str) -> RequirementInterface:
+    """``--address``, any number of virtual addresses."""
+    return requirements.ListRequirement(name="address", element_type=int, description=description, optional=True)
+
+
 def read(
     context: ContextInterface,
     layer_name: str,

@@ -10,7 +10,7 @@ from volatility3.framework.configuration import requirements
 
 from vmaforensics.volatility.files import Output
 from vmaforensics.volatility.maps import COLUMNS, MOST_BYTES, map_rows
-from vmaforensics.volatility.session import grid, layer_requirement, pid_requirement, read
+from vmaforensics.volatility.session import address_requirement, grid, layer_requirement, pid_requirement, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,12 +34,7 @@ class VmaMaps(interfaces.plugins.PluginInterface):  # type: ignore[misc]  # vola
         return [
             layer_requirement(),
             pid_requirement(),
-            requirements.ListRequirement(
-                name="address",
-                element_type=int,
-                description="Only regions that hold one of these virtual addresses",
-                optional=True,
-            ),
+            address_requirement("Only regions that hold one of these virtual addresses"),
             requirements.BooleanRequirement(
                 name="dump",
                 description="Write the bytes of the listed regions into files",

@@ -9,7 +9,7 @@ from volatility3.framework import interfaces, renderers
 from volatility3.framework.configuration import requirements
 
 from vmaforensics.volatility.pages import COLUMNS, page_rows
-from vmaforensics.volatility.session import grid, layer_requirement, pid_requirement, read
+from vmaforensics.volatility.session import address_requirement, grid, layer_requirement, pid_requirement, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,11 +33,8 @@ class VmaPages(interfaces.plugins.PluginInterface):  # type: ignore[misc]  # vol
         return [
             layer_requirement(),
             pid_requirement(),
-            requirements.ListRequirement(
-                name="address",
-                element_type=int,
-                description="Only the areas that hold one of these virtual addresses, or entries without an area there",
-                optional=True,
+            address_requirement(
+                "Only the areas that hold one of these virtual addresses, or entries without an area there"
             ),
             requirements.BooleanRequirement(
                 name="each", description="One row per entry instead of per run", default=False, optional=True
