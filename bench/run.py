@@ -56,8 +56,7 @@ def measure(contender: Contender, one: Subject, runs: int, scratch: Path) -> Res
     elif not contender.once:
         run_once(contender.command(one.path), output, contender.timeout)
     found = tuple(
-        run_once(contender.command(one.path), output, contender.timeout)
-        for _ in range(1 if contender.once else runs)
+        run_once(contender.command(one.path), output, contender.timeout) for _ in range(1 if contender.once else runs)
     )
     entries, walk = contender.entries(output) if contender.entries else (None, None)
     return Result(

@@ -12,7 +12,7 @@ import numpy as np
 
 from vmaforensics.image.open import open_image
 from vmaforensics.kernel.find import find_kernel
-from vmaforensics.kernel.paging import walk
+from vmaforensics.kernel.space.paging import walk
 from vmaforensics.views.gather import gather_views
 
 

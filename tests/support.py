@@ -18,9 +18,9 @@ import numpy as np
 
 from vmaforensics.analysis import Analysis, analyse_image
 from vmaforensics.checks.context import Context
-from vmaforensics.checks.run import run_checks
+from vmaforensics.checks.weigh import run_checks
 from vmaforensics.image.overlay import Overlay
-from vmaforensics.kernel.space import KernelSpace
+from vmaforensics.kernel.space.kernel_space import KernelSpace
 from vmaforensics.views.gather import gather_views
 
 if TYPE_CHECKING:

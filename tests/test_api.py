@@ -15,9 +15,9 @@ from support import TAMPERED, Sample
 
 import vmaforensics
 from vmaforensics.errors import VmaForensicsError
-from vmaforensics.report.build import build_document
-from vmaforensics.report.document import Document, Finding, encode
-from vmaforensics.report.notebook import document_html, finding_html
+from vmaforensics.report.document.build import build_document
+from vmaforensics.report.document.document import Document, Finding, encode
+from vmaforensics.report.formats.notebook import document_html, finding_html
 
 ROOT = Path(__file__).parents[1]
 HOSTILE = "</td><script>alert(1)</script>\x1b[2J\u202e&\"'<img src=x onerror=alert(1)>"
@@ -136,9 +136,14 @@ def test_all_that_is_promised_is_there() -> None:
 
 def test_the_example_of_the_documentation_runs(document: Document, tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, ROOT / "docs/examples/api.py", TAMPERED[0].image_path], cwd=tmp_path, capture_output=True,
-        timeout=120, check=True, text=True, env=dict(os.environ),
-    )  # fmt: skip
+        [sys.executable, ROOT / "docs/examples/api.py", TAMPERED[0].image_path],
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=120,
+        check=True,
+        text=True,
+        env=dict(os.environ),
+    )
     worst = document.findings[0]
     assert worst.rule in done.stdout
     assert f"pid {worst.pid}" in done.stdout

@@ -20,17 +20,17 @@ from tamper.edits import Bench, list_cycle, maple_node_self_pointing, tree_cycle
 from vmaforensics.analysis import Analysis, analyse_image
 from vmaforensics.errors import KernelNotFoundError, VmaForensicsError
 from vmaforensics.image.overlay import Overlay
-from vmaforensics.kernel import kallsyms, vmcoreinfo, window
-from vmaforensics.report.build import build_document, decode
-from vmaforensics.report.document import encode
-from vmaforensics.report.text import render_text
-from vmaforensics.views.tables import union_of
+from vmaforensics.kernel.symbols import kallsyms, vmcoreinfo, window
+from vmaforensics.report.document.build import build_document, decode
+from vmaforensics.report.document.document import encode
+from vmaforensics.report.formats.text import render_text
+from vmaforensics.views.indices.regions import union_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from vmaforensics.report.document import Document
+    from vmaforensics.report.document.document import Document
 
 Rows = dict[int, list[tuple[object, ...]]]
 

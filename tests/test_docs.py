@@ -15,7 +15,7 @@ from vmaforensics.checks.rules import RULES
 from vmaforensics.cli.main import build_parser
 from vmaforensics.errors import ExitCode
 from vmaforensics.image.open import _READERS, _REFUSED
-from vmaforensics.report.document import SCHEMA_VERSION, json_schema
+from vmaforensics.report.document.document import SCHEMA_VERSION, json_schema
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

@@ -10,25 +10,25 @@ import msgspec
 import numpy as np
 import pytest
 
-import vmaforensics.excerpt
+import vmaforensics.export.excerpt
 from vmaforensics.analysis import analyse_image
 from vmaforensics.cli.main import main
 from vmaforensics.errors import ExitCode, OutputError
-from vmaforensics.excerpt import Keep, select, write_selection
-from vmaforensics.image.excerpt import held_frames, write_excerpt
+from vmaforensics.export.excerpt import Keep, select, write_selection
+from vmaforensics.export.excerpt_file import held_frames, write_excerpt
 from vmaforensics.image.image import Image
-from vmaforensics.image.kdump_writer import write_kdump
+from vmaforensics.image.kdump.writer import write_kdump
 from vmaforensics.image.memory import PageState
 from vmaforensics.image.open import open_image
-from vmaforensics.kernel.vmcoreinfo import parse
-from vmaforensics.report.build import build_document
-from vmaforensics.report.document import encode
-from vmaforensics.report.maps import maps_lines
-from vmaforensics.views.frames import USER_KINDS, FrameKind, classify_frames, kinds_of
+from vmaforensics.kernel.symbols.vmcoreinfo import parse
+from vmaforensics.proc.maps import maps_lines
+from vmaforensics.report.document.build import build_document
+from vmaforensics.report.document.document import encode
+from vmaforensics.views.pages.frame_kinds import USER_KINDS, FrameKind, classify_frames, kinds_of
 
 if TYPE_CHECKING:
     from vmaforensics.analysis import Analysis
-    from vmaforensics.excerpt import Selection
+    from vmaforensics.export.excerpt import Selection
 
 ROOT = Path(__file__).parent.parent
 
@@ -141,7 +141,9 @@ def test_vmcoreinfo_found_in_memory_becomes_a_note(
     if text is None:
         pytest.skip("VMCOREINFO is not in the notes of this image")
     # A bundled sample may lack the page with the text itself, so the search is made to find it.
-    monkeypatch.setattr("vmaforensics.kernel.vmcoreinfo.scan", lambda _: iter([parse(text + bytes(9), "memory")]))
+    monkeypatch.setattr(
+        "vmaforensics.kernel.symbols.vmcoreinfo.scan", lambda _: iter([parse(text + bytes(9), "memory")])
+    )
     bare = Image(path=image.path, size=image.size, format="raw", memory=image.memory)
     with (tmp_path / "small.kdump").open("w+b") as stream:
         write_selection(stream, bare, select(bare, Keep.ANALYSIS))
@@ -173,13 +175,13 @@ def test_user_memory_that_a_forged_pointer_leads_to_is_left_out(
     full_sample: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     image = open_image(full_sample)
-    kernel, traced = vmaforensics.excerpt.trace_analysis(image)
+    kernel, traced = vmaforensics.export.excerpt.trace_analysis(image)
     held = held_frames(image.memory)
     user = held[np.isin(kinds_of(held, *classify_frames(kernel)), USER_KINDS)][:3]
     if not len(user):
         pytest.skip("this image holds no user memory")
     forged = np.union1d(traced, user)
-    monkeypatch.setattr(vmaforensics.excerpt, "trace_analysis", lambda *_: (kernel, forged))
+    monkeypatch.setattr(vmaforensics.export.excerpt, "trace_analysis", lambda *_: (kernel, forged))
     for keep in (Keep.ANALYSIS, Keep.KERNEL):
         chosen = select(image, keep)
         assert chosen.withheld == len(user)

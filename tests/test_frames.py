@@ -12,17 +12,17 @@ import pytest
 from vmaforensics.errors import MemoryReadError
 from vmaforensics.image.open import open_image
 from vmaforensics.kernel.find import find_kernel
-from vmaforensics.kernel.kallsyms import Kallsyms
 from vmaforensics.kernel.kernel import Identity, Kernel
-from vmaforensics.kernel.layout import Field, Layout
-from vmaforensics.kernel.space import KernelSpace
-from vmaforensics.kernel.vmcoreinfo import parse
-from vmaforensics.views.frames import FrameKind, classify_frames, kinds_of
-from vmaforensics.views.free_lists import per_cpu_free
-from vmaforensics.views.page_types import PageReader, type_code
+from vmaforensics.kernel.space.kernel_space import KernelSpace
+from vmaforensics.kernel.structures.layout import Field, Layout
+from vmaforensics.kernel.symbols.kallsyms import Kallsyms
+from vmaforensics.kernel.symbols.vmcoreinfo import parse
+from vmaforensics.views.pages.frame_kinds import FrameKind, classify_frames, kinds_of
+from vmaforensics.views.pages.free_lists import per_cpu_free
+from vmaforensics.views.pages.page_types import PageReader, type_code
 
 if TYPE_CHECKING:
-    from vmaforensics.kernel.vmcoreinfo import Vmcoreinfo
+    from vmaforensics.kernel.symbols.vmcoreinfo import Vmcoreinfo
 
 ROOT = Path(__file__).parent.parent
 MIB = 1 << 20
@@ -194,7 +194,7 @@ def test_every_kind_is_told_in_every_encoding(tmp_path: Path, constants: dict[st
 
 
 def test_a_per_cpu_list_that_runs_in_circles_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vmaforensics.views.free_lists._MOST_PAGES", 1000)
+    monkeypatch.setattr("vmaforensics.views.pages.free_lists._MOST_PAGES", 1000)
     kernel = made_up(tmp_path, NEW, {}, mask=True)
     reader = PageReader(kernel)
     assert per_cpu_free(kernel, reader)[0].tolist() == [700]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from vmaforensics.progress import Progress
-    from vmaforensics.report.document import Document, Finding
+    from vmaforensics.report.document.document import Document, Finding
 
 __version__ = "0.1.0"
 __all__ = ["Document", "Finding", "analyse", "load", "render"]
@@ -42,7 +42,7 @@ def analyse(
 
     from vmaforensics.analysis import analyse_image
     from vmaforensics.progress import unheard
-    from vmaforensics.report.build import build_document
+    from vmaforensics.report.document.build import build_document
     from vmaforensics.views.gather import EXTRA
 
     say = progress or unheard
@@ -59,7 +59,7 @@ def load(path: str | os.PathLike[str]) -> Document:
     """
     from pathlib import Path
 
-    from vmaforensics.report.saved import load as load_saved
+    from vmaforensics.report.document.saved import load as load_saved
 
     return load_saved(Path(path))
 
@@ -69,7 +69,7 @@ def render(document: Document, form: str = "text", options: Mapping[str, object]
 
     >>> Path("case.html").write_bytes(vmaforensics.render(document, "html"))
     """
-    from vmaforensics.report.render import render as render_as
+    from vmaforensics.report.formats.render import render as render_as
 
     return render_as(document, form, options)
 
@@ -77,7 +77,7 @@ def render(document: Document, form: str = "text", options: Mapping[str, object]
 def __getattr__(name: str) -> object:
     # The document's classes take a while to load, and most commands do without.
     if name in ("Document", "Finding"):
-        from vmaforensics.report import document
+        from vmaforensics.report.document import document
 
         found: object = getattr(document, name)
         return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from vmaforensics.checks.context import Context
-from vmaforensics.checks.run import run_checks
+from vmaforensics.checks.weigh import run_checks
 from vmaforensics.image.open import open_image
 from vmaforensics.kernel.find import find_kernel
 from vmaforensics.progress import unheard
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vmaforensics.image.image import Image
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.progress import Progress
-    from vmaforensics.views.tables import Views
+    from vmaforensics.views.views import Views
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LicenseRef-VSL-1.0
 """volatility3 used as a library, on an image without a symbol file: our findings, and its own process list.
 
-    python docs/examples/volatility_library.py IMAGE
+python docs/examples/volatility_library.py IMAGE
 """
 
 from __future__ import annotations

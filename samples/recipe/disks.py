@@ -73,16 +73,31 @@ def ext4(path: Path, work: Path) -> Path:
     unpack(tree, root)
     squash.unlink(missing_ok=True)
     tool(
-        "mksquashfs", str(root), str(squash), "-all-root", "-comp", "gzip",
-        "-no-progress", "-quiet",
-    )  # fmt: skip
+        "mksquashfs",
+        str(root),
+        str(squash),
+        "-all-root",
+        "-comp",
+        "gzip",
+        "-no-progress",
+        "-quiet",
+    )
     shutil.copyfile(squash, root / "squash.img")
     blank(path, 64)
     tool(
-        "mkfs.ext4", "-q", "-F", "-d", str(root), "-U", UUID, "-E",
+        "mkfs.ext4",
+        "-q",
+        "-F",
+        "-d",
+        str(root),
+        "-U",
+        UUID,
+        "-E",
         f"hash_seed={UUID},lazy_itable_init=0,root_owner=0:0",
-        "-O", "^orphan_file,^metadata_csum_seed", str(path),
-    )  # fmt: skip
+        "-O",
+        "^orphan_file,^metadata_csum_seed",
+        str(path),
+    )
     shutil.rmtree(root)
     squash.unlink()
     return path

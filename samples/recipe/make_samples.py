@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.tamper.edits import Bench, maple_slot_zeroed
 from vmaforensics.analysis import analyse_image
-from vmaforensics.excerpt import Keep, select, write_selection
+from vmaforensics.export.excerpt import Keep, select, write_selection
 from vmaforensics.image.open import open_image
 
 if TYPE_CHECKING:
@@ -79,9 +79,7 @@ def make(source: Path, folder: Path, image: Image, more: dict[str, object]) -> N
         "source": {"file": source.name, "sha256": made["sha256"].get(source.name)},
         "excerpt": f"vmaforensics excerpt --keep {keep.value}",
         **more,
-        "sha256": {
-            one.name: hashlib.sha256(one.read_bytes()).hexdigest() for one in (target, folder / "truth.tar.xz")
-        },
+        "sha256": {one.name: hashlib.sha256(one.read_bytes()).hexdigest() for one in (target, folder / "truth.tar.xz")},
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
     print(f"{folder}: {target.stat().st_size} bytes, {keep.value}")

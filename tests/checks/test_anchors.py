@@ -11,15 +11,16 @@ from support import again_from_views, kernel_on
 
 from tests.tamper import anchor_edits as edits
 from tests.tamper.edits import Bench
-from vmaforensics.checks.anchors import check_anchors
+from vmaforensics.checks.anchors.anchors import check_anchors
 from vmaforensics.checks.context import Context
-from vmaforensics.checks.cover import Cover
-from vmaforensics.checks.executable import check_executable
+from vmaforensics.checks.descriptors.descriptors import check_handles
 from vmaforensics.checks.finding import Severity
-from vmaforensics.checks.handles import check_handles
-from vmaforensics.views.anchors import gather_anchors
-from vmaforensics.views.handles import gather_handles
-from vmaforensics.views.tables import Problem, ProblemLog, View
+from vmaforensics.checks.vmas.coverage import Cover
+from vmaforensics.checks.vmas.executable import check_executable
+from vmaforensics.views.anchors.anchors import gather_anchors
+from vmaforensics.views.descriptors.descriptors import gather_handles
+from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from tests.tamper.edits import Label
     from vmaforensics.checks.finding import Finding
     from vmaforensics.image.image import CpuState
-    from vmaforensics.views.tables import Views
+    from vmaforensics.views.views import Views
 
 
 def bench_of(sample: Sample) -> Bench:
@@ -88,9 +89,7 @@ def test_code_that_is_nowhere_is_told_among_all_checks(either_sample: Sample) ->
 
 
 @pytest.mark.parametrize("edit", edits.HIGH_MAPLE, ids=lambda edit: edit.__name__)
-def test_a_hidden_area_is_named_by_what_it_leaves_behind(
-    maple_sample: Sample, edit: Callable[[Bench], Label]
-) -> None:
+def test_a_hidden_area_is_named_by_what_it_leaves_behind(maple_sample: Sample, edit: Callable[[Bench], Label]) -> None:
     bench = bench_of(maple_sample)
     label = edit(bench)
     found = [one for one in new(bench, everything(bench)) if one.severity.rank <= Severity.HIGH.rank]
@@ -141,9 +140,7 @@ def test_the_user_half_of_isolated_page_tables_is_the_same_process(sample: Sampl
     image = bench.clean.image
     if not any(one.cr3 is not None for one in image.cpus):
         pytest.skip("no control registers in this image")
-    marked = tuple(
-        replace(one, cr3=None if one.cr3 is None else one.cr3 | 0x1801 | 1 << 62) for one in image.cpus
-    )
+    marked = tuple(replace(one, cr3=None if one.cr3 is None else one.cr3 | 0x1801 | 1 << 62) for one in image.cpus)
     assert by_rule(reread(bench, marked)[1], "CPU-CR3-UNKNOWN") == []
 
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import pytest
 from support import WHOLE, serious
 
-from vmaforensics.report.build import build_document
-from vmaforensics.report.text import verdict
+from vmaforensics.report.document.build import build_document
+from vmaforensics.report.formats.text import verdict
 
 if TYPE_CHECKING:
     from support import Sample

@@ -10,7 +10,7 @@ from support import again_from_views
 from tests.checks.test_anchors import bench_of, by_rule, everything, new, reread
 from tests.tamper import anchor_edits as edits
 from vmaforensics.checks.finding import Severity
-from vmaforensics.report.not_assessed import not_assessed
+from vmaforensics.report.document.not_assessed import not_assessed
 
 if TYPE_CHECKING:
     from support import Sample

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.analysis import Analysis
     from vmaforensics.checks.finding import Finding
-    from vmaforensics.views.page_tables import PageTablesView
+    from vmaforensics.views.pages.page_tables import PageTablesView
 
 
 def serious(analysis: Analysis) -> list[Finding]:

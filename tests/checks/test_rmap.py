@@ -11,9 +11,9 @@ from tamper.rmap_edits import RMAP_EDITS
 
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.finding import Severity
-from vmaforensics.checks.links import check_links
-from vmaforensics.checks.rmap import check_rmap
-from vmaforensics.views.tables import View
+from vmaforensics.checks.indices.links import check_links
+from vmaforensics.checks.reverse_maps.reverse_maps import check_rmap
+from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable

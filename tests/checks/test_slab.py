@@ -19,16 +19,18 @@ from tamper.slab_edits import (
 )
 
 from vmaforensics.checks.context import Context
-from vmaforensics.checks.existence import check_existence
 from vmaforensics.checks.finding import Severity
-from vmaforensics.checks.slab import check_slab
+from vmaforensics.checks.processes.existence import check_existence
+from vmaforensics.checks.slab.slab import check_slab
 from vmaforensics.views.gather import gather_views
-from vmaforensics.views.mms import read_mms
-from vmaforensics.views.slab import gather_slab
-from vmaforensics.views.sources import Source, gather_sources
-from vmaforensics.views.tables import ProblemLog, View, Views
-from vmaforensics.views.tasks import walk_tasks
-from vmaforensics.views.vmas import VMAS
+from vmaforensics.views.problems import ProblemLog
+from vmaforensics.views.processes.mm_sources import Source, gather_sources
+from vmaforensics.views.processes.mms import read_mms
+from vmaforensics.views.processes.tasks import walk_tasks
+from vmaforensics.views.slab.objects import gather_slab
+from vmaforensics.views.view import View
+from vmaforensics.views.views import Views
+from vmaforensics.views.vmas.vmas import VMAS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

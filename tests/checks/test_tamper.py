@@ -8,7 +8,7 @@ from support import again_from_views, leader
 from tamper.edits import LIST_EDITS, MAPLE_EDITS, Bench, Label, list_only, maple_slot_zeroed, tree_only
 
 from vmaforensics.checks.finding import Severity
-from vmaforensics.report.build import build_document
+from vmaforensics.report.document.build import build_document
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,9 +11,9 @@ from tamper.edits import Bench
 from tamper.text_edits import PLACE, TEXT_EDITS, breakpoint_left, text_page_replaced
 
 from vmaforensics.checks.finding import Severity
-from vmaforensics.report.not_assessed import not_assessed
-from vmaforensics.views.text_pages import Match, TextPages
-from vmaforensics.views.uprobes import read_uprobes
+from vmaforensics.report.document.not_assessed import not_assessed
+from vmaforensics.views.pages.text_pages import Match, TextPages
+from vmaforensics.views.pages.uprobes import read_uprobes
 
 if TYPE_CHECKING:
     from collections.abc import Callable

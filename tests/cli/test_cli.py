@@ -17,7 +17,7 @@ from support import Edit, Sample, leader
 
 from vmaforensics.cli import main as cli
 from vmaforensics.errors import ExitCode
-from vmaforensics.report.document import Document, json_schema
+from vmaforensics.report.document.document import Document, json_schema
 
 if TYPE_CHECKING:
     from pathlib import Path

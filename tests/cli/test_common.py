@@ -41,8 +41,12 @@ def test_common_options_stand_before_the_verb_or_after_it() -> None:
         assert (one.verbose, one.quiet, one.color, one.progress, one.debug) == (1, True, "never", "json", True)
     neither = parsed("report", "x")
     assert (neither.verbose, neither.quiet, neither.color, neither.progress, neither.debug) == (
-        0, False, "auto", "auto", False,
-    )  # fmt: skip
+        0,
+        False,
+        "auto",
+        "auto",
+        False,
+    )
     assert parsed("report", "-vv", "x").verbose == 2
     assert parsed("--color", "never", "report", "x", "--color", "always").color == "always"
 

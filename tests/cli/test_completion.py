@@ -36,13 +36,16 @@ def completed(*words: str) -> set[str]:
     line = " ".join(f"'{word}'" for word in words)
     asked = (
         f"COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; COMP_LINE='{' '.join(words)}'; "
-        'COMP_POINT=${#COMP_LINE}; complete -p vmaforensics >/dev/null || exit 9; '
+        "COMP_POINT=${#COMP_LINE}; complete -p vmaforensics >/dev/null || exit 9; "
         f'_shtab_vmaforensics vmaforensics "{words[-1]}" "{words[-2]}"; printf "%s\\n" "${{COMPREPLY[@]}}"'
     )
     done = subprocess.run(
         ["bash", "--norc", "-c", f'eval "$SCRIPT"; {asked}'],
-        env={"PATH": "/usr/bin:/bin", "SCRIPT": script("bash")}, capture_output=True, timeout=60, check=True,
-    )  # fmt: skip
+        env={"PATH": "/usr/bin:/bin", "SCRIPT": script("bash")},
+        capture_output=True,
+        timeout=60,
+        check=True,
+    )
     return {word.strip() for word in done.stdout.decode().split()}
 
 
@@ -62,9 +65,7 @@ class TestBash:
         assert {"html", "json", "stix"} <= completed("vmaforensics", "report", "--format", "")
 
     def test_rules(self) -> None:
-        assert completed("vmaforensics", "explain", "VMA-") == {
-            rule.id for rule in RULES if rule.id.startswith("VMA-")
-        }
+        assert completed("vmaforensics", "explain", "VMA-") == {rule.id for rule in RULES if rule.id.startswith("VMA-")}
 
 
 def test_the_script_does_not_change_what_explain_takes() -> None:

@@ -20,8 +20,13 @@ from vmaforensics.image import open as opening
 if TYPE_CHECKING:
     from pathlib import Path
 
-STATED = ["numpy>=2.0", "rich>=13", "volatility3>=2.26; extra == 'volatility'", "pandas>=2.2; extra == 'pandas'",
-          "vmaforensics[test]; extra == 'dev'"]  # fmt: skip
+STATED = [
+    "numpy>=2.0",
+    "rich>=13",
+    "volatility3>=2.26; extra == 'volatility'",
+    "pandas>=2.2; extra == 'pandas'",
+    "vmaforensics[test]; extra == 'dev'",
+]
 
 
 @pytest.fixture
@@ -83,9 +88,15 @@ def test_what_is_required_and_missing_or_old_decides_how_it_ends(
 
 @pytest.mark.parametrize(
     ("have", "least", "enough"),
-    [("2.0", "2.0", True), ("2.10.0", "2.9", True), ("2.9", "2.10", False), ("13.0.0rc1", "13", True),
-     ("1.9.9", "2", False), ("2.0.post1+local.3", "2.0", True)],
-)  # fmt: skip
+    [
+        ("2.0", "2.0", True),
+        ("2.10.0", "2.9", True),
+        ("2.9", "2.10", False),
+        ("13.0.0rc1", "13", True),
+        ("1.9.9", "2", False),
+        ("2.0.post1+local.3", "2.0", True),
+    ],
+)
 def test_versions_are_compared_as_numbers(
     installed: dict[str, str], monkeypatch: pytest.MonkeyPatch, have: str, least: str, enough: bool
 ) -> None:
@@ -96,10 +107,12 @@ def test_versions_are_compared_as_numbers(
 
 @pytest.mark.parametrize(
     ("prefix", "begins"),
-    [("/home/x/.local/share/pipx/venvs/vmaforensics", "pipx inject vmaforensics "),
-     ("/home/x/.local/share/uv/tools/vmaforensics", "uv tool install vmaforensics --with "),
-     ("/home/x/venv", sys.executable)],
-)  # fmt: skip
+    [
+        ("/home/x/.local/share/pipx/venvs/vmaforensics", "pipx inject vmaforensics "),
+        ("/home/x/.local/share/uv/tools/vmaforensics", "uv tool install vmaforensics --with "),
+        ("/home/x/venv", sys.executable),
+    ],
+)
 def test_the_command_fits_how_this_was_installed(monkeypatch: pytest.MonkeyPatch, prefix: str, begins: str) -> None:
     monkeypatch.setattr(sys, "prefix", prefix)
     command = install_command(Requirement("pandas", "2.2"))

@@ -6,7 +6,7 @@ from vmaforensics.checks.guide import guide_of
 from vmaforensics.checks.rules import RULES
 from vmaforensics.cli.main import main
 from vmaforensics.errors import ExitCode
-from vmaforensics.report.attack import TECHNIQUES
+from vmaforensics.report.document.attack import TECHNIQUES
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)

@@ -12,15 +12,15 @@ from tamper.edits import Bench
 from tamper.page_edits import ghost_huge_page, ghost_page
 
 from vmaforensics.cli.main import main
+from vmaforensics.compare.ranges import mm_of
 from vmaforensics.errors import ExitCode, OutputError, UsageError
-from vmaforensics.extract import Region, Written, check_size, extract, open_folder
-from vmaforensics.extract_regions import finding_regions, frame_regions, process_regions
+from vmaforensics.export.extract import Region, Written, check_size, extract, open_folder
+from vmaforensics.export.extract_regions import finding_regions, frame_regions, process_regions
+from vmaforensics.export.page_source import STATES, mapped_pages
 from vmaforensics.image.memory import PageState
-from vmaforensics.page_source import STATES, mapped_pages
-from vmaforensics.report.build import finding as told
-from vmaforensics.views.page_tables import PteState
-from vmaforensics.views.ranges import mm_of
-from vmaforensics.views.tables import Kind
+from vmaforensics.report.document.build import finding as told
+from vmaforensics.views.pages.page_tables import PteState
+from vmaforensics.views.vmas.kind import Kind
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -91,9 +91,13 @@ def test_the_example_works(verb: str, command: str, tampered_one: Sample, saved:
     home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "XDG_CONFIG_HOME": ""}
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"  # noqa: PTH120
     done = subprocess.run(
-        ["sh", "-c", real], cwd=tmp_path, env={**os.environ, **home, "PATH": path}, capture_output=True, timeout=240,
+        ["sh", "-c", real],
+        cwd=tmp_path,
+        env={**os.environ, **home, "PATH": path},
+        capture_output=True,
+        timeout=240,
         check=False,
-    )  # fmt: skip
+    )
     expected = ExitCode.FINDINGS if "--fail-on" in real else ExitCode.OK
     assert done.returncode == expected, done.stderr.decode()
     assert b"Traceback" not in done.stderr

@@ -25,8 +25,11 @@ def run(*command: str) -> subprocess.CompletedProcess[str]:
 @pytest.fixture(scope="module")
 def shown() -> str:
     """The page as text, in one line: words may be broken over lines otherwise."""
-    text = re.sub(r"\\\((?:ti|ha|ga|aq)", lambda match: {"ti": "~", "ha": "^", "ga": "`", "aq": "'"}[match[0][2:]],
-                  PAGE.read_text())  # fmt: skip
+    text = re.sub(
+        r"\\\((?:ti|ha|ga|aq)",
+        lambda match: {"ti": "~", "ha": "^", "ga": "`", "aq": "'"}[match[0][2:]],
+        PAGE.read_text(),
+    )
     text = re.sub(r"\\f[BIR]|\\&|\\(?=-)", "", text).replace("\\[u2026]", "…").replace("\\e", "\\")
     return " ".join(text.split())
 
@@ -43,9 +46,10 @@ def test_the_width_of_the_terminal_is_not_in_the_page(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    "command", [["mandoc", "-Tlint", "-W", "warning"], ["groff", "-man", "-ww", "-K", "utf8", "-Tutf8", "-z"]],
+    "command",
+    [["mandoc", "-Tlint", "-W", "warning"], ["groff", "-man", "-ww", "-K", "utf8", "-Tutf8", "-z"]],
     ids=lambda command: command[0],
-)  # fmt: skip
+)
 def test_its_formatters_have_nothing_to_complain_of(command: list[str]) -> None:
     if shutil.which(command[0]) is None:
         pytest.skip(f"{command[0]} is not installed")

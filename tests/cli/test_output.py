@@ -86,10 +86,11 @@ def test_an_interrupt_leaves_no_half_file(verb: str, names: dict[str, str], tmp_
     out = tmp_path / "out.json"
     out.write_bytes(b"mine")
     with subprocess.Popen(
-        command(verb, INTO_FILES[verb], names, "-o", str(out), "--force"), stderr=subprocess.PIPE,
+        command(verb, INTO_FILES[verb], names, "-o", str(out), "--force"),
+        stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background job may ignore it
-    ) as child:  # fmt: skip
+    ) as child:
         until = time.monotonic() + 120
         while len(list(tmp_path.iterdir())) < 2 and child.poll() is None and time.monotonic() < until:
             time.sleep(0.002)

@@ -19,14 +19,14 @@ from tamper.page_edits import (
     pte_to_slab,
 )
 
-from vmaforensics.checks.page_marks import MARKS, entry_marks, told
+from vmaforensics.checks.pages.page_marks import MARKS, entry_marks, told
 from vmaforensics.cli.main import main
+from vmaforensics.compare.ranges import mm_of, range_at, rows_within
 from vmaforensics.errors import ExitCode, UsageError
-from vmaforensics.report.pages import PageRun, page_runs, render_csv, render_text
-from vmaforensics.views.page_names import OWNERS, owners
-from vmaforensics.views.page_tables import PteState
-from vmaforensics.views.ranges import mm_of, range_at, rows_within
-from vmaforensics.views.tables import Views
+from vmaforensics.report.document.page_entries import PageRun, page_runs, render_csv, render_text
+from vmaforensics.views.pages.page_names import OWNERS, owners
+from vmaforensics.views.pages.page_tables import PteState
+from vmaforensics.views.views import Views
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,10 +55,25 @@ def _within(one: PageRun, other: PageRun) -> bool:
 
 def a_run(**changes: object) -> PageRun:
     plain = PageRun(
-        start="0x1000", end="0x2000", pages=1, entry="0x25", state="present", level=1, pfn="0x1", consecutive=True,
-        swap=None, perms="r--", owner="file", mapping="0x1", index="0x0", mapcount=1, flags=("lru",), vma="0x1",
-        area="1000-2000 r--p name", marks=(),
-    )  # fmt: skip
+        start="0x1000",
+        end="0x2000",
+        pages=1,
+        entry="0x25",
+        state="present",
+        level=1,
+        pfn="0x1",
+        consecutive=True,
+        swap=None,
+        perms="r--",
+        owner="file",
+        mapping="0x1",
+        index="0x0",
+        mapcount=1,
+        flags=("lru",),
+        vma="0x1",
+        area="1000-2000 r--p name",
+        marks=(),
+    )
     return PageRun(**{name: getattr(plain, name) for name in PageRun.__struct_fields__} | changes)  # type: ignore[arg-type]
 
 

@@ -11,11 +11,11 @@ from tamper.page_edits import ghost_page
 from tamper.tree_edits import bounds_of_neighbour, list_and_tree, maple_erased
 
 from vmaforensics.cli.main import main
+from vmaforensics.compare.chain import with_details
+from vmaforensics.compare.records import side_by_side
+from vmaforensics.compare.side_by_side import render
 from vmaforensics.errors import ExitCode, UsageError, VmaForensicsError
-from vmaforensics.report.chain import with_details
-from vmaforensics.report.side_by_side import render
-from vmaforensics.report.sides import side_by_side
-from vmaforensics.views.tables import View
+from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from tamper.edits import Label
 
     from vmaforensics.analysis import Analysis
-    from vmaforensics.report.side_by_side import Row, SideBySide
+    from vmaforensics.compare.side_by_side import Row, SideBySide
 
 
 def a_process(analysis: Analysis) -> int:

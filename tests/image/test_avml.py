@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vmaforensics.errors import UnsupportedFormatError
-from vmaforensics.image.avml_frames import FrameSource
+from vmaforensics.image.formats.avml_frames import FrameSource
 from vmaforensics.image.open import open_image
 
 from .build import (
@@ -163,14 +163,16 @@ def test_junk_ends_the_chain_at_a_named_offset(opened: Opener, junk: bytes, why:
 def test_images_without_a_block_to_believe_are_refused(tmp_path: Path) -> None:
     head = lime_header(0, PAGE - 1, magic=0x4C4D5641, version=2)
     frames = SNAPPY_IDENTIFIER + snappy_frame(b"x" * 4) * 80_000
-    for number, (data, why) in enumerate((
-        (b"AVML\2\0\0\0", "8 bytes are left"),
-        (lime_header(0, PAGE - 1, magic=0x4C4D5641, version=1), "version is 1"),
-        (head, "no snappy stream"),
-        (head + SNAPPY_IDENTIFIER, "the file ends"),
-        (head + page(1), "no snappy stream"),
-        (lime_header(0, 2**40, magic=0x4C4D5641, version=2) + frames, "snappy frames in"),
-    )):  # fmt: skip
+    for number, (data, why) in enumerate(
+        (
+            (b"AVML\2\0\0\0", "8 bytes are left"),
+            (lime_header(0, PAGE - 1, magic=0x4C4D5641, version=1), "version is 1"),
+            (head, "no snappy stream"),
+            (head + SNAPPY_IDENTIFIER, "the file ends"),
+            (head + page(1), "no snappy stream"),
+            (lime_header(0, 2**40, magic=0x4C4D5641, version=2) + frames, "snappy frames in"),
+        )
+    ):
         path = tmp_path / str(number)
         path.write_bytes(data)
         with pytest.raises(UnsupportedFormatError, match=why) as caught:

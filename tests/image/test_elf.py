@@ -125,8 +125,10 @@ def test_segments_without_a_physical_address_are_skipped(opened: Opener) -> None
 
 
 def test_segments_beyond_physical_addresses_are_left_out_with_a_word(opened: Opener) -> None:
-    loads = [Load(pa=pa, data=page(1), memsz=memsz) for pa, memsz in
-             ((1 << 52, PAGE), (2**64 - 8192, 1 << 20), (0x1000, 1 << 60), (0x2000, PAGE))]  # fmt: skip
+    loads = [
+        Load(pa=pa, data=page(1), memsz=memsz)
+        for pa, memsz in ((1 << 52, PAGE), (2**64 - 8192, 1 << 20), (0x1000, 1 << 60), (0x2000, PAGE))
+    ]
     image = opened(elf(loads))
     assert image.memory.ranges.tolist() == [[0x2000, 0x3000]]
     assert "3 PT_LOAD segments left out" in image.problems[0]

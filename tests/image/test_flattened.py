@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vmaforensics.errors import UnsupportedFormatError
-from vmaforensics.image.flattened import Flattened, open_flattened
+from vmaforensics.image.formats.flattened import Flattened, open_flattened
 from vmaforensics.image.open import open_image
 from vmaforensics.image.source import Mapped, map_file, take
 
@@ -65,8 +65,9 @@ def test_in_a_stream_cut_off_what_no_record_fills_is_absent(opened: Opener) -> N
     whole = raw.build()
     image = opened(flat_stream([(0, whole[: -2 * PAGE]), (len(whole) - PAGE, whole[-PAGE:])], end=False))
     assert image.memory.gather(np.arange(1, 9, dtype=np.uint64) << np.uint64(12), 8)[1].tolist() == [True] * 6 + [
-        False, True,
-    ]  # fmt: skip
+        False,
+        True,
+    ]
 
 
 def test_of_records_that_overlap_the_later_one_is_read(opened: Opener) -> None:

@@ -52,9 +52,9 @@ SOURCES: dict[str, bytes] = {
     "flattened elf": flatten(elf(LOADS, NOTES), 700),
     "flattened kdump": flatten(Kdump(pages=PAGES).build(), 3000),
     "flattened part": flatten(Kdump(pages=PAGES, split=(3, 60)).build(), 3000),
-    "overlapping": flat_stream([
-        (at, elf(LOADS, NOTES)[at : at + 900]) for at in (*range(0, len(elf(LOADS, NOTES)), 800), 50, 3000, 3100)
-    ]),
+    "overlapping": flat_stream(
+        [(at, elf(LOADS, NOTES)[at : at + 900]) for at in (*range(0, len(elf(LOADS, NOTES)), 800), 50, 3000, 3100)]
+    ),
 }
 PARTS = split(Kdump(pages=PAGES, codec="zlib").build(), [4, 41])
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vmaforensics.errors import MemoryReadError, UnsupportedFormatError
-from vmaforensics.image.kdump_pages import KdumpMemory
+from vmaforensics.image.kdump.pages import KdumpMemory
 from vmaforensics.image.memory import PageState
 
 from .build import CODECS, PAGE, VMCOREINFO, ZERO, Kdump, page
@@ -19,9 +19,18 @@ if TYPE_CHECKING:
 
 # RAM: 1-6, 9, 64-66, 130; filtered: 2, 65; zero: 3, 66
 PAGES: dict[int, bytes | None] = {
-    1: page(1), 2: None, 3: ZERO, 4: page(4), 5: page(5), 6: page(6), 9: page(9),
-    64: page(64), 65: None, 66: ZERO, 130: page(130),
-}  # fmt: skip
+    1: page(1),
+    2: None,
+    3: ZERO,
+    4: page(4),
+    5: page(5),
+    6: page(6),
+    9: page(9),
+    64: page(64),
+    65: None,
+    66: ZERO,
+    130: page(130),
+}
 FILTERED = {n * PAGE + at for n in (2, 65) for at in range(PAGE)}
 STATES = "-pazppp--p" + "-" * 54 + "paz" + "-" * 63 + "p-"
 
@@ -233,12 +242,23 @@ def test_what_the_header_says_is_shown(opened: Opener) -> None:
         Kdump(pages=PAGES, status=0x8 | 0x10 | 0x20, time=1_700_000_000, eraseinfo=b"erase cred.uid size 4\n").build()
     )
     assert image.details == {
-        "header version": "6", "compression": "zstd", "page size": "4,096", "dump level": "31",
-        "sysname": "Linux", "nodename": "guest", "release": "6.1.0-test", "version": "#1 SMP",
-        "machine": "x86_64", "domainname": "(none)", "crash time": "2023-11-14T22:13:20+00:00",
+        "header version": "6",
+        "compression": "zstd",
+        "page size": "4,096",
+        "dump level": "31",
+        "sysname": "Linux",
+        "nodename": "guest",
+        "release": "6.1.0-test",
+        "version": "#1 SMP",
+        "machine": "x86_64",
+        "domainname": "(none)",
+        "crash time": "2023-11-14T22:13:20+00:00",
         "excluded": "unused vmemmap pages (makedumpfile -e)",
-        "pages of RAM": "11", "pages excluded": "2", "pages held": "7", "pages zero": "2",
-    }  # fmt: skip
+        "pages of RAM": "11",
+        "pages excluded": "2",
+        "pages held": "7",
+        "pages zero": "2",
+    }
     assert "incomplete" in image.problems[0]
     assert "erase cred.uid size 4" in image.problems[1]
 

@@ -8,7 +8,7 @@ import pytest
 
 from vmaforensics.errors import OutputError
 from vmaforensics.image.image import Note
-from vmaforensics.image.kdump_writer import Written, write_kdump
+from vmaforensics.image.kdump.writer import Written, write_kdump
 from vmaforensics.image.overlay import Overlay
 
 from .build import NOTES, PAGE, VMCOREINFO, ZERO, Kdump, Load, elf, page
@@ -20,8 +20,14 @@ if TYPE_CHECKING:
     from .conftest import Opener
 
 PAGES: dict[int, bytes | None] = {
-    1: page(1), 2: None, 3: ZERO, 4: page(4), 5: bytes(range(256)) * 16, 64: page(64), 70: page(70),
-}  # fmt: skip
+    1: page(1),
+    2: None,
+    3: ZERO,
+    4: page(4),
+    5: bytes(range(256)) * 16,
+    64: page(64),
+    70: page(70),
+}
 ALL = np.arange(80, dtype=np.uint64)
 
 

@@ -79,10 +79,14 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "loop").symlink_to("loop")
     for name, what in (
-        ("none", "no such file"), ("empty", "is empty"), (".", "is a directory"),
-        ("fifo", "not a regular file"), ("empty/below", "image"), ("loop", "loop"),
+        ("none", "no such file"),
+        ("empty", "is empty"),
+        (".", "is a directory"),
+        ("fifo", "not a regular file"),
+        ("empty/below", "image"),
+        ("loop", "loop"),
         ("nul\0", "nul"),
-    ):  # fmt: skip
+    ):
         with pytest.raises(ImageUnreadableError, match=what) as caught:
             open_image(tmp_path / name)
         assert caught.value.exit_code == ExitCode.IMAGE_UNREADABLE

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from vmaforensics.isf.document import isf_document
+from vmaforensics.export.isf.document import isf_document
 
 if TYPE_CHECKING:
     from support import Sample

@@ -11,9 +11,9 @@ import pytest
 from support import Edit, kernel_on
 
 from vmaforensics.errors import OutputError
-from vmaforensics.isf import cache
-from vmaforensics.isf.cache import cached_isf
-from vmaforensics.kernel.isf import Isf
+from vmaforensics.export.isf import cache
+from vmaforensics.export.isf.cache import cached_isf
+from vmaforensics.kernel.symbols.isf import Isf
 
 if TYPE_CHECKING:
     from pathlib import Path

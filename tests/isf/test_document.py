@@ -16,7 +16,7 @@ import pytest
 from support import Edit, with_memory
 
 from vmaforensics.errors import KernelNotFoundError
-from vmaforensics.isf.document import isf_document
+from vmaforensics.export.isf.document import isf_document
 from vmaforensics.kernel.find import find_kernel
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from support import ROOT, SAMPLES, TAMPERED, Edit, with_memory
 
 from vmaforensics.analysis import Analysis, analyse_image
 from vmaforensics.errors import KernelNotFoundError, SymbolFileError
-from vmaforensics.isf.document import isf_document, write_isf
+from vmaforensics.export.isf.document import isf_document, write_isf
 from vmaforensics.kernel.find import find_kernel
-from vmaforensics.kernel.isf import Isf
-from vmaforensics.kernel.vmcoreinfo import scan
-from vmaforensics.report.build import build_document
+from vmaforensics.kernel.symbols.isf import Isf
+from vmaforensics.kernel.symbols.vmcoreinfo import scan
+from vmaforensics.report.document.build import build_document
 
 if TYPE_CHECKING:
     from support import Sample
@@ -246,7 +246,7 @@ def test_addresses_beyond_64_bits_are_no_symbols(tmp_path: Path) -> None:
 
 
 def test_what_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vmaforensics.kernel.isf._LIMIT", 1 << 16)
+    monkeypatch.setattr("vmaforensics.kernel.symbols.isf._LIMIT", 1 << 16)
     path = tmp_path / "kernel.json.xz"
     path.write_bytes(lzma.compress(b" " * (1 << 20), preset=0))
     with pytest.raises(SymbolFileError, match="when unpacked"):

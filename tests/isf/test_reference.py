@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from support import WHOLE
 
-from vmaforensics.isf.document import isf_document
-from vmaforensics.isf.variables import VARIABLES
+from vmaforensics.export.isf.document import isf_document
+from vmaforensics.export.isf.variables import VARIABLES
 
 from .layouts import Isf, banner, enum_mark, symbol_mark, type_mark
 

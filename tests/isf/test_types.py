@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from kernel.build import BtfBuilder
 
-from vmaforensics.isf.symbols import declaration
-from vmaforensics.isf.types import VOID, IsfTypes
-from vmaforensics.kernel.btf import Btf
+from vmaforensics.export.isf.symbols import declaration
+from vmaforensics.export.isf.types import VOID, IsfTypes
+from vmaforensics.kernel.structures.btf import Btf
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vmaforensics.image.flat import SEGMENT, FlatMemory, lay_out
+from vmaforensics.image.formats.segments import SEGMENT, FlatMemory, lay_out
 from vmaforensics.image.source import Mapped
 
 Symbol = tuple[int, str, str]
@@ -42,9 +42,23 @@ FORMS = {
 
 # Strings that token bytes stand for; longer ones first, as the compressor prefers what saves most.
 _STRINGS = (
-    b"Tkmem_cache_", b"__pfx_", b"_area_", b"__start_", b"vm_", b"mmap", b"_of_", b"struct", b"ing", b"er", b"__",
-    b"Tv", b"ta", b"_a", b"xy", b"zz",
-)  # fmt: skip
+    b"Tkmem_cache_",
+    b"__pfx_",
+    b"_area_",
+    b"__start_",
+    b"vm_",
+    b"mmap",
+    b"_of_",
+    b"struct",
+    b"ing",
+    b"er",
+    b"__",
+    b"Tv",
+    b"ta",
+    b"_a",
+    b"xy",
+    b"zz",
+)
 
 
 @dataclass(kw_only=True)
@@ -201,9 +215,7 @@ class BtfBuilder:
 
     def enum64(self, name: str, values: list[tuple[str, int]], *, signed: bool = False) -> int:
         more = [
-            word
-            for text, value in values
-            for word in (self.string(text), value & 0xFFFFFFFF, value >> 32 & 0xFFFFFFFF)
+            word for text, value in values for word in (self.string(text), value & 0xFFFFFFFF, value >> 32 & 0xFFFFFFFF)
         ]
         return self.add(19, name, 8, *more, vlen=len(values), flag=signed)
 

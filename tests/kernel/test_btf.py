@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from vmaforensics.errors import KernelNotFoundError
-from vmaforensics.kernel.btf import Btf
-from vmaforensics.kernel.layout import member
+from vmaforensics.kernel.structures.btf import Btf
+from vmaforensics.kernel.structures.layout import member
 
 from .build import BtfBuilder
 
@@ -42,8 +42,12 @@ def test_members_of_anonymous_members_belong_to_the_whole(types: BtfBuilder) -> 
     layout = Btf(types.build()).struct("area")
     assert layout is not None
     assert {name: one.offset for name, one in layout.fields.items()} == {
-        "first": 0, "start": 8, "end": 16, "rcu": 8, "mm": 24,
-    }  # fmt: skip
+        "first": 0,
+        "start": 8,
+        "end": 16,
+        "rcu": 8,
+        "mm": 24,
+    }
 
 
 def test_an_unnamed_member_may_have_a_named_type(types: BtfBuilder) -> None:
@@ -73,8 +77,10 @@ def test_arrays_count_their_elements_even_when_nested(types: BtfBuilder) -> None
     layout = Btf(types.build()).struct("task")
     assert layout is not None
     assert {name: (one.count, one.extent) for name, one in layout.fields.items()} == {
-        "comm": (16, 16), "table": (64, 64), "flex": (0, 0),
-    }  # fmt: skip
+        "comm": (16, 16),
+        "table": (64, 64),
+        "flex": (0, 0),
+    }
 
 
 def test_chains_of_typedefs_and_qualifiers_lead_to_the_type(types: BtfBuilder) -> None:
@@ -115,8 +121,9 @@ def test_a_struct_that_points_to_itself_is_no_trouble(types: BtfBuilder) -> None
     layout = Btf(types.build()).struct("list_head")
     assert layout is not None
     assert {name: (one.offset, one.struct) for name, one in layout.fields.items()} == {
-        "next": (0, "list_head"), "prev": (8, "list_head"),
-    }  # fmt: skip
+        "next": (0, "list_head"),
+        "prev": (8, "list_head"),
+    }
 
 
 def test_enumerators_of_either_width_and_sign(types: BtfBuilder) -> None:
@@ -295,8 +302,14 @@ def test_random_damage_gives_an_answer_or_a_refusal(types: BtfBuilder) -> None:
 
 # Of the very builds that the reference's tables of offsets (its section 9) were decoded from, by another
 # program; a dash there is None here.
-_BUILDS = ("5.10.0-46-amd64", "6.1.0-50-amd64", "6.12.107+deb13-amd64", "6.16.12+deb13-amd64",
-           "7.2.13+deb14-amd64", "7.3.4+deb13-amd64")  # fmt: skip
+_BUILDS = (
+    "5.10.0-46-amd64",
+    "6.1.0-50-amd64",
+    "6.12.107+deb13-amd64",
+    "6.16.12+deb13-amd64",
+    "7.2.13+deb14-amd64",
+    "7.3.4+deb13-amd64",
+)
 _OFFSETS = """
 task_struct sizeof 9408 9792 9792 5888 6080 6144
 task_struct mm 2056 2272 2304 2576 2680 2744

@@ -12,8 +12,8 @@ from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.image.memory import PAGE_SIZE
 from vmaforensics.image.open import open_image
 from vmaforensics.image.overlay import Overlay
-from vmaforensics.kernel import vmcoreinfo
 from vmaforensics.kernel.find import find_kernel
+from vmaforensics.kernel.symbols import vmcoreinfo
 
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel

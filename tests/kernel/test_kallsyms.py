@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from vmaforensics.kernel import kallsyms as reader
+from vmaforensics.kernel.symbols import kallsyms as reader
 
 from .build import FORMS, PAGE, Blob, Form, Symbol, kallsyms, many_symbols
 
@@ -78,9 +78,7 @@ def test_a_lost_page_of_names_loses_its_groups_and_no_other(form: Form, symbols:
         low, high = page * PAGE, (page + 1) * PAGE
         hurt.data[low:high] = 0
         edges = [*starts, last]
-        gone = {
-            group for group in range(len(starts)) if edges[group] < high and edges[group + 1] > low
-        }
+        gone = {group for group in range(len(starts)) if edges[group] < high and edges[group + 1] > low}
         kept = [one for row, one in enumerate(symbols) if row // 256 not in gone]
         found = decoded(hurt, form)
         assert list(found.items()) == kept
@@ -164,7 +162,7 @@ def test_a_lost_page_of_offsets_gives_no_address_at_all(form: Form, symbols: lis
 def test_a_name_that_ends_on_a_lost_page_is_lost_with_its_group(form: Form, symbols: list[Symbol]) -> None:
     # Only the last bytes of a group's last name are gone: the group still leads to the next marker.
     starts = group_starts(kallsyms(form, symbols, place=PLACE), form)
-    after = min(range(3, len(starts) - 3), key=lambda row: (starts[row] % form.align or 99))
+    after = min(range(3, len(starts) - 3), key=lambda row: starts[row] % form.align or 99)
     over = starts[after] % form.align
     blob = kallsyms(form, symbols, place=PLACE, before=(1 << 18) + (over - starts[after]) % PAGE)
     starts = group_starts(blob, form)

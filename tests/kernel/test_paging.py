@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from vmaforensics.kernel.paging import ALLOW_EXECUTE, ALLOW_USER, ALLOW_WRITE, Walk, span, walk
-from vmaforensics.kernel.paging import target as leaf_address
-from vmaforensics.kernel.space import KernelSpace
+from vmaforensics.kernel.space.kernel_space import KernelSpace
+from vmaforensics.kernel.space.paging import ALLOW_EXECUTE, ALLOW_USER, ALLOW_WRITE, Walk, span, walk
+from vmaforensics.kernel.space.paging import target as leaf_address
 
 from .build import PAGE, Tables
 

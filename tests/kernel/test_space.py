@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from vmaforensics.errors import MemoryReadError
-from vmaforensics.kernel.space import KernelSpace
+from vmaforensics.kernel.space.kernel_space import KernelSpace
 
 from .build import PAGE, Tables, memory_of
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from vmaforensics.report import document as doc
-from vmaforensics.report.side_by_side import Cell, Row
+from vmaforensics.compare.side_by_side import Cell, Row
+from vmaforensics.report.document import document as doc
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,14 +97,35 @@ def memory_map(number: int, *, regions: int = 5) -> doc.MemoryMap:
         rows=tuple(rows),
         index="maple tree",
         nodes=(
-            doc.Node(address="0xa1e", parent=None, kind="maple_arange_64", start="0x0", end="0xffffffffffffffff",
-                     entries=2, wrong=""),
-            doc.Node(address="0xb0c", parent="0xa1e", kind="maple_leaf_64", start="0x0", end="0x5fffff", entries=1,
-                     wrong="two empty ranges side by side"),
-            doc.Node(address="0xc0c", parent="0xa1e", kind="maple_leaf_64", start="0x600000",
-                     end="0xffffffffffffffff", entries=9, wrong=""),
+            doc.Node(
+                address="0xa1e",
+                parent=None,
+                kind="maple_arange_64",
+                start="0x0",
+                end="0xffffffffffffffff",
+                entries=2,
+                wrong="",
+            ),
+            doc.Node(
+                address="0xb0c",
+                parent="0xa1e",
+                kind="maple_leaf_64",
+                start="0x0",
+                end="0x5fffff",
+                entries=1,
+                wrong="two empty ranges side by side",
+            ),
+            doc.Node(
+                address="0xc0c",
+                parent="0xa1e",
+                kind="maple_leaf_64",
+                start="0x600000",
+                end="0xffffffffffffffff",
+                entries=9,
+                wrong="",
+            ),
         ),
-    )  # fmt: skip
+    )
 
 
 def _row(start: int, vma: str, *, missing: bool = False) -> Row:
@@ -156,10 +177,23 @@ def example() -> doc.Document:
         schema=doc.Schema(),
         image=doc.ImageFacts(page_size=4096, ram="0x20000000", ranges=(("0x0", "0x20000000"),)),
         kernel=doc.KernelFacts(
-            release="6.1.0-56-amd64", banner="Linux version 6.1.0-56-amd64 (gcc)", build_id="eb4fbcd0",
-            architecture="x86-64", page_table_levels=4, page_table_isolation=False, kaslr_offset="0x1b200000",
-            phys_base=-293601280, hostname="web01", booted="2024-01-01T00:00:00Z", clock="2024-01-01T00:10:00Z",
-            crashed=None, processes=7, threads=14, kernel_threads=1, address_spaces=6, views=("task list", *VIEWS),
+            release="6.1.0-56-amd64",
+            banner="Linux version 6.1.0-56-amd64 (gcc)",
+            build_id="eb4fbcd0",
+            architecture="x86-64",
+            page_table_levels=4,
+            page_table_isolation=False,
+            kaslr_offset="0x1b200000",
+            phys_base=-293601280,
+            hostname="web01",
+            booted="2024-01-01T00:00:00Z",
+            clock="2024-01-01T00:10:00Z",
+            crashed=None,
+            processes=7,
+            threads=14,
+            kernel_threads=1,
+            address_spaces=6,
+            views=("task list", *VIEWS),
         ),
         processes=[
             process(1, None, comm="init"),
@@ -174,14 +208,24 @@ def example() -> doc.Document:
             doc.NotAssessed(what="image file", why="cut short"),
         ],
         provenance=doc.Provenance(
-            tool="vmaforensics", version="9.9", python="3.11.7", dependencies={"numpy": "2.0"},
-            file=doc.FileFacts(path="/evidence/web01.kdump", size=5945877, format="kdump", sha256="ab" * 32,
-                               details={"compression": "zstd", "dump level": "31"}),
+            tool="vmaforensics",
+            version="9.9",
+            python="3.11.7",
+            dependencies={"numpy": "2.0"},
+            file=doc.FileFacts(
+                path="/evidence/web01.kdump",
+                size=5945877,
+                format="kdump",
+                sha256="ab" * 32,
+                details={"compression": "zstd", "dump level": "31"},
+            ),
             coverage=doc.Coverage(ram=131136, present=8761, zero=67, absent=122308),
-            vmcoreinfo="note of the kdump image", symbols="kallsyms at physical 0xbd2ddd8",
-            types="BTF at 0xffffffff9d6c1b88", translation="page tables at physical 0xc410000",
+            vmcoreinfo="note of the kdump image",
+            symbols="kallsyms at physical 0xbd2ddd8",
+            types="BTF at 0xffffffff9d6c1b88",
+            translation="page tables at physical 0xc410000",
         ),
-    )  # fmt: skip
+    )
 
 
 def clean() -> doc.Document:

@@ -10,9 +10,9 @@ import msgspec
 import numpy as np
 from support import TAMPERED, Edit, Sample, leader
 
-from vmaforensics.report.build import build_document
-from vmaforensics.report.document import Document
-from vmaforensics.report.printable import printable
+from vmaforensics.report.document.build import build_document
+from vmaforensics.report.document.document import Document
+from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
     from vmaforensics.analysis import Analysis
@@ -60,11 +60,34 @@ TEXTS: tuple[str, ...] = (
 )
 
 # Members that hold text of the image, or text that is made with it.
-_MEMBERS = frozenset({
-    "comm", "exe", "name", "title", "what", "why", "found", "expected", "banner", "release", "hostname", "path",
-    "rule_title", "lock", "benign_causes", "lines", "symbols", "types", "translation", "vmcoreinfo", "note", "wrong",
-    "details", "format",
-})  # fmt: skip
+_MEMBERS = frozenset(
+    {
+        "comm",
+        "exe",
+        "name",
+        "title",
+        "what",
+        "why",
+        "found",
+        "expected",
+        "banner",
+        "release",
+        "hostname",
+        "path",
+        "rule_title",
+        "lock",
+        "benign_causes",
+        "lines",
+        "symbols",
+        "types",
+        "translation",
+        "vmcoreinfo",
+        "note",
+        "wrong",
+        "details",
+        "format",
+    }
+)
 
 
 def handmade(document: Document) -> Document:

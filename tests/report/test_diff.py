@@ -14,11 +14,11 @@ from hostile import handmade, inert, tampered_document, tampered_sample
 from support import Edit, Sample, again_from_views, leader, mm_of
 
 from vmaforensics.errors import ExitCode, UsageError
-from vmaforensics.report.build import build_document
-from vmaforensics.report.diff import Difference, compare
-from vmaforensics.report.diff_text import render_diff, summary
-from vmaforensics.report.document import Document, encode
-from vmaforensics.report.json_text import json_text
+from vmaforensics.report.document.build import build_document
+from vmaforensics.report.document.diff import Difference, compare
+from vmaforensics.report.document.document import Document, encode
+from vmaforensics.report.formats.diff_text import render_diff, summary
+from vmaforensics.report.formats.json_text import json_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -167,10 +167,14 @@ def test_regions_are_matched_by_their_area_and_their_bounds() -> None:
     ]
     (found,) = compare(document, changed(document, PID, regions=after)).processes
     told = sorted((one.how, one.region.start, tuple(change.fact for change in one.changes)) for one in found.regions)
-    assert told == sorted([
-        ("changed", first.start, ("end",)), ("changed", second.start, ("vma",)),
-        ("came", "0x1000", ()), ("went", third.start, ()),
-    ])  # fmt: skip
+    assert told == sorted(
+        [
+            ("changed", first.start, ("end",)),
+            ("changed", second.start, ("vma",)),
+            ("came", "0x1000", ()),
+            ("went", third.start, ()),
+        ]
+    )
 
 
 def test_an_index_that_loses_a_region_comes_first_in_the_text() -> None:

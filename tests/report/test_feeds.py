@@ -15,14 +15,14 @@ import stix2
 from hostile import handmade, planted_document, tampered_document
 
 from vmaforensics.errors import UsageError
-from vmaforensics.report.attack import TECHNIQUES
-from vmaforensics.report.jsonl import render_jsonl
-from vmaforensics.report.navigator import render_navigator
-from vmaforensics.report.stix import render_stix
-from vmaforensics.report.timesketch import render_timesketch
+from vmaforensics.report.document.attack import TECHNIQUES
+from vmaforensics.report.formats.jsonl import render_jsonl
+from vmaforensics.report.formats.navigator import render_navigator
+from vmaforensics.report.formats.stix import render_stix
+from vmaforensics.report.formats.timesketch import render_timesketch
 
 if TYPE_CHECKING:
-    from vmaforensics.report.document import Document
+    from vmaforensics.report.document.document import Document
 
 BOOTED, STARTED, CLOCK, CRASHED = (f"2026-11-22T21:0{at}:00Z" for at in range(4))
 
@@ -32,9 +32,7 @@ def timed(name: str = "plain", crashed: bool = False) -> Document:
     """A document whose image tells every time."""
     made = {"plain": tampered_document, "planted": planted_document, "handmade": lambda: handmade(tampered_document())}
     document = made[name]()
-    kernel = msgspec.structs.replace(
-        document.kernel, booted=BOOTED, clock=CLOCK, crashed=CRASHED if crashed else None
-    )
+    kernel = msgspec.structs.replace(document.kernel, booted=BOOTED, clock=CLOCK, crashed=CRASHED if crashed else None)
     processes = [msgspec.structs.replace(one, started=STARTED) for one in document.processes]
     return msgspec.structs.replace(document, kernel=kernel, processes=processes)
 
@@ -55,8 +53,10 @@ def lines(raw: bytes) -> list[dict[str, Any]]:
 def test_each_line_can_be_understood_alone(document: Document) -> None:
     rows = lines(render_jsonl(document))
     assert [row["kind"] for row in rows] == [
-        "report", *["finding"] * len(document.findings), *["not_assessed"] * len(document.not_assessed)
-    ]  # fmt: skip
+        "report",
+        *["finding"] * len(document.findings),
+        *["not_assessed"] * len(document.not_assessed),
+    ]
     for row in rows:
         assert row["image"]["size"] == document.provenance.file.size
         assert row["kernel"]["build_id"] == document.kernel.build_id

@@ -15,9 +15,9 @@ from tamper.rmap_edits import anon_link_cut, file_link_cut, file_swapped
 from tamper.slab_edits import area_erased, list_and_tree_unlinked, mm_decoy, task_off_both
 
 from vmaforensics.checks.rules import RULES
-from vmaforensics.report.build import build_document
-from vmaforensics.report.dumps import MOST, SIZE
-from vmaforensics.report.hand_lines import ANY, BEGIN, CHECKS, STEPS, TOOLS
+from vmaforensics.report.document.build import build_document
+from vmaforensics.report.document.dumps import MOST, SIZE
+from vmaforensics.report.document.hand_lines import ANY, BEGIN, CHECKS, STEPS, TOOLS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,14 +25,21 @@ if TYPE_CHECKING:
     from tamper.edits import Label
 
     from vmaforensics.analysis import Analysis
-    from vmaforensics.report.document import Finding, Hexdump
+    from vmaforensics.report.document.document import Finding, Hexdump
 
     Edit = Callable[[Bench], Label]
 
 OF_ONE_AREA: tuple[Edit, ...] = (
-    maple_slot_zeroed, list_only, tree_only, list_and_tree_unlinked, area_erased, exec_cleared_in_pte,
-    file_link_cut, file_swapped, anon_link_cut,
-)  # fmt: skip
+    maple_slot_zeroed,
+    list_only,
+    tree_only,
+    list_and_tree_unlinked,
+    area_erased,
+    exec_cleared_in_pte,
+    file_link_cut,
+    file_swapped,
+    anon_link_cut,
+)
 
 
 @cache
@@ -131,9 +138,7 @@ def test_the_first_bytes_of_hidden_memory_are_those_of_its_file(name: str) -> No
     bench = Bench(samples[0].analysis)
     index = next(iter(bench.views.regions().values()))
     library = [name.endswith(b"/libc.so.6") for name in bench.views.names]
-    row = next(
-        one for one in index if library[int(one["vma_row"])] and not bench.vma(one)["pgoff"] and one["order"]
-    )
+    row = next(one for one in index if library[int(one["vma_row"])] and not bench.vma(one)["pgoff"] and one["order"])
     label = bench.label("hidden", row)
     if bench.views.maple is not None:
         bench.put(int(row["slot"]), 0)
@@ -184,9 +189,7 @@ def test_every_rule_of_the_table_exists_and_every_rule_has_lines() -> None:
         assert any(STEPS[step].get("crash") for step in steps), rule.id
 
 
-@pytest.mark.parametrize(
-    "edit", [*OF_ONE_AREA, ghost_page, task_off_both, mm_decoy], ids=lambda edit: edit.__name__
-)
+@pytest.mark.parametrize("edit", [*OF_ONE_AREA, ghost_page, task_off_both, mm_decoy], ids=lambda edit: edit.__name__)
 def test_lines_name_the_addresses_of_the_finding(either_sample: Sample, edit: Edit) -> None:
     analysis, label = changed(either_sample, edit)
     for found in about(analysis, label):

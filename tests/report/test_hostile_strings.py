@@ -13,10 +13,10 @@ import pytest
 from hostile import handmade, inert, planted_document, tampered_document
 from markdown_it import MarkdownIt
 
-from vmaforensics.report.render import FORMATS, render
+from vmaforensics.report.formats.render import FORMATS, render
 
 if TYPE_CHECKING:
-    from vmaforensics.report.document import Document
+    from vmaforensics.report.document.document import Document
 
 TIMES = {"booted": "2026-11-22T21:00:00Z", "clock": "2026-11-22T21:05:00Z", "crashed": None}
 TEXTUAL = [name for name, one in FORMATS.items() if not one.binary]
@@ -115,7 +115,7 @@ def test_markdown_is_plain_text_and_our_own_structure(document: Document, reader
 
 
 def test_a_name_that_closes_a_fence_stays_inside(document: Document) -> None:
-    from vmaforensics.report.markdown import fenced
+    from vmaforensics.report.formats.markdown import fenced
 
     tokens = MarkdownIt("commonmark").parse("\n".join(fenced(["``` x", "````", "~~~", "`" * 40, "end"])) + "\n")
     assert [token.type for token in tokens] == ["fence"]

@@ -15,17 +15,17 @@ import pytest
 from example import HOSTILE, clean, example, finding, hostile, memory_map, process
 from parsed_page import Page
 
-from vmaforensics.report import document as doc
-from vmaforensics.report import html
-from vmaforensics.report.build import build_document
-from vmaforensics.report.html import render_html
-from vmaforensics.report.html.amounts import amount, extent, number
-from vmaforensics.report.html.cards import cards
-from vmaforensics.report.html.ladder import ladder
-from vmaforensics.report.html.nodes import picture
-from vmaforensics.report.html.overview import overview
-from vmaforensics.report.html.processes import processes
-from vmaforensics.report.html.sections import sections
+from vmaforensics.report.document import document as doc
+from vmaforensics.report.document.build import build_document
+from vmaforensics.report.formats import html
+from vmaforensics.report.formats.html import render_html
+from vmaforensics.report.formats.html.amounts import amount, extent, number
+from vmaforensics.report.formats.html.cards import cards
+from vmaforensics.report.formats.html.ladder import ladder
+from vmaforensics.report.formats.html.nodes import picture
+from vmaforensics.report.formats.html.overview import overview
+from vmaforensics.report.formats.html.processes import processes
+from vmaforensics.report.formats.html.sections import sections
 
 if TYPE_CHECKING:
     from support import Sample
@@ -70,8 +70,18 @@ def test_what_was_not_assessed_is_on_the_page_and_in_the_verdict(page: Page) -> 
 
 
 def test_provenance_is_on_the_page(page: Page) -> None:
-    for word in ("/evidence/web01.kdump", "5,945,877 bytes", "ab" * 32, "zstd", "kallsyms at physical 0xbd2ddd8",
-                 "numpy 2.0", "Python 3.11.7", "8,761 present", "eb4fbcd0", "web01"):  # fmt: skip
+    for word in (
+        "/evidence/web01.kdump",
+        "5,945,877 bytes",
+        "ab" * 32,
+        "zstd",
+        "kallsyms at physical 0xbd2ddd8",
+        "numpy 2.0",
+        "Python 3.11.7",
+        "8,761 present",
+        "eb4fbcd0",
+        "web01",
+    ):
         assert word in page.text
 
 
@@ -153,9 +163,12 @@ def test_the_policy_admits_this_style_and_script_only(page: Page) -> None:
         for tag, text in page.raw.items()
     }
     assert rules == {
-        "default-src": "'none'", "style-src": hashes["style"], "script-src": hashes["script"], "base-uri": "'none'",
+        "default-src": "'none'",
+        "style-src": hashes["style"],
+        "script-src": hashes["script"],
+        "base-uri": "'none'",
         "form-action": "'none'",
-    }  # fmt: skip
+    }
     assert [tag for tag, _ in page.tags].count("script") == 1
 
 
@@ -269,10 +282,17 @@ def test_nodes_that_form_a_ring_are_each_drawn_once() -> None:
 
 def test_a_chain_of_ten_thousand_links_is_cut_around_what_is_wrong() -> None:
     chain = [
-        doc.Node(address=hex(at + 1), parent=hex(at) if at else None, kind="vm_area_struct", start="0x0", end="0x1",
-                 entries=1, wrong="leads back" if at == 9000 else "")
+        doc.Node(
+            address=hex(at + 1),
+            parent=hex(at) if at else None,
+            kind="vm_area_struct",
+            start="0x0",
+            end="0x1",
+            entries=1,
+            wrong="leads back" if at == 9000 else "",
+        )
         for at in range(10_000)
-    ]  # fmt: skip
+    ]
     for index in ("vm_next list", "rb tree"):
         drawn = picture(index, chain)
         assert drawn
@@ -283,17 +303,29 @@ def test_a_chain_of_ten_thousand_links_is_cut_around_what_is_wrong() -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("0x1000", 4096), ("0x10000000000000000", 1 << 64), ("0x10000000000000001", None), ("-0x1", None), ("", None),
-     ("0x" + "f" * 5000, None), ("pid", None), (None, None)],
-)  # fmt: skip
+    [
+        ("0x1000", 4096),
+        ("0x10000000000000000", 1 << 64),
+        ("0x10000000000000001", None),
+        ("-0x1", None),
+        ("", None),
+        ("0x" + "f" * 5000, None),
+        ("pid", None),
+        (None, None),
+    ],
+)
 def test_addresses_are_read_or_refused(text: str | None, value: int | None) -> None:
     assert number(text) == value
 
 
 def test_sizes_are_told_in_the_unit_that_fits() -> None:
     assert [amount(size) for size in (1, 4096, 790528, 1 << 30, 46660000000000)] == [
-        "1 B", "4 KiB", "772 KiB", "1 GiB", "42.4 TiB",
-    ]  # fmt: skip
+        "1 B",
+        "4 KiB",
+        "772 KiB",
+        "1 GiB",
+        "42.4 TiB",
+    ]
     assert extent("0x2000", "0x1000") == extent("0x1000", None) == ""
 
 
@@ -316,17 +348,23 @@ def test_heights_grow_with_the_logarithm_of_size_and_gaps_are_labelled() -> None
     assert said == ["gap of 32 KiB", "overlaps the one above by 64 KiB", "7 regions not drawn"]
     words = [text for piece in drawn for text in piece.texts if text.kind.startswith("word")]
     assert [(text.text, text.kind) for text in words[:4]] == [
-        ("no", "word missing"), ("4 pages", "word held"), ("unread", "word unread"), ("–", "word none"),
-    ]  # fmt: skip
+        ("no", "word missing"),
+        ("4 pages", "word held"),
+        ("unread", "word unread"),
+        ("–", "word none"),
+    ]
 
 
 def test_a_joined_finding_marks_the_areas_it_names_and_not_those_between() -> None:
     some = memory_map(3, regions=6)
     names = [some.rows[at].vma for at in (1, 4)]
     one = finding(
-        3, start=some.rows[1].start, end=some.rows[5].end, vma=names[0],
+        3,
+        start=some.rows[1].start,
+        end=some.rows[5].end,
+        vma=names[0],
         evidence=tuple(doc.Evidence(what="", view="VMA", address=name, found="", expected="") for name in names),
-    )  # fmt: skip
+    )
     card = cards(msgspec.structs.replace(example(), findings=[one], maps=[some]), 9)[0]
     assert card.rows == {1, 4}
 

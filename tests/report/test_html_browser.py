@@ -10,7 +10,7 @@ import pytest
 from chromium import NAMES, Browser, executable
 from example import clean, example, hostile
 
-from vmaforensics.report.html import render_html
+from vmaforensics.report.formats.html import render_html
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,10 +109,13 @@ def test_hostile_strings_become_no_element(browser: Browser, files: dict[str, st
     with browser.page(files[name]) as page:
         assert page.evaluate("document.querySelectorAll('script').length") == 1
         assert page.evaluate("document.querySelectorAll('img, iframe, base, link, object, embed').length") == 0
-        assert page.evaluate(
-            "[...document.querySelectorAll('*')].flatMap((one) => one.getAttributeNames())"
-            ".filter((name) => name.startsWith('on') || name === 'src' || name === 'style')"
-        ) == []  # fmt: skip
+        assert (
+            page.evaluate(
+                "[...document.querySelectorAll('*')].flatMap((one) => one.getAttributeNames())"
+                ".filter((name) => name.startsWith('on') || name === 'src' || name === 'style')"
+            )
+            == []
+        )
         assert page.evaluate("document.querySelectorAll('article.card').length") == 5
         assert page.evaluate("getComputedStyle(document.querySelector('h1')).display") != "none"
 
@@ -172,9 +175,7 @@ def test_the_page_is_never_wider_than_the_window(
 
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("name", ["example", "clean"])
-def test_text_stands_out_from_what_is_behind_it(
-    browser: Browser, files: dict[str, str], name: str, dark: bool
-) -> None:
+def test_text_stands_out_from_what_is_behind_it(browser: Browser, files: dict[str, str], name: str, dark: bool) -> None:
     with browser.page(files[name], dark=dark) as page:
         page.evaluate("document.querySelectorAll('details').forEach((one) => { one.open = true; })")
         assert page.evaluate(_PALE) == []

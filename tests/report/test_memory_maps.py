@@ -23,18 +23,18 @@ from tamper.slab_edits import task_off_both
 from vmaforensics.checks import rules
 from vmaforensics.checks.finding import Confidence, Evidence, Finding, Severity
 from vmaforensics.cli.main import main
+from vmaforensics.compare.nearby_nodes import MOST as MOST_NODES
+from vmaforensics.compare.ranges import mm_of as mm_of_pid
+from vmaforensics.compare.records import side_by_side, side_by_side_of
 from vmaforensics.errors import ExitCode, UsageError
-from vmaforensics.report.build import build_document
-from vmaforensics.report.memory_maps import MOST, MOST_ROWS, memory_maps
-from vmaforensics.report.near_nodes import MOST as MOST_NODES
-from vmaforensics.report.sides import side_by_side, side_by_side_of
-from vmaforensics.views.ranges import mm_of as mm_of_pid
+from vmaforensics.report.document.build import build_document
+from vmaforensics.report.document.memory_maps import MOST, MOST_ROWS, memory_maps
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vmaforensics.analysis import Analysis
-    from vmaforensics.report.document import MemoryMap
+    from vmaforensics.report.document.document import MemoryMap
 
 
 def edited(sample: Sample, edit: Callable[[Bench], Label]) -> tuple[Analysis, Label, Bench]:
@@ -144,9 +144,17 @@ def test_pids_choose_the_maps(either_sample: Sample) -> None:
 
 def finding(mm: int, pid: int, start: int, end: int) -> Finding:
     return Finding(
-        rule=rules.RANGE, severity=Severity.HIGH, confidence=Confidence.HIGH, mm=mm, pid=pid, comm=b"x", title="x",
-        evidence=(Evidence(what="x", view="maple tree", address=mm),), start=start, end=end,
-    )  # fmt: skip
+        rule=rules.RANGE,
+        severity=Severity.HIGH,
+        confidence=Confidence.HIGH,
+        mm=mm,
+        pid=pid,
+        comm=b"x",
+        title="x",
+        evidence=(Evidence(what="x", view="maple tree", address=mm),),
+        start=start,
+        end=end,
+    )
 
 
 def test_many_findings_give_a_bounded_number_of_maps_and_say_so(either_sample: Sample) -> None:
@@ -192,9 +200,7 @@ def test_an_mm_that_nothing_knows_is_refused(either_sample: Sample) -> None:
 
 
 @pytest.mark.parametrize("verb", ["views", "pages"])
-def test_the_verbs_take_an_mm_instead_of_a_pid(
-    verb: str, tampered: Sample, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_verbs_take_an_mm_instead_of_a_pid(verb: str, tampered: Sample, capsys: pytest.CaptureFixture[str]) -> None:
     assert tampered.edit is not None
     pid, mm = int(tampered.edit["pid"]), mm_of(tampered.analysis, int(tampered.edit["pid"]))
     texts = []

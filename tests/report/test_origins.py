@@ -14,14 +14,14 @@ from vmaforensics.errors import MemoryReadError
 from vmaforensics.image.open import open_image
 from vmaforensics.kernel.find import find_kernel
 from vmaforensics.kernel.machine import hostname, read_clock
-from vmaforensics.report.build import build_document
-from vmaforensics.report.printable import printable
-from vmaforensics.report.times import utc
+from vmaforensics.report.document.build import build_document
+from vmaforensics.words.printable import printable
+from vmaforensics.words.times import utc
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vmaforensics.report.document import Document
+    from vmaforensics.report.document.document import Document
 
 TICKS = 100  # of starttime in /proc/PID/stat, a second (USER_HZ)
 EVERY = [*SAMPLES, *FURTHER]

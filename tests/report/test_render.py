@@ -14,15 +14,15 @@ from support import ROOT
 
 from vmaforensics.cli import main as cli
 from vmaforensics.errors import ExitCode, UsageError
-from vmaforensics.report import render as formats
-from vmaforensics.report.document import Document, encode
-from vmaforensics.report.render import FORMATS, Format, render
-from vmaforensics.report.saved import parse
+from vmaforensics.report.document.document import Document, encode
+from vmaforensics.report.document.saved import parse
+from vmaforensics.report.formats import render as formats
+from vmaforensics.report.formats.render import FORMATS, Format, render
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vmaforensics.report.document import KernelFacts
+    from vmaforensics.report.document.document import KernelFacts
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[bytes]:
@@ -53,9 +53,13 @@ def test_a_saved_report_gives_the_bytes_of_the_image(saved: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    "options", [("--pid", 1, "--pid", 167), ("--rules", "VMA-MISSING"),
-                ("--rules", "VMA-EXEC-ANON", "--min-severity", "high", "--pid", 166, "--reproducible")],
-)  # fmt: skip
+    "options",
+    [
+        ("--pid", 1, "--pid", 167),
+        ("--rules", "VMA-MISSING"),
+        ("--rules", "VMA-EXEC-ANON", "--min-severity", "high", "--pid", 166, "--reproducible"),
+    ],
+)
 def test_a_saved_report_is_filtered_as_the_image_is(saved: Path, options: tuple[object, ...]) -> None:
     image = tampered_sample().image_path
     shown = [run("report", source, "--format", "json", *options) for source in (image, saved)]
@@ -143,7 +147,7 @@ def test_a_missing_optional_part_is_named_with_the_command_that_adds_it(
 
 def test_a_renderer_is_loaded_when_it_is_asked_for() -> None:
     code = (
-        "import sys, vmaforensics.report.render; "
+        "import sys, vmaforensics.report.formats.render; "
         "print([one for one in sys.modules if one.startswith(('jinja2', 'rich', 'pyarrow', 'numpy', 'csv'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, timeout=60)

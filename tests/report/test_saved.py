@@ -14,11 +14,11 @@ from hostile import handmade, inert, tampered_document, tampered_sample
 from support import bundled
 
 from vmaforensics.errors import ExitCode, UsageError
-from vmaforensics.report.diff import compare
-from vmaforensics.report.diff_text import render_diff
-from vmaforensics.report.document import encode
-from vmaforensics.report.render import FORMATS, render
-from vmaforensics.report.saved import DocumentInvalidError, is_saved, parse
+from vmaforensics.report.document.diff import compare
+from vmaforensics.report.document.document import encode
+from vmaforensics.report.document.saved import DocumentInvalidError, is_saved, parse
+from vmaforensics.report.formats.diff_text import render_diff
+from vmaforensics.report.formats.render import FORMATS, render
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,9 +123,26 @@ def test_a_report_that_was_tampered_with_is_refused_or_shown_and_never_breaks_a_
     raw["kernel"] |= {"clock": "2026-01-01T00:00:00Z", "booted": "2026-01-01T00:00:00Z"}
     whole = json.dumps(raw)
     values = [
-        None, "", "0x0", "0x10000000000000000", "0xffffffffffffffff", "high", "maple tree", "2026-01-01T00:00:00Z",
-        "9999-12-31T23:59:59Z", "0001-01-01T00:00:00Z", "00", "A" * 5000, 0, 1, -1, (1 << 63) - 1, True, [], {},
-    ]  # fmt: skip
+        None,
+        "",
+        "0x0",
+        "0x10000000000000000",
+        "0xffffffffffffffff",
+        "high",
+        "maple tree",
+        "2026-01-01T00:00:00Z",
+        "9999-12-31T23:59:59Z",
+        "0001-01-01T00:00:00Z",
+        "00",
+        "A" * 5000,
+        0,
+        1,
+        -1,
+        (1 << 63) - 1,
+        True,
+        [],
+        {},
+    ]
     shown = 0
     for _ in range(TRIES):
         changed = json.loads(whole)
@@ -137,10 +154,13 @@ def test_a_report_that_was_tampered_with_is_refused_or_shown_and_never_breaks_a_
             continue
         shown += 1
         for name, options in (
-            *((one, {}) for one in FORMATS if one != "timesketch"), ("csv", {"table": "regions"}),
-            ("csv", {"table": "processes"}), ("csv", {"table": "evidence"}), ("text", {"detail": 2}),
+            *((one, {}) for one in FORMATS if one != "timesketch"),
+            ("csv", {"table": "regions"}),
+            ("csv", {"table": "processes"}),
+            ("csv", {"table": "evidence"}),
+            ("text", {"detail": 2}),
             ("text", {"detail": 1, "all_regions": True, "width": 60}),
-        ):  # fmt: skip
+        ):
             assert render(document, name, options)
         with contextlib.suppress(UsageError):
             render(document, "timesketch")
@@ -185,7 +205,7 @@ def test_a_hostile_report_saved_and_read_stays_inert() -> None:
 
 
 def test_json_writes_what_hides_as_escapes_of_the_same_character(raw: Raw) -> None:
-    from vmaforensics.report.json_text import json_text
+    from vmaforensics.report.formats.json_text import json_text
 
     text = "a\u202eb\x9b\u200b\U000e0041\x7f\u00adé\U0001f600"
     shown = json_text({"comm": text})

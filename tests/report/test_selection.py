@@ -9,9 +9,9 @@ import pytest
 from hostile import tampered_document, tampered_sample
 
 from vmaforensics.errors import UsageError
-from vmaforensics.report.build import build_document
-from vmaforensics.report.selection import select
-from vmaforensics.report.text import verdict
+from vmaforensics.report.document.build import build_document
+from vmaforensics.report.document.selection import select
+from vmaforensics.report.formats.text import verdict
 
 if TYPE_CHECKING:
     from support import Sample

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from hostile import handmade, tampered_document
 
-from vmaforensics.report.build import build_document
-from vmaforensics.report.csv_ import cell, render_csv
-from vmaforensics.report.document import Document, encode
-from vmaforensics.report.printable import printable
-from vmaforensics.report.tables import TABLES, table
-from vmaforensics.views.tables import View
+from vmaforensics.report.document.build import build_document
+from vmaforensics.report.document.document import Document, encode
+from vmaforensics.report.formats.csv_ import cell, render_csv
+from vmaforensics.report.formats.tables import TABLES, table
+from vmaforensics.views.view import View
+from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
     from support import Sample
@@ -117,11 +117,22 @@ def test_csv_tells_addresses_as_the_document_does() -> None:
 @pytest.mark.parametrize(
     ("text", "shown"),
     [
-        ("=1+1", "'=1+1"), ("+1", "'+1"), ("-1", "'-1"), ("@x", "'@x"), ("  =1", "  '=1"), ("\uff1d1", "'\uff1d1"),
-        ("\t=1", "\\x09=1"), ("\r=1", "\\x0d=1"), ("a;=1", "a;'=1"), ("a=1", "a=1"), ("a-b@c", "a-b@c"), ("", ""),
-        ("[heap]", "[heap]"), ("x\ny", "x\\x0ay"),
+        ("=1+1", "'=1+1"),
+        ("+1", "'+1"),
+        ("-1", "'-1"),
+        ("@x", "'@x"),
+        ("  =1", "  '=1"),
+        ("\uff1d1", "'\uff1d1"),
+        ("\t=1", "\\x09=1"),
+        ("\r=1", "\\x0d=1"),
+        ("a;=1", "a;'=1"),
+        ("a=1", "a=1"),
+        ("a-b@c", "a-b@c"),
+        ("", ""),
+        ("[heap]", "[heap]"),
+        ("x\ny", "x\\x0ay"),
     ],
-)  # fmt: skip
+)
 def test_what_a_spreadsheet_would_run_is_text(text: str, shown: str) -> None:
     assert cell(text) == shown
 
@@ -131,7 +142,7 @@ def test_parquet_holds_the_table_with_declared_types(name: str) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     import pyarrow as pa
 
-    from vmaforensics.report.parquet import render_parquet
+    from vmaforensics.report.formats.parquet import render_parquet
 
     document = handmade(tampered_document())
     rows = table(document, name)
@@ -156,7 +167,7 @@ def test_parquet_has_a_row_per_region_and_index(list_sample: Sample) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     import pyarrow as pa
 
-    from vmaforensics.report.parquet import render_parquet
+    from vmaforensics.report.formats.parquet import render_parquet
 
     document = build_document(list_sample.analysis)
     read_back = parquet.read_table(pa.BufferReader(render_parquet(document)))

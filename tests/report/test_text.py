@@ -11,9 +11,9 @@ import pytest
 from example import HOSTILE, clean, example, finding, hostile
 from hostile import inert
 
-from vmaforensics.report.document import Document, Evidence, Hexdump
-from vmaforensics.report.terminal import Page
-from vmaforensics.report.text import next_step, render_text, strongest, verdict
+from vmaforensics.report.document.document import Document, Evidence, Hexdump
+from vmaforensics.report.formats.terminal import Page
+from vmaforensics.report.formats.text import next_step, render_text, strongest, verdict
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 SERIOUS = ("critical", "high", "medium")
@@ -78,8 +78,14 @@ def test_the_next_step_is_one_command_whatever_the_file_is_called() -> None:
 
 def test_evidence_shown_first_comes_from_different_records() -> None:
     one = finding(1)
-    pieces = [evidence("counters", "first"), evidence("counters", "second"), evidence("anchors"), evidence("slab"),
-              evidence("page tables"), evidence("maple tree")]  # fmt: skip
+    pieces = [
+        evidence("counters", "first"),
+        evidence("counters", "second"),
+        evidence("anchors"),
+        evidence("slab"),
+        evidence("page tables"),
+        evidence("maple tree"),
+    ]
     shown = strongest(msgspec.structs.replace(one, evidence=tuple(pieces)))
     assert shown[0].what == "first"
     assert [item.view for item in shown] == ["counters", "page tables", "slab"]
@@ -146,8 +152,10 @@ def test_colour_adds_nothing_but_colour() -> None:
 
 def test_severities_look_different_and_are_words_too() -> None:
     text = render_text(example(), detail=-1, color=True)
-    looks = {re.search(r"(\x1b\[[0-9;]*m)CRITICAL|(\x1b\[[0-9;]*m)HIGH|(\x1b\[[0-9;]*m)MEDIUM", line)
-             for line in text.splitlines()[1:]}  # fmt: skip
+    looks = {
+        re.search(r"(\x1b\[[0-9;]*m)CRITICAL|(\x1b\[[0-9;]*m)HIGH|(\x1b\[[0-9;]*m)MEDIUM", line)
+        for line in text.splitlines()[1:]
+    }
     assert len({match.group().strip("ABCDEFGHIJKLMNOPQRSTUVWXYZ") for match in looks if match}) == 3
 
 

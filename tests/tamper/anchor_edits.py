@@ -9,17 +9,17 @@ import numpy as np
 
 from tests.tamper.edits import Bench, Label
 from vmaforensics.checks.finding import Severity
-from vmaforensics.kernel import paging
-from vmaforensics.views import flags
-from vmaforensics.views.tables import View
+from vmaforensics.kernel.space import paging
+from vmaforensics.views.view import View
+from vmaforensics.views.vmas import flags
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from vmaforensics.views.anchors import AnchorsView
-    from vmaforensics.views.handles import HandlesView
+    from vmaforensics.views.anchors.anchors import AnchorsView
+    from vmaforensics.views.descriptors.descriptors import HandlesView
 
 PAGE = 4096
 
@@ -185,9 +185,12 @@ def memfd_kept(bench: Bench) -> Label:
     bench.put(dentry + kernel.offset("dentry", "d_sb"), super_block)
     bench.overlay.write(int(one["pa"]), b"\x7fELF\x02\x01\x01".ljust(PAGE, b"\0"))
     return Label(
-        technique="memfd with code kept by a descriptor only", pid=int(held["pid"][0]), start=0, end=0,
+        technique="memfd with code kept by a descriptor only",
+        pid=int(held["pid"][0]),
+        start=0,
+        end=0,
         rank=Severity.MEDIUM,
-    )  # fmt: skip
+    )
 
 
 def area_made_executable_whole(bench: Bench) -> Label:

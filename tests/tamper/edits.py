@@ -14,8 +14,8 @@ import numpy as np
 from vmaforensics.analysis import Analysis, analyse_image
 from vmaforensics.checks.finding import Severity
 from vmaforensics.image.overlay import Overlay
-from vmaforensics.views import flags
-from vmaforensics.views.tables import View
+from vmaforensics.views.view import View
+from vmaforensics.views.vmas import flags
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,9 +163,7 @@ def _node_of(bench: Bench, *, leaf: bool) -> int:
 def _node_label(bench: Bench, technique: str, node: int) -> Label:
     nodes = bench.views.maple_nodes
     mm = bench.views.mms[bench.views.mm_rows(nodes.mm[node : node + 1])[0]]
-    return Label(
-        technique=technique, pid=int(mm["pid"]), start=int(nodes.low[node]), end=int(nodes.high[node]) + 1
-    )
+    return Label(technique=technique, pid=int(mm["pid"]), start=int(nodes.low[node]), end=int(nodes.high[node]) + 1)
 
 
 def maple_node_self_pointing(bench: Bench) -> Label:
@@ -270,7 +268,14 @@ def tree_cycle(bench: Bench) -> Label:
 
 
 MAPLE_EDITS: tuple[Callable[[Bench], Label], ...] = (
-    maple_slot_zeroed, maple_root_emptied, bounds_shrunk, maple_node_self_pointing, maple_parent_junk,
-    maple_dead_node, maple_pivot_moved, maple_gap_edited, maple_foreign_vma,
-)  # fmt: skip
+    maple_slot_zeroed,
+    maple_root_emptied,
+    bounds_shrunk,
+    maple_node_self_pointing,
+    maple_parent_junk,
+    maple_dead_node,
+    maple_pivot_moved,
+    maple_gap_edited,
+    maple_foreign_vma,
+)
 LIST_EDITS: tuple[Callable[[Bench], Label], ...] = (list_only, tree_only, list_cycle, tree_cycle, bounds_shrunk)

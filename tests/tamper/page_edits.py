@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tests.tamper.edits import Bench, Label
-from vmaforensics.kernel import paging
-from vmaforensics.views import flags
-from vmaforensics.views.page_tables import PteState
-from vmaforensics.views.tables import Kind
+from vmaforensics.kernel.space import paging
+from vmaforensics.views.pages.page_tables import PteState
+from vmaforensics.views.vmas import flags
+from vmaforensics.views.vmas.kind import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from vmaforensics.views.page_tables import PageTablesView
+    from vmaforensics.views.pages.page_tables import PageTablesView
 
     Pick = Callable[[NDArray[np.void], NDArray[np.void], NDArray[np.void]], NDArray[np.bool_]]
 
@@ -193,7 +193,16 @@ def user_copy_only(bench: Bench) -> Label:
 
 
 PAGE_EDITS: tuple[Callable[[Bench], Label], ...] = (
-    pte_pointed_elsewhere, pte_to_slab, pte_zeroed, pte_made_executable, exec_cleared_in_pte,
-    exec_cleared_in_flags, exec_set_in_page_prot, ghost_page, ghost_huge_page, ghost_subtree,
-    own_table_again, user_copy_only,
-)  # fmt: skip
+    pte_pointed_elsewhere,
+    pte_to_slab,
+    pte_zeroed,
+    pte_made_executable,
+    exec_cleared_in_pte,
+    exec_cleared_in_flags,
+    exec_set_in_page_prot,
+    ghost_page,
+    ghost_huge_page,
+    ghost_subtree,
+    own_table_again,
+    user_copy_only,
+)

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tests.tamper.edits import Bench, Label, executable_file
-from vmaforensics.views import flags
-from vmaforensics.views.tables import View
+from vmaforensics.views.view import View
+from vmaforensics.views.vmas import flags
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
 
-    from vmaforensics.views.rmap import RmapView
+    from vmaforensics.views.reverse_maps.reverse_maps import RmapView
 
 
 def _rmap(bench: Bench) -> RmapView:
@@ -149,9 +149,9 @@ def pgoff_moved_writable(bench: Bench) -> Label:
     """``vm_pgoff`` of a written area of a file moved on by 16 pages."""
     row = bench.region(
         _index(bench),
-        lambda rows, vmas: (vmas["file"] != 0)
-        & (vmas["anon_vma"] != 0)
-        & ((vmas["flags"] & np.uint64(flags.VM_WRITE)) != 0),
+        lambda rows, vmas: (
+            (vmas["file"] != 0) & (vmas["anon_vma"] != 0) & ((vmas["flags"] & np.uint64(flags.VM_WRITE)) != 0)
+        ),
     )
     where = bench.at("vm_area_struct", int(row["vma"]), "vm_pgoff")
     bench.put(where, bench.get(where) + 16)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tamper.edits import Label, executable_file
 from vmaforensics.checks.finding import Severity
-from vmaforensics.views.tables import View
+from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,9 +57,7 @@ def list_and_tree_unlinked(bench: Bench) -> Label:
     # A red leaf: taking it out needs no rebalancing (rb_color: bit 0 of __rb_parent_color, 0 is red).
     leaf &= (tree.parent_word & np.uint64(1)) == 0
     mine = rows["vma"][leaf]
-    row = bench.region(
-        View.LIST, lambda rows, vmas: executable_file(rows, vmas) & np.isin(rows["vma"], mine)
-    )
+    row = bench.region(View.LIST, lambda rows, vmas: executable_file(rows, vmas) & np.isin(rows["vma"], mine))
     at = int(np.flatnonzero(rows["vma"] == row["vma"])[0])
     parent = int(tree.parent[at])
     side = "vm_rb.rb_left" if int(tree.left[parent]) == at else "vm_rb.rb_right"

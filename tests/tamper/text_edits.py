@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tamper.edits import Label
-from vmaforensics.kernel import paging
-from vmaforensics.views import flags
-from vmaforensics.views.frames import FrameKind, classify_frames
-from vmaforensics.views.page_tables import PteState
-from vmaforensics.views.page_types import PageReader
-from vmaforensics.views.rss import KINDS
-from vmaforensics.views.tables import Kind
-from vmaforensics.views.xarray import entries_at
+from vmaforensics.kernel.space import paging
+from vmaforensics.views.pages.frame_kinds import FrameKind, classify_frames
+from vmaforensics.views.pages.page_tables import PteState
+from vmaforensics.views.pages.page_types import PageReader
+from vmaforensics.views.pages.rss import KINDS
+from vmaforensics.views.structures.xarray import entries_at
+from vmaforensics.views.vmas import flags
+from vmaforensics.views.vmas.kind import Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,8 +113,7 @@ def text_page_replaced(bench: Bench) -> Label:
     def change(content: bytearray) -> None:
         jump = b"\x49\xbb\xef\xbe\xad\xde\xff\x7f\0\0\x41\xff\xe3"  # movabs to r11; jmp *r11
         content[PLACE : PLACE + len(jump)] = bytes(
-            new if new != old else new ^ 0x55
-            for new, old in zip(jump, content[PLACE : PLACE + len(jump)], strict=True)
+            new if new != old else new ^ 0x55 for new, old in zip(jump, content[PLACE : PLACE + len(jump)], strict=True)
         )
 
     return _copied(bench, change, "text page replaced")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tamper.edits import Bench, Label, executable_file
-from vmaforensics.views import flags
-from vmaforensics.views.tables import View
+from vmaforensics.views.view import View
+from vmaforensics.views.vmas import flags
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,9 +34,7 @@ def _leaf_of(bench: Bench, row: np.void) -> tuple[int, int]:
     return leaf, (int(row["slot"]) - int(base[leaf])) // 8
 
 
-def _in_leaf(
-    bench: Bench, fits: Callable[[int, int, list[int]], bool]
-) -> tuple[np.void, int, int]:
+def _in_leaf(bench: Bench, fits: Callable[[int, int, list[int]], bool]) -> tuple[np.void, int, int]:
     """The first executable area of a file, the leaf and the slot that ``fits(leaf, slot, slots)`` accepts."""
     nodes, rows = bench.views.maple_nodes, bench.views.regions()[View.MAPLE]
     vmas = bench.views.vmas[bench.views.vma_rows(rows["vma"])]

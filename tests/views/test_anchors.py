@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from vmaforensics.views.anchors import AUXV
-from vmaforensics.views.cpus import RootOwner
+from vmaforensics.views.anchors.anchors import AUXV
+from vmaforensics.views.anchors.cpus import RootOwner
 
 if TYPE_CHECKING:
     from support import Sample
 
-    from vmaforensics.views.anchors import AnchorsView
+    from vmaforensics.views.anchors.anchors import AnchorsView
 
 
 def anchors_of(sample: Sample) -> AnchorsView:

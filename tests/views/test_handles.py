@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from vmaforensics.views.memory_files import Content, contents
-from vmaforensics.views.tables import ProblemLog, View
-from vmaforensics.views.xarray import all_pointers, entries_at
+from vmaforensics.views.descriptors.memory_files import Content, contents
+from vmaforensics.views.problems import ProblemLog
+from vmaforensics.views.structures.xarray import all_pointers, entries_at
+from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
     from support import Sample
 
-    from vmaforensics.views.handles import HandlesView
+    from vmaforensics.views.descriptors.descriptors import HandlesView
 
 
 def handles_of(sample: Sample) -> HandlesView:

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 import pytest
 from support import Edit, kernel_on
 
-from vmaforensics.views.handles import read_descriptors
-from vmaforensics.views.kept_files import Keeper, read_kept
-from vmaforensics.views.tables import Problem, ProblemLog, View
+from vmaforensics.views.descriptors.descriptors import read_descriptors
+from vmaforensics.views.descriptors.kept_files import Keeper, read_kept
+from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from support import Sample
 
-    from vmaforensics.views.handles import HandlesView
+    from vmaforensics.views.descriptors.descriptors import HandlesView
 
 # What guest/kept.c made, and what keeps it.
 MADE = {
@@ -100,9 +101,7 @@ def test_a_count_of_registered_files_beyond_reason_is_cut_short(kept_guest: Samp
     edit = Edit(kept_guest.analysis)
     ring = next(one for one in handles_of(kept_guest).kept if one["keeper"] == Keeper.RING)
     kernel = kept_guest.analysis.kernel
-    path = next(
-        one for one in ("file_table.data.nr", "nr_user_files") if kernel.has("io_ring_ctx", one)
-    )
+    path = next(one for one in ("file_table.data.nr", "nr_user_files") if kernel.has("io_ring_ctx", one))
     edit.put(edit.at("io_ring_ctx", int(ring["by"]), path), 0xFFFFFFFF, 4)
     rows, whole, log = reread(kept_guest, edit)
     assert not whole

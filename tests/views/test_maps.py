@@ -3,7 +3,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from vmaforensics.report.maps import maps_lines
+from vmaforensics.proc.maps import maps_lines
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,8 +55,19 @@ def test_maps_of_threads_are_those_the_guest_read_too(sample: Sample) -> None:
 def test_the_guest_has_areas_of_every_sort_in_these_maps(sample: Sample) -> None:
     # Else byte equality would prove little.
     everything = b"".join(raw for name, raw in sample.truth.items() if name.endswith("/maps"))
-    for sort in (rb"\[heap\]", rb"\[stack\]", rb"\[vdso\]", rb"\[vvar", rb" \(deleted\)\n", rb"\\012", rb"/SYSV",
-                 rb"socket:\[", rb"anon_inode:", rb"(?m)^00000000-", rb" [rwx-]{3}s "):  # fmt: skip
+    for sort in (
+        rb"\[heap\]",
+        rb"\[stack\]",
+        rb"\[vdso\]",
+        rb"\[vvar",
+        rb" \(deleted\)\n",
+        rb"\\012",
+        rb"/SYSV",
+        rb"socket:\[",
+        rb"anon_inode:",
+        rb"(?m)^00000000-",
+        rb" [rwx-]{3}s ",
+    ):
         assert re.search(sort, everything), sort
 
 
@@ -133,8 +144,18 @@ def test_the_number_of_areas_is_the_number_of_lines(sample: Sample) -> None:
 
 def test_marks_of_code_stack_and_arguments_are_those_of_proc_pid_stat(sample: Sample) -> None:
     # Fields 26 to 28 and 45 to 51 of proc(5); 28 is the bottom of the stack.
-    columns = {26: "start_code", 27: "end_code", 28: "start_stack", 45: "start_data", 46: "end_data",
-               47: "start_brk", 48: "arg_start", 49: "arg_end", 50: "env_start", 51: "env_end"}  # fmt: skip
+    columns = {
+        26: "start_code",
+        27: "end_code",
+        28: "start_stack",
+        45: "start_data",
+        46: "end_data",
+        47: "start_brk",
+        48: "arg_start",
+        49: "arg_end",
+        50: "env_start",
+        51: "env_end",
+    }
     wrong, compared = [], 0
     for one in sample.analysis.views.mms:
         pid = int(one["pid"])

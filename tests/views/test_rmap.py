@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from support import Edit, Sample, again_from_views, serious
 
-from vmaforensics.views.tables import Problem, View
+from vmaforensics.views.problems import Problem
+from vmaforensics.views.view import View
 
 _LINE = re.compile(rb"([0-9a-f]+)-([0-9a-f]+) \S+ [0-9a-f]+ \S+ (\d+) *(/?)")
 
@@ -79,8 +80,9 @@ def test_hostile_links_are_problems_and_cost_only_their_own_tree(clean: Sample) 
     edit = Edit(analysis)
     rng = np.random.default_rng(2)
     for struct, member, nodes in (
-        ("vm_area_struct", "shared.rb.", rmap.file_nodes), ("anon_vma_chain", "rb.", rmap.anon_nodes),
-    ):  # fmt: skip
+        ("vm_area_struct", "shared.rb.", rmap.file_nodes),
+        ("anon_vma_chain", "rb.", rmap.anon_nodes),
+    ):
         chosen = rng.permutation(nodes)[:40]
         junk = [int(nodes["node"][0]), int(chosen["node"][-1]), 0x4141414141414141, int(nodes["node"][1]) | 1, 1 << 62]
         for n, item in enumerate(chosen["item"].tolist()):
@@ -99,8 +101,8 @@ def test_hostile_links_are_problems_and_cost_only_their_own_tree(clean: Sample) 
 
 
 def test_inodes_are_found_without_the_dentry_hash_table(clean: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
-    from vmaforensics.views import mappings
-    from vmaforensics.views.tables import ProblemLog
+    from vmaforensics.views.problems import ProblemLog
+    from vmaforensics.views.reverse_maps import mappings
 
     kernel = clean.analysis.kernel
     quick = mappings.inode_mappings(kernel, ProblemLog())

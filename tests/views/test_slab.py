@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from support import Edit, kernel_on
 
-from vmaforensics.views.slab import SlabView, State, gather_slab
-from vmaforensics.views.slab_pages import ObjectKind
-from vmaforensics.views.tables import Problem, ProblemLog, View
+from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.slab.objects import SlabView, State, gather_slab
+from vmaforensics.views.slab.slab_pages import ObjectKind
+from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from support import Edit, kernel_on
 
-from vmaforensics.report.smaps import SmapsPrinter, letters
-from vmaforensics.views.page_tables import PteState
-from vmaforensics.views.smaps import STATS, read_smaps
-from vmaforensics.views.swap import swap_counts
+from vmaforensics.proc.smaps import SmapsPrinter, letters
+from vmaforensics.views.pages.page_tables import PteState
+from vmaforensics.views.pages.smaps import STATS, read_smaps
+from vmaforensics.views.pages.swap import swap_counts
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -23,10 +23,28 @@ if TYPE_CHECKING:
     from vmaforensics.analysis import Analysis
 
 EXACT = {
-    "Size", "KernelPageSize", "MMUPageSize", "Rss", "Pss", "Shared_Clean", "Shared_Dirty", "Private_Clean",
-    "Private_Dirty", "Anonymous", "LazyFree", "AnonHugePages", "ShmemPmdMapped", "FilePmdMapped", "Shared_Hugetlb",
-    "Private_Hugetlb", "Swap", "SwapPss", "Locked", "ProtectionKey", "VmFlags",
-}  # fmt: skip
+    "Size",
+    "KernelPageSize",
+    "MMUPageSize",
+    "Rss",
+    "Pss",
+    "Shared_Clean",
+    "Shared_Dirty",
+    "Private_Clean",
+    "Private_Dirty",
+    "Anonymous",
+    "LazyFree",
+    "AnonHugePages",
+    "ShmemPmdMapped",
+    "FilePmdMapped",
+    "Shared_Hugetlb",
+    "Private_Hugetlb",
+    "Swap",
+    "SwapPss",
+    "Locked",
+    "ProtectionKey",
+    "VmFlags",
+}
 # A page may be used between the second in which it was written down and that in which the machine was paused.
 MOVING = {"Referenced"}
 MOST_MOVED = 2  # areas

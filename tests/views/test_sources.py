@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from support import Edit, Sample, kernel_on, mm_of
 
-from vmaforensics.views.mm_lists import on_lru_lists, on_pgd_list
-from vmaforensics.views.pids import tasks_by_pid
-from vmaforensics.views.sources import Source, SourcesView
-from vmaforensics.views.tables import Problem, ProblemLog, kernel_pointer
+from vmaforensics.kernel.space.pointers import kernel_pointer
+from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.processes.mm_lists import on_lru_lists, on_pgd_list
+from vmaforensics.views.processes.mm_sources import Source, SourcesView
+from vmaforensics.views.processes.pid_idr import tasks_by_pid
 
 
 def _sources(sample: Sample) -> SourcesView:

@@ -64,7 +64,7 @@ def main(paths: list[Path]) -> None:
     """Record every image there is."""
     from vmaforensics.image.open import open_image
     from vmaforensics.kernel.find import find_kernel
-    from vmaforensics.kernel.isf import Isf
+    from vmaforensics.kernel.symbols.isf import Isf
 
     files = {Isf(path).banner.decode().strip(): path for path in paths}
     record: dict[str, Any] = {"volatility3": version("volatility3"), "images": {}}

@@ -13,14 +13,14 @@ pytest.importorskip("volatility3")
 from volatility3.framework import renderers
 
 from vmaforensics.checks.context import Context
-from vmaforensics.checks.run import run_checks
+from vmaforensics.checks.weigh import run_checks
 from vmaforensics.image.memory import PageState
 from vmaforensics.image.open import open_image
 from vmaforensics.image.overlay import Overlay
 from vmaforensics.kernel.find import find_kernel
 from vmaforensics.views.gather import EXTRA, gather_views
-from vmaforensics.volatility import findings, maps, pages, regions
-from vmaforensics.volatility.session import Session
+from vmaforensics.volatility.rows import findings, maps, pages, regions
+from vmaforensics.volatility.rows.session import Session
 
 from .conftest import ROOT
 

@@ -48,9 +48,14 @@ def pages() -> dict[int, Pages]:
     ids=list(WRITERS),
 )
 def test_rows_are_the_same_in_every_container(
-    tmp_path: Path, vol: Vol, expected: dict[tuple[int, str], Rows], pages: dict[int, Pages],
-    container: str, levels: int, plugin: tuple[str, ...],
-) -> None:  # fmt: skip
+    tmp_path: Path,
+    vol: Vol,
+    expected: dict[tuple[int, str], Rows],
+    pages: dict[int, Pages],
+    container: str,
+    levels: int,
+    plugin: tuple[str, ...],
+) -> None:
     image = tmp_path / "image"
     WRITERS[container](pages[levels], image)
     done = vol(image, *plugin)

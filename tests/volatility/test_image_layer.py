@@ -16,9 +16,9 @@ from volatility3.framework.configuration import requirements
 from volatility3.framework.layers import physical, scanners
 
 from tests.image import build
-from vmaforensics.volatility.image_layer import ImageLayer
-from vmaforensics.volatility.image_stacker import ImageStacker
-from vmaforensics.volatility.parts import parts_of
+from vmaforensics.volatility.layers.image_layer import ImageLayer
+from vmaforensics.volatility.layers.image_stacker import ImageStacker
+from vmaforensics.volatility.layers.parts import parts_of
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,8 +11,8 @@ import pytest
 
 pytest.importorskip("volatility3")
 
+from vmaforensics.export.isf.document import isf_document, write_isf
 from vmaforensics.image.open import open_image
-from vmaforensics.isf.document import isf_document, write_isf
 from vmaforensics.kernel.find import find_kernel
 
 from .record import IMAGES, ROOT, digests, fingerprint

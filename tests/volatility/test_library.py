@@ -11,8 +11,8 @@ import pytest
 
 pytest.importorskip("volatility3")
 
-from vmaforensics.volatility.image_layer import ImageLayer
-from vmaforensics.volatility.session import logged, tree
+from vmaforensics.volatility.layers.image_layer import ImageLayer
+from vmaforensics.volatility.rows.session import logged, tree
 
 from .conftest import ROOT
 
@@ -54,4 +54,4 @@ def test_the_plugin_directory_has_no_package_in_it() -> None:
     files = sorted(path.name for path in (PLUGIN_DIRECTORY / "linux").glob("*.py"))
     assert files == ["vmaextract.py", "vmafindings.py", "vmamaps.py", "vmapages.py", "vmaxview.py"]
     assert all(len((PLUGIN_DIRECTORY / "linux" / name).read_text().splitlines()) <= 150 for name in files)
-    assert ImageLayer.__module__ == "vmaforensics.volatility.image_layer"  # saved configurations name it
+    assert ImageLayer.__module__ == "vmaforensics.volatility.layers.image_layer"  # saved configurations name it

@@ -16,7 +16,7 @@ from vmaforensics.cli.main import main
 from vmaforensics.image.memory import PAGE_SIZE, PageState
 from vmaforensics.image.open import open_image
 from vmaforensics.kernel.find import find_kernel
-from vmaforensics.report.build import finding as told
+from vmaforensics.report.document.build import finding as told
 from vmaforensics.views.gather import gather_views
 
 from .conftest import ROOT, Vol, parse, truth

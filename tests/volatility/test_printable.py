@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from vmaforensics.report.printable import printable
+from vmaforensics.words.printable import printable
 
 
 @pytest.mark.parametrize(

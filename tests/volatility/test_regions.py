@@ -11,12 +11,16 @@ pytest.importorskip("volatility3")
 
 from volatility3.framework import renderers
 
-from vmaforensics.views.mms import MMS
-from vmaforensics.views.tables import PROBLEMS, REGIONS, Kind, Problem, View, Views
-from vmaforensics.views.tasks import TASKS
-from vmaforensics.views.vmas import VMAS
-from vmaforensics.volatility.regions import COLUMNS, region_rows, summary
-from vmaforensics.volatility.session import grid
+from vmaforensics.views.indices.regions import REGIONS
+from vmaforensics.views.problems import PROBLEMS, Problem
+from vmaforensics.views.processes.mms import MMS
+from vmaforensics.views.processes.tasks import TASKS
+from vmaforensics.views.view import View
+from vmaforensics.views.views import Views
+from vmaforensics.views.vmas.kind import Kind
+from vmaforensics.views.vmas.vmas import VMAS
+from vmaforensics.volatility.rows.regions import COLUMNS, region_rows, summary
+from vmaforensics.volatility.rows.session import grid
 
 MM, OTHER, EMPTY = 0xFFFF888000001000, 0xFFFF888000002000, 0xFFFF888000003000
 A, B, LOST = 0xFFFF888000010000, 0xFFFF888000010100, 0xFFFF888000010200
@@ -55,14 +59,31 @@ def views() -> Views:
         rbtree=table(REGIONS, region(MM, A, 0x1000, 0x2000), region(OTHER, LOST, 0, 0)),
         vmas=table(
             VMAS,
-            {"vma": A, "ok": True, "start": 0x1000, "end": 0x2000, "mm": MM, "flags": 5, "pgoff": 7, "file": 1,
-             "kind": Kind.FILE},
-            {"vma": B, "ok": True, "start": 0x2000, "end": 0x3000, "mm": OTHER, "flags": 3, "pgoff": 9,
-             "kind": Kind.ANONYMOUS},
+            {
+                "vma": A,
+                "ok": True,
+                "start": 0x1000,
+                "end": 0x2000,
+                "mm": MM,
+                "flags": 5,
+                "pgoff": 7,
+                "file": 1,
+                "kind": Kind.FILE,
+            },
+            {
+                "vma": B,
+                "ok": True,
+                "start": 0x2000,
+                "end": 0x3000,
+                "mm": OTHER,
+                "flags": 3,
+                "pgoff": 9,
+                "kind": Kind.ANONYMOUS,
+            },
             {"vma": LOST},
         ),
         names=[b"/bin/\xff\xe2\x80\xae", b"", b""],
-    )  # fmt: skip
+    )
 
 
 def rows(*pids: int) -> list[dict[str, Any]]:
@@ -115,9 +136,12 @@ def test_a_process_without_any_readable_region_is_a_row() -> None:
 def test_an_index_that_says_another_range_does_not_have_the_region() -> None:
     old = views()
     new = Views(
-        tasks=old.tasks, mms=old.mms, vmas=old.vmas, names=old.names,
+        tasks=old.tasks,
+        mms=old.mms,
+        vmas=old.vmas,
+        names=old.names,
         maple=table(REGIONS, region(MM, A, 0x1000, 0x1800)),
-    )  # fmt: skip
+    )
     (row,) = region_rows(new, [1])
     values = dict(zip((name for name, _ in COLUMNS), row, strict=True))
     assert (values["End"], values["In maple"], values["VMA agrees"]) == (0x2000, False, False)

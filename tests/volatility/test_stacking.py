@@ -12,7 +12,7 @@ from volatility3.framework import automagic, contexts
 from volatility3.framework.configuration import requirements
 from volatility3.framework.layers import elf
 
-from vmaforensics.volatility.stacking import PhysicalLayerRequirement, PhysicalStacker
+from vmaforensics.volatility.layers.stacking import PhysicalLayerRequirement, PhysicalStacker
 
 from .test_layer_memory import elf_file
 

@@ -11,10 +11,10 @@ import pytest
 
 pytest.importorskip("volatility3")
 
+from vmaforensics.export.isf.document import isf_document, write_isf
 from vmaforensics.image.open import open_image
-from vmaforensics.isf.document import isf_document, write_isf
 from vmaforensics.kernel.find import find_kernel
-from vmaforensics.kernel.window import START_KERNEL_MAP
+from vmaforensics.kernel.symbols.window import START_KERNEL_MAP
 
 from .conftest import ROOT, Vol, parse
 from .containers import WRITERS, Pages

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vmaforensics.analysis import analyse_image
-from vmaforensics.report.maps import own_regions, permissions
-from vmaforensics.report.regions import regions_by_mm
-from vmaforensics.report.sides import side_by_side
-from vmaforensics.views.tables import View
-from vmaforensics.volatility.regions import VIEW_COLUMNS
+from vmaforensics.compare.records import side_by_side
+from vmaforensics.proc.maps import own_regions, permissions
+from vmaforensics.report.document.regions import regions_by_mm
+from vmaforensics.views.view import View
+from vmaforensics.volatility.rows.regions import VIEW_COLUMNS
 
 from .conftest import IMAGES, ROOT, Region, Vol, named, parse, truth
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vmaforensics.views.tables import Views
+    from vmaforensics.views.views import Views
 
 PLUGIN = "linux.vmaxview.VmaXView"
 STATES = {"held": True, "missing": False, "unread": "-", "none": None}

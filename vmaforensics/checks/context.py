@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.finding import Confidence, Evidence, Finding, Rule, Severity
-from vmaforensics.views import flags
-from vmaforensics.views.mms import Lock
-from vmaforensics.views.tables import Problem, View
+from vmaforensics.views.problems import Problem
+from vmaforensics.views.processes.mms import Lock
+from vmaforensics.views.view import View
+from vmaforensics.views.vmas import flags
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
-    from vmaforensics.checks.counters import Sums
-    from vmaforensics.views.tables import Views
+    from vmaforensics.checks.vmas.counters import Sums
+    from vmaforensics.views.views import Views
 
 MOST = 16  # rows of one kind in one address space that are told one by one
 

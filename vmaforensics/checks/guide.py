@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from vmaforensics.checks.finding import Rule
-    from vmaforensics.views.tables import View
+    from vmaforensics.views.view import View
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmaforensics.checks.guide import Guide
-from vmaforensics.views.tables import View
+from vmaforensics.views.view import View
 
 _WRITE = "any change of the map, under the mmap write lock"
 _LIST = "crash: list vm_area_struct.vm_next -s vm_area_struct.vm_start,vm_end,vm_prev -h <mm->mmap>"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmaforensics.checks.guide import Guide
-from vmaforensics.views.tables import View
+from vmaforensics.views.view import View
 
 _VM = "crash: vm PID"
 _INDICES = (View.LIST, View.RBTREE, View.MAPLE)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from vmaforensics.checks.guide import Guide
-from vmaforensics.views.tables import View
+from vmaforensics.views.view import View
 
 _VTOP = "crash: vtop -c PID ADDRESS"
 _PTL = "between the entry and the count, under the page-table lock, which is not looked at"
@@ -13,8 +13,7 @@ _I_MMAP = (
     '"shared.rb"))'
 )
 _ANON = (
-    'drgn: list(rbtree_inorder_for_each_entry("struct anon_vma_chain", anon_vma.rb_root.rb_root.address_of_(), '
-    '"rb"))'
+    'drgn: list(rbtree_inorder_for_each_entry("struct anon_vma_chain", anon_vma.rb_root.rb_root.address_of_(), "rb"))'
 )
 _CHAIN = "crash: list anon_vma_chain.same_vma -H <&vma->anon_vma_chain> -s anon_vma_chain.vma,anon_vma"
 _LINKING = (

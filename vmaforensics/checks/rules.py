@@ -22,9 +22,7 @@ def _rule(
     benign: tuple[str, ...] = (_SMEAR, _BUSY, _BUG),
     attack: tuple[str, ...] = _HIDE,
 ) -> Rule:
-    return Rule(
-        id=name, severity=severity, confidence=confidence, title=title, why=why, benign=benign, attack=attack
-    )
+    return Rule(id=name, severity=severity, confidence=confidence, title=title, why=why, benign=benign, attack=attack)
 
 
 UNLINKED = _rule(
@@ -400,11 +398,55 @@ KTHREAD_MM = _rule(
 )
 
 RULES: tuple[Rule, ...] = (
-    UNLINKED, MISSING, SURPLUS, RANGE, OWNER, BOUNDS, ORDER, BACKLINK, LINK, RB_SHAPE, RB_GAP,
-    MT_NODE, MT_PIVOT, MT_NULL, MT_GAP, COUNTER, FAILED_FORK,
-    PTE_ORPHAN, PTE_PERM, PTE_KERNEL, PTE_REMAP, TEXT_MODIFIED, ERASED, PROT, PT_SHARED, PT_ISOLATION, RSS, PGTABLES,
-    RMAP_FILE_HIDDEN, RMAP_ANON_HIDDEN, RMAP_FILE_MISSING, RMAP_ANON_MISSING, RMAP_FILE_MISMATCH, RMAP_TREE,
-    THREAD_OUTSIDE, ANCHOR_OUTSIDE, HANDLER_OUTSIDE, EXE_UNMAPPED, CR3_UNKNOWN, UNMAPPED_CODE, SHM_ATTACH,
-    EXEC_MEMFD, EXEC_DELETED, EXEC_ANON,
-    SLAB_ORPHAN, SLAB_STATE, MT_ROOT, TASK_HIDDEN, MM_HIDDEN, MM_DECOY, KTHREAD_MM,
-)  # fmt: skip
+    UNLINKED,
+    MISSING,
+    SURPLUS,
+    RANGE,
+    OWNER,
+    BOUNDS,
+    ORDER,
+    BACKLINK,
+    LINK,
+    RB_SHAPE,
+    RB_GAP,
+    MT_NODE,
+    MT_PIVOT,
+    MT_NULL,
+    MT_GAP,
+    COUNTER,
+    FAILED_FORK,
+    PTE_ORPHAN,
+    PTE_PERM,
+    PTE_KERNEL,
+    PTE_REMAP,
+    TEXT_MODIFIED,
+    ERASED,
+    PROT,
+    PT_SHARED,
+    PT_ISOLATION,
+    RSS,
+    PGTABLES,
+    RMAP_FILE_HIDDEN,
+    RMAP_ANON_HIDDEN,
+    RMAP_FILE_MISSING,
+    RMAP_ANON_MISSING,
+    RMAP_FILE_MISMATCH,
+    RMAP_TREE,
+    THREAD_OUTSIDE,
+    ANCHOR_OUTSIDE,
+    HANDLER_OUTSIDE,
+    EXE_UNMAPPED,
+    CR3_UNKNOWN,
+    UNMAPPED_CODE,
+    SHM_ATTACH,
+    EXEC_MEMFD,
+    EXEC_DELETED,
+    EXEC_ANON,
+    SLAB_ORPHAN,
+    SLAB_STATE,
+    MT_ROOT,
+    TASK_HIDDEN,
+    MM_HIDDEN,
+    MM_DECOY,
+    KTHREAD_MM,
+)

@@ -13,13 +13,18 @@ if TYPE_CHECKING:
 def add_image(parser: argparse.ArgumentParser) -> None:
     """The argument IMAGE, a list of paths, and the option --symbols: what :func:`opened` takes."""
     parser.add_argument(
-        "image", metavar="IMAGE", nargs="+", type=Path,
+        "image",
+        metavar="IMAGE",
+        nargs="+",
+        type=Path,
         help="raw, ELF core, LiME, AVML or kdump image; of a dump that makedumpfile has split: all its parts",
-    )  # fmt: skip
+    )
     parser.add_argument(
-        "--symbols", metavar="FILE", type=Path,
+        "--symbols",
+        metavar="FILE",
+        type=Path,
         help="symbol file (ISF, as dwarf2json makes them) of the image's kernel, for an image without BTF or kallsyms",
-    )  # fmt: skip
+    )
 
 
 def opened(args: argparse.Namespace) -> Image:
@@ -60,21 +65,31 @@ def add_common(parser: argparse.ArgumentParser, *, of_verb: bool) -> None:
 
     group = parser.add_argument_group("options of every verb")
     group.add_argument(
-        "-v", "--verbose", action="count", default=default(0),
+        "-v",
+        "--verbose",
+        action="count",
+        default=default(0),
         help="more of the report: all evidence; -vv: all records side by side, bytes, checks by hand",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "-q", "--quiet", action="store_true", default=default(False),
+        "-q",
+        "--quiet",
+        action="store_true",
+        default=default(False),
         help="only the verdict and a line per finding; no progress",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--color", choices=("auto", "always", "never"), default=default("auto"),
+        "--color",
+        choices=("auto", "always", "never"),
+        default=default("auto"),
         help="colour; auto: on a terminal, as NO_COLOR and FORCE_COLOR say",
-    )  # fmt: skip
+    )
     group.add_argument(
-        "--progress", choices=("auto", "never", "json"), default=default("auto"),
+        "--progress",
+        choices=("auto", "never", "json"),
+        default=default("auto"),
         help="auto: a bar on stderr if that is a terminal; json: a line per stage on stderr",
-    )  # fmt: skip
+    )
     group.add_argument(
         "-d", "--debug", action="store_true", default=default(False), help="log to stderr; full traceback on a bug"
     )

@@ -13,7 +13,7 @@ from vmaforensics.errors import ExitCode
 if TYPE_CHECKING:
     import argparse
 
-    from vmaforensics.report.diff import Difference
+    from vmaforensics.report.document.diff import Difference
 
 _DESCRIPTION = (
     "Compare two images of one machine, taken without a reboot between them, or two reports saved with --format json: "
@@ -31,9 +31,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("after", metavar="B", type=Path, help="the later one")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     parser.add_argument(
-        "--fail-on", choices=[one.value for one in Severity], metavar="SEVERITY",
+        "--fail-on",
+        choices=[one.value for one in Severity],
+        metavar="SEVERITY",
         help="exit with 1 if a finding that is new or has become worse is at least this severe",
-    )  # fmt: skip
+    )
     add_output(parser)
     parser.set_defaults(run=run)
 
@@ -43,9 +45,9 @@ def run(args: argparse.Namespace) -> int:
     from vmaforensics.cli.documents import document_of
     from vmaforensics.cli.progress import watched
     from vmaforensics.cli.style import text_style
-    from vmaforensics.report.diff import compare
-    from vmaforensics.report.diff_text import render_diff
-    from vmaforensics.report.json_text import json_text
+    from vmaforensics.report.document.diff import compare
+    from vmaforensics.report.formats.diff_text import render_diff
+    from vmaforensics.report.formats.json_text import json_text
 
     with output(args.output, force=args.force) as stream:
         with watched(args) as progress:

@@ -48,16 +48,14 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "the command that installs it. With IMAGE also what a report of it would lack, and why. Ends with 0 if the "
         "tool can be used (on that image).",
     )
-    parser.add_argument(
-        "image", metavar="IMAGE", nargs="*", help="an image to look at; of a split dump, all its parts"
-    )
+    parser.add_argument("image", metavar="IMAGE", nargs="*", help="an image to look at; of a split dump, all its parts")
     parser.add_argument("--symbols", metavar="FILE", type=Path, help="symbol file (ISF) of the image's kernel")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print the state of things; what makes a report impossible decides the exit code."""
-    from vmaforensics.report.printable import printable
+    from vmaforensics.words.printable import printable
 
     lacking = False
     for state, text in _installation():
@@ -144,7 +142,7 @@ def install_command(one: Requirement) -> str:
 
 
 def _cache() -> tuple[str, str]:
-    from vmaforensics.isf.cache import cache_directory
+    from vmaforensics.export.isf.cache import cache_directory
 
     folder = cache_directory()
     if not folder.exists():

@@ -42,7 +42,7 @@ def examine(args: argparse.Namespace, progress: Progress) -> tuple[list[Line], V
 
 
 def _image(image: Image) -> Iterator[Line]:
-    from vmaforensics.report.build import coverage
+    from vmaforensics.report.document.build import coverage
 
     yield "ok", f"{image.path}: format {image.format}, {image.size} bytes"
     pages = coverage(image)
@@ -58,7 +58,7 @@ def _image(image: Image) -> Iterator[Line]:
 
 
 def _analysis(analysis: Analysis) -> Iterator[Line]:
-    from vmaforensics.report.not_assessed import not_assessed
+    from vmaforensics.report.document.not_assessed import not_assessed
 
     identity = analysis.kernel.identity
     yield "ok", f"kernel {identity.release}, {identity.levels}-level page tables, build id {identity.build_id or '?'}"

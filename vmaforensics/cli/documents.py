@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from vmaforensics.progress import Progress
-    from vmaforensics.report.document import Document
+    from vmaforensics.report.document.document import Document
 
 
 def document_of(
@@ -31,7 +31,7 @@ def document_of(
 
     Raises the errors of reading either, and :class:`UsageError` where what is asked for needs the image.
     """
-    from vmaforensics.report.saved import is_saved, load
+    from vmaforensics.report.document.saved import is_saved, load
 
     saved = [path for path in paths if is_saved(path)]
     if not saved:
@@ -54,7 +54,7 @@ def _analysed(
 ) -> Document:
     from vmaforensics.analysis import analyse_image
     from vmaforensics.image.open import open_image
-    from vmaforensics.report.build import build_document
+    from vmaforensics.report.document.build import build_document
     from vmaforensics.views.gather import EXTRA
 
     image = replace(open_image(paths), symbols=symbols)

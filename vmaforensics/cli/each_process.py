@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from vmaforensics.kernel.kernel import Kernel
-    from vmaforensics.views.tables import Views
+    from vmaforensics.views.views import Views
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,8 +36,8 @@ def write_each(
     from vmaforensics.checks.context import comm_of
     from vmaforensics.cli.progress import watched
     from vmaforensics.kernel.find import find_kernel
-    from vmaforensics.report.printable import printable
     from vmaforensics.views.gather import gather_views
+    from vmaforensics.words.printable import printable
 
     with output(args.output, force=args.force) as stream:
         with watched(args) as say:

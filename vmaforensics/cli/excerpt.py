@@ -14,8 +14,8 @@ from vmaforensics.errors import ExitCode, OutputError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vmaforensics.excerpt import Selection
-    from vmaforensics.image.kdump_writer import Written
+    from vmaforensics.export.excerpt import Selection
+    from vmaforensics.image.kdump.writer import Written
 
 _DESCRIPTION = """\
 Write a smaller image, kdump-compressed with zstd, that holds
@@ -52,8 +52,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(args: argparse.Namespace) -> int:
     """Write the excerpt, and a summary to stdout."""
     from vmaforensics.cli.progress import watched
-    from vmaforensics.excerpt import Keep, select, write_selection
-    from vmaforensics.report.printable import printable
+    from vmaforensics.export.excerpt import Keep, select, write_selection
+    from vmaforensics.words.printable import printable
 
     image = opened(args)
     target = Path(args.output)
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
 def summary(selection: Selection, written: Written) -> Iterator[str]:
     """Lines that say how many pages were kept of those held, by what they are used for."""
-    from vmaforensics.views.frames import FrameKind
+    from vmaforensics.views.pages.frame_kinds import FrameKind
 
     yield f"{'pages':12}{'kept':>12}{'held':>12}"
     if selection.kinds is not None:
@@ -86,4 +86,3 @@ def summary(selection: Selection, written: Written) -> Iterator[str]:
             f"{selection.withheld} pages that the analysis reads are user memory and were left out; the report of "
             "the excerpt will differ there"
         )
-

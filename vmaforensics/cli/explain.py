@@ -62,7 +62,7 @@ def _table(rules: tuple[Rule, ...]) -> Iterator[str]:
 
 def _rule(rule: Rule) -> Iterator[str]:
     from vmaforensics.checks.guide import guide_of
-    from vmaforensics.report.attack import TECHNIQUES
+    from vmaforensics.report.document.attack import TECHNIQUES
 
     guide = guide_of(rule)
     yield f"{rule.id}  severity {rule.severity.value}, confidence {rule.confidence.value}"
@@ -86,7 +86,7 @@ def _rule(rule: Rule) -> Iterator[str]:
 
 def _weighing(rule: Rule) -> Iterator[str]:
     from vmaforensics.checks.finding import Severity
-    from vmaforensics.checks.run import lags
+    from vmaforensics.checks.weigh import lags
 
     if rule.severity.rank >= Severity.LOW.rank:
         yield f"not: a finding of severity {rule.severity.value} says little enough"

@@ -11,7 +11,7 @@ from vmaforensics.cli.arguments import add_image, address, opened
 from vmaforensics.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from vmaforensics.extract import Region
+    from vmaforensics.export.extract import Region
 
 _DESCRIPTION = """\
 Write the bytes of a region, read through the page tables of its process, into a file of the folder DIR, and
@@ -60,11 +60,11 @@ def run(args: argparse.Namespace) -> int:
     """Find the region, write it, say what is missing."""
     from vmaforensics.analysis import analyse_image
     from vmaforensics.cli.progress import watched
-    from vmaforensics.extract import MANIFEST, MOST_BYTES, check_size, extract, open_folder
-    from vmaforensics.extract_regions import finding_regions, frame_regions, process_regions
+    from vmaforensics.export.extract import MANIFEST, MOST_BYTES, check_size, extract, open_folder
+    from vmaforensics.export.extract_regions import finding_regions, frame_regions, process_regions
     from vmaforensics.kernel.find import find_kernel
-    from vmaforensics.report.printable import printable
     from vmaforensics.views.gather import gather_views
+    from vmaforensics.words.printable import printable
 
     if (args.at is None) != (args.pid is None):
         raise UsageError("--at needs --pid, and --pid goes with nothing else")
@@ -93,4 +93,3 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write(f"{one.region.file}: {one.region.what}; pages: {states}\n")
     sys.stdout.write(f"{printable(str(folder / MANIFEST))}\n")
     return ExitCode.OK
-

@@ -27,7 +27,7 @@ def run(args: argparse.Namespace) -> int:
     """Print what can be told; a kernel that cannot be found is the last line and the exit code."""
     from vmaforensics.cli.progress import watched
     from vmaforensics.kernel.find import find_kernel
-    from vmaforensics.report.printable import printable
+    from vmaforensics.words.printable import printable
 
     image = opened(args)
     failure: VmaForensicsError | None = None
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _image(image: Image) -> Iterator[tuple[str, str]]:
-    from vmaforensics.report.build import coverage
+    from vmaforensics.report.document.build import coverage
 
     pages = coverage(image)
     for path in image.paths:
@@ -65,9 +65,9 @@ def _image(image: Image) -> Iterator[tuple[str, str]]:
 
 
 def _kernel(kernel: Kernel) -> Iterator[tuple[str, str]]:
-    from vmaforensics.views.mms import read_mms
-    from vmaforensics.views.tables import ProblemLog
-    from vmaforensics.views.tasks import walk_tasks
+    from vmaforensics.views.problems import ProblemLog
+    from vmaforensics.views.processes.mms import read_mms
+    from vmaforensics.views.processes.tasks import walk_tasks
 
     identity = kernel.identity
     yield "kernel", identity.release

@@ -29,7 +29,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(args: argparse.Namespace) -> int:
     """Make the file."""
     from vmaforensics.cli.progress import watched
-    from vmaforensics.isf.document import isf_document, suffix_of, write_isf
+    from vmaforensics.export.isf.document import isf_document, suffix_of, write_isf
     from vmaforensics.kernel.find import find_kernel
 
     suffix = ".json" if args.output is None else suffix_of(args.output)

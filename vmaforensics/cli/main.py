@@ -18,9 +18,21 @@ if TYPE_CHECKING:
 
 # In the order of the help; each is a module of this package that bears its name.
 VERBS = (
-    "report", "info", "doctor", "maps", "smaps", "views", "pages", "extract", "excerpt", "isf", "diff", "explain",
-    "plugin-dir", "completion",
-)  # fmt: skip
+    "report",
+    "info",
+    "doctor",
+    "maps",
+    "smaps",
+    "views",
+    "pages",
+    "extract",
+    "excerpt",
+    "isf",
+    "diff",
+    "explain",
+    "plugin-dir",
+    "completion",
+)
 
 
 def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
@@ -86,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _fail(code: ExitCode, text: str) -> int:
-    from vmaforensics.report.printable import printable
+    from vmaforensics.words.printable import printable
 
     sys.stderr.write(f"vmaforensics: {printable(text)}\n")
     return code

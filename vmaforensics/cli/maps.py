@@ -27,7 +27,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """Print the maps of the processes asked for, or of all."""
-    from vmaforensics.report.maps import maps_lines
+    from vmaforensics.proc.maps import maps_lines
 
     write_each(args, (), lambda kernel, views: partial(maps_lines, kernel, views))
     return ExitCode.OK

@@ -29,7 +29,7 @@ def output(path: str | None, *, force: bool = False) -> Iterator[IO[bytes]]:
     if path is None:
         yield sys.stdout.buffer
         return
-    from vmaforensics.whole_file import occupied, whole_file
+    from vmaforensics.export.whole_file import occupied, whole_file
 
     target = Path(path)
     if occupied(target) and not force:

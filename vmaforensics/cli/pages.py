@@ -32,9 +32,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     add_image(parser)
     add_owner(parser)
     parser.add_argument(
-        "--at", type=address, metavar="ADDR",
+        "--at",
+        type=address,
+        metavar="ADDR",
         help="only the area that covers this address, or, where none does, the entries around it that no area covers",
-    )  # fmt: skip
+    )
     parser.add_argument("--each", action="store_true", help="one line per entry, not per run")
     parser.add_argument("--format", choices=("text", "json", "csv"), default="text", help="default: text")
     add_output(parser)
@@ -47,10 +49,10 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from vmaforensics.cli.progress import watched
+    from vmaforensics.compare.ranges import mm_of, mm_row, range_at, rows_within
     from vmaforensics.kernel.find import find_kernel
-    from vmaforensics.report.pages import page_runs, render_csv, render_text
+    from vmaforensics.report.document.page_entries import page_runs, render_csv, render_text
     from vmaforensics.views.gather import gather_views
-    from vmaforensics.views.ranges import mm_of, mm_row, range_at, rows_within
 
     with output(args.output, force=args.force) as stream:
         with watched(args) as say:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vmaforensics.errors import ExitCode, OutputError
-from vmaforensics.whole_file import whole_file
+from vmaforensics.export.whole_file import whole_file
 
 if TYPE_CHECKING:
     import argparse

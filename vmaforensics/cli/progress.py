@@ -160,4 +160,3 @@ class _Lines:
 
 def _name(stage: str) -> str:
     return _STAGES[stage][0] if stage in _STAGES else stage
-

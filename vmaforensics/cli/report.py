@@ -9,15 +9,15 @@ from vmaforensics.checks.finding import Severity
 from vmaforensics.cli.arguments import add_image
 from vmaforensics.cli.output import add_output, output
 from vmaforensics.errors import ExitCode, UsageError
-from vmaforensics.report.render import FORMATS, require
+from vmaforensics.report.formats.render import FORMATS, require
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
     from vmaforensics.progress import Progress
-    from vmaforensics.report.document import Document
-    from vmaforensics.views.tables import Views
+    from vmaforensics.report.document.document import Document
+    from vmaforensics.views.views import Views
 
 _SEVERITIES = [one.value for one in Severity]
 
@@ -36,10 +36,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--format", choices=tuple(FORMATS), default="text", metavar="FORMAT", help=f"default: text. {described}"
     )
     parser.add_argument(
-        "--table", choices=FORMATS["csv"].tables, metavar="TABLE",
+        "--table",
+        choices=FORMATS["csv"].tables,
+        metavar="TABLE",
         help="which table csv and parquet hold: findings, evidence, regions or processes; default: findings for csv, "
         "regions for parquet",
-    )  # fmt: skip
+    )
     parser.add_argument("--pid", type=int, action="append", metavar="N", help="only this process; may be repeated")
     parser.add_argument("--views", metavar="NAME,…", help="only these views besides indices and counters")
     parser.add_argument("--rules", metavar="ID,…", help="only findings of these rules; default: all")
@@ -48,9 +50,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("--sha256", action="store_true", help="hash the image file (reads all of it)")
     parser.add_argument(
-        "--reproducible", action="store_true",
+        "--reproducible",
+        action="store_true",
         help="leave out the path and the versions of Python and libraries, which differ between machines",
-    )  # fmt: skip
+    )
     parser.add_argument(
         "--fail-on", choices=_SEVERITIES, metavar="SEVERITY", help="exit with 1 if a finding is at least this severe"
     )
@@ -101,7 +104,7 @@ def _document(args: argparse.Namespace, progress: Progress) -> Document:
 
 def _chosen_of(document: Document, args: argparse.Namespace) -> Document:
     from vmaforensics.checks.rules import RULES
-    from vmaforensics.report.selection import reproducible, select
+    from vmaforensics.report.document.selection import reproducible, select
 
     rules = None if args.rules is None else _chosen(args.rules, [rule.id for rule in RULES], "rule")
     document = select(document, pids=args.pid, rules=rules, min_severity=args.min_severity)
@@ -110,7 +113,7 @@ def _chosen_of(document: Document, args: argparse.Namespace) -> Document:
 
 def _rendered(document: Document, args: argparse.Namespace) -> bytes:
     from vmaforensics.cli.style import text_style
-    from vmaforensics.report.render import render
+    from vmaforensics.report.formats.render import render
 
     options = {**text_style(args)._asdict(), "all_regions": bool(args.pid)}
     if args.table:

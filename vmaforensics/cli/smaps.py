@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from vmaforensics.kernel.kernel import Kernel
-    from vmaforensics.views.tables import Views
+    from vmaforensics.views.views import Views
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -32,7 +32,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """Print the smaps of the processes asked for, or of all."""
-    from vmaforensics.report.smaps import SmapsPrinter
+    from vmaforensics.proc.smaps import SmapsPrinter
 
     unknown: dict[int, int] = {}
 

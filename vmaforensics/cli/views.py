@@ -31,10 +31,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     add_image(parser)
     add_owner(parser)
     parser.add_argument(
-        "--at", type=address, metavar="ADDR",
+        "--at",
+        type=address,
+        metavar="ADDR",
         help="decode the areas that cover this user address, or the vm_area_struct at this kernel address, and "
         "show the way from the task to the pages",
-    )  # fmt: skip
+    )
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     add_output(parser)
     parser.set_defaults(run=run)
@@ -45,10 +47,10 @@ def run(args: argparse.Namespace) -> int:
     import msgspec
 
     from vmaforensics.cli.progress import watched
+    from vmaforensics.compare.chain import with_details
+    from vmaforensics.compare.records import side_by_side, side_by_side_of
+    from vmaforensics.compare.side_by_side import render
     from vmaforensics.kernel.find import find_kernel
-    from vmaforensics.report.chain import with_details
-    from vmaforensics.report.side_by_side import render
-    from vmaforensics.report.sides import side_by_side, side_by_side_of
     from vmaforensics.views.gather import gather_views
 
     with output(args.output, force=args.force) as stream:

@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmaforensics.errors import ImageUnreadableError, UnsupportedFormatError
-from vmaforensics.image.avml import open_avml
-from vmaforensics.image.elf import open_elf
-from vmaforensics.image.flattened import open_flattened
+from vmaforensics.image.formats.avml import open_avml
+from vmaforensics.image.formats.elf import open_elf
+from vmaforensics.image.formats.flattened import open_flattened
+from vmaforensics.image.formats.lime import open_lime
+from vmaforensics.image.formats.raw import open_raw
 from vmaforensics.image.image import Image
-from vmaforensics.image.kdump import open_kdump
-from vmaforensics.image.kdump_split import open_split
-from vmaforensics.image.lime import open_lime
-from vmaforensics.image.raw import open_raw
+from vmaforensics.image.kdump.reader import open_kdump
+from vmaforensics.image.kdump.split import open_split
 from vmaforensics.image.source import FileSource, Mapped, map_file, plural
 
 if TYPE_CHECKING:

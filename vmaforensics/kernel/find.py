@@ -24,12 +24,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.errors import KernelNotFoundError, MemoryReadError
-from vmaforensics.kernel import btf, identify, kallsyms, paging, symbol_file, vmcoreinfo, window
-from vmaforensics.kernel.isf import Isf
+from vmaforensics.kernel import identify
 from vmaforensics.kernel.kernel import Identity, Kernel, Symbols
-from vmaforensics.kernel.space import KernelSpace
-from vmaforensics.kernel.translation import kernel_space, translate_through_a_process
-from vmaforensics.kernel.window import IMAGE_SIZE, START_KERNEL_MAP, WORD
+from vmaforensics.kernel.space import paging
+from vmaforensics.kernel.space.kernel_space import KernelSpace
+from vmaforensics.kernel.space.translation import kernel_space, translate_through_a_process
+from vmaforensics.kernel.structures import btf
+from vmaforensics.kernel.symbols import kallsyms, symbol_file, vmcoreinfo, window
+from vmaforensics.kernel.symbols.isf import Isf
+from vmaforensics.kernel.symbols.window import IMAGE_SIZE, START_KERNEL_MAP, WORD
 from vmaforensics.progress import unheard
 
 if TYPE_CHECKING:
@@ -38,8 +41,8 @@ if TYPE_CHECKING:
 
     from vmaforensics.image.image import Image
     from vmaforensics.image.memory import PhysicalMemory
-    from vmaforensics.kernel.layout import Types
-    from vmaforensics.kernel.vmcoreinfo import Vmcoreinfo
+    from vmaforensics.kernel.structures.layout import Types
+    from vmaforensics.kernel.symbols.vmcoreinfo import Vmcoreinfo
     from vmaforensics.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -60,9 +63,7 @@ class Located:
     info: Vmcoreinfo | None
 
 
-def find_kernel(
-    image: Image, progress: Progress = unheard, symbols: str | os.PathLike[str] | None = None
-) -> Kernel:
+def find_kernel(image: Image, progress: Progress = unheard, symbols: str | os.PathLike[str] | None = None) -> Kernel:
     """Find and understand the kernel of ``image``.
 
     ``symbols`` is a symbol file (ISF) that stands in for symbols and types the image lacks; by default, the one
@@ -78,9 +79,7 @@ def find_kernel(
     given = None if given_path is None else Isf(given_path)
     located = _locate(image, given, problems)
     base = located.phys_base
-    text = KernelSpace.linear(
-        memory, [(START_KERNEL_MAP, START_KERNEL_MAP + IMAGE_SIZE - 1, base % WORD)]
-    )
+    text = KernelSpace.linear(memory, [(START_KERNEL_MAP, START_KERNEL_MAP + IMAGE_SIZE - 1, base % WORD)])
     if given is not None:
         doubt = symbol_file.require_match(given, text, located.symbols, located.info)
         problems += [] if doubt is None else [doubt]
@@ -308,9 +307,7 @@ def _btf_copies(memory: PhysicalMemory) -> Iterator[tuple[int, btf.Btf]]:
             at = raw.find(btf.MAGIC, at + 1)
 
 
-def _symbols_by_name(
-    text: KernelSpace, located: Located, types: Types, problems: list[str]
-) -> Symbols:
+def _symbols_by_name(text: KernelSpace, located: Located, types: Types, problems: list[str]) -> Symbols:
     """The few symbols that can be had without kallsyms: VMCOREINFO's, and init_task by its comm."""
     assert located.info is not None
     table = {

@@ -9,8 +9,8 @@ import numpy as np
 if TYPE_CHECKING:
     from vmaforensics.image.memory import PhysicalMemory
     from vmaforensics.kernel.kernel import Symbols
-    from vmaforensics.kernel.space import KernelSpace
-    from vmaforensics.kernel.vmcoreinfo import Vmcoreinfo
+    from vmaforensics.kernel.space.kernel_space import KernelSpace
+    from vmaforensics.kernel.symbols.vmcoreinfo import Vmcoreinfo
 
 _LINK_TEXT = 0xFFFFFFFF_81000000  # _text as linked: CONFIG_PHYSICAL_START is 16 MiB
 

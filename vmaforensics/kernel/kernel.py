@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 import numpy as np
 
+from vmaforensics.columns.table import Table, columns_of
 from vmaforensics.errors import KernelNotFoundError
-from vmaforensics.kernel.layout import Field, member
-from vmaforensics.kernel.paging import ADDRESS_MASK
+from vmaforensics.kernel.space.paging import ADDRESS_MASK
+from vmaforensics.kernel.structures.layout import Field, member
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from numpy.typing import NDArray
 
+    from vmaforensics.columns.types import I64, U64, Bools
     from vmaforensics.image.memory import PhysicalMemory
-    from vmaforensics.kernel.layout import Types
-    from vmaforensics.kernel.space import KernelSpace
-    from vmaforensics.kernel.vmcoreinfo import Vmcoreinfo
+    from vmaforensics.kernel.space.kernel_space import KernelSpace
+    from vmaforensics.kernel.structures.layout import Types
+    from vmaforensics.kernel.symbols.vmcoreinfo import Vmcoreinfo
 
+TableT = TypeVar("TableT", bound=Table)
+_BATCH = 1 << 15  # structures read at once: what a batch takes beside its columns stays small
 _CLUSTER_GAP = 512  # bytes between members beyond which they are read apart
 
 
@@ -122,10 +126,97 @@ class Kernel:
 
     # Reading ---------------------------------------------------------------------------------------
 
+    @overload
+    def gather(self, struct: type[TableT], addresses: U64) -> tuple[TableT, Bools]: ...
+
+    @overload
+    def gather(self, struct: str, addresses: U64, fields: Iterable[str]) -> tuple[NDArray[np.void], Bools]: ...
+
     def gather(
+        self, struct: type[TableT] | str, addresses: U64, fields: Iterable[str] = ()
+    ) -> tuple[TableT, Bools] | tuple[NDArray[np.void], Bools]:
+        """Read the structures at ``addresses`` into the columns of a table.
+
+        ``struct`` is a class of :mod:`vmaforensics.columns.table`: it names the structure and the member of each
+        column. Returns ``(rows, ok)``, both as long as ``addresses``: a column has integers by size and sign
+        (bit fields as their value), wide columns arrays; columns without a member, members that this kernel
+        does not have, and rows that are not ``ok`` hold the column's ``fill``.
+        Raises :class:`KernelNotFoundError` for a member that has to be there and is not.
+
+        >>> vmas, ok = kernel.gather(Vmas, addresses)
+        """
+        if isinstance(struct, str):
+            return self._gather_members(struct, addresses, fields)
+        found = {name: self._member_of(struct.struct, one.path) for name, one in columns_of(struct).items() if one.path}
+        wanted = [(name, at) for name, at in found.items() if at is not None]
+        columns: dict[str, NDArray[Any]] = {}
+        for name, one in columns_of(struct).items():
+            at = found.get(name)
+            width = at.dtype.shape[0] if at is not None and at.dtype.shape else 0
+            shape = (len(addresses), width) if one.wide else (len(addresses),)
+            columns[name] = np.full(shape, one.fill, one.dtype) if one.fill else np.zeros(shape, one.dtype)
+        ok = np.ones(len(addresses), np.bool_)
+        for low in range(0, len(addresses), _BATCH):
+            part = slice(low, low + _BATCH)
+            self._read_batch(
+                wanted, addresses[part], {name: values[part] for name, values in columns.items()}, ok[part]
+            )
+        for name, one in columns_of(struct).items():
+            columns[name][~ok] = one.fill
+        return struct(**columns), ok
+
+    def gather_member(self, struct: str, path: str, addresses: U64) -> tuple[U64, Bools]:
+        """One unsigned member of the structures at ``addresses``: (its values, which could be read).
+
+        ``path`` as of :func:`~vmaforensics.columns.table.member`; 0 where not read or where this kernel has none.
+        Raises :class:`KernelNotFoundError` as :meth:`gather` does.
+        """
+        found = self._member_of(struct, path)
+        values, ok = np.zeros(len(addresses), np.uint64), np.ones(len(addresses), np.bool_)
+        if found is not None:
+            self._read_batch([("", found)], addresses, {"": values}, ok)
+        values[~ok] = 0
+        return values, ok
+
+    def gather_signed(self, struct: str, path: str, addresses: U64) -> tuple[I64, Bools]:
+        """As :meth:`gather_member`, of a signed member."""
+        found = self._member_of(struct, path)
+        values, ok = np.zeros(len(addresses), np.int64), np.ones(len(addresses), np.bool_)
+        if found is not None:
+            self._read_batch([("", found)], addresses, {"": values}, ok)
+        values[~ok] = 0
+        return values, ok
+
+    def _member_of(self, struct: str, path: str) -> Field | None:
+        """The member at ``path``; None only for a path that may be missing (``?``) and is."""
+        name = path.removesuffix("?")
+        return self._member(struct, name) if path.endswith("?") else self.member(struct, name)
+
+    def _read_batch(
+        self, wanted: list[tuple[str, Field]], addresses: U64, columns: dict[str, NDArray[Any]], ok: Bools
+    ) -> None:
+        """Read members at ``addresses`` into the ``columns`` of their names; clear ``ok`` where one is unreadable."""
+        for cluster in _clusters(wanted):
+            low = min(one.offset for _, one in cluster)
+            high = max(one.offset + one.extent for _, one in cluster)
+            with np.errstate(over="ignore"):
+                data, readable = self.space.gather(addresses + np.uint64(low), high - low)
+            ok &= readable
+            for name, found in cluster:
+                raw = np.ascontiguousarray(data[:, found.offset - low : found.offset - low + found.extent])
+                into = columns[name]
+                if into.dtype.kind == "S":
+                    into[:] = raw.view(f"S{found.extent}")[:, 0]
+                    continue
+                values = raw.view(found.dtype.base).reshape((len(addresses), *found.dtype.shape))
+                if found.bit_size:
+                    values = (values >> found.bit_offset) & ((1 << found.bit_size) - 1)
+                into[...] = values.astype(into.dtype)
+
+    def _gather_members(
         self, struct: str, addresses: NDArray[np.uint64], fields: Iterable[str]
     ) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
-        """Read members of the structures at ``addresses``.
+        """TRANSITION: members by their paths, as a structured array.
 
         ``fields`` are member paths; ``a|b`` takes the first that exists and is called ``a`` in the
         result; a trailing ``?`` lets the column be missing where the kernel has no such member.

@@ -9,23 +9,24 @@ import numpy as np
 
 from vmaforensics.errors import KernelNotFoundError, MemoryReadError
 from vmaforensics.progress import unheard
-from vmaforensics.views.anchors import gather_anchors
-from vmaforensics.views.files import read_files
-from vmaforensics.views.handles import gather_handles
-from vmaforensics.views.maple import walk_maple
-from vmaforensics.views.mms import mm_offsets, read_mms
-from vmaforensics.views.names import vma_names
-from vmaforensics.views.page_tables import gather_page_tables
-from vmaforensics.views.paths import reader_root
-from vmaforensics.views.rbtree import walk_rbtree
-from vmaforensics.views.rmap import gather_rmap
-from vmaforensics.views.slab import find_strays, gather_slab
-from vmaforensics.views.sources import gather_sources
-from vmaforensics.views.tables import ProblemLog, Views
-from vmaforensics.views.tasks import walk_tasks
-from vmaforensics.views.text_pages import gather_text_pages
-from vmaforensics.views.vma_list import walk_list
-from vmaforensics.views.vmas import classify, read_vmas
+from vmaforensics.views.anchors.anchors import gather_anchors
+from vmaforensics.views.descriptors.descriptors import gather_handles
+from vmaforensics.views.indices.maple import walk_maple
+from vmaforensics.views.indices.rbtree import walk_rbtree
+from vmaforensics.views.indices.vma_list import walk_list
+from vmaforensics.views.pages.page_tables import gather_page_tables
+from vmaforensics.views.pages.text_pages import gather_text_pages
+from vmaforensics.views.problems import ProblemLog
+from vmaforensics.views.processes.mm_sources import gather_sources
+from vmaforensics.views.processes.mms import mm_offsets, read_mms
+from vmaforensics.views.processes.tasks import walk_tasks
+from vmaforensics.views.reverse_maps.reverse_maps import gather_rmap
+from vmaforensics.views.slab.objects import find_strays, gather_slab
+from vmaforensics.views.views import Views
+from vmaforensics.views.vmas.files import read_files
+from vmaforensics.views.vmas.names import vma_names
+from vmaforensics.views.vmas.paths import reader_root
+from vmaforensics.views.vmas.vmas import classify, read_vmas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from volatility3.framework import interfaces, renderers
 from volatility3.framework.configuration import requirements
 
-from vmaforensics.volatility.extracting import COLUMNS, extract_rows
-from vmaforensics.volatility.files import Output
-from vmaforensics.volatility.session import Session, grid, layer_requirement, read
+from vmaforensics.volatility.rows.extracting import COLUMNS, extract_rows
+from vmaforensics.volatility.rows.files import Output
+from vmaforensics.volatility.rows.session import Session, grid, layer_requirement, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vmaforensics.volatility.regions import Row
+    from vmaforensics.volatility.rows.regions import Row
 
 
 class VmaExtract(interfaces.plugins.PluginInterface):  # type: ignore[misc]  # volatility3 is untyped
@@ -48,7 +48,7 @@ class VmaExtract(interfaces.plugins.PluginInterface):  # type: ignore[misc]  # v
         return renderers.TreeGrid(COLUMNS, grid(self._rows()))
 
     def _rows(self) -> Iterator[Row]:
-        from vmaforensics.extract import MOST_BYTES
+        from vmaforensics.export.extract import MOST_BYTES
 
         most = self.config.get("maxsize") or MOST_BYTES
         yield from extract_rows(self._session, Output(self.open), self.config.get, most)

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from volatility3.framework import interfaces, renderers
 
-from vmaforensics.volatility.findings import COLUMNS, finding_rows, severity_requirement
-from vmaforensics.volatility.session import layer_requirement, pid_requirement, read, tree
+from vmaforensics.volatility.rows.findings import COLUMNS, finding_rows, severity_requirement
+from vmaforensics.volatility.rows.session import layer_requirement, pid_requirement, read, tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vmaforensics.volatility.regions import Row
+    from vmaforensics.volatility.rows.regions import Row
 
 
 class VmaFindings(interfaces.plugins.PluginInterface):  # type: ignore[misc]  # volatility3 is untyped
@@ -35,7 +35,7 @@ class VmaFindings(interfaces.plugins.PluginInterface):  # type: ignore[misc]  # 
 
     def _rows(self) -> Iterator[tuple[int, Row]]:
         from vmaforensics.checks.context import Context
-        from vmaforensics.checks.run import run_checks
+        from vmaforensics.checks.weigh import run_checks
         from vmaforensics.views.gather import EXTRA
 
         session = read(self.context, self.config["primary"], self._progress_callback, EXTRA)

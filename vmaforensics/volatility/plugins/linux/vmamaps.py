@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 from volatility3.framework import interfaces, renderers
 from volatility3.framework.configuration import requirements
 
-from vmaforensics.volatility.files import Output
-from vmaforensics.volatility.maps import COLUMNS, MOST_BYTES, map_rows
-from vmaforensics.volatility.session import address_requirement, grid, layer_requirement, pid_requirement, read
+from vmaforensics.volatility.rows.files import Output
+from vmaforensics.volatility.rows.maps import COLUMNS, MOST_BYTES, map_rows
+from vmaforensics.volatility.rows.session import address_requirement, grid, layer_requirement, pid_requirement, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vmaforensics.volatility.regions import Row
+    from vmaforensics.volatility.rows.regions import Row
 
 
 class VmaMaps(interfaces.plugins.PluginInterface):  # type: ignore[misc]  # volatility3 is untyped

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 from volatility3.framework import interfaces, renderers
 from volatility3.framework.configuration import requirements
 
-from vmaforensics.volatility.pages import COLUMNS, page_rows
-from vmaforensics.volatility.session import address_requirement, grid, layer_requirement, pid_requirement, read
+from vmaforensics.volatility.rows.pages import COLUMNS, page_rows
+from vmaforensics.volatility.rows.session import address_requirement, grid, layer_requirement, pid_requirement, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vmaforensics.volatility.regions import Row
+    from vmaforensics.volatility.rows.regions import Row
 
 
 class VmaPages(interfaces.plugins.PluginInterface):  # type: ignore[misc]  # volatility3 is untyped

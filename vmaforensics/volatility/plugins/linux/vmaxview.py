@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from volatility3.framework import interfaces, renderers
 
-from vmaforensics.volatility.regions import COLUMNS, WANTED, region_rows
-from vmaforensics.volatility.session import grid, layer_requirement, pid_requirement, read
+from vmaforensics.volatility.rows.regions import COLUMNS, WANTED, region_rows
+from vmaforensics.volatility.rows.session import grid, layer_requirement, pid_requirement, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vmaforensics.volatility.regions import Row
+    from vmaforensics.volatility.rows.regions import Row
 
 
 class VmaXView(interfaces.plugins.PluginInterface):  # type: ignore[misc]  # volatility3 is untyped

@@ -1,0 +1,3 @@
+"""Rules on user addresses that the kernel remembers."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Rules on memory that is kept without being mapped."""
+
+from __future__ import annotations

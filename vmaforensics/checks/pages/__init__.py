@@ -1,0 +1,3 @@
+"""Rules on page tables, their entries and the pages these lead to."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Rules on what the allocator says is allocated."""
+
+from __future__ import annotations

@@ -1,0 +1,111 @@
+"""Rows found by key. All look-ups are binary searches over ascending arrays; -1 stands for "no row"."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_S = TypeVar("_S", bound=np.generic)
+
+
+def rows_of(keys: NDArray[_S], wanted: NDArray[_S]) -> NDArray[np.int64]:
+    """Row of each of ``wanted`` in the ascending ``keys``, -1 where it is not there; of equal keys the first.
+
+    >>> rows_of(np.array([10, 20, 30]), np.array([20, 25]))
+    array([ 1, -1])
+    """
+    if not len(keys):
+        return np.full(len(wanted), -1, np.int64)
+    row = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[row] == wanted, row, -1)
+
+
+def last_rows_of(keys: NDArray[_S], wanted: NDArray[_S]) -> NDArray[np.int64]:
+    """Last row of the ascending ``keys`` that is not above each of ``wanted``, -1 where all are.
+
+    >>> last_rows_of(np.array([10, 20, 30]), np.array([5, 20, 29]))
+    array([-1,  1,  1])
+    """
+    return np.searchsorted(keys, wanted, "right").astype(np.int64) - 1
+
+
+def covering_rows(starts: NDArray[Any], ends: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.int64]:
+    """Row of the range ``[start, end)`` that holds each of ``wanted``, -1 where none does.
+
+    ``starts`` ascend; of ranges that overlap, the one that begins last is asked.
+
+    >>> covering_rows(np.array([10, 20]), np.array([15, 30]), np.array([12, 17, 29]))
+    array([ 0, -1,  1])
+    """
+    row = last_rows_of(starts, wanted)
+    return np.where((row >= 0) & (wanted < values_at(ends, row)), row, -1)
+
+
+def values_at(values: NDArray[_S], rows: NDArray[np.int64], fill: int = 0) -> NDArray[_S]:
+    """``values[rows]``, with ``fill`` where the row is -1; ``values`` may be empty then.
+
+    >>> values_at(np.array([7, 8]), np.array([1, -1]))
+    array([8, 0])
+    """
+    found = np.full((len(rows), *values.shape[1:]), fill, values.dtype)
+    known = rows >= 0
+    found[known] = values[rows[known]]
+    return found
+
+
+def bounds_of(keys: NDArray[_S], wanted: Any) -> tuple[int, int]:  # noqa: ANN401 - a scalar of the keys' kind
+    """First and one past the last row of the ascending ``keys`` that equal ``wanted``.
+
+    >>> bounds_of(np.array([10, 20, 20, 30]), 20)
+    (1, 3)
+    """
+    key = np.asarray(wanted, keys.dtype)
+    return int(np.searchsorted(keys, key, "left")), int(np.searchsorted(keys, key, "right"))
+
+
+def first_rows(keys: NDArray[Any]) -> NDArray[np.int64]:
+    """Row at which each distinct value of ``keys``, in any order, occurs first; by ascending value.
+
+    >>> first_rows(np.array([30, 10, 30]))
+    array([1, 0])
+    """
+    return np.unique(keys, return_index=True)[1].astype(np.int64)
+
+
+def is_first(keys: NDArray[Any]) -> NDArray[np.bool_]:
+    """Is each row of ``keys``, in any order, the first with its value?
+
+    >>> is_first(np.array([30, 10, 30]))
+    array([ True,  True, False])
+    """
+    first = np.zeros(len(keys), np.bool_)
+    first[first_rows(keys)] = True
+    return first
+
+
+def sort_order(*keys: NDArray[Any]) -> NDArray[np.int64]:
+    """Rows in ascending order of ``keys``, the weightiest first; rows that are equal keep their order.
+
+    >>> sort_order(np.array([2, 1, 1]), np.array([0, 9, 8]))
+    array([2, 1, 0])
+    """
+    if len(keys) == 1:
+        return np.argsort(keys[0], kind="stable").astype(np.int64)
+    return np.lexsort(keys[::-1]).astype(np.int64)
+
+
+def composite_key(major: NDArray[np.integer[Any]], minor: NDArray[np.uint64], minor_bits: int) -> NDArray[np.uint64]:
+    """One number that sorts by ``major``, then by ``minor``; a ``minor`` of more bits counts as the largest.
+
+    ``major`` has to be below ``2**(64 - minor_bits)``; a negative one counts as 0.
+
+    >>> composite_key(np.array([1]), np.array([5], np.uint64), 45) == (1 << 45 | 5)
+    array([ True])
+    """
+    low = np.minimum(minor, np.uint64((1 << minor_bits) - 1))
+    key: NDArray[np.uint64] = np.maximum(major, 0).astype(np.uint64) << np.uint64(minor_bits) | low
+    return key

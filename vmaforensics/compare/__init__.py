@@ -1,0 +1,3 @@
+"""The records of an address space beside each other."""
+
+from __future__ import annotations

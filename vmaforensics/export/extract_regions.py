@@ -1,0 +1,130 @@
+"""What to extract: the regions that a command names."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.compare.ranges import areas_within, mm_of, orphans_within
+from vmaforensics.errors import UsageError
+from vmaforensics.export.extract import Region
+from vmaforensics.proc.maps import permissions
+from vmaforensics.report.document.build import finding as told
+from vmaforensics.views.pages.map_counts import MapCounts
+from vmaforensics.views.pages.mapped_pages import read_pages
+from vmaforensics.views.pages.page_names import flags_told, page_flag_names
+from vmaforensics.views.vmas.kind import Kind
+from vmaforensics.words.printable import printable
+
+if TYPE_CHECKING:
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.views import Views
+
+_PAGE = 4096
+_TOP = 1 << 57  # of user space, with five levels of page tables
+_MOST_TOLD = 4096  # page frames whose struct pages go into the manifest
+
+
+def process_regions(views: Views, pid: int, address: int) -> list[Region]:
+    """The area of a process that covers ``address``, or the run of entries without an area that does.
+
+    Raises :class:`UsageError` if there is no such process, or nothing knows the address.
+    """
+    mm = mm_of(views, pid)
+    for start, end, row in areas_within(views, mm, address, address + 1):
+        return [_area(views, mm, pid, row, start, end)]
+    for start, end in orphans_within(views, mm, address, address + 1):
+        return [_orphans(mm, pid, start, end)]
+    raise UsageError(f"neither an area nor a page-table entry of pid {pid} covers {address:#x}")
+
+
+def finding_regions(views: Views, findings: list[Finding], wanted: str) -> list[Region]:
+    """The range of the findings whose id is ``wanted``: the parts of it that areas or page tables know.
+
+    A range that no area reaches into is one region: what was there is what the finding is about. Raises
+    :class:`UsageError` if there is no such finding, or it is not about a range of a process.
+    """
+    mine = [one for one in findings if told(one).id == wanted]
+    if not mine:
+        raise UsageError(f"no finding has the id {wanted}; `vmaforensics report IMAGE --format json` tells them")
+    regions: dict[tuple[int, int, int], Region] = {}
+    for one in mine:
+        if one.start is None or one.end is None or views.mm_rows(np.array([one.mm], np.uint64))[0] < 0:
+            raise UsageError(f"finding {wanted} ({one.rule.id}) is not about a range of a process's memory")
+        start, end = one.start // _PAGE * _PAGE, min(-(-one.end // _PAGE) * _PAGE, _TOP)
+        areas = areas_within(views, one.mm, start, end)
+        parts = [_area(views, one.mm, one.pid, row, max(low, start), min(high, end)) for low, high, row in areas]
+        if parts:
+            runs = orphans_within(views, one.mm, start, end)
+            parts += [_orphans(one.mm, one.pid, max(low, start), min(high, end)) for low, high in runs]
+        else:
+            parts = [_whole(one.mm, one.pid, start, end)]
+        regions |= {(part.mm or 0, part.start, part.end): part for part in parts}
+    return [regions[key] for key in sorted(regions)]
+
+
+def frame_regions(kernel: Kernel, first: int, count: int) -> list[Region]:
+    """``count`` page frames from ``first``, with what their struct pages say. Raises :class:`UsageError`."""
+    if not 0 < count <= 1 << 40 or first + count > 1 << 40:
+        raise UsageError(f"{count} page frames from {first:#x} are no range of physical memory (52 bits)")
+    frames = np.arange(first, first + min(count, _MOST_TOLD), dtype=np.uint64)
+    pages = read_pages(kernel, frames)
+    counts = MapCounts(kernel, pages)
+    names, bits = page_flag_names(kernel), kernel.types.constant("__NR_PAGEFLAGS") or 64
+    entries = np.zeros(len(frames), [("page", np.int64)])
+    entries["page"] = np.arange(len(frames))
+    facts = [
+        {
+            "pfn": hex(pfn),
+            "head": hex(head),
+            "flags": list(flags_told(names, word, bits)),
+            "mapping": hex(mapping),
+            "index": hex(index),
+            "mapcount": maps,
+            "refcount": refs,
+            "anonymous": anon,
+        }
+        for pfn, head, word, mapping, index, refs, anon, ok, maps in zip(
+            *(pages[name].tolist() for name in ("pfn", "head", "flags", "mapping", "index", "refcount", "anon", "ok")),
+            counts.of_entries(entries).tolist(),
+            strict=True,
+        )
+        if ok
+    ]
+    what = f"{count} page frame{'s' if count > 1 else ''} from {first:#x}"
+    low, high = first << 12, (first + count) << 12
+    return [Region(start=low, end=high, mm=None, pid=None, what=what, facts={"struct_pages": facts})]
+
+
+def _area(views: Views, mm: int, pid: int, row: int, start: int, end: int) -> Region:
+    union = views.union[row]
+    at, vma = int(union["vma_row"]), hex(int(union["vma"]))
+    facts: dict[str, object] = {"pid": pid, "mm": hex(mm), "vma": vma}
+    if at < 0 or not views.vmas["ok"][at]:
+        what = "an area whose vm_area_struct is not in the dump"
+        return Region(start=start, end=end, mm=mm, pid=pid, what=what, facts=facts)
+    one = views.vmas[at]
+    name = printable(views.names[at])
+    facts["area"] = {
+        "start": hex(int(one["start"])),
+        "end": hex(int(one["end"])),
+        "perms": permissions(int(one["flags"])),
+        "flags": hex(int(one["flags"])),
+        "kind": Kind(int(one["kind"])).label,
+        "name": name,
+        "pgoff": hex(int(one["pgoff"]) << 12) if one["file"] else None,
+    }
+    what = f"{permissions(int(one['flags']))} area {name}".rstrip()
+    return Region(start=start, end=end, mm=mm, pid=pid, what=what, facts=facts)
+
+
+def _orphans(mm: int, pid: int, start: int, end: int) -> Region:
+    what = "memory that the page tables map and no area covers"
+    return Region(start=start, end=end, mm=mm, pid=pid, what=what, facts={"pid": pid, "mm": hex(mm), "area": None})
+
+
+def _whole(mm: int, pid: int, start: int, end: int) -> Region:
+    what = "a range that no area reaches into"
+    return Region(start=start, end=end, mm=mm, pid=pid, what=what, facts={"pid": pid, "mm": hex(mm), "area": None})

@@ -1,0 +1,3 @@
+"""Readers of formats whose memory lies in segments."""
+
+from __future__ import annotations

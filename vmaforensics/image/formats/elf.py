@@ -1,0 +1,198 @@
+"""ELF64 cores of physical memory: /proc/vmcore, makedumpfile -E, QEMU dump-guest-memory, /proc/kcore.
+
+The header is read by pyelftools; program headers, of which QEMU writes 65,000 with ``-p``, as one array.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from elftools.common.exceptions import ELFError
+from elftools.common.utils import struct_parse
+from elftools.elf.structs import ELFStructs
+
+from vmaforensics.errors import UnsupportedFormatError
+from vmaforensics.image.formats.segments import SEGMENT, lay_out
+from vmaforensics.image.image import Image, Note
+from vmaforensics.image.notes import (
+    LARGEST_AREA,
+    NT_AUXV,
+    NT_FILE,
+    NT_PRPSINFO,
+    cpu_states,
+    erased,
+    parse_notes,
+    vmcoreinfo_of,
+)
+from vmaforensics.image.source import plural, printable
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from vmaforensics.image.source import FileSource
+
+# Elf64_Phdr
+PROGRAM_HEADER = np.dtype(
+    [
+        ("type", "<u4"),
+        ("flags", "<u4"),
+        ("offset", "<u8"),
+        ("vaddr", "<u8"),
+        ("paddr", "<u8"),
+        ("filesz", "<u8"),
+        ("memsz", "<u8"),
+        ("align", "<u8"),
+    ]
+)
+PT_LOAD, PT_NOTE = 1, 4
+PN_XNUM = 0xFFFF
+NO_PADDR = 2**64 - 1  # /proc/kcore's p_paddr of vmalloc and module space
+MOST_NOTE_SEGMENTS = 64  # a dump has one or two
+EHDR_SIZE, SHDR_SIZE = 64, 64
+INCOMPLETE = 1  # e_flags bit 0, makedumpfile's DUMP_ELF_INCOMPLETE
+
+
+def open_elf(path: Path, source: FileSource) -> Image:
+    """Open an ELF64 little-endian core of physical memory.
+
+    Bytes between ``p_filesz`` and ``p_memsz`` were left out by makedumpfile, zero or not: they are absent.
+    Raises :class:`UnsupportedFormatError` for any other ELF file and for headers that cannot be believed.
+    """
+    header = _header(path, source)
+    problems: list[str] = []
+    table = _program_headers(path, source, header, problems)
+    loads = table[table["type"] == PT_LOAD]
+    notes = _notes(source, table[table["type"] == PT_NOTE], problems)
+    _refuse_process(path, loads, notes)
+    unplaced = loads["paddr"] == NO_PADDR
+    loads = loads[~unplaced & (loads["memsz"] > 0)]
+    if len(loads) == 0:
+        raise UnsupportedFormatError(
+            f"{path} is an ELF core without a PT_LOAD segment of physical memory; make the dump anew"
+        )
+    segments = np.zeros(len(loads), dtype=SEGMENT)
+    for name, field in (("pa", "paddr"), ("memory", "memsz"), ("held", "filesz"), ("offset", "offset")):
+        segments[name] = loads[field]
+    segments["key"] = loads["vaddr"] - loads["paddr"]
+    memory, more = lay_out(source, segments, "PT_LOAD segment")
+    if header["e_flags"] & INCOMPLETE:
+        problems.append("makedumpfile marked this dump as incomplete (e_flags bit 0): it ran out of space or time")
+    more += [erased(note.desc) for note in notes if note.name == "ERASEINFO"]
+    machine = str(header["e_machine"])
+    details = {
+        "ELF machine": machine.removeprefix("EM_"),
+        "segments": f"{len(loads):,} PT_LOAD",
+        "notes": ", ".join(sorted({printable(note.name.encode("latin-1")) for note in notes})) or "none",
+    }
+    if unplaced.any():
+        details["segments without a physical address"] = f"{int(unplaced.sum()):,} (skipped)"
+    return Image(
+        path=path,
+        size=len(source),
+        format="elf",
+        memory=memory,
+        vmcoreinfo=vmcoreinfo_of(notes),
+        cpus=cpu_states(notes, machine == "EM_X86_64"),
+        notes=tuple(notes),
+        details=details,
+        problems=(*problems, *more),
+    )
+
+
+def _header(path: Path, source: FileSource) -> dict[str, Any]:
+    """The ELF header as pyelftools names its fields, if it is one of a 64-bit little-endian core."""
+    ident = bytes(source[:16])
+    if len(source) < EHDR_SIZE:
+        raise UnsupportedFormatError(
+            f"{path} is an ELF file of {plural(len(source), 'byte')}, too short for its 64-byte header; "
+            "make the dump anew"
+        )
+    if ident[4] != 2 or ident[5] != 1:
+        what = "a 32-bit" if ident[4] == 1 else "a big-endian" if ident[5] == 2 else "an unknown kind of"
+        raise UnsupportedFormatError(
+            f"{path} is {what} ELF file (byte 4 is {ident[4]}, byte 5 is {ident[5]}; expected 2 and 1); "
+            "only 64-bit little-endian machines are read"
+        )
+    structs = ELFStructs(little_endian=True, elfclass=64)
+    structs.create_basic_structs()
+    structs.create_advanced_structs()
+    try:
+        header: dict[str, Any] = struct_parse(structs.Elf_Ehdr, io.BytesIO(bytes(source[:EHDR_SIZE])), 0)
+    except ELFError as error:
+        raise UnsupportedFormatError(f"{path}: the ELF header cannot be read: {error}; make the dump anew") from error
+    if header["e_type"] != "ET_CORE":
+        raise UnsupportedFormatError(
+            f"{path} is an ELF file of type {header['e_type']} (file offset 16), a program or a kernel, "
+            "not a memory dump (ET_CORE); give the dump"
+        )
+    return header
+
+
+def _program_headers(path: Path, source: FileSource, header: dict[str, Any], problems: list[str]) -> NDArray[np.void]:
+    """The program headers. QEMU's lie behind its section headers, and its e_ehsize is wrong: only
+    e_phoff says where they are."""
+    at, size, count = header["e_phoff"], header["e_phentsize"], header["e_phnum"]
+    if count == PN_XNUM:
+        section = header["e_shoff"]
+        if 0 < section <= len(source) - SHDR_SIZE:
+            count = int.from_bytes(bytes(source[section + 44 : section + 48]), "little")  # sh_info
+        else:
+            problems.append(
+                "the ELF header says (e_phnum 0xffff, file offset 56) that section 0 counts the program "
+                f"headers, but there is no section at e_shoff {section:#x}; 65,535 were read"
+            )
+    if count == 0:
+        raise UnsupportedFormatError(f"{path} is an ELF core without program headers (e_phnum is 0, file offset 56)")
+    if size != PROGRAM_HEADER.itemsize:
+        raise UnsupportedFormatError(
+            f"{path}: e_phentsize (file offset 54) is {size}, expected {PROGRAM_HEADER.itemsize}; the header is damaged"
+        )
+    room = (len(source) - at) // size if EHDR_SIZE <= at <= len(source) else 0
+    if room == 0:
+        raise UnsupportedFormatError(
+            f"{path}: e_phoff (file offset 32) is {at:#x}, but no program header fits there into a file "
+            f"of {len(source):#x} bytes; the header is damaged or the file is cut off"
+        )
+    if room < count:
+        problems.append(
+            f"the file is truncated: it ends inside the program headers, and {count - room:,} of {count:,} are missing"
+        )
+        count = room
+    return source.array(PROGRAM_HEADER, at, count)
+
+
+def _notes(source: FileSource, table: NDArray[np.void], problems: list[str]) -> list[Note]:
+    """The notes of every PT_NOTE segment, at most 16 MiB of them."""
+    notes: list[Note] = []
+    left = LARGEST_AREA
+    for number, segment in enumerate(table[:MOST_NOTE_SEGMENTS]):
+        at, size = int(segment["offset"]), int(segment["filesz"])
+        if at + size > len(source):
+            problems.append(
+                f"PT_NOTE segment {number} reaches from file offset {at:#x} to {at + size:#x}, past the "
+                f"end of the file at {len(source):#x}; the notes beyond are missing"
+            )
+            size = max(0, len(source) - at)
+        area = bytes(source[at : at + min(size, left + 1)])
+        left -= min(len(area), left)
+        found, more = parse_notes(area, f"at file offset {at:#x}")
+        notes += found
+        problems += more
+        if left == 0:
+            break
+    return notes
+
+
+def _refuse_process(path: Path, loads: NDArray[np.void], notes: list[Note]) -> None:
+    """A core of a user process has no physical addresses; the kernel's notes of a process tell it."""
+    kinds = {note.type for note in notes if note.name == "CORE"}
+    kernel = any(note.name in ("VMCOREINFO", "QEMU") for note in notes)
+    if not kernel and kinds & {NT_PRPSINFO, NT_AUXV, NT_FILE} and not loads["paddr"].any():
+        raise UnsupportedFormatError(
+            f"{path} is the core of a user process (its notes describe one and no segment has a physical "
+            "address); open it with a debugger, and give a dump of the machine's physical memory here"
+        )

@@ -1,0 +1,92 @@
+"""LiME v1: one 32-byte header and the bytes behind it, per range of RAM (LiME, AVML uncompressed, LEMON).
+
+What lies between two ranges is not RAM. AVML leaves out blocks of 16 MiB that are all zeros, though, and
+nothing in the file tells such a gap from a hole: it is reported, and reads as not RAM. For what LEMON could not
+read see :mod:`vmaforensics.image.formats.lemon`.
+"""
+
+from __future__ import annotations
+
+import struct
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.errors import UnsupportedFormatError
+from vmaforensics.image.formats.lemon import LemonMemory
+from vmaforensics.image.formats.segments import SEGMENT, lay_out
+from vmaforensics.image.image import Image
+from vmaforensics.image.source import plural
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vmaforensics.image.source import FileSource
+
+MAGIC = 0x4C694D45
+# u32 magic, u32 version, u64 start, u64 end (inclusive), 8 reserved bytes. Each header says where the next
+# one lies, so they cannot be read as one array.
+HEADER = struct.Struct("<IIQQ8x")
+MOST_RANGES = 1 << 20
+AVML_BLOCK = 16 << 20
+
+
+def open_lime(path: Path, source: FileSource) -> Image:
+    """Open a LiME file. What follows the last range that can be believed is named in a problem.
+
+    Raises :class:`UnsupportedFormatError` if not even the first header can be believed.
+    """
+    size = len(source)
+    rows: list[tuple[int, int, int, int, int]] = []
+    stop = ""
+    at = 0
+    while at < size and not stop:
+        if at + HEADER.size > size:
+            stop = f"{plural(size - at, 'byte')} are left, too few for a 32-byte range header"
+            break
+        magic, version, start, end = HEADER.unpack(source[at : at + HEADER.size])
+        if magic != MAGIC:
+            stop = f"the magic number is {magic:#010x}, expected {MAGIC:#x}"
+        elif version != 1:
+            stop = f"the version is {version}, expected 1"
+        elif end < start:
+            stop = f"the range ends at {end:#x}, below its start {start:#x}"
+        elif end - start >= 2**63:
+            stop = f"the range {start:#x} to {end:#x} is longer than any memory"
+        elif len(rows) == MOST_RANGES:
+            stop = f"more than {MOST_RANGES:,} ranges"
+        else:
+            length = end + 1 - start
+            rows.append((start, length, length, at + HEADER.size, 0))
+            at += HEADER.size + length
+    if not rows:
+        raise UnsupportedFormatError(
+            f"{path} begins like a LiME file, but its header at file offset {at:#x} cannot be believed: "
+            f"{stop}; acquire the image anew"
+        )
+    memory, problems = lay_out(source, np.array(rows, dtype=SEGMENT), "LiME range", LemonMemory)
+    if stop:
+        problems.append(
+            f"the chain of LiME ranges breaks off at file offset {at:#x} ({stop}); the "
+            f"{plural(size - at, 'byte')} from there on were not read"
+        )
+    details = {"ranges": f"{len(rows):,}"}
+    gaps = gaps_of_zeros(rows)
+    if gaps:
+        details["writer"] = "AVML, to judge by its blocks of 16 MiB"
+        problems.append(
+            f"{plural(len(gaps), 'gap')} of {sum(gaps) >> 20:,} MiB in all may be RAM that AVML left out "
+            "because it was all zeros; it is read as not RAM"
+        )
+    return Image(path=path, size=size, format="lime", memory=memory, details=details, problems=tuple(problems))
+
+
+def gaps_of_zeros(rows: list[tuple[int, int, int, int, int]]) -> list[int]:
+    """The sizes of gaps that may be zero blocks AVML left out, if these :data:`SEGMENT` rows look like its own:
+    some adjoin, none is longer than 16 MiB. Such a gap is a multiple of 16 MiB."""
+    lengths = [length for _, length, *_ in rows]
+    pairs = [(a[0] + a[1], b[0]) for a, b in pairwise(rows)]
+    if max(lengths) > AVML_BLOCK or not any(end == start for end, start in pairs):
+        return []
+    return [start - end for end, start in pairs if start > end and (start - end) % AVML_BLOCK == 0]

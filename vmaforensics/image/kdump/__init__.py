@@ -1,0 +1,3 @@
+"""kdump-compressed dumps: read and written."""
+
+from __future__ import annotations

@@ -1,0 +1,238 @@
+"""Memory that lies compressed in the file, page by page: kdump-compressed dumps.
+
+A page frame's descriptor is found by counting the dumped pages before it. Pages are decompressed when they
+are first read, into one buffer; when that is full the page that came first makes room.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.image.kdump.codecs import NAMES, decompress
+from vmaforensics.image.memory import PAGE_SHIFT, PageState, PhysicalMemory
+from vmaforensics.image.source import plural
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from vmaforensics.image.kdump.bitmap import PageBitmap
+    from vmaforensics.image.source import FileSource
+
+# page_desc_t (makedumpfile, diskdump_mod.h), one per dumped page in the order of the page frames
+DESCRIPTOR = np.dtype([("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
+CACHE_BYTES = 256 << 20
+
+# Why a dumped page is not to be read from its descriptor; 0 is a page that may be.
+ZERO, LOST, OUTSIDE, OVERSIZE, CODEC, CORRUPT = -1, -2, -3, -4, -5, -6
+_WHY = {
+    LOST: "lost when the dump was written (descriptor offset 0): the disk was full",
+    OUTSIDE: "outside the file, by their descriptor: the file is truncated or damaged",
+    OVERSIZE: "larger than a page, by their descriptor: the descriptor is damaged",
+    CODEC: "compressed in an unknown way, by the flags of their descriptor",
+    CORRUPT: "impossible to decompress: their data is damaged",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A file of the dump. It has ``count`` descriptors from ``descriptors_at`` on, for the dumped pages among
+    the page frames ``window`` (first, end); ``zero_offset`` is where the page lies that stands for every zero
+    page (``None``: there is none)."""
+
+    source: FileSource
+    window: tuple[int, int]
+    descriptors_at: int
+    count: int
+    zero_offset: int | None
+
+
+class KdumpMemory(PhysicalMemory):
+    """Pages of a kdump file, or of the parts of a split one, sorted by their windows, which are disjoint.
+
+    ``ram`` and ``dumped`` are the bitmaps. Blocks are ``1 << block_shift`` bytes, a page or more.
+    """
+
+    def __init__(
+        self,
+        ranges: NDArray[np.uint64],
+        *,
+        block_shift: int,
+        ram: PageBitmap,
+        dumped: PageBitmap,
+        parts: Sequence[Part],
+        cache_bytes: int = CACHE_BYTES,
+    ) -> None:
+        super().__init__(ranges)
+        self._shift = block_shift
+        self._ram, self._dumped = ram, dumped
+        self._parts = tuple(parts)
+        self._windows = np.array([part.window for part in parts], dtype=np.uint64).reshape(-1, 2)
+        # A descriptor's number counts the dumped pages from the first window on, given here or not.
+        before = [dumped.before(part.window[0]) for part in parts]
+        self._first = before[0]
+        self._starts = np.array(before, dtype=np.int64) - self._first
+        self._ends = self._starts + np.array([part.count for part in parts], dtype=np.int64)
+        count = int(self._ends.max())
+        capacity = max(1, min(cache_bytes >> block_shift, count))
+        self.batch = min(self.batch, capacity)
+        self._cache = np.empty(capacity << block_shift, dtype=np.uint8)
+        # Per descriptor: 0 not looked at, -n one of the reasons above, +n in slot n - 1 of the cache. Both
+        # arrays take memory only where they are touched.
+        self._slots = np.zeros(count, dtype=np.int32)
+        self._owners = np.full(capacity, -1, dtype=np.int64)  # the descriptor whose page is in a slot
+        self._next = 0  # the slot to be filled next: the oldest page goes first
+        self._met: dict[int, tuple[int, int]] = {}  # reason: pages, page frame of the first
+
+    def _locate(
+        self, pas: NDArray[np.uint64], size: int
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
+        blocks = pas >> np.uint64(self._shift)
+        states, here, index = self._lookup(blocks)
+        slots = self._slots[index]
+        while len(new := np.flatnonzero(slots == 0)):
+            wanted, at = np.unique(index[new], return_index=True)
+            self._load(wanted, blocks[here[new[at]]])
+            slots = self._slots[index]
+        offsets = np.zeros(len(pas), dtype=np.int64)
+        held = slots > 0
+        into = (pas[here] & np.uint64((1 << self._shift) - 1)).astype(np.int64)
+        offsets[here] = np.where(held, (slots.astype(np.int64) - 1 << self._shift) + into, 0)
+        states[here[held]] = PageState.PRESENT
+        states[here[slots == ZERO]] = PageState.ZERO
+        return self._cache, offsets, states
+
+    def _lookup(self, blocks: NDArray[np.uint64]) -> tuple[NDArray[np.uint8], NDArray[np.intp], NDArray[np.int64]]:
+        """``(states, here, index)``: the states as far as the bitmaps tell them (what is dumped counts as
+        absent for now), which of ``blocks`` have a descriptor, and the number of each one's descriptor."""
+        inside = blocks < np.uint64(self._dumped.bits)
+        safe = np.where(inside, blocks, np.uint64(0))
+        dumped = self._dumped.test(safe) & inside
+        known = dumped | (self._ram.test(safe) & inside)
+        states = np.where(known, PageState.ABSENT, PageState.NOT_RAM).astype(np.uint8)
+        part = np.searchsorted(self._windows[:, 0], safe, side="right") - 1
+        here = np.flatnonzero(dumped & (part >= 0) & (safe < self._windows[part, 1]))
+        index = self._dumped.rank(safe[here]) - self._first
+        fits = index < self._ends[part[here]]
+        return states, here[fits], index[fits]
+
+    def _by_part(self, index: NDArray[np.int64]) -> Iterator[tuple[Part, NDArray[np.intp], NDArray[np.int64]]]:
+        """``(part, rows, numbers)``: which of the descriptors ``index`` are in a part, and their numbers there."""
+        if len(self._parts) == 1:
+            yield self._parts[0], np.arange(len(index)), index
+            return
+        number = np.searchsorted(self._starts, index, side="right") - 1
+        for at in np.unique(number).tolist():
+            rows = np.flatnonzero(number == at)
+            yield self._parts[at], rows, index[rows] - self._starts[at]
+
+    def _kinds(self, index: NDArray[np.int64]) -> NDArray[np.int32]:
+        """For each descriptor 0, or the reason its page will not be read."""
+        kinds = self._slots[index]
+        fresh = np.zeros(len(index), dtype=np.int32)
+        for part, where, numbers in self._by_part(index):
+            rows = part.source.records(DESCRIPTOR, part.descriptors_at, numbers)
+            offset, size, flags = rows["offset"], rows["size"].astype(np.uint64), rows["flags"]
+            end = np.uint64(len(part.source))
+            fresh[where] = np.select(
+                [
+                    offset == np.uint64(0 if part.zero_offset is None else part.zero_offset),
+                    offset == 0,
+                    (offset >= end) | (size > end - np.minimum(offset, end)),
+                    size > np.uint64(1 << self._shift),
+                    ~np.isin(flags, list(NAMES)),
+                ],
+                [LOST if part.zero_offset is None else ZERO, LOST, OUTSIDE, OVERSIZE, CODEC],
+                0,
+            )
+        return np.where(kinds < 0, kinds, fresh)
+
+    def _load(self, index: NDArray[np.int64], blocks: NDArray[np.uint64]) -> None:
+        """Decompress the pages of these descriptors (of page frames ``blocks``) into the cache."""
+        kinds = self._kinds(index)
+        self._refuse(index, blocks, kinds)
+        good = kinds == 0
+        index, blocks = index[good], blocks[good]
+        slots = (self._next + np.arange(len(index))) % len(self._owners)
+        self._next = (self._next + len(index)) % len(self._owners)
+        evicted = self._owners[slots]
+        evicted = evicted[evicted >= 0]
+        self._slots[evicted] = np.minimum(self._slots[evicted], 0)  # what is damaged stays so
+        self._owners[slots] = index
+        self._slots[index] = slots + 1
+        self._unpack(index, blocks, self._cache.data, slots << self._shift)
+
+    def _unpack(
+        self, index: NDArray[np.int64], blocks: NDArray[np.uint64], out: memoryview, at: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """Decompress pages to the byte positions ``at`` of ``out``; returns which could be."""
+        fine = np.zeros(len(index), dtype=np.bool_)
+        for part, where, numbers in self._by_part(index):
+            table = part.source.records(DESCRIPTOR, part.descriptors_at, numbers)
+            offsets, sizes = table["offset"].astype(np.int64), table["size"].astype(np.int64)
+            for rows, file, places in part.source.spans(offsets, sizes):
+                sized, flags = table["size"][rows], table["flags"][rows]
+                fine[where[rows]] = decompress(file, places, sized, flags, out, at[where[rows]], 1 << self._shift)
+        self._refuse(index, blocks, np.where(fine, 0, CORRUPT))
+        return fine
+
+    def _refuse(self, index: NDArray[np.int64], blocks: NDArray[np.uint64], kinds: NDArray[np.int32]) -> None:
+        """Remember the pages that will not be read, and count those not counted before."""
+        if not kinds.any():
+            return
+        bad = (kinds < 0) & (self._slots[index] >= 0)
+        for kind in np.unique(kinds[bad]).tolist():
+            pages = blocks[bad & (kinds == kind)]
+            count, first = self._met.get(kind, (0, int(pages[0])))
+            self._met[kind] = (count + len(pages), min(first, int(pages.min())))
+        self._slots[index[bad]] = kinds[bad]
+
+    def problems(self) -> tuple[str, ...]:
+        return tuple(
+            f"of the dump's pages read so far, {plural(count, 'page')} absent: {_WHY[kind]} (first: page "
+            f"frame {first:#x})"
+            for kind, (count, first) in sorted(self._met.items(), reverse=True)
+            if kind in _WHY
+        )
+
+    def page_states(self, pfns: NDArray[np.uint64]) -> NDArray[np.uint8]:
+        """A page that has never been read counts as present if its descriptor can be believed."""
+        blocks = np.asarray(pfns, dtype=np.uint64) >> np.uint64(self._shift - PAGE_SHIFT)
+        states, here, index = self._lookup(blocks)
+        kinds = self._kinds(index)
+        states[here[kinds == 0]] = PageState.PRESENT
+        states[here[kinds == ZERO]] = PageState.ZERO
+        return states
+
+    def chunks(self, size: int = 1 << 24) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        step = max(1, size >> self._shift)
+        for part, start, end in zip(self._parts, self._starts.tolist(), self._ends.tolist(), strict=True):
+            number = start
+            for pages in self._dumped.pages(*part.window):
+                for low in range(0, len(pages), step):
+                    blocks = pages[low : low + step]
+                    index = np.arange(number, min(number + len(blocks), end))
+                    number += len(blocks)
+                    yield from self._held_runs(index, blocks[: len(index)], size)
+
+    def _held_runs(
+        self, index: NDArray[np.int64], blocks: NDArray[np.uint64], size: int
+    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+        """Decompress the pages of these descriptors, past the cache, and yield those that follow one
+        another as one piece."""
+        kinds = self._kinds(index)
+        self._refuse(index, blocks, kinds)
+        index, blocks = index[kinds == 0], blocks[kinds == 0]
+        data = np.empty((len(index), 1 << self._shift), dtype=np.uint8)
+        at = np.arange(len(index), dtype=np.int64) << self._shift
+        rows = np.flatnonzero(self._unpack(index, blocks, data.reshape(-1).data, at))
+        starts = np.flatnonzero((np.diff(blocks[rows]) != 1) | (np.diff(rows) != 1)) + 1
+        for piece in np.split(rows, starts) if len(rows) else []:
+            pa = int(blocks[piece[0]]) << self._shift
+            whole = data[piece[0] : piece[-1] + 1].reshape(-1)
+            for low in range(0, len(whole), size):  # a block may be larger than that
+                yield pa + low, whole[low : low + size]

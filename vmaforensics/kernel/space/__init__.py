@@ -1,0 +1,3 @@
+"""How kernel addresses are translated."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Where types come from, and how structures lie in memory."""
+
+from __future__ import annotations

@@ -1,0 +1,108 @@
+"""The stretch of physical memory the kernel image lies in, as one buffer for searching."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE
+from vmaforensics.kernel.symbols import kallsyms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from vmaforensics.image.memory import PhysicalMemory
+
+START_KERNEL_MAP = 0xFFFFFFFF_80000000  # arch/x86/include/asm/page_64_types.h
+IMAGE_SIZE = 1 << 30  # KERNEL_IMAGE_SIZE with KASLR
+WORD = 1 << 64
+
+_STEP = 16 << 20
+_REACH = 192 << 20  # the text, data and bss of any kernel built so far
+_BEFORE, _AFTER = 24 << 20, 6 << 20  # around a token table lie all the tables of kallsyms
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """Bytes of physical memory from ``pa``, the start of a page, on; pages that are not held are zero."""
+
+    pa: int
+    data: NDArray[np.uint8]
+    held: NDArray[np.bool_]  # of each page
+
+
+def read(memory: PhysicalMemory, pa: int, size: int) -> Window:
+    """Copy ``[pa, pa + size)``, clipped to the RAM that holds its middle; nothing is traced."""
+    low = max(pa & ~(PAGE_SIZE - 1), 0)
+    count = -(-(pa + size - low) >> PAGE_SHIFT) if pa + size > low else 0
+    pas = np.arange(max(count, 0), dtype=np.uint64) * np.uint64(PAGE_SIZE) + np.uint64(low)
+    with memory.untraced():
+        data, held = memory.gather(pas, PAGE_SIZE)
+    return Window(pa=low, data=data.reshape(-1), held=held)
+
+
+def symbols_from(memory: PhysicalMemory, text: int) -> tuple[Window, kallsyms.Tables] | None:
+    """Find kallsyms behind the physical address ``text`` where the kernel's text begins."""
+    before = np.zeros(0, np.uint8)
+    for start in range(text, text + _REACH, _STEP):
+        step = read(memory, start, _STEP)
+        data = np.concatenate([before, step.data])
+        for table, _ in kallsyms.token_tables(data):
+            found = _around(memory, step.pa - len(before) + table)
+            if found is not None:
+                return found
+        before = step.data[-2 * PAGE_SIZE :]
+    return None
+
+
+def symbols_anywhere(memory: PhysicalMemory) -> Iterator[tuple[Window, kallsyms.Tables]]:
+    """Every complete set of kallsyms tables in physical memory, in address order.
+
+    There may be stale ones: what the decompressor unpacked, before it was relocated, often survives.
+    """
+    before = np.zeros(0, np.uint8)
+    follows = 0
+    for pa, chunk in memory.scan(64 << 20):
+        if pa != follows:
+            before = np.zeros(0, np.uint8)
+        data = np.concatenate([before, chunk])
+        for table, _ in kallsyms.token_tables(data):
+            found = _around(memory, pa - len(before) + table)
+            if found is not None:
+                yield found
+        before, follows = data[-2 * PAGE_SIZE :], pa + len(chunk)
+
+
+def _around(memory: PhysicalMemory, pa: int) -> tuple[Window, kallsyms.Tables] | None:
+    """The window around a token table at ``pa`` and the tables in it, if they fit together."""
+    low = max(pa - _BEFORE, 0) & ~(PAGE_SIZE - 1)
+    window = read(memory, low, pa - low + _AFTER)
+    for table, index in kallsyms.token_tables(window.data[pa - low : pa - low + 2 * PAGE_SIZE]):
+        if table == 0:
+            tables = kallsyms.locate(window.data, pa - low, pa - low + index)
+            return None if tables is None else (window, tables)
+    return None
+
+
+def touch_tables(memory: PhysicalMemory, window: Window, tables: kallsyms.Tables) -> None:
+    """Trace the pages the symbol tables lie in."""
+    groups = -(-tables.count // 256)
+    for start, end in (
+        (tables.names - 8, tables.markers + tables.marker_width * groups),
+        (tables.token_table - 64, tables.token_index + 512),
+        (tables.offsets - 16, tables.offsets + 4 * tables.count + 16),
+    ):
+        memory.touch(window.pa + max(start, 0), end - max(start, 0))
+
+
+def find_all(window: Window, pattern: bytes) -> Iterator[int]:
+    """Physical addresses of every occurrence of ``pattern``, ascending."""
+    raw = window.data.tobytes()
+    at = raw.find(pattern)
+    while at >= 0:
+        yield window.pa + at
+        at = raw.find(pattern, at + 1)

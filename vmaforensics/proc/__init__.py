@@ -1,0 +1,3 @@
+"""Files of /proc/PID, byte for byte."""
+
+from __future__ import annotations

@@ -1,0 +1,172 @@
+"""``/proc/PID/smaps``: show_smap, __show_smap and show_smap_vma_flags of fs/proc/task_mmu.c.
+
+Which lines there are follows from the members of the kernel's own ``struct mem_size_stats``, and the two
+letters of each flag from its own table of them. Where a dump does not decide:
+
+* ``THPeligible`` is padded to 8 columns where the kernel has ``struct ptdesc``; both came with 6.6.
+* Without ``struct mem_size_stats`` in the types, the lines are those that every release since 5.4 has.
+* Without the table of letters in the image, a flag's letters are those of 6.12, with ``dw`` for bit 11.
+
+Compared with what the guests' own smaps said about a second before they were paused (every process but the one
+that was reading), every line of every area is equal, byte for byte, on 5.10, 6.1, 6.12, 6.16, 7.2 and 7.3: 6,480
+to 6,542 areas each. On 6.18 one area of 6,541 differs, by one page of ``Referenced``. Those guests were idle; a
+machine at work changes such fields by the second, and they tell of the moment of the image. What those guests
+do not have is not compared: a swapped page of two processes (``SwapPss``), tables of huge pages that processes
+share, huge pages of files on disks, migration and device-private entries (which count nothing here).
+
+Where page tables or struct pages of an area are not in the image, the lines that add them up are left out; so
+are ``THPeligible`` and the sizes of huge pages where what decides them is not.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.proc.maps import maps_lines
+from vmaforensics.views.pages.smaps import PSS_SHIFT, read_smaps
+from vmaforensics.views.pages.thp import thp_eligible
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.views import Views
+
+# Member of mem_size_stats and label of the line it is printed in, in order.
+_LINES = (
+    ("resident", "Rss"),
+    ("pss", "Pss"),
+    ("pss_dirty", "Pss_Dirty"),
+    ("shared_clean", "Shared_Clean"),
+    ("shared_dirty", "Shared_Dirty"),
+    ("private_clean", "Private_Clean"),
+    ("private_dirty", "Private_Dirty"),
+    ("referenced", "Referenced"),
+    ("anonymous", "Anonymous"),
+    ("ksm", "KSM"),
+    ("lazyfree", "LazyFree"),
+    ("anonymous_thp", "AnonHugePages"),
+    ("shmem_thp", "ShmemPmdMapped"),
+    ("file_thp", "FilePmdMapped"),
+    ("shared_hugetlb", "Shared_Hugetlb"),
+    ("private_hugetlb", "Private_Hugetlb"),
+    ("swap", "Swap"),
+    ("swap_pss", "SwapPss"),
+    ("pss_locked", "Locked"),
+)
+_NEW = ("pss_dirty", "ksm")  # 6.0 and 6.7
+_LETTERS = (
+    "rd wr ex sh mr mw me ms gd um pf dw uw lo io sr rr dc de lf ac nr ht sf ar wf dd sd mm hg nh mg "
+    "- - - - ?? ss ui ?? dp ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? sl"
+)
+_KEYS = "context.pkey_allocation_map"
+_PKEY_SHIFT = 32  # VM_PKEY_SHIFT
+
+
+class SmapsPrinter:
+    """Prints smaps of the processes of one image."""
+
+    def __init__(self, kernel: Kernel, views: Views) -> None:
+        self._kernel, self._views = kernel, views
+        self.rows = read_smaps(kernel, views)
+        vmas = views.vmas[self.rows["vma_row"]]
+        self._eligible, self._thp_known = thp_eligible(kernel, views, vmas)
+        self._letters = letters(kernel)
+        self._shown: dict[int, str] = {}  # VmFlags line by flags
+        lines = [(name, label) for name, label in _LINES if _has_line(kernel, name)]
+        self._names = tuple(name for name, _ in lines)
+        self._stats = "".join(_format(label) for _, label in lines)
+        padded = kernel.types.struct("ptdesc") is not None
+        self._thp = "THPeligible:    %8d\n" if padded else "THPeligible:    %d\n"
+        self._keys = _protection_keys(kernel, views)
+
+    def lines(self, mm: int) -> Iterator[bytes]:
+        """The text of the process whose ``mm_struct`` is at ``mm``, an area at a time."""
+        at = np.flatnonzero(self.rows["mm"] == np.uint64(mm))
+        vma_row = self.rows["vma_row"][at]
+        at = at[(vma_row >= 0) & self._views.vmas["ok"][vma_row]]  # those that maps_lines prints
+        rows, vmas = self.rows[at], self._views.vmas[self.rows["vma_row"][at]]
+        shift = [10 + (PSS_SHIFT if "pss" in name else 0) for name in self._names]
+        stats = zip(*((rows[name] >> by).tolist() for name, by in zip(self._names, shift, strict=True)), strict=True)
+        sizes = ((vmas["end"] - vmas["start"]) >> np.uint64(10)).tolist()
+        pages = (rows["page_size"] >> np.uint64(10)).tolist()
+        eligible = np.where(self._thp_known[at], self._eligible[at], -1).tolist()
+        areas = zip(sizes, pages, stats, rows["known"].tolist(), eligible, vmas["flags"].tolist(), strict=True)
+        for head in maps_lines(self._kernel, self._views, mm):
+            yield head + self._body(*(next(areas, None) or self._gate()))
+
+    def unknown(self, mm: int) -> int:
+        """Areas of which not everything could be read."""
+        return int(((self.rows["mm"] == np.uint64(mm)) & ~self.rows["known"]).sum())
+
+    def _body(self, size: int, page: int, stats: tuple[int, ...], known: bool, eligible: int, vm_flags: int) -> bytes:
+        text = f"Size:           {size:8d} kB\n"
+        text += f"KernelPageSize: {page:8d} kB\nMMUPageSize:    {page:8d} kB\n" if page else ""
+        text += self._stats % stats if known else ""
+        text += self._thp % eligible if eligible >= 0 else ""
+        if self._keys:
+            text += f"ProtectionKey:  {vm_flags >> _PKEY_SHIFT & 0xF:8d}\n"
+        shown = self._shown.get(vm_flags)
+        if shown is None:
+            two_each = (two for bit, two in enumerate(self._letters) if vm_flags >> bit & 1 and two)
+            shown = self._shown[vm_flags] = "VmFlags: " + "".join(f"{two} " for two in two_each) + "\n"
+        return (text + shown).encode()
+
+    def _gate(self) -> tuple[int, int, tuple[int, ...], bool, int, int]:
+        """The gate area, which has no page tables of its own to add up (get_gate_vma)."""
+        at = self._kernel.symbols.get("gate_vma") or 0
+        got, _ = self._kernel.gather("vm_area_struct", np.array([at], np.uint64), ["vm_flags"])
+        return 4, 4, (0,) * len(self._names), True, 0, int(got["vm_flags"][0])
+
+
+def _has_line(kernel: Kernel, name: str) -> bool:
+    if kernel.types.struct("mem_size_stats") is None:
+        return name not in _NEW
+    return kernel.has("mem_size_stats", name)
+
+
+def _format(label: str) -> str:
+    """A line of a size; the one label that is too long for its column takes the space from the number's."""
+    return f"{label}: %7d kB\n" if len(label) > 14 else f"{label + ':':<16}%8d kB\n"
+
+
+def _protection_keys(kernel: Kernel, views: Views) -> bool:
+    """arch_pkeys_enabled: only then has an mm a key to begin with (init_new_context, arch/x86)."""
+    if not kernel.has("mm_struct", _KEYS):
+        return False
+    got, _ = kernel.gather("mm_struct", views.mms["mm"], [_KEYS])
+    return bool((got[_KEYS] != 0).any())
+
+
+def letters(kernel: Kernel) -> list[str]:
+    """The two letters of each bit of vm_flags, empty for what is not printed.
+
+    They are read from the kernel's own table, ``static const char mnemonics[BITS_PER_LONG][2]``, with three
+    bytes each in later releases.
+    """
+    for name in ("mnemonics", *(f"mnemonics.{number}" for number in range(16))):
+        for at in kernel.symbols.find(name):
+            data, ok = kernel.space.gather(np.array([at], np.uint64), 3 * 64)
+            raw = data.tobytes()
+            for size, start in ((2, b"rdwrexsh"), (3, b"rd\0wr\0ex\0sh\0")):
+                if ok[0] and raw.startswith(start):
+                    return _decoded(raw, size)
+    plain = ["" if one == "-" else one for one in _LETTERS.split()]
+    if kernel.types.struct("folio") is not None:  # 5.16; VM_DENYWRITE left with 5.15, VM_MAYBE_GUARD took its bit
+        plain[11] = "gu"
+    if kernel.types.struct("ptdesc") is None:
+        plain[19] = plain[63] = "??"
+    if kernel.types.struct("thread_shstk") is None:
+        plain[37] = "ui" if kernel.has("vm_area_struct", "anon_name") else "??"
+    for name, bit, two in (("VMA_UFFD_MINOR_BIT", 38, "ui"), ("VMA_SEALED_BIT", 63, "sl")):
+        number = kernel.types.constant(name)
+        if number is not None and number < 64:
+            plain[bit], plain[number] = "??", two
+    return plain
+
+
+def _decoded(raw: bytes, size: int) -> list[str]:
+    cells = (raw[at : at + 2] for at in range(0, 64 * size, size))
+    return [cell.decode("ascii") if cell.isalpha() or cell == b"??" else "" for cell in cells]

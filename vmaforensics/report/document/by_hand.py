@@ -1,0 +1,124 @@
+"""Lines to type into drgn, crash and volshell to see the words of one finding again, with its own addresses.
+
+The general form of each check is in the guides (``vmaforensics explain``). drgn's lines are for its own prompt with a
+vmlinux of the kernel, crash's for release 9 or later, volshell's for ``volshell -l`` of volatility3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.kernel.space.pointers import kernel_pointer
+from vmaforensics.report.document.document import HandCheck
+from vmaforensics.report.document.hand_lines import ANY, BEGIN, CHECKS, STEPS, TOOLS
+from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.report.document.subjects import Subject
+    from vmaforensics.views.views import Views
+
+MOST = 1000  # findings that get lines, the most severe first
+
+_NODE = 256  # bytes of a maple_node, and what it is aligned to (MAPLE_NODE_MASK)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """What the lines are filled in with; a line that needs what is None is left out."""
+
+    pid: int | None  # of a process on the task list
+    task: int | None  # a task_struct
+    mm: int | None
+    vma: int | None
+    at: int | None  # the first user address
+    tree: int | None  # the mm_struct, if it has a maple tree
+    head: int | None  # mm->mmap, if there is a list
+    head_of: int | None  # the mm_struct, if there is a list, and so a red-black tree
+    node: int | None  # a maple_node
+    word: int | None  # a word of kernel memory that is evidence
+    entry: int | None  # physical address of a page-table entry
+    frame: int | None  # physical address of a page
+    chain: int | None  # &vma->anon_vma_chain
+    file: int | None  # vma->vm_file, if it has one
+
+
+def hand_checks(facts: Facts, rule: str) -> tuple[HandCheck, ...]:
+    """The lines for a finding of ``rule``, of each tool that has any; no line twice."""
+    known = {one.name: getattr(facts, one.name) for one in fields(facts)}
+    known = {name: value for name, value in known.items() if value is not None}
+    out = []
+    for tool in TOOLS:
+        lines: dict[str, None] = {}
+        for step in CHECKS.get(rule, ANY):
+            lines |= dict.fromkeys(_filled(STEPS[step].get(tool, ()), known))
+        if lines:
+            out.append(HandCheck(tool=tool, lines=(*BEGIN[tool], *lines)))
+    return tuple(out)
+
+
+def _filled(lines: tuple[str, ...], known: dict[str, int]) -> list[str]:
+    """The lines with what they need; the first names an object that the others may use, so all go without it."""
+    out = []
+    for at, line in enumerate(lines):
+        try:
+            out.append(line.format(**known))
+        except KeyError:
+            if at == 0:
+                return []
+    return out
+
+
+class FactFinder:
+    """Looks up what lines about a finding are filled in with."""
+
+    def __init__(self, kernel: Kernel, views: Views) -> None:
+        self._views = views
+        self._nodes = set(views.maple_nodes.address.tolist())
+        self._pids = set(views.tasks["tgid"].tolist())
+        self._chain = kernel.offset("vm_area_struct", "anon_vma_chain")
+        tables = [views.tasks["task"]] + ([views.sources.tasks["task"]] if views.sources is not None else [])
+        self._tasks = set(np.concatenate(tables).tolist())
+        leaders = views.tasks[views.tasks["leader"]]
+        self._leader = dict(zip(leaders["tgid"].tolist(), leaders["task"].tolist(), strict=True))
+
+    def facts(self, one: Finding, subject: Subject) -> Facts:
+        """What is known of ``one``."""
+        views = self._views
+        row = int(views.mm_rows(np.array([one.mm], np.uint64))[0]) if one.mm else -1
+        vma = subject.vma
+        head = int(views.mms["mmap"][row]) if row >= 0 and views.vma_list is not None else 0
+        named = (item.address for item in one.evidence if item.address in self._tasks)
+        nodes = (item.address & -_NODE for item in one.evidence if item.view == View.MAPLE.label)
+        return Facts(
+            pid=one.pid if one.pid in self._pids and one.pid else None,
+            task=next(named, self._leader.get(one.pid)),
+            mm=one.mm if row >= 0 else None,
+            vma=vma,
+            at=one.start if one.mm else None,
+            tree=one.mm if row >= 0 and views.maple is not None else None,
+            head=head or None,
+            head_of=one.mm if row >= 0 and views.vma_list is not None else None,
+            node=next((node for node in nodes if node in self._nodes), None),
+            word=_place(one, lambda view: view not in (View.COUNTERS.label, "lock"), kernel=True),
+            entry=_place(one, lambda view: view == View.PAGE_TABLES.label, kernel=False),
+            frame=_place(one, lambda view: view == View.PAGES.label, kernel=False),
+            chain=None if vma is None else vma + self._chain,
+            file=int(subject.areas[0]["file"]) or None if vma is not None else None,
+        )
+
+
+def _place(one: Finding, fits: Callable[[str], bool], *, kernel: bool) -> int | None:
+    """Address of the first evidence that ``fits`` by its view, and is a kernel address or a physical one."""
+    for item in one.evidence:
+        if not 0 < item.address < 1 << 64 or not fits(item.view):
+            continue
+        if bool(kernel_pointer(np.array([item.address], np.uint64))[0]) == kernel:
+            return item.address
+    return None

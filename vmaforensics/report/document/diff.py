@@ -1,0 +1,271 @@
+"""What is different between two documents of one running machine: processes, regions and findings.
+
+The two are of one boot, so kernel addresses mean the same in both: a process is known by its ``task_struct``, pid
+and start time, a region by its ``vm_area_struct`` or, if that is another, by its start, a finding by its id.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from vmaforensics.errors import UsageError
+from vmaforensics.report.document.document import Finding, Region, Seen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Hashable, Iterator
+
+    from vmaforensics.report.document.document import Document, Process
+
+_CLOCK_DRIFT = 60  # seconds by which the time of boot may seem to move as the clock is set
+_PROCESS_FACTS = ("comm", "exe", "parent", "kind", "mm", "shares_with")
+_REGION_FACTS = ("start", "end", "perms", "flags", "pgoff", "kind", "name", "dev", "inode", "vma", "readable", "seen")
+_FINDING_FACTS = ("severity", "confidence", "title", "start", "end", "lock", "evidence")
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of every part."""
+
+
+class Schema(_Part, frozen=True):
+    """Which format this is."""
+
+    name: str = "vmaforensics-diff"
+    version: str = "1.0"
+
+
+class Side(_Part, frozen=True):
+    """One of the two documents."""
+
+    path: str
+    sha256: str | None
+    clock: str | None  # the kernel's own time when the memory was taken
+    processes: int
+    regions: int
+    findings: int
+    not_assessed: int
+
+
+class Change(_Part, frozen=True):
+    """One fact that is not what it was."""
+
+    fact: str
+    before: str
+    after: str
+
+
+class RegionChange(_Part, frozen=True):
+    """A region that came, went or changed; ``region`` as it is after, or was before it went."""
+
+    how: Literal["came", "went", "changed"]
+    region: Region
+    changes: tuple[Change, ...] = ()
+
+
+class ProcessChange(_Part, frozen=True):
+    """A process that came, went, or changed, with the regions of it that did.
+
+    ``replaced``: it has another mm, as after execve(2); its regions are not compared, for none is the same.
+    """
+
+    how: Literal["came", "went", "changed"]
+    pid: int
+    comm: str
+    task: str
+    started: str | None
+    regions_before: int
+    regions_after: int
+    replaced: bool = False
+    changes: tuple[Change, ...] = ()
+    regions: tuple[RegionChange, ...] = ()
+
+
+class FindingChange(_Part, frozen=True):
+    """A finding that came, went or changed; ``finding`` as it is after, or was before it went."""
+
+    how: Literal["came", "went", "changed"]
+    finding: Finding
+    changes: tuple[Change, ...] = ()
+
+
+class Difference(_Part, frozen=True):
+    """Everything that is different."""
+
+    schema: Schema
+    release: str
+    before: Side
+    after: Side
+    notes: tuple[str, ...]  # what limits the comparison
+    findings: tuple[FindingChange, ...]
+    processes: tuple[ProcessChange, ...]
+
+
+def compare(before: Document, after: Document) -> Difference:
+    """The difference. Raises :class:`UsageError` if the two are not of one boot of one kernel."""
+    notes = _require_same_boot(before, after)
+    return Difference(
+        schema=Schema(),
+        release=after.kernel.release,
+        before=_side(before),
+        after=_side(after),
+        notes=notes,
+        findings=tuple(_findings(before, after)),
+        processes=tuple(_processes(before, after)),
+    )
+
+
+def _require_same_boot(before: Document, after: Document) -> tuple[str, ...]:
+    """What makes the comparison doubtful. Facts that must be equal on one boot end it."""
+    facts: tuple[tuple[str, Callable[[Document], object]], ...] = (
+        ("release", lambda one: one.kernel.release),
+        ("build id", lambda one: one.kernel.build_id),
+        ("KASLR offset", lambda one: one.kernel.kaslr_offset),
+        ("phys_base", lambda one: one.kernel.phys_base),
+        ("task_struct of pid 1", _first_task),
+    )
+    unlike = [
+        f"{name} {x} and {y}"
+        for name, get in facts
+        if (x := get(before)) is not None and (y := get(after)) is not None and x != y
+    ]
+    if unlike:
+        raise UsageError(
+            f"the two are not of one boot of one machine ({'; '.join(unlike)}), so their kernel addresses cannot be "
+            "compared; give two images taken without a reboot between them"
+        )
+    notes = []
+    x, y = before.kernel.booted, after.kernel.booted
+    if x is not None and y is not None and abs(_seconds(y) - _seconds(x)) > _CLOCK_DRIFT:
+        notes.append(f"the time of boot is {x} in the first and {y} in the second: the clock was set, or they differ")
+    x, y = before.kernel.clock, after.kernel.clock
+    if x is not None and y is not None and _seconds(y) < _seconds(x):
+        notes.append(f"the first was taken at {x}, after the second ({y}): came and went may be exchanged")
+    if before.kernel.hostname != after.kernel.hostname:
+        x, y = (one.kernel.hostname or "nothing" for one in (before, after))
+        notes.append(f"the host was called {x}, then {y}")
+    if before.kernel.views != after.kernel.views:
+        notes.append("different views were read, so findings may have come or gone for that alone")
+    if before.provenance.version != after.provenance.version:
+        notes.append(f"made by versions {before.provenance.version} and {after.provenance.version} of this tool")
+    if before.not_assessed or after.not_assessed:
+        notes.append("something could not be assessed; what seems to have come or gone may have been unreadable")
+    return tuple(notes)
+
+
+def _first_task(document: Document) -> str | None:
+    return next((one.task for one in document.processes if one.pid == 1), None)
+
+
+def _seconds(text: str) -> float:
+    return datetime.fromisoformat(text).timestamp()
+
+
+def _side(document: Document) -> Side:
+    file = document.provenance.file
+    return Side(
+        path=file.path,
+        sha256=file.sha256,
+        clock=document.kernel.clock,
+        processes=len(document.processes),
+        regions=sum(len(one.regions) for one in document.processes),
+        findings=len(document.findings),
+        not_assessed=len(document.not_assessed),
+    )
+
+
+def _findings(before: Document, after: Document) -> Iterator[FindingChange]:
+    old, new = ({one.id: one for one in document.findings} for document in (before, after))
+    for one in after.findings:
+        if one.id not in old:
+            yield FindingChange(how="came", finding=one)
+        elif changes := _changes(old[one.id], one, _FINDING_FACTS):
+            yield FindingChange(how="changed", finding=one, changes=changes)
+    yield from (FindingChange(how="went", finding=one) for one in before.findings if one.id not in new)
+
+
+def _processes(before: Document, after: Document) -> Iterator[ProcessChange]:
+    """Those of the second document in its order, then those that went."""
+    timed = all(one.started is not None for document in (before, after) for one in document.processes)
+
+    def key(one: Process) -> Hashable:
+        return (one.pid, one.task, one.started if timed else None)
+
+    old, new = ({key(one): one for one in document.processes} for document in (before, after))
+    for at, one in new.items():
+        was = old.get(at)
+        if was is None:
+            yield _whole("came", one)
+            continue
+        changes = _changes(was, one, _PROCESS_FACTS)
+        replaced = was.mm != one.mm
+        # A process whose memory another process's list holds has none of its own to compare.
+        own = not replaced and was.shares_with == one.shares_with
+        regions = tuple(_regions(was.regions, one.regions)) if own else ()
+        if changes or regions:
+            yield ProcessChange(
+                how="changed",
+                pid=one.pid,
+                comm=one.comm,
+                task=one.task,
+                started=one.started,
+                regions_before=len(was.regions),
+                regions_after=len(one.regions),
+                replaced=replaced,
+                changes=changes,
+                regions=regions,
+            )
+    yield from (_whole("went", one) for at, one in old.items() if at not in new)
+
+
+def _whole(how: Literal["came", "went"], one: Process) -> ProcessChange:
+    count = len(one.regions)
+    return ProcessChange(
+        how=how,
+        pid=one.pid,
+        comm=one.comm,
+        task=one.task,
+        started=one.started,
+        regions_before=count if how == "went" else 0,
+        regions_after=count if how == "came" else 0,
+    )
+
+
+def _regions(before: list[Region], after: list[Region]) -> list[RegionChange]:
+    """By start and ``vm_area_struct``; else by the latter with one bound the same (split, merged, grown), else by
+    start alone (replaced). A ``vm_area_struct`` whose bounds are both others is one that was freed and used anew."""
+    if before == after:
+        return []
+    old, new = ({(one.start, one.vma): one for one in regions} for regions in (before, after))
+    pairs = [(old.pop(key), new.pop(key)) for key in list(new) if key in old]
+    for key in (lambda one: (one.vma, one.end), lambda one: one.start):
+        left = {key(one): at for at, one in old.items()}
+        for at, one in list(new.items()):
+            was = left.pop(key(one), None)
+            if was is not None:
+                pairs.append((old.pop(was), new.pop(at)))
+    found = [RegionChange(how="went", region=one) for one in old.values()]
+    found += [RegionChange(how="came", region=one) for one in new.values()]
+    found += [
+        RegionChange(how="changed", region=one, changes=changes)
+        for was, one in pairs
+        if was != one and (changes := _changes(was, one, _REGION_FACTS))
+    ]
+    return sorted(found, key=lambda one: (int(one.region.start, 16), one.how))
+
+
+def _changes(before: object, after: object, facts: tuple[str, ...]) -> tuple[Change, ...]:
+    told = ((fact, _text(getattr(before, fact)), _text(getattr(after, fact))) for fact in facts)
+    return tuple(Change(fact=fact, before=x, after=y) for fact, x, y in told if x != y)
+
+
+def _text(value: object) -> str:
+    """A fact as text. Of the indices only whether they hold a region: the words that do move with every change."""
+    if isinstance(value, Seen):
+        slots = {name: getattr(value, name) for name in ("list", "rbtree", "maple")}
+        known = {name: slot for name, slot in slots.items() if slot is not msgspec.UNSET}
+        return ", ".join(f"{name} {'missing' if slot is None else 'held'}" for name, slot in known.items())
+    if isinstance(value, tuple):
+        return "; ".join(item.what for item in value)  # evidence
+    return "none" if value is None else str(value)

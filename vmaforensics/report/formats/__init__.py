@@ -1,0 +1,3 @@
+"""Every way a document is shown."""
+
+from __future__ import annotations

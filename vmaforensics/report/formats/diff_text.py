@@ -1,0 +1,134 @@
+"""A difference as text: the summary first, then what an analyst would look at, then what comes and goes anyway."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from vmaforensics.report.formats.terminal import Page
+from vmaforensics.report.formats.text import plural
+
+if TYPE_CHECKING:
+    from vmaforensics.report.document.diff import Difference, FindingChange, ProcessChange, RegionChange
+
+_PROCESSES = 20  # of each kind that are listed unless more detail is asked for
+_REGIONS = 6  # of one process
+_WORDS = {"came": "new", "went": "gone", "changed": "changed"}
+_MARKS = {"came": "+", "went": "-", "changed": "~"}
+_ODD = ("seen", "perms", "flags", "readable")  # facts of a region that growth and trimming do not change
+
+
+def render_diff(found: Difference, *, detail: int = 0, color: bool = False, width: int | None = None) -> str:
+    """The text. -1: the summary. 0: also findings, processes, and the regions that matter most. 1 and more: all."""
+    page = Page(width=width, color=color)
+    _summary(page, found)
+    if detail < 0:
+        return page.text()
+    _findings(page, found, detail)
+    _processes(page, found, detail)
+    return page.text()
+
+
+def summary(found: Difference) -> str:
+    """The outcome in one sentence."""
+    parts = [_counted(found.findings, "finding"), _counted(found.processes, "process", "es")]
+    regions = [region for one in found.processes for region in one.regions]
+    parts.append(_counted(regions, "region"))
+    told = "; ".join(part for part in parts if part)
+    return f"{told}." if told else "Nothing is different."
+
+
+def _counted(
+    changes: tuple[FindingChange, ...] | tuple[ProcessChange, ...] | list[RegionChange], noun: str, ending: str = "s"
+) -> str:
+    counts: Counter[str] = Counter(one.how for one in changes)
+    told = [f"{counts[how]} {word}" for how, word in _WORDS.items() if counts[how]]
+    return f"{', '.join(told)} {noun}{'' if len(changes) == 1 else ending}" if told else ""
+
+
+def _summary(page: Page, found: Difference) -> None:
+    serious = any(one.how == "came" and one.finding.severity in ("critical", "high") for one in found.findings)
+    page.wrapped("SUMMARY   ", summary(found), style="heading", look="high" if serious else "")
+    for label, side in (("BEFORE    ", found.before), ("AFTER     ", found.after)):
+        when = f", taken {side.clock}" if side.clock else ""
+        holds = (
+            f"{plural(side.processes, 'process', 'es')}, {plural(side.regions, 'region')}, "
+            f"{plural(side.findings, 'finding')}"
+        )
+        page.wrapped(label, f"{side.path}{when}: {holds}", style="heading")
+    for note in found.notes:
+        page.wrapped("NOTE      ", note, style="heading")
+    page.gap()
+
+
+def _findings(page: Page, found: Difference, detail: int) -> None:
+    shown = [one for one in found.findings if detail > 0 or one.finding.severity != "info"]
+    if not found.findings:
+        return
+    page.heading("Findings")
+    for one in shown:
+        item = one.finding
+        where = "" if item.start is None else f"  {item.start}-{(item.end or '0x?')[2:]}"
+        page.line(
+            (f"{_MARKS[one.how]} {_WORDS[one.how]:8}", "mark"),
+            (f"{item.severity.upper():8}", item.severity),
+            f"  {item.rule}  pid {item.pid} ({item.comm}){where}  {item.id}",
+        )
+        page.wrapped("    ", item.title)
+        for change in one.changes:
+            page.wrapped(f"    {change.fact}: ", f"{change.before} → {change.after}")
+    hidden = len(found.findings) - len(shown)
+    if hidden:
+        page.line(f"  {plural(hidden, 'minor finding')} besides (-v shows them)")
+    page.gap()
+
+
+def _processes(page: Page, found: Difference, detail: int) -> None:
+    for how in ("came", "went", "changed"):
+        mine = [one for one in found.processes if one.how == how]
+        if not mine:
+            continue
+        page.heading(f"Processes: {_WORDS[how]}")
+        if how == "changed":  # the strangest first
+            mine.sort(key=lambda one: -max((_weight(region) for region in one.regions), default=0))
+        for one in mine if detail > 0 else mine[:_PROCESSES]:
+            _process(page, one, detail)
+        if detail <= 0 and len(mine) > _PROCESSES:
+            page.line(f"  {len(mine) - _PROCESSES} more (-v shows them)")
+        page.gap()
+
+
+def _process(page: Page, one: ProcessChange, detail: int) -> None:
+    started = f", started {one.started}" if one.started else ""
+    held = one.regions_before if one.how == "went" else one.regions_after
+    counts = _counted(list(one.regions), "region") or plural(held, "region")
+    told = "another memory map, as after execve" if one.replaced else counts
+    page.line((f"{_MARKS[one.how]} ", "mark"), f"pid {one.pid} ({one.comm}){started}: {told}")
+    for change in one.changes:
+        if change.fact != "mm" or not one.replaced:
+            page.wrapped(f"      {change.fact}: ", f"{change.before} → {change.after}")
+    shown = list(one.regions)
+    if detail <= 0 and len(shown) > _REGIONS:
+        kept = sorted(range(len(shown)), key=lambda at: (-_weight(shown[at]), at))[:_REGIONS]
+        shown = [shown[at] for at in sorted(kept)]
+    page.table([_region(item) for item in shown], indent=4)
+    if len(one.regions) > len(shown):
+        page.line(f"      {len(one.regions) - len(shown)} more (-v shows them)")
+
+
+def _region(item: RegionChange) -> list[str]:
+    region = item.region
+    told = ", ".join(f"{change.fact} {change.before} → {change.after}" for change in item.changes)
+    span = f"{region.start[2:]}-{region.end[2:]}"
+    return [_MARKS[item.how], span, region.perms, region.name or region.kind, told]
+
+
+def _weight(item: RegionChange) -> int:
+    """How much a change deserves to be looked at: an index that lost or gained a region, other permissions,
+    executable memory, the rest."""
+    facts = {change.fact for change in item.changes}
+    if "seen" in facts or "readable" in facts:
+        return 4
+    if facts & set(_ODD):
+        return 3
+    return 2 if "x" in item.region.perms else 1

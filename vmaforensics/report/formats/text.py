@@ -1,0 +1,225 @@
+"""The report as text, for people: the verdict first, then what to look at; more of it when asked for."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from vmaforensics.report.formats.terminal import Page
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.report.document.document import Document, Evidence, Finding
+
+SEVERITIES = ("critical", "high", "medium", "low", "info")
+_SERIOUS = SEVERITIES[:3]
+_EVIDENCE = 3  # pieces shown of a finding unless more detail is asked for
+_PLACES = 6  # places named of one rule that has minor findings only
+_LIMITS = 8  # things not assessed that are named
+# Which records convince most, where several disagree: those an intruder has to reach into other structures
+# for, before those next to what was changed.
+_WEIGHT = (
+    "page tables",
+    "slab",
+    "i_mmap",
+    "anon_vma",
+    "counters",
+    "struct page",
+    "maple tree",
+    "rbtree",
+    "vm_next list",
+    "mm sources",
+    "task list",
+    "descriptors",
+    "VMA",
+    "files",
+    "anchors",
+    "lock",
+)
+
+
+def render_text(
+    document: Document, *, detail: int = 0, color: bool = False, width: int | None = None, all_regions: bool = False
+) -> str:
+    """The whole report, or as much of it as ``detail`` says.
+
+    -1: the verdict and a line per finding. 0: serious findings with their three strongest pieces of evidence
+    and what to do next, minor ones in short, what was not assessed. 1: all evidence, every process, all
+    provenance. 2: also the records side by side, bytes, and lines to check each finding by hand.
+
+    ``color`` adds ANSI sequences for colour; ``width`` is the terminal's, None for a pipe. ``all_regions``
+    shows every region of every process, and not only those around a finding, with all else that detail 1 shows.
+    """
+    page = Page(width=width, color=color)
+    _verdict(page, document, brief=detail < 0)
+    if detail < 0:
+        for one in document.findings:
+            page.line(*head(one))
+        return page.text()
+    if detail > 0 or all_regions:
+        from vmaforensics.report.formats.text_full import full
+
+        full(page, document, detail=detail, all_regions=all_regions)
+        return page.text()
+    _findings(page, document)
+    not_assessed(page, document, most=_LIMITS)
+    _origin(page, document)
+    return page.text()
+
+
+def verdict(document: Document) -> str:
+    """The outcome in one sentence."""
+    counts = {name: sum(one.severity == name for one in document.findings) for name in SEVERITIES}
+    serious = [one for one in document.findings if one.severity in _SERIOUS]
+    user = sum(one.kind == "user" for one in document.processes)
+    bounds = f"; {plural(len(document.not_assessed), 'thing')} could not be assessed" if document.not_assessed else ""
+    if not serious:
+        minor = sum(counts.values())
+        rest = f" ({plural(minor, 'minor finding')})" if minor else ""
+        agree = "agrees" if bounds or user == 1 else "agree"
+        if bounds:
+            return f"What could be read of {plural(user, 'process', 'es')} {agree}{rest}{bounds}."
+        return f"The records of {plural(user, 'process', 'es')} {agree}{rest}."
+    told = ", ".join(f"{counts[name]} {name}" for name in SEVERITIES if counts[name])
+    who = sorted({(one.pid, one.comm) for one in serious})
+    names = ", ".join(f"pid {pid} ({comm})" for pid, comm in who[:4]) + (", …" if len(who) > 4 else "")
+    number = sum(counts.values())
+    return f"{told} finding{'s' if number != 1 else ''} among {plural(user, 'process', 'es')}: {names}{bounds}."
+
+
+def plural(count: int, word: str, ending: str = "s") -> str:
+    """``count`` and ``word`` in the number that fits."""
+    return f"{count} {word}{'' if count == 1 else ending}"
+
+
+def head(one: Finding) -> Iterator[tuple[str, str]]:
+    """The line that says what, who, where and how sure."""
+    where = "" if one.start is None else f"  {one.start}-{(one.end or '0x?')[2:]}"
+    yield f"{one.severity.upper():8}", one.severity
+    yield f"  {one.rule}", "mark"
+    yield f"  {who(one)}{where}  confidence {one.confidence}", ""
+
+
+def who(one: Finding) -> str:
+    """The process of a finding."""
+    return f"pid {one.pid} ({one.comm})" if one.pid or one.comm else "no process named"
+
+
+def not_assessed(page: Page, document: Document, *, most: int | None = None) -> None:
+    """What bounds the verdict; at most ``most`` items of it."""
+    page.heading("Not assessed")
+    if not document.not_assessed:
+        page.line("Nothing: every record of these views could be read.")
+    for one in document.not_assessed[:most]:
+        named = f" (pid {one.pid})" if one.pid is not None else ""
+        page.wrapped("  - ", f"{one.what}{named}: {one.why}")
+    rest = document.not_assessed[most:] if most is not None else []
+    if rest:
+        page.line(f"  and {len(rest)} more; -v lists them")
+    page.gap()
+
+
+def next_step(document: Document, one: Finding) -> str:
+    """The command that shows what a finding is about."""
+    image = shlex.quote(document.provenance.file.path)
+    owner = f"--pid {one.pid}" if one.pid else f"--mm {one.mm}"
+    if not one.pid and one.mm in ("", "0x0"):
+        return f"vmaforensics explain {one.rule}"
+    at = "" if one.start is None else f" --at {one.start}"
+    return f"vmaforensics views {image} {owner}{at}"
+
+
+def strongest(one: Finding, most: int = _EVIDENCE) -> list[Evidence]:
+    """The pieces that convince most: what made the rule speak, then one of each further record, those first
+    that are kept farthest from what was changed."""
+    rest = list(one.evidence[1:])
+    chosen = list(one.evidence[:1])
+    while rest and len(chosen) < most:
+        seen = [item.view for item in chosen]
+        best = min(rest, key=lambda item: (seen.count(item.view), _weight(item.view)))
+        rest.remove(best)
+        chosen.append(best)
+    return chosen
+
+
+def _weight(view: str) -> int:
+    return _WEIGHT.index(view) if view in _WEIGHT else len(_WEIGHT)
+
+
+def _verdict(page: Page, document: Document, *, brief: bool) -> None:
+    worst = next((one.severity for one in document.findings if one.severity in _SERIOUS), None)
+    look = worst or ("medium" if document.not_assessed else "good")
+    if brief:
+        page.line(("VERDICT   ", "label"), (verdict(document), look))
+        return
+    page.wrapped("VERDICT   ", verdict(document), style="label", look=look)
+    kernel, origin = document.kernel, document.provenance
+    pages = origin.coverage
+    page.wrapped(
+        "KERNEL    ",
+        f"{kernel.release}, {kernel.architecture}, {kernel.page_table_levels}-level page tables",
+        style="label",
+    )
+    held = f"{pages.present + pages.zero} of {pages.ram} pages of RAM are in it"
+    page.wrapped("IMAGE     ", f"{origin.file.path} ({origin.file.format}); {held}", style="label")
+    page.wrapped("PROCESSES ", _processes(document), style="label")
+    page.wrapped("VIEWS     ", ", ".join(kernel.views), style="label")
+    page.gap()
+
+
+def _processes(document: Document) -> str:
+    user = [one for one in document.processes if one.kind == "user"]
+    threads = sum(len(one.threads) + 1 for one in user)
+    kernel = sum(one.kind == "kernel" for one in document.processes)
+    areas = sum(len(one.regions) for one in user)
+    shown = f"{len(user)} with memory, {plural(threads, 'thread')}, {plural(areas, 'area')}"
+    torn = sum(any(not view.complete for view in one.views) for one in user)
+    busy = sum(one.lock not in ("free", None) for one in user)
+    notes = [f"{plural(kernel, 'kernel thread')}"] if kernel else []
+    notes += [f"the map of {torn} could not be read whole"] if torn else []
+    notes += [f"the mmap lock of {busy} was not free"] if busy else []
+    return "; ".join([shown, *notes])
+
+
+def _findings(page: Page, document: Document) -> None:
+    if not document.findings:
+        return
+    page.heading("Findings")
+    for one in document.findings:
+        if one.severity in _SERIOUS:
+            _serious(page, document, one)
+            page.gap()
+    minor: dict[tuple[str, str, str, str], list[Finding]] = {}
+    for one in document.findings:
+        if one.severity not in _SERIOUS:
+            minor.setdefault((one.severity, one.rule, one.confidence, one.rule_title), []).append(one)
+    for (severity, rule, confidence, title), found in minor.items():
+        page.line((f"{severity.upper():8}", severity), (f"  {rule}", "mark"), f"  confidence {confidence}  {title}")
+        places = [f"{who(one)}{'' if one.start is None else f' at {one.start}'}" for one in found[:_PLACES]]
+        places += [f"and {len(found) - _PLACES} more"] if len(found) > _PLACES else []
+        page.wrapped(" " * 10, ", ".join(places))
+    page.gap()
+
+
+def _serious(page: Page, document: Document, one: Finding) -> None:
+    page.line(*head(one))
+    page.wrapped("  ", f"{one.rule_title}: {one.title}.")
+    shown = strongest(one)
+    label = max((len(item.view) for item in shown), default=0)
+    for item in shown:
+        told = item.found in item.what and item.expected in item.what
+        values = "" if told or not item.found or not item.expected else f" [{item.found} instead of {item.expected}]"
+        page.wrapped(f"    {item.view:{label}}  ", item.what + values, style="label")
+    if len(one.evidence) > len(shown):
+        page.line(f"    and {plural(len(one.evidence) - len(shown), 'more piece')} of evidence; -v shows all")
+    page.line(("  next: ", "label"), (next_step(document, one), "command"))
+
+
+def _origin(page: Page, document: Document) -> None:
+    origin = document.provenance
+    page.heading("Provenance")
+    sha256 = f"sha256 {origin.file.sha256}" if origin.file.sha256 else "sha256 not computed (--sha256 does)"
+    page.wrapped("", f"{origin.file.size} bytes, {sha256}")
+    page.wrapped("", f"symbols: {origin.symbols or 'none'}; types: {origin.types}")
+    page.wrapped("", f"{origin.tool} {origin.version}; -v shows all evidence, -vv all records side by side")

@@ -1,0 +1,3 @@
+"""User addresses the kernel remembers outside of any VMA."""
+
+from __future__ import annotations

@@ -1,0 +1,162 @@
+"""What the kernel keeps of each thread's user-mode state: saved registers and pointers the thread handed over.
+
+On entry from user mode the registers are saved at the top of the kernel stack (``task_pt_regs``,
+arch/x86/include/asm/processor.h). How large the stack is and what lies above the registers are macros, so
+the place is found by trying those there are: a user code segment has to be at the right offset.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.kernel.space.pointers import kernel_pointer
+from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vmaforensics.image.image import CpuState
+    from vmaforensics.kernel.kernel import Kernel
+
+THREADS = np.dtype(
+    [
+        ("task", np.uint64),
+        ("mm", np.uint64),
+        ("pid", np.int32),  # of the thread
+        ("tgid", np.int32),
+        ("registers", np.uint64),  # address of the saved pt_regs; 0 for those of a CPU that was in user mode
+        ("user", np.bool_),  # ip and sp are those of flat user code, and current
+        ("cs", np.uint64),
+        ("ip", np.uint64),
+        ("sp", np.uint64),
+        ("running", np.bool_),  # on a CPU when the image was taken
+        ("in_exec", np.bool_),  # between two programs: the registers may still be the old one's
+        ("fsbase", np.uint64),  # thread-local storage; what was saved when the thread last left a CPU
+        ("clear_child_tid", np.uint64),
+        ("robust_list", np.uint64),
+        ("rseq", np.uint64),
+        ("sas_sp", np.uint64),  # alternate signal stack
+        ("sas_size", np.uint64),
+    ]
+)
+
+# Members of task_struct that hold user addresses, by column. The second spelling is that of 7.2 and 7.3.
+POINTERS = {
+    "fsbase": "thread.fsbase",
+    "clear_child_tid": "clear_child_tid",
+    "robust_list": "robust_list|futex.robust_list",
+    "rseq": "rseq.usrptr|rseq",
+    "sas_sp": "sas_ss_sp",
+    "sas_size": "sas_ss_size",
+}
+
+_PF_KTHREAD = 0x00200000  # include/linux/sched.h
+# arch/x86/include/asm/segment.h: __USER_CS and __USER32_CS. Others are of the local descriptor table, whose
+# segments need not begin at 0.
+_FLAT_CODE = (0x33, 0x23)
+_USER_DATA = 0x2B  # __USER_DS
+_STACK_SIZES = (16 << 10, 32 << 10)  # THREAD_SIZE, without and with KASAN (page_64_types.h)
+_PADDING = 16  # TOP_OF_KERNEL_STACK_PADDING with CONFIG_X86_FRED (thread_info.h), else 0
+_KERNEL_HALF = np.uint64(1 << 63)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the saved registers lie: ``stack + size - padding - sizeof(pt_regs)``, and how sure that is."""
+
+    size: int  # bytes of a kernel stack
+    padding: int
+    fitting: int  # threads with user selectors at that place
+    tried: int  # threads whose stack is in the image
+    offsets: dict[str, int]  # of the registers ip and sp in pt_regs
+
+
+def read_threads(
+    kernel: Kernel, tasks: NDArray[np.void], cpus: tuple[CpuState, ...], log: ProblemLog
+) -> tuple[NDArray[np.void], Place]:
+    """The user-mode state of every thread that has an address space; dtype ``THREADS``, in task order.
+
+    ``user`` is False where no user state is known: kernel threads and workers that never were in user
+    mode, a stack that is not in the dump, a thread that ran in user mode on a CPU whose registers the
+    image does not have (what its stack holds then is of an earlier entry).
+    """
+    mine = tasks[tasks["ok"] & kernel_pointer(tasks["mm"]) & ((tasks["flags"] & _PF_KTHREAD) == 0)]
+    rows = np.zeros(len(mine), THREADS)
+    for column in ("task", "mm", "pid", "tgid"):
+        rows[column] = mine[column]
+    cpu = "thread_info.cpu|cpu"
+    optional = ("on_cpu?", f"{cpu}?", "in_execve?", *(f"{path}?" for path in POINTERS.values()))
+    got, ok = kernel.gather("task_struct", rows["task"], ["stack", *optional])
+    log.add(View.ANCHORS, Problem.UNREADABLE, rows["mm"][~ok], rows["task"][~ok])
+    for column, path in POINTERS.items():
+        rows[column] = _column(got, path)
+    rows["running"] = _column(got, "on_cpu") != 0
+    rows["in_exec"] = _column(got, "in_execve") != 0
+
+    stack = got["stack"]
+    place = _place(kernel, stack[ok])
+    size = kernel.sizeof("pt_regs")
+    with np.errstate(over="ignore"):
+        rows["registers"] = stack + np.uint64(place.size - place.padding - size)
+    regs, held = kernel.gather("pt_regs", rows["registers"], ["ip", "sp", "cs", "ss"])
+    log.add(View.ANCHORS, Problem.UNREADABLE, rows["mm"][ok & ~held], rows["registers"][ok & ~held])
+    rows["registers"][~(ok & held)] = 0
+    rows["cs"], rows["ip"], rows["sp"] = (regs[name].astype(np.uint64) & _mask(name) for name in ("cs", "ip", "sp"))
+    # copy_thread zeroes both for workers that the kernel makes out of user threads (io_uring, vhost).
+    never = (rows["ip"] == 0) & (rows["sp"] == 0)
+    rows["user"] = ok & held & _selectors(regs) & ~never
+    _take_from_cpus(rows, _column(got, cpu), cpus)
+    return rows, place
+
+
+def _column(got: NDArray[np.void], path: str) -> NDArray[np.uint64]:
+    """A column that this kernel may not have."""
+    name = path.split("|", maxsplit=1)[0]
+    if name not in (got.dtype.names or ()) or got[name].ndim > 1:
+        return np.zeros(len(got), np.uint64)
+    column: NDArray[np.uint64] = got[name].astype(np.uint64)
+    return column
+
+
+def _mask(register: str) -> np.uint64:
+    # The upper bits of the word with cs have served other purposes (FRED: struct fred_cs).
+    return np.uint64(0xFFFF if register == "cs" else 0xFFFFFFFF_FFFFFFFF)
+
+
+def _selectors(regs: NDArray[np.void]) -> NDArray[np.bool_]:
+    cs, ss = (regs[name].astype(np.uint64) & np.uint64(0xFFFF) for name in ("cs", "ss"))
+    flat: NDArray[np.bool_] = np.isin(cs, np.array(_FLAT_CODE, np.uint64)) & (ss == _USER_DATA)
+    return flat
+
+
+def _place(kernel: Kernel, stacks: NDArray[np.uint64]) -> Place:
+    """The size and padding with which most stacks have user selectors where they should be."""
+    size = kernel.sizeof("pt_regs")
+    offsets = {name: kernel.offset("pt_regs", name) for name in ("ip", "sp")}
+    best = Place(size=_STACK_SIZES[0], padding=0, fitting=0, tried=0, offsets=offsets)
+    for stack_size in _STACK_SIZES:
+        for padding in (0, _PADDING):
+            with np.errstate(over="ignore"):
+                regs, ok = kernel.gather("pt_regs", stacks + np.uint64(stack_size - padding - size), ["cs", "ss"])
+            if stack_size == best.size and padding == 0:
+                best = replace(best, tried=int(ok.sum()))
+            fitting = int((ok & _selectors(regs)).sum())
+            if fitting > best.fitting:
+                best = replace(best, size=stack_size, padding=padding, fitting=fitting)
+    return best
+
+
+def _take_from_cpus(rows: NDArray[np.void], cpu_of: NDArray[np.uint64], cpus: tuple[CpuState, ...]) -> None:
+    """A thread that was on a CPU: where that was in user mode, its registers are the thread's."""
+    known = {one.cpu: one for one in cpus if one.rip is not None and one.rsp is not None}
+    for row in np.flatnonzero(rows["running"]).tolist():
+        state = known.get(int(cpu_of[row]))
+        if state is None or state.rip is None or state.rsp is None:
+            rows["user"][row] = False
+        elif state.rip < _KERNEL_HALF:
+            rows["ip"][row], rows["sp"][row] = state.rip, state.rsp
+            rows["registers"][row], rows["cs"][row], rows["user"][row] = 0, _FLAT_CODE[0], True

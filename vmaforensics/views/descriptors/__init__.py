@@ -1,0 +1,3 @@
+"""Open files, and files that live in memory only."""
+
+from __future__ import annotations

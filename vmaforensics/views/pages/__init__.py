@@ -1,0 +1,3 @@
+"""Page tables, the pages they lead to, and what the kernel counts of them."""
+
+from __future__ import annotations

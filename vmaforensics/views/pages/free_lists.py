@@ -1,0 +1,82 @@
+"""Free pages that the buddy allocator has lent out: the per-CPU lists (per_cpu_pages, mm/page_alloc.c).
+
+Such pages carry no mark of their own; only the lists say that they are free.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.kernel.space.pointers import kernel_pointer
+from vmaforensics.views.structures.per_cpu import per_cpu_offsets
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.pages.page_types import PageReader
+
+_MOST_PAGES = 1 << 24  # on all lists together; pcp->high is a small part of a zone
+_HUGE_ORDER = 9  # HPAGE_PMD_ORDER on x86-64
+
+
+def per_cpu_free(kernel: Kernel, reader: PageReader) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """``(first frame, order)`` of every free block on the per-CPU lists.
+
+    All lists are followed at once, one step of each per read. A list that cannot be read on, or that does
+    not return to its head within the bound, just ends there.
+    """
+    heads, orders = _list_heads(kernel)
+    link = np.uint64(kernel.offset("page", "pcp_list|lru"))  # pcp_list: 6.0, commit bf75f200569d
+    at = heads
+    pages, found_orders = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
+    total = 0
+    while len(at) and total <= _MOST_PAGES:
+        words, ok = kernel.words(at, 1)
+        at = words[:, 0]
+        on = ok & (at != heads) & kernel_pointer(at)
+        at, heads, orders = at[on], heads[on], orders[on]
+        pages.append(at - link)
+        found_orders.append(orders)
+        total += len(at)
+    pfns, fine = reader.frames_of(np.concatenate(pages))
+    return pfns[fine], np.concatenate(found_orders)[fine]
+
+
+def _list_heads(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """(address, order) of each list head of every zone and CPU."""
+    pagesets = _pagesets(kernel)
+    offsets = per_cpu_offsets(kernel)
+    at = 0
+    if kernel.has("zone", "pageset"):  # renamed in 5.14, 28f836b6777b
+        at = kernel.offset("per_cpu_pageset", "pcp")
+    lists = kernel.member("per_cpu_pages", "lists")
+    count, size = lists.count or 1, lists.size
+    with np.errstate(over="ignore"):
+        pcps = (pagesets[:, None] + offsets[None, :] + np.uint64(at + lists.offset)).reshape(-1, 1)
+        heads = pcps + np.arange(count, dtype=np.uint64)[None, :] * np.uint64(size)
+    # order_to_pindex: the migrate types of order 0, of order 1, …, and behind order 3 the huge pages.
+    types = kernel.types.constant("MIGRATE_PCPTYPES") or 3
+    order = np.arange(count) // types
+    order[order > 3] = _HUGE_ORDER
+    return heads.reshape(-1), np.tile(order, len(heads))
+
+
+def _pagesets(kernel: Kernel) -> NDArray[np.uint64]:
+    """The per-CPU pointer to the lists of every zone of every node."""
+    nodes = kernel.symbols.get("node_data")
+    if nodes is None:
+        one = kernel.symbols.get("contig_page_data")  # without CONFIG_NUMA
+        addresses = np.array([] if one is None else [one], np.uint64)
+    else:
+        mask = kernel.types.struct("nodemask_t")
+        words, ok = kernel.words(np.array([nodes], np.uint64), 8 * mask.size if mask else 1)
+        addresses = words[0][kernel_pointer(words[0])] if ok[0] else np.zeros(0, np.uint64)
+    zones = kernel.member("pglist_data", "node_zones")
+    steps = np.arange(zones.count or 1, dtype=np.uint64) * np.uint64(zones.size)
+    zone_addresses = (addresses[:, None] + (steps + np.uint64(zones.offset))[None, :]).reshape(-1)
+    got, ok = kernel.gather("zone", zone_addresses, ["per_cpu_pageset|pageset"])
+    pointers = got["per_cpu_pageset"][ok]
+    return np.unique(pointers[pointers != 0])

@@ -1,0 +1,3 @@
+"""Tasks, address spaces, and who knows of them."""
+
+from __future__ import annotations

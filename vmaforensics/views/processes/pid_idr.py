@@ -1,0 +1,64 @@
+"""Tasks by process id: ``init_pid_ns.idr`` holds every ``struct pid``, and each of those its tasks.
+
+Every process has a number in the first pid namespace, whatever others it is in (alloc_pid, kernel/pid.c).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.kernel.space.pointers import kernel_pointer
+from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.structures.xarray import all_pointers
+from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vmaforensics.kernel.kernel import Kernel
+
+_CHAIN = 1 << 8  # steps along hlists: a pid has one task, and another for a moment while a thread execs
+
+
+def tasks_by_pid(kernel: Kernel, log: ProblemLog) -> tuple[NDArray[np.uint64], bool] | None:
+    """``(addresses of task_struct, ascending, was everything read)``; None if the kernel has no such index."""
+    at = kernel.symbols.get("init_pid_ns")
+    if at is None or not kernel.has("pid_namespace", "idr.idr_rt.xa_head") or not kernel.has("pid", "tasks"):
+        kernel.identity.problems.append("no init_pid_ns with an xarray: processes are not looked up by pid")
+        return None
+    head = np.array([at + kernel.offset("pid_namespace", "idr.idr_rt.xa_head")], np.uint64)
+    words, ok = kernel.words(head, 1)
+    log.add(View.SOURCES, Problem.UNREADABLE, 0, head[~ok])
+    # A number is taken (with a NULL) before its struct pid is put there; that is no pointer.
+    _, pids, whole = all_pointers(kernel, words[ok, 0], View.SOURCES, log)
+    wild = ~kernel_pointer(pids)
+    log.add(View.SOURCES, Problem.NON_CANONICAL, 0, head[0], pids[wild])
+    tasks, read = _tasks_of(kernel, np.unique(pids[~wild]), log)
+    return tasks, whole and read and bool(ok[0])
+
+
+def _tasks_of(kernel: Kernel, pids: NDArray[np.uint64], log: ProblemLog) -> tuple[NDArray[np.uint64], bool]:
+    """Tasks on the list of kind PIDTYPE_PID (the first) of each ``struct pid``, all lists at once."""
+    link = np.uint64(kernel.offset("task_struct", "pid_links"))
+    at = pids + np.uint64(kernel.offset("pid", "tasks"))
+    seen = np.zeros(0, np.uint64)
+    whole = True
+    for _ in range(_CHAIN):
+        words, ok = kernel.words(at, 1)
+        log.add(View.SOURCES, Problem.UNREADABLE, 0, at[~ok])
+        whole &= bool(ok.all())
+        after = words[:, 0]
+        wild = ok & (after != 0) & ~kernel_pointer(after)
+        log.add(View.SOURCES, Problem.NON_CANONICAL, 0, at[wild], after[wild])
+        again = ok & np.isin(after, seen)
+        log.add(View.SOURCES, Problem.CYCLE, 0, at[again], after[again])
+        at = np.unique(after[ok & (after != 0) & ~wild & ~again])
+        if not len(at):
+            break
+        seen = np.union1d(seen, at)
+    else:
+        log.add(View.SOURCES, Problem.CUT_SHORT, 0, at[:1], len(seen))
+        whole = False
+    return seen - link, whole

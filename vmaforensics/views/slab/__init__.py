@@ -1,0 +1,3 @@
+"""Objects of the slab caches, allocated or free."""
+
+from __future__ import annotations

@@ -1,0 +1,3 @@
+"""Data structures of the kernel that several chapters walk."""
+
+from __future__ import annotations

@@ -1,0 +1,142 @@
+"""XArrays (lib/xarray.c), which IDRs and page caches are: many at once, a gather per level.
+
+An entry is a pointer, or a value (bit 0: in a page cache, where a page has been swapped to), or internal
+(low bits 10): a node if it is above 4096, else a mark such as that of a sibling slot (include/linux/xarray.h).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.kernel.space.pointers import kernel_pointer
+from vmaforensics.views.problems import Problem, ProblemLog
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.view import View
+
+_LEVELS = 16  # 64 index bits in chunks of 6, or of 4 (XA_CHUNK_SHIFT with CONFIG_BASE_SMALL)
+_MOST_NODES = 1 << 20
+_INTERNAL = np.uint64(2)
+
+
+def is_node(entries: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """xa_is_node: which entries lead to an ``xa_node``."""
+    inner: NDArray[np.bool_] = ((entries & np.uint64(3)) == _INTERNAL) & (entries > 4096)
+    return inner
+
+
+def is_pointer(entries: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which entries are plain pointers."""
+    plain: NDArray[np.bool_] = ((entries & np.uint64(3)) == 0) & (entries != 0)
+    return plain
+
+
+def all_pointers(
+    kernel: Kernel, heads: NDArray[np.uint64], view: View, log: ProblemLog
+) -> tuple[NDArray[np.int64], NDArray[np.uint64], bool]:
+    """``(which, pointers, whole)``: every pointer in the arrays of root entries ``heads`` (``xa_head``).
+
+    ``which`` is the position in ``heads``. ``whole`` is False if a node could not be read or the walk
+    was cut short.
+    """
+    owner, entries = np.arange(len(heads)), heads
+    owners, pointers = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
+    seen = np.zeros(0, np.uint64)
+    whole = True
+    for _ in range(_LEVELS):
+        leaf = is_pointer(entries)
+        owners.append(owner[leaf])
+        pointers.append(entries[leaf])
+        inner = is_node(entries)
+        owner, nodes = owner[inner], entries[inner] - _INTERNAL
+        if not len(nodes):
+            break
+        nodes, first = np.unique(nodes, return_index=True)
+        owner = owner[first]
+        again = np.isin(nodes, seen)
+        log.add(view, Problem.CYCLE, 0, nodes[again], nodes[again])
+        slots, ok = _slots(kernel, nodes)
+        log.add(view, Problem.UNREADABLE, 0, nodes[~ok & ~again])
+        seen = np.union1d(seen, nodes)
+        if len(seen) > _MOST_NODES:
+            log.add(view, Problem.CUT_SHORT, 0, int(nodes[0]), len(seen))
+            whole = False
+            break
+        good = ok & ~again
+        whole &= bool(good.all())
+        owner = np.repeat(owner[good], slots.shape[1])
+        entries = slots[good].reshape(-1)
+    return np.concatenate(owners), np.concatenate(pointers), whole
+
+
+def first_pointers(kernel: Kernel, heads: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+    """``(pointers, indices)``: the first pointer of each array, and the index it is at; 0 for none.
+
+    At each level the first slot that holds a pointer or a node is taken: a node of nothing but values
+    (swapped pages) before the first pointer makes it be missed. A node that cannot be read ends the search.
+    """
+    entries, indices = heads.copy(), np.zeros(len(heads), np.uint64)
+    for _ in range(_LEVELS):
+        at = np.flatnonzero(is_node(entries))
+        if not len(at):
+            break
+        nodes = entries[at] - _INTERNAL
+        slots, ok = _slots(kernel, nodes)
+        got, _ = kernel.gather("xa_node", nodes, ["shift"])
+        usable = is_node(slots) | is_pointer(slots)
+        slot = usable.argmax(axis=1)
+        found = ok & usable.any(axis=1)
+        entries[at] = np.where(found, slots[np.arange(len(at)), slot], np.uint64(0))
+        shift = np.minimum(got["shift"].astype(np.uint64), np.uint64(63))
+        with np.errstate(over="ignore"):
+            indices[at] += slot.astype(np.uint64) << shift
+    fine = is_pointer(entries) & kernel_pointer(entries)
+    return np.where(fine, entries, np.uint64(0)), np.where(fine, indices, np.uint64(0))
+
+
+def entries_at(
+    kernel: Kernel, heads: NDArray[np.uint64], indices: NDArray[np.uint64]
+) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    """xa_load: ``(entries, ok)``, the entry of each array ``heads`` at the index beside it; 0 for none.
+
+    An entry that spans several indices is found at each of them. Not ok: a node could not be read.
+    """
+    slots = kernel.member("xa_node", "slots")
+    chunk = slots.extent // 8
+    entries, ok = heads.copy(), np.ones(len(heads), np.bool_)
+    # A lone entry in place of a node is at index 0.
+    entries[~is_node(entries) & (indices != 0)] = 0
+    for level in range(_LEVELS):
+        at = np.flatnonzero(is_node(entries))
+        if not len(at):
+            break
+        nodes = entries[at] - _INTERNAL
+        got, fine = kernel.gather("xa_node", nodes, ["shift"])
+        index = indices[at] >> np.minimum(got["shift"].astype(np.uint64), np.uint64(63))
+        beyond = index >= chunk if level == 0 else np.zeros(len(at), np.bool_)
+        entry, here = _slot(kernel, nodes, index % np.uint64(chunk))
+        sibling = ((entry & np.uint64(3)) == _INTERNAL) & (entry < np.uint64(chunk << 2))  # xa_is_sibling
+        again, there = _slot(kernel, nodes, np.where(sibling, entry >> np.uint64(2), np.uint64(0)))
+        entries[at] = np.where(beyond, np.uint64(0), np.where(sibling, again, entry))
+        ok[at] &= fine & (beyond | (here & (~sibling | there)))
+        entries[~ok] = 0
+    ok &= ~is_node(entries)
+    return np.where(ok, entries, np.uint64(0)), ok
+
+
+def _slot(
+    kernel: Kernel, nodes: NDArray[np.uint64], number: NDArray[np.uint64]
+) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    with np.errstate(over="ignore"):
+        words, ok = kernel.words(nodes + np.uint64(kernel.offset("xa_node", "slots")) + number * np.uint64(8), 1)
+    return words[:, 0], ok & kernel_pointer(nodes)
+
+
+def _slots(kernel: Kernel, nodes: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    got, ok = kernel.gather("xa_node", nodes, ["slots"])
+    return got["slots"].reshape(len(nodes), -1), ok & kernel_pointer(nodes)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: LicenseRef-VSL-1.0
+"""Rows for volatility3's grids: the findings, and under each the records that disagree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from volatility3.framework.configuration import requirements
+from volatility3.framework.renderers import format_hints
+
+from vmaforensics.checks.finding import Severity
+from vmaforensics.volatility.rows.regions import NOT_APPLICABLE, Row
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+
+    from volatility3.framework.interfaces.configuration import RequirementInterface
+
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.report.document.document import Evidence
+    from vmaforensics.report.document.document import Finding as Told
+
+COLUMNS: list[tuple[str, type]] = [
+    ("Severity", str),
+    ("Confidence", str),
+    ("Rule", str),
+    ("PID", int),
+    ("Process", str),
+    ("Start", format_hints.Hex),
+    ("End", format_hints.Hex),
+    ("What", str),
+    ("View", str),
+    ("Address", format_hints.Hex),
+    ("Found", str),
+    ("Expected", str),
+    ("ID", str),
+]
+
+
+def severity_requirement() -> RequirementInterface:
+    """``--min-severity``."""
+    return requirements.ChoiceRequirement(
+        choices=[one.value for one in Severity],
+        name="min_severity",
+        description="Leave out findings below this severity",
+        default=Severity.INFO.value,
+        optional=True,
+    )
+
+
+def finding_rows(
+    findings: Iterable[Finding], pids: Collection[int] = (), least: str = Severity.INFO.value
+) -> Iterator[tuple[int, Row]]:
+    """(level, row of :data:`COLUMNS`): a finding at level 0, then its evidence at level 1.
+
+    Evidence repeats rule, process and id of its finding, so that a flat table can be filtered by them.
+    """
+    from vmaforensics.report.document.build import finding as told
+
+    for one in findings:
+        if one.severity.rank > Severity(least).rank or (pids and one.pid not in pids):
+            continue
+        known = told(one)
+        yield 0, _finding_row(known)
+        for item in known.evidence:
+            yield 1, _evidence_row(known, item)
+
+
+def _finding_row(one: Told) -> Row:
+    bounds = (_hex(one.start), _hex(one.end))
+    nothing: list[Any] = [NOT_APPLICABLE] * 4
+    return (one.severity, one.confidence, one.rule, one.pid, one.comm, *bounds, one.title, *nothing, one.id)
+
+
+def _evidence_row(one: Told, item: Evidence) -> Row:
+    nothing: list[Any] = [NOT_APPLICABLE] * 2
+    record = (item.view or NOT_APPLICABLE, _hex(item.address), item.found or NOT_APPLICABLE)
+    expected = item.expected or NOT_APPLICABLE
+    return (*nothing, one.rule, one.pid, one.comm, *nothing, item.what, *record, expected, one.id)
+
+
+def _hex(text: str | None) -> Any:  # noqa: ANN401
+    return NOT_APPLICABLE if text is None else format_hints.Hex(int(text, 16))

@@ -1,0 +1,204 @@
+# SPDX-License-Identifier: LicenseRef-VSL-1.0
+"""Rows for volatility3's grids: every region of every process, and which records know it."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from volatility3.framework import renderers
+from volatility3.framework.renderers import format_hints
+
+from vmaforensics.image.source import plural
+from vmaforensics.kernel.space import paging
+from vmaforensics.proc.maps import permissions
+from vmaforensics.views.problems import Problem
+from vmaforensics.views.view import View
+from vmaforensics.views.vmas.kind import Kind
+from vmaforensics.volatility.rows.region_table import (
+    HELD,
+    MISSING,
+    UNREAD,
+    RegionTable,
+    Uncovered,
+    region_table,
+    uncovered,
+)
+from vmaforensics.words.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from numpy.typing import NDArray
+
+    from vmaforensics.views.views import Views
+
+log = logging.getLogger(__name__)
+
+Row = tuple[Any, ...]
+
+# What the column of each view is called. The columns are the same for every kernel.
+VIEW_COLUMNS = (
+    (View.LIST, "In list"),
+    (View.RBTREE, "In rbtree"),
+    (View.MAPLE, "In maple"),
+    (View.PAGE_TABLES, "In page tables"),
+    (View.SLAB, "In slab"),
+    (View.FILE_RMAP, "In i_mmap"),
+    (View.ANON_RMAP, "In anon_vma"),
+    (View.ANCHORS, "Anchored"),
+)
+# The views this needs beyond the indices, by the names of ``gather_views``.
+WANTED = ("slab", "anchors", "page-tables", "rmap")
+
+COLUMNS: list[tuple[str, type]] = [
+    ("PID", int),
+    ("Process", str),
+    ("Start", format_hints.Hex),
+    ("End", format_hints.Hex),
+    ("Flags", str),
+    ("PgOff", format_hints.Hex),
+    ("Kind", str),
+    *((name, bool) for _, name in VIEW_COLUMNS),
+    ("VMA agrees", bool),
+    ("VMA", format_hints.Hex),
+    ("File Path", str),
+]
+
+UNREADABLE = renderers.UnreadableValue()
+NOT_APPLICABLE = renderers.NotApplicableValue()
+_VALUES = {int(HELD): True, int(MISSING): False, int(UNREAD): UNREADABLE}  # else: not applicable
+_UNKNOWN_NAME = b"?"  # vma_names: the file or mapping has a name, and it is not in the dump
+
+
+def region_rows(views: Views, pids: Collection[int] = ()) -> Iterator[Row]:
+    """One row of :data:`COLUMNS` per process and region, by pid (all, if none are named) and address.
+
+    A region is an area that any record leads to, or a run of page-table entries that no area covers. Its
+    bounds are those of its ``vm_area_struct``; those of the index where that could not be read. Processes that
+    share an address space (vfork, CLONE_VM) each have its rows; one of whose regions none could be read has a
+    row that says so. ``VMA agrees`` tells whether the ``vm_area_struct`` itself names this address space, and
+    the maple tree its range.
+    """
+    table = region_table(views)
+    gaps = uncovered(views, table)
+    columns, gap_columns = _columns(table), _gap_columns(views, gaps)
+    absent = {name: NOT_APPLICABLE for view, name in VIEW_COLUMNS if view not in table.cells}
+    nothing = tuple(absent.get(name, UNREADABLE) for name, _ in COLUMNS[2:])
+    wanted = processes(views, pids)
+    warn_of_missing(pids, wanted)
+    for pid, comm, mm in wanted:
+        rows, strange = _of(table, columns, mm), _of(gaps, gap_columns, mm)
+        if strange:
+            rows = sorted(rows + strange, key=_start)
+        for row in rows or [nothing]:
+            yield (pid, comm, *row)
+
+
+def _start(row: Row) -> int:
+    return row[0] if isinstance(row[0], int) else 0
+
+
+def _of(table: RegionTable | Uncovered, columns: list[list[Any]], mm: int) -> list[Row]:
+    """The rows of ``mm``; both tables are sorted by mm."""
+    low, high = (int(np.searchsorted(table.mm, np.uint64(mm), side)) for side in ("left", "right"))
+    return list(zip(*(column[low:high] for column in columns), strict=True))
+
+
+def processes(views: Views, pids: Collection[int] = ()) -> list[tuple[int, str, int]]:
+    """(pid, name, mm) of every process that has an address space, by pid.
+
+    A process is named by its leader. Its threads share one mm; if one of them says otherwise, the process is
+    listed once for each.
+    """
+    tasks = views.tasks[views.tasks["ok"]]
+    names: dict[int, str] = {}
+    for pid, comm in zip(tasks["tgid"].tolist(), tasks["comm"].tolist(), strict=True):
+        names.setdefault(pid, printable(comm.split(b"\0", 1)[0]))  # leaders come first
+    users = tasks[tasks["mm"] != 0]
+    pairs = dict.fromkeys(zip(users["tgid"].tolist(), users["mm"].tolist(), strict=True))
+    return [(pid, names[pid], mm) for pid, mm in pairs if not pids or pid in pids]
+
+
+def warn_of_missing(pids: Collection[int], found: list[tuple[int, str, int]]) -> None:
+    """Say in the log which of ``pids`` no process has."""
+    for pid in sorted(set(pids) - {pid for pid, _, _ in found}):
+        log.warning("no process in the task list has pid %d and user memory", pid)
+
+
+def _columns(table: RegionTable) -> list[list[Any]]:
+    """The columns of all rows of ``table`` after PID and Process, as values volatility3 accepts."""
+    vmas = table.vmas
+    known = vmas["ok"].tolist()
+    # The list and the tree take their bounds from the VMA; where that is unreadable, they have none.
+    bounded = (vmas["ok"] | (table.end != 0)).tolist()
+    pgoff = np.where(vmas["file"] != 0, vmas["pgoff"] << np.uint64(12), np.uint64(0))  # show_map_vma
+    flags = {value: permissions(value) for value in np.unique(vmas["flags"]).tolist()}
+    kinds = {int(kind): kind.label for kind in Kind}
+    names: dict[bytes, Any] = {b"": NOT_APPLICABLE, _UNKNOWN_NAME: UNREADABLE}
+    for name in set(table.names) - names.keys():
+        names[name] = printable(name)
+    return [
+        _where(bounded, _hex(table.start)),
+        _where(bounded, _hex(table.end)),
+        _where(known, [flags[value] for value in vmas["flags"].tolist()]),
+        _where(known, _hex(pgoff)),
+        _where(known, [kinds[value] for value in vmas["kind"].tolist()]),
+        *(_cells(table, view) for view, _ in VIEW_COLUMNS),
+        _where(known, table.agrees.tolist()),
+        _hex(vmas["vma"]),
+        _where(known, [names[name] for name in table.names]),
+    ]
+
+
+def _cells(table: RegionTable, view: View) -> list[Any]:
+    if view not in table.cells:
+        return [NOT_APPLICABLE] * len(table.mm)
+    return [_VALUES.get(state, NOT_APPLICABLE) for state in table.cells[view].tolist()]
+
+
+def _gap_columns(views: Views, gaps: Uncovered) -> list[list[Any]]:
+    """The same columns for page-table entries without an area: what the page tables alone know."""
+    count = len(gaps.start)
+    without: list[Any] = [NOT_APPLICABLE] * count
+    held = {View.PAGE_TABLES: [True] * count} | {view: [False] * count for view in views.regions()}
+    return [
+        _hex(gaps.start),
+        _hex(gaps.end),
+        [_rights(allow) for allow in gaps.allow.tolist()],
+        without,
+        ["no area"] * count,
+        *(held.get(view, without) for view, _ in VIEW_COLUMNS),
+        without,
+        without,
+        [f"holds {text}" if text else NOT_APPLICABLE for text in gaps.contents],
+    ]
+
+
+def _rights(allow: int) -> str:
+    return f"r{'w' if allow & paging.ALLOW_WRITE else '-'}{'x' if allow & paging.ALLOW_EXECUTE else '-'}"
+
+
+def _hex(values: NDArray[np.uint64]) -> list[Any]:
+    return [format_hints.Hex(value) for value in values.tolist()]
+
+
+def _where(known: list[bool], values: list[Any]) -> list[Any]:
+    """``values``, unreadable where not ``known``."""
+    if all(known):
+        return values
+    return [value if fine else UNREADABLE for value, fine in zip(values, known, strict=True)]
+
+
+def summary(views: Views) -> Iterator[str]:
+    """What the views could not read or believe: a sentence per view and kind of problem, with counts."""
+    problems = views.problems
+    for view, problem in np.unique(problems[["view", "problem"]]).tolist():
+        rows = problems[(problems["view"] == view) & (problems["problem"] == problem)]
+        mms = len(np.unique(rows["mm"][rows["mm"] != 0]))
+        within = f" of {plural(mms, 'address space')}" if mms else ""
+        yield (
+            f"{View(view).label}: {Problem(problem).text}, in {plural(len(rows), 'place')}{within} "
+            f"(first: {int(rows['value'][0]):#x} at {int(rows['where'][0]):#x})"
+        )

@@ -1,0 +1,3 @@
+"""Text for people: strings of an image made printable, amounts, permissions, points in time."""
+
+from __future__ import annotations
