@@ -16,7 +16,7 @@ MAKE_IMAGES = $(BIN)/python samples/recipe/make_images.py --out $(IMAGES)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint types docs man samples bench-image bench-images bench clean
+.PHONY: help setup demo test test-fast coverage lint types docs man samples bench-image bench-images bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -29,8 +29,15 @@ demo: $(STAMP) ## report on a bundled image of a real kernel that was tampered w
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-lint: $(STAMP) ## ruff
+test-fast: $(STAMP) ## the tests that need no image of a whole kernel: under two minutes
+	$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not image"
+
+coverage: $(STAMP) ## run the tests and show which lines and branches of the engine they reach
+	$(BIN)/python -m pytest $(PYTEST_ARGS) --cov --cov-report=term:skip-covered
+
+lint: $(STAMP) ## ruff: rules and format
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 
 types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy

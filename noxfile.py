@@ -1,4 +1,4 @@
-"""``nox``: the volatility3 door with the oldest and the newest volatility3 that is supported."""
+"""``nox``: the oldest and the newest volatility3 and NumPy that are supported."""
 
 from __future__ import annotations
 
@@ -13,3 +13,11 @@ def vol(session: nox.Session, version: str) -> None:
     """tests/volatility with one release of volatility3."""
     session.install(".[test]", f"volatility3=={version}")
     session.run("python", "-m", "pytest", "-n", "0", "tests/volatility", *session.posargs)
+
+
+@nox.session(reuse_venv=True)
+@nox.parametrize("version", ["2.0.0", "2.*"])
+def numpy(session: nox.Session, version: str) -> None:
+    """The fast tests with one release of NumPy."""
+    session.install(".[test]", f"numpy=={version}")
+    session.run("python", "-m", "pytest", "-n", "0", "-m", "not image", *session.posargs)

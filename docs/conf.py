@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmaforensics import __version__
+from vmaforensics.version import __version__
 
 project = "vmaforensics"
 copyright = "the vmaforensics authors"  # noqa: A001 - Sphinx asks for this name

@@ -11,6 +11,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
+# Fixtures that hand out an image of a whole kernel: what asks for one is in the slow lane.
+_WHOLE = {"samples", "sample", "any_kernel", "whole_kernel", "tampered", "kept_guest"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what analyses an image of a whole kernel, so that ``make test-fast`` can do without."""
+    for item in items:
+        if _WHOLE.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.image)
+
+
 @pytest.fixture(scope="session")
 def samples() -> list[Sample]:
     """Every clean image there is; skips if there is none."""

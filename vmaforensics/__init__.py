@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vmaforensics.version import __version__
+
 if TYPE_CHECKING:
     import os
     from collections.abc import Collection, Mapping, Sequence
@@ -16,8 +18,8 @@ if TYPE_CHECKING:
     from vmaforensics.progress import Progress
     from vmaforensics.report.document.document import Document, Finding
 
-__version__ = "0.1.0"
-__all__ = ["Document", "Finding", "analyse", "load", "render"]
+
+__all__ = ["Document", "Finding", "__version__", "analyse", "load", "render"]
 
 
 def analyse(

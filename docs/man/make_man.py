@@ -11,9 +11,9 @@ import sys
 import textwrap
 from typing import TYPE_CHECKING
 
-from vmaforensics import __version__
 from vmaforensics.cli.examples import ENVIRONMENT, EXAMPLES, EXIT_CODES
 from vmaforensics.cli.main import build_parser
+from vmaforensics.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

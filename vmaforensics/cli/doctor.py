@@ -10,8 +10,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from vmaforensics import __version__
 from vmaforensics.errors import ExitCode, VmaForensicsError
+from vmaforensics.version import __version__
 
 if TYPE_CHECKING:
     import argparse

@@ -9,8 +9,8 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from vmaforensics import __version__
 from vmaforensics.errors import ExitCode, VmaForensicsError
+from vmaforensics.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from vmaforensics import __version__
 from vmaforensics.errors import OutputError, UsageError
 from vmaforensics.export.page_source import STATES, PageRecord, frames_pages, mapped_pages
 from vmaforensics.export.whole_file import whole_file
+from vmaforensics.version import __version__
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:

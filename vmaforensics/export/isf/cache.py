@@ -8,10 +8,10 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vmaforensics import __version__
 from vmaforensics.errors import OutputError
 from vmaforensics.export.isf.document import isf_document, isf_key, write_isf
 from vmaforensics.export.whole_file import whole_file
+from vmaforensics.version import __version__
 
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel

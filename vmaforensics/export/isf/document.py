@@ -9,12 +9,12 @@ from typing import IO, TYPE_CHECKING, Any
 
 import msgspec
 
-from vmaforensics import __version__
 from vmaforensics.errors import KernelNotFoundError, UsageError
 from vmaforensics.export.isf.symbols import banner_bytes, counted, isf_symbols, linked
 from vmaforensics.export.isf.types import IsfTypes
 from vmaforensics.kernel.structures.btf import Btf
 from vmaforensics.kernel.symbols.kallsyms import Kallsyms
+from vmaforensics.version import __version__
 
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from vmaforensics import __version__
 from vmaforensics.checks.context import comm_of
 from vmaforensics.checks.vmas.counters import EXACT, sum_areas
 from vmaforensics.image.memory import PAGE_SIZE, PageState
@@ -25,6 +24,7 @@ from vmaforensics.report.document.not_assessed import not_assessed
 from vmaforensics.report.document.origins import parents, programs, starts
 from vmaforensics.report.document.regions import regions_by_mm
 from vmaforensics.report.document.subjects import subjects
+from vmaforensics.version import __version__
 from vmaforensics.views.processes.mms import Lock
 from vmaforensics.views.vmas.flag_names import bit_names, flags_of
 from vmaforensics.words.printable import printable
