@@ -46,7 +46,9 @@ def reread(bench: Bench, cpus: tuple[CpuState, ...] | None = None) -> tuple[View
     kernel, log = kernel_on(bench.kernel, bench.overlay), ProblemLog()
     changed = replace(
         bench.views,
-        anchors=gather_anchors(kernel, bench.views, log, bench.clean.image.cpus if cpus is None else cpus),
+        anchors=gather_anchors(
+            kernel, bench.views.tasks, bench.views.mms, bench.clean.image.cpus if cpus is None else cpus, log
+        ),
         handles=gather_handles(kernel, bench.views, log),
     )
     changed.problems = np.concatenate([bench.views.problems, log.table()])

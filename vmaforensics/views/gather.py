@@ -101,7 +101,7 @@ def gather_views(
             _take_bounds(views, rows)
     if views.slab is not None:
         views.slab = extra.get("slab", lambda: find_strays(kernel, views, log))
-    views.anchors = extra.get("anchors", lambda: gather_anchors(kernel, views, log, cpus))
+    views.anchors = extra.get("anchors", lambda: gather_anchors(kernel, views.tasks, views.mms, cpus, log))
     views.handles = extra.get("handles", lambda: gather_handles(kernel, views, log))
     views.page_tables = extra.get("page-tables", lambda: gather_page_tables(kernel, views, log))
     views.text = extra.get("text", lambda: gather_text_pages(kernel, views, log))

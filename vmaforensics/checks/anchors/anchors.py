@@ -11,9 +11,7 @@ from vmaforensics.checks import rules
 from vmaforensics.checks.context import MOST, comm_of
 from vmaforensics.checks.finding import Confidence, Evidence, Severity
 from vmaforensics.checks.vmas.coverage import Cover
-from vmaforensics.views.anchors.anchors import AUXV
 from vmaforensics.views.anchors.cpus import RootOwner
-from vmaforensics.views.anchors.registers import POINTERS
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.view import View
 
@@ -153,14 +151,12 @@ def _remembered(context: Context, anchors: AnchorsView, cover: Cover) -> Iterato
             parts.append((name, mms["mm"][used], shown[used], mms["mm"][used] + np.uint64(offsets[name])))
     heap = mms["brk"] > mms["start_brk"]
     parts.append(("brk", mms["mm"][heap], mms["brk"][heap] - np.uint64(1), mms["mm"][heap] + np.uint64(offsets["brk"])))
-    for name in AUXV:
-        used = anchors.mms["ok"] & (anchors.mms[name] != 0)
-        one = anchors.mms[used]
-        parts.append((f"AT_{name.upper()}", one["mm"], one[name], one["auxv"]))
-    for name in POINTERS:
-        if name != "sas_size":
-            one = anchors.threads[anchors.threads[name] != 0]
-            parts.append((f"{name} of a thread", one["mm"], one[name], one["task"]))
+    for name, values in anchors.mms.auxv_values().items():
+        used = anchors.mms.ok & (values != 0)
+        parts.append((f"AT_{name.upper()}", anchors.mms.mm[used], values[used], anchors.mms.auxv[used]))
+    for name, values in anchors.threads.pointers().items():
+        used = values != 0
+        parts.append((f"{name} of a thread", anchors.threads.mm[used], values[used], anchors.threads.task[used]))
     labels = [name for name, *_ in parts]
     label = np.repeat(np.arange(len(parts)), [len(part[1]) for part in parts])
     mm, value, where = (np.concatenate([part[column] for part in parts]) for column in (1, 2, 3))

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.table import Table, column, table
+from vmaforensics.columns.types import I32, I64, U8, U64
 from vmaforensics.kernel.space.pointers import kernel_pointer
 
 if TYPE_CHECKING:
@@ -15,18 +17,19 @@ if TYPE_CHECKING:
     from vmaforensics.image.image import CpuState
     from vmaforensics.kernel.kernel import Kernel
 
-CPUS = np.dtype(
-    [
-        ("cpu", np.int32),
-        ("cr3", np.uint64),
-        ("root", np.uint64),  # physical address of the top-level table that CR3 names
-        ("owner", np.uint8),  # RootOwner
-        ("mm", np.uint64),  # the mm whose pgd that is, 0 for none known
-        ("mm_users", np.int64),  # of that mm if it is no process's, else -1
-        ("loaded_mm", np.uint64),  # what the kernel says it loaded there (cpu_tlbstate), 0 if not readable
-        ("loaded_from", np.uint64),  # address of that word
-    ]
-)
+
+@table()
+class Cpus(Table):
+    """A row for each CPU whose CR3 the image has; see :func:`read_cpus`."""
+
+    cpu: I32
+    cr3: U64
+    root: U64  # physical address of the top-level table that CR3 names
+    owner: U8  # RootOwner
+    mm: U64  # the mm whose pgd that is, 0 for none known
+    mm_users: I64 = column(fill=-1)  # of that mm if it is no process's, else -1
+    loaded_mm: U64  # what the kernel says it loaded there (cpu_tlbstate), 0 if not readable
+    loaded_from: U64  # address of that word
 
 
 class RootOwner(IntEnum):
@@ -49,21 +52,20 @@ _ROOT = 0x000FFFFF_FFFFF000
 _PTI_USER = 0x1000  # PTI_USER_PGTABLE_MASK: the user's copy lies a page above the kernel's (pgtable.h)
 
 
-def read_cpus(kernel: Kernel, mms: NDArray[np.void], cpus: tuple[CpuState, ...]) -> NDArray[np.void]:
-    """A row for each CPU whose CR3 the image has; dtype ``CPUS``. ``mms`` has dtype ``MMS``."""
+def read_cpus(kernel: Kernel, mms: NDArray[np.void], cpus: tuple[CpuState, ...]) -> Cpus:
+    """A row for each CPU whose CR3 the image has. ``mms`` has dtype ``MMS``."""
     known = [one for one in cpus if one.cr3 is not None]
-    rows = np.zeros(len(known), CPUS)
-    rows["cpu"] = [one.cpu for one in known]
-    rows["cr3"] = [(one.cr3 or 0) % (1 << 64) for one in known]
+    rows = Cpus.zeros(len(known))
+    rows.cpu[:] = [one.cpu for one in known]
+    rows.cr3[:] = [(one.cr3 or 0) % (1 << 64) for one in known]
     info = kernel.vmcoreinfo
     encrypted = (info.number("sme_mask") or 0) if info else 0
-    rows["root"] = rows["cr3"] & np.uint64(_ROOT & ~encrypted)
-    rows["mm_users"] = -1
+    rows.root[:] = rows.cr3 & np.uint64(_ROOT & ~encrypted)
     if not len(rows):
         return rows
-    rows["loaded_from"] = _loaded_words(kernel, rows["cpu"])
-    words, ok = kernel.words(rows["loaded_from"], 1)
-    rows["loaded_mm"] = np.where(ok, words[:, 0], np.uint64(0))
+    rows.loaded_from[:] = _loaded_words(kernel, rows.cpu)
+    words, ok = kernel.words(rows.loaded_from, 1)
+    rows.loaded_mm[:] = np.where(ok, words[:, 0], np.uint64(0))
 
     processes = mms[mms["ok"]]
     roots, mapped = _roots(kernel, processes["pgd"])
@@ -74,15 +76,15 @@ def read_cpus(kernel: Kernel, mms: NDArray[np.void], cpus: tuple[CpuState, ...])
     return rows
 
 
-def _match(rows: NDArray[np.void], roots: NDArray[np.uint64], mms: NDArray[np.uint64], owner: RootOwner) -> None:
+def _match(rows: Cpus, roots: NDArray[np.uint64], mms: NDArray[np.uint64], owner: RootOwner) -> None:
     if not len(roots):
         return
     order = np.argsort(roots)
     for half in (0, _PTI_USER):
-        wanted = rows["root"] & ~np.uint64(half)
+        wanted = rows.root & ~np.uint64(half)
         at = np.minimum(np.searchsorted(roots[order], wanted), len(roots) - 1)
-        hit = (roots[order][at] == wanted) & (rows["owner"] == RootOwner.UNKNOWN)
-        rows["owner"][hit], rows["mm"][hit] = owner, mms[order][at[hit]]
+        hit = (roots[order][at] == wanted) & (rows.owner == RootOwner.UNKNOWN)
+        rows.owner[hit], rows.mm[hit] = owner, mms[order][at[hit]]
 
 
 def _roots(kernel: Kernel, pgds: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
@@ -104,16 +106,16 @@ def _own_roots(kernel: Kernel) -> NDArray[np.uint64]:
     return np.unique(roots[mapped])
 
 
-def _match_loaded(kernel: Kernel, rows: NDArray[np.void]) -> None:
+def _match_loaded(kernel: Kernel, rows: Cpus) -> None:
     """What is left may be the tables of an mm that no task has: cpu_tlbstate.loaded_mm leads to it."""
-    left = np.flatnonzero((rows["owner"] == RootOwner.UNKNOWN) & kernel_pointer(rows["loaded_mm"]))
-    got, ok = kernel.gather("mm_struct", rows["loaded_mm"][left], ["pgd", "mm_users.counter"])
+    left = np.flatnonzero((rows.owner == RootOwner.UNKNOWN) & kernel_pointer(rows.loaded_mm))
+    got, ok = kernel.gather("mm_struct", rows.loaded_mm[left], ["pgd", "mm_users.counter"])
     roots, mapped = _roots(kernel, got["pgd"])
-    same = ok & mapped & (roots == (rows["root"][left] & ~np.uint64(_PTI_USER)))
+    same = ok & mapped & (roots == (rows.root[left] & ~np.uint64(_PTI_USER)))
     users = got["mm_users.counter"].astype(np.int64)
     at = left[same]
-    rows["mm"][at], rows["mm_users"][at] = rows["loaded_mm"][at], users[same]
-    rows["owner"][at] = np.where(users[same] > 0, RootOwner.TASKLESS, RootOwner.DEAD)
+    rows.mm[at], rows.mm_users[at] = rows.loaded_mm[at], users[same]
+    rows.owner[at] = np.where(users[same] > 0, RootOwner.TASKLESS, RootOwner.DEAD)
 
 
 def _loaded_words(kernel: Kernel, cpus: NDArray[np.int32]) -> NDArray[np.uint64]:

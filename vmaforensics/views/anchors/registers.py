@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.table import Table, member, table
+from vmaforensics.columns.types import I32, U64, Bools
 from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
@@ -22,37 +24,41 @@ if TYPE_CHECKING:
     from vmaforensics.image.image import CpuState
     from vmaforensics.kernel.kernel import Kernel
 
-THREADS = np.dtype(
-    [
-        ("task", np.uint64),
-        ("mm", np.uint64),
-        ("pid", np.int32),  # of the thread
-        ("tgid", np.int32),
-        ("registers", np.uint64),  # address of the saved pt_regs; 0 for those of a CPU that was in user mode
-        ("user", np.bool_),  # ip and sp are those of flat user code, and current
-        ("cs", np.uint64),
-        ("ip", np.uint64),
-        ("sp", np.uint64),
-        ("running", np.bool_),  # on a CPU when the image was taken
-        ("in_exec", np.bool_),  # between two programs: the registers may still be the old one's
-        ("fsbase", np.uint64),  # thread-local storage; what was saved when the thread last left a CPU
-        ("clear_child_tid", np.uint64),
-        ("robust_list", np.uint64),
-        ("rseq", np.uint64),
-        ("sas_sp", np.uint64),  # alternate signal stack
-        ("sas_size", np.uint64),
-    ]
-)
 
-# Members of task_struct that hold user addresses, by column. The second spelling is that of 7.2 and 7.3.
-POINTERS = {
-    "fsbase": "thread.fsbase",
-    "clear_child_tid": "clear_child_tid",
-    "robust_list": "robust_list|futex.robust_list",
-    "rseq": "rseq.usrptr|rseq",
-    "sas_sp": "sas_ss_sp",
-    "sas_size": "sas_ss_size",
-}
+@table(struct="task_struct")
+class Threads(Table):
+    """The user-mode state of each thread that has an address space, in task order; see :func:`read_threads`."""
+
+    task: U64  # address of the task_struct
+    mm: U64
+    pid: I32  # of the thread
+    tgid: I32
+    registers: U64  # address of the saved registers; 0 for those of a CPU that was in user mode
+    user: Bools  # ip and sp are those of flat user code, and current
+    cs: U64
+    ip: U64
+    sp: U64
+    stack: U64 = member("stack")  # lowest address of the kernel stack
+    running: Bools = member("on_cpu?")  # on a CPU when the image was taken
+    cpu: I32 = member("thread_info.cpu|cpu?", fill=-1)
+    in_exec: Bools = member("in_execve?")  # between two programs: the registers may still be the old one's
+    # User addresses the thread handed over. The second spelling is that of 7.2 and 7.3.
+    fsbase: U64 = member("thread.fsbase?")  # thread-local storage; saved when the thread last left a CPU
+    clear_child_tid: U64 = member("clear_child_tid?")
+    robust_list: U64 = member("robust_list|futex.robust_list?")
+    rseq: U64 = member("rseq.usrptr|rseq?")
+    sas_sp: U64 = member("sas_ss_sp?")  # alternate signal stack
+
+    def pointers(self) -> dict[str, U64]:
+        """The user addresses that a thread handed to the kernel, by name; 0 where it did not."""
+        return {
+            "fsbase": self.fsbase,
+            "clear_child_tid": self.clear_child_tid,
+            "robust_list": self.robust_list,
+            "rseq": self.rseq,
+            "sas_sp": self.sas_sp,
+        }
+
 
 _PF_KTHREAD = 0x00200000  # include/linux/sched.h
 # arch/x86/include/asm/segment.h: __USER_CS and __USER32_CS. Others are of the local descriptor table, whose
@@ -77,49 +83,31 @@ class Place:
 
 def read_threads(
     kernel: Kernel, tasks: NDArray[np.void], cpus: tuple[CpuState, ...], log: ProblemLog
-) -> tuple[NDArray[np.void], Place]:
-    """The user-mode state of every thread that has an address space; dtype ``THREADS``, in task order.
+) -> tuple[Threads, Place]:
+    """The user-mode state of every thread that has an address space, in task order.
 
     ``user`` is False where no user state is known: kernel threads and workers that never were in user
     mode, a stack that is not in the dump, a thread that ran in user mode on a CPU whose registers the
     image does not have (what its stack holds then is of an earlier entry).
     """
-    mine = tasks[tasks["ok"] & kernel_pointer(tasks["mm"]) & ((tasks["flags"] & _PF_KTHREAD) == 0)]
-    rows = np.zeros(len(mine), THREADS)
-    for column in ("task", "mm", "pid", "tgid"):
-        rows[column] = mine[column]
-    cpu = "thread_info.cpu|cpu"
-    optional = ("on_cpu?", f"{cpu}?", "in_execve?", *(f"{path}?" for path in POINTERS.values()))
-    got, ok = kernel.gather("task_struct", rows["task"], ["stack", *optional])
-    log.add(View.ANCHORS, Problem.UNREADABLE, rows["mm"][~ok], rows["task"][~ok])
-    for column, path in POINTERS.items():
-        rows[column] = _column(got, path)
-    rows["running"] = _column(got, "on_cpu") != 0
-    rows["in_exec"] = _column(got, "in_execve") != 0
+    used = tasks[tasks["ok"] & kernel_pointer(tasks["mm"]) & ((tasks["flags"] & _PF_KTHREAD) == 0)]
+    rows, ok = kernel.gather(Threads, np.ascontiguousarray(used["task"]))
+    rows.task[:], rows.mm[:], rows.pid[:], rows.tgid[:] = used["task"], used["mm"], used["pid"], used["tgid"]
+    log.add(View.ANCHORS, Problem.UNREADABLE, rows.mm[~ok], rows.task[~ok])
 
-    stack = got["stack"]
-    place = _place(kernel, stack[ok])
+    place = _place(kernel, rows.stack[ok])
     size = kernel.sizeof("pt_regs")
     with np.errstate(over="ignore"):
-        rows["registers"] = stack + np.uint64(place.size - place.padding - size)
-    regs, held = kernel.gather("pt_regs", rows["registers"], ["ip", "sp", "cs", "ss"])
-    log.add(View.ANCHORS, Problem.UNREADABLE, rows["mm"][ok & ~held], rows["registers"][ok & ~held])
-    rows["registers"][~(ok & held)] = 0
-    rows["cs"], rows["ip"], rows["sp"] = (regs[name].astype(np.uint64) & _mask(name) for name in ("cs", "ip", "sp"))
+        rows.registers[:] = rows.stack + np.uint64(place.size - place.padding - size)
+    regs, held = kernel.gather("pt_regs", rows.registers, ["ip", "sp", "cs", "ss"])
+    log.add(View.ANCHORS, Problem.UNREADABLE, rows.mm[ok & ~held], rows.registers[ok & ~held])
+    rows.registers[~(ok & held)] = 0
+    rows.cs[:], rows.ip[:], rows.sp[:] = (regs[name].astype(np.uint64) & _mask(name) for name in ("cs", "ip", "sp"))
     # copy_thread zeroes both for workers that the kernel makes out of user threads (io_uring, vhost).
-    never = (rows["ip"] == 0) & (rows["sp"] == 0)
-    rows["user"] = ok & held & _selectors(regs) & ~never
-    _take_from_cpus(rows, _column(got, cpu), cpus)
+    never = (rows.ip == 0) & (rows.sp == 0)
+    rows.user[:] = ok & held & _selectors(regs) & ~never
+    _take_from_cpus(rows, cpus)
     return rows, place
-
-
-def _column(got: NDArray[np.void], path: str) -> NDArray[np.uint64]:
-    """A column that this kernel may not have."""
-    name = path.split("|", maxsplit=1)[0]
-    if name not in (got.dtype.names or ()) or got[name].ndim > 1:
-        return np.zeros(len(got), np.uint64)
-    column: NDArray[np.uint64] = got[name].astype(np.uint64)
-    return column
 
 
 def _mask(register: str) -> np.uint64:
@@ -150,13 +138,13 @@ def _place(kernel: Kernel, stacks: NDArray[np.uint64]) -> Place:
     return best
 
 
-def _take_from_cpus(rows: NDArray[np.void], cpu_of: NDArray[np.uint64], cpus: tuple[CpuState, ...]) -> None:
+def _take_from_cpus(rows: Threads, cpus: tuple[CpuState, ...]) -> None:
     """A thread that was on a CPU: where that was in user mode, its registers are the thread's."""
     known = {one.cpu: one for one in cpus if one.rip is not None and one.rsp is not None}
-    for row in np.flatnonzero(rows["running"]).tolist():
-        state = known.get(int(cpu_of[row]))
+    for row in np.flatnonzero(rows.running).tolist():
+        state = known.get(int(rows.cpu[row]))
         if state is None or state.rip is None or state.rsp is None:
-            rows["user"][row] = False
+            rows.user[row] = False
         elif state.rip < _KERNEL_HALF:
-            rows["ip"][row], rows["sp"][row] = state.rip, state.rsp
-            rows["registers"][row], rows["cs"][row], rows["user"][row] = 0, _FLAT_CODE[0], True
+            rows.ip[row], rows.sp[row] = state.rip, state.rsp
+            rows.registers[row], rows.cs[row], rows.user[row] = 0, _FLAT_CODE[0], True
