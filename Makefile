@@ -16,7 +16,7 @@ MAKE_IMAGES = $(BIN)/python samples/recipe/make_images.py --out $(IMAGES)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-fast coverage lint types docs man samples bench-image bench-images bench clean
+.PHONY: help setup demo test test-fast coverage lint types docs rules man samples bench-image bench-images bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -45,6 +45,9 @@ types: $(STAMP) ## mypy, strict
 docs: $(STAMP) ## the documentation as a site, in build/docs
 	$(BIN)/python -m sphinx -q -W --keep-going docs build/docs
 	@echo "build/docs/index.html"
+
+rules: $(STAMP) ## the page of the rules, from the rules themselves
+	$(BIN)/python docs/rules/make_rules.py > docs/rules/README.md
 
 man: $(STAMP) ## the manual page, from the parser of the command
 	$(BIN)/python docs/man/make_man.py > docs/man/vmaforensics.1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vmaforensics.checks.vmas.counters import Sums
     from vmaforensics.views.views import Views
+
+T = TypeVar("T")
 
 MOST = 16  # rows of one kind in one address space that are told one by one
 
@@ -30,7 +31,7 @@ class Context:
 
     def __init__(self, views: Views) -> None:
         self.views = views
-        self.sums: Sums | None = None  # see counters.sum_areas
+        self._shared: dict[Callable[[Context], Any], Any] = {}
         problems = views.problems
         # Index views that could not be read whole, per mm: nothing is said to be absent from those.
         lost = np.isin(problems["problem"], _LOST)
@@ -43,6 +44,13 @@ class Context:
         self._unread = {
             view: np.unique(rows["mm"][np.isin(rows["vma"], unread)]) for view, rows in views.regions().items()
         }
+
+    def shared(self, make: Callable[[Context], T]) -> T:
+        """``make(self)``, made once: what the checks of several rules go by."""
+        if make not in self._shared:
+            self._shared[make] = make(self)
+        made: T = self._shared[make]
+        return made
 
     def whole(self, view: View, mms: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Was every node and link of ``view`` read for these mms?"""

@@ -3,43 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 
+from vmaforensics.checks.rule import Confidence, Rule, Severity
 
-class Severity(StrEnum):
-    """How much a finding matters, highest first."""
-
-    CRITICAL = "critical"
-    HIGH = "high"
-    MEDIUM = "medium"
-    LOW = "low"
-    INFO = "info"
-
-    @property
-    def rank(self) -> int:
-        """0 for the highest."""
-        return list(Severity).index(self)
-
-
-class Confidence(StrEnum):
-    """How sure it is that the records disagree for the reason the finding gives."""
-
-    HIGH = "high"
-    MEDIUM = "medium"
-    LOW = "low"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rule:
-    """A rule of cross-checking. ``id`` never changes once published."""
-
-    id: str
-    severity: Severity
-    confidence: Confidence
-    title: str  # what is wrong, in general
-    why: str  # why it matters
-    benign: tuple[str, ...]  # innocent causes
-    attack: tuple[str, ...] = ()  # ATT&CK technique ids it is consistent with
+__all__ = ["Confidence", "Evidence", "Finding", "Rule", "Severity"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -55,8 +55,8 @@ def _tell_paths(parser: argparse.ArgumentParser) -> None:
 
 def _tell_rules(parser: argparse.ArgumentParser) -> None:
     """The parser at hand only describes, so a list of rules here does not refuse what `explain` can answer."""
-    from vmaforensics.checks.rules import RULES
+    from vmaforensics.checks.registry import all_rules
 
     for action in parser._actions:
         if action.dest == "rule":
-            action.choices = [rule.id for rule in RULES]
+            action.choices = [rule.id for rule in all_rules()]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from vmaforensics.checks.finding import Rule
+    from vmaforensics.checks.rule import Rule
 
 _WIDTH = 118
 
@@ -31,11 +31,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """Print a rule, or the table of all."""
-    from vmaforensics.checks.rules import RULES
+    from vmaforensics.checks.registry import all_rules
 
-    known = {rule.id: rule for rule in RULES}
+    known = {rule.id: rule for rule in all_rules()}
     if args.rule is None:
-        lines = _table(RULES)
+        lines = _table(all_rules())
     else:
         rule = known.get(args.rule.strip().upper())
         if rule is None:
@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
 def _unknown(name: str, known: list[str]) -> str:
     # A family ("VMA-", "RMAP") is as likely as a slip of the pen.
     near = difflib.get_close_matches(name, known, n=4, cutoff=0.5)
-    near += [one for one in known if name and name in one and one not in near]
+    near += [other for other in known if name and name in other and other not in near]
     hint = f"did you mean {', '.join(near[:8])}?" if near else "`vmaforensics explain` lists all rules"
     return f"there is no rule {name}; {hint}"
 
@@ -61,38 +61,33 @@ def _table(rules: tuple[Rule, ...]) -> Iterator[str]:
 
 
 def _rule(rule: Rule) -> Iterator[str]:
-    from vmaforensics.checks.guide import guide_of
     from vmaforensics.report.document.attack import TECHNIQUES
 
-    guide = guide_of(rule)
     yield f"{rule.id}  severity {rule.severity.value}, confidence {rule.confidence.value}"
     yield from _wrapped("", rule.title[:1].upper() + rule.title[1:] + ".")
     yield ""
     yield from _section("why it matters", rule.why)
-    if guide is not None:
-        yield from _section("what is compared", guide.compares)
-        yield from _section("views that take part", ", ".join(one.label for one in guide.views))
+    yield from _section("what is compared", rule.compares)
+    yield from _section("views that take part", ", ".join(view.label for view in rule.views))
     yield from _section("innocent causes", *rule.benign)
-    if guide is not None:
-        yield from _section("legal states that look the same", guide.transient)
+    yield from _section("legal states that look the same", rule.transient)
     yield from _section("weighed by the mmap lock", *_weighing(rule))
     if rule.attack:
-        names = (f"{one} {TECHNIQUES.get(one, '')}".rstrip() for one in rule.attack)
+        names = (f"{name} {TECHNIQUES.get(name, '')}".rstrip() for name in rule.attack)
         yield from _section("consistent with (MITRE ATT&CK)", *names)
-    if guide is not None:
-        yield "by hand, with a vmlinux of that kernel (capitals: what the finding names)"
-        yield from (f"  {line}" for line in guide.by_hand)
+    yield "by hand, with a vmlinux of that kernel (capitals: what the finding names)"
+    yield from (f"  {line}" for line in rule.by_hand)
 
 
 def _weighing(rule: Rule) -> Iterator[str]:
-    from vmaforensics.checks.finding import Severity
-    from vmaforensics.checks.weigh import lags
+    from vmaforensics.checks.rule import Severity
+    from vmaforensics.views.processes.mms import Lock
 
     if rule.severity.rank >= Severity.LOW.rank:
         yield f"not: a finding of severity {rule.severity.value} says little enough"
         return
     yield "write-held: low, with low confidence, for the map was being changed"
-    if lags(rule):
+    if Lock.READ in rule.excused_by:
         yield "read-held: low, with low confidence, for these records follow later in some operations"
     else:
         yield "read-held: as it is"

@@ -103,10 +103,10 @@ def _document(args: argparse.Namespace, progress: Progress) -> Document:
 
 
 def _chosen_of(document: Document, args: argparse.Namespace) -> Document:
-    from vmaforensics.checks.rules import RULES
+    from vmaforensics.checks.registry import all_rules
     from vmaforensics.report.document.selection import reproducible, select
 
-    rules = None if args.rules is None else _chosen(args.rules, [rule.id for rule in RULES], "rule")
+    rules = None if args.rules is None else _chosen(args.rules, [rule.id for rule in all_rules()], "rule")
     document = select(document, pids=args.pid, rules=rules, min_severity=args.min_severity)
     return reproducible(document) if args.reproducible else document
 

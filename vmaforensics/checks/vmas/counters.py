@@ -42,9 +42,7 @@ class Sums:
 
 def sum_areas(context: Context) -> Sums:
     """Count the areas of every mm over the union of the index views, as vm_stat_account would; done once."""
-    if context.sums is None:
-        context.sums = _sum_areas(context)
-    return context.sums
+    return context.shared(_sum_areas)
 
 
 def _sum_areas(context: Context) -> Sums:

@@ -116,7 +116,7 @@ def _findings(analysis: Analysis, findings: list[Finding], contents: bool) -> li
     finder, bits = FactFinder(kernel, views), bit_names(kernel)
     out = []
     for at, (one, subject) in enumerate(zip(findings, about, strict=True)):
-        by_hand = hand_checks(finder.facts(one, subject), one.rule.id) if at < MOST_BY_HAND else ()
+        by_hand = hand_checks(finder.facts(one, subject), one.rule) if at < MOST_BY_HAND else ()
         out.append(
             msgspec.structs.replace(
                 finding(one),

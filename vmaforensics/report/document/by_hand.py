@@ -1,6 +1,6 @@
 """Lines to type into drgn, crash and volshell to see the words of one finding again, with its own addresses.
 
-The general form of each check is in the guides (``vmaforensics explain``). drgn's lines are for its own prompt with a
+The general form of each check is in its rule (``vmaforensics explain``). drgn's lines are for its own prompt with a
 vmlinux of the kernel, crash's for release 9 or later, volshell's for ``volshell -l`` of volatility3.
 """
 
@@ -13,13 +13,14 @@ import numpy as np
 
 from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.report.document.document import HandCheck
-from vmaforensics.report.document.hand_lines import ANY, BEGIN, CHECKS, STEPS, TOOLS
+from vmaforensics.report.document.hand_lines import BEGIN, STEPS, TOOLS
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vmaforensics.checks.finding import Finding
+    from vmaforensics.checks.rule import Rule
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.report.document.subjects import Subject
     from vmaforensics.views.views import Views
@@ -49,14 +50,14 @@ class Facts:
     file: int | None  # vma->vm_file, if it has one
 
 
-def hand_checks(facts: Facts, rule: str) -> tuple[HandCheck, ...]:
+def hand_checks(facts: Facts, rule: Rule) -> tuple[HandCheck, ...]:
     """The lines for a finding of ``rule``, of each tool that has any; no line twice."""
     known = {one.name: getattr(facts, one.name) for one in fields(facts)}
     known = {name: value for name, value in known.items() if value is not None}
     out = []
     for tool in TOOLS:
         lines: dict[str, None] = {}
-        for step in CHECKS.get(rule, ANY):
+        for step in rule.steps:
             lines |= dict.fromkeys(_filled(STEPS[step].get(tool, ()), known))
         if lines:
             out.append(HandCheck(tool=tool, lines=(*BEGIN[tool], *lines)))

@@ -1,4 +1,4 @@
-"""The lines that ``by_hand`` fills in: what to type, by tool, and which rule asks for what.
+"""The lines that ``by_hand`` fills in: what to type, by tool. Each rule names its steps.
 
 A name in braces is a member of ``by_hand.Facts``. Of crash, release 9 is meant (``help tree``, ``help kmem`` …).
 """
@@ -166,62 +166,3 @@ STEPS: dict[str, dict[Tool, tuple[str, ...]]] = {
     },
     "segments": {"crash": ("ipcs -m",)},
 }
-
-_INDICES = ("index", "tree", "list")
-_ENTRIES = ("memory", "entry", "frame", "area")
-
-# Rule: the steps, in order.
-CHECKS: dict[str, tuple[str, ...]] = {
-    "VMA-UNLINKED": ("area", "index", "list", "rbtree"),
-    "VMA-MISSING": ("counters", *_INDICES, "area", "memory"),
-    "VMA-SURPLUS": ("counters", *_INDICES, "area"),
-    "VMA-RANGE": ("area", "tree", "index"),
-    "VMA-OWNER": ("area", *_INDICES),
-    "VMA-BOUNDS": ("area", "index"),
-    "VMA-ORDER": (*_INDICES, "area"),
-    "VMA-BACKLINK": ("area", "list"),
-    "VMA-LINK": ("word", "area", *_INDICES),
-    "RB-SHAPE": ("area", "rbtree"),
-    "RB-GAP": ("area", "rbtree"),
-    "MT-NODE": ("node", "tree"),
-    "MT-PIVOT": ("node", "tree"),
-    "MT-NULL": ("node", "tree"),
-    "MT-GAP": ("node", "tree"),
-    "MT-ROOT": ("node", "word", "tree"),
-    "MT-RESERVED": ("word", "tree"),
-    "MM-COUNTER": ("counters", "index"),
-    "PTE-ORPHAN": ("index", *_ENTRIES),
-    "PTE-PERM": _ENTRIES,
-    "PTE-KERNEL": _ENTRIES,
-    "PTE-REMAP": (*_ENTRIES, "file"),
-    "PTE-ERASED": ("frame", "memory", "area"),
-    "TEXT-MODIFIED": ("area", "file", "memory", "entry", "frame"),
-    "VMA-PROT": ("area",),
-    "PT-SHARED": ("memory", "entry"),
-    "PT-ISOLATION": ("tables", "word"),
-    "MM-RSS": ("resident", "index"),
-    "MM-PGTABLES": ("tables",),
-    "RMAP-FILE-HIDDEN": ("area", "file", *_INDICES),
-    "RMAP-ANON-HIDDEN": ("area", "anon", *_INDICES),
-    "RMAP-FILE-MISSING": ("area", "file"),
-    "RMAP-ANON-MISSING": ("area", "anon"),
-    "RMAP-FILE-MISMATCH": ("area", "file"),
-    "RMAP-TREE": ("word", "area", "file", "anon"),
-    "THREAD-OUTSIDE": ("registers", "word", "index"),
-    "ANCHOR-OUTSIDE": ("word", "mm", "index"),
-    "HANDLER-OUTSIDE": ("handlers", "word", "index"),
-    "MM-EXE-UNMAPPED": ("mm", "index"),
-    "CPU-CR3-UNKNOWN": ("cpus", "word"),
-    "MEM-UNMAPPED-CODE": ("descriptors",),
-    "SHM-ATTACH-COUNT": ("segments", "word", "area"),
-    "VMA-EXEC-MEMFD": ("area", "file", "memory"),
-    "VMA-EXEC-DELETED": ("area", "file", "memory"),
-    "VMA-EXEC-ANON": ("area", "memory"),
-    "VMA-SLAB-ORPHAN": ("slab", "area", *_INDICES),
-    "VMA-SLAB-STATE": ("slab", "area", "word", "index"),
-    "TASK-HIDDEN": ("task",),
-    "MM-HIDDEN": ("mm", "index", "task"),
-    "MM-DECOY": ("task", "mm"),
-    "TASK-KTHREAD-MM": ("task",),
-}
-ANY = ("area", "index", "word")  # of a rule that is not in the table

@@ -1,0 +1,31 @@
+"""VMA-LINK: broken link in the memory map.
+
+*Compared:* nothing: these are pointers of the task list or of an index that a walk could read and not follow. Not a
+kernel address, misaligned, impossible tag bits, a cycle, already reached from another address space, an empty slot in
+an inner node of a maple tree. A pointer to a page that is not in the dump is no finding but stands under *Not
+assessed*.
+
+*Guaranteed by:* list and tree code; for maple nodes `mt_mk_node` and `mas_validate_child_slot` (lib/maple_tree.c).
+"""
+
+from __future__ import annotations
+
+from vmaforensics.checks.rule import INDICES, Part, Rule, Severity
+from vmaforensics.views.view import View
+
+RULE = Rule(
+    id="VMA-LINK",
+    title="broken link in the memory map",
+    severity=Severity.HIGH,
+    why="A pointer of the list or tree leads nowhere, back into itself or into another address space. Walks stop "
+    "or never end there, and what lies behind cannot be seen by them.",
+    compares="nothing: the word at the address could be read and not followed. It is no kernel address, misaligned, "
+    "has impossible tag bits, or leads back into the walk or into another address space",
+    views=(View.TASKS, *INDICES, View.FILE_RMAP, View.ANON_RMAP),
+    transient="any change of the map, under the mmap write lock; task lists change under tasklist_lock, which is not "
+    "looked at",
+    by_hand=("crash: rd -64 ADDRESS", "drgn: hex(prog.read_u64(ADDRESS))"),
+    steps=("word", "area", "index", "tree", "list"),
+    part=Part.TRACE,
+    rank=420,
+)

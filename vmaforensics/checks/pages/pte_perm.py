@@ -1,0 +1,30 @@
+"""PTE-PERM: page table and area allow different things.
+
+*Compared:* execute, write and user rights of each present entry, over all levels, with VM_EXEC and VM_WRITE of its
+area. More rights than the area has; also an executable area whose entry cannot be executed. An entry that cannot be
+written in a writable area is copy-on-write and is no finding.
+
+*Guaranteed by:* entries are made from `vm_page_prot`; `mprotect` changes both (mm/mprotect.c).
+"""
+
+from __future__ import annotations
+
+from vmaforensics.checks import hand
+from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.views.view import View
+
+RULE = Rule(
+    id="PTE-PERM",
+    title="page table and area allow different things",
+    severity=Severity.HIGH,
+    why="The CPU heeds the page table, people read vm_flags. Entries that allow more than their area were changed "
+    "by hand, and so was an area that looks harmless and whose pages can be executed.",
+    attack=("T1014", "T1055"),
+    compares="execute, write and user rights of each present entry, over all levels, with VM_EXEC and VM_WRITE",
+    views=(View.PAGE_TABLES, View.VMA),
+    transient="mprotect, under the write lock",
+    by_hand=(hand.VTOP, "crash: struct vm_area_struct.vm_flags,vm_page_prot VMA"),
+    steps=("memory", "entry", "frame", "area"),
+    part=Part.CAUSE,
+    rank=170,
+)

@@ -1,0 +1,35 @@
+"""PTE-REMAP: page in an area belongs elsewhere.
+
+*Compared:* `mapping` and `index` of each page with the area it is mapped in: the root of the anon_vma and the address
+for anonymous pages, the `address_space` and the offset for pages of regular files. KSM pages and pages of devices,
+sockets and rings are left out.
+
+*Guaranteed by:* `__page_set_anon_rmap` and its successors (mm/rmap.c); `filemap_fault` maps the page at the offset
+asked for.
+"""
+
+from __future__ import annotations
+
+from vmaforensics.checks import hand
+from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.views.view import View
+
+RULE = Rule(
+    id="PTE-REMAP",
+    title="page in an area belongs elsewhere",
+    severity=Severity.HIGH,
+    why="Every page names the file or anon_vma it belongs to and its place there. A page that names another one "
+    "was put into the page table by hand: what is shown as the area's contents is not what runs.",
+    attack=("T1014", "T1055"),
+    compares="mapping and index of each page with the file or anon_vma of its area and its place there",
+    views=(View.PAGE_TABLES, View.PAGES, View.VMA),
+    transient="mremap moves entries and areas, under the write lock",
+    by_hand=(
+        hand.VTOP,
+        "crash: struct page.mapping,index PAGE",
+        "crash: struct vm_area_struct.vm_file,anon_vma,vm_pgoff VMA",
+    ),
+    steps=("memory", "entry", "frame", "area", "file"),
+    part=Part.CAUSE,
+    rank=150,
+)

@@ -1,0 +1,30 @@
+"""RMAP-ANON-HIDDEN: area of anonymous memory that no index of the memory map holds.
+
+*Compared:* as RMAP-FILE-HIDDEN, for areas that an anon_vma's tree leads to and no `i_mmap` does.
+
+*Guaranteed by:* `anon_vma_clone`, `unlink_anon_vmas` (mm/rmap.c).
+"""
+
+from __future__ import annotations
+
+from vmaforensics.checks import hand
+from vmaforensics.checks.rule import INDICES, LAGS, Part, Rule, Severity
+from vmaforensics.views.view import View
+
+RULE = Rule(
+    id="RMAP-ANON-HIDDEN",
+    title="area of anonymous memory that no index of the memory map holds",
+    severity=Severity.HIGH,
+    why="An anon_vma's tree leads to every area that may map its pages. One that hangs there, belongs to a "
+    "running process and is in no index of its memory map was taken out of it by hand.",
+    compares="the areas that anon_vma trees lead to, and no i_mmap does, with those of their process's indices",
+    views=(View.ANON_RMAP, *INDICES),
+    transient="fork, mmap and splits link an area into the reverse map before the index has it, under the write lock; "
+    "munmap takes it out of the index first, and may go on under the read lock",
+    by_hand=(hand.ANON, hand.VM),
+    steps=("area", "anon", "index", "tree", "list"),
+    part=Part.CAUSE,
+    rank=90,
+    hides=True,
+    excused_by=LAGS,
+)

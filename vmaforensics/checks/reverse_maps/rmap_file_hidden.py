@@ -1,0 +1,31 @@
+"""RMAP-FILE-HIDDEN: area of a file that no index of the memory map holds.
+
+*Compared:* the areas in the `i_mmap` trees of files, if their `vm_mm` is the `mm_struct` of a task, with the areas of
+its indices. Only where every index was read whole.
+
+*Guaranteed by:* `vma_link_file` and `unlink_file_vma` (mm/mmap.c, later mm/vma.c).
+"""
+
+from __future__ import annotations
+
+from vmaforensics.checks import hand
+from vmaforensics.checks.rule import INDICES, LAGS, Part, Rule, Severity
+from vmaforensics.views.view import View
+
+RULE = Rule(
+    id="RMAP-FILE-HIDDEN",
+    title="area of a file that no index of the memory map holds",
+    severity=Severity.HIGH,
+    why="Every area of a file hangs in the file's i_mmap too. One that hangs there, belongs to a running process "
+    "and is in no index of its memory map was taken out of it by hand; its pages stay mapped and usable.",
+    compares="the areas in the i_mmap trees of files, if their vm_mm is that of a process, with those of its indices",
+    views=(View.FILE_RMAP, *INDICES),
+    transient="fork, mmap and splits link an area into the reverse map before the index has it, under the write lock; "
+    "munmap takes it out of the index first, and may go on under the read lock",
+    by_hand=(hand.I_MMAP, hand.VM),
+    steps=("area", "file", "index", "tree", "list"),
+    part=Part.CAUSE,
+    rank=80,
+    hides=True,
+    excused_by=LAGS,
+)
