@@ -24,7 +24,7 @@ from vmaforensics.kernel.symbols import kallsyms, vmcoreinfo, window
 from vmaforensics.report.document.build import build_document, decode
 from vmaforensics.report.document.document import encode
 from vmaforensics.report.formats.text import render_text
-from vmaforensics.views.indices.regions import union_of
+from vmaforensics.views.indices.entries import union_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

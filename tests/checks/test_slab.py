@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
 from support import Sample, kernel_on
 from tamper.edits import Bench, Label, executable_file
@@ -25,12 +24,11 @@ from vmaforensics.checks.slab.slab import check_slab
 from vmaforensics.views.gather import gather_views
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.processes.mm_sources import Source, gather_sources
-from vmaforensics.views.processes.mms import read_mms
+from vmaforensics.views.processes.mms import Mms, read_mms
 from vmaforensics.views.processes.tasks import walk_tasks
 from vmaforensics.views.slab.objects import gather_slab
 from vmaforensics.views.view import View
 from vmaforensics.views.views import Views
-from vmaforensics.views.vmas.vmas import VMAS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,10 +55,11 @@ def _told_of_tasks(bench: Bench) -> list[Finding]:
     """What check_existence says of the edited memory, without reading any area."""
     kernel, log = kernel_on(bench.kernel, bench.overlay), ProblemLog()
     tasks = walk_tasks(kernel, log)
-    views = Views(tasks=tasks, mms=read_mms(kernel, tasks, log), vmas=np.zeros(0, VMAS))
+    views = Views(tasks=tasks, mms=read_mms(kernel, tasks, log))
     views.slab = gather_slab(kernel, log)
     views.sources = gather_sources(kernel, views, log)
-    views.mms = np.sort(np.concatenate([views.mms, views.sources.hidden()]), order="mm")
+    views.mms = Mms.concatenate([views.mms, views.sources.hidden()])
+    views.mms = views.mms.sort_by(views.mms.mm)
     views.problems = log.table()
     return list(check_existence(Context(views)))
 

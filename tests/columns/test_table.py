@@ -74,6 +74,11 @@ def test_rows_are_taken_sorted_and_joined_whole() -> None:
     assert len(Things.concatenate([])) == 0
 
 
+def test_a_row_that_is_not_there_holds_the_fill() -> None:
+    assert things(7).take_or_fill(np.array([-1, 0])).address.tolist() == [0, 7]
+    assert len(things().take_or_fill(np.array([-1]))) == 1
+
+
 def test_a_structured_array_has_the_same_values() -> None:
     made = things(7).replace(slots=np.array([[1, 2]], np.uint64))
     rows = made.to_structured()

@@ -2,36 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
 import pytest
 
 pytest.importorskip("volatility3")
 
 from volatility3.framework import renderers
 
-from vmaforensics.views.indices.regions import REGIONS
-from vmaforensics.views.problems import PROBLEMS, Problem
-from vmaforensics.views.processes.mms import MMS
-from vmaforensics.views.processes.tasks import TASKS
+from vmaforensics.views.indices.entries import IndexEntries
+from vmaforensics.views.problems import Problem, Problems
+from vmaforensics.views.processes.mms import Mms
+from vmaforensics.views.processes.tasks import Tasks
 from vmaforensics.views.view import View
 from vmaforensics.views.views import Views
 from vmaforensics.views.vmas.kind import Kind
-from vmaforensics.views.vmas.vmas import VMAS
+from vmaforensics.views.vmas.vmas import Vmas
 from vmaforensics.volatility.rows.regions import COLUMNS, region_rows, summary
 from vmaforensics.volatility.rows.session import grid
 
+if TYPE_CHECKING:
+    from vmaforensics.columns.table import Table
+
+_T = TypeVar("_T", bound="Table")
 MM, OTHER, EMPTY = 0xFFFF888000001000, 0xFFFF888000002000, 0xFFFF888000003000
 A, B, LOST = 0xFFFF888000010000, 0xFFFF888000010100, 0xFFFF888000010200
 
 
-def table(dtype: np.dtype[np.void], *rows: dict[str, Any]) -> np.ndarray:
-    out = np.zeros(len(rows), dtype)
-    for at, row in enumerate(rows):
-        for name, value in row.items():
-            out[name][at] = value
-    return out
+def rows_as(table: type[_T], *rows: dict[str, Any]) -> _T:
+    """A table of the rows given by column; what a row does not name is 0."""
+    named = {name: None for row in rows for name in row}
+    return table.of(**{name: [row.get(name, 0) for row in rows] for name in named})
 
 
 def region(mm: int, vma: int, start: int, end: int) -> dict[str, int]:
@@ -45,8 +46,8 @@ def task(pid: int, comm: bytes, mm: int, *, leader: bool = True, tgid: int = 0) 
 def views() -> Views:
     """An old kernel: B is missing in the tree, LOST cannot be read, 3 shares 2's mm, 4's is empty."""
     return Views(
-        tasks=table(
-            TASKS,
+        tasks=rows_as(
+            Tasks,
             task(1, b"bad\x1b[2J\n", MM),
             task(2, b"kept", OTHER),
             task(3, b"sharer", OTHER),
@@ -54,11 +55,11 @@ def views() -> Views:
             task(5, b"zombie", 0),
             task(6, b"thread", MM, leader=False, tgid=5),
         ),
-        mms=table(MMS, *({"mm": mm, "ok": True} for mm in (MM, OTHER, EMPTY))),
-        vma_list=table(REGIONS, region(MM, A, 0x1000, 0x2000), region(MM, B, 0x2000, 0x3000)),
-        rbtree=table(REGIONS, region(MM, A, 0x1000, 0x2000), region(OTHER, LOST, 0, 0)),
-        vmas=table(
-            VMAS,
+        mms=rows_as(Mms, *({"mm": mm, "ok": True} for mm in (MM, OTHER, EMPTY))),
+        vma_list=rows_as(IndexEntries, region(MM, A, 0x1000, 0x2000), region(MM, B, 0x2000, 0x3000)),
+        rbtree=rows_as(IndexEntries, region(MM, A, 0x1000, 0x2000), region(OTHER, LOST, 0, 0)),
+        vmas=rows_as(
+            Vmas,
             {
                 "vma": A,
                 "ok": True,
@@ -140,7 +141,7 @@ def test_an_index_that_says_another_range_does_not_have_the_region() -> None:
         mms=old.mms,
         vmas=old.vmas,
         names=old.names,
-        maple=table(REGIONS, region(MM, A, 0x1000, 0x1800)),
+        maple=rows_as(IndexEntries, region(MM, A, 0x1000, 0x1800)),
     )
     (row,) = region_rows(new, [1])
     values = dict(zip((name for name, _ in COLUMNS), row, strict=True))
@@ -149,7 +150,7 @@ def test_an_index_that_says_another_range_does_not_have_the_region() -> None:
 
 def test_a_view_that_could_not_be_read_whole_is_not_said_to_lack_anything() -> None:
     some = views()
-    some.problems = table(PROBLEMS, {"view": View.RBTREE, "problem": Problem.UNREADABLE, "mm": MM})
+    some.problems = rows_as(Problems, {"view": View.RBTREE, "problem": Problem.UNREADABLE, "mm": MM})
     listed = [dict(zip((name for name, _ in COLUMNS), row, strict=True)) for row in region_rows(some, [1])][1]
     assert (listed["In list"], listed["VMA"]) == (True, B)
     assert isinstance(listed["In rbtree"], renderers.UnreadableValue)
@@ -162,14 +163,14 @@ def test_every_value_is_of_its_columns_type() -> None:
 
 
 def test_no_process_no_rows() -> None:
-    empty = Views(tasks=np.zeros(0, TASKS), mms=np.zeros(0, MMS), vmas=np.zeros(0, VMAS))
+    empty = Views(tasks=Tasks.zeros(0), mms=Mms.zeros(0))
     assert list(region_rows(empty)) == []
 
 
 def test_problems_are_summed_up_by_view_and_kind() -> None:
     some = views()
-    some.problems = table(
-        PROBLEMS,
+    some.problems = rows_as(
+        Problems,
         {"view": View.RBTREE, "problem": Problem.CYCLE, "mm": MM, "where": 0x10, "value": 0x20},
         {"view": View.RBTREE, "problem": Problem.CYCLE, "mm": OTHER, "where": 0x30, "value": 0x40},
     )

@@ -45,7 +45,7 @@ def covering_rows(starts: NDArray[Any], ends: NDArray[Any], wanted: NDArray[Any]
     return np.where((row >= 0) & (wanted < values_at(ends, row)), row, -1)
 
 
-def values_at(values: NDArray[_S], rows: NDArray[np.int64], fill: int = 0) -> NDArray[_S]:
+def values_at(values: NDArray[_S], rows: NDArray[np.signedinteger[Any]], fill: int = 0) -> NDArray[_S]:
     """``values[rows]``, with ``fill`` where the row is -1; ``values`` may be empty then.
 
     >>> values_at(np.array([7, 8]), np.array([1, -1]))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform, g
 
 import numpy as np
 
-from vmaforensics.columns.lookup import sort_order
+from vmaforensics.columns.lookup import sort_order, values_at
 from vmaforensics.columns.types import WIDE
 
 if TYPE_CHECKING:
@@ -131,6 +131,15 @@ class Table:
     def take(self, rows: Rows) -> Self:
         """Some of the rows: by number, by a mask as long as the table, or by a slice."""
         return type(self)(**{name: getattr(self, name)[rows] for name in columns_of(type(self))})
+
+    def take_or_fill(self, rows: NDArray[np.signedinteger[Any]]) -> Self:
+        """The rows by number; where that is -1, every column holds its ``fill``. The table may be empty then.
+
+        >>> Vmas.of(start=[0x1000]).take_or_fill(np.array([-1, 0])).start
+        array([   0, 4096], dtype=uint64)
+        """
+        known = columns_of(type(self))
+        return type(self)(**{name: values_at(getattr(self, name), rows, known[name].fill) for name in known})
 
     def sort_by(self, *keys: NDArray[Any]) -> Self:
         """The rows in ascending order of ``keys``, arrays as long as the table, the weightiest first."""

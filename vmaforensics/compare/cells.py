@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.reverse_maps.reverse_maps import RmapView
     from vmaforensics.views.slab.objects import SlabView
     from vmaforensics.views.views import Views
+    from vmaforensics.views.vmas.vmas import Vmas
 
 _NOTHING = Cell(state="none")
 REMEMBERED = (
@@ -32,7 +33,7 @@ REMEMBERED = (
 _MOST = 3  # anchors named in a cell
 
 
-def slab_cells(slab: SlabView, vmas: NDArray[np.void]) -> list[Cell]:
+def slab_cells(slab: SlabView, vmas: Vmas) -> list[Cell]:
     """What the allocator says of each ``vm_area_struct``; the address is that of its slab's struct page."""
     states = slab.states(vmas["vma"], ObjectKind.VMA).tolist()
     mine = slab.of(ObjectKind.VMA)
@@ -52,7 +53,7 @@ def slab_cells(slab: SlabView, vmas: NDArray[np.void]) -> list[Cell]:
     return cells
 
 
-def file_cells(rmap: RmapView, vmas: NDArray[np.void]) -> list[Cell]:
+def file_cells(rmap: RmapView, vmas: Vmas) -> list[Cell]:
     """The node of each area in an ``i_mmap`` tree; missing if it hangs in another file's, or in none."""
     order = np.argsort(rmap.file_nodes["vma"], kind="stable")
     nodes = rmap.file_nodes[order]
@@ -74,7 +75,7 @@ def file_cells(rmap: RmapView, vmas: NDArray[np.void]) -> list[Cell]:
     return cells
 
 
-def anon_cells(rmap: RmapView, vmas: NDArray[np.void]) -> list[Cell]:
+def anon_cells(rmap: RmapView, vmas: Vmas) -> list[Cell]:
     """The anon_vma_chain that links each area with its own anon_vma, and how many links it has."""
     area = rmap.area_rows(vmas["vma"])
     own = rmap.anon_nodes["tree"] == _anon_vma(rmap, rmap.anon_nodes["vma"])

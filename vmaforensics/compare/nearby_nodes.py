@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.finding import Finding
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.indices.entries import IndexEntries
     from vmaforensics.views.indices.rbtree import RbNodes
     from vmaforensics.views.views import Views
 
@@ -63,7 +64,7 @@ def _named(rows: NDArray[np.void], size: int, wrongs: Wrongs) -> list[int]:
     return list(found)
 
 
-def _rb_nodes(nodes: RbNodes, rows: NDArray[np.void], named: Iterable[int], wrongs: Wrongs, size: int) -> list[Node]:
+def _rb_nodes(nodes: RbNodes, rows: IndexEntries, named: Iterable[int], wrongs: Wrongs, size: int) -> list[Node]:
     chosen: dict[int, None] = {}
     for row in named:
         path = [row]

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.views.indices.regions import union_of
+from vmaforensics.views.indices.entries import union_of
 from vmaforensics.views.slab.objects import State
-from vmaforensics.views.vmas.vmas import VMAS
+from vmaforensics.views.vmas.vmas import Vmas
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -30,7 +30,7 @@ class Areas:
     mm_row: int
     start: NDArray[np.uint64]
     end: NDArray[np.uint64]
-    vmas: NDArray[np.void]  # dtype VMAS
+    vmas: Vmas
     names: list[bytes]
 
     def __len__(self) -> int:
@@ -43,28 +43,28 @@ class Areas:
             mm_row=self.mm_row,
             start=self.start[keep],
             end=self.end[keep],
-            vmas=self.vmas[keep],
+            vmas=self.vmas.take(keep),
             names=[self.names[at] for at in np.flatnonzero(keep).tolist()],
         )
 
 
 def areas_of(views: Views, mm: int) -> Areas:
     """The areas of ``mm`` in the index views, and those that only the slab or a reverse map knows."""
-    indexed = union_of([rows[rows["mm"] == np.uint64(mm)] for rows in views.regions().values()])
+    indexed = union_of([rows.take(rows.mm == np.uint64(mm)) for rows in views.regions().values()])
     at = views.vma_rows(indexed["vma"])
-    rows = [views.vmas[at]]
+    rows = [views.vmas.take(at)]
     start = [np.where(rows[0]["ok"], rows[0]["start"], indexed["start"])]
     end = [np.where(rows[0]["ok"], rows[0]["end"], indexed["end"])]
     names = [views.names[row] for row in at.tolist()]
     known = set(indexed["vma"].tolist())
     for strays, called in _strays(views, mm):
         fresh = ~np.isin(strays["vma"], np.array(sorted(known), np.uint64))
-        rows.append(strays[fresh])
+        rows.append(strays.take(fresh))
         start.append(strays["start"][fresh])
         end.append(strays["end"][fresh])
         names += [name for name, new in zip(called, fresh.tolist(), strict=True) if new]
         known.update(strays["vma"].tolist())
-    vmas = np.concatenate(rows).astype(VMAS)
+    vmas = Vmas.concatenate(rows)
     low = np.concatenate(start)
     order = np.lexsort((vmas["vma"], low))
     return Areas(
@@ -72,22 +72,22 @@ def areas_of(views: Views, mm: int) -> Areas:
         mm_row=int(views.mm_rows(np.array([mm], np.uint64))[0]),
         start=low[order],
         end=np.concatenate(end)[order],
-        vmas=vmas[order],
+        vmas=vmas.take(order),
         names=[names[row] for row in order.tolist()],
     )
 
 
-def _strays(views: Views, mm: int) -> Iterator[tuple[NDArray[np.void], list[bytes]]]:
-    """Areas that no index view led to, by source: rows of dtype ``VMAS``, and their names."""
+def _strays(views: Views, mm: int) -> Iterator[tuple[Vmas, list[bytes]]]:
+    """Areas that no index view led to, by source: their rows, and their names."""
     if views.slab is not None:
         slab = views.slab
         live = slab.attached & (slab.stray_state != State.FREE) & (slab.strays["mm"] == np.uint64(mm))
-        yield slab.strays[live], [slab.names[row] for row in np.flatnonzero(live).tolist()]
+        yield slab.strays.take(live), [slab.names[row] for row in np.flatnonzero(live).tolist()]
     if views.rmap is not None:
         rows = views.rmap.areas
         stray = np.isin(rows["vma"], np.array(sorted(views.rmap.strays), np.uint64))
         stray &= rows["ok"] & (rows["mm"] == np.uint64(mm))
-        yield rows[stray], [views.rmap.strays[vma] for vma in rows["vma"][stray].tolist()]
+        yield rows.take(stray), [views.rmap.strays[vma] for vma in rows["vma"][stray].tolist()]
 
 
 def nearest(views: Views, areas: Areas, ranges: Collection[tuple[int, int]], most: int) -> NDArray[np.bool_]:

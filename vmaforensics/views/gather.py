@@ -18,7 +18,7 @@ from vmaforensics.views.pages.page_tables import gather_page_tables
 from vmaforensics.views.pages.text_pages import gather_text_pages
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.processes.mm_sources import gather_sources
-from vmaforensics.views.processes.mms import mm_offsets, read_mms
+from vmaforensics.views.processes.mms import Mms, mm_offsets, read_mms
 from vmaforensics.views.processes.tasks import walk_tasks
 from vmaforensics.views.reverse_maps.reverse_maps import gather_rmap
 from vmaforensics.views.slab.objects import find_strays, gather_slab
@@ -30,8 +30,6 @@ from vmaforensics.views.vmas.vmas import classify, read_vmas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-
-    from numpy.typing import NDArray
 
     from vmaforensics.image.image import CpuState
     from vmaforensics.kernel.kernel import Kernel
@@ -74,31 +72,31 @@ def gather_views(
     views.sources = extra.get("sources", lambda: gather_sources(kernel, views, log))
     if views.sources is not None:
         # An address space that no listed process has is read like any other.
-        mms = views.mms = np.sort(np.concatenate([mms, views.sources.hidden()]), order="mm")
+        mms = Mms.concatenate([mms, views.sources.hidden()])
+        mms = views.mms = mms.sort_by(mms.mm)
     progress("indices")
     rbtree = walk_rbtree(kernel, mms, log)
     if rbtree is not None:
         views.rbtree, views.rb_nodes = rbtree
-    hint = views.rbtree["vma"] if views.rbtree is not None else np.zeros(0, np.uint64)
+    hint = views.rbtree.vma if views.rbtree is not None else np.zeros(0, np.uint64)
     views.vma_list = walk_list(kernel, mms, hint, log)
     maple = walk_maple(kernel, mms, log)
     if maple is not None:
         views.maple, views.maple_nodes = maple
 
     progress("areas")
-    listed = list(views.regions().values())
-    addresses = np.concatenate([rows["vma"] for rows in listed]) if listed else np.zeros(0, np.uint64)
-    views.vmas = read_vmas(kernel, addresses, log)
-    for index in views.regions().values():
-        index["vma_row"] = views.vma_rows(index["vma"])
+    indices = views.regions().values()
+    views.vmas = read_vmas(kernel, np.concatenate([np.zeros(0, np.uint64), *(index.vma for index in indices)]), log)
+    for index in indices:
+        index.vma_row[:] = views.vma_rows(index.vma)
     progress("files")
-    used = np.concatenate([views.vmas["file"], mms["exe_file"]])
+    used = np.concatenate([views.vmas.file, mms.exe_file])
     views.files = read_files(kernel, used, reader_root(kernel, tasks), log)
     classify(kernel, views.vmas, views.files)
     views.names = vma_names(kernel, views.vmas, mms, views.files)
-    for rows in (views.vma_list, views.rbtree):
-        if rows is not None:
-            _take_bounds(views, rows)
+    for bare in (views.vma_list, views.rbtree):
+        if bare is not None:  # it has no bounds of its own: those of the VMA are its
+            bare.start[:], bare.end[:] = views.vmas.start[bare.vma_row], views.vmas.end[bare.vma_row]
     if views.slab is not None:
         views.slab = extra.get("slab", lambda: find_strays(kernel, views, log))
     views.anchors = extra.get("anchors", lambda: gather_anchors(kernel, views.tasks, views.mms, cpus, log))
@@ -133,12 +131,6 @@ class _Extra:
             kind = type(error).__name__
             self._problems.append(f"internal error in the view {name} ({kind}: {error}); please report it")
             return None
-
-
-def _take_bounds(views: Views, rows: NDArray[np.void]) -> None:
-    """The list and the red-black tree have no bounds of their own: theirs are those of the VMA."""
-    at = rows["vma_row"]
-    rows["start"], rows["end"] = views.vmas["start"][at], views.vmas["end"][at]
 
 
 def _stack_guard_gap(kernel: Kernel) -> int:

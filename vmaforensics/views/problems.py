@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from vmaforensics.columns.table import Table, table
+from vmaforensics.columns.types import U8, U64
 
+if TYPE_CHECKING:
     from vmaforensics.views.view import View
 
 
@@ -44,48 +45,45 @@ class Problem(IntEnum):
         )[self]
 
 
-PROBLEMS = np.dtype(
-    [
-        ("view", np.uint8),
-        ("problem", np.uint8),
-        ("mm", np.uint64),
-        ("where", np.uint64),  # address of the word that was wrong
-        ("value", np.uint64),  # what it held
-    ]
-)
+@table()
+class Problems(Table):
+    """What walks met; a row is a word. Sorted by view, mm, where and problem; see :class:`ProblemLog`."""
+
+    view: U8  # a View
+    problem: U8  # a Problem
+    mm: U64  # address of the mm_struct whose records were walked; 0 where that is nobody's, or not known
+    where: U64  # address of the word that was wrong
+    value: U64  # what it held
 
 
 class ProblemLog:
-    """Collects problem rows, a batch at a time."""
+    """Collects :class:`Problems`, a batch at a time."""
 
     def __init__(self) -> None:
-        self._parts: list[NDArray[np.void]] = []
+        self._parts: list[Problems] = []
 
     def add(
         self,
         view: View,
         problem: Problem,
-        mm: NDArray[np.uint64] | int,
-        where: NDArray[np.uint64] | int,
-        value: NDArray[np.uint64] | int = 0,
+        mm: U64 | int,
+        where: U64 | int,
+        value: U64 | int = 0,
     ) -> None:
-        """Add one row per element; scalars are repeated."""
-        mm_, where_, value_ = np.broadcast_arrays(
-            *(np.atleast_1d(np.asarray(item, np.uint64)) for item in (mm, where, value))
-        )
-        rows = np.zeros(len(where_), PROBLEMS)
-        rows["view"], rows["problem"] = view, problem
-        rows["mm"], rows["where"], rows["value"] = mm_, where_, value_
-        if len(rows):
-            self._parts.append(rows)
+        """Add one row per element of the addresses given; scalars are repeated."""
+        words = np.broadcast_arrays(*(np.atleast_1d(np.asarray(item, np.uint64)) for item in (mm, where, value)))
+        if not len(words[0]):
+            return
+        rows = Problems.zeros(len(words[0]))
+        rows.view[:], rows.problem[:] = view, problem
+        rows.mm[:], rows.where[:], rows.value[:] = words
+        self._parts.append(rows)
 
     def met(self, view: View) -> bool:
         """Has ``view`` met any problem so far?"""
-        return any((rows["view"] == view).any() for rows in self._parts)
+        return any((rows.view == view).any() for rows in self._parts)
 
-    def table(self) -> NDArray[np.void]:
-        """All rows, sorted; dtype ``PROBLEMS``."""
-        if not self._parts:
-            return np.zeros(0, PROBLEMS)
-        rows = np.concatenate(self._parts)
-        return np.sort(rows, order=["view", "mm", "where", "problem"])
+    def table(self) -> Problems:
+        """All rows, sorted."""
+        rows = Problems.concatenate(self._parts)
+        return rows.sort_by(rows.view, rows.mm, rows.where, rows.problem)

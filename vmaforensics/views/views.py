@@ -6,14 +6,15 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from vmaforensics.columns.lookup import rows_of
+from vmaforensics.views.indices.entries import IndexEntries, union_of
 from vmaforensics.views.indices.maple import MapleNodes
-from vmaforensics.views.indices.regions import union_of
-from vmaforensics.views.problems import PROBLEMS
+from vmaforensics.views.problems import Problems
 from vmaforensics.views.view import View
+from vmaforensics.views.vmas.vmas import Vmas
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from vmaforensics.views.anchors.anchors import AnchorsView
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from vmaforensics.views.pages.page_tables import PageTablesView
     from vmaforensics.views.pages.text_pages import TextPages
     from vmaforensics.views.processes.mm_sources import SourcesView
+    from vmaforensics.views.processes.mms import Mms
+    from vmaforensics.views.processes.tasks import Tasks
     from vmaforensics.views.reverse_maps.reverse_maps import RmapView
     from vmaforensics.views.slab.objects import SlabView
     from vmaforensics.views.vmas.files import FileTable
@@ -31,14 +34,14 @@ if TYPE_CHECKING:
 class Views:
     """Everything the views of one image say. A view that the kernel does not have is None."""
 
-    tasks: NDArray[np.void]
-    mms: NDArray[np.void]
-    vma_list: NDArray[np.void] | None = None
-    rbtree: NDArray[np.void] | None = None
-    maple: NDArray[np.void] | None = None
+    tasks: Tasks
+    mms: Mms
+    vma_list: IndexEntries | None = None
+    rbtree: IndexEntries | None = None
+    maple: IndexEntries | None = None
     rb_nodes: RbNodes | None = None
-    maple_nodes: MapleNodes = field(default_factory=MapleNodes.empty)
-    vmas: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, np.uint64).view(np.void))
+    maple_nodes: MapleNodes = field(default_factory=lambda: MapleNodes.zeros(0))
+    vmas: Vmas = field(default_factory=lambda: Vmas.zeros(0))
     mm_offsets: dict[str, int] = field(default_factory=dict)  # column of mms: byte offset in mm_struct
     vma_size: int = 0  # bytes of vm_area_struct
     stack_guard_gap: int = 0  # bytes kept free below an area that grows down
@@ -52,10 +55,9 @@ class Views:
     handles: HandlesView | None = None
     page_tables: PageTablesView | None = None
     text: TextPages | None = None
-    problems: NDArray[np.void] = field(default_factory=lambda: np.zeros(0, PROBLEMS))
-    _pieces: dict[str, tuple[NDArray[np.void], NDArray[np.uint64]]] = field(default_factory=dict, repr=False)
+    problems: Problems = field(default_factory=lambda: Problems.zeros(0))
 
-    def regions(self) -> dict[View, NDArray[np.void]]:
+    def regions(self) -> dict[View, IndexEntries]:
         """The views that list regions, by view, in a fixed order."""
         pairs = ((View.LIST, self.vma_list), (View.RBTREE, self.rbtree), (View.MAPLE, self.maple))
         return {view: rows for view, rows in pairs if rows is not None}
@@ -75,30 +77,15 @@ class Views:
         read = [View.TASKS, *self.regions(), View.VMA, View.COUNTERS]
         return read + [view for view, table in optional.items() if table is not None]
 
-    def _keys(self, name: str, table: NDArray[np.void]) -> NDArray[np.uint64]:
-        """The key column of a table in one piece: searching a column of wide rows would copy it every time."""
-        held = self._pieces.get(name)
-        if held is None or held[0] is not table:
-            held = self._pieces[name] = (table, np.ascontiguousarray(table[name]))
-        return held[1]
-
     def vma_rows(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Row in ``vmas`` of each VMA address, -1 where it is not there."""
-        known = self._keys("vma", self.vmas)
-        if not len(known):
-            return np.full(len(addresses), -1, np.int64)
-        row = np.minimum(np.searchsorted(known, addresses), len(known) - 1)
-        return np.where(known[row] == addresses, row, -1)
+        return rows_of(self.vmas.vma, addresses)
 
     @cached_property
-    def union(self) -> NDArray[np.void]:
+    def union(self) -> IndexEntries:
         """Every area of every address space once, over all index views, by mm and start; see ``union_of``."""
-        return union_of(list(self.regions().values()))
+        return union_of(self.regions().values())
 
     def mm_rows(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Row in ``mms`` of each mm address, -1 where it is not there."""
-        known = self._keys("mm", self.mms)
-        if not len(known):
-            return np.full(len(addresses), -1, np.int64)
-        row = np.minimum(np.searchsorted(known, addresses), len(known) - 1)
-        return np.where(known[row] == addresses, row, -1)
+        return rows_of(self.mms.mm, addresses)

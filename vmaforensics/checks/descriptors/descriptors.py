@@ -11,7 +11,7 @@ from vmaforensics.checks.context import MOST, pages
 from vmaforensics.checks.finding import Confidence, Evidence, Severity
 from vmaforensics.views.descriptors.kept_files import Keeper
 from vmaforensics.views.descriptors.memory_files import Content
-from vmaforensics.views.indices.regions import union_of
+from vmaforensics.views.indices.entries import union_of
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.processes.mms import Lock
 from vmaforensics.views.view import View
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
     from vmaforensics.views.descriptors.descriptors import HandlesView
+    from vmaforensics.views.vmas.vmas import Vmas
 
 _PF_EXITING = 0x4  # include/linux/sched.h
 
@@ -44,7 +45,7 @@ def check_handles(context: Context) -> Iterator[Finding]:
     yield from _attached(context, handles, vmas, mapping)
 
 
-def _mappings(context: Context, vmas: NDArray[np.void]) -> NDArray[np.uint64]:
+def _mappings(context: Context, vmas: Vmas) -> NDArray[np.uint64]:
     """The ``address_space`` that each area maps; 0 for none."""
     files = context.views.files
     if files is None or not len(files.rows):
@@ -127,7 +128,7 @@ def _segment(one: np.void) -> Evidence:
 def _attached(
     context: Context,
     handles: HandlesView,
-    vmas: NDArray[np.void],
+    vmas: Vmas,
     mapping: NDArray[np.uint64],
 ) -> Iterator[Finding]:
     segments = handles.segments[handles.segments["mapping"] != 0]
@@ -179,14 +180,14 @@ def _attached(
             )
 
 
-def _hidden(context: Context, mapping: int, known: set[int]) -> NDArray[np.void]:
+def _hidden(context: Context, mapping: int, known: set[int]) -> Vmas:
     """Areas that the i_mmap of a file leads to, of address spaces there are, and that no index has."""
     rmap = context.views.rmap
     if rmap is None:
-        return context.views.vmas[:0]
+        return context.views.vmas.take(slice(0))
     reached = rmap.file_nodes["vma"][rmap.file_nodes["tree"] == np.uint64(mapping)]
     areas = rmap.areas[rmap.area_rows(np.setdiff1d(reached, np.array(sorted(known), np.uint64)))]
-    answer: NDArray[np.void] = areas[areas["ok"] & (context.views.mm_rows(areas["mm"]) >= 0)]
+    answer: Vmas = areas[areas["ok"] & (context.views.mm_rows(areas["mm"]) >= 0)]
     return answer
 
 

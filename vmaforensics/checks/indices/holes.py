@@ -12,9 +12,8 @@ from vmaforensics.checks.indices.maple import gap_mismatches, leaf_slots, null_p
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from vmaforensics.checks.context import Context
+    from vmaforensics.views.vmas.vmas import Vmas
 
 _LARGEST = np.uint64(1 << 40)  # bytes; a larger hole is what lies between the parts of an address space
 
@@ -84,12 +83,13 @@ class Holes:
             file=self._file_around(self._areas(mm), start, end),
         )
 
-    def _areas(self, mm: int) -> NDArray[np.void]:
+    def _areas(self, mm: int) -> Vmas:
         """The decoded areas of an mm over all views, ascending."""
         rows = self.context.views.regions().values()
         addresses = np.unique(np.concatenate([one["vma"][one["mm"] == np.uint64(mm)] for one in rows]))
         vmas = self.context.views.vmas[self.context.views.vma_rows(addresses)]
-        return np.sort(vmas[vmas["ok"]], order="start")
+        read: Vmas = vmas[vmas["ok"]]
+        return read.sort_by(read.start)
 
     def _between(self, mm: int) -> list[Hole]:
         vmas = self._areas(mm)
@@ -100,7 +100,7 @@ class Holes:
             for start, end in spans
         ]
 
-    def _file_around(self, vmas: NDArray[np.void], start: int, end: int) -> Evidence | None:
+    def _file_around(self, vmas: Vmas, start: int, end: int) -> Evidence | None:
         """Do the areas on both sides map one file at offsets that leave just this room?"""
         context, files = self.context, self.context.views.files
         before, after = vmas[vmas["end"] == np.uint64(start)], vmas[vmas["start"] == np.uint64(end)]

@@ -58,7 +58,7 @@ def leaf_slots(nodes: MapleNodes) -> LeafSlots:
 def lower_bounds(nodes: MapleNodes) -> NDArray[np.uint64]:
     """First index of every slot of every node."""
     low = np.empty_like(nodes.pivots)
-    low[:, 0] = nodes.low
+    low[:, :1] = nodes.low[:, None]
     with np.errstate(over="ignore"):
         low[:, 1:] = nodes.pivots[:, :-1] + np.uint64(1)
     return low

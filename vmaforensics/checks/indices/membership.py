@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
+    from vmaforensics.views.indices.entries import IndexEntries
     from vmaforensics.views.view import View
 
 
@@ -30,10 +31,10 @@ def check_membership(context: Context) -> Iterator[Finding]:
             yield from _tell(context, here, there, missing)
 
 
-def _paired(rows: NDArray[np.void], others: NDArray[np.void]) -> NDArray[np.bool_]:
+def _paired(rows: IndexEntries, others: IndexEntries) -> NDArray[np.bool_]:
     """Which of ``rows`` have a row of the same mm and VMA among ``others``?"""
     order = np.argsort(others["vma"], kind="stable")
-    known = others[["mm", "vma"]][order]
+    known = others.take(order)
     if not len(known):
         return np.zeros(len(rows), np.bool_)
     # Each view visits a VMA once, so an address tells the one row that may match.
@@ -42,7 +43,7 @@ def _paired(rows: NDArray[np.void], others: NDArray[np.void]) -> NDArray[np.bool
     return answer
 
 
-def _tell(context: Context, here: View, there: View, missing: NDArray[np.void]) -> Iterator[Finding]:
+def _tell(context: Context, here: View, there: View, missing: IndexEntries) -> Iterator[Finding]:
     def evidence(row: int) -> Evidence:
         one = missing[row]
         return Evidence(

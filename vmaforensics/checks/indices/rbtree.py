@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
+    from vmaforensics.views.indices.entries import IndexEntries
     from vmaforensics.views.indices.rbtree import RbNodes
 
 _BLACK = np.uint64(1)  # lowest bit of __rb_parent_color
@@ -36,11 +37,11 @@ def check_rbtree(context: Context) -> Iterator[Finding]:
     yield from _gaps(context, rows, nodes, whole)
 
 
-def _at(context: Context, rows: NDArray[np.void], row: int) -> tuple[int, int]:
+def _at(context: Context, rows: IndexEntries, row: int) -> tuple[int, int]:
     return int(rows["start"][row]), int(rows["end"][row])
 
 
-def _parents(context: Context, rows: NDArray[np.void], nodes: RbNodes) -> Iterator[Finding]:
+def _parents(context: Context, rows: IndexEntries, nodes: RbNodes) -> Iterator[Finding]:
     expected = np.where(nodes.parent >= 0, nodes.address[nodes.parent], np.uint64(0))
     stored = nodes.parent_word & ~_FLAG_BITS
     wrong = np.flatnonzero((stored != expected) & (nodes.parent_word != 0))
@@ -64,7 +65,7 @@ def _parents(context: Context, rows: NDArray[np.void], nodes: RbNodes) -> Iterat
     )
 
 
-def _colours(context: Context, rows: NDArray[np.void], nodes: RbNodes, whole: NDArray[np.bool_]) -> Iterator[Finding]:
+def _colours(context: Context, rows: IndexEntries, nodes: RbNodes, whole: NDArray[np.bool_]) -> Iterator[Finding]:
     black = (nodes.parent_word & _BLACK) != 0
     height = np.zeros(len(rows) + 1, np.int64)  # black nodes on the way down; [-1] is that of no child
     uneven = np.zeros(len(rows), np.bool_)
@@ -101,7 +102,7 @@ def _colours(context: Context, rows: NDArray[np.void], nodes: RbNodes, whole: ND
     )
 
 
-def _gaps(context: Context, rows: NDArray[np.void], nodes: RbNodes, whole: NDArray[np.bool_]) -> Iterator[Finding]:
+def _gaps(context: Context, rows: IndexEntries, nodes: RbNodes, whole: NDArray[np.bool_]) -> Iterator[Finding]:
     vmas = context.views.vmas[rows["vma_row"]]
     # vma_compute_gap: from the end of the area before to this one's start, less the guard of a stack.
     floor = before(vmas["end"], rows["mm"])

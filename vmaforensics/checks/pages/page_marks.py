@@ -8,11 +8,12 @@ mm/rmap.c). What of that is a finding, :mod:`vmaforensics.checks.pages.page_tabl
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vmaforensics.checks import rules
+from vmaforensics.columns.lookup import values_at
 from vmaforensics.kernel.space import paging
 from vmaforensics.views.pages.page_tables import PteState
 from vmaforensics.views.vmas import flags
@@ -101,7 +102,7 @@ def _leads(
         return
     pages, file_row = view.pages.rows, vmas["file_row"]
     # Pages of devices, sockets and rings are the driver's own and name nobody.
-    regular = (file_row >= 0) & _column(files.rows, "regular", file_row) & _column(files.rows, "ok", file_row)
+    regular = (file_row >= 0) & values_at(files.rows.regular & files.rows.ok, file_row)
     in_file = (regular & np.isin(vmas["kind"], (Kind.FILE, Kind.SHARED_MEMORY)))[vma]
     anonymous = ((vmas["kind"] == Kind.ANONYMOUS) & (vmas["file"] == 0))[vma]
     seen = pages["ok"][page] & (pages["pfn"][page] == view.ptes["pfn"][entry])
@@ -110,7 +111,7 @@ def _leads(
     offset = (view.ptes["va"][entry] - vmas["start"][vma]) >> np.uint64(12)
     index, anon, root = pages["index"][page], pages["anon"][page], view.page_root[page]
     foreign = anon & ((root == 0) | (root != view.vma_root[vma]))
-    other = ~anon & in_file & (pages["mapping"][page] != _column(files.rows, "mapping", file_row)[vma])
+    other = ~anon & in_file & (pages["mapping"][page] != values_at(files.rows.mapping, file_row)[vma])
     _set(words, 5, at, seen & kernel_own)
     _set(words, 6, at, judged & foreign)
     _set(words, 7, at, judged & anon & ~foreign & (index != vmas["anon_pgoff"][vma] + offset))
@@ -121,10 +122,6 @@ def _leads(
 
 def _set(words: NDArray[np.uint32], bit: int, at: NDArray[np.intp], which: NDArray[np.bool_]) -> None:
     words[at[which]] |= np.uint32(1 << bit)
-
-
-def _column(rows: NDArray[np.void], name: str, at: NDArray[np.int64]) -> NDArray[Any]:
-    return rows[name][at] if len(rows) else np.zeros(len(at), rows.dtype[name])
 
 
 def told(word: int) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from vmaforensics.checks import rules
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.views.indices.regions import union_of
+from vmaforensics.views.indices.entries import union_of
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
 from vmaforensics.views.vmas.kind import Kind

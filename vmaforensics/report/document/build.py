@@ -34,12 +34,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from vmaforensics.analysis import Analysis
     from vmaforensics.checks.finding import Finding
     from vmaforensics.image.image import Image
     from vmaforensics.kernel.machine import Clock
+    from vmaforensics.views.processes.mms import Mms
+    from vmaforensics.views.processes.tasks import Tasks
 
 _PF_KTHREAD = 0x00200000  # include/linux/sched.h
 _DEPENDENCIES = ("numpy", "construct", "pyelftools", "zstandard", "msgspec")
@@ -227,16 +227,14 @@ def _processes(analysis: Analysis, pids: Collection[int] | None, clock: Clock | 
     return out
 
 
-def _with_memory(leaders: NDArray[np.void], mms: NDArray[np.void]) -> NDArray[np.void]:
+def _with_memory(leaders: Tasks, mms: Mms) -> Tasks:
     """A leader that has exited has no mm, though its threads may go on: give it theirs."""
     owned = mms[np.argsort(mms["pid"], kind="stable")]
     if not len(owned):
         return leaders
     at = np.minimum(np.searchsorted(owned["pid"], leaders["pid"]), len(owned) - 1)
-    rows = leaders.copy()
-    theirs = (rows["mm"] == 0) & (owned["pid"][at] == rows["pid"])
-    rows["mm"][theirs] = owned["mm"][at[theirs]]
-    return rows
+    theirs = (leaders.mm == 0) & (owned["pid"][at] == leaders.pid)
+    return leaders.replace(mm=np.where(theirs, owned["mm"][at], leaders.mm))
 
 
 def _counts(mm: np.ndarray) -> tuple[list[int], list[int]]:

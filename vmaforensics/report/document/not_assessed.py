@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
 from vmaforensics.report.document.document import NotAssessed
 from vmaforensics.views.descriptors.memory_files import Content
 from vmaforensics.views.pages.page_tables import PteState
@@ -76,14 +77,16 @@ def _pages(count: int) -> str:
 
 def _walks(analysis: Analysis) -> list[NotAssessed]:
     views = analysis.views
-    problems = views.problems[np.isin(views.problems["problem"], _LOST)]
-    keys = problems[["view", "problem", "mm"]]
-    distinct, first, counts = np.unique(keys, return_index=True, return_counts=True)
-    pids = views.mm_rows(distinct["mm"]).tolist()
+    problems = views.problems.take(np.isin(views.problems.problem, _LOST))
+    problems = problems.sort_by(problems.view, problems.problem, problems.mm)
+    first = run_starts(begins_run(problems.view, problems.problem, problems.mm))
+    counts = (run_lasts(first, len(problems)) - first + 1).tolist()
+    pids = views.mm_rows(problems.mm[first]).tolist()
     out = []
-    told = list(zip(distinct.tolist(), first.tolist(), counts.tolist(), pids, strict=True))
-    for (view, problem, mm), row, count, at in told[:_MOST]:
-        where = int(problems["where"][row])
+    told = list(zip(first.tolist(), counts, pids, strict=True))
+    for row, count, at in told[:_MOST]:
+        view, problem, mm = int(problems.view[row]), int(problems.problem[row]), int(problems.mm[row])
+        where = int(problems.where[row])
         label, text = View(view).label, Problem(problem).text
         more = "" if count == 1 else f" (and {count - 1} more)"
         out.append(
@@ -95,6 +98,6 @@ def _walks(analysis: Analysis) -> list[NotAssessed]:
             )
         )
     if len(told) > _MOST:
-        rest = sum(count for _, _, count, _ in told[_MOST:])
+        rest = sum(count for _, count, _ in told[_MOST:])
         out.append(NotAssessed(what="further records", why="not in the dump or not mapped", count=rest))
     return out

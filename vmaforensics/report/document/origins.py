@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.kernel.machine import Clock
+    from vmaforensics.views.processes.tasks import Tasks
     from vmaforensics.views.views import Views
 
 _SECOND = 10**9  # ns
@@ -33,8 +34,8 @@ def programs(views: Views, mm_rows: NDArray[np.int64]) -> list[str]:
     return [named.get(row, "") for row in rows.tolist()]
 
 
-def parents(kernel: Kernel, views: Views, tasks: NDArray[np.void]) -> list[int | None]:
-    """What /proc/PID/stat calls ppid, for each row of ``tasks`` (dtype ``TASKS``): the tgid of ``real_parent``.
+def parents(kernel: Kernel, views: Views, tasks: Tasks) -> list[int | None]:
+    """What /proc/PID/stat calls ppid, for each row of ``tasks``: the tgid of ``real_parent``.
 
     0 is the idle task. None where either task is not in the dump.
     """
@@ -51,8 +52,8 @@ def parents(kernel: Kernel, views: Views, tasks: NDArray[np.void]) -> list[int |
     return [known.get(one) if fine else None for one, fine in zip(named, tasks["ok"].tolist(), strict=True)]
 
 
-def starts(kernel: Kernel, clock: Clock | None, tasks: NDArray[np.void]) -> list[str | None]:
-    """When each of ``tasks`` (dtype ``TASKS``) was started, UTC; None where the task or the clock was not read."""
+def starts(kernel: Kernel, clock: Clock | None, tasks: Tasks) -> list[str | None]:
+    """When each of ``tasks`` was started, UTC; None where the task or the clock was not read."""
     if clock is None or not any(kernel.has("task_struct", one) for one in ("start_boottime", "real_start_time")):
         return [None] * len(tasks)
     pairs = zip(tasks["start"].tolist(), tasks["ok"].tolist(), strict=True)

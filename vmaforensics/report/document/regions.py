@@ -13,7 +13,7 @@ import numpy as np
 
 from vmaforensics.proc.maps import permissions
 from vmaforensics.report.document.document import Region, Seen
-from vmaforensics.views.indices.regions import union_of
+from vmaforensics.views.indices.entries import union_of
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas.kind import Kind
 from vmaforensics.words.printable import printable
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vmaforensics.views.indices.entries import IndexEntries
     from vmaforensics.views.views import Views
 
 _MINOR_BITS = 20
@@ -85,7 +86,7 @@ def _devices(views: Views, vmas: NDArray[np.void]) -> tuple[NDArray[np.int64], N
     return dev, np.where(row >= 0, files["ino"][row], np.uint64(0))
 
 
-def _seen(rows: NDArray[np.void], chosen: dict[View, NDArray[np.void]]) -> Iterable[Seen]:
+def _seen(rows: IndexEntries, chosen: dict[View, IndexEntries]) -> Iterable[Seen]:
     return map(
         Seen,
         _slots(rows, chosen.get(View.LIST)),
@@ -94,7 +95,7 @@ def _seen(rows: NDArray[np.void], chosen: dict[View, NDArray[np.void]]) -> Itera
     )
 
 
-def _slots(rows: NDArray[np.void], view: NDArray[np.void] | None) -> Iterable[str | msgspec.UnsetType | None]:
+def _slots(rows: IndexEntries, view: IndexEntries | None) -> Iterable[str | msgspec.UnsetType | None]:
     """Slot of each row in ``view``, None where it has none; unset where the kernel has no such view."""
     if view is None:
         return repeat(msgspec.UNSET)

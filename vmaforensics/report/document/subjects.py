@@ -10,7 +10,7 @@ import numpy as np
 from vmaforensics.checks import rules
 from vmaforensics.views.reverse_maps.reverse_maps import rows_of
 from vmaforensics.views.view import View
-from vmaforensics.views.vmas.vmas import VMAS
+from vmaforensics.views.vmas.vmas import Vmas
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,7 +27,7 @@ _BY_WORD = (rules.LINK,)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """The areas that a finding's evidence names, the first first; rows of dtype ``VMAS``."""
+    """The areas that a finding's evidence names, the first first; rows of ``Vmas``."""
 
     areas: tuple[np.void, ...] = ()
 
@@ -96,9 +96,9 @@ class _Tables:
         parts = [views.vmas]
         parts += [views.rmap.areas] if views.rmap is not None else []
         parts += [views.slab.strays] if views.slab is not None else []
-        every = np.concatenate([part.astype(VMAS, copy=False) for part in parts])
+        every = Vmas.concatenate(parts)
         _, first = np.unique(every["vma"], return_index=True)
-        self.areas: NDArray[np.void] = every[first]
+        self.areas = every.take(first)
         self._vma = np.ascontiguousarray(self.areas["vma"])
         self._size = np.uint64(max(views.vma_size, 1))
         index = views.regions()

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from vmaforensics.image.image import CpuState
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.processes.mms import Mms
+    from vmaforensics.views.processes.tasks import Tasks
 
 # Types of auxiliary vector entries that are addresses (include/uapi/linux/auxvec.h; AT_SYSINFO_EHDR of
 # arch/x86/include/uapi/asm/auxvec.h), by the column of :class:`MmAnchors`.
@@ -70,9 +72,7 @@ class AnchorsView:
     cpus: Cpus
 
 
-def gather_anchors(
-    kernel: Kernel, tasks: NDArray[np.void], mms: NDArray[np.void], cpus: tuple[CpuState, ...], log: ProblemLog
-) -> AnchorsView:
+def gather_anchors(kernel: Kernel, tasks: Tasks, mms: Mms, cpus: tuple[CpuState, ...], log: ProblemLog) -> AnchorsView:
     """Read every anchor of every process. ``cpus`` is what the image says of the CPUs.
 
     Problems carry the view ``ANCHORS`` and the mm.
@@ -91,7 +91,7 @@ def gather_anchors(
     )
 
 
-def read_mm_anchors(kernel: Kernel, mms: NDArray[np.void], log: ProblemLog) -> MmAnchors:
+def read_mm_anchors(kernel: Kernel, mms: Mms, log: ProblemLog) -> MmAnchors:
     """``saved_auxv`` of each of ``mms``: pairs of type and value up to a type of 0 (create_elf_tables,
     fs/binfmt_elf.c); and what exe_file has in ``private_data``."""
     rows = MmAnchors.zeros(len(mms))

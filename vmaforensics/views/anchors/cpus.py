@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.image.image import CpuState
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.processes.mms import Mms
 
 
 @table()
@@ -52,8 +53,8 @@ _ROOT = 0x000FFFFF_FFFFF000
 _PTI_USER = 0x1000  # PTI_USER_PGTABLE_MASK: the user's copy lies a page above the kernel's (pgtable.h)
 
 
-def read_cpus(kernel: Kernel, mms: NDArray[np.void], cpus: tuple[CpuState, ...]) -> Cpus:
-    """A row for each CPU whose CR3 the image has. ``mms`` has dtype ``MMS``."""
+def read_cpus(kernel: Kernel, mms: Mms, cpus: tuple[CpuState, ...]) -> Cpus:
+    """A row for each CPU whose CR3 the image has."""
     known = [one for one in cpus if one.cr3 is not None]
     rows = Cpus.zeros(len(known))
     rows.cpu[:] = [one.cpu for one in known]

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.image.image import CpuState
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.processes.tasks import Tasks
 
 
 @table(struct="task_struct")
@@ -81,9 +82,7 @@ class Place:
     offsets: dict[str, int]  # of the registers ip and sp in pt_regs
 
 
-def read_threads(
-    kernel: Kernel, tasks: NDArray[np.void], cpus: tuple[CpuState, ...], log: ProblemLog
-) -> tuple[Threads, Place]:
+def read_threads(kernel: Kernel, tasks: Tasks, cpus: tuple[CpuState, ...], log: ProblemLog) -> tuple[Threads, Place]:
     """The user-mode state of every thread that has an address space, in task order.
 
     ``user`` is False where no user state is known: kernel threads and workers that never were in user

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.processes.tasks import Tasks
     from vmaforensics.views.views import Views
 
 DESCRIPTORS = np.dtype(
@@ -72,7 +73,7 @@ def gather_handles(kernel: Kernel, views: Views, log: ProblemLog) -> HandlesView
     )
 
 
-def read_descriptors(kernel: Kernel, tasks: NDArray[np.void], log: ProblemLog) -> tuple[NDArray[np.void], bool]:
+def read_descriptors(kernel: Kernel, tasks: Tasks, log: ProblemLog) -> tuple[NDArray[np.void], bool]:
     """``(rows, whole)``: the descriptors that ``fdtable.open_fds`` marks, dtype ``DESCRIPTORS``.
 
     A descriptor that is marked and still NULL is being opened (alloc_fd, fs/file.c) and is left out.

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.processes.tasks import Tasks
 
 SEGMENTS = np.dtype(
     [
@@ -37,7 +38,7 @@ _FIELDS = ("shm_perm.id", "shm_perm.key", "shm_nattch", "shm_segsz", "shm_file")
 _PIDS = {"creator_pid": "shm_cprid", "last_pid": "shm_lprid"}  # struct pid
 
 
-def read_segments(kernel: Kernel, tasks: NDArray[np.void], log: ProblemLog) -> tuple[NDArray[np.void], bool]:
+def read_segments(kernel: Kernel, tasks: Tasks, log: ProblemLog) -> tuple[NDArray[np.void], bool]:
     """``(rows, whole)``: the segments of every namespace that a task is in, dtype ``SEGMENTS``.
 
     ``whole`` is False if an index could not be read to its end. A kernel without System V has none.
@@ -75,7 +76,7 @@ def read_segments(kernel: Kernel, tasks: NDArray[np.void], log: ProblemLog) -> t
     return rows, whole and bool(ok.all() and fine.all())
 
 
-def _namespaces(kernel: Kernel, tasks: NDArray[np.void]) -> NDArray[np.uint64]:
+def _namespaces(kernel: Kernel, tasks: Tasks) -> NDArray[np.uint64]:
     got, ok = kernel.gather("task_struct", tasks["task"][tasks["ok"]], ["nsproxy"])
     proxies = np.unique(got["nsproxy"][ok & kernel_pointer(got["nsproxy"])])
     spaces, fine = kernel.gather("nsproxy", proxies, ["ipc_ns"])

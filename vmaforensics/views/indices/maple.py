@@ -8,13 +8,17 @@ Nothing is judged here but what stops the walk; every word a check may want is k
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmaforensics.columns.lookup import is_first
+from vmaforensics.columns.runs import begins_run, places_in_run
+from vmaforensics.columns.table import Table, table
+from vmaforensics.columns.types import I64, U8, U64, Bools, U64Wide
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.kernel.space.pointers import kernel_pointer
-from vmaforensics.views.indices.regions import REGIONS
+from vmaforensics.views.indices.entries import IndexEntries
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.processes.mms import Mms
 
 MAX_INDEX = np.uint64((1 << 64) - 1)
 
@@ -35,65 +40,41 @@ _RESERVED = 4096  # entries below it with the low bits 10 are the xarray's own (
 _DEPTH = 31  # MAPLE_HEIGHT_MAX
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MapleNodes:
+@table()
+class MapleNodes(Table):
     """Every maple node reached, one row each; slot-wise arrays have as many columns as the widest type.
 
     ``low`` and ``high`` are the inclusive index range the parent gives the node. ``end`` is the last used
     slot. ``pivots[i]`` is the inclusive maximum of slot i (the node's own maximum for the last).
     """
 
-    mm: NDArray[np.uint64]
-    address: NDArray[np.uint64]
-    kind: NDArray[np.uint8]  # enum maple_type
-    leaf: NDArray[np.bool_]
-    gapped: NDArray[np.bool_]  # of the type that records gaps
-    parent: NDArray[np.int64]  # row of the parent, -1 for a root
-    parent_slot: NDArray[np.int64]
-    parent_word: NDArray[np.uint64]
-    expected_parent: NDArray[np.uint64]
-    depth: NDArray[np.int64]  # 1 for a root
-    low: NDArray[np.uint64]
-    high: NDArray[np.uint64]
-    end: NDArray[np.int64]
-    capacity: NDArray[np.int64]  # slots a node of this kind has
-    slots: NDArray[np.uint64]
-    pivots: NDArray[np.uint64]  # logical: what bounds the slots
-    raw_pivots: NDArray[np.uint64]
-    gaps: NDArray[np.uint64]  # arange nodes only
-    gap_slot: NDArray[np.int64]  # meta.gap
-    slot_offset: NDArray[np.int64]  # bytes into the node
+    mm: U64  # address of the mm_struct whose tree it is
+    address: U64
+    kind: U8  # enum maple_type
+    leaf: Bools
+    gapped: Bools  # of the type that records gaps
+    parent: I64  # row of the parent, -1 for a root
+    parent_slot: I64
+    parent_word: U64
+    expected_parent: U64
+    depth: I64  # 1 for a root
+    low: U64
+    high: U64
+    end: I64
+    capacity: I64  # slots a node of this kind has
+    slots: U64Wide
+    pivots: U64Wide  # logical: what bounds the slots
+    raw_pivots: U64Wide
+    gaps: U64Wide  # arange nodes only
+    gap_slot: I64  # meta.gap
+    slot_offset: I64  # bytes into the node
 
-    @classmethod
-    def empty(cls) -> MapleNodes:
-        """No nodes."""
-        u, i = np.zeros(0, np.uint64), np.zeros(0, np.int64)
-        wide = np.zeros((0, 1), np.uint64)
-        return cls(
-            mm=u,
-            address=u,
-            kind=np.zeros(0, np.uint8),
-            leaf=np.zeros(0, np.bool_),
-            gapped=np.zeros(0, np.bool_),
-            parent=i,
-            parent_slot=i,
-            parent_word=u,
-            expected_parent=u,
-            depth=i,
-            low=u,
-            high=u,
-            end=i,
-            capacity=i,
-            slots=wide,
-            pivots=wide,
-            raw_pivots=wide,
-            gaps=wide,
-            gap_slot=i,
-            slot_offset=i,
-        )
 
-    def __len__(self) -> int:
-        return len(self.address)
+class MapleTree(NamedTuple):
+    """The maple tree as an index: its entries in order, and its nodes."""
+
+    entries: IndexEntries
+    nodes: MapleNodes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,10 +146,10 @@ class _Frontier:
         return _Frontier(*(getattr(self, name)[keep] for name in self.__slots__))
 
 
-def walk_maple(kernel: Kernel, mms: NDArray[np.void], log: ProblemLog) -> tuple[NDArray[np.void], MapleNodes] | None:
+def walk_maple(kernel: Kernel, mms: Mms, log: ProblemLog) -> MapleTree | None:
     """Every VMA of every tree, and every node.
 
-    The regions (dtype ``REGIONS``) carry the index range of their entry. None where the kernel has no
+    ``start`` and ``end`` of an entry are the index range its node gives it. None where the kernel has no
     ``mm_mt``. A node is visited once: what leads to it again is a problem, and its rows are not repeated.
     """
     if not kernel.has("mm_struct", "mm_mt"):
@@ -176,8 +157,8 @@ def walk_maple(kernel: Kernel, mms: NDArray[np.void], log: ProblemLog) -> tuple[
     form = Format.of(kernel)
     frontier = _roots(kernel, mms, log)
     seen = np.zeros(0, np.uint64)
-    nodes: list[dict[str, NDArray[np.generic]]] = []
-    regions: list[NDArray[np.void]] = []
+    nodes: list[MapleNodes] = []
+    entries: list[IndexEntries] = []
     total = 0
     for depth in range(1, _DEPTH + 1):
         frontier, seen = _admit(frontier, seen, form, log)
@@ -188,28 +169,19 @@ def walk_maple(kernel: Kernel, mms: NDArray[np.void], log: ProblemLog) -> tuple[
             break
         nodes.append(level)
         found, frontier = _descend(form, level, frontier, total, log)
-        regions.append(found)
-        total += len(level["mm"])
+        entries.append(found)
+        total += len(level)
     else:
         log.add(View.MAPLE, Problem.CUT_SHORT, frontier.mm, frontier.slot, frontier.enode)
-    rows = np.concatenate(regions) if regions else np.zeros(0, REGIONS)
-    rows = rows[np.lexsort((rows["slot"], rows["start"], rows["mm"]))]
-    if len(rows):
-        first = np.concatenate([[True], rows["mm"][1:] != rows["mm"][:-1]])
-        begin = np.maximum.accumulate(np.where(first, np.arange(len(rows)), 0))
-        rows["order"] = np.arange(len(rows)) - begin
-    return rows, _table(nodes)
+    rows = IndexEntries.concatenate(entries)
+    rows = rows.sort_by(rows.mm, rows.start, rows.slot)
+    rows.order[:] = places_in_run(begins_run(rows.mm))
+    return MapleTree(rows, MapleNodes.concatenate(nodes))
 
 
-def _table(levels: list[dict[str, NDArray[np.generic]]]) -> MapleNodes:
-    if not levels:
-        return MapleNodes.empty()
-    return MapleNodes(**{name: np.concatenate([one[name] for one in levels]) for name in levels[0]})
-
-
-def _roots(kernel: Kernel, mms: NDArray[np.void], log: ProblemLog) -> _Frontier:
-    live = mms["ok"] & (mms["ma_root"] != 0)
-    root, mm = mms["ma_root"][live], mms["mm"][live]
+def _roots(kernel: Kernel, mms: Mms, log: ProblemLog) -> _Frontier:
+    live = mms.ok & (mms.ma_root != 0)
+    root, mm = mms.ma_root[live], mms.mm[live]
     tree = mm + np.uint64(kernel.offset("mm_struct", "mm_mt"))
     slot = mm + np.uint64(kernel.offset("mm_struct", "mm_mt.ma_root"))
     # A direct entry, for index 0 only, cannot occur: an area is at least a page.
@@ -243,10 +215,7 @@ def _admit(
     )
     log.add(View.MAPLE, Problem.BAD_TAG, *_told(frontier, tag))
     keep = ~wild & ~tag
-    _, first = np.unique(node, return_index=True)
-    once = np.zeros(len(node), np.bool_)
-    once[first] = True
-    again = keep & (~once | np.isin(node, seen))
+    again = keep & (~is_first(node) | np.isin(node, seen))
     log.add(View.MAPLE, Problem.CYCLE, *_told(frontier, again))
     keep &= ~again
     return frontier.where(keep), np.union1d(seen, node[keep])
@@ -265,7 +234,7 @@ def _decode(enode: NDArray[np.uint64], form: Format) -> tuple[NDArray[np.uint64]
 
 def _read(
     kernel: Kernel, form: Format, frontier: _Frontier, depth: int, log: ProblemLog
-) -> tuple[dict[str, NDArray[np.generic]], _Frontier]:
+) -> tuple[MapleNodes, _Frontier]:
     """Read one level of nodes and take them apart; unreadable ones are dropped as problems."""
     node, _ = _decode(frontier.enode, form)
     words, ok = kernel.words(node, form.size // 8)
@@ -302,28 +271,28 @@ def _read(
     to_end = (column >= end[:, None]) & (column < capacity[:, None])
     open_ended = (column >= capacity[:, None] - 1) | ((pivots == 0) & (column > 0))
     logical = np.where(to_end & open_ended, frontier.high[:, None], logical)
-    level: dict[str, NDArray[np.generic]] = {
-        "mm": frontier.mm,
-        "address": node,
-        "kind": kind,
-        "leaf": kind == form.leaf_64,
-        "gapped": gapped,
-        "parent": frontier.parent,
-        "parent_slot": frontier.parent_slot,
-        "parent_word": words[:, 0],
-        "expected_parent": frontier.expected,
-        "depth": np.full(count, depth, np.int64),
-        "low": frontier.low,
-        "high": frontier.high,
-        "end": end,
-        "capacity": capacity,
-        "slots": slots,
-        "pivots": logical,
-        "raw_pivots": pivots,
-        "gaps": gaps,
-        "gap_slot": gap_slot,
-        "slot_offset": offset,
-    }
+    level = MapleNodes(
+        mm=frontier.mm,
+        address=node,
+        kind=kind,
+        leaf=kind == form.leaf_64,
+        gapped=gapped,
+        parent=frontier.parent,
+        parent_slot=frontier.parent_slot,
+        parent_word=words[:, 0],
+        expected_parent=frontier.expected,
+        depth=np.full(count, depth, np.int64),
+        low=frontier.low,
+        high=frontier.high,
+        end=end,
+        capacity=capacity,
+        slots=slots,
+        pivots=logical,
+        raw_pivots=pivots,
+        gaps=gaps,
+        gap_slot=gap_slot,
+        slot_offset=offset,
+    )
     # A dead node bears its own address as parent; it is kept, for what it leads to may be all there is.
     dead = (words[:, 0] & ~np.uint64(form.size - 1)) == node
     log.add(View.MAPLE, Problem.DEAD, *_told(frontier, dead))
@@ -331,18 +300,16 @@ def _read(
 
 
 def _descend(
-    form: Format, level: dict[str, NDArray[np.generic]], frontier: _Frontier, base: int, log: ProblemLog
-) -> tuple[NDArray[np.void], _Frontier]:
+    form: Format, level: MapleNodes, frontier: _Frontier, base: int, log: ProblemLog
+) -> tuple[IndexEntries, _Frontier]:
     """Entries of the leaves among a level's nodes, and the children of the others."""
-    slots = level["slots"].astype(np.uint64)
-    pivots = level["pivots"].astype(np.uint64)
-    end, leaf = level["end"].astype(np.int64), level["leaf"].astype(np.bool_)
+    slots, pivots, end, leaf = level.slots, level.pivots, level.end, level.leaf
     low = np.empty_like(pivots)
     low[:, 0] = frontier.low
     with np.errstate(over="ignore"):
         low[:, 1:] = pivots[:, :-1] + np.uint64(1)
     used = np.arange(slots.shape[1])[None, :] <= end[:, None]
-    address = level["address"].astype(np.uint64) + level["slot_offset"].astype(np.uint64)
+    address = level.address + level.slot_offset.astype(np.uint64)
 
     row, slot = np.nonzero(used & leaf[:, None] & (slots != 0))
     where = address[row] + np.uint64(8) * slot.astype(np.uint64)
@@ -353,12 +320,12 @@ def _descend(
     log.add(View.MAPLE, Problem.NON_CANONICAL, frontier.mm[row[wild]], where[wild], entry[wild])
     crooked = ~reserved & ~wild & ((entry & np.uint64(7)) != 0)
     log.add(View.MAPLE, Problem.MISALIGNED, frontier.mm[row[crooked]], where[crooked], entry[crooked])
-    regions = np.zeros(int((~reserved).sum()), REGIONS)
-    regions["mm"], regions["vma"] = frontier.mm[row[~reserved]], entry[~reserved]
-    regions["start"] = low[row, slot][~reserved]
+    entries = IndexEntries.zeros(int((~reserved).sum()))
+    entries.mm[:], entries.vma[:] = frontier.mm[row[~reserved]], entry[~reserved]
+    entries.start[:] = low[row, slot][~reserved]
     with np.errstate(over="ignore"):
-        regions["end"] = pivots[row, slot][~reserved] + np.uint64(1)
-    regions["slot"] = where[~reserved]
+        entries.end[:] = pivots[row, slot][~reserved] + np.uint64(1)
+    entries.slot[:] = where[~reserved]
 
     row, slot = np.nonzero(used & ~leaf[:, None])
     child = slots[row, slot]
@@ -366,7 +333,7 @@ def _descend(
     empty = child == 0
     log.add(View.MAPLE, Problem.NULL_CHILD, frontier.mm[row[empty]], where[empty])
     row, slot, child, where = row[~empty], slot[~empty], child[~empty], where[~empty]
-    node = level["address"].astype(np.uint64)[row]
+    node = level.address[row]
     below = _Frontier(
         frontier.mm[row],
         child,
@@ -377,4 +344,4 @@ def _descend(
         slot.astype(np.int64),
         node | slot.astype(np.uint64) << np.uint64(_PARENT_SLOT_SHIFT) | np.uint64(_PARENT_RANGE64),
     )
-    return regions, below
+    return entries, below

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.kernel.space.pointers import kernel_pointer
-from vmaforensics.views.indices.regions import REGIONS
+from vmaforensics.views.indices.entries import IndexEntries
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.processes.mms import Mms
 
 
-def walk_list(
-    kernel: Kernel, mms: NDArray[np.void], hint: NDArray[np.uint64], log: ProblemLog
-) -> NDArray[np.void] | None:
-    """Every element of every list, in list order; dtype ``REGIONS`` with ``start`` and ``end`` 0.
+def walk_list(kernel: Kernel, mms: Mms, hint: NDArray[np.uint64], log: ProblemLog) -> IndexEntries | None:
+    """Every element of every list, in list order, with ``start`` and ``end`` 0.
 
     ``hint`` are addresses of VMAs known from elsewhere. None where the kernel has no ``vm_next``.
     """
@@ -33,37 +32,37 @@ def walk_list(
         return None
     head_at = np.uint64(kernel.offset("mm_struct", "mmap"))
     next_at = np.uint64(kernel.offset("vm_area_struct", "vm_next"))
-    good = mms[mms["ok"]]
-    known, after, ok = _closure(kernel, np.concatenate([hint, good["mmap"]]))
+    good = mms.take(mms.ok)
+    known, after, ok = _closure(kernel, np.concatenate([hint, good.mmap]))
     if not len(known):
-        return np.zeros(0, REGIONS)
+        return IndexEntries.zeros(0)
     count = len(known)
     # Row of each VMA's successor; `count` stands for "the list ends or breaks here".
     step = np.minimum(np.searchsorted(known, after), count - 1)
     follows = ok & (after != 0) & (known[step] == after)
     successor = np.append(np.where(follows, step, count), count)
 
-    first = np.minimum(np.searchsorted(known, good["mmap"]), count - 1)
-    begins = known[first] == good["mmap"]
+    first = np.minimum(np.searchsorted(known, good.mmap), count - 1)
+    begins = known[first] == good.mmap
     owner = np.full(count + 1, -1, np.int64)
     rank = np.zeros(count + 1, np.int64)
     _follow(successor, first[begins], np.flatnonzero(begins), owner, rank)
 
     member = np.flatnonzero(owner[:count] >= 0)
-    rows = np.zeros(len(member), REGIONS)
-    rows["mm"] = good["mm"][owner[member]]
-    rows["vma"] = known[member]
-    rows["order"] = rank[member]
+    rows = IndexEntries.zeros(len(member))
+    rows.mm[:] = good.mm[owner[member]]
+    rows.vma[:] = known[member]
+    rows.order[:] = rank[member]
     # The word that led here: vm_next of the predecessor in this list, or mm->mmap.
     predecessor = np.full(count + 1, -1, np.int64)
     linked = member[owner[successor[member]] == owner[member]]
     forward = linked[rank[successor[linked]] == rank[linked] + 1]
     predecessor[successor[forward]] = forward
     before = predecessor[member]
-    rows["slot"] = np.where(before >= 0, known[before] + next_at, rows["mm"] + head_at)
+    rows.slot[:] = np.where(before >= 0, known[before] + next_at, rows.mm + head_at)
 
     _problems(log, good, rows, member, known, after, ok, successor, owner, rank, next_at, head_at, begins)
-    return rows[np.lexsort((rows["order"], rows["mm"]))]
+    return rows.sort_by(rows.mm, rows.order)
 
 
 def _closure(
@@ -120,8 +119,8 @@ def _follow(
 
 def _problems(
     log: ProblemLog,
-    mms: NDArray[np.void],
-    rows: NDArray[np.void],
+    mms: Mms,
+    rows: IndexEntries,
     member: NDArray[np.intp],
     known: NDArray[np.uint64],
     after: NDArray[np.uint64],
@@ -134,13 +133,13 @@ def _problems(
     begins: NDArray[np.bool_],
 ) -> None:
     end = len(known)
-    mm, word, value = rows["mm"], known[member] + next_at, after[member]
+    mm, word, value = rows.mm, known[member] + next_at, after[member]
     unread = ~ok[member]
-    log.add(View.LIST, Problem.UNREADABLE, mm[unread], rows["slot"][unread], rows["vma"][unread])
+    log.add(View.LIST, Problem.UNREADABLE, mm[unread], rows.slot[unread], rows.vma[unread])
     broken = (successor[member] == end) & (value != 0) & ~unread
     _bad_pointers(log, mm[broken], word[broken], value[broken])
-    head = (mms["mmap"] != 0) & ~begins
-    _bad_pointers(log, mms["mm"][head], mms["mm"][head] + head_at, mms["mmap"][head])
+    head = (mms.mmap != 0) & ~begins
+    _bad_pointers(log, mms.mm[head], mms.mm[head] + head_at, mms.mmap[head])
     onward = successor[member] != end
     back = onward & (owner[successor[member]] == owner[member]) & (rank[successor[member]] <= rank[member])
     log.add(View.LIST, Problem.CYCLE, mm[back], word[back], value[back])

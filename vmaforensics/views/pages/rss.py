@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.processes.mms import Mms
     from vmaforensics.views.views import Views
 
 KINDS = ("MM_FILEPAGES", "MM_ANONPAGES", "MM_SWAPENTS", "MM_SHMEMPAGES")
@@ -57,7 +58,7 @@ def _cached(kernel: Kernel, views: Views, shape: tuple[int, ...]) -> NDArray[np.
     return total
 
 
-def _percpu(kernel: Kernel, mms: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+def _percpu(kernel: Kernel, mms: Mms) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     field = kernel.member("mm_struct", "rss_stat")
     count = field.count or 1
     with np.errstate(over="ignore"):

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.pages.page_tables import PageTablesView
     from vmaforensics.views.views import Views
+    from vmaforensics.views.vmas.files import Files
 
 SWAP_TYPE_SHIFT = 59
 _OFFSET = 14  # SWP_OFFSET_SHIFT: bits to drop below, when those of the type have been shifted out
@@ -110,7 +111,7 @@ def shmem_swapped(
 
 
 def _shmem_files(
-    kernel: Kernel, files: NDArray[np.void]
+    kernel: Kernel, files: Files
 ) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint64], NDArray[np.bool_]]:
     """(root of the page cache, pages swapped, size in bytes, could be read) of every file.
 

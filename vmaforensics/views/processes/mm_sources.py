@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import rows_of
 from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.processes.mm_lists import on_lru_lists, on_pgd_list, tree_roots
-from vmaforensics.views.processes.mms import read_mms
+from vmaforensics.views.processes.mms import Mms, read_mms
 from vmaforensics.views.processes.pid_idr import tasks_by_pid
-from vmaforensics.views.processes.tasks import TASKS, read_tasks
+from vmaforensics.views.processes.tasks import Tasks, read_tasks
 from vmaforensics.views.slab.objects import State
 from vmaforensics.views.slab.slab_pages import ObjectKind
 from vmaforensics.views.structures.per_cpu import per_cpu_offsets
@@ -56,27 +57,26 @@ class Source(IntFlag):
 class SourcesView:
     """Tasks and mms, with who knows of each; see :func:`gather_sources`."""
 
-    tasks: NDArray[np.void]  # dtype TASKS, sorted by address
+    tasks: Tasks  # sorted by address
     task_sources: NDArray[np.uint16]  # Source flags of each task
     executing: NDArray[np.bool_]  # in_execve of each task: exec is about to give it another mm
-    mms: NDArray[np.void]  # dtype MMS, sorted by address; task, pid and comm are those of mm->owner if it has no user
+    mms: Mms  # sorted by address; task, pid and comm are those of mm->owner if it has no user
     mm_sources: NDArray[np.uint16]
     owner: NDArray[np.uint64]  # mm->owner of each mm, 0 without CONFIG_MEMCG
     kernel_own: NDArray[np.bool_]  # the mm that the kernel itself patches its text through
     roots: NDArray[np.void]  # dtype ROOTS: maple nodes that say they are the root of one of mms
     whole: Source  # those that were read whole, so that something can be said not to be there
 
-    def hidden(self) -> NDArray[np.void]:
-        """Address spaces in use (dtype ``MMS``) that the task list does not lead to; exec's new one, with but its
+    def hidden(self) -> Mms:
+        """Address spaces in use that the task list does not lead to; exec's new one, with but its
         stack, and the kernel's own are left out."""
         fits = (self.mm_sources & np.uint16(Source.TASK_LIST)) == 0
-        fits &= self.mms["ok"] & (self.mms["users"] > 0) & (self.mms["map_count"] > 1) & ~self.kernel_own
-        rows: NDArray[np.void] = self.mms[fits]
-        return rows
+        fits &= self.mms.ok & (self.mms.users > 0) & (self.mms.map_count > 1) & ~self.kernel_own
+        return self.mms.take(fits)
 
     def task_rows(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Row in ``tasks`` of each task address, -1 where it is not there."""
-        return _rows(self.tasks["task"], addresses)
+        return rows_of(self.tasks.task, addresses)
 
 
 def gather_sources(kernel: Kernel, views: Views, log: ProblemLog) -> SourcesView:
@@ -86,9 +86,9 @@ def gather_sources(kernel: Kernel, views: Views, log: ProblemLog) -> SourcesView
     >>> sources.mms["mm"][(sources.mm_sources & Source.TASK_LIST) == 0]
     """
     whole = Source.TASK_LIST
-    if (views.tasks["ok"] == 0).any():
+    if not views.tasks.ok.all():
         whole = Source(0)
-    by_task: list[tuple[Source, NDArray[np.uint64]]] = [(Source.TASK_LIST, views.tasks["task"])]
+    by_task: list[tuple[Source, NDArray[np.uint64]]] = [(Source.TASK_LIST, views.tasks.task)]
     found = tasks_by_pid(kernel, log)
     if found is not None:
         by_task.append((Source.PID_INDEX, found[0]))
@@ -101,7 +101,7 @@ def gather_sources(kernel: Kernel, views: Views, log: ProblemLog) -> SourcesView
     tasks, executing = _tasks(kernel, views, addresses, log)
 
     by_mm = [
-        (source, tasks["mm"][(sources & np.uint16(source) != 0) & tasks["ok"] & (tasks["mm"] != 0)])
+        (source, tasks.mm[(sources & np.uint16(source) != 0) & tasks.ok & (tasks.mm != 0)])
         for source in (Source.TASK_LIST, Source.PID_INDEX)
     ]
     by_mm.append((Source.SLAB, _allocated(views, ObjectKind.MM)))
@@ -127,7 +127,7 @@ def gather_sources(kernel: Kernel, views: Views, log: ProblemLog) -> SourcesView
         mms=rows,
         mm_sources=mm_sources,
         owner=owner,
-        kernel_own=np.isin(rows["mm"], _patching(kernel)),
+        kernel_own=np.isin(rows.mm, _patching(kernel)),
         roots=roots,
         whole=whole,
     )
@@ -158,39 +158,32 @@ def _union(
 
 def _tasks(
     kernel: Kernel, views: Views, addresses: NDArray[np.uint64], log: ProblemLog
-) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
-    rows = np.zeros(len(addresses), TASKS)
-    order = np.argsort(views.tasks["task"])
-    at = _rows(views.tasks["task"][order], addresses)
-    rows[at >= 0] = views.tasks[order[at[at >= 0]]]
+) -> tuple[Tasks, NDArray[np.bool_]]:
+    listed = views.tasks.sort_by(views.tasks.task)
+    at = rows_of(listed.task, addresses)
     # What the task list does not lead to is no fault of the task list.
-    rows[at < 0] = read_tasks(kernel, addresses[at < 0], leader=False, log=ProblemLog())
-    lost = addresses[(at < 0) & ~rows["ok"]]
-    log.add(View.SOURCES, Problem.UNREADABLE, 0, lost)
+    others = read_tasks(kernel, addresses[at < 0], leader=False, log=ProblemLog())
+    log.add(View.SOURCES, Problem.UNREADABLE, 0, others.task[~others.ok])
+    rows = Tasks.concatenate([listed.take(at[at >= 0]), others])
+    rows = rows.sort_by(rows.task)
     if not kernel.has("task_struct", "in_execve"):
         return rows, np.zeros(len(rows), np.bool_)
-    got, ok = kernel.gather("task_struct", addresses, ("in_execve",))
-    return rows, ok & (got["in_execve"] != 0)
+    executing, ok = kernel.gather_member("task_struct", "in_execve", addresses)
+    return rows, ok & (executing != 0)
 
 
-def _mms(
-    kernel: Kernel, mms: NDArray[np.uint64], tasks: NDArray[np.void], log: ProblemLog
-) -> tuple[NDArray[np.void], NDArray[np.uint64]]:
-    """The mms decoded as those of processes are, under the name of a task that uses or owns each."""
-    owner = np.zeros(len(mms), np.uint64)
-    if kernel.has("mm_struct", "owner"):
-        got, ok = kernel.gather("mm_struct", mms, ("owner",))
-        owner[ok] = got["owner"][ok]
-    users = tasks[tasks["ok"] & (tasks["mm"] != 0)]
-    users = users[np.lexsort((users["pid"], users["tgid"], users["mm"]))]
-    user = _rows(users["mm"], mms)
-    at = _rows(tasks["task"], owner)
-    stand_in = np.zeros(len(mms), TASKS)
-    stand_in[at >= 0] = tasks[at[at >= 0]]
-    stand_in[user >= 0] = users[user[user >= 0]]
-    stand_in["mm"], stand_in["ok"] = mms, True
+def _mms(kernel: Kernel, mms: NDArray[np.uint64], tasks: Tasks, log: ProblemLog) -> tuple[Mms, NDArray[np.uint64]]:
+    """The mms decoded as those of processes are, under the name of a task that uses or owns each; their owners."""
+    owner, _ = kernel.gather_member("mm_struct", "owner?", mms)
+    users = tasks.take(tasks.ok & (tasks.mm != 0))
+    users = users.sort_by(users.mm, users.tgid, users.pid)
+    user = rows_of(users.mm, mms)
+    both = Tasks.concatenate([users, tasks])
+    at = rows_of(tasks.task, owner)
+    stand_in = both.take_or_fill(np.where(user >= 0, user, np.where(at >= 0, at + len(users), -1)))
+    stand_in.mm[:], stand_in.ok[:] = mms, True
     rows = read_mms(kernel, stand_in, ProblemLog())
-    lost = rows["mm"][~rows["ok"] & (user < 0)]
+    lost = rows.mm[~rows.ok & (user < 0)]
     log.add(View.SOURCES, Problem.UNREADABLE, lost, lost)
     return rows, owner
 
@@ -201,9 +194,8 @@ def _running(kernel: Kernel) -> NDArray[np.uint64]:
     if at is None or not kernel.has("rq", "curr"):
         return np.zeros(0, np.uint64)
     with np.errstate(over="ignore"):
-        got, ok = kernel.gather("rq", np.uint64(at) + per_cpu_offsets(kernel), ("curr",))
-    found: NDArray[np.uint64] = got["curr"][ok & kernel_pointer(got["curr"])]
-    return found
+        current, ok = kernel.gather_member("rq", "curr", np.uint64(at) + per_cpu_offsets(kernel))
+    return current[ok & kernel_pointer(current)]
 
 
 def _patching(kernel: Kernel) -> NDArray[np.uint64]:
@@ -212,11 +204,3 @@ def _patching(kernel: Kernel) -> NDArray[np.uint64]:
     words, ok = kernel.words(np.array([at for at in named if at is not None], np.uint64), 1)
     found: NDArray[np.uint64] = words[ok, 0]
     return found
-
-
-def _rows(known: NDArray[np.uint64], addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
-    """The first row of ``known`` (ascending) that each address is at, -1 where it is not there."""
-    if not len(known):
-        return np.full(len(addresses), -1, np.int64)
-    row = np.minimum(np.searchsorted(known, addresses), len(known) - 1)
-    return np.where(known[row] == addresses, row, -1)

@@ -9,56 +9,43 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import first_rows
+from vmaforensics.columns.table import Table, member, table
+from vmaforensics.columns.types import I32, U32, U64, Bools, Bytes16
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from vmaforensics.kernel.kernel import Kernel
 
-TASKS = np.dtype(
-    [
-        ("task", np.uint64),
-        ("pid", np.int32),
-        ("tgid", np.int32),
-        ("comm", "S16"),
-        ("mm", np.uint64),
-        ("active_mm", np.uint64),
-        ("signal", np.uint64),
-        ("parent", np.uint64),
-        ("start", np.uint64),  # ns since boot
-        ("flags", np.uint32),
-        ("state", np.uint32),
-        ("exit_state", np.int32),
-        ("leader", np.bool_),
-        ("ok", np.bool_),  # False: the task_struct is not in the dump, only its address is known
-    ]
-)
 
-_FIELDS = (
-    "pid",
-    "tgid",
-    "comm",
-    "mm",
-    "active_mm",
-    "signal",
-    "real_parent",
-    "start_boottime|real_start_time?",
-    "flags",
-    "__state|state",
-    "exit_state",
-    "tasks.next",
-    "thread_node.next",
-)
+@table(struct="task_struct")
+class Tasks(Table):
+    """Threads and processes: a row is a ``task_struct`` (include/linux/sched.h)."""
+
+    task: U64  # address of the task_struct
+    pid: I32 = member("pid")  # in the first pid namespace, as tgid
+    tgid: I32 = member("tgid")  # what users call the process id
+    comm: Bytes16 = member("comm")
+    mm: U64 = member("mm")  # 0 for kernel threads and what has exited
+    active_mm: U64 = member("active_mm")  # the mm the CPU uses while the task runs
+    signal: U64 = member("signal")  # signal_struct, which the threads of a process share
+    parent: U64 = member("real_parent")  # task_struct
+    start: U64 = member("start_boottime|real_start_time?")  # ns since boot
+    flags: U32 = member("flags")  # PF_*
+    state: U32 = member("__state|state")  # TASK_*
+    exit_state: I32 = member("exit_state")  # EXIT_*; 0 while it lives
+    leader: Bools  # found as the leader of its thread group
+    ok: Bools  # False: the task_struct is not in the dump, only its address is known
+
 
 _MOST = 1 << 22  # PID_MAX_LIMIT
 
 
-def walk_tasks(kernel: Kernel, log: ProblemLog) -> NDArray[np.void]:
-    """Every task that the lists lead to, idle task excluded; dtype ``TASKS``, sorted by tgid and pid.
+def walk_tasks(kernel: Kernel, log: ProblemLog) -> Tasks:
+    """Every task that the lists lead to, idle task excluded; sorted by tgid, leaders first, and pid.
 
     Raises :class:`KernelNotFoundError` when ``init_task`` is unknown.
     """
@@ -67,13 +54,12 @@ def walk_tasks(kernel: Kernel, log: ProblemLog) -> NDArray[np.void]:
         raise KernelNotFoundError("the symbol init_task is unknown, so no task list can be walked")
     leaders = _leaders(kernel, first, log)
     threads = _threads(kernel, leaders, log)
-    rows = np.concatenate([leaders, threads])
-    _, keep = np.unique(rows["task"], return_index=True)
-    rows = rows[np.sort(keep)]
-    return rows[np.lexsort((rows["task"], rows["pid"], ~rows["leader"], rows["tgid"]))]
+    rows = Tasks.concatenate([leaders, threads])
+    rows = rows.take(np.sort(first_rows(rows.task)))
+    return rows.sort_by(rows.tgid, ~rows.leader, rows.pid, rows.task)
 
 
-def _leaders(kernel: Kernel, first: int, log: ProblemLog) -> NDArray[np.void]:
+def _leaders(kernel: Kernel, first: int, log: ProblemLog) -> Tasks:
     """One step per process: a list has to be followed. The structures are read in one go afterwards."""
     link = kernel.offset("task_struct", "tasks.next")
     base = kernel.offset("task_struct", "tasks")
@@ -122,11 +108,11 @@ def _backwards(kernel: Kernel, first: int, seen: set[int]) -> list[int]:
     return found[::-1]
 
 
-def _threads(kernel: Kernel, leaders: NDArray[np.void], log: ProblemLog) -> NDArray[np.void]:
+def _threads(kernel: Kernel, leaders: Tasks, log: ProblemLog) -> Tasks:
     """All thread lists at once, one thread of each per step."""
     base = kernel.offset("task_struct", "thread_node")
-    usable = leaders["ok"] & kernel_pointer(leaders["signal"])
-    head = leaders["signal"][usable] + np.uint64(kernel.offset("signal_struct", "thread_head"))
+    usable = leaders.ok & kernel_pointer(leaders.signal)
+    head = leaders.signal[usable] + np.uint64(kernel.offset("signal_struct", "thread_head"))
     here = head  # the list_head each list has come to; its first word is next
     seen = np.zeros(0, np.uint64)
     while len(here) and len(seen) < _MOST:
@@ -143,20 +129,12 @@ def _threads(kernel: Kernel, leaders: NDArray[np.void], log: ProblemLog) -> NDAr
         live &= ~again
         seen = np.union1d(seen, task[live])
         head, here = head[live], after[live]
-    return read_tasks(kernel, np.setdiff1d(seen, leaders["task"]), leader=False, log=log)
+    return read_tasks(kernel, np.setdiff1d(seen, leaders.task), leader=False, log=log)
 
 
-def read_tasks(kernel: Kernel, addresses: NDArray[np.uint64], *, leader: bool, log: ProblemLog) -> NDArray[np.void]:
-    """Decode the ``task_struct`` at each address; dtype ``TASKS``."""
-    got, ok = kernel.gather("task_struct", addresses, _FIELDS)
-    rows = np.zeros(len(addresses), TASKS)
-    rows["task"], rows["ok"], rows["leader"] = addresses, ok, leader
-    for column in ("pid", "tgid", "mm", "active_mm", "signal", "flags", "exit_state"):
-        rows[column] = got[column]
-    rows["state"] = got["__state"]
-    rows["parent"] = got["real_parent"]
-    rows["start"] = got["start_boottime"] if "start_boottime" in (got.dtype.names or ()) else 0
-    rows["comm"] = np.ascontiguousarray(got["comm"]).view("S16").reshape(-1)
-    if not ok.all():
-        log.add(View.TASKS, Problem.UNREADABLE, 0, addresses[~ok])
+def read_tasks(kernel: Kernel, addresses: U64, *, leader: bool, log: ProblemLog) -> Tasks:
+    """Decode the ``task_struct`` at each of ``addresses``, a row for each; ``leader`` is the same for all."""
+    rows, ok = kernel.gather(Tasks, addresses)
+    rows.task[:], rows.ok[:], rows.leader[:] = addresses, ok, leader
+    log.add(View.TASKS, Problem.UNREADABLE, 0, addresses[~ok])
     return rows

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.vmas.vmas import Vmas
 
 CHAINS = np.dtype(
     [
@@ -43,10 +44,8 @@ ANON_VMAS = np.dtype(
 _STEPS = 1 << 16
 
 
-def walk_chains(
-    kernel: Kernel, vmas: NDArray[np.void], seen: Seen, log: ProblemLog
-) -> tuple[NDArray[np.void], NDArray[np.uint64]]:
-    """The chain of each of ``vmas`` (dtype ``VMAS``), one step of every list per round.
+def walk_chains(kernel: Kernel, vmas: Vmas, seen: Seen, log: ProblemLog) -> tuple[NDArray[np.void], NDArray[np.uint64]]:
+    """The chain of each of ``vmas``, one step of every list per round.
 
     Returns rows of dtype ``CHAINS``, and the VMAs whose chain could not be followed to its end. An
     anon_vma_chain is visited once; ``seen`` remembers those of earlier calls.

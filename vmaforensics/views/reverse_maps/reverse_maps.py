@@ -19,7 +19,7 @@ from vmaforensics.views.view import View
 from vmaforensics.views.vmas.files import read_files
 from vmaforensics.views.vmas.names import vma_names
 from vmaforensics.views.vmas.paths import reader_root
-from vmaforensics.views.vmas.vmas import classify, read_vmas
+from vmaforensics.views.vmas.vmas import Vmas, classify, read_vmas
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -34,7 +34,7 @@ _ROUNDS = 16  # of new areas leading to new trees leading to new areas
 class RmapView:
     """Both reverse maps, and every area that they or an index view lead to.
 
-    ``areas`` (dtype ``VMAS``, ascending) has the rows of ``Views.vmas`` and those of ``strays``, which no index
+    ``areas`` (ascending) has the rows of ``Views.vmas`` and those of ``strays``, which no index
     view led to; the arrays below it go with its rows. Nodes name their area by address.
     """
 
@@ -43,7 +43,7 @@ class RmapView:
     anon_vmas: NDArray[np.void]  # dtype ANON_VMAS, ascending
     anon_nodes: NDArray[np.void]  # dtype NODES; tree is an anon_vma, item an anon_vma_chain
     chains: NDArray[np.void]  # dtype CHAINS
-    areas: NDArray[np.void]
+    areas: Vmas
     mapping: NDArray[np.uint64]  # vm_file->f_mapping; 0 without a file or where it could not be read
     chain_cut: NDArray[np.bool_]  # the chain could not be followed to its end
     strays: dict[int, bytes]  # VMA that no index view led to: its name
@@ -91,8 +91,8 @@ def gather_rmap(kernel: Kernel, views: Views, log: ProblemLog) -> RmapView:
         led = led[:0]
         if not len(fresh):
             break
-        areas = np.concatenate([areas, fresh])
-        areas = areas[np.argsort(areas["vma"])]
+        areas = Vmas.concatenate([areas, fresh])
+        areas = areas.sort_by(areas.vma)
     else:
         log.add(View.ANON_RMAP, Problem.CUT_SHORT, 0, fresh["vma"])
     new = rows_of(views.vmas["vma"], areas["vma"]) < 0
@@ -101,15 +101,15 @@ def gather_rmap(kernel: Kernel, views: Views, log: ProblemLog) -> RmapView:
         row = views.files.rows_of(areas["file"]) if views.files is not None else np.zeros(0, np.int64)
         mapping = np.where(row >= 0, files["mapping"][row], np.uint64(0)) if len(files) else mapping
     if new.any():
-        extra = areas[new]
+        extra = areas.take(new)
         more = read_files(kernel, extra["file"], reader_root(kernel, views.tasks), log)
         classify(kernel, extra, more)
         row = more.rows_of(extra["file"])
         if len(more.rows):
             mapping[new] = np.where(row >= 0, more.rows["mapping"][row], np.uint64(0))
         strays = dict(zip(extra["vma"].tolist(), vma_names(kernel, extra, views.mms, more), strict=True))
-        extra["file_row"] = views.files.rows_of(extra["file"]) if views.files is not None else -1
-        areas[new] = extra
+        extra.file_row[:] = views.files.rows_of(extra.file) if views.files is not None else -1
+        areas.file_row[new], areas.kind[new] = extra.file_row, extra.kind
     anon_nodes, rent = found.nodes(), found.torn()
     anon_vmas = found.anon_vmas()
     anon_vmas["whole"] &= ~np.isin(anon_vmas["anon_vma"], rent["tree"])
@@ -144,7 +144,7 @@ class _Anonymous:
         self._torn = [np.zeros(0, BROKEN)]
         self._cut = [np.zeros(0, np.uint64)]
 
-    def follow(self, vmas: NDArray[np.void]) -> NDArray[np.uint64]:
+    def follow(self, vmas: Vmas) -> NDArray[np.uint64]:
         """Walk the chains of ``vmas`` and the trees they lead to for the first time; the VMAs in those."""
         kernel = self._kernel
         chains, cut = walk_chains(kernel, vmas, self._links, self._log)
@@ -187,9 +187,7 @@ def _vma_of(nodes: NDArray[np.void], items: NDArray[np.uint64]) -> NDArray[np.ui
     return np.where(row >= 0, nodes["vma"][order][row], np.uint64(0))
 
 
-def _report(
-    log: ProblemLog, view: View, torn: NDArray[np.void], vmas: NDArray[np.uint64], areas: NDArray[np.void]
-) -> None:
+def _report(log: ProblemLog, view: View, torn: NDArray[np.void], vmas: NDArray[np.uint64], areas: Vmas) -> None:
     """Problem rows, each under the address space of the area whose pointer it was."""
     row = rows_of(areas["vma"], vmas)
     mm = np.where(row >= 0, areas["mm"][row], np.uint64(0)) if len(areas) else np.zeros(len(torn), np.uint64)

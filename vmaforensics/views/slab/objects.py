@@ -13,7 +13,7 @@ from vmaforensics.views.slab.slab_pages import ObjectKind, find_slabs, outside, 
 from vmaforensics.views.vmas.files import read_files
 from vmaforensics.views.vmas.names import vma_names
 from vmaforensics.views.vmas.paths import reader_root
-from vmaforensics.views.vmas.vmas import VMAS, classify, read_vmas
+from vmaforensics.views.vmas.vmas import Vmas, classify, read_vmas
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -56,7 +56,7 @@ class SlabView:
     caches: NDArray[np.void]  # dtype CACHES, one row per ObjectKind
     slabs: NDArray[np.void]  # dtype SLABS, sorted by base
     objects: NDArray[np.void]  # dtype OBJECTS, sorted by address
-    strays: NDArray[np.void]  # dtype VMAS: VMA objects, free ones too, that no index view led to
+    strays: Vmas  # VMA objects, free ones too, that no index view led to
     stray_state: NDArray[np.uint8]  # State of each of strays
     attached: NDArray[np.bool_]  # by its own marks, each of strays is part of a memory map
     names: list[bytes]  # of each of strays, as of Views.names; empty where free
@@ -104,7 +104,7 @@ def gather_slab(kernel: Kernel, log: ProblemLog) -> SlabView | None:
         caches=caches,
         slabs=slabs,
         objects=objects,
-        strays=np.zeros(0, VMAS),
+        strays=Vmas.zeros(0),
         stray_state=np.zeros(0, np.uint8),
         attached=np.zeros(0, np.bool_),
         names=[],
@@ -137,13 +137,11 @@ def find_strays(kernel: Kernel, views: Views, log: ProblemLog) -> SlabView | Non
     )
 
 
-def _names(
-    kernel: Kernel, views: Views, strays: NDArray[np.void], live: NDArray[np.bool_], log: ProblemLog
-) -> list[bytes]:
+def _names(kernel: Kernel, views: Views, strays: Vmas, live: NDArray[np.bool_], log: ProblemLog) -> list[bytes]:
     """What /proc/PID/maps would call the live ones. What they point to may long be gone: the rest has none."""
     named = [b""] * len(strays)
     live = live & np.isin(strays["mm"], views.mms["mm"])
-    rows = strays[live]
+    rows = strays.take(live)
     if len(rows):
         files = read_files(kernel, rows["file"], reader_root(kernel, views.tasks), log)
         classify(kernel, rows, files)
@@ -153,7 +151,7 @@ def _names(
     return named
 
 
-def _attached(kernel: Kernel, rows: NDArray[np.void]) -> NDArray[np.bool_]:
+def _attached(kernel: Kernel, rows: Vmas) -> NDArray[np.bool_]:
     """Do the marks of the per-VMA locks say that each VMA is in a tree? All of them before 6.4."""
     fine: NDArray[np.bool_] = rows["ok"] & (rows["mm"] != 0) & (rows["start"] < rows["end"])
     fine &= ((rows["start"] | rows["end"]) & np.uint64(4095)) == 0

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.table import Table, member, table
+from vmaforensics.columns.types import U32, U64, Bools
 from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
@@ -17,22 +20,38 @@ if TYPE_CHECKING:
 
     from vmaforensics.kernel.kernel import Kernel
 
-FILES = np.dtype(
-    [
-        ("file", np.uint64),
-        ("ok", np.bool_),
-        ("mapping", np.uint64),  # address_space
-        ("inode", np.uint64),  # the inode shown, of the user's path where the file is a backing file
-        ("dentry", np.uint64),
-        ("mnt", np.uint64),  # struct vfsmount
-        ("ino", np.uint64),
-        ("dev", np.uint32),  # kernel's dev_t: major << 20 | minor
-        ("nlink", np.uint32),
-        ("regular", np.bool_),  # S_ISREG: its pages are page cache
-    ]
-)
 
-_FIELDS = ("f_path.dentry|__f_path.dentry", "f_path.mnt|__f_path.mnt", "f_inode", "f_mode", "f_mapping")
+@table(struct="file")
+class Files(Table):
+    """Open files: a row is a ``struct file`` (include/linux/fs.h), sorted by its address."""
+
+    file: U64  # address of the struct file
+    ok: Bools  # it, its inode and super block were read
+    mapping: U64 = member("f_mapping")  # address_space
+    inode: U64 = member("f_inode")  # the inode shown: of the user's path where the file is a backing file
+    dentry: U64 = member("f_path.dentry|__f_path.dentry")
+    mnt: U64 = member("f_path.mnt|__f_path.mnt")  # struct vfsmount
+    ino: U64
+    dev: U32  # the kernel's dev_t: major << 20 | minor
+    nlink: U32
+    regular: Bools  # S_ISREG: its pages are page cache
+    shmem: Bools  # lives on the tmpfs that only the kernel mounts
+
+
+@table(struct="inode")
+class _Inodes(Table):
+    ino: U64 = member("i_ino")
+    sb: U64 = member("i_sb")
+    nlink: U32 = member("i_nlink")
+    mode: U32 = member("i_mode")
+
+
+@table(struct="super_block")
+class _SuperBlocks(Table):
+    dev: U32 = member("s_dev")
+    magic: U64 = member("s_magic")
+    flags: U64 = member("s_flags")
+
 
 # FMODE_NOACCOUNT (include/linux/fs.h). Every backing file has it, and few others. FMODE_BACKING itself has
 # been bit 25 and bit 24, which no type information tells, so a candidate is proved by its contents.
@@ -46,28 +65,17 @@ _S_IFMT, _S_IFREG = 0o170000, 0o100000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FileTable:
-    """Files sorted by address (dtype ``FILES``), and what goes with each row.
+    """Files, and the path of each row: raw bytes, None where it could not be put together."""
 
-    A path that could not be put together is None; ``is_shmem`` has one more element, False, so that a
-    row of -1 may be looked up.
-    """
-
-    rows: NDArray[np.void]
+    rows: Files
     paths: list[bytes | None]
-    is_shmem: NDArray[np.bool_]
 
-    def rows_of(self, files: NDArray[np.uint64]) -> NDArray[np.int64]:
+    def rows_of(self, files: U64) -> NDArray[np.int64]:
         """Row of each ``struct file`` address; -1 for NULL and for what is not in the table."""
-        known = self.rows["file"]
-        if not len(known):
-            return np.full(len(files), -1, np.int64)
-        row = np.minimum(np.searchsorted(known, files), len(known) - 1)
-        return np.where(known[row] == files, row, -1)
+        return rows_of(self.rows.file, files)
 
 
-def read_files(
-    kernel: Kernel, addresses: NDArray[np.uint64], root: tuple[int, int] | None, log: ProblemLog
-) -> FileTable:
+def read_files(kernel: Kernel, addresses: U64, root: tuple[int, int] | None, log: ProblemLog) -> FileTable:
     """Decode the files at ``addresses`` (repeats and NULL allowed).
 
     ``root`` is the reader's root, (dentry, vfsmount), at which paths begin.
@@ -76,48 +84,43 @@ def read_files(
     addresses = addresses[addresses != 0]
     wild = ~kernel_pointer(addresses)
     log.add(View.FILES, Problem.NON_CANONICAL, 0, addresses[wild], addresses[wild])
-    rows = np.zeros(len(addresses), FILES)
-    rows["file"] = addresses
-    got, ok = kernel.gather("file", addresses, _FIELDS)
-    ok &= ~wild
+    rows, ok = kernel.gather(Files, addresses)
     log.add(View.FILES, Problem.UNREADABLE, 0, addresses[~ok & ~wild])
-    rows["ok"], rows["mapping"], rows["inode"] = ok, got["f_mapping"], got["f_inode"]
-    rows["dentry"], rows["mnt"] = got["f_path.dentry"], got["f_path.mnt"]
-    _show_user_path(kernel, rows, got["f_mode"], log)
-    magic = _inodes(kernel, rows, log)
-    shmem = np.append(magic, False)
-    paths = resolve_paths(kernel, rows["dentry"], rows["mnt"], rows["inode"], root, log)
-    return FileTable(rows=rows, paths=paths, is_shmem=shmem)
+    rows.file[:], rows.ok[:] = addresses, ok & ~wild
+    _show_user_path(kernel, rows, log)
+    _read_inodes(kernel, rows, log)
+    return FileTable(rows=rows, paths=resolve_paths(kernel, rows.dentry, rows.mnt, rows.inode, root, log))
 
 
-def _show_user_path(kernel: Kernel, rows: NDArray[np.void], mode: NDArray[np.uint32], log: ProblemLog) -> None:
+def _show_user_path(kernel: Kernel, rows: Files, log: ProblemLog) -> None:
     """file_user_path and file_user_inode (include/linux/fs.h): show the stacked file system's own file."""
     # A path in 6.8 to 7.3; later kernels embed a whole file that holds the path.
-    dentry_at, mnt_at = (f"user_path.{one}|user_path_file.f_path.{one}" for one in ("dentry", "mnt"))
+    dentry_at, mnt_at = (f"user_path.{name}|user_path_file.f_path.{name}" for name in ("dentry", "mnt"))
     if not any(kernel.has("backing_file", path) for path in dentry_at.split("|")):
         return
-    at = np.flatnonzero(rows["ok"] & ((mode & np.uint32(_FMODE_NOACCOUNT)) != 0))
-    got, ok = kernel.gather("backing_file", rows["file"][at], [dentry_at, mnt_at])
-    dentry, mnt = got[dentry_at.split("|")[0]], got[mnt_at.split("|")[0]]
-    own, fine = kernel.gather("dentry", dentry, ["d_inode", "d_sb"])
-    under, known = kernel.gather("vfsmount", mnt, ["mnt_sb"])
-    log.add(View.FILES, Problem.UNREADABLE, 0, rows["file"][at[~ok]])
-    good = ok & fine & known & (own["d_sb"] == under["mnt_sb"]) & (own["d_inode"] != 0)
-    rows["dentry"][at[good]], rows["mnt"][at[good]] = dentry[good], mnt[good]
-    rows["inode"][at[good]] = own["d_inode"][good]
+    mode, known = kernel.gather_member("file", "f_mode", rows.file)
+    rows.ok[~known] = False
+    at = np.flatnonzero(rows.ok & ((mode & np.uint64(_FMODE_NOACCOUNT)) != 0))
+    dentry, ok = kernel.gather_member("backing_file", dentry_at, rows.file[at])
+    mnt, mnt_ok = kernel.gather_member("backing_file", mnt_at, rows.file[at])
+    log.add(View.FILES, Problem.UNREADABLE, 0, rows.file[at[~(ok & mnt_ok)]])
+    inode, inode_ok = kernel.gather_member("dentry", "d_inode", dentry)
+    own_sb, sb_ok = kernel.gather_member("dentry", "d_sb", dentry)
+    mount_sb, mount_ok = kernel.gather_member("vfsmount", "mnt_sb", mnt)
+    good = ok & mnt_ok & inode_ok & sb_ok & mount_ok & (own_sb == mount_sb) & (inode != 0)
+    rows.dentry[at[good]], rows.mnt[at[good]], rows.inode[at[good]] = dentry[good], mnt[good], inode[good]
 
 
-def _inodes(kernel: Kernel, rows: NDArray[np.void], log: ProblemLog) -> NDArray[np.bool_]:
-    """Fill in device, inode number and link count; returns which files live on shmem."""
-    inodes, inverse = np.unique(rows["inode"], return_inverse=True)
-    got, ok = kernel.gather("inode", inodes, ["i_ino", "i_sb", "i_nlink", "i_mode"])
-    supers, again = np.unique(got["i_sb"], return_inverse=True)
-    sb, fine = kernel.gather("super_block", supers, ["s_dev", "s_magic", "s_flags"])
-    log.add(View.FILES, Problem.UNREADABLE, 0, inodes[~ok & (inodes != 0)])
-    rows["ino"], rows["nlink"] = got["i_ino"][inverse], got["i_nlink"][inverse]
-    rows["regular"] = ((got["i_mode"] & _S_IFMT) == _S_IFREG)[inverse]
-    rows["dev"] = sb["s_dev"][again][inverse]
-    rows["ok"] &= ok[inverse] & fine[again][inverse]
-    own = (sb["s_flags"].astype(np.uint64) & np.uint64(_SB_KERNMOUNT)) != 0
-    shmem: NDArray[np.bool_] = ((sb["s_magic"] == _TMPFS_MAGIC) & own)[again][inverse]
-    return shmem
+def _read_inodes(kernel: Kernel, rows: Files, log: ProblemLog) -> None:
+    """Fill in what the inode and the super block of each row say: device, number, links, type."""
+    addresses, which = np.unique(rows.inode, return_inverse=True)
+    inodes, ok = kernel.gather(_Inodes, addresses)
+    log.add(View.FILES, Problem.UNREADABLE, 0, addresses[~ok & (addresses != 0)])
+    supers, of_inode = np.unique(inodes.sb, return_inverse=True)
+    blocks, sb_ok = kernel.gather(_SuperBlocks, supers)
+    block = of_inode[which]
+    rows.ino[:], rows.nlink[:], rows.dev[:] = inodes.ino[which], inodes.nlink[which], blocks.dev[block]
+    rows.regular[:] = ((inodes.mode & np.uint32(_S_IFMT)) == _S_IFREG)[which]
+    rows.ok[:] &= ok[which] & sb_ok[block]
+    own = (blocks.flags & np.uint64(_SB_KERNMOUNT)) != 0
+    rows.shmem[:] = ((blocks.magic == _TMPFS_MAGIC) & own)[block]

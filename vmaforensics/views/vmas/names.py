@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.processes.mms import Mms
     from vmaforensics.views.vmas.files import FileTable
+    from vmaforensics.views.vmas.vmas import Vmas
 
 _ANON_NAME_MAX = 80  # ANON_VMA_NAME_MAX_LEN
 
 
-def vma_names(kernel: Kernel, vmas: NDArray[np.void], mms: NDArray[np.void], files: FileTable) -> list[bytes]:
+def vma_names(kernel: Kernel, vmas: Vmas, mms: Mms, files: FileTable) -> list[bytes]:
     """The name of each row of ``vmas``, in the kernel's order of precedence; empty for none.
 
     Names are raw bytes; only newlines are escaped, as the kernel does. A file whose path could not be
@@ -81,7 +83,7 @@ def _shares_with_rmap(kernel: Kernel) -> bool:
     return kernel.offset("vm_area_struct", "anon_name") == shared.offset
 
 
-def _anon_names(kernel: Kernel, vmas: NDArray[np.void]) -> list[bytes | None]:
+def _anon_names(kernel: Kernel, vmas: Vmas) -> list[bytes | None]:
     """PR_SET_VMA_ANON_NAME of the rows that have one; None where the word cannot be such a name."""
     rows = vmas[vmas["anon_name"] != 0]
     if not len(rows):

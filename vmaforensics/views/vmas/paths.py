@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.processes.tasks import Tasks
 
 _GENERATIONS = 2100  # PATH_MAX / 2 names, and some mounts
 _NAME_MAX = 4096
@@ -193,9 +194,9 @@ def _inode_numbers(kernel: Kernel, forest: _Forest, pairs: list[tuple[int, int, 
     return dict(zip(wanted[ok].tolist(), got["i_ino"][ok].tolist(), strict=True))
 
 
-def reader_root(kernel: Kernel, tasks: NDArray[np.void]) -> tuple[int, int] | None:
+def reader_root(kernel: Kernel, tasks: Tasks) -> tuple[int, int] | None:
     """(dentry, vfsmount) at which paths begin for whoever reads them: the root of pid 1, or of init_task."""
-    one = tasks["task"][(tasks["pid"] == 1) & tasks["ok"]].tolist()
+    one = tasks.task[(tasks.pid == 1) & tasks.ok].tolist()
     for task in [*one, kernel.symbols.get("init_task")]:
         if task is None:
             continue

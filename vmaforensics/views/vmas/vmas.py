@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import rows_of, values_at
+from vmaforensics.columns.table import Table, column, member, table
+from vmaforensics.columns.types import I64, U8, U64, Bools
 from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
@@ -13,117 +16,91 @@ from vmaforensics.views.vmas import flags
 from vmaforensics.views.vmas.kind import Kind
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.vmas.files import FileTable
 
-VMAS = np.dtype(
-    [
-        ("vma", np.uint64),
-        ("ok", np.bool_),  # False: not in the dump; every other column is 0
-        ("start", np.uint64),
-        ("end", np.uint64),
-        ("mm", np.uint64),  # vm_mm
-        ("flags", np.uint64),
-        ("pgoff", np.uint64),  # pages
-        ("anon_pgoff", np.uint64),  # pages; what anonymous pages of the area count from
-        ("page_prot", np.uint64),
-        ("file", np.uint64),
-        ("ops", np.uint64),
-        ("private", np.uint64),
-        ("anon_vma", np.uint64),
-        ("anon_name", np.uint64),
-        ("next", np.uint64),
-        ("prev", np.uint64),
-        ("gap", np.uint64),  # rb_subtree_gap
-        ("refcnt", np.int64),  # -1 where the kernel has no vm_refcnt
-        ("detached", np.bool_),
-        ("file_row", np.int64),  # row of the file table, -1 for none
-        ("kind", np.uint8),
-    ]
-)
 
-_PLAIN = {
-    "start": "vm_start",
-    "end": "vm_end",
-    "mm": "vm_mm",
-    "flags": "vm_flags",
-    "pgoff": "vm_pgoff",
-    "page_prot": "vm_page_prot.pgprot",
-    "file": "vm_file",
-    "ops": "vm_ops",
-    "private": "vm_private_data",
-    "anon_vma": "anon_vma",
-}
-_OPTIONAL = {
-    "anon_name": "anon_name",
-    "next": "vm_next",
-    "prev": "vm_prev",
-    "gap": "rb_subtree_gap",
-    "refcnt": "vm_refcnt.refs.counter",
-    "detached": "detached",
-}
+@table(struct="vm_area_struct")
+class Vmas(Table):
+    """Decoded VMAs: a row is a ``vm_area_struct`` (include/linux/mm_types.h), sorted by its address."""
+
+    vma: U64  # address of the vm_area_struct
+    ok: Bools  # False: not in the dump; every other column holds its fill
+    start: U64 = member("vm_start")
+    end: U64 = member("vm_end")  # exclusive
+    mm: U64 = member("vm_mm")
+    flags: U64 = member("vm_flags")
+    pgoff: U64 = member("vm_pgoff")  # pages
+    anon_pgoff: U64  # pages; what anonymous pages of the VMA count from
+    page_prot: U64 = member("vm_page_prot.pgprot")
+    file: U64 = member("vm_file")  # struct file
+    ops: U64 = member("vm_ops")  # vm_operations_struct
+    private: U64 = member("vm_private_data")
+    anon_vma: U64 = member("anon_vma")
+    anon_name: U64 = member("anon_name?")  # anon_vma_name, from 5.17 on
+    next: U64 = member("vm_next?")  # up to 6.0
+    prev: U64 = member("vm_prev?")
+    gap: U64 = member("rb_subtree_gap?")  # bytes; largest gap before a VMA of the subtree, up to 6.0
+    refcnt: I64 = member("vm_refcnt.refs.counter?", fill=-1)  # -1 where the kernel has no vm_refcnt
+    detached: Bools = member("detached?")  # 6.4 to 6.14
+    file_row: I64 = column(fill=-1)  # row of the file table, -1 for none
+    kind: U8  # Kind
+
 
 _DEVICE = flags.VM_PFNMAP | flags.VM_IO | flags.VM_MIXEDMAP
 
 
-def read_vmas(kernel: Kernel, addresses: NDArray[np.uint64], log: ProblemLog) -> NDArray[np.void]:
-    """Decode the VMA at each of ``addresses`` (any order, repeats allowed).
+def read_vmas(kernel: Kernel, addresses: U64, log: ProblemLog) -> Vmas:
+    """Decode the VMA at each of ``addresses`` (any order, repeats allowed), one row per distinct address.
 
-    Returns one row per distinct address, sorted by it; dtype ``VMAS``. ``file_row`` and ``kind`` are
-    filled in by :func:`classify`, which needs the file table.
+    ``file_row`` and ``kind`` are filled in by :func:`classify`, which needs the file table.
     """
     addresses = np.unique(addresses)
     # A pointer that cannot be one is not followed; the view that holds it has reported it.
     usable = kernel_pointer(addresses) & ((addresses & np.uint64(7)) == 0)
-    present = _PLAIN | {column: member for column, member in _OPTIONAL.items() if kernel.has("vm_area_struct", member)}
-    rows = np.zeros(len(addresses), VMAS)
-    rows["vma"] = addresses
-    rows["file_row"] = rows["refcnt"] = -1
-    got, ok = kernel.gather("vm_area_struct", addresses[usable], present.values())
-    at = np.flatnonzero(usable)
-    rows["ok"][at] = ok
-    for column, member in present.items():
-        rows[column][at[ok]] = got[member][ok]
-    rows["anon_pgoff"] = rows["pgoff"]
-    rows["anon_pgoff"][at[ok]] = _anon_pgoff(kernel, addresses[at[ok]], rows["pgoff"][at[ok]])
-    log.add(View.VMA, Problem.UNREADABLE, 0, addresses[at[~ok]])
+    asked = addresses[usable]
+    rows, ok = kernel.gather(Vmas, asked)
+    rows.ok[:] = ok
+    rows.anon_pgoff[:] = _anon_pgoff(kernel, asked, rows)
+    log.add(View.VMA, Problem.UNREADABLE, 0, asked[~ok])
+    if len(asked) < len(addresses):
+        rows = rows.take_or_fill(rows_of(asked, addresses))
+    rows.vma[:] = addresses
     return rows
 
 
-def _anon_pgoff(kernel: Kernel, addresses: NDArray[np.uint64], pgoff: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def _anon_pgoff(kernel: Kernel, addresses: U64, rows: Vmas) -> U64:
     """From 7.3 on anonymous pages count from an offset of their own (vma_start_anon_pgoff)."""
     high, low = "__vm_anon_pgoff_hi", "__vm_anon_pgoff_lo"
     if not kernel.has("vm_area_struct", high) or not kernel.has("vm_area_struct", low):
-        return pgoff
-    got, _ = kernel.gather("vm_area_struct", addresses, [high, low])
-    return got[high].astype(np.uint64) << np.uint64(32) | got[low].astype(np.uint64)
+        return rows.pgoff
+    upper, ok = kernel.gather_member("vm_area_struct", high, addresses)
+    lower, _ = kernel.gather_member("vm_area_struct", low, addresses)
+    return np.where(rows.ok & ok, upper << np.uint64(32) | lower, np.uint64(0))
 
 
-def classify(kernel: Kernel, rows: NDArray[np.void], files: FileTable) -> None:
-    """Fill in ``file_row`` and ``kind`` of ``rows``."""
-    rows["file_row"] = files.rows_of(rows["file"])
-    shared = files.is_shmem[rows["file_row"]] & (rows["file_row"] >= 0)
-    kind = np.full(len(rows), Kind.ANONYMOUS, np.uint8)
-    kind[rows["file"] != 0] = Kind.FILE
-    kind[shared] = Kind.SHARED_MEMORY
-    kind[(rows["file"] == 0) & special(kernel, rows["ops"])] = Kind.SPECIAL
-    kind[((rows["flags"] & np.uint64(_DEVICE)) != 0) & (kind != Kind.SPECIAL)] = Kind.DEVICE
-    kind[(rows["flags"] & np.uint64(flags.VM_HUGETLB)) != 0] = Kind.HUGETLB
-    kind[~rows["ok"]] = Kind.UNKNOWN
-    rows["kind"] = kind
+def classify(kernel: Kernel, vmas: Vmas, files: FileTable) -> None:
+    """Fill in ``file_row`` and ``kind`` of ``vmas``."""
+    vmas.file_row[:] = files.rows_of(vmas.file)
+    kind = vmas.kind
+    kind[:] = Kind.ANONYMOUS
+    kind[vmas.file != 0] = Kind.FILE
+    kind[values_at(files.rows.shmem, vmas.file_row)] = Kind.SHARED_MEMORY
+    kind[(vmas.file == 0) & special(kernel, vmas.ops)] = Kind.SPECIAL
+    kind[((vmas.flags & np.uint64(_DEVICE)) != 0) & (kind != Kind.SPECIAL)] = Kind.DEVICE
+    kind[(vmas.flags & np.uint64(flags.VM_HUGETLB)) != 0] = Kind.HUGETLB
+    kind[~vmas.ok] = Kind.UNKNOWN
 
 
-def special(kernel: Kernel, ops: NDArray[np.uint64]) -> NDArray[np.bool_]:
+def special(kernel: Kernel, ops: U64) -> Bools:
     """Is each vm_ops that of a special mapping (_install_special_mapping, mm/mmap.c)?
 
     Told by the ``name`` operation. Without symbols any name operation counts: of the operations that
     have one, only special mappings have no file.
     """
     known, inverse = np.unique(ops, return_inverse=True)
-    got, ok = kernel.gather("vm_operations_struct", known, ["name"])
+    operation, ok = kernel.gather_member("vm_operations_struct", "name", known)
     name = kernel.symbols.get("special_mapping_name")
-    hit = ok & (known != 0) & ((got["name"] == np.uint64(name)) if name else (got["name"] != 0))
-    answer: NDArray[np.bool_] = hit[inverse]
+    hit = ok & (known != 0) & ((operation == np.uint64(name)) if name else (operation != 0))
+    answer: Bools = hit[inverse]
     return answer

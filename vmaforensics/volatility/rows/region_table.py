@@ -15,9 +15,10 @@ from vmaforensics.checks.context import Context
 from vmaforensics.checks.pages.entry_runs import Runs
 from vmaforensics.compare.cells import REMEMBERED, anon_cells, file_cells, slab_cells
 from vmaforensics.views.anchors.anchors import AUXV
+from vmaforensics.views.indices.entries import IndexEntries
 from vmaforensics.views.slab.objects import State
 from vmaforensics.views.view import View
-from vmaforensics.views.vmas.vmas import VMAS
+from vmaforensics.views.vmas.vmas import Vmas
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,7 +47,7 @@ class RegionTable:
     mm: NDArray[np.uint64]
     start: NDArray[np.uint64]
     end: NDArray[np.uint64]
-    vmas: NDArray[np.void]  # dtype VMAS
+    vmas: Vmas
     names: list[bytes]
     agrees: NDArray[np.bool_]
     indexed: NDArray[np.bool_]
@@ -68,9 +69,9 @@ def region_table(views: Views) -> RegionTable:
     """The areas of the indices, and those that only the slab or a reverse map knows."""
     union = views.union
     at = views.vma_rows(union["vma"])
-    parts = [(union["mm"], views.vmas[at].astype(VMAS), [views.names[row] for row in at.tolist()])]
-    parts += [(rows["mm"], rows.astype(VMAS), names) for rows, names in _strays(views)]
-    mm, vmas = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+    parts = [(union.mm, views.vmas.take(at), [views.names[row] for row in at.tolist()])]
+    parts += [(rows.mm, rows, names) for rows, names in _strays(views)]
+    mm, vmas = np.concatenate([part[0] for part in parts]), Vmas.concatenate([part[1] for part in parts])
     names = [name for part in parts for name in part[2]]
     indexed = np.arange(len(mm)) < len(union)
     # What an index knows is told as the index knows it, the rest as the first that knows it.
@@ -82,7 +83,7 @@ def region_table(views: Views) -> RegionTable:
     low[: len(union)] = np.where(vmas["ok"][: len(union)], low[: len(union)], union["start"])
     high[: len(union)] = np.where(vmas["ok"][: len(union)], high[: len(union)], union["end"])
     order = keep[np.lexsort((vmas["vma"][keep], low[keep], mm[keep]))]
-    vmas, mm, start, end = vmas[order], mm[order], low[order], high[order]
+    vmas, mm, start, end = vmas.take(order), mm[order], low[order], high[order]
     cells, agrees = _index_cells(views, mm, vmas, start, end)
     return RegionTable(
         mm=mm,
@@ -127,20 +128,20 @@ def _numbered(*pairs: tuple[NDArray[np.uint64], NDArray[np.uint64]]) -> list[NDA
     return np.split(numbers, np.cumsum([len(pair[0]) for pair in pairs])[:-1])
 
 
-def _strays(views: Views) -> Iterator[tuple[NDArray[np.void], list[bytes]]]:
-    """Areas that no index view led to, by source: rows of dtype ``VMAS``, and their names."""
+def _strays(views: Views) -> Iterator[tuple[Vmas, list[bytes]]]:
+    """Areas that no index view led to, by source: their rows, and their names."""
     if views.slab is not None:
         slab = views.slab
         live = np.flatnonzero(slab.attached & (slab.stray_state != State.FREE))
-        yield slab.strays[live], [slab.names[row] for row in live.tolist()]
+        yield slab.strays.take(live), [slab.names[row] for row in live.tolist()]
     if views.rmap is not None:
         areas = views.rmap.areas
         stray = np.isin(areas["vma"], np.array(sorted(views.rmap.strays), np.uint64)) & areas["ok"]
-        yield areas[stray], [views.rmap.strays[vma] for vma in areas["vma"][stray].tolist()]
+        yield areas.take(stray), [views.rmap.strays[vma] for vma in areas["vma"][stray].tolist()]
 
 
 def _index_cells(
-    views: Views, mm: NDArray[np.uint64], vmas: NDArray[np.void], start: NDArray[np.uint64], end: NDArray[np.uint64]
+    views: Views, mm: NDArray[np.uint64], vmas: Vmas, start: NDArray[np.uint64], end: NDArray[np.uint64]
 ) -> tuple[dict[View, NDArray[np.uint8]], NDArray[np.bool_]]:
     """A cell per region for each index, and whether they and the VMA agree on range and owner."""
     context = Context(views)
@@ -150,10 +151,10 @@ def _index_cells(
         asked, known = _numbered((mm, vmas["vma"]), (rows["mm"], rows["vma"]))
         order = np.argsort(known, kind="stable")
         found = np.minimum(np.searchsorted(known[order], asked), max(len(known) - 1, 0))
-        row = rows[order[found]] if len(rows) else np.zeros(len(mm), rows.dtype)
+        row = rows.take(order[found]) if len(rows) else IndexEntries.zeros(len(mm))
         held = known[order[found]] == asked if len(rows) else np.zeros(len(mm), np.bool_)
         # Only the maple tree has ranges of its own.
-        other = held & ((row["start"] != start) | (row["end"] != end)) & (view is View.MAPLE)
+        other = held & ((row.start != start) | (row.end != end)) & (view is View.MAPLE)
         agrees &= ~other
         whole = context.whole(view, mm)
         cells[view] = np.where(held & ~other, HELD, np.where(other | whole, MISSING, UNREAD))
@@ -161,7 +162,7 @@ def _index_cells(
 
 
 def _witness_cells(
-    views: Views, mm: NDArray[np.uint64], vmas: NDArray[np.void], start: NDArray[np.uint64], end: NDArray[np.uint64]
+    views: Views, mm: NDArray[np.uint64], vmas: Vmas, start: NDArray[np.uint64], end: NDArray[np.uint64]
 ) -> Iterator[tuple[View, NDArray[np.uint8]]]:
     """A cell per region for each record outside of the indices."""
     if views.page_tables is not None:

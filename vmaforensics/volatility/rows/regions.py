@@ -194,7 +194,7 @@ def _where(known: list[bool], values: list[Any]) -> list[Any]:
 def summary(views: Views) -> Iterator[str]:
     """What the views could not read or believe: a sentence per view and kind of problem, with counts."""
     problems = views.problems
-    for view, problem in np.unique(problems[["view", "problem"]]).tolist():
+    for view, problem in np.unique(np.stack([problems.view, problems.problem], 1), axis=0).tolist():
         rows = problems[(problems["view"] == view) & (problems["problem"] == problem)]
         mms = len(np.unique(rows["mm"][rows["mm"] != 0]))
         within = f" of {plural(mms, 'address space')}" if mms else ""
