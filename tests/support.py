@@ -14,16 +14,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmaforensics.analysis import Analysis, analyse_image
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.weigh import run_checks
-from vmaforensics.image.overlay import Overlay
+from vmaforensics.kernel.edit import Edit as KernelEdit
 from vmaforensics.kernel.space.kernel_space import KernelSpace
 from vmaforensics.views.gather import gather_views
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from vmaforensics.image.image import Image
     from vmaforensics.image.memory import PhysicalMemory
     from vmaforensics.kernel.kernel import Kernel
@@ -149,43 +149,17 @@ def kernel_on(kernel: Kernel, memory: PhysicalMemory) -> Kernel:
     return other
 
 
-class Edit:
-    """A copy of an image to write to and take pages from, by kernel address."""
+class Edit(KernelEdit):
+    """A copy of an analysed image to write to and to take pages from, by kernel address."""
 
     def __init__(self, clean: Analysis) -> None:
+        super().__init__(clean.image, clean.kernel)
         self.clean = clean
-        self.overlay = Overlay(clean.image.memory)
-
-    def physical(self, address: int) -> int:
-        """Where a kernel address lies."""
-        pa, _, mapped = self.clean.kernel.space.translate(np.array([address], np.uint64))
-        assert mapped[0], hex(address)
-        return int(pa[0])
-
-    def drop(self, address: int, size: int = 1) -> None:
-        """Take the pages of ``[address, address + size)`` out of the dump."""
-        for page in range(address & -PAGE, address + size, PAGE):
-            self.overlay.drop(self.physical(page) // PAGE)
-
-    def put(self, address: int, value: int, size: int = 8) -> None:
-        """Write an integer."""
-        self.overlay.write(self.physical(address), (value % (1 << 8 * size)).to_bytes(size, "little"))
-
-    def write(self, address: int, data: bytes) -> None:
-        """Write bytes that do not cross a page."""
-        self.overlay.write(self.physical(address), data)
-
-    def get(self, address: int) -> int:
-        """The word at an address, edits included."""
-        return int.from_bytes(self.overlay.read(self.physical(address), 8), "little")
-
-    def at(self, struct: str, address: int, member: str) -> int:
-        """Address of a member."""
-        return address + self.clean.kernel.offset(struct, member)
+        self.views = clean.views
 
     def again(self) -> Analysis:
         """Analyse the copy from the beginning."""
-        return again(self.clean, self.overlay)
+        return analyse_image(self.image())
 
 
 def serious(analysis: Analysis) -> list[tuple[str, str, int, str]]:

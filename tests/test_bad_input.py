@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from support import PAGE, Edit, Sample, again_from_views, leader, with_memory
-from tamper.edits import Bench, list_cycle, maple_node_self_pointing, tree_cycle
+from tamper.edits import list_cycle, maple_node_self_pointing, tree_cycle
 
 from vmaforensics.analysis import Analysis, analyse_image
 from vmaforensics.errors import KernelNotFoundError, VmaForensicsError
@@ -307,16 +307,16 @@ def quickly(sample: Sample, overlay: Overlay) -> Analysis:
 
 
 @pytest.mark.parametrize("edit", [list_cycle, tree_cycle], ids=lambda edit: edit.__name__)
-def test_circles_of_the_list_and_the_tree_end(list_sample: Sample, edit: Callable[[Bench], object]) -> None:
-    bench = Bench(list_sample.analysis)
-    edit(bench)
-    assert "LINK" in str([one.rule.id for one in quickly(list_sample, bench.overlay).findings])
+def test_circles_of_the_list_and_the_tree_end(list_sample: Sample, edit: Callable[[Edit], object]) -> None:
+    copy = Edit(list_sample.analysis)
+    edit(copy)
+    assert "LINK" in str([one.rule.id for one in quickly(list_sample, copy.overlay).findings])
 
 
 def test_a_maple_node_that_leads_to_itself_ends(maple_sample: Sample) -> None:
-    bench = Bench(maple_sample.analysis)
-    label = maple_node_self_pointing(bench)
-    assert label.pid in {one.pid for one in quickly(maple_sample, bench.overlay).findings}
+    copy = Edit(maple_sample.analysis)
+    label = maple_node_self_pointing(copy)
+    assert label.pid in {one.pid for one in quickly(maple_sample, copy.overlay).findings}
 
 
 @pytest.mark.parametrize("to", ["itself", "the one before", "the first"])

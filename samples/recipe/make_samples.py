@@ -15,18 +15,21 @@ import hashlib
 import json
 import lzma
 import sys
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from tests.tamper.edits import Bench, maple_slot_zeroed
+import numpy as np
+
 from vmaforensics.analysis import analyse_image
 from vmaforensics.export.excerpt import Keep, select, write_selection
 from vmaforensics.image.open import open_image
+from vmaforensics.kernel.edit import Edit
+from vmaforensics.views.vmas import flags
 
 if TYPE_CHECKING:
+    from vmaforensics.analysis import Analysis
     from vmaforensics.image.image import Image
 
 LIMIT = 12_000_000  # bytes a file of the repository may have
@@ -52,12 +55,28 @@ def main() -> int:
     for name, file in SAMPLES.items():
         make(args.images / file, args.out / name, open_image(args.images / file), {})
     clean = analyse_image(args.images / TAMPERED_FROM)
-    bench = Bench(clean)
-    label = maple_slot_zeroed(bench)
-    edited = replace(clean.image, memory=bench.overlay)
-    told = {"edit": {**asdict(label), "start": hex(label.start), "end": hex(label.end)}}
-    make(args.images / TAMPERED_FROM, args.out / TAMPERED, edited, told)
+    edited, label = tampered(clean)
+    make(args.images / TAMPERED_FROM, args.out / TAMPERED, edited, {"edit": label})
     return 0
+
+
+def tampered(clean: Analysis) -> tuple[Image, dict[str, str | int]]:
+    """The image with one leaf slot of a maple tree set to NULL, that of the first executable VMA of a file between two
+    others; and the label that says so."""
+    views = clean.views
+    assert views.maple is not None
+    maple, vmas = views.maple, views.vmas
+    row = views.vma_rows(maple.vma)
+    fits = (vmas.file[row] != 0) & ((vmas.flags[row] & np.uint64(flags.VM_EXEC)) != 0)
+    joined = (maple.mm[1:] == maple.mm[:-1]) & (maple.start[1:] == maple.end[:-1])
+    fits[1:-1] &= joined[:-1] & joined[1:]
+    fits[[0, -1]] = False
+    at = int(np.flatnonzero(fits)[0])
+    edit = Edit(clean.image, clean.kernel)
+    edit.put(int(maple.slot[at]), 0)
+    pid = int(views.mms.pid[views.mm_rows(maple.mm[at : at + 1])[0]])
+    start, end = hex(int(maple.start[at])), hex(int(maple.end[at]))
+    return edit.image(), {"technique": "slot zeroed", "pid": pid, "start": start, "end": end, "rank": "high"}
 
 
 def make(source: Path, folder: Path, image: Image, more: dict[str, object]) -> None:

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from support import again_from_views, kernel_on
+from support import Edit, again_from_views, kernel_on
 
 from tests.tamper import anchor_edits as edits
-from tests.tamper.edits import Bench
 from vmaforensics.checks.anchors.anchors import check_anchors
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.descriptors.descriptors import check_handles
@@ -33,48 +32,48 @@ if TYPE_CHECKING:
     from vmaforensics.views.views import Views
 
 
-def bench_of(sample: Sample) -> Bench:
-    """A bench of a sample that holds what these edits change."""
-    bench = Bench(sample.analysis)
-    if not edits.anchors_of(bench).threads["user"].any() or not edits.handles_of(bench).whole:
+def copy_of(sample: Sample) -> Edit:
+    """A copy of a sample that holds what these edits change."""
+    copy = Edit(sample.analysis)
+    if not edits.anchors_of(copy).threads["user"].any() or not edits.handles_of(copy).whole:
         pytest.skip(f"{sample.name} does not hold the kernel stacks and descriptors")
-    return bench
+    return copy
 
 
-def reread(bench: Bench, cpus: tuple[CpuState, ...] | None = None) -> tuple[Views, list[Finding]]:
+def reread(copy: Edit, cpus: tuple[CpuState, ...] | None = None) -> tuple[Views, list[Finding]]:
     """The anchors and handles of the edited memory, and what the checks of both say. All else stays as it was."""
-    kernel, log = kernel_on(bench.kernel, bench.overlay), ProblemLog()
+    kernel, log = kernel_on(copy.kernel, copy.overlay), ProblemLog()
     changed = replace(
-        bench.views,
+        copy.views,
         anchors=gather_anchors(
-            kernel, bench.views.tasks, bench.views.mms, bench.clean.image.cpus if cpus is None else cpus, log
+            kernel, copy.views.tasks, copy.views.mms, copy.clean.image.cpus if cpus is None else cpus, log
         ),
-        handles=gather_handles(kernel, bench.views, log),
+        handles=gather_handles(kernel, copy.views, log),
     )
-    changed.problems = np.concatenate([bench.views.problems, log.table()])
+    changed.problems = np.concatenate([copy.views.problems, log.table()])
     context = Context(changed)
     return changed, [*check_anchors(context), *check_handles(context), *check_executable(context)]
 
 
-def everything(bench: Bench) -> list[Finding]:
+def everything(copy: Edit) -> list[Finding]:
     """All findings of the edited memory."""
-    return again_from_views(bench.clean, bench.overlay).findings
+    return again_from_views(copy.clean, copy.overlay).findings
 
 
 def by_rule(findings: list[Finding], rule: str) -> list[Finding]:
     return [one for one in findings if one.rule.id == rule]
 
 
-def new(bench: Bench, findings: list[Finding]) -> list[Finding]:
-    before = {(one.rule.id, one.mm, one.title) for one in bench.clean.findings}
+def new(copy: Edit, findings: list[Finding]) -> list[Finding]:
+    before = {(one.rule.id, one.mm, one.title) for one in copy.clean.findings}
     return [one for one in findings if (one.rule.id, one.mm, one.title) not in before]
 
 
 @pytest.mark.parametrize("edit", edits.HIGH, ids=lambda edit: edit.__name__)
-def test_an_edit_gives_a_finding_of_high_severity(sample: Sample, edit: Callable[[Bench], Label]) -> None:
-    bench = bench_of(sample)
-    label = edit(bench)
-    found = [one for one in reread(bench)[1] if one.severity.rank <= Severity.HIGH.rank]
+def test_an_edit_gives_a_finding_of_high_severity(sample: Sample, edit: Callable[[Edit], Label]) -> None:
+    copy = copy_of(sample)
+    label = edit(copy)
+    found = [one for one in reread(copy)[1] if one.severity.rank <= Severity.HIGH.rank]
     assert [one.pid for one in found] == [label.pid]
     if label.end:
         assert (found[0].start, found[0].end) == (label.start, label.end)
@@ -82,19 +81,19 @@ def test_an_edit_gives_a_finding_of_high_severity(sample: Sample, edit: Callable
 
 
 def test_code_that_is_nowhere_is_told_among_all_checks(either_sample: Sample) -> None:
-    bench = bench_of(either_sample)
-    label = edits.rip_moved(bench)
-    found = [one for one in new(bench, everything(bench)) if one.severity.rank <= Severity.HIGH.rank]
+    copy = copy_of(either_sample)
+    label = edits.rip_moved(copy)
+    found = [one for one in new(copy, everything(copy)) if one.severity.rank <= Severity.HIGH.rank]
     assert [(one.rule.id, one.pid, one.start, one.end) for one in found] == [
         ("THREAD-OUTSIDE", label.pid, label.start, label.end)
     ]
 
 
 @pytest.mark.parametrize("edit", edits.HIGH_MAPLE, ids=lambda edit: edit.__name__)
-def test_a_hidden_area_is_named_by_what_it_leaves_behind(maple_sample: Sample, edit: Callable[[Bench], Label]) -> None:
-    bench = bench_of(maple_sample)
-    label = edit(bench)
-    found = [one for one in new(bench, everything(bench)) if one.severity.rank <= Severity.HIGH.rank]
+def test_a_hidden_area_is_named_by_what_it_leaves_behind(maple_sample: Sample, edit: Callable[[Edit], Label]) -> None:
+    copy = copy_of(maple_sample)
+    label = edit(copy)
+    found = [one for one in new(copy, everything(copy)) if one.severity.rank <= Severity.HIGH.rank]
     mine = [one for one in found if one.start is not None and one.end is not None and one.pid == label.pid]
     assert any(one.start < label.end and label.start < one.end for one in mine)  # type: ignore[operator]
     words = {View.ANCHORS.label, View.HANDLES.label}
@@ -102,22 +101,22 @@ def test_a_hidden_area_is_named_by_what_it_leaves_behind(maple_sample: Sample, e
 
 
 def test_a_stack_pointer_outside_every_area_is_of_medium_severity(sample: Sample) -> None:
-    bench = bench_of(sample)
-    label = edits.rsp_moved(bench)
-    found = by_rule(reread(bench)[1], "THREAD-OUTSIDE")
+    copy = copy_of(sample)
+    label = edits.rsp_moved(copy)
+    found = by_rule(reread(copy)[1], "THREAD-OUTSIDE")
     assert [(one.pid, one.start, one.end, one.severity) for one in found] == [
         (label.pid, label.start, label.end, Severity.MEDIUM)
     ]
 
 
 def test_registers_are_no_evidence_while_the_index_is_not_whole(either_sample: Sample) -> None:
-    bench = bench_of(either_sample)
-    thread = edits.a_thread(bench)
-    edits.rip_moved(bench)
-    rows = bench.views.regions()[edits.index_of(bench)]
+    copy = copy_of(either_sample)
+    thread = edits.a_thread(copy)
+    edits.rip_moved(copy)
+    rows = copy.views.regions()[edits.index_of(copy)]
     mine = rows["vma"][rows["mm"] == thread["mm"]]
-    bench.drop(int(mine[len(mine) // 2]))
-    assert thread["mm"] not in [one.mm for one in by_rule(everything(bench), "THREAD-OUTSIDE")]
+    copy.drop(int(mine[len(mine) // 2]))
+    assert thread["mm"] not in [one.mm for one in by_rule(everything(copy), "THREAD-OUTSIDE")]
 
 
 def test_a_program_file_that_nothing_maps_and_moved_parts_are_information(sample: Sample) -> None:
@@ -126,24 +125,24 @@ def test_a_program_file_that_nothing_maps_and_moved_parts_are_information(sample
 
 
 def test_page_tables_of_no_process_are_told_with_the_cpu(sample: Sample) -> None:
-    bench = bench_of(sample)
-    image = bench.clean.image
+    copy = copy_of(sample)
+    image = copy.clean.image
     if not any(one.cr3 is not None for one in image.cpus):
         pytest.skip("no control registers in this image")
     pfn = int(image.memory.ranges[0, 1]) >> 13
     cpus = (replace(image.cpus[0], cr3=pfn << 12), *image.cpus[1:])
-    found = by_rule(reread(bench, cpus)[1], "CPU-CR3-UNKNOWN")
+    found = by_rule(reread(copy, cpus)[1], "CPU-CR3-UNKNOWN")
     assert [one.severity for one in found] == [Severity.MEDIUM]
     assert f"CPU {image.cpus[0].cpu} " in found[0].title
 
 
 def test_the_user_half_of_isolated_page_tables_is_the_same_process(sample: Sample) -> None:
-    bench = bench_of(sample)
-    image = bench.clean.image
+    copy = copy_of(sample)
+    image = copy.clean.image
     if not any(one.cr3 is not None for one in image.cpus):
         pytest.skip("no control registers in this image")
     marked = tuple(replace(one, cr3=None if one.cr3 is None else one.cr3 | 0x1801 | 1 << 62) for one in image.cpus)
-    assert by_rule(reread(bench, marked)[1], "CPU-CR3-UNKNOWN") == []
+    assert by_rule(reread(copy, marked)[1], "CPU-CR3-UNKNOWN") == []
 
 
 def test_cover_agrees_with_the_areas_one_by_one(sample: Sample) -> None:
@@ -162,11 +161,11 @@ def test_cover_agrees_with_the_areas_one_by_one(sample: Sample) -> None:
 
 
 def test_stacks_that_are_not_in_the_dump_are_problems_and_no_findings(sample: Sample) -> None:
-    bench = bench_of(sample)
-    threads = edits.anchors_of(bench).threads
+    copy = copy_of(sample)
+    threads = edits.anchors_of(copy).threads
     for address in threads["registers"][threads["registers"] != 0].tolist():
-        bench.drop(int(address))
-    changed, found = reread(bench)
+        copy.drop(int(address))
+    changed, found = reread(copy)
     assert changed.anchors is not None
     assert not changed.anchors.threads["user"].any()
     rows = changed.problems[changed.problems["view"] == View.ANCHORS]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support import again_from_views
 
-from tests.checks.test_anchors import bench_of, by_rule, everything, new, reread
+from tests.checks.test_anchors import by_rule, copy_of, everything, new, reread
 from tests.tamper import anchor_edits as edits
 from vmaforensics.checks.finding import Severity
 from vmaforensics.report.document.not_assessed import not_assessed
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 def test_program_code_in_an_unmapped_memory_file_names_who_keeps_it(sample: Sample) -> None:
-    bench = bench_of(sample)
-    label = edits.code_in_memory_file(bench)
-    found = by_rule(reread(bench)[1], "MEM-UNMAPPED-CODE")
+    copy = copy_of(sample)
+    label = edits.code_in_memory_file(copy)
+    found = by_rule(reread(copy)[1], "MEM-UNMAPPED-CODE")
     assert [(one.pid, one.severity) for one in found] == [(label.pid, Severity.MEDIUM)]
     assert f"process {label.pid} keeps it" in found[0].evidence[1].what
 
 
 def test_a_memfd_with_code_is_found_by_its_descriptor_alone(sample: Sample) -> None:
-    bench = bench_of(sample)
-    label = edits.memfd_kept(bench)
-    found = [one for one in new(bench, everything(bench)) if one.severity.rank <= label.rank.rank]
+    copy = copy_of(sample)
+    label = edits.memfd_kept(copy)
+    found = [one for one in new(copy, everything(copy)) if one.severity.rank <= label.rank.rank]
     assert [(one.rule.id, one.pid, one.severity) for one in found] == [
         ("MEM-UNMAPPED-CODE", label.pid, Severity.MEDIUM)
     ]
@@ -35,48 +35,48 @@ def test_a_memfd_with_code_is_found_by_its_descriptor_alone(sample: Sample) -> N
 
 
 def test_code_that_cannot_be_read_is_not_assessed(sample: Sample) -> None:
-    bench = bench_of(sample)
-    edits.memfd_kept(bench)
-    files = edits.handles_of(bench).memory_files
+    copy = copy_of(sample)
+    edits.memfd_kept(copy)
+    files = edits.handles_of(copy).memory_files
     for pa in files["pa"][files["pa"] != 0].tolist():
-        bench.overlay.drop(int(pa) >> 12)
-    found = again_from_views(sample.analysis, bench.overlay)
+        copy.overlay.drop(int(pa) >> 12)
+    found = again_from_views(sample.analysis, copy.overlay)
     assert by_rule(found.findings, "MEM-UNMAPPED-CODE") == []
     (said,) = [one for one in not_assessed(found) if "MEM-UNMAPPED-CODE" in one.what]
     assert (said.count, said.why) == (1, "1 file: their first page is not in the image")
 
 
 def test_an_anonymous_area_made_executable_as_mprotect_does_ranks_low(sample: Sample) -> None:
-    bench = bench_of(sample)
-    label = edits.area_made_executable_whole(bench)
-    found = new(bench, everything(bench))
+    copy = copy_of(sample)
+    label = edits.area_made_executable_whole(copy)
+    found = new(copy, everything(copy))
     assert [(one.rule.id, one.pid, one.severity) for one in found] == [("VMA-EXEC-ANON", label.pid, Severity.LOW)]
 
 
 def test_a_hidden_area_of_a_segment_is_told_once_and_of_its_process(sample: Sample) -> None:
     if sample.analysis.views.maple is None:
         pytest.skip("an edit of the maple tree")
-    bench = bench_of(sample)
-    label = edits.segment_hidden(bench)
-    found = [one for one in everything(bench) if one.severity.rank <= Severity.HIGH.rank]
+    copy = copy_of(sample)
+    label = edits.segment_hidden(copy)
+    found = [one for one in everything(copy) if one.severity.rank <= Severity.HIGH.rank]
     assert [(one.pid, one.start, one.end) for one in found] == [(label.pid, label.start, label.end)]
     assert any("shm_nattch" in item.what for item in found[0].evidence)
 
 
 def test_no_content_is_no_code(sample: Sample) -> None:
-    bench = bench_of(sample)
-    edits.code_in_memory_file(bench)
-    files = edits.handles_of(bench).memory_files
+    copy = copy_of(sample)
+    edits.code_in_memory_file(copy)
+    files = edits.handles_of(copy).memory_files
     for pa in files["pa"][files["pa"] != 0].tolist():
-        bench.overlay.drop(int(pa) >> 12)
-    assert by_rule(reread(bench)[1], "MEM-UNMAPPED-CODE") == []
+        copy.overlay.drop(int(pa) >> 12)
+    assert by_rule(reread(copy)[1], "MEM-UNMAPPED-CODE") == []
 
 
 def test_attach_counts_are_no_evidence_while_areas_are_missing_from_the_dump(either_sample: Sample) -> None:
-    bench = bench_of(either_sample)
-    edits.attach_count_raised(bench)
-    bench.drop(int(bench.views.vmas["vma"][0]))
-    assert by_rule(everything(bench), "SHM-ATTACH-COUNT") == []
+    copy = copy_of(either_sample)
+    edits.attach_count_raised(copy)
+    copy.drop(int(copy.views.vmas["vma"][0]))
+    assert by_rule(everything(copy), "SHM-ATTACH-COUNT") == []
 
 
 def test_executable_memory_of_the_guest_is_told_and_ranks_low(sample: Sample) -> None:
@@ -88,7 +88,7 @@ def test_executable_memory_of_the_guest_is_told_and_ranks_low(sample: Sample) ->
 
 
 def test_an_area_made_executable_is_told(either_sample: Sample) -> None:
-    bench = bench_of(either_sample)
-    label = edits.area_made_executable(bench)
-    found = [one for one in new(bench, everything(bench)) if one.rule.id == "VMA-EXEC-ANON"]
+    copy = copy_of(either_sample)
+    label = edits.area_made_executable(copy)
+    found = [one for one in new(copy, everything(copy)) if one.rule.id == "VMA-EXEC-ANON"]
     assert [one.pid for one in found] == [label.pid]

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from support import FURTHER, again_from_views
-from tamper.edits import Bench
+from support import FURTHER, Edit, again_from_views
 from tamper.page_edits import PAGE_EDITS, ghost_subtree, own_table_again, pte_to_slab, user_copy_only
 
 from vmaforensics.checks.finding import Severity
@@ -39,28 +38,28 @@ def tables_of(analysis: Analysis) -> PageTablesView:
 
 
 @pytest.mark.parametrize("edit", PAGE_EDITS, ids=lambda edit: edit.__name__)
-def test_an_edit_is_found_where_it_was_made(either_sample: Sample, edit: Callable[[Bench], Label]) -> None:
+def test_an_edit_is_found_where_it_was_made(either_sample: Sample, edit: Callable[[Edit], Label]) -> None:
     if edit is user_copy_only and not either_sample.analysis.kernel.identity.pti:
         pytest.skip("this kernel has no page-table isolation")
-    bench = Bench(either_sample.analysis)
-    label = edit(bench)
-    found = serious(again_from_views(either_sample.analysis, bench.overlay))
+    copy = Edit(either_sample.analysis)
+    label = edit(copy)
+    found = serious(again_from_views(either_sample.analysis, copy.overlay))
     assert any(names(one, label) for one in found), [(one.rule.id, one.pid, one.title) for one in found]
 
 
 @pytest.mark.parametrize("edit", [ghost_subtree, own_table_again, pte_to_slab], ids=lambda edit: edit.__name__)
-def test_nothing_else_is_accused(sample: Sample, edit: Callable[[Bench], Label]) -> None:
+def test_nothing_else_is_accused(sample: Sample, edit: Callable[[Edit], Label]) -> None:
     """Neither the process whose table or page was taken, nor nobody."""
-    bench = Bench(sample.analysis)
-    label = edit(bench)
-    found = serious(again_from_views(sample.analysis, bench.overlay))
+    copy = Edit(sample.analysis)
+    label = edit(copy)
+    found = serious(again_from_views(sample.analysis, copy.overlay))
     assert [(one.rule.id, one.pid, one.title) for one in found if not names(one, label)] == []
 
 
 def test_a_table_that_is_reached_twice_is_told_with_both_places(either_sample: Sample) -> None:
-    bench = Bench(either_sample.analysis)
-    label = own_table_again(bench)
-    found = again_from_views(either_sample.analysis, bench.overlay)
+    copy = Edit(either_sample.analysis)
+    label = own_table_again(copy)
+    found = again_from_views(either_sample.analysis, copy.overlay)
     assert len(tables_of(found).repeated) == 1
     evidence = [item.what for one in serious(found) for item in one.evidence if "reached more than once" in item.what]
     assert len(evidence) == 1
@@ -111,9 +110,9 @@ def test_the_user_half_is_walked(isolated: Sample) -> None:
 
 
 def test_what_hangs_in_the_users_copy_alone_is_found_and_walked(isolated: Sample) -> None:
-    bench = Bench(isolated.analysis)
-    label = user_copy_only(bench)
-    found = again_from_views(isolated.analysis, bench.overlay)
+    copy = Edit(isolated.analysis)
+    label = user_copy_only(copy)
+    found = again_from_views(isolated.analysis, copy.overlay)
     (isolation,) = tables_of(found).isolated
     assert (int(isolation["va"]), int(isolation["entry"])) == (label.start, 0)
     (one,) = serious(found)
@@ -128,14 +127,14 @@ def test_what_hangs_in_the_users_copy_alone_is_found_and_walked(isolated: Sample
 
 
 def test_an_entry_that_the_users_copy_lacks_is_found(isolated: Sample) -> None:
-    bench = Bench(isolated.analysis)
-    view, kernel = tables_of(isolated.analysis), bench.kernel
+    copy = Edit(isolated.analysis)
+    view, kernel = tables_of(isolated.analysis), copy.kernel
     top = view.tables[view.tables["level"] == kernel.identity.levels]
     raw, _ = kernel.memory.gather(top["pa"], 4096)
     words = raw.view("<u8").reshape(-1, 512)[:, :256]
     row = int(np.flatnonzero((words != 0).any(axis=1))[0])
     slot = int(np.flatnonzero(words[row])[0])
-    bench.overlay.write(int(top["pa"][row]) + 4096 + 8 * slot, bytes(8))
-    found = serious(again_from_views(isolated.analysis, bench.overlay))
-    pid = int(bench.views.mms["pid"][top["owner"][row]])
+    copy.overlay.write(int(top["pa"][row]) + 4096 + 8 * slot, bytes(8))
+    found = serious(again_from_views(isolated.analysis, copy.overlay))
+    pid = int(copy.views.mms["pid"][top["owner"][row]])
     assert [(one.rule.id, one.pid, one.start) for one in found] == [("PT-ISOLATION", pid, slot << 39)]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support import Sample, again_from_views
-from tamper.edits import Bench, Label
+from support import Edit, Sample, again_from_views
 from tamper.rmap_edits import RMAP_EDITS
 
 from vmaforensics.checks.context import Context
@@ -18,17 +17,19 @@ from vmaforensics.views.view import View
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from tamper.edits import Label
+
     from vmaforensics.analysis import Analysis
     from vmaforensics.checks.finding import Finding
 
 _EVERYWHERE = ("file_area_hidden", "anon_link_cut", "file_swapped")
 
 
-def _bench(sample: Sample) -> Bench:
+def _copy(sample: Sample) -> Edit:
     rmap = sample.analysis.views.rmap
     if rmap is None or not len(rmap.anon_nodes):
         pytest.skip("this excerpt was made before reverse maps were read")
-    return Bench(sample.analysis)
+    return Edit(sample.analysis)
 
 
 def _holds(one: Finding, label: Label) -> bool:
@@ -56,10 +57,10 @@ def _assert_told(changed: Analysis, label: Label, rule: str) -> None:
 
 
 @pytest.mark.parametrize(("edit", "rule"), RMAP_EDITS, ids=lambda one: getattr(one, "__name__", one))
-def test_an_edit_is_found(either_sample: Sample, edit: Callable[[Bench], Label], rule: str) -> None:
-    bench = _bench(either_sample)
-    label = edit(bench)
-    changed = again_from_views(either_sample.analysis, bench.overlay)
+def test_an_edit_is_found(either_sample: Sample, edit: Callable[[Edit], Label], rule: str) -> None:
+    copy = _copy(either_sample)
+    label = edit(copy)
+    changed = again_from_views(either_sample.analysis, copy.overlay)
     _assert_told(changed, label, rule)
 
 
@@ -68,51 +69,51 @@ def test_an_edit_is_found(either_sample: Sample, edit: Callable[[Bench], Label],
     [pair for pair in RMAP_EDITS if pair[0].__name__ in _EVERYWHERE],
     ids=lambda one: getattr(one, "__name__", one),
 )
-def test_an_edit_is_found_on_every_kernel(sample: Sample, edit: Callable[[Bench], Label], rule: str) -> None:
-    bench = _bench(sample)
-    label = edit(bench)
-    changed = again_from_views(sample.analysis, bench.overlay)
+def test_an_edit_is_found_on_every_kernel(sample: Sample, edit: Callable[[Edit], Label], rule: str) -> None:
+    copy = _copy(sample)
+    label = edit(copy)
+    changed = again_from_views(sample.analysis, copy.overlay)
     _assert_told(changed, label, rule)
 
 
 def test_what_a_cut_leaves_behind_is_told_with_the_area_that_was_cut(either_sample: Sample) -> None:
-    bench = _bench(either_sample)
+    copy = _copy(either_sample)
     edit = next(edit for edit, _ in RMAP_EDITS if edit.__name__ == "anon_link_cut")
-    edit(bench)
-    changed = again_from_views(either_sample.analysis, bench.overlay)
+    edit(copy)
+    changed = again_from_views(either_sample.analysis, copy.overlay)
     found, *more = check_rmap(Context(changed.views))
     assert not more
     assert any("num_active_vmas" in one.what for one in found.evidence)
 
 
 def test_a_tree_whose_lock_was_held_is_weighed_less(either_sample: Sample) -> None:
-    bench = _bench(either_sample)
+    copy = _copy(either_sample)
     edit = next(edit for edit, _ in RMAP_EDITS if edit.__name__ == "file_link_cut")
-    label = edit(bench)
-    rmap = bench.views.rmap
+    label = edit(copy)
+    rmap = copy.views.rmap
     assert rmap is not None
     mine = rmap.areas["start"] == label.start
     mapping = int(rmap.mapping[mine & (rmap.areas["end"] == label.end) & (rmap.mapping != 0)][0])
-    if not bench.kernel.has("address_space", "i_mmap_rwsem.count.counter"):
+    if not copy.kernel.has("address_space", "i_mmap_rwsem.count.counter"):
         pytest.skip("the lock of a real-time kernel")
-    bench.put(bench.at("address_space", mapping, "i_mmap_rwsem.count.counter"), 1)
-    changed = again_from_views(either_sample.analysis, bench.overlay)
+    copy.put(copy.at("address_space", mapping, "i_mmap_rwsem.count.counter"), 1)
+    changed = again_from_views(either_sample.analysis, copy.overlay)
     found = [one for one in check_rmap(Context(changed.views)) if one.pid == label.pid]
     assert [(one.rule.id, one.severity) for one in found] == [("RMAP-FILE-MISSING", Severity.LOW)]
 
 
 def test_nothing_is_hidden_from_an_index_that_was_not_read_whole(either_sample: Sample) -> None:
-    bench = _bench(either_sample)
+    copy = _copy(either_sample)
     edit = next(edit for edit, _ in RMAP_EDITS if edit.__name__ == "file_area_hidden")
-    label = edit(bench)
-    views = bench.views
+    label = edit(copy)
+    views = copy.views
     mm = int(views.mms["mm"][views.mms["pid"] == label.pid][0])
     nodes = views.maple_nodes
     if views.maple is not None:
-        bench.drop(int(nodes.address[(nodes.mm == mm) & nodes.leaf][0]))
+        copy.drop(int(nodes.address[(nodes.mm == mm) & nodes.leaf][0]))
     else:
         row = views.regions()[View.LIST]
-        bench.drop(int(row["vma"][(row["mm"] == mm) & (row["order"] == 1)][0]))
-    changed = again_from_views(either_sample.analysis, bench.overlay)
+        copy.drop(int(row["vma"][(row["mm"] == mm) & (row["order"] == 1)][0]))
+    changed = again_from_views(either_sample.analysis, copy.overlay)
     found = [one.rule.id for one in check_rmap(Context(changed.views)) if one.pid == label.pid]
     assert "RMAP-FILE-HIDDEN" not in found

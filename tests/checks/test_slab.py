@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support import Sample, kernel_on
-from tamper.edits import Bench, Label, executable_file
+from support import Edit, Sample, kernel_on
+from tamper.edits import Label, executable_file, labelled, pick
 from tamper.slab_edits import (
     LIST_SLAB_EDITS,
     MAPLE_SLAB_EDITS,
@@ -38,22 +38,22 @@ if TYPE_CHECKING:
 _AREA_EDITS = MAPLE_SLAB_EDITS + LIST_SLAB_EDITS
 
 
-def _bench(sample: Sample) -> Bench:
+def _copy(sample: Sample) -> Edit:
     sources = sample.analysis.views.sources
     if sample.analysis.views.slab is None or sources is None or not sources.whole & Source.PID_INDEX:
         pytest.skip("this excerpt was made before slab pages were read")
-    return Bench(sample.analysis)
+    return Edit(sample.analysis)
 
 
-def _found(bench: Bench) -> list[Finding]:
+def _found(copy: Edit) -> list[Finding]:
     """What the two checks say of the edited memory."""
-    context = Context(gather_views(kernel_on(bench.kernel, bench.overlay)))
+    context = Context(gather_views(kernel_on(copy.kernel, copy.overlay)))
     return [*check_slab(context), *check_existence(context)]
 
 
-def _told_of_tasks(bench: Bench) -> list[Finding]:
+def _told_of_tasks(copy: Edit) -> list[Finding]:
     """What check_existence says of the edited memory, without reading any area."""
-    kernel, log = kernel_on(bench.kernel, bench.overlay), ProblemLog()
+    kernel, log = kernel_on(copy.kernel, copy.overlay), ProblemLog()
     tasks = walk_tasks(kernel, log)
     views = Views(tasks=tasks, mms=read_mms(kernel, tasks, log))
     views.slab = gather_slab(kernel, log)
@@ -70,71 +70,71 @@ def test_clean_images_have_no_such_finding(whole_kernel: Sample) -> None:
 
 
 @pytest.mark.parametrize(("edit", "rule"), _AREA_EDITS, ids=lambda one: getattr(one, "__name__", one))
-def test_a_hidden_area_is_found(whole_kernel: Sample, edit: Callable[[Bench], Label], rule: str) -> None:
-    bench = _bench(whole_kernel)
+def test_a_hidden_area_is_found(whole_kernel: Sample, edit: Callable[[Edit], Label], rule: str) -> None:
+    copy = _copy(whole_kernel)
     maple = whole_kernel.analysis.views.maple is not None
     if maple != ((edit, rule) in MAPLE_SLAB_EDITS):
         pytest.skip("an edit of the other kind of index")
-    label = edit(bench)
-    hits = [one for one in _found(bench) if one.rule.id == rule]
+    label = edit(copy)
+    hits = [one for one in _found(copy) if one.rule.id == rule]
     assert [(one.severity, one.pid, one.start, one.end) for one in hits] == [
         (Severity.HIGH, label.pid, label.start, label.end)
     ]
 
 
 @pytest.mark.parametrize(("edit", "rule"), TASK_EDITS, ids=lambda one: getattr(one, "__name__", one))
-def test_a_hidden_process_is_found(whole_kernel: Sample, edit: Callable[[Bench], Label], rule: str) -> None:
-    bench = _bench(whole_kernel)
-    label = edit(bench)
-    told = [one for one in _told_of_tasks(bench) if one.severity.rank <= Severity.MEDIUM.rank]
+def test_a_hidden_process_is_found(whole_kernel: Sample, edit: Callable[[Edit], Label], rule: str) -> None:
+    copy = _copy(whole_kernel)
+    label = edit(copy)
+    told = [one for one in _told_of_tasks(copy) if one.severity.rank <= Severity.MEDIUM.rank]
     hits = [(one.rule.id, one.severity, one.pid) for one in told]
     assert hits == [(rule, Severity.HIGH, label.pid)]
 
 
 def test_memory_lent_to_a_kernel_thread_ranks_low(whole_kernel: Sample) -> None:
     """It stays its owner's, as with kthread_use_mm."""
-    bench = _bench(whole_kernel)
-    label = memory_lent_to_kernel_thread(bench)
-    told = [(one.rule.id, one.severity, one.pid) for one in _told_of_tasks(bench)]
+    copy = _copy(whole_kernel)
+    label = memory_lent_to_kernel_thread(copy)
+    told = [(one.rule.id, one.severity, one.pid) for one in _told_of_tasks(copy)]
     assert told == [("TASK-KTHREAD-MM", Severity.LOW, label.pid)]
 
 
 def test_a_tree_exchanged_for_a_copy_is_found(whole_kernel: Sample) -> None:
     if whole_kernel.analysis.views.maple is None:
         pytest.skip("this kernel has no maple tree")
-    bench = _bench(whole_kernel)
-    label = root_exchanged(bench)
-    hits = [one for one in bench.again().findings if one.severity.rank <= Severity.MEDIUM.rank]
+    copy = _copy(whole_kernel)
+    label = root_exchanged(copy)
+    hits = [one for one in copy.again().findings if one.severity.rank <= Severity.MEDIUM.rank]
     assert [(one.rule.id, one.severity, one.pid) for one in hits] == [("MT-ROOT", Severity.HIGH, label.pid)]
 
 
 def test_the_memory_map_of_a_hidden_process_is_read_all_the_same(either_sample: Sample) -> None:
-    bench = _bench(either_sample)
-    label = mm_decoy(bench)
-    views = gather_views(kernel_on(bench.kernel, bench.overlay))
-    assert views.mms["mm"].tolist() == bench.views.mms["mm"].tolist()
-    assert len(views.vmas) == len(bench.views.vmas)
+    copy = _copy(either_sample)
+    label = mm_decoy(copy)
+    views = gather_views(kernel_on(copy.kernel, copy.overlay))
+    assert views.mms["mm"].tolist() == copy.views.mms["mm"].tolist()
+    assert len(views.vmas) == len(copy.views.vmas)
     assert label.pid in views.mms["pid"].tolist()
 
 
 def test_one_finding_tells_of_one_area(maple_sample: Sample) -> None:
     """The counters miss an area, the slab has it: the finding carries both, and the area's own bounds."""
-    bench = _bench(maple_sample)
-    row = bench.region(View.MAPLE, executable_file)
-    bench.put(int(row["slot"]), 0)
-    label = bench.label("slot zeroed", row)
-    mine = [one for one in bench.again().findings if one.pid == label.pid and one.severity is Severity.HIGH]
+    copy = _copy(maple_sample)
+    row = pick(copy, View.MAPLE, executable_file)
+    copy.put(int(row["slot"]), 0)
+    label = labelled(copy, "slot zeroed", row)
+    mine = [one for one in copy.again().findings if one.pid == label.pid and one.severity is Severity.HIGH]
     assert [(one.start, one.end) for one in mine] == [(label.start, label.end)]
     assert {View.SLAB.label, View.COUNTERS.label} <= {item.view for item in mine[0].evidence}
 
 
 def test_while_the_lock_is_held_it_weighs_little(maple_sample: Sample) -> None:
-    bench = _bench(maple_sample)
-    label = slot_zeroed_repaired(bench)
-    mm = next(int(one["mm"]) for one in bench.views.mms if one["pid"] == label.pid)
-    if not bench.kernel.has("mm_struct", "mmap_lock.count.counter"):
+    copy = _copy(maple_sample)
+    label = slot_zeroed_repaired(copy)
+    mm = next(int(one["mm"]) for one in copy.views.mms if one["pid"] == label.pid)
+    if not copy.kernel.has("mm_struct", "mmap_lock.count.counter"):
         pytest.skip("the lock is another kind")
-    bench.put(bench.at("mm_struct", mm, "mmap_lock.count.counter"), 1)
-    told = [one for one in bench.again().findings if one.pid == label.pid and one.start == label.start]
+    copy.put(copy.at("mm_struct", mm, "mmap_lock.count.counter"), 1)
+    told = [one for one in copy.again().findings if one.pid == label.pid and one.start == label.start]
     assert told
     assert all(one.severity.rank >= Severity.LOW.rank for one in told)

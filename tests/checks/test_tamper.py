@@ -4,8 +4,8 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from support import again_from_views, leader
-from tamper.edits import LIST_EDITS, MAPLE_EDITS, Bench, Label, list_only, maple_slot_zeroed, tree_only
+from support import Edit, again_from_views, leader
+from tamper.edits import LIST_EDITS, MAPLE_EDITS, Label, list_only, maple_slot_zeroed, tree_only
 
 from vmaforensics.checks.finding import Severity
 from vmaforensics.report.document.build import build_document
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vmaforensics.analysis import Analysis
     from vmaforensics.checks.finding import Finding
 
-    Edit = Callable[[Bench], Label]
+    Technique = Callable[[Edit], Label]
 
 
 def serious(analysis: Analysis) -> list[Finding]:
@@ -39,11 +39,11 @@ def hits(analysis: Analysis, label: Label) -> list[Finding]:
     ]
 
 
-def edited(sample: Sample, edit: Edit) -> tuple[Analysis, Label]:
-    bench = Bench(sample.analysis)
-    label = edit(bench)
+def edited(sample: Sample, edit: Technique) -> tuple[Analysis, Label]:
+    copy = Edit(sample.analysis)
+    label = edit(copy)
     begun = time.monotonic()
-    found = again_from_views(sample.analysis, bench.overlay)
+    found = again_from_views(sample.analysis, copy.overlay)
     assert time.monotonic() - begun < 20
     return found, label
 
@@ -61,7 +61,9 @@ def tell(analysis: Analysis, label: Label) -> str:
 
 @pytest.mark.parametrize("edit", MAPLE_EDITS, ids=lambda edit: edit.__name__)
 @pytest.mark.parametrize("which", ["oldest", "newest"])
-def test_an_edit_of_the_maple_tree_is_found_where_it_was_made(samples: list[Sample], which: str, edit: Edit) -> None:
+def test_an_edit_of_the_maple_tree_is_found_where_it_was_made(
+    samples: list[Sample], which: str, edit: Technique
+) -> None:
     kernels = [one for one in samples if one.analysis.views.maple is not None]
     if not kernels:
         pytest.skip("no sample of a kernel with a maple tree")
@@ -74,20 +76,20 @@ def test_an_edit_of_the_maple_tree_is_found_where_it_was_made(samples: list[Samp
 
 
 @pytest.mark.parametrize("edit", LIST_EDITS, ids=lambda edit: edit.__name__)
-def test_an_edit_of_the_list_or_the_tree_is_found_where_it_was_made(list_sample: Sample, edit: Edit) -> None:
+def test_an_edit_of_the_list_or_the_tree_is_found_where_it_was_made(list_sample: Sample, edit: Technique) -> None:
     found, label = edited(list_sample, edit)
     assert hits(found, label), tell(found, label)
     accuses_no_other(list_sample, found, label)
 
 
 @pytest.mark.parametrize("edit", [list_only, tree_only], ids=lambda edit: edit.__name__)
-def test_repaired_counters_do_not_hide_an_area_from_the_other_index(list_sample: Sample, edit: Edit) -> None:
-    found, label = edited(list_sample, lambda bench: edit(bench, repaired=True))
+def test_repaired_counters_do_not_hide_an_area_from_the_other_index(list_sample: Sample, edit: Technique) -> None:
+    found, label = edited(list_sample, lambda copy: edit(copy, repaired=True))
     assert hits(found, label), tell(found, label)
 
 
 def test_repaired_counters_do_not_hide_an_emptied_slot(maple_sample: Sample) -> None:
-    found, label = edited(maple_sample, lambda bench: maple_slot_zeroed(bench, repaired=True))
+    found, label = edited(maple_sample, lambda copy: maple_slot_zeroed(copy, repaired=True))
     assert hits(found, label), tell(found, label)
 
 

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from support import again_from_views
-from tamper.edits import Bench
+from support import Edit, again_from_views
 from tamper.text_edits import PLACE, TEXT_EDITS, breakpoint_left, text_page_replaced
 
 from vmaforensics.checks.finding import Severity
@@ -55,10 +54,10 @@ def test_only_pages_beside_a_uprobe_are_copies(whole_kernel: Sample) -> None:
 
 
 @pytest.mark.parametrize("edit", TEXT_EDITS, ids=lambda edit: edit.__name__)
-def test_a_copy_with_other_bytes_is_all_that_is_found(sample: Sample, edit: Callable[[Bench], Label]) -> None:
-    bench = Bench(sample.analysis)
-    label = edit(bench)
-    found = again_from_views(sample.analysis, bench.overlay)
+def test_a_copy_with_other_bytes_is_all_that_is_found(sample: Sample, edit: Callable[[Edit], Label]) -> None:
+    copy = Edit(sample.analysis)
+    label = edit(copy)
+    found = again_from_views(sample.analysis, copy.overlay)
     serious = [one for one in found.findings if one.severity.rank <= Severity.MEDIUM.rank]
     # Where the probes are not in the image, a breakpoint may be one of them.
     unsure = edit is breakpoint_left and not text_of(found).probes_known
@@ -71,9 +70,9 @@ def test_a_copy_with_other_bytes_is_all_that_is_found(sample: Sample, edit: Call
 
 
 def test_the_evidence_names_entry_frames_and_bytes(either_sample: Sample) -> None:
-    bench = Bench(either_sample.analysis)
-    label = text_page_replaced(bench)
-    found = again_from_views(either_sample.analysis, bench.overlay)
+    copy = Edit(either_sample.analysis)
+    label = text_page_replaced(copy)
+    found = again_from_views(either_sample.analysis, copy.overlay)
     (evidence,) = told(found)[0].evidence
     rows = text_of(found).rows
     (row,) = rows[rows["match"] == Match.DIFFERS][-1:] if len(rows) == 1 else rows[rows["va"] == np.uint64(label.start)]
@@ -87,13 +86,13 @@ def test_the_evidence_names_entry_frames_and_bytes(either_sample: Sample) -> Non
 
 @pytest.mark.parametrize("which", ["pfn", "cached"])
 def test_absent_contents_are_no_difference_and_not_assessed(either_sample: Sample, which: str) -> None:
-    bench = Bench(either_sample.analysis)
-    label = text_page_replaced(bench)
-    rows = text_of(again_from_views(either_sample.analysis, bench.overlay)).rows
+    copy = Edit(either_sample.analysis)
+    label = text_page_replaced(copy)
+    rows = text_of(again_from_views(either_sample.analysis, copy.overlay)).rows
     row = rows[(rows["va"] == np.uint64(label.start)) & (rows["match"] == Match.DIFFERS)][0]
     before = sum(int(one.count) for one in not_assessed(either_sample.analysis) if "page cache, are not" in one.why)
-    bench.overlay.drop(int(row[which]))
-    found = again_from_views(either_sample.analysis, bench.overlay)
+    copy.overlay.drop(int(row[which]))
+    found = again_from_views(either_sample.analysis, copy.overlay)
     assert told(found) == []
     (one,) = [one for one in not_assessed(found) if "page cache, are not" in one.why]
     assert one.what == "modified code (TEXT-MODIFIED)"

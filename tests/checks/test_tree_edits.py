@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support import again_from_views
-from tamper.edits import Bench
+from support import Edit, again_from_views
 from tamper.tree_edits import LIST_TREE_EDITS, MAPLE_TREE_EDITS, REPAIRABLE, list_and_tree, maple_erased
 
 from vmaforensics.checks.finding import Severity
@@ -20,15 +19,15 @@ if TYPE_CHECKING:
     from vmaforensics.analysis import Analysis
     from vmaforensics.checks.finding import Finding
 
-    Edit = Callable[..., Label]
+    Technique = Callable[..., Label]
 
 _OF_THE_TREE = {"MT-NODE", "MT-PIVOT", "MT-NULL", "MT-GAP", "RB-SHAPE", "RB-GAP", "VMA-LINK", "VMA-BACKLINK"}
 
 
-def edited(sample: Sample, edit: Edit, *, repaired: bool = False) -> tuple[Analysis, Label]:
-    bench = Bench(sample.analysis)
-    label = edit(bench, repaired=True) if repaired else edit(bench)
-    return again_from_views(sample.analysis, bench.overlay), label
+def edited(sample: Sample, edit: Technique, *, repaired: bool = False) -> tuple[Analysis, Label]:
+    copy = Edit(sample.analysis)
+    label = edit(copy, repaired=True) if repaired else edit(copy)
+    return again_from_views(sample.analysis, copy.overlay), label
 
 
 def hits(analysis: Analysis, label: Label) -> list[Finding]:
@@ -45,7 +44,7 @@ def hits(analysis: Analysis, label: Label) -> list[Finding]:
     ]
 
 
-def _fits(sample: Sample, edit: Edit) -> None:
+def _fits(sample: Sample, edit: Technique) -> None:
     """Skip what the kernel has no index for."""
     maple = sample.analysis.views.maple is not None
     if edit not in (MAPLE_TREE_EDITS if maple else LIST_TREE_EDITS):
@@ -53,14 +52,14 @@ def _fits(sample: Sample, edit: Edit) -> None:
 
 
 @pytest.mark.parametrize("edit", dict.fromkeys([*MAPLE_TREE_EDITS, *LIST_TREE_EDITS]), ids=lambda edit: edit.__name__)
-def test_an_edit_is_found_where_it_was_made(sample: Sample, edit: Edit) -> None:
+def test_an_edit_is_found_where_it_was_made(sample: Sample, edit: Technique) -> None:
     _fits(sample, edit)
     found, label = edited(sample, edit)
     assert hits(found, label), [(one.rule.id, one.pid, one.title) for one in found.findings]
 
 
 @pytest.mark.parametrize("edit", REPAIRABLE, ids=lambda edit: edit.__name__)
-def test_repaired_counters_do_not_hide_it(sample: Sample, edit: Edit) -> None:
+def test_repaired_counters_do_not_hide_it(sample: Sample, edit: Technique) -> None:
     _fits(sample, edit)
     found, label = edited(sample, edit, repaired=True)
     (one,) = hits(found, label)
@@ -68,7 +67,7 @@ def test_repaired_counters_do_not_hide_it(sample: Sample, edit: Edit) -> None:
 
 
 @pytest.mark.parametrize("edit", REPAIRABLE, ids=lambda edit: edit.__name__)
-def test_the_index_itself_shows_nothing_after_a_proper_erase(sample: Sample, edit: Edit) -> None:
+def test_the_index_itself_shows_nothing_after_a_proper_erase(sample: Sample, edit: Technique) -> None:
     _fits(sample, edit)
     found, label = edited(sample, edit, repaired=True)
     (one,) = hits(found, label)
@@ -78,7 +77,7 @@ def test_the_index_itself_shows_nothing_after_a_proper_erase(sample: Sample, edi
 
 
 @pytest.mark.parametrize("edit", [maple_erased, list_and_tree], ids=lambda edit: edit.__name__)
-def test_one_area_is_gone_and_no_other(sample: Sample, edit: Edit) -> None:
+def test_one_area_is_gone_and_no_other(sample: Sample, edit: Technique) -> None:
     _fits(sample, edit)
     found, _ = edited(sample, edit)
     for view, rows in found.views.regions().items():

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from support import Edit, again_from_views
-from tamper.edits import Bench
 from tamper.page_edits import ghost_huge_page, ghost_page
 
 from vmaforensics.cli.main import main
@@ -162,9 +161,9 @@ def test_swapped_pages_and_pages_of_zeros_are_told(sample: Sample, tmp_path: Pat
 def test_memory_that_only_the_page_tables_know_is_found_by_address_and_by_finding(
     either_sample: Sample, tmp_path: Path, edit: object
 ) -> None:
-    bench = Bench(either_sample.analysis)
-    label = edit(bench)  # type: ignore[operator]
-    found = again_from_views(either_sample.analysis, bench.overlay)
+    copy = Edit(either_sample.analysis)
+    label = edit(copy)  # type: ignore[operator]
+    found = again_from_views(either_sample.analysis, copy.overlay)
     (region,) = process_regions(found.views, label.pid, label.start + 8)
     assert (region.start, region.end) == (label.start, label.end)
     (mine,) = (one for one in found.findings if one.rule.id == "PTE-ORPHAN" and one.pid == label.pid)

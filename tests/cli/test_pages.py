@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from support import again_from_views
-from tamper.edits import Bench
+from support import Edit, again_from_views
 from tamper.page_edits import (
     exec_cleared_in_pte,
     ghost_huge_page,
@@ -129,11 +128,11 @@ def test_swapped_pages_show_where_they_went(sample: Sample) -> None:
     ],
 )
 def test_an_edited_entry_is_marked_and_no_other(
-    either_sample: Sample, edit: Callable[[Bench], Label], mark: str
+    either_sample: Sample, edit: Callable[[Edit], Label], mark: str
 ) -> None:
-    bench = Bench(either_sample.analysis)
-    label = edit(bench)
-    found = again_from_views(either_sample.analysis, bench.overlay)
+    copy = Edit(either_sample.analysis)
+    label = edit(copy)
+    found = again_from_views(either_sample.analysis, copy.overlay)
     marked = [one for one in runs_of(found, label.pid) if one.marks]
     assert [(one.start, one.marks) for one in marked] == [(hex(label.start), (mark,))]
     around = runs_of(found, label.pid, label.start)

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from support import again_from_views
-from tamper.edits import Bench
+from support import Edit, again_from_views
 from tamper.page_edits import ghost_page
 from tamper.tree_edits import bounds_of_neighbour, list_and_tree, maple_erased
 
@@ -44,13 +43,13 @@ def row_of(document: SideBySide, start: int) -> Row:
     return found
 
 
-def edited(sample: Sample, edit: Callable[[Bench], Label]) -> tuple[Analysis, Label]:
-    bench = Bench(sample.analysis)
+def edited(sample: Sample, edit: Callable[[Edit], Label]) -> tuple[Analysis, Label]:
+    copy = Edit(sample.analysis)
     try:
-        label = edit(bench)
+        label = edit(copy)
     except (AssertionError, VmaForensicsError):
         pytest.skip("this image has nothing that the edit could be made on")
-    return again_from_views(sample.analysis, bench.overlay), label
+    return again_from_views(sample.analysis, copy.overlay), label
 
 
 def test_the_rows_of_a_process_are_the_lines_of_its_maps(sample: Sample) -> None:
@@ -84,7 +83,7 @@ def test_there_is_a_column_for_each_index_of_the_kernel(either_sample: Sample) -
 
 
 def test_a_hidden_area_has_a_row_from_what_still_knows_it(maple_sample: Sample) -> None:
-    found, label = edited(maple_sample, lambda bench: maple_erased(bench, repaired=True))
+    found, label = edited(maple_sample, lambda copy: maple_erased(copy, repaired=True))
     document = side_by_side(found.views, label.pid)
     row = row_of(document, label.start)
     assert row.end == hex(label.end)
@@ -98,7 +97,7 @@ def test_a_hidden_area_has_a_row_from_what_still_knows_it(maple_sample: Sample) 
 
 
 def test_an_area_out_of_list_and_tree_says_no_in_both(list_sample: Sample) -> None:
-    found, label = edited(list_sample, lambda bench: list_and_tree(bench, repaired=True))
+    found, label = edited(list_sample, lambda copy: list_and_tree(copy, repaired=True))
     row = row_of(side_by_side(found.views, label.pid), label.start)
     assert [row.cells[view.label].state for view in (View.LIST, View.RBTREE)] == ["missing", "missing"]
     document = detailed(found, label.pid, label.start)
@@ -173,12 +172,12 @@ def test_an_address_in_no_region_is_answered(maple_sample: Sample) -> None:
 
 
 def test_names_of_the_image_cannot_act_on_a_terminal(maple_sample: Sample) -> None:
-    bench = Bench(maple_sample.analysis)
+    copy = Edit(maple_sample.analysis)
     pid = a_process(maple_sample.analysis)
-    task = bench.views.tasks[(bench.views.tasks["pid"] == pid)][0]
-    comm = bench.at("task_struct", int(task["task"]), "comm")
-    bench.put(comm, int.from_bytes(b"\x1b[2J\n\xff\t|", "little"))
-    changed = again_from_views(maple_sample.analysis, bench.overlay)
+    task = copy.views.tasks[(copy.views.tasks["pid"] == pid)][0]
+    comm = copy.at("task_struct", int(task["task"]), "comm")
+    copy.put(comm, int.from_bytes(b"\x1b[2J\n\xff\t|", "little"))
+    changed = again_from_views(maple_sample.analysis, copy.overlay)
     text = render(side_by_side(changed.views, pid))
     assert "\\x1b[2J\\x0a" in text
     assert all(line.isprintable() for line in text.splitlines())

@@ -8,8 +8,8 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
-from support import SAMPLES, Sample, again_from_views, built, mm_of
-from tamper.edits import Bench, list_only, maple_slot_zeroed, tree_only
+from support import SAMPLES, Edit, Sample, again_from_views, built, mm_of
+from tamper.edits import labelled, list_only, maple_slot_zeroed, tree_only, vma_of
 from tamper.page_edits import exec_cleared_in_pte, ghost_page
 from tamper.rmap_edits import anon_link_cut, file_link_cut, file_swapped
 from tamper.slab_edits import area_erased, list_and_tree_unlinked, mm_decoy, task_off_both
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vmaforensics.analysis import Analysis
     from vmaforensics.report.document.document import Finding, Hexdump
 
-    Edit = Callable[[Bench], Label]
+    Technique = Callable[[Edit], Label]
 
 OF_ONE_AREA: tuple[Edit, ...] = (
     maple_slot_zeroed,
@@ -43,18 +43,18 @@ OF_ONE_AREA: tuple[Edit, ...] = (
 
 
 @cache
-def edited(name: str, edit: Edit) -> tuple[Analysis, Label] | None:
+def edited(name: str, edit: Technique) -> tuple[Analysis, Label] | None:
     """A changed copy of a sample, and what was done; None if the edit cannot be made there."""
     (sample,) = (one for one in SAMPLES if one.name == name)
-    bench = Bench(sample.analysis)
+    copy = Edit(sample.analysis)
     try:
-        label = edit(bench)
+        label = edit(copy)
     except (AssertionError, KeyError):
         return None
-    return again_from_views(sample.analysis, bench.overlay), label
+    return again_from_views(sample.analysis, copy.overlay), label
 
 
-def changed(sample: Sample, edit: Edit) -> tuple[Analysis, Label]:
+def changed(sample: Sample, edit: Technique) -> tuple[Analysis, Label]:
     done = edited(sample.name, edit)
     if done is None:
         pytest.skip("this image has nothing that the edit could be made on")
@@ -69,7 +69,7 @@ def about(analysis: Analysis, label: Label, **options: bool) -> list[Finding]:
 
 
 @pytest.mark.parametrize("edit", OF_ONE_AREA, ids=lambda edit: edit.__name__)
-def test_a_finding_names_the_area_that_was_edited(either_sample: Sample, edit: Edit) -> None:
+def test_a_finding_names_the_area_that_was_edited(either_sample: Sample, edit: Technique) -> None:
     """The area: the one that the clean image, whose maps are the guest's own, has at the place of the edit."""
     analysis, label = changed(either_sample, edit)
     rows = either_sample.analysis.views.union
@@ -93,7 +93,7 @@ def test_memory_outside_of_every_area_has_no_area(either_sample: Sample) -> None
 
 
 @pytest.mark.parametrize("edit", [maple_slot_zeroed, list_and_tree_unlinked], ids=lambda edit: edit.__name__)
-def test_the_dump_of_an_area_begins_with_the_bounds_that_proc_showed(either_sample: Sample, edit: Edit) -> None:
+def test_the_dump_of_an_area_begins_with_the_bounds_that_proc_showed(either_sample: Sample, edit: Technique) -> None:
     """vm_start and vm_end are the first words of vm_area_struct since 2.6."""
     analysis, label = changed(either_sample, edit)
     (found,) = about(analysis, label)
@@ -135,16 +135,16 @@ def test_the_first_bytes_of_hidden_memory_are_those_of_its_file(name: str) -> No
     samples = built(name)
     if not samples:
         pytest.skip("excerpts hold no user memory, and no whole image is here")
-    bench = Bench(samples[0].analysis)
-    index = next(iter(bench.views.regions().values()))
-    library = [name.endswith(b"/libc.so.6") for name in bench.views.names]
-    row = next(one for one in index if library[int(one["vma_row"])] and not bench.vma(one)["pgoff"] and one["order"])
-    label = bench.label("hidden", row)
-    if bench.views.maple is not None:
-        bench.put(int(row["slot"]), 0)
+    copy = Edit(samples[0].analysis)
+    index = next(iter(copy.views.regions().values()))
+    library = [name.endswith(b"/libc.so.6") for name in copy.views.names]
+    row = next(one for one in index if library[int(one["vma_row"])] and not vma_of(copy, one)["pgoff"] and one["order"])
+    label = labelled(copy, "hidden", row)
+    if copy.views.maple is not None:
+        copy.put(int(row["slot"]), 0)
     else:
-        bench.put(int(row["slot"]), int(bench.vma(row)["next"]))
-    (found,) = about(again_from_views(samples[0].analysis, bench.overlay), label)
+        copy.put(int(row["slot"]), int(vma_of(copy, row)["next"]))
+    (found,) = about(again_from_views(samples[0].analysis, copy.overlay), label)
     dump = found.dumps[0]
     assert (dump.what, dump.address) == ("first bytes of the memory", hex(label.start))
     assert dump.data is not None
@@ -189,7 +189,7 @@ def test_every_step_of_a_rule_has_lines_and_some_are_for_crash() -> None:
 
 
 @pytest.mark.parametrize("edit", [*OF_ONE_AREA, ghost_page, task_off_both, mm_decoy], ids=lambda edit: edit.__name__)
-def test_lines_name_the_addresses_of_the_finding(either_sample: Sample, edit: Edit) -> None:
+def test_lines_name_the_addresses_of_the_finding(either_sample: Sample, edit: Technique) -> None:
     analysis, label = changed(either_sample, edit)
     for found in about(analysis, label):
         assert [one.tool for one in found.by_hand][:2] == ["drgn", "crash"]

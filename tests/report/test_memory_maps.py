@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from support import Edit, Sample, again_from_views, mm_of
 from tamper.edits import (
-    Bench,
     Label,
     list_cycle,
     list_only,
@@ -37,10 +36,10 @@ if TYPE_CHECKING:
     from vmaforensics.report.document.document import MemoryMap
 
 
-def edited(sample: Sample, edit: Callable[[Bench], Label]) -> tuple[Analysis, Label, Bench]:
-    bench = Bench(sample.analysis)
-    label = edit(bench)
-    return again_from_views(sample.analysis, bench.overlay), label, bench
+def edited(sample: Sample, edit: Callable[[Edit], Label]) -> tuple[Analysis, Label, Edit]:
+    copy = Edit(sample.analysis)
+    label = edit(copy)
+    return again_from_views(sample.analysis, copy.overlay), label, copy
 
 
 def map_of(analysis: Analysis, pid: int) -> MemoryMap:
@@ -87,13 +86,11 @@ def test_a_map_holds_the_areas_that_the_guest_showed_and_where_each_record_stand
 
 
 @pytest.mark.parametrize("edit", [maple_parent_junk, maple_dead_node], ids=lambda edit: edit.__name__)
-def test_the_node_that_was_edited_is_the_one_that_is_wrong(
-    maple_sample: Sample, edit: Callable[[Bench], Label]
-) -> None:
-    analysis, label, bench = edited(maple_sample, edit)
+def test_the_node_that_was_edited_is_the_one_that_is_wrong(maple_sample: Sample, edit: Callable[[Edit], Label]) -> None:
+    analysis, label, copy = edited(maple_sample, edit)
     clean = maple_sample.analysis.views.maple_nodes
     mine = np.flatnonzero((clean.mm == np.uint64(mm_of(maple_sample.analysis, label.pid))) & (clean.parent >= 0))
-    changed = [row for row in mine if bench.get(int(clean.address[row])) != clean.parent_word[row]]
+    changed = [row for row in mine if copy.get(int(clean.address[row])) != clean.parent_word[row]]
     written = {hex(int(clean.address[row])) for row in changed}
     one = map_of(analysis, label.pid)
     assert {node.address for node in one.nodes if node.wrong} == written
@@ -118,7 +115,7 @@ def test_a_tree_without_a_root_is_still_a_picture(maple_sample: Sample) -> None:
 
 @pytest.mark.parametrize("edit", [list_only, tree_only, list_cycle], ids=lambda edit: edit.__name__)
 def test_lists_and_red_black_trees_are_drawn_around_the_edit(
-    list_sample: Sample, edit: Callable[[Bench], Label]
+    list_sample: Sample, edit: Callable[[Edit], Label]
 ) -> None:
     analysis, label, _ = edited(list_sample, edit)
     one = map_of(analysis, label.pid)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tests.tamper.edits import Bench, Label, executable_file
+from tamper.edits import Label, executable_file, labelled, pick, repair_counters, vma_of
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
 
@@ -14,73 +14,73 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+    from support import Edit
 
     from vmaforensics.views.reverse_maps.reverse_maps import RmapView
 
 
-def _rmap(bench: Bench) -> RmapView:
-    assert bench.views.rmap is not None
-    return bench.views.rmap
+def _rmap(edit: Edit) -> RmapView:
+    assert edit.views.rmap is not None
+    return edit.views.rmap
 
 
-def _index(bench: Bench) -> View:
-    return View.MAPLE if View.MAPLE in bench.views.regions() else View.LIST
+def _index(edit: Edit) -> View:
+    return View.MAPLE if View.MAPLE in edit.views.regions() else View.LIST
 
 
-def _region_of(bench: Bench, vma: int) -> np.void:
-    rows = bench.views.regions()[_index(bench)]
+def _region_of(edit: Edit, vma: int) -> np.void:
+    rows = edit.views.regions()[_index(edit)]
     found: np.void = rows[rows["vma"] == np.uint64(vma)][0]
     return found
 
 
-def _hide(
-    bench: Bench, technique: str, pick: Callable[[NDArray[np.void], NDArray[np.void]], NDArray[np.bool_]]
-) -> Label:
-    """The first area of ``pick`` taken out of every index, counters repaired."""
-    if View.MAPLE in bench.views.regions():
-        row = bench.region(View.MAPLE, pick)
+def _hide(edit: Edit, technique: str, fits: Callable[[NDArray[np.void], NDArray[np.void]], NDArray[np.bool_]]) -> Label:
+    """The first VMA of ``fits`` taken out of every index, counters repaired."""
+    if View.MAPLE in edit.views.regions():
+        row = pick(edit, View.MAPLE, fits)
     else:
-        nodes = bench.views.rb_nodes
+        nodes = edit.views.rb_nodes
         assert nodes is not None
         childless = ~nodes.has_left & ~nodes.has_right & (nodes.parent >= 0)
-        row = bench.region(
+        row = pick(
+            edit,
             View.RBTREE,
-            lambda rows, vmas: childless & (vmas["prev"] != 0) & (vmas["next"] != 0) & pick(rows, vmas),
+            lambda rows, vmas: childless & (vmas["prev"] != 0) & (vmas["next"] != 0) & fits(rows, vmas),
         )
-        vma = bench.vma(row)
-        bench.put(bench.at("vm_area_struct", int(vma["prev"]), "vm_next"), int(vma["next"]))
-        bench.put(bench.at("vm_area_struct", int(vma["next"]), "vm_prev"), int(vma["prev"]))
-    bench.put(int(row["slot"]), 0)
-    bench.repair_counters(row)
-    return bench.label(technique, row)
+        vma = vma_of(edit, row)
+        edit.put(edit.at("vm_area_struct", int(vma["prev"]), "vm_next"), int(vma["next"]))
+        edit.put(edit.at("vm_area_struct", int(vma["next"]), "vm_prev"), int(vma["prev"]))
+    edit.put(int(row["slot"]), 0)
+    repair_counters(edit, row)
+    return labelled(edit, technique, row)
 
 
-def file_area_hidden(bench: Bench) -> Label:
+def file_area_hidden(edit: Edit) -> Label:
     """An executable area of a file taken out of every index, counters repaired."""
-    return _hide(bench, "file area out of the index, counters repaired", executable_file)
+    return _hide(edit, "file area out of the index, counters repaired", executable_file)
 
 
-def anon_area_hidden(bench: Bench) -> Label:
+def anon_area_hidden(edit: Edit) -> Label:
     """An anonymous area whose pages another area may map too, taken out of every index, counters repaired."""
-    rmap = _rmap(bench)
+    rmap = _rmap(edit)
     trees, count = np.unique(rmap.anon_nodes["tree"], return_counts=True)
     shared = np.isin(rmap.anon_nodes["tree"], trees[count > 1])
     others = rmap.anon_nodes["vma"][shared]
 
-    def pick(rows: NDArray[np.void], vmas: NDArray[np.void]) -> NDArray[np.bool_]:
+    def fits(rows: NDArray[np.void], vmas: NDArray[np.void]) -> NDArray[np.bool_]:
         found: NDArray[np.bool_] = np.isin(vmas["vma"], others) & (vmas["file"] == 0)
         return found
 
-    return _hide(bench, "anonymous area out of the index, counters repaired", pick)
+    return _hide(edit, "anonymous area out of the index, counters repaired", fits)
 
 
-def _cut(bench: Bench, nodes: NDArray[np.void], last: str, struct: str, choice: NDArray[np.bool_], mend: bool) -> int:
+def _cut(edit: Edit, nodes: NDArray[np.void], last: str, struct: str, choice: NDArray[np.bool_], mend: bool) -> int:
     """Cut the first childless node of ``choice`` off its parent; returns its VMA."""
-    rmap = _rmap(bench)
+    rmap = _rmap(edit)
     alone = (nodes["left"] < 0) & (nodes["right"] < 0) & (nodes["parent"] >= 0)
     row = int(np.flatnonzero(alone & choice)[0])
     vma = int(nodes["vma"][row])
-    bench.put(int(nodes["slot"][row]), 0)
+    edit.put(int(nodes["slot"][row]), 0)
     if mend:
         area = rmap.area_rows(nodes["vma"])
         key = rmap.areas["pgoff" if struct == "vm_area_struct" else "anon_pgoff"][area]
@@ -91,91 +91,92 @@ def _cut(bench: Bench, nodes: NDArray[np.void], last: str, struct: str, choice: 
         while up >= 0:
             below = [int(stored[one]) for one in (nodes["left"][up], nodes["right"][up]) if one >= 0]
             stored[up] = max([int(key[up] + pages[up]) - 1, *below])
-            bench.put(bench.at(struct, int(nodes["item"][up]), last), int(stored[up]))
+            edit.put(edit.at(struct, int(nodes["item"][up]), last), int(stored[up]))
             up = int(nodes["parent"][up])
     return vma
 
 
-def file_link_cut(bench: Bench, *, mend: bool = False) -> Label:
+def file_link_cut(edit: Edit, *, mend: bool = False) -> Label:
     """An area taken out of its file's i_mmap; with ``mend`` its ancestors' rb_subtree_last too."""
-    nodes = _rmap(bench).file_nodes
-    listed = np.isin(nodes["vma"], bench.views.regions()[_index(bench)]["vma"])
-    vma = _cut(bench, nodes, "shared.rb_subtree_last", "vm_area_struct", listed, mend)
-    return bench.label("out of i_mmap" + (", last pages mended" if mend else ""), _region_of(bench, vma))
+    nodes = _rmap(edit).file_nodes
+    listed = np.isin(nodes["vma"], edit.views.regions()[_index(edit)]["vma"])
+    vma = _cut(edit, nodes, "shared.rb_subtree_last", "vm_area_struct", listed, mend)
+    return labelled(edit, "out of i_mmap" + (", last pages mended" if mend else ""), _region_of(edit, vma))
 
 
-def anon_link_cut(bench: Bench, *, mend: bool = False) -> Label:
+def anon_link_cut(edit: Edit, *, mend: bool = False) -> Label:
     """An area taken out of the tree of its own anon_vma."""
-    rmap = _rmap(bench)
+    rmap = _rmap(edit)
     nodes = rmap.anon_nodes
     own = rmap.areas["anon_vma"][rmap.area_rows(nodes["vma"])] == nodes["tree"]
-    vma = _cut(bench, nodes, "rb_subtree_last", "anon_vma_chain", own, mend)
-    return bench.label("out of the anon_vma tree" + (", last pages mended" if mend else ""), _region_of(bench, vma))
+    vma = _cut(edit, nodes, "rb_subtree_last", "anon_vma_chain", own, mend)
+    return labelled(edit, "out of the anon_vma tree" + (", last pages mended" if mend else ""), _region_of(edit, vma))
 
 
-def anon_vma_cleared(bench: Bench) -> Label:
+def anon_vma_cleared(edit: Edit) -> Label:
     """``vma->anon_vma`` set to NULL; the chain stays."""
-    row = bench.region(_index(bench), lambda rows, vmas: vmas["anon_vma"] != 0)
-    bench.put(bench.at("vm_area_struct", int(row["vma"]), "anon_vma"), 0)
-    return bench.label("anon_vma cleared", row)
+    row = pick(edit, _index(edit), lambda rows, vmas: vmas["anon_vma"] != 0)
+    edit.put(edit.at("vm_area_struct", int(row["vma"]), "anon_vma"), 0)
+    return labelled(edit, "anon_vma cleared", row)
 
 
-def file_swapped(bench: Bench) -> Label:
+def file_swapped(edit: Edit) -> Label:
     """``vm_file`` of an executable area replaced by a file that another process maps."""
-    row = bench.region(_index(bench), executable_file)
-    rmap = _rmap(bench)
+    row = pick(edit, _index(edit), executable_file)
+    rmap = _rmap(edit)
     own = rmap.mapping[rmap.area_rows(np.array([row["vma"]], np.uint64))[0]]
     others = (rmap.areas["mm"] != row["mm"]) & (rmap.mapping != 0) & (rmap.mapping != own)
-    bench.put(bench.at("vm_area_struct", int(row["vma"]), "vm_file"), int(rmap.areas["file"][others][0]))
-    return bench.label("vm_file swapped", row)
+    edit.put(edit.at("vm_area_struct", int(row["vma"]), "vm_file"), int(rmap.areas["file"][others][0]))
+    return labelled(edit, "vm_file swapped", row)
 
 
-def file_cleared(bench: Bench) -> Label:
+def file_cleared(edit: Edit) -> Label:
     """``vm_file`` of an executable area set to NULL: it looks anonymous."""
-    row = bench.region(_index(bench), executable_file)
-    bench.put(bench.at("vm_area_struct", int(row["vma"]), "vm_file"), 0)
-    return bench.label("vm_file cleared", row)
+    row = pick(edit, _index(edit), executable_file)
+    edit.put(edit.at("vm_area_struct", int(row["vma"]), "vm_file"), 0)
+    return labelled(edit, "vm_file cleared", row)
 
 
-def pgoff_moved(bench: Bench) -> Label:
+def pgoff_moved(edit: Edit) -> Label:
     """``vm_pgoff`` of an executable area moved on by 16 pages."""
-    row = bench.region(_index(bench), executable_file)
-    where = bench.at("vm_area_struct", int(row["vma"]), "vm_pgoff")
-    bench.put(where, bench.get(where) + 16)
-    return bench.label("vm_pgoff moved", row)
+    row = pick(edit, _index(edit), executable_file)
+    where = edit.at("vm_area_struct", int(row["vma"]), "vm_pgoff")
+    edit.put(where, edit.get(where) + 16)
+    return labelled(edit, "vm_pgoff moved", row)
 
 
-def pgoff_moved_writable(bench: Bench) -> Label:
+def pgoff_moved_writable(edit: Edit) -> Label:
     """``vm_pgoff`` of a written area of a file moved on by 16 pages."""
-    row = bench.region(
-        _index(bench),
+    row = pick(
+        edit,
+        _index(edit),
         lambda rows, vmas: (
             (vmas["file"] != 0) & (vmas["anon_vma"] != 0) & ((vmas["flags"] & np.uint64(flags.VM_WRITE)) != 0)
         ),
     )
-    where = bench.at("vm_area_struct", int(row["vma"]), "vm_pgoff")
-    bench.put(where, bench.get(where) + 16)
-    return bench.label("vm_pgoff of data moved", row)
+    where = edit.at("vm_area_struct", int(row["vma"]), "vm_pgoff")
+    edit.put(where, edit.get(where) + 16)
+    return labelled(edit, "vm_pgoff of data moved", row)
 
 
-def file_link_self_pointing(bench: Bench) -> Label:
+def file_link_self_pointing(edit: Edit) -> Label:
     """A childless node of an i_mmap whose left pointer leads to itself."""
-    nodes = _rmap(bench).file_nodes
+    nodes = _rmap(edit).file_nodes
     row = int(np.flatnonzero((nodes["left"] < 0) & (nodes["right"] < 0) & (nodes["parent"] >= 0))[0])
     vma = int(nodes["vma"][row])
-    bench.put(bench.at("vm_area_struct", vma, "shared.rb.rb_left"), int(nodes["node"][row]))
-    return bench.label("self-pointing i_mmap node", _region_of(bench, vma))
+    edit.put(edit.at("vm_area_struct", vma, "shared.rb.rb_left"), int(nodes["node"][row]))
+    return labelled(edit, "self-pointing i_mmap node", _region_of(edit, vma))
 
 
-def _mended(edit: Callable[..., Label]) -> Callable[[Bench], Label]:
-    def mended(bench: Bench) -> Label:
-        return edit(bench, mend=True)
+def _mended(technique: Callable[..., Label]) -> Callable[[Edit], Label]:
+    def mended(edit: Edit) -> Label:
+        return technique(edit, mend=True)
 
-    mended.__name__ = f"{edit.__name__}_mended"
+    mended.__name__ = f"{technique.__name__}_mended"
     return mended
 
 
-RMAP_EDITS: tuple[tuple[Callable[[Bench], Label], str], ...] = (
+RMAP_EDITS: tuple[tuple[Callable[[Edit], Label], str], ...] = (
     (file_area_hidden, "RMAP-FILE-HIDDEN"),
     (anon_area_hidden, "RMAP-ANON-HIDDEN"),
     (file_link_cut, "RMAP-FILE-MISSING"),

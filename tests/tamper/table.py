@@ -20,15 +20,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from support import ROOT, SAMPLES, Sample, again_from_views, built
+from support import ROOT, SAMPLES, Edit, Sample, again_from_views, built
 
-from tamper.edits import Bench, Label
 from tamper.page import render
 from vmaforensics.checks.finding import Finding, Severity
 from vmaforensics.errors import VmaForensicsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from tamper.edits import Label
 
 KERNELS = ("debian-5.10", "debian-6.1", "debian-6.1-la57", "debian-6.12", "debian-7.3")
 PAGE = ROOT / "docs/detection.md"
@@ -63,9 +64,9 @@ class Clean:
     above_low: list[str] = field(default_factory=list)
 
 
-def edits() -> list[tuple[str, str, Callable[[Bench], Label]]]:
+def edits() -> list[tuple[str, str, Callable[[Edit], Label]]]:
     """(family, name, edit) of every edit there is, in a fixed order."""
-    found: dict[tuple[str, str], Callable[[Bench], Label]] = {}
+    found: dict[tuple[str, str], Callable[[Edit], Label]] = {}
     for path in sorted(Path(__file__).parent.glob("*edits.py")):
         module = importlib.import_module(f"tamper.{path.stem}")
         family = path.stem.removesuffix("edits").rstrip("_") or "index"
@@ -82,7 +83,7 @@ def _of(module: Any) -> Iterator[Callable[..., Label]]:  # noqa: ANN401
         if isinstance(value, tuple):
             for one in value:
                 edit = one[0] if isinstance(one, tuple) else one
-                if inspect.isfunction(edit) and "bench" in inspect.signature(edit).parameters:
+                if inspect.isfunction(edit) and "edit" in inspect.signature(edit).parameters:
                     yield edit
 
 
@@ -112,15 +113,15 @@ def names(one: Finding, label: Label) -> bool:
     return one.start < label.end and label.start < one.end
 
 
-def try_edit(sample: Sample, family: str, name: str, edit: Callable[[Bench], Label]) -> Outcome:
+def try_edit(sample: Sample, family: str, name: str, edit: Callable[[Edit], Label]) -> Outcome:
     """Make the edit on a copy of the image and analyse it."""
     known = {"kernel": sample.name, "family": family, "edit": name}
-    bench = Bench(sample.analysis)
+    copy = Edit(sample.analysis)
     try:
-        label = edit(bench)
+        label = edit(copy)
     except _DOES_NOT_APPLY as error:
         return Outcome(**known, why=f"{type(error).__name__}: {error}")
-    findings = again_from_views(sample.analysis, bench.overlay).findings
+    findings = again_from_views(sample.analysis, copy.overlay).findings
     found = serious(findings, sample.analysis.findings, label.rank)
     right = [one for one in found if names(one, label)]
     placed = [one for one in right if label.end == 0 or one.start is not None]

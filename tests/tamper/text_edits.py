@@ -19,95 +19,95 @@ from vmaforensics.views.vmas.kind import Kind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tamper.edits import Bench
+    from support import Edit
 
 PAGE = 4096
 PLACE = 0x340  # of the bytes that are changed, in the page
 
 
-def _free_frame(bench: Bench) -> int:
+def _free_frame(edit: Edit) -> int:
     """A frame that belongs to nobody."""
-    pfns, kinds = classify_frames(bench.kernel)
+    pfns, kinds = classify_frames(edit.kernel)
     free = pfns[kinds == FrameKind.FREE]
     assert len(free), "no free frame"
     return int(free[len(free) // 2])
 
 
-def _struct_page(bench: Bench, pfn: int) -> int:
-    reader = PageReader(bench.kernel)
+def _struct_page(edit: Edit, pfn: int) -> int:
+    reader = PageReader(edit.kernel)
     return int(reader.base) + pfn * reader.size
 
 
-def _change(bench: Bench, address: int, by: int, size: int = 8) -> None:
-    bench.put(address, (bench.get(address) + by) % (1 << 8 * size), size)
+def _change(edit: Edit, address: int, by: int, size: int = 8) -> None:
+    edit.put(address, (edit.get(address) + by) % (1 << 8 * size), size)
 
 
-def _count(bench: Bench, mm: int, kind: str, by: int) -> None:
+def _count(edit: Edit, mm: int, kind: str, by: int) -> None:
     """add_mm_counter: the part that is kept in mm_struct itself."""
-    number = bench.kernel.types.constant(kind)
+    number = edit.kernel.types.constant(kind)
     assert number is not None
-    if bench.kernel.has("mm_struct", "rss_stat.counters"):  # struct percpu_counter[] since 6.2
-        field = bench.kernel.member("mm_struct", "rss_stat")
-        where = mm + field.offset + number * field.size + bench.kernel.offset("percpu_counter", "count")
+    if edit.kernel.has("mm_struct", "rss_stat.counters"):  # struct percpu_counter[] since 6.2
+        field = edit.kernel.member("mm_struct", "rss_stat")
+        where = mm + field.offset + number * field.size + edit.kernel.offset("percpu_counter", "count")
     else:
-        where = bench.at("mm_struct", mm, "rss_stat.count") + 8 * number
-    _change(bench, where, by)
+        where = edit.at("mm_struct", mm, "rss_stat.count") + 8 * number
+    _change(edit, where, by)
 
 
-def _target(bench: Bench) -> tuple[np.void, np.void, np.void, np.void]:
+def _target(edit: Edit) -> tuple[np.void, np.void, np.void, np.void]:
     """(entry, its area's VMA, its page, the entry of an anonymous copy in the same area) of code to be replaced.
 
     The copy that a real write left there (a uprobe's) tells what another one looks like.
     """
-    view = bench.views.page_tables
+    view = edit.views.page_tables
     assert view is not None
-    assert bench.views.files is not None
+    assert edit.views.files is not None
     ptes = view.ptes[(view.ptes["page"] >= 0) & (view.ptes["area"] >= 0) & (view.ptes["state"] == PteState.PRESENT)]
     vma_row = view.areas["vma_row"][ptes["area"]]
-    vmas, pages = bench.views.vmas[vma_row], view.pages.rows[ptes["page"]]
+    vmas, pages = edit.views.vmas[vma_row], view.pages.rows[ptes["page"]]
     code = (vmas["kind"] == Kind.FILE) & (vmas["anon_vma"] != 0) & (ptes["level"] == 1) & ~pages["compound"]
     code &= (vmas["flags"] & np.uint64(flags.VM_EXEC | flags.VM_WRITE | flags.VM_ACCOUNT)) == np.uint64(flags.VM_EXEC)
     copies = np.flatnonzero(code & pages["anon"] & (pages["mapcount"] == 1))
-    mapping = bench.views.files.rows["mapping"][vmas["file_row"]]
+    mapping = edit.views.files.rows["mapping"][vmas["file_row"]]
     for copy in copies.tolist():
         same = code & ~pages["anon"] & (ptes["area"] == ptes["area"][copy])
         for at in np.flatnonzero(same).tolist():
-            heads, _ = bench.kernel.gather("address_space", mapping[[at]], ["i_pages.xa_head"])
-            entry, ok = entries_at(bench.kernel, heads["i_pages.xa_head"], pages["index"][[at]])
-            if ok[0] and int(entry[0]) == _struct_page(bench, int(pages["pfn"][at])):
+            heads, _ = edit.kernel.gather("address_space", mapping[[at]], ["i_pages.xa_head"])
+            entry, ok = entries_at(edit.kernel, heads["i_pages.xa_head"], pages["index"][[at]])
+            if ok[0] and int(entry[0]) == _struct_page(edit, int(pages["pfn"][at])):
                 return ptes[at], vmas[at], pages[at], ptes[copy]
     raise AssertionError("no code beside an anonymous copy, of a file whose page cache can be looked up")
 
 
-def _copied(bench: Bench, change: Callable[[bytearray], None], technique: str) -> Label:
+def _copied(edit: Edit, change: Callable[[bytearray], None], technique: str) -> Label:
     """What do_wp_page leaves of a write to private code, with ``change`` made to the copy.
 
     New frame, struct page, entry, map and reference counts and the resident counters; the file's page stays in the
     page cache. Where the image does not hold what the page cache has (an excerpt), it gets contents of its own.
     """
-    pte, vma, page, model = _target(bench)
-    mm, frame, old = int(vma["mm"]), _free_frame(bench), int(page["pfn"])
-    data, ok = bench.overlay.gather(np.array([old << 12], np.uint64), PAGE)
+    pte, vma, page, model = _target(edit)
+    mm, frame, old = int(vma["mm"]), _free_frame(edit), int(page["pfn"])
+    data, ok = edit.overlay.gather(np.array([old << 12], np.uint64), PAGE)
     content = bytearray(data[0].tobytes()) if ok[0] else bytearray(bytes(range(256)) * 16)
-    bench.overlay.write(old << 12, bytes(content))
+    edit.overlay.write(old << 12, bytes(content))
     change(content)
-    bench.overlay.write(frame << 12, bytes(content))
-    copy, new = _struct_page(bench, int(model["pfn"])), _struct_page(bench, frame)
-    for at in range(0, PageReader(bench.kernel).size, 8):
-        bench.put(new + at, bench.get(copy + at))
+    edit.overlay.write(frame << 12, bytes(content))
+    copy, new = _struct_page(edit, int(model["pfn"])), _struct_page(edit, frame)
+    for at in range(0, PageReader(edit.kernel).size, 8):
+        edit.put(new + at, edit.get(copy + at))
     index = (int(pte["va"]) - int(vma["start"]) >> 12) + int(vma["anon_pgoff"])
-    bench.put(new + bench.kernel.member("page", "index|__folio_index").offset, index)
+    edit.put(new + edit.kernel.member("page", "index|__folio_index").offset, index)
     for member in ("_mapcount.counter", "_refcount.counter"):
-        _change(bench, bench.at("page", _struct_page(bench, old), member), -1, 4)
+        _change(edit, edit.at("page", _struct_page(edit, old), member), -1, 4)
     entry = int(pte["entry"]) & ~paging.ADDRESS_MASK | frame << 12
-    bench.overlay.write(int(pte["where"]), entry.to_bytes(8, "little"))
-    _count(bench, mm, KINDS[3] if page["swapbacked"] else KINDS[0], -1)
-    _count(bench, mm, KINDS[1], 1)
-    pid = int(bench.views.mms["pid"][pte["mm_row"]])
+    edit.overlay.write(int(pte["where"]), entry.to_bytes(8, "little"))
+    _count(edit, mm, KINDS[3] if page["swapbacked"] else KINDS[0], -1)
+    _count(edit, mm, KINDS[1], 1)
+    pid = int(edit.views.mms["pid"][pte["mm_row"]])
     return Label(technique=technique, pid=pid, start=int(pte["va"]), end=int(pte["va"]) + PAGE)
 
 
-def text_page_replaced(bench: Bench) -> Label:
+def text_page_replaced(edit: Edit) -> Label:
     """A page of code replaced by an anonymous copy in which a jump has been written."""
 
     def change(content: bytearray) -> None:
@@ -116,17 +116,17 @@ def text_page_replaced(bench: Bench) -> Label:
             new if new != old else new ^ 0x55 for new, old in zip(jump, content[PLACE : PLACE + len(jump)], strict=True)
         )
 
-    return _copied(bench, change, "text page replaced")
+    return _copied(edit, change, "text page replaced")
 
 
-def breakpoint_left(bench: Bench) -> Label:
+def breakpoint_left(edit: Edit) -> Label:
     """A breakpoint where no uprobe is registered, in a process that nobody debugs."""
 
     def change(content: bytearray) -> None:
         at = next(at for at in range(PLACE, PAGE) if content[at] != 0xCC)
         content[at] = 0xCC
 
-    return _copied(bench, change, "breakpoint nobody accounts for")
+    return _copied(edit, change, "breakpoint nobody accounts for")
 
 
-TEXT_EDITS: tuple[Callable[[Bench], Label], ...] = (text_page_replaced, breakpoint_left)
+TEXT_EDITS: tuple[Callable[[Edit], Label], ...] = (text_page_replaced, breakpoint_left)

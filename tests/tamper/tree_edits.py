@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tamper.edits import Bench, Label, executable_file
+from tamper.edits import Label, executable_file, labelled, pick, repair_counters, vma_of
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
 
@@ -15,53 +15,54 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+    from support import Edit
 
 _WORD = 1 << 64
 _LEAST = 7  # slots of a leaf from which one or two may be taken: mt_min_slots is 6
 _RED = 0  # lowest bit of __rb_parent_color
 
 
-def _index(bench: Bench) -> View:
-    return View.MAPLE if View.MAPLE in bench.views.regions() else View.LIST
+def _index(edit: Edit) -> View:
+    return View.MAPLE if View.MAPLE in edit.views.regions() else View.LIST
 
 
-def _leaf_of(bench: Bench, row: np.void) -> tuple[int, int]:
+def _leaf_of(edit: Edit, row: np.void) -> tuple[int, int]:
     """(row of the leaf, slot) that a region of the maple tree was found in."""
-    nodes = bench.views.maple_nodes
+    nodes = edit.views.maple_nodes
     base = nodes.address + nodes.slot_offset.astype(np.uint64)
     within = nodes.leaf & (row["slot"] >= base) & (row["slot"] < base + np.uint64(128))
     leaf = int(np.flatnonzero(within)[0])
     return leaf, (int(row["slot"]) - int(base[leaf])) // 8
 
 
-def _in_leaf(bench: Bench, fits: Callable[[int, int, list[int]], bool]) -> tuple[np.void, int, int]:
+def _in_leaf(edit: Edit, fits: Callable[[int, int, list[int]], bool]) -> tuple[np.void, int, int]:
     """The first executable area of a file, the leaf and the slot that ``fits(leaf, slot, slots)`` accepts."""
-    nodes, rows = bench.views.maple_nodes, bench.views.regions()[View.MAPLE]
-    vmas = bench.views.vmas[bench.views.vma_rows(rows["vma"])]
+    nodes, rows = edit.views.maple_nodes, edit.views.regions()[View.MAPLE]
+    vmas = edit.views.vmas[edit.views.vma_rows(rows["vma"])]
     for row in rows[executable_file(rows, vmas)]:
-        leaf, slot = _leaf_of(bench, row)
+        leaf, slot = _leaf_of(edit, row)
         if fits(leaf, slot, nodes.slots[leaf].tolist()):
             return row, leaf, slot
     raise AssertionError("no area fits this edit")
 
 
-def _write_leaf(bench: Bench, leaf: int, entries: list[tuple[int, int]]) -> None:
+def _write_leaf(edit: Edit, leaf: int, entries: list[tuple[int, int]]) -> None:
     """Make (slot, inclusive maximum) pairs the contents of a leaf, metadata included."""
-    nodes, kernel = bench.views.maple_nodes, bench.kernel
+    nodes, kernel = edit.views.maple_nodes, edit.kernel
     node, count = int(nodes.address[leaf]), int(nodes.capacity[leaf])
     pivot, slot = (kernel.offset("maple_range_64", name) for name in ("pivot", "slot"))
     for at in range(count):
         used = at < len(entries)
-        bench.put(node + slot + 8 * at, entries[at][0] if used else 0)
+        edit.put(node + slot + 8 * at, entries[at][0] if used else 0)
         if at < count - 1:
-            bench.put(node + pivot + 8 * at, entries[at][1] if used else 0)
+            edit.put(node + pivot + 8 * at, entries[at][1] if used else 0)
     if len(entries) < count:  # the metadata share the last slot (ma_data_end)
-        bench.put(node + kernel.offset("maple_range_64", "meta.end"), len(entries) - 1, 1)
+        edit.put(node + kernel.offset("maple_range_64", "meta.end"), len(entries) - 1, 1)
 
 
-def _mend_gaps(bench: Bench, leaf: int, entries: list[tuple[int, int]]) -> None:
+def _mend_gaps(edit: Edit, leaf: int, entries: list[tuple[int, int]]) -> None:
     """mas_update_gap: the largest empty range of the leaf in its parent, and so on up to the root."""
-    nodes, kernel = bench.views.maple_nodes, bench.kernel
+    nodes, kernel = edit.views.maple_nodes, edit.kernel
     low = [int(nodes.low[leaf]), *(pivot + 1 for _, pivot in entries[:-1])]
     gap = max((pivot - first + 1 for first, (slot, pivot) in zip(low, entries, strict=True) if not slot), default=0)
     gap %= _WORD
@@ -70,16 +71,16 @@ def _mend_gaps(bench: Bench, leaf: int, entries: list[tuple[int, int]]) -> None:
     while int(nodes.parent[row]) >= 0:
         slot, row = int(nodes.parent_slot[row]), int(nodes.parent[row])
         node = int(nodes.address[row])
-        bench.put(node + gaps + 8 * slot, gap)
-        recorded = [bench.get(node + gaps + 8 * at) for at in range(int(nodes.end[row]) + 1)]
+        edit.put(node + gaps + 8 * slot, gap)
+        recorded = [edit.get(node + gaps + 8 * at) for at in range(int(nodes.end[row]) + 1)]
         gap = max(recorded)
-        bench.put(node + kernel.offset("maple_arange_64", "meta.gap"), recorded.index(gap), 1)
+        edit.put(node + kernel.offset("maple_arange_64", "meta.gap"), recorded.index(gap), 1)
 
 
-def maple_erased(bench: Bench, *, repaired: bool = False) -> Label:
+def maple_erased(edit: Edit, *, repaired: bool = False) -> Label:
     """An area erased as mas_erase would: neighbouring empty ranges joined, slots and pivots moved up, the
     metadata and every recorded gap corrected. With ``repaired`` the counters too."""
-    nodes = bench.views.maple_nodes
+    nodes = edit.views.maple_nodes
 
     def fits(leaf: int, slot: int, slots: list[int]) -> bool:
         end = int(nodes.end[leaf])
@@ -87,7 +88,7 @@ def maple_erased(bench: Bench, *, repaired: bool = False) -> Label:
         beside = slots[slot - 1] == 0 or slots[slot + 1] == 0 if 0 < slot < end else False
         return roomy and 0 < slot < end and (beside or nodes.parent[leaf] >= 0)
 
-    row, leaf, slot = _in_leaf(bench, fits)
+    row, leaf, slot = _in_leaf(edit, fits)
     end = int(nodes.end[leaf])
     entries: list[tuple[int, int]] = []
     for at in range(end + 1):
@@ -95,76 +96,74 @@ def maple_erased(bench: Bench, *, repaired: bool = False) -> Label:
         if entries and not entry and not entries[-1][0]:
             entries.pop()
         entries.append((entry, int(nodes.pivots[leaf, at])))
-    _write_leaf(bench, leaf, entries)
-    _mend_gaps(bench, leaf, entries)
+    _write_leaf(edit, leaf, entries)
+    _mend_gaps(edit, leaf, entries)
     if repaired:
-        bench.repair_counters(row)
-    return bench.label("erased, gaps and pivots repaired" + (", counters repaired" if repaired else ""), row)
+        repair_counters(edit, row)
+    return labelled(edit, "erased, gaps and pivots repaired" + (", counters repaired" if repaired else ""), row)
 
 
-def maple_pivot_to_end(bench: Bench) -> Label:
+def maple_pivot_to_end(edit: Edit) -> Label:
     """A pivot set to its node's maximum: what the slots behind it hold is out of reach."""
-    nodes = bench.views.maple_nodes
-    row, leaf, slot = _in_leaf(
-        bench, lambda leaf, slot, slots: 0 < slot < int(nodes.end[leaf]) and slots[slot - 1] != 0
-    )
+    nodes = edit.views.maple_nodes
+    row, leaf, slot = _in_leaf(edit, lambda leaf, slot, slots: 0 < slot < int(nodes.end[leaf]) and slots[slot - 1] != 0)
     node = int(nodes.address[leaf])
-    pivot = bench.at("maple_range_64", node, "pivot") + 8 * (slot - 1)
-    bench.put(pivot, int(nodes.high[leaf]))
+    pivot = edit.at("maple_range_64", node, "pivot") + 8 * (slot - 1)
+    edit.put(pivot, int(nodes.high[leaf]))
     last = min(int(nodes.high[leaf]) + 1, 1 << 56)
-    return replace(bench.label("early end pivot", row), end=last)
+    return replace(labelled(edit, "early end pivot", row), end=last)
 
 
-def bounds_of_neighbour(bench: Bench) -> Label:
+def bounds_of_neighbour(edit: Edit) -> Label:
     """``vm_start`` and ``vm_end`` of an executable area made those of the area before it."""
-    rows = bench.views.regions()[_index(bench)]
-    row = bench.region(_index(bench), executable_file)
-    before = bench.vma(rows[int(np.flatnonzero(rows["vma"] == row["vma"])[0]) - 1])
+    rows = edit.views.regions()[_index(edit)]
+    row = pick(edit, _index(edit), executable_file)
+    before = vma_of(edit, rows[int(np.flatnonzero(rows["vma"] == row["vma"])[0]) - 1])
     for member, column in (("vm_start", "start"), ("vm_end", "end")):
-        bench.put(bench.at("vm_area_struct", int(row["vma"]), member), int(before[column]))
-    return bench.label("bounds of a neighbour", row)
+        edit.put(edit.at("vm_area_struct", int(row["vma"]), member), int(before[column]))
+    return labelled(edit, "bounds of a neighbour", row)
 
 
-def list_and_tree(bench: Bench, *, repaired: bool = False) -> Label:
+def list_and_tree(edit: Edit, *, repaired: bool = False) -> Label:
     """An area taken out of both the list and the red-black tree (up to 6.0), as rb_erase leaves it: a red leaf,
     after which nothing needs balancing. With ``repaired`` the recorded gaps and the counters too."""
-    nodes, rows = bench.views.rb_nodes, bench.views.regions()[View.RBTREE]
+    nodes, rows = edit.views.rb_nodes, edit.views.regions()[View.RBTREE]
     assert nodes is not None
     red = (nodes.parent_word & np.uint64(1)) == _RED
     alone = (nodes.left < 0) & (nodes.right < 0) & (nodes.parent >= 0) & red
 
-    def pick(rows: NDArray[np.void], vmas: NDArray[np.void]) -> NDArray[np.bool_]:
+    def fits(rows: NDArray[np.void], vmas: NDArray[np.void]) -> NDArray[np.bool_]:
         inside = (vmas["prev"] != 0) & (vmas["next"] != 0)
         return alone & inside & ((vmas["flags"] & np.uint64(flags.VM_EXEC)) != 0) & (vmas["file"] != 0)
 
-    row = bench.region(View.RBTREE, pick)
-    vma = bench.vma(row)
-    bench.put(int(row["slot"]), 0)
-    bench.put(bench.at("vm_area_struct", int(vma["prev"]), "vm_next"), int(vma["next"]))
-    bench.put(bench.at("vm_area_struct", int(vma["next"]), "vm_prev"), int(vma["prev"]))
+    row = pick(edit, View.RBTREE, fits)
+    vma = vma_of(edit, row)
+    edit.put(int(row["slot"]), 0)
+    edit.put(edit.at("vm_area_struct", int(vma["prev"]), "vm_next"), int(vma["next"]))
+    edit.put(edit.at("vm_area_struct", int(vma["next"]), "vm_prev"), int(vma["prev"]))
     if repaired:
-        bench.repair_counters(row)
-        _mend_subtree_gaps(bench, int(np.flatnonzero(rows["vma"] == row["vma"])[0]))
-    return bench.label("list and tree" + (", gaps and counters repaired" if repaired else ""), row)
+        repair_counters(edit, row)
+        _mend_subtree_gaps(edit, int(np.flatnonzero(rows["vma"] == row["vma"])[0]))
+    return labelled(edit, "list and tree" + (", gaps and counters repaired" if repaired else ""), row)
 
 
-def _mend_subtree_gaps(bench: Bench, gone: int) -> None:
+def _mend_subtree_gaps(edit: Edit, gone: int) -> None:
     """vma_compute_gap and its maxima (mm/mmap.c), for the tree of row ``gone`` without that row."""
-    nodes, rows = bench.views.rb_nodes, bench.views.regions()[View.RBTREE]
+    nodes, rows = edit.views.rb_nodes, edit.views.regions()[View.RBTREE]
     assert nodes is not None
     mine = [at for at in np.flatnonzero(rows["mm"] == rows["mm"][gone]).tolist() if at != gone]
-    vmas = bench.views.vmas[bench.views.vma_rows(rows["vma"])]
+    vmas = edit.views.vmas[edit.views.vma_rows(rows["vma"])]
     gap, floor = {}, 0
     for at in mine:  # in order of addresses
         start, end = int(vmas["start"][at]), int(vmas["end"][at])
         if int(vmas["flags"][at]) & flags.VM_GROWSDOWN:
-            start = max(start - bench.views.stack_guard_gap, 0)
+            start = max(start - edit.views.stack_guard_gap, 0)
         gap[at] = max(start - floor, 0)
         floor = end
     for at in sorted(mine, key=lambda at: -int(nodes.depth[at])):
         children = [int(one) for one in (nodes.left[at], nodes.right[at]) if one >= 0 and one != gone]
         gap[at] = max([gap[at], *(gap[one] for one in children)])
-        bench.put(bench.at("vm_area_struct", int(rows["vma"][at]), "rb_subtree_gap"), gap[at])
+        edit.put(edit.at("vm_area_struct", int(rows["vma"][at]), "rb_subtree_gap"), gap[at])
 
 
 MAPLE_TREE_EDITS: tuple[Callable[..., Label], ...] = (maple_erased, maple_pivot_to_end, bounds_of_neighbour)
