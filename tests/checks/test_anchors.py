@@ -18,7 +18,7 @@ from vmaforensics.checks.vmas.coverage import Cover
 from vmaforensics.checks.vmas.executable import check_executable
 from vmaforensics.views.anchors.anchors import gather_anchors
 from vmaforensics.views.descriptors.descriptors import gather_handles
-from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.problems import ProblemLog, Problems
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def reread(copy: Edit, cpus: tuple[CpuState, ...] | None = None) -> tuple[Views,
         ),
         handles=gather_handles(kernel, copy.views, log),
     )
-    changed.problems = np.concatenate([copy.views.problems, log.table()])
+    changed.problems = Problems.concatenate([copy.views.problems, log.table()])
     context = Context(changed)
     return changed, [*check_anchors(context), *check_handles(context), *check_executable(context)]
 
