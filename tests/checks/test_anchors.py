@@ -18,7 +18,7 @@ from vmaforensics.checks.vmas.coverage import Cover
 from vmaforensics.checks.vmas.executable import check_executable
 from vmaforensics.views.anchors.anchors import gather_anchors
 from vmaforensics.views.descriptors.descriptors import gather_handles
-from vmaforensics.views.problems import ProblemLog, Problems
+from vmaforensics.views.problems import Problem, ProblemLog, Problems
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
