@@ -20,9 +20,6 @@ from vmaforensics.checks.registry import rule_modules
 from vmaforensics.checks.reverse_maps.reverse_maps import check_rmap
 from vmaforensics.checks.rule import Part
 from vmaforensics.checks.slab.slab import check_slab
-from vmaforensics.checks.vmas.counters import check_counters
-from vmaforensics.checks.vmas.executable import check_executable
-from vmaforensics.checks.vmas.vmas import check_areas
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -33,10 +30,8 @@ if TYPE_CHECKING:
 # Checks of several rules at once, whose rules have none of their own yet. TRANSITION.
 OLD_CHECKS: tuple[Callable[[Context], Iterator[Finding]], ...] = (
     check_membership,
-    check_areas,
     check_rbtree,
     check_maple,
-    check_counters,
     check_rmap,
     check_page_tables,
     check_residents,
@@ -46,7 +41,6 @@ OLD_CHECKS: tuple[Callable[[Context], Iterator[Finding]], ...] = (
     check_existence,
     check_anchors,
     check_handles,
-    check_executable,
 )
 
 

@@ -11,9 +11,24 @@ area.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from vmaforensics.checks import hand
+from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.checks.vmas.indexed import indexed_vmas
+from vmaforensics.columns.lookup import values_at
+from vmaforensics.columns.runs import begins_run, run_lasts, run_starts, value_before
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.checks.vmas.indexed import IndexedVmas
 
 RULE = Rule(
     id="VMA-BACKLINK",
@@ -29,3 +44,61 @@ RULE = Rule(
     part=Part.TRACE,
     rank=310,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """vm_prev that does not lead one element back; highest_vm_end that is not the end of the last VMA."""
+    indexed = context.shared(indexed_vmas).get(View.LIST)
+    if indexed is not None:
+        yield from _backward(context, indexed)
+        yield from _highest(context, indexed)
+
+
+def _backward(context: Context, indexed: IndexedVmas) -> Iterator[Finding]:
+    entries, vmas = indexed.entries, context.views.vmas
+    expected = value_before(entries.vma, begins_run(entries.mm))
+    stored = vmas.prev[indexed.vma_row]
+    wrong = np.flatnonzero((stored != expected) & context.decoded(View.LIST, entries.mm))
+
+    def evidence(row: int) -> Evidence:
+        at = int(wrong[row])
+        return Evidence(
+            what=f"vm_prev of {int(entries.vma[at]):#x} does not lead to the element before it",
+            view=View.LIST.label,
+            address=int(entries.vma[at]),
+            found=f"{int(stored[at]):#x}",
+            expected=f"{int(expected[at]):#x}",
+        )
+
+    yield from context.per_mm(
+        RULE,
+        entries.mm[wrong],
+        evidence,
+        lambda row: f"vm_prev of the {context.area(int(entries.vma[wrong[row]]))} skips or leaves the list",
+        lambda row: (int(entries.start[wrong[row]]), int(entries.end[wrong[row]])),
+    )
+
+
+def _highest(context: Context, indexed: IndexedVmas) -> Iterator[Finding]:
+    """``highest_vm_end`` is the end of the last VMA (vm_end_gap; the guard gap is only of VM_GROWSUP)."""
+    entries, mms = indexed.entries, context.views.mms
+    last = run_lasts(run_starts(begins_run(entries.mm)), len(entries))
+    mm = entries.mm[last]
+    stored = values_at(mms.highest_vm_end, context.views.mm_rows(mm))
+    end = context.views.vmas.end[indexed.vma_row[last]]
+    wrong = (stored != end) & context.decoded(View.LIST, mm)
+    mm, stored, end = mm[wrong], stored[wrong], end[wrong]
+
+    def evidence(row: int) -> Evidence:
+        return Evidence(
+            what="highest_vm_end is not the end of the last area",
+            view=View.COUNTERS.label,
+            address=int(mm[row]),
+            found=f"{int(stored[row]):#x}",
+            expected=f"{int(end[row]):#x}",
+        )
+
+    def title(row: int) -> str:
+        return f"highest_vm_end is {int(stored[row]):#x}, the last area ends at {int(end[row]):#x}"
+
+    yield from context.per_mm(RULE, mm, evidence, title)

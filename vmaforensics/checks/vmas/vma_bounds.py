@@ -8,8 +8,23 @@ pages, or ending above `mm->task_size`.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import Rule, Severity
+from vmaforensics.checks.vmas.indexed import indexed_vmas
+from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+
+_PAGE_MASK = np.uint64(4095)
 
 RULE = Rule(
     id="VMA-BOUNDS",
@@ -23,3 +38,38 @@ RULE = Rule(
     steps=("area", "index"),
     rank=500,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """VMAs of the index the kernel goes by that are empty, unaligned, or above the top of user space."""
+    indexed = context.shared(indexed_vmas).get(context.index)
+    if indexed is None:
+        return
+    entries, vmas, mms = indexed.entries, context.views.vmas, context.views.mms
+    start, end = vmas.start[indexed.vma_row], vmas.end[indexed.vma_row]
+    mm_row = context.views.mm_rows(entries.mm)
+    empty = start >= end
+    unaligned = ((start | end) & _PAGE_MASK) != 0
+    top = values_at(mms.task_size, mm_row)
+    outside = (top != 0) & (end > top)
+    wrong = np.flatnonzero(empty | unaligned | outside)
+    entries, vmas = entries.take(wrong), vmas.take(indexed.vma_row[wrong])
+    reasons = [
+        "it is empty" if empty[row] else "it is not aligned to pages" if unaligned[row] else "it ends above user space"
+        for row in wrong.tolist()
+    ]
+
+    def evidence(row: int) -> Evidence:
+        return Evidence(
+            what=f"{int(vmas.start[row]):#x}-{int(vmas.end[row]):#x}: {reasons[row]}",
+            view=View.VMA.label,
+            address=int(vmas.vma[row]),
+        )
+
+    yield from context.per_mm(
+        RULE,
+        entries.mm,
+        evidence,
+        lambda row: f"{context.area(int(vmas.vma[row]))} cannot be: {reasons[row]}",
+        lambda row: (int(vmas.start[row]), int(vmas.end[row])),
+    )

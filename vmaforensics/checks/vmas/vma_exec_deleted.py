@@ -5,9 +5,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vmaforensics.checks import hand
 from vmaforensics.checks.rule import Confidence, Rule, Severity
+from vmaforensics.checks.vmas.executable import executable_vmas, list_vmas
+from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.view import View
+from vmaforensics.views.vmas.kind import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
 
 RULE = Rule(
     id="VMA-EXEC-DELETED",
@@ -24,3 +35,13 @@ RULE = Rule(
     steps=("area", "file", "memory"),
     rank=620,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Executable VMAs of files without any link left; a file that has another name is not gone."""
+    files = context.views.files
+    if files is None:
+        return
+    vmas = context.shared(executable_vmas)
+    gone = values_at(files.rows.ok & (files.rows.nlink == 0), vmas.file_row)
+    yield from list_vmas(context, RULE, vmas, (vmas.kind == Kind.FILE) & gone)

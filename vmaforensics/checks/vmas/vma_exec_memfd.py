@@ -5,9 +5,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vmaforensics.checks import hand
 from vmaforensics.checks.rule import Confidence, Rule, Severity
+from vmaforensics.checks.vmas.executable import executable_vmas, list_vmas
 from vmaforensics.views.view import View
+from vmaforensics.views.vmas.kind import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
 
 RULE = Rule(
     id="VMA-EXEC-MEMFD",
@@ -24,3 +34,9 @@ RULE = Rule(
     steps=("area", "file", "memory"),
     rank=610,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Executable VMAs of memfds and other shared memory."""
+    vmas = context.shared(executable_vmas)
+    yield from list_vmas(context, RULE, vmas, vmas.kind == Kind.SHARED_MEMORY)

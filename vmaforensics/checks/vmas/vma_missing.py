@@ -16,9 +16,27 @@ mm/vma.c).
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from vmaforensics.checks import hand
+from vmaforensics.checks.context import pages
+from vmaforensics.checks.finding import Confidence, Evidence
+from vmaforensics.checks.indices.holes import Hole, Holes
 from vmaforensics.checks.rule import INDICES, LAGS, Part, Rule, Severity
+from vmaforensics.checks.vmas.counters import Difference, Way, differences
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+
+_CLASS_OF = {"exec_vm": "executable", "stack_vm": "stack", "data_vm": "writable private"}
+_MOST_PLACES = 8  # where VMAs may have been, shown of an address space
+_MOST_LOST = 16  # ranges that no leaf covers
 
 RULE = Rule(
     id="VMA-MISSING",
@@ -39,3 +57,97 @@ RULE = Rule(
     count=True,
     excused_by=LAGS,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Address spaces that lack VMAs or pages that were counted in; empty slots the maple tree does not allow."""
+    missing = [difference for difference in context.shared(differences) if difference.way is Way.TOO_FEW]
+    for difference in missing:
+        yield _of_counters(context, difference)
+    known = {difference.mm for difference in missing}
+    for mm, hole in context.shared(Holes).lone():
+        if mm not in known:
+            yield _repaired(context, mm, hole)
+
+
+def _of_counters(context: Context, difference: Difference) -> Finding:
+    """VMAs that the counters say are missing: at the one place that fits, or at any of several."""
+    lacks = difference.lacks
+    vmas, total = lacks["map_count"], lacks["total_vm"]
+    kind = next((word for name, word in _CLASS_OF.items() if total and lacks[name] == total), "")
+    places = context.shared(Holes).candidates(difference.mm, total << 12) if vmas <= 1 else []
+    if len(places) == 1:
+        return _at(context, difference, places[0], kind)
+    return _somewhere(context, difference, places, kind)
+
+
+def _at(context: Context, difference: Difference, place: Hole, kind: str) -> Finding:
+    what = f"{kind} area" if kind else "area"
+    verb = "has been taken out of" if difference.lacks["map_count"] else "is counted in and in no area of"
+    size = place.end - place.start
+    title = f"{what} {place.start:#x}-{place.end:#x} ({pages(size >> 12)}) {verb} the {context.index.label}"
+    exact = size == difference.lacks["total_vm"] << 12
+    return context.finding(
+        RULE,
+        difference.mm,
+        title,
+        [*difference.evidence, *_of_hole(place)],
+        start=place.start,
+        end=place.end,
+        confidence=Confidence.HIGH if exact else Confidence.MEDIUM,
+    )
+
+
+def _somewhere(context: Context, difference: Difference, places: list[Hole], kind: str) -> Finding:
+    mm, vmas, total = difference.mm, difference.lacks["map_count"], difference.lacks["total_vm"]
+    mms, row = context.views.mms, difference.mm_row
+    what = f"{vmas} {kind + ' ' if kind else ''}area{'s' if vmas != 1 else ''}" if vmas else "part of an area"
+    title = f"{what} ({pages(total)}) ha{'s' if vmas <= 1 else 've'} been taken out of the {context.index.label}"
+    if mms.ma_root[row] == 0 and context.index is View.MAPLE:
+        title += ": its root is empty"
+    evidence = list(difference.evidence)
+    for place in places[:_MOST_PLACES]:
+        evidence += _of_hole(place)
+    lost = _uncovered(context, mm, int(mms.task_size[row]))
+    evidence += [
+        Evidence(what=f"no leaf covers {start:#x}-{end:#x}", view=View.MAPLE.label, address=mm) for start, end in lost
+    ]
+    ranges = lost or [(place.start, place.end) for place in places]
+    return context.finding(
+        RULE,
+        mm,
+        title,
+        evidence,
+        start=min((start for start, _ in ranges), default=None),
+        end=max((end for _, end in ranges), default=None),
+    )
+
+
+def _of_hole(hole: Hole) -> list[Evidence]:
+    why = "is empty, which the tree's own records do not allow" if hole.suspect else "is free"
+    view = View.MAPLE.label if hole.where else View.VMA.label
+    text = f"the range {hole.start:#x}-{hole.end:#x} {why}"
+    return [Evidence(what=text, view=view, address=hole.where), *([hole.file] if hole.file else [])]
+
+
+def _uncovered(context: Context, mm: int, top: int) -> list[tuple[int, int]]:
+    """Ranges below ``top`` that no leaf of a maple tree covers: where subtrees were lost."""
+    nodes = context.views.maple_nodes
+    if context.index is not View.MAPLE:
+        return []
+    leaves = np.flatnonzero((nodes.mm == np.uint64(mm)) & nodes.leaf)
+    covered = sorted(zip(nodes.low[leaves].tolist(), nodes.high[leaves].tolist(), strict=True))
+    lost, reach = [], 0
+    for low, high in [*covered, (top, top)]:
+        if low > reach:
+            lost.append((reach, low))
+        reach = max(reach, high + 1)
+    return lost[:_MOST_LOST]
+
+
+def _repaired(context: Context, mm: int, hole: Hole) -> Finding:
+    """The counters agree with the tree, but the tree's own records do not allow an empty range."""
+    title = f"area {hole.start:#x}-{hole.end:#x} has been taken out of the {context.index.label}, counters repaired"
+    return context.finding(
+        RULE, mm, title, _of_hole(hole), start=hole.start, end=hole.end, confidence=Confidence.MEDIUM
+    )

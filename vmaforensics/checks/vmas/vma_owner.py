@@ -7,8 +7,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import BUG, BUSY, INDICES, SMEAR, Part, Rule, Severity
+from vmaforensics.checks.vmas.indexed import indexed_vmas
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.checks.vmas.indexed import IndexedVmas
 
 RULE = Rule(
     id="VMA-OWNER",
@@ -25,3 +38,32 @@ RULE = Rule(
     part=Part.CAUSE,
     rank=40,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """VMAs whose vm_mm is not the mm_struct whose index led to them, in every index."""
+    for view, indexed in context.shared(indexed_vmas).items():
+        yield from _foreign(context, view, indexed)
+
+
+def _foreign(context: Context, view: View, indexed: IndexedVmas) -> Iterator[Finding]:
+    vmas = context.views.vmas
+    wrong = np.flatnonzero(indexed.entries.mm != vmas.mm[indexed.vma_row])
+    entries, vmas = indexed.entries.take(wrong), vmas.take(indexed.vma_row[wrong])
+
+    def evidence(row: int) -> Evidence:
+        return Evidence(
+            what=f"the {view.label} holds {int(vmas.vma[row]):#x}, whose vm_mm is {int(vmas.mm[row]):#x}",
+            view=view.label,
+            address=int(entries.slot[row]),
+            found=f"{int(vmas.mm[row]):#x}",
+            expected=f"{int(entries.mm[row]):#x}",
+        )
+
+    yield from context.per_mm(
+        RULE,
+        entries.mm,
+        evidence,
+        lambda row: f"{context.area(int(vmas.vma[row]))} in the {view.label} belongs to another address space",
+        lambda row: (int(entries.start[row]), int(entries.end[row])),
+    )

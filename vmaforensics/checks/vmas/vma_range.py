@@ -11,9 +11,21 @@ checks it in debug kernels.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from vmaforensics.checks import hand
+from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.checks.vmas.indexed import indexed_vmas
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
 
 RULE = Rule(
     id="VMA-RANGE",
@@ -33,3 +45,38 @@ RULE = Rule(
     part=Part.CAUSE,
     rank=30,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """VMAs of the maple tree whose own bounds are other than their index range."""
+    indexed = context.shared(indexed_vmas).get(View.MAPLE)
+    if indexed is None:
+        return
+    entries, at, vmas = indexed.entries, indexed.vma_row, context.views.vmas
+    differs = (entries.start != vmas.start[at]) | (entries.end != vmas.end[at])
+    wrong = np.flatnonzero(differs & (entries.mm == vmas.mm[at]))  # a foreign VMA is VMA-OWNER
+    entries, vmas = entries.take(wrong), vmas.take(at[wrong])
+
+    def ranges(row: int) -> tuple[str, str]:
+        index = f"{int(entries.start[row]):#x}-{int(entries.end[row]):#x}"
+        return index, f"{int(vmas.start[row]):#x}-{int(vmas.end[row]):#x}"
+
+    def evidence(row: int) -> Evidence:
+        index, own = ranges(row)
+        return Evidence(
+            what=f"the maple tree holds {int(vmas.vma[row]):#x} at {index}, its vm_start and vm_end say {own}",
+            view=View.MAPLE.label,
+            address=int(entries.slot[row]),
+            found=own,
+            expected=index,
+        )
+
+    def title(row: int) -> str:
+        index, own = ranges(row)
+        return f"area shown as {own} is indexed as {index}"
+
+    def bounds(row: int) -> tuple[int, int]:
+        start = min(int(entries.start[row]), int(vmas.start[row]))
+        return start, max(int(entries.end[row]), int(vmas.end[row]))
+
+    yield from context.per_mm(RULE, entries.mm, evidence, title, bounds)

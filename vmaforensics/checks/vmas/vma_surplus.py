@@ -7,9 +7,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vmaforensics.checks import hand
+from vmaforensics.checks.context import pages
 from vmaforensics.checks.rule import INDICES, Part, Rule, Severity
+from vmaforensics.checks.vmas.counters import Way, differences
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
 
 RULE = Rule(
     id="VMA-SURPLUS",
@@ -26,3 +36,14 @@ RULE = Rule(
     rank=50,
     count=True,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Address spaces whose index holds more VMAs or pages than were counted."""
+    for difference in context.shared(differences):
+        if difference.way is not Way.TOO_MANY:
+            continue
+        vmas, total = -difference.lacks["map_count"], -difference.lacks["total_vm"]
+        what = f"{vmas} area{'s' if vmas != 1 else ''} more" if vmas else "larger areas"
+        title = f"the {context.index.label} holds {what} than the kernel counted ({pages(total)})"
+        yield context.finding(RULE, difference.mm, title, difference.evidence)

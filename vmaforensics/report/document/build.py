@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from vmaforensics.checks.context import comm_of
-from vmaforensics.checks.vmas.counters import EXACT, sum_areas
+from vmaforensics.checks.vmas.counters import EXACT, exact_counters, sum_vmas
 from vmaforensics.image.memory import PAGE_SIZE, PageState
 from vmaforensics.kernel.machine import hostname, read_clock
 from vmaforensics.report.document import document as doc
@@ -167,7 +167,8 @@ def finding(one: Finding) -> doc.Finding:
 
 def _processes(analysis: Analysis, pids: Collection[int] | None, clock: Clock | None) -> list[doc.Process]:
     views = analysis.views
-    context, sums = analysis.context, sum_areas(analysis.context)
+    context, sums = analysis.context, analysis.context.shared(sum_vmas)
+    stored = exact_counters(views.mms)
     tasks = views.tasks
     leaders = tasks[tasks["leader"]]
     if pids is not None:
@@ -216,7 +217,7 @@ def _processes(analysis: Analysis, pids: Collection[int] | None, clock: Clock | 
                 if row >= 0
                 else (),
                 counters=tuple(
-                    doc.Counter(name=name, stored=int(views.mms[name][row]), areas=int(sums.columns[name][row]))
+                    doc.Counter(name=name, stored=int(stored[name][row]), areas=int(sums.exact[name][row]))
                     for name in EXACT
                 )
                 if row >= 0
