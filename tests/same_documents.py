@@ -17,6 +17,7 @@ import argparse
 import gzip
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -66,12 +67,17 @@ def _name(image: Path) -> str:
     return image.resolve().parent.name if image.name == "image.kdump" else image.name
 
 
+def _environment() -> dict[str, str]:
+    """Recorded is the package of the checkout this file lies in."""
+    return os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+
+
 def _record_output(python: str, image: Path, kind: str, target: Path) -> str:
     """Write one command's output to ``target``; what went wrong, or nothing."""
     # -P: the working folder may hold another version of the package.
     command = [python, "-P", "-m", "vmaforensics", *COMMANDS[kind], "--progress", "never", str(image)]
     with tempfile.TemporaryFile() as plain:
-        done = subprocess.run(command, stdout=plain, stderr=subprocess.PIPE, check=False)
+        done = subprocess.run(command, stdout=plain, stderr=subprocess.PIPE, env=_environment(), check=False)
         if done.returncode:
             target.unlink(missing_ok=True)
             message = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
@@ -103,7 +109,7 @@ def record(images: Sequence[Path], folder: Path, python: str, kinds: Sequence[st
 def _where_from(python: str) -> str:
     """A line that says which program is run; ends if the interpreter has none."""
     command = [python, "-P", "-c", "import vmaforensics; print(vmaforensics.__path__[0])"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, env=_environment(), check=False)
     if done.returncode:
         raise SystemExit(f"{python} cannot import vmaforensics:\n{done.stderr}")
     return f"recording {done.stdout.strip()}"
@@ -252,7 +258,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     one = verbs.add_parser("record", help="record report, maps and smaps of images")
     one.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
     one.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where to; made if need be")
-    one.add_argument("--python", default=sys.executable, help="the interpreter that has vmaforensics")
+    one.add_argument("--python", default=sys.executable, help="the interpreter that has what vmaforensics needs")
     one.add_argument("--without", action="append", default=[], choices=list(COMMANDS), help="may be repeated")
     two = verbs.add_parser("compare", help="compare two records; exit code 1 if they differ")
     two.add_argument("before", type=Path, metavar="DIR_A")
