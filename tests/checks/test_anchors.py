@@ -17,7 +17,7 @@ from vmaforensics.checks.finding import Severity
 from vmaforensics.checks.vmas.coverage import Cover
 from vmaforensics.checks.vmas.executable import check_executable
 from vmaforensics.views.anchors.anchors import gather_anchors
-from vmaforensics.views.descriptors.descriptors import gather_handles
+from vmaforensics.views.descriptors.handles import gather_handles
 from vmaforensics.views.problems import Problem, ProblemLog, Problems
 from vmaforensics.views.view import View
 
@@ -48,7 +48,7 @@ def reread(copy: Edit, cpus: tuple[CpuState, ...] | None = None) -> tuple[Views,
         anchors=gather_anchors(
             kernel, copy.views.tasks, copy.views.mms, copy.clean.image.cpus if cpus is None else cpus, log
         ),
-        handles=gather_handles(kernel, copy.views, log),
+        handles=gather_handles(kernel, copy.views.tasks, log),
     )
     changed.problems = Problems.concatenate([copy.views.problems, log.table()])
     context = Context(changed)

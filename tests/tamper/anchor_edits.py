@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from support import Edit
 
     from vmaforensics.views.anchors.anchors import AnchorsView
-    from vmaforensics.views.descriptors.descriptors import HandlesView
+    from vmaforensics.views.descriptors.handles import HandlesView
 
 PAGE = 4096
 
@@ -108,20 +108,20 @@ def code_in_memory_file(edit: Edit) -> Label:
     """An open file on tmpfs that nothing maps: deleted, and its first page now is a program's."""
     handles = handles_of(edit)
     files = handles.memory_files
-    free = ~files["mapped"] & (files["pa"] != 0) & (files["index"] == 0)
-    held = handles.descriptors[np.isin(handles.descriptors["inode"], files["inode"][free])]
+    free = ~files.mapped & (files.pa != 0) & (files.index == 0)
+    held = handles.descriptors.take(np.isin(handles.descriptors.inode, files.inode[free]))
     assert len(held), "no open file in memory that nothing maps"
-    one = files[files["inode"] == held["inode"][0]][0]
-    edit.put(edit.at("inode", int(one["inode"]), "i_nlink"), 0, 4)
-    edit.overlay.write(int(one["pa"]), b"\x7fELF\x02\x01\x01".ljust(256, b"\0"))
-    return Label(technique="program in a memory file that nothing maps", pid=int(held["pid"][0]), start=0, end=0)
+    pa = int(files.pa[files.inode == held.inode[0]][0])
+    edit.put(edit.at("inode", int(held.inode[0]), "i_nlink"), 0, 4)
+    edit.overlay.write(pa, b"\x7fELF\x02\x01\x01".ljust(256, b"\0"))
+    return Label(technique="program in a memory file that nothing maps", pid=int(held.pid[0]), start=0, end=0)
 
 
 def attach_count_raised(edit: Edit) -> Label:
     """shm_nattch says that one area more maps a System V segment than there is."""
-    segment = handles_of(edit).segments[0]
-    edit.put(int(segment["nattch_at"]), int(segment["nattch"]) + 1)
-    return Label(technique="shm_nattch raised", pid=int(segment["last_pid"]), start=0, end=0)
+    segments = handles_of(edit).segments
+    edit.put(int(segments.nattch_at[0]), int(segments.nattch[0]) + 1)
+    return Label(technique="shm_nattch raised", pid=int(segments.last_pid[0]), start=0, end=0)
 
 
 def segment_hidden(edit: Edit) -> Label:
@@ -131,7 +131,7 @@ def segment_hidden(edit: Edit) -> Label:
     mappings = files.rows["mapping"]
 
     def fits(rows: NDArray[np.void], vmas: NDArray[np.void]) -> NDArray[np.bool_]:
-        return (vmas["file_row"] >= 0) & np.isin(mappings[vmas["file_row"]], handles.segments["mapping"])
+        return (vmas["file_row"] >= 0) & np.isin(mappings[vmas["file_row"]], handles.segments.mapping)
 
     row = pick(edit, View.MAPLE, fits)
     edit.put(int(row["slot"]), 0)
@@ -159,15 +159,14 @@ def memfd_kept(edit: Edit) -> Label:
     """
     handles, kernel = handles_of(edit), edit.kernel
     files = handles.memory_files
-    internal = files[files["internal"]]
-    free = ~files["internal"] & ~files["mapped"] & (files["pa"] != 0) & (files["index"] == 0)
+    internal = files.inode[files.internal]
+    free = ~files.internal & ~files.mapped & (files.pa != 0) & (files.index == 0)
     # Executable or not, a regular file (S_IFREG).
-    free &= (files["mode"] & 0o170000) == 0o100000
-    held = handles.descriptors[np.isin(handles.descriptors["inode"], files["inode"][free])]
+    free &= (kernel.gather_member("inode", "i_mode", files.inode)[0] & np.uint64(0o170000)) == 0o100000
+    held = handles.descriptors.take(np.isin(handles.descriptors.inode, files.inode[free]))
     assert len(held), "no open file in memory that nothing maps"
     assert len(internal), "no memfd or segment whose mount could be taken"
-    one = files[files["inode"] == held["inode"][0]][0]
-    inode, super_block = int(one["inode"]), int(internal["super"][0])
+    inode, super_block = int(held.inode[0]), edit.get(edit.at("inode", int(internal[0]), "i_sb"))
     link = edit.at("inode", inode, "i_sb_list")
     after, before = edit.get(link), edit.get(link + 8)
     edit.put(before, after)
@@ -185,10 +184,11 @@ def memfd_kept(edit: Edit) -> Label:
         edit.put(dentry + inline + at, octet, 1)
     edit.put(dentry + name, dentry + inline)
     edit.put(dentry + kernel.offset("dentry", "d_sb"), super_block)
-    edit.overlay.write(int(one["pa"]), b"\x7fELF\x02\x01\x01".ljust(PAGE, b"\0"))
+    pa = int(files.pa[files.inode == inode][0])
+    edit.overlay.write(pa, b"\x7fELF\x02\x01\x01".ljust(PAGE, b"\0"))
     return Label(
         technique="memfd with code kept by a descriptor only",
-        pid=int(held["pid"][0]),
+        pid=int(held.pid[0]),
         start=0,
         end=0,
         rank=Severity.MEDIUM,

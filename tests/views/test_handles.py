@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from vmaforensics.views.descriptors.memory_files import Content, contents
+from vmaforensics.views.descriptors.content import Content, contents
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.structures.xarray import all_pointers, entries_at
 from vmaforensics.views.view import View
@@ -16,7 +16,7 @@ from vmaforensics.views.view import View
 if TYPE_CHECKING:
     from support import Sample
 
-    from vmaforensics.views.descriptors.descriptors import HandlesView
+    from vmaforensics.views.descriptors.handles import HandlesView
 
 
 def handles_of(sample: Sample) -> HandlesView:

@@ -8,7 +8,8 @@ import pytest
 from support import Edit, kernel_on
 
 from vmaforensics.views.descriptors.descriptors import read_descriptors
-from vmaforensics.views.descriptors.kept_files import Keeper, read_kept
+from vmaforensics.views.descriptors.keepers import Keeper
+from vmaforensics.views.descriptors.kept_files import read_kept_files
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 
@@ -17,14 +18,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from support import Sample
 
-    from vmaforensics.views.descriptors.descriptors import HandlesView
+    from vmaforensics.views.descriptors.handles import HandlesView
 
 # What guest/kept.c made, and what keeps it.
 MADE = {
     b"memfd:kept in a queue": Keeper.QUEUE,
     b"memfd:kept in a queue in a queue": Keeper.QUEUE,
     b"memfd:kept in a backlog": Keeper.QUEUE,
-    b"memfd:kept by io_uring": Keeper.RING,
+    b"memfd:kept by io_uring": Keeper.IO_URING,
 }
 
 
@@ -40,7 +41,7 @@ def owner(sample: Sample) -> int:
 def reread(sample: Sample, edit: Edit) -> tuple[NDArray[np.void], bool, ProblemLog]:
     kernel, log = kernel_on(sample.analysis.kernel, edit.overlay), ProblemLog()
     descriptors, _ = read_descriptors(kernel, sample.analysis.views.tasks, log)
-    return *read_kept(kernel, descriptors, log), log
+    return *read_kept_files(kernel, descriptors, log), log
 
 
 def test_every_file_that_is_kept_is_found(kept_guest: Sample) -> None:
@@ -57,7 +58,7 @@ def test_what_else_is_kept_is_a_device_and_a_socket(kept_guest: Sample) -> None:
     handles = handles_of(kept_guest)
     memory = set(handles.memory_files["inode"].tolist())
     rest = [one for one in handles.kept if int(one["inode"]) not in memory]
-    assert sorted(Keeper(int(one["keeper"])) for one in rest) == [Keeper.QUEUE, Keeper.RING]
+    assert sorted(Keeper(int(one["keeper"])) for one in rest) == [Keeper.QUEUE, Keeper.IO_URING]
 
 
 def test_code_in_each_of_them_names_who_leads_to_it(kept_guest: Sample) -> None:
@@ -94,12 +95,12 @@ def test_wild_pointers_in_a_queue_cost_only_that_queue(kept_guest: Sample, value
     rows, whole, log = reread(kept_guest, edit)
     assert not whole
     assert (log.table()["view"] == View.HANDLES).all()
-    assert {int(one["file"]) for one in kept if one["keeper"] == Keeper.RING} <= set(rows["file"].tolist())
+    assert {int(one["file"]) for one in kept if one["keeper"] == Keeper.IO_URING} <= set(rows["file"].tolist())
 
 
 def test_a_count_of_registered_files_beyond_reason_is_cut_short(kept_guest: Sample) -> None:
     edit = Edit(kept_guest.analysis)
-    ring = next(one for one in handles_of(kept_guest).kept if one["keeper"] == Keeper.RING)
+    ring = next(one for one in handles_of(kept_guest).kept if one["keeper"] == Keeper.IO_URING)
     kernel = kept_guest.analysis.kernel
     path = next(one for one in ("file_table.data.nr", "nr_user_files") if kernel.has("io_ring_ctx", one))
     edit.put(edit.at("io_ring_ctx", int(ring["by"]), path), 0xFFFFFFFF, 4)

@@ -10,7 +10,7 @@ import numpy as np
 from vmaforensics.errors import KernelNotFoundError, MemoryReadError
 from vmaforensics.progress import unheard
 from vmaforensics.views.anchors.anchors import gather_anchors
-from vmaforensics.views.descriptors.descriptors import gather_handles
+from vmaforensics.views.descriptors.handles import gather_handles
 from vmaforensics.views.indices.maple import walk_maple
 from vmaforensics.views.indices.rbtree import walk_rbtree
 from vmaforensics.views.indices.vma_list import walk_list
@@ -100,7 +100,7 @@ def gather_views(
     if views.slab is not None:
         views.slab = extra.get("slab", lambda: find_strays(kernel, views, log))
     views.anchors = extra.get("anchors", lambda: gather_anchors(kernel, views.tasks, views.mms, cpus, log))
-    views.handles = extra.get("handles", lambda: gather_handles(kernel, views, log))
+    views.handles = extra.get("handles", lambda: gather_handles(kernel, views.tasks, log))
     views.page_tables = extra.get("page-tables", lambda: gather_page_tables(kernel, views, log))
     views.text = extra.get("text", lambda: gather_text_pages(kernel, views, log))
     views.rmap = extra.get("rmap", lambda: gather_rmap(kernel, views, log))

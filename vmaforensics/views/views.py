@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vmaforensics.views.anchors.anchors import AnchorsView
-    from vmaforensics.views.descriptors.descriptors import HandlesView
+    from vmaforensics.views.descriptors.handles import HandlesView
     from vmaforensics.views.indices.rbtree import RbNodes
     from vmaforensics.views.pages.page_tables import PageTablesView
     from vmaforensics.views.pages.text_pages import TextPages

@@ -9,8 +9,8 @@ import numpy as np
 from vmaforensics.checks import rules
 from vmaforensics.checks.context import MOST, pages
 from vmaforensics.checks.finding import Confidence, Evidence, Severity
-from vmaforensics.views.descriptors.kept_files import Keeper
-from vmaforensics.views.descriptors.memory_files import Content
+from vmaforensics.views.descriptors.content import Content
+from vmaforensics.views.descriptors.keepers import Keeper
 from vmaforensics.views.indices.entries import union_of
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.processes.mms import Lock
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
-    from vmaforensics.views.descriptors.descriptors import HandlesView
+    from vmaforensics.views.descriptors.handles import HandlesView
     from vmaforensics.views.vmas.vmas import Vmas
 
 _PF_EXITING = 0x4  # include/linux/sched.h

@@ -8,7 +8,7 @@ import numpy as np
 
 from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
 from vmaforensics.report.document.document import NotAssessed
-from vmaforensics.views.descriptors.memory_files import Content
+from vmaforensics.views.descriptors.content import Content
 from vmaforensics.views.pages.page_tables import PteState
 from vmaforensics.views.pages.text_pages import Match
 from vmaforensics.views.problems import Problem

@@ -95,19 +95,19 @@ def read_mm_anchors(kernel: Kernel, mms: Mms, log: ProblemLog) -> MmAnchors:
     """``saved_auxv`` of each of ``mms``: pairs of type and value up to a type of 0 (create_elf_tables,
     fs/binfmt_elf.c); and what exe_file has in ``private_data``."""
     rows = MmAnchors.zeros(len(mms))
-    rows.mm[:] = mms["mm"]
+    rows.mm[:] = mms.mm
     member = kernel.member("mm_struct", "saved_auxv")
     rows.auxv[:] = rows.mm + np.uint64(member.offset)
     vectors, ok = kernel.words(rows.auxv, member.extent // 8)
-    rows.ok[:] = ok & mms["ok"]
-    lost = ~ok & mms["ok"]
+    rows.ok[:] = ok & mms.ok
+    lost = ~ok & mms.ok
     log.add(View.ANCHORS, Problem.UNREADABLE, rows.mm[lost], rows.auxv[lost])
     # 32-bit programs have it in words of theirs (elf_addr_t of fs/compat_binfmt_elf.c).
-    narrow = (mms["task_size"] != 0) & (mms["task_size"] <= np.uint64(1 << 32))
+    narrow = (mms.task_size != 0) & (mms.task_size <= np.uint64(1 << 32))
     _take_entries(rows, np.flatnonzero(~narrow), vectors)
     _take_entries(rows, np.flatnonzero(narrow), vectors.view("<u4"))
     # ovl_open_realfile and ovl_mmap (fs/overlayfs/file.c): VMAs have that file, exe_file is the overlay's.
-    rows.exe_private[:], _ = kernel.gather_member("file", "private_data", np.ascontiguousarray(mms["exe_file"]))
+    rows.exe_private[:], _ = kernel.gather_member("file", "private_data", mms.exe_file)
     return rows
 
 

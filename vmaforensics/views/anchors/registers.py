@@ -89,9 +89,11 @@ def read_threads(kernel: Kernel, tasks: Tasks, cpus: tuple[CpuState, ...], log: 
     mode, a stack that is not in the dump, a thread that ran in user mode on a CPU whose registers the
     image does not have (what its stack holds then is of an earlier entry).
     """
-    used = tasks[tasks["ok"] & kernel_pointer(tasks["mm"]) & ((tasks["flags"] & _PF_KTHREAD) == 0)]
-    rows, ok = kernel.gather(Threads, np.ascontiguousarray(used["task"]))
-    rows.task[:], rows.mm[:], rows.pid[:], rows.tgid[:] = used["task"], used["mm"], used["pid"], used["tgid"]
+    used = tasks.ok & kernel_pointer(tasks.mm) & ((tasks.flags & _PF_KTHREAD) == 0)
+    rows, ok = kernel.gather(Threads, tasks.task[used])
+    rows.task[:], rows.mm[:], rows.pid[:], rows.tgid[:] = (
+        column[used] for column in (tasks.task, tasks.mm, tasks.pid, tasks.tgid)
+    )
     log.add(View.ANCHORS, Problem.UNREADABLE, rows.mm[~ok], rows.task[~ok])
 
     place = _place(kernel, rows.stack[ok])

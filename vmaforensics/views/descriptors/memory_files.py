@@ -1,144 +1,167 @@
 """Files that live in memory only: every inode of tmpfs, hugetlbfs and secretmem, mapped by anyone or not.
 
 memfds, System V segments and shared anonymous memory are inodes of a tmpfs that only the kernel mounts
-(``shm_mnt``, mm/shmem.c); a descriptor or a segment number keeps them when no area maps them any more.
+(``shm_mnt``, mm/shmem.c); a descriptor or a segment number keeps them when no VMA maps them any more.
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.table import Table, column, member, table
+from vmaforensics.columns.types import U8, U32, U64, Bools
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.image.memory import PAGE_SHIFT
 from vmaforensics.kernel.space.pointers import kernel_pointer
+from vmaforensics.views.descriptors.content import Content, contents
 from vmaforensics.views.pages.page_types import PageReader
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.structures.xarray import first_pointers
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from vmaforensics.kernel.kernel import Kernel
 
-MEMORY_FILES = np.dtype(
-    [
-        ("inode", np.uint64),
-        ("mapping", np.uint64),  # address_space
-        ("super", np.uint64),
-        ("internal", np.bool_),  # on a mount of the kernel's own: no path leads there
-        ("ino", np.uint64),
-        ("nlink", np.uint32),
-        ("mode", np.uint16),
-        ("size", np.uint64),  # bytes
-        ("pages", np.uint64),  # in the page cache; hugetlbfs does not count
-        ("mapped", np.bool_),  # some area is in i_mmap
-        ("page", np.uint64),  # struct page of the first page held
-        ("index", np.uint64),  # of that page in the file
-        ("pa", np.uint64),  # physical address of that page
-        ("content", np.uint8),  # Content of that page
-    ]
-)
+
+@table()
+class MemoryFiles(Table):
+    """A file in memory with content; by address of the inode."""
+
+    inode: U64
+    mapping: U64  # address_space
+    internal: Bools  # on a mount of the kernel's own: no path leads there
+    nlink: U32
+    size: U64  # bytes
+    pages: U64  # in the page cache; hugetlbfs does not count
+    mapped: Bools  # some VMA is in i_mmap
+    page: U64  # struct page of the first page held
+    index: U64  # of that page in the file
+    pa: U64  # physical address of that page
+    content: U8 = column(fill=Content.NONE)  # Content of that page
 
 
-class Content(IntEnum):
-    """What a page begins with."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundFiles:
+    """What :func:`read_memory_files` found."""
 
-    NONE = 0  # no page is held: empty, or swapped out
-    NOT_IN_DUMP = 1
-    ZERO = 2
-    ELF = 3
-    SCRIPT = 4
-    TEXT = 5
-    OTHER = 6
-    UNSEEN = 7  # was not looked at: the file has a path, or an area shows it
+    files: MemoryFiles
+    names: list[bytes | None]  # of the first dentry of each (``memfd:NAME``, ``SYSV00000000``), None without any
+    whole: bool  # every list was followed to its end
 
-    @property
-    def label(self) -> str:
-        """The content in words."""
-        return ("none", "not in the dump", "zeros", "ELF", "script", "text", "other", "not looked at")[self]
+
+@table(struct="super_block")
+class _SuperBlocks(Table):
+    """A mounted file system."""
+
+    address: U64
+    magic: U64 = member("s_magic")
+    flags: U64 = member("s_flags")
+
+
+@table(struct="inode")
+class _Inodes(Table):
+    """What is read of an inode."""
+
+    address: U64
+    mapping: U64 = member("i_mapping")
+    super_block: U64 = member("i_sb")
+    nlink: U32 = member("i_nlink")
+    size: U64 = member("i_size")
+    alias: U64 = member("i_dentry.first")  # the alias list node of its first dentry
+
+
+@table(struct="address_space")
+class _Mappings(Table):
+    """What is read of an address_space."""
+
+    pages: U64 = member("nrpages")
+    head: U64 = member("i_pages.xa_head")
+    first_vma: U64 = member("i_mmap.rb_root.rb_node")
 
 
 # include/uapi/linux/magic.h: TMPFS_MAGIC, HUGETLBFS_MAGIC, SECRETMEM_MAGIC
 _MAGICS = (0x01021994, 0x958458F6, 0x5345434D)
-_SB_KERNMOUNT = 1 << 22  # include/linux/fs.h
+_SB_KERNMOUNT = np.uint64(1 << 22)  # include/linux/fs.h
 _MOST_SUPERS = 1 << 16
 _MOST_INODES = 1 << 22
 _HEAD = 256  # bytes that tell the content
+_MOST_PFN = np.uint64(1 << 40)
 
 
-def read_memory_files(kernel: Kernel, log: ProblemLog) -> tuple[NDArray[np.void], list[bytes | None], bool]:
-    """``(rows, names, whole)``: dtype ``MEMORY_FILES`` sorted by inode, those with content in memory.
+def read_memory_files(kernel: Kernel, log: ProblemLog) -> FoundFiles:
+    """Every inode with content of a file system that lives in memory.
 
-    Names are those of the first dentry (``memfd:NAME``, ``SYSV00000000``), None where there is none.
-    ``whole`` is False if a list could not be followed to its end.
+    Contents are looked at of those only that neither a path nor a VMA leads to. Problems carry the view
+    ``HANDLES`` and no mm.
     """
-    supers, whole = _supers(kernel, log)
-    inodes, more = _inodes(kernel, supers["super"], log)
-    whole &= more
-    got, ok = kernel.gather(
-        "inode", inodes, ["i_mapping", "i_sb", "i_ino", "i_nlink", "i_mode", "i_size", "i_dentry.first"]
-    )
-    log.add(View.HANDLES, Problem.UNREADABLE, 0, inodes[~ok])
-    cache, held = kernel.gather(
-        "address_space", got["i_mapping"], ["nrpages", "i_pages.xa_head", "i_mmap.rb_root.rb_node"]
-    )
+    supers, supers_whole = _super_blocks(kernel, log)
+    inodes, inodes_whole = _inodes(kernel, supers.address, log)
+    mappings, held = kernel.gather(_Mappings, inodes.mapping)
     # hugetlbfs keeps no nrpages (__filemap_add_folio), but the array is not empty.
-    keep = np.flatnonzero(ok & held & ((cache["nrpages"] != 0) | (cache["i_pages.xa_head"] != 0)))
-    got, cache = got[keep], cache[keep]
-    rows = np.zeros(len(keep), MEMORY_FILES)
-    rows["inode"], rows["mapping"], rows["super"] = inodes[keep], got["i_mapping"], got["i_sb"]
-    rows["internal"] = np.isin(got["i_sb"], supers["super"][supers["internal"]])
-    for column in ("ino", "nlink", "mode", "size"):
-        rows[column] = got[f"i_{column}"]
-    rows["pages"], rows["mapped"] = cache["nrpages"], cache["i_mmap.rb_root.rb_node"] != 0
-    rows["page"], rows["index"] = first_pointers(kernel, cache["i_pages.xa_head"])
+    keep = np.flatnonzero(held & ((mappings.pages != 0) | (mappings.head != 0)))
+    inodes, mappings = inodes.take(keep), mappings.take(keep)
+    page, index = first_pointers(kernel, mappings.head)
+    rows = MemoryFiles(
+        inode=inodes.address,
+        mapping=inodes.mapping,
+        internal=np.isin(inodes.super_block, supers.address[(supers.flags & _SB_KERNMOUNT) != 0]),
+        nlink=inodes.nlink,
+        size=inodes.size,
+        pages=mappings.pages,
+        mapped=mappings.first_vma != 0,
+        page=page,
+        index=index,
+        pa=np.zeros(len(keep), np.uint64),
+        content=np.zeros(len(keep), np.uint8),
+    )
     _look(kernel, rows)
-    names = _names(kernel, got["i_dentry.first"])
-    return rows, names, whole
+    return FoundFiles(files=rows, names=_names(kernel, inodes.alias), whole=supers_whole and inodes_whole)
 
 
-def _supers(kernel: Kernel, log: ProblemLog) -> tuple[NDArray[np.void], bool]:
-    """Super blocks of file systems that live in memory: columns super and internal."""
+def _super_blocks(kernel: Kernel, log: ProblemLog) -> tuple[_SuperBlocks, bool]:
+    """``(super blocks, whole)`` of the file systems that live in memory, by address."""
     head = kernel.symbols.get("super_blocks")
-    base = kernel.offset("super_block", "s_list")
-    found, whole = [], head is not None
     if head is None:
         kernel.identity.problems.append("the symbol super_blocks is unknown: files in memory were not looked for")
-    else:
-        lists, whole = _follow(kernel, np.array([head], np.uint64), _MOST_SUPERS, log)
-        found = [one - base for one in lists]
-    addresses = np.array(found, np.uint64)
-    got, ok = kernel.gather("super_block", addresses, ["s_magic", "s_flags"])
+        return _SuperBlocks.zeros(0), False
+    links, whole = _follow(kernel, np.array([head], np.uint64), _MOST_SUPERS, log)
+    addresses = np.sort(links) - np.uint64(kernel.offset("super_block", "s_list"))
+    rows, ok = kernel.gather(_SuperBlocks, addresses)
+    rows.address[:] = addresses
     log.add(View.HANDLES, Problem.UNREADABLE, 0, addresses[~ok])
-    good = ok & np.isin(got["s_magic"].astype(np.uint64), np.array(_MAGICS, np.uint64))
-    rows = np.zeros(int(good.sum()), [("super", np.uint64), ("internal", np.bool_)])
-    rows["super"] = addresses[good]
-    rows["internal"] = (got["s_flags"][good].astype(np.uint64) & np.uint64(_SB_KERNMOUNT)) != 0
-    return np.sort(rows, order="super"), whole and bool(ok.all())
+    return rows.take(ok & np.isin(rows.magic, np.array(_MAGICS, np.uint64))), whole and bool(ok.all())
 
 
-def _inodes(kernel: Kernel, supers: NDArray[np.uint64], log: ProblemLog) -> tuple[NDArray[np.uint64], bool]:
+def _inodes(kernel: Kernel, supers: U64, log: ProblemLog) -> tuple[_Inodes, bool]:
+    """``(inodes, whole)`` of all super blocks, by address; those that could not be read are left out."""
     heads = supers + np.uint64(kernel.offset("super_block", "s_inodes"))
     links, whole = _follow(kernel, heads, _MOST_INODES, log)
-    return np.unique(np.array(links, np.uint64) - np.uint64(kernel.offset("inode", "i_sb_list"))), whole
+    addresses = np.unique(links) - np.uint64(kernel.offset("inode", "i_sb_list"))
+    rows, ok = kernel.gather(_Inodes, addresses)
+    rows.address[:] = addresses
+    log.add(View.HANDLES, Problem.UNREADABLE, 0, addresses[~ok])
+    return rows.take(ok), whole
 
 
-def _follow(kernel: Kernel, heads: NDArray[np.uint64], most: int, log: ProblemLog) -> tuple[list[int], bool]:
-    """Elements of the ``list_head`` lists at ``heads``, all lists a step at a time; and were all followed?"""
+def _follow(kernel: Kernel, heads: U64, most: int, log: ProblemLog) -> tuple[U64, bool]:
+    """``(elements, whole)`` of the ``list_head`` lists at ``heads``, all lists a step at a time.
+
+    Elements are in the order in which they were met. ``whole`` is False where a list could not be followed to its
+    head, or has more than ``most`` elements in all.
+    """
     found: list[int] = []
     ends = set(heads.tolist())
     seen = set(ends)
     here, whole = heads, True
     while len(here) and len(found) < most:
-        data, ok = kernel.words(here, 1)
-        after = data[:, 0]
+        words, ok = kernel.words(here, 1)
+        after = words[:, 0]
         wild = ok & ~kernel_pointer(after)
-        new = np.array([one not in seen for one in after.tolist()], np.bool_)
-        end = np.array([one in ends for one in after.tolist()], np.bool_)
+        new = np.array([address not in seen for address in after.tolist()], np.bool_)
+        end = np.array([address in ends for address in after.tolist()], np.bool_)
         cycle = ok & ~wild & ~new & ~end
         if not (ok & ~wild & ~cycle).all():
             log.add(View.HANDLES, Problem.UNREADABLE, 0, here[~ok])
@@ -151,48 +174,35 @@ def _follow(kernel: Kernel, heads: NDArray[np.uint64], most: int, log: ProblemLo
         found += here.tolist()
     if len(here):
         log.add(View.HANDLES, Problem.CUT_SHORT, 0, here, len(found))
-    return found, whole and not len(here)
+    return np.array(found, np.uint64), whole and not len(here)
 
 
-def _look(kernel: Kernel, rows: NDArray[np.void]) -> None:
-    """Fill in ``pa`` and ``content``, the latter for files that neither a path nor an area leads to."""
+def _look(kernel: Kernel, rows: MemoryFiles) -> None:
+    """Fill in ``pa`` and ``content``, the latter for files that neither a path nor a VMA leads to."""
     try:
         reader = PageReader(kernel)
     except KernelNotFoundError as error:
         kernel.identity.problems.append(f"contents of files in memory were not looked at: {error}")
         return
-    pfns, fine = reader.frames_of(rows["page"])
-    at = np.flatnonzero(fine & (rows["page"] != 0) & (pfns < np.uint64(1 << 40)))
-    rows["pa"][at] = pfns[at] << np.uint64(PAGE_SHIFT)
-    lost = rows["internal"] | (rows["nlink"] == 0)
-    lost &= ~rows["mapped"]
-    rows["content"][rows["page"] != 0] = Content.NOT_IN_DUMP
-    rows["content"][at[~lost[at]]] = Content.UNSEEN
-    at = at[lost[at]]
-    data, ok = kernel.memory.gather(rows["pa"][at], _HEAD)
-    rows["content"][at[ok]] = contents(data[ok])
+    pfns, known = reader.frames_of(rows.page)
+    at = np.flatnonzero(known & (rows.page != 0) & (pfns < _MOST_PFN))
+    rows.pa[at] = pfns[at] << np.uint64(PAGE_SHIFT)
+    astray = (rows.internal | (rows.nlink == 0)) & ~rows.mapped
+    rows.content[rows.page != 0] = Content.NOT_IN_DUMP
+    rows.content[at[~astray[at]]] = Content.UNSEEN
+    at = at[astray[at]]
+    data, ok = kernel.memory.gather(rows.pa[at], _HEAD)
+    rows.content[at[ok]] = contents(data[ok])
 
 
-def contents(data: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The :class:`Content` of pages by their first bytes, shape ``(n, bytes)``."""
-    kinds = np.full(len(data), Content.OTHER, np.uint8)
-    printable = ((data >= 0x20) & (data < 0x7F)) | ((data >= 9) & (data <= 13)) | (data >= 0x80)
-    behind = np.cumsum(data == 0, axis=1) > 0
-    text = (printable | (behind & (data == 0))).all(axis=1) & (data[:, 0] != 0)
-    kinds[text] = Content.TEXT
-    kinds[text & (data[:, 0] == ord("#")) & (data[:, 1] == ord("!"))] = Content.SCRIPT
-    kinds[(data[:, :4] == np.frombuffer(b"\x7fELF", np.uint8)).all(axis=1)] = Content.ELF
-    kinds[~data.any(axis=1)] = Content.ZERO
-    return kinds
-
-
-def _names(kernel: Kernel, links: NDArray[np.uint64]) -> list[bytes | None]:
+def _names(kernel: Kernel, links: U64) -> list[bytes | None]:
     """Name of the dentry whose alias list node each of ``links`` is."""
     alias = kernel.offset("dentry", "d_u.d_alias|d_alias")
-    name = "d_name.name|__d_name.name"
-    got, ok = kernel.gather("dentry", links - np.uint64(alias), [name])
-    with_name = np.flatnonzero(ok & kernel_pointer(links))
+    with np.errstate(over="ignore"):
+        dentries = links - np.uint64(alias)
+    pointers, ok = kernel.gather_member("dentry", "d_name.name|__d_name.name", dentries)
+    named = np.flatnonzero(ok & kernel_pointer(links))
     names: list[bytes | None] = [None] * len(links)
-    for row, text in zip(with_name.tolist(), kernel.strings(got["d_name.name"][with_name]), strict=True):
+    for row, text in zip(named.tolist(), kernel.strings(pointers[named]), strict=True):
         names[row] = text
     return names
