@@ -251,7 +251,7 @@ def tables_of(sample: Sample) -> tuple[int, kallsyms.Tables]:
     kernel = sample.analysis.kernel
     stext = kernel.symbols.get("_stext")
     assert stext is not None
-    found = window.symbols_from(kernel.memory, stext - window.START_KERNEL_MAP + kernel.identity.phys_base)
+    found = window.symbols_from(kernel.memory, stext - kernel.arch.image_start + kernel.identity.phys_base, kernel.arch)
     assert found is not None
     return found[0].pa, found[1]
 

@@ -112,7 +112,7 @@ def test_the_report_of_the_excerpt_is_that_of_the_image(sample: Path, excerpt: P
 def test_the_page_tables_of_the_cpus_are_kept(sample: Path, excerpt: Path) -> None:
     """drgn reads kernel addresses through them."""
     held = held_frames(open_image(sample).memory)
-    roots = np.array([cpu.cr3 >> 12 for cpu in open_image(sample).cpus if cpu.cr3], np.uint64)
+    roots = np.array([cpu.table_register >> 12 for cpu in open_image(sample).cpus if cpu.table_register], np.uint64)
     roots = roots[np.isin(roots, held)]
     assert (open_image(excerpt).memory.page_states(roots) <= PageState.ZERO).all()
 

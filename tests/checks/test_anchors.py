@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from support import Sample
 
     from tests.tamper.edits import Label
+    from vmaforensics.arch.registers import CpuState
     from vmaforensics.checks.finding import Finding
-    from vmaforensics.image.image import CpuState
     from vmaforensics.views.views import Views
 
 
@@ -127,10 +127,10 @@ def test_a_program_file_that_nothing_maps_and_moved_parts_are_information(sample
 def test_page_tables_of_no_process_are_told_with_the_cpu(sample: Sample) -> None:
     copy = copy_of(sample)
     image = copy.clean.image
-    if not any(one.cr3 is not None for one in image.cpus):
+    if not any(one.table_register is not None for one in image.cpus):
         pytest.skip("no control registers in this image")
     pfn = int(image.memory.ranges[0, 1]) >> 13
-    cpus = (replace(image.cpus[0], cr3=pfn << 12), *image.cpus[1:])
+    cpus = (replace(image.cpus[0], table_register=pfn << 12), *image.cpus[1:])
     found = by_rule(reread(copy, cpus)[1], "CPU-CR3-UNKNOWN")
     assert [one.severity for one in found] == [Severity.MEDIUM]
     assert f"CPU {image.cpus[0].cpu} " in found[0].title
@@ -139,9 +139,12 @@ def test_page_tables_of_no_process_are_told_with_the_cpu(sample: Sample) -> None
 def test_the_user_half_of_isolated_page_tables_is_the_same_process(sample: Sample) -> None:
     copy = copy_of(sample)
     image = copy.clean.image
-    if not any(one.cr3 is not None for one in image.cpus):
+    if not any(one.table_register is not None for one in image.cpus):
         pytest.skip("no control registers in this image")
-    marked = tuple(replace(one, cr3=None if one.cr3 is None else one.cr3 | 0x1801 | 1 << 62) for one in image.cpus)
+    marked = tuple(
+        replace(one, table_register=None if one.table_register is None else one.table_register | 0x1801 | 1 << 62)
+        for one in image.cpus
+    )
     assert by_rule(reread(copy, marked)[1], "CPU-CR3-UNKNOWN") == []
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from vmaforensics.arch.registers import CpuState
 from vmaforensics.errors import MemoryReadError, UnsupportedFormatError
-from vmaforensics.image.image import CpuState
 from vmaforensics.image.memory import PageState
 
 from .build import NOTES, PAGE, VMCOREINFO, Load, elf, note, page, prstatus
@@ -45,8 +45,8 @@ def test_notes_give_vmcoreinfo_and_cpus(opened: Opener) -> None:
     image = opened(elf([Load(pa=0, data=page(0))], NOTES))
     assert image.vmcoreinfo == VMCOREINFO
     assert image.cpus == (
-        CpuState(cpu=0, pid=260, rip=0xFFFFFFFF81000010, rsp=0xFFFFC90000001000, cr3=0x1234000, cr4=0x750EF0),
-        CpuState(cpu=1, pid=0, rip=0xFFFFFFFF81000020, rsp=0xFFFFC90000002000, cr3=0x5678000, cr4=0x750EE0),
+        CpuState(cpu=0, pid=260, ip=0xFFFFFFFF81000010, sp=0xFFFFC90000001000, table_register=0x1234000, levels=4),
+        CpuState(cpu=1, pid=0, ip=0xFFFFFFFF81000020, sp=0xFFFFC90000002000, table_register=0x5678000, levels=4),
     )
     assert [n.name for n in image.notes] == ["CORE", "CORE", "QEMU", "QEMU", "VMCOREINFO"]
     assert image.details["ELF machine"] == "X86_64"

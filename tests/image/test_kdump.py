@@ -52,7 +52,7 @@ def test_every_header_version_is_read_by_what_it_has(opened: Opener, version: in
     check(image.memory, bytes_of(PAGES), FILTERED, 131 * PAGE)
     assert image.vmcoreinfo == (VMCOREINFO if version >= 3 else None)
     assert len(image.notes) == (5 if version >= 4 else 0)
-    assert [cpu.cr3 for cpu in image.cpus] == ([0x1234000, 0x5678000] if version >= 4 else [])
+    assert [cpu.table_register for cpu in image.cpus] == ([0x1234000, 0x5678000] if version >= 4 else [])
     assert image.details.get("dump level") == ("31" if version >= 1 else None)
     assert image.problems == ()
 

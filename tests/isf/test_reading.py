@@ -15,6 +15,7 @@ import pytest
 from support import ROOT, SAMPLES, TAMPERED, Edit, with_memory
 
 from vmaforensics.analysis import Analysis, analyse_image
+from vmaforensics.arch.known import DEFAULT
 from vmaforensics.errors import KernelNotFoundError, SymbolFileError
 from vmaforensics.export.isf.document import isf_document, write_isf
 from vmaforensics.kernel.find import find_kernel
@@ -237,7 +238,7 @@ def test_addresses_beyond_64_bits_are_no_symbols(tmp_path: Path) -> None:
     addresses = {"high": 1 << 70, "low": -5, "none": 0, "ok": 2**64 - 4096}
     wild = {name: {"address": address} for name, address in addresses.items()}
     path.write_text(json.dumps(WHOLE | {"symbols": SYMBOLS | wild}))
-    symbols = Isf(path).symbols(1024)
+    symbols = Isf(path).symbols(1024, DEFAULT.image_start)
     assert symbols.get("ok") == 2**64 - 3072
     assert [symbols.get(name) for name in ("high", "low", "none")] == [None] * 3
     assert symbols.find("high") == []

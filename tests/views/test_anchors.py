@@ -61,7 +61,7 @@ def test_auxiliary_vectors_are_those_the_guest_showed(sample: Sample) -> None:
 
 def test_page_tables_of_the_cpus_are_those_of_processes_or_the_kernel(sample: Sample) -> None:
     cpus = anchors_of(sample).cpus
-    known = [one for one in sample.analysis.image.cpus if one.cr3 is not None]
+    known = [one for one in sample.analysis.image.cpus if one.table_register is not None]
     assert len(cpus) == len(known)
     assert np.isin(cpus["owner"], (RootOwner.PROCESS, RootOwner.KERNEL, RootOwner.DEAD)).all()
 

@@ -14,7 +14,6 @@ pytest.importorskip("volatility3")
 from vmaforensics.export.isf.document import isf_document, write_isf
 from vmaforensics.image.open import open_image
 from vmaforensics.kernel.find import find_kernel
-from vmaforensics.kernel.symbols.window import START_KERNEL_MAP
 
 from .conftest import ROOT, Vol, parse
 from .containers import WRITERS, Pages
@@ -33,7 +32,7 @@ def physical(image: Path, symbol: str) -> int:
     kernel = find_kernel(open_image(image))
     at = kernel.symbols.get(symbol)
     assert at is not None
-    return at - START_KERNEL_MAP + kernel.identity.phys_base
+    return at - kernel.arch.image_start + kernel.identity.phys_base
 
 
 def without(image: Path, symbol: str, copy: Path) -> None:

@@ -12,7 +12,6 @@ import numpy as np
 from vmaforensics.analysis import analyse_image
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.export.excerpt_file import held_frames, write_excerpt
-from vmaforensics.image.memory import PAGE_SHIFT
 from vmaforensics.kernel.find import find_kernel
 from vmaforensics.proc.maps import maps_lines
 from vmaforensics.proc.smaps import SmapsPrinter
@@ -93,7 +92,8 @@ def select(image: Image, keep: Keep, progress: Progress = unheard) -> Selection:
     kinds = kinds_of(held, *classify_frames(kernel))
     user = np.isin(kinds, USER_KINDS)
     # libkdumpfile, and so drgn, translates kernel addresses from the page table that a CPU was using.
-    roots = np.array([cpu.cr3 >> PAGE_SHIFT for cpu in image.cpus if cpu.cr3], np.uint64)
+    registers = np.array([cpu.table_register for cpu in image.cpus if cpu.table_register], np.uint64)
+    roots = kernel.arch.roots_of(registers)[0] >> np.uint64(image.memory.page_shift)
     read = np.isin(held, np.concatenate([traced, roots]))
     kept = read & ~user
     if keep is Keep.KERNEL:

@@ -5,22 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from vmaforensics.arch.known import DEFAULT
+
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vmaforensics.arch.interface import Architecture
+    from vmaforensics.arch.registers import CpuState
     from vmaforensics.image.memory import PhysicalMemory
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CpuState:
-    """What the dump's notes say of one CPU. ``None``: not recorded there."""
-
-    cpu: int
-    cr3: int | None = None
-    cr4: int | None = None
-    rip: int | None = None
-    rsp: int | None = None
-    pid: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +32,7 @@ class Image:
     size: int  # in bytes, of all its files
     format: str  # "raw", "elf", "lime", "avml", "kdump"
     memory: PhysicalMemory
+    arch: Architecture = DEFAULT  # of the machine, as far as the container says
     others: tuple[Path, ...] = ()  # the further parts of a split dump
     vmcoreinfo: bytes | None = None
     cpus: tuple[CpuState, ...] = ()

@@ -47,6 +47,9 @@ class PhysicalMemory(ABC):
     """
 
     ranges: NDArray[np.uint64]
+    # The unit that a container's contents are known by; it divides the pages of every CPU that Linux runs on.
+    page_shift = PAGE_SHIFT
+    page_size = PAGE_SIZE
     # Told how many bytes of how many a long run through memory has done; see :meth:`scan`.
     watch: Callable[[int, int], None] | None = None
 

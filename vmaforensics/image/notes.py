@@ -8,11 +8,14 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
-from vmaforensics.image.image import CpuState, Note
+from vmaforensics.arch.registers import CpuState
+from vmaforensics.image.image import Note
 from vmaforensics.image.source import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
+
+    from vmaforensics.arch.interface import Architecture
 
 NT_PRSTATUS = 1
 NT_PRPSINFO = 3
@@ -21,12 +24,7 @@ NT_FILE = 0x46494C45
 
 LARGEST_AREA = 16 << 20  # 4096 CPUs need less than 4 MiB; what is larger is no note area
 
-# struct elf_prstatus of x86-64 (include/linux/elfcore.h): pr_pid, then pt_regs from r15 on.
-PRSTATUS_SIZE, PRSTATUS_PID, PRSTATUS_REGS = 336, 32, 112
-REG_RIP, REG_RSP = 16 * 8, 19 * 8
-
-# struct QEMUCPUState (QEMU, target/i386/arch_dump.c): u32 version, u32 size, registers, segments, cr0..cr4.
-QEMU_STATE_SIZE, QEMU_RSP, QEMU_RIP, QEMU_CR3, QEMU_CR4 = 440, 56, 136, 416, 424
+_PRSTATUS_PID, _PRSTATUS_COMMON = 32, 112  # struct elf_prstatus_common of 64-bit machines (include/linux/elfcore.h)
 
 _HEADER = struct.Struct("<III")  # namesz, descsz, type
 
@@ -76,37 +74,20 @@ def vmcoreinfo_of(notes: Iterable[Note]) -> bytes | None:
     return None
 
 
-def cpu_states(notes: Iterable[Note], x86_64: bool = True) -> tuple[CpuState, ...]:
-    """The CPUs that ``CORE`` (NT_PRSTATUS) and ``QEMU`` notes describe, in the order of the notes.
-
-    The n-th NT_PRSTATUS and the n-th QEMU note are the same CPU; the latter alone knows the control
-    registers. QEMU writes the number of the CPU plus one where a kernel writes the pid. Registers are
-    read only if the notes are of an x86-64 machine.
+def cpu_states(notes: Sequence[Note], arch: Architecture | None) -> tuple[CpuState, ...]:
+    """The CPUs that notes describe, in the order of the notes. Without an ``arch`` that can read the registers, what
+    all 64-bit machines have alike: the pid.
     """
-    status = [n.desc for n in notes if n.name == "CORE" and n.type == NT_PRSTATUS and len(n.desc) >= PRSTATUS_REGS]
-    qemu = [n.desc for n in notes if n.name == "QEMU" and n.type == 0 and len(n.desc) >= QEMU_STATE_SIZE]
-    states = []
-    for cpu in range(max(len(status), len(qemu))):
-        fields: dict[str, int] = {}
-        if cpu < len(status):
-            desc = status[cpu]
-            fields["pid"] = int.from_bytes(desc[PRSTATUS_PID : PRSTATUS_PID + 4], "little")
-            if x86_64 and len(desc) >= PRSTATUS_SIZE:
-                fields["rip"] = _word(desc, PRSTATUS_REGS + REG_RIP)
-                fields["rsp"] = _word(desc, PRSTATUS_REGS + REG_RSP)
-        if cpu < len(qemu) and x86_64:
-            desc = qemu[cpu]
-            fields["rip"], fields["rsp"] = _word(desc, QEMU_RIP), _word(desc, QEMU_RSP)
-            fields["cr3"], fields["cr4"] = _word(desc, QEMU_CR3), _word(desc, QEMU_CR4)
-        states.append(CpuState(cpu=cpu, **fields))
-    return tuple(states)
+    if arch is not None:
+        return arch.cpu_states(notes)
+    status = [n.desc for n in notes if n.name == "CORE" and n.type == NT_PRSTATUS and len(n.desc) >= _PRSTATUS_COMMON]
+    return tuple(
+        CpuState(cpu=cpu, pid=int.from_bytes(desc[_PRSTATUS_PID : _PRSTATUS_PID + 4], "little"))
+        for cpu, desc in enumerate(status)
+    )
 
 
 def erased(text: bytes) -> str:
     """The sentence that says which data makedumpfile was told to erase (its eraseinfo, one line each)."""
     lines = "; ".join(printable(line) for line in text.strip(b"\0\n").split(b"\n")[:8])
     return f"makedumpfile erased data on purpose: {lines}"
-
-
-def _word(data: bytes, at: int) -> int:
-    return int.from_bytes(data[at : at + 8], "little")

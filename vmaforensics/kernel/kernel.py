@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
 
 import numpy as np
 
+from vmaforensics.arch.known import DEFAULT
 from vmaforensics.columns.table import Table, columns_of
 from vmaforensics.errors import KernelNotFoundError
-from vmaforensics.kernel.space.paging import ADDRESS_MASK
 from vmaforensics.kernel.structures.layout import Field, member
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vmaforensics.arch.interface import Architecture
     from vmaforensics.columns.types import I64, U64, Bools
     from vmaforensics.image.memory import PhysicalMemory
     from vmaforensics.kernel.space.kernel_space import KernelSpace
@@ -76,8 +77,8 @@ class Kernel:
         types: Types,
         identity: Identity,
         vmcoreinfo: Vmcoreinfo | None,
-        pte_mask: int = ADDRESS_MASK,
         root: int | None = None,
+        arch: Architecture = DEFAULT,
     ) -> None:
         self.memory = memory
         self.space = space
@@ -85,8 +86,14 @@ class Kernel:
         self.types = types
         self.identity = identity
         self.vmcoreinfo = vmcoreinfo
-        self.pte_mask = pte_mask  # takes the physical address out of a page-table entry
+        self.arch = arch  # bound to this kernel
         self.root = root  # physical address of page tables that map the kernel; None: none could be used
+
+    @property
+    def pte_mask(self) -> int:
+        """TRANSITION: ask ``arch``."""
+        mask: int = self.arch.address_mask  # type: ignore[attr-defined]
+        return mask
 
     # Types -----------------------------------------------------------------------------------------
 
@@ -287,9 +294,20 @@ class Kernel:
             size *= 4
         return out
 
+    def variable(self, name: str, size: int) -> int | None:
+        """The unsigned variable of ``size`` bytes with the symbol ``name``; None if it is not there or not readable."""
+        at = self.symbols.get(name)
+        return None if at is None else unsigned_at(self.space, at, size)
+
     def u64(self, address: int) -> int:
         """The 64-bit word at a kernel address. Raises ``MemoryReadError``."""
         return int.from_bytes(self.space.read(address, 8), "little")
+
+
+def unsigned_at(space: KernelSpace, address: int, size: int) -> int | None:
+    """The unsigned little-endian number in ``size`` bytes at a kernel address; None if they cannot be read."""
+    data, ok = space.gather(np.array([address], np.uint64), size)
+    return int.from_bytes(data[0].tobytes(), "little") if ok[0] else None
 
 
 def _clusters(wanted: list[tuple[str, Field]]) -> list[list[tuple[str, Field]]]:

@@ -31,7 +31,7 @@ from vmaforensics.views.vmas.vmas import classify, read_vmas
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from vmaforensics.image.image import CpuState
+    from vmaforensics.arch.registers import CpuState
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.progress import Progress
 
@@ -60,6 +60,7 @@ def gather_views(
     tasks = walk_tasks(kernel, log)
     mms = read_mms(kernel, tasks, log)
     views = Views(
+        arch=kernel.arch,
         tasks=tasks,
         mms=mms,
         mm_offsets=mm_offsets(kernel),

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from vmaforensics.arch.known import DEFAULT
 from vmaforensics.columns.lookup import rows_of
 from vmaforensics.views.indices.entries import IndexEntries, union_of
 from vmaforensics.views.indices.maple import MapleNodes
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from vmaforensics.arch.interface import Architecture
     from vmaforensics.views.anchors.anchors import AnchorsView
     from vmaforensics.views.descriptors.handles import HandlesView
     from vmaforensics.views.indices.rbtree import RbNodes
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 class Views:
     """Everything the views of one image say. A view that the kernel does not have is None."""
 
+    arch: Architecture = DEFAULT  # of the kernel read
     tasks: Tasks
     mms: Mms
     vma_list: IndexEntries | None = None

@@ -154,7 +154,7 @@ def _remembered(context: Context, anchors: AnchorsView, cover: Cover) -> Iterato
     for name, values in anchors.mms.auxv_values().items():
         used = anchors.mms.ok & (values != 0)
         parts.append((f"AT_{name.upper()}", anchors.mms.mm[used], values[used], anchors.mms.auxv[used]))
-    for name, values in anchors.threads.pointers().items():
+    for name, values in anchors.threads.pointers(context.views.arch.thread_pointer.name).items():
         used = values != 0
         parts.append((f"{name} of a thread", anchors.threads.mm[used], values[used], anchors.threads.task[used]))
     labels = [name for name, *_ in parts]
@@ -223,7 +223,7 @@ def _cpus(context: Context, anchors: AnchorsView) -> Iterator[Finding]:
         return
     suspect = np.isin(anchors.cpus["owner"], (RootOwner.UNKNOWN, RootOwner.TASKLESS))
     for one in anchors.cpus[suspect]:
-        cpu, cr3 = int(one["cpu"]), int(one["cr3"])
+        cpu, cr3 = int(one["cpu"]), int(one["table_register"])
         evidence = [
             Evidence(what=f"CR3 of CPU {cpu} is {cr3:#x}", view=View.ANCHORS.label, address=0, found=f"{cr3:#x}")
         ]

@@ -51,7 +51,7 @@ def isf_source(kernel: Kernel) -> tuple[Btf, Kallsyms, int]:
 def isf_key(kernel: Kernel) -> str:
     """A hash of all that goes into the ISF of ``kernel``. Raises what :func:`isf_source` raises."""
     types, symbols, kaslr = isf_source(kernel)
-    parts = [hashlib.sha256(types.blob).hexdigest(), symbols.sha256(kaslr), *counted(kernel)]
+    parts = [hashlib.sha256(types.blob).hexdigest(), symbols.sha256(kaslr, kernel.arch.image_start), *counted(kernel)]
     return hashlib.sha256("".join(parts).encode() + (banner_bytes(kernel) or b"")).hexdigest()
 
 
@@ -68,7 +68,7 @@ def isf_document(kernel: Kernel) -> dict[str, Any]:
         "format": FORMAT,
         "producer": {"name": "vmaforensics", "version": __version__},
         "linux": {
-            "symbols": [_source(f"kallsyms of {release}", symbols.sha256(kaslr))],
+            "symbols": [_source(f"kallsyms of {release}", symbols.sha256(kaslr, kernel.arch.image_start))],
             "types": [_source(f"BTF of {release}", hashlib.sha256(described.blob).hexdigest())],
         },
     }
@@ -77,7 +77,7 @@ def isf_document(kernel: Kernel) -> dict[str, Any]:
         "base_types": types.base_types,
         "user_types": types.user_types,
         "enums": types.enums,
-        "symbols": isf_symbols(kernel, linked(symbols, kaslr), types, described),
+        "symbols": isf_symbols(kernel, linked(symbols, kaslr, kernel.arch.image_start), types, described),
     }
 
 

@@ -13,7 +13,6 @@ import numpy as np
 from vmaforensics.export.isf.types import FUNCTION, VOID, Descriptor, IsfTypes
 from vmaforensics.export.isf.variables import VARIABLES
 from vmaforensics.kernel.structures import btf
-from vmaforensics.kernel.symbols.window import START_KERNEL_MAP
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,10 +27,10 @@ _MOST_ROOM = 1024  # bytes of a variable whose elements are counted
 _BANNER_LIMIT = 1024
 
 
-def linked(symbols: Kallsyms, kaslr: int) -> dict[str, int]:
+def linked(symbols: Kallsyms, kaslr: int, image_start: int) -> dict[str, int]:
     """Name → address as linked. Of several symbols of one name a global one counts, then the first.
 
-    Addresses below the kernel's mapping (per-CPU offsets, up to Linux 6.14) were not moved and stay.
+    Addresses below ``image_start`` (per-CPU offsets, up to Linux 6.14) were not moved and stay.
     """
     found: dict[str, int] = {}
     exported: set[str] = set()
@@ -40,7 +39,7 @@ def linked(symbols: Kallsyms, kaslr: int) -> dict[str, int]:
             continue
         if kind.isupper():
             exported.add(name)
-        found[name] = address - kaslr if address >= START_KERNEL_MAP else address
+        found[name] = address - kaslr if address >= image_start else address
     for name, offset in _own_tables(symbols).items():
         found.setdefault(name, symbols.place + offset - kaslr)
     return found

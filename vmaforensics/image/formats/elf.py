@@ -13,6 +13,7 @@ from elftools.common.exceptions import ELFError
 from elftools.common.utils import struct_parse
 from elftools.elf.structs import ELFStructs
 
+from vmaforensics.arch.known import DEFAULT, by_elf_machine
 from vmaforensics.errors import UnsupportedFormatError
 from vmaforensics.image.formats.segments import SEGMENT, lay_out
 from vmaforensics.image.image import Image, Note
@@ -83,6 +84,7 @@ def open_elf(path: Path, source: FileSource) -> Image:
         problems.append("makedumpfile marked this dump as incomplete (e_flags bit 0): it ran out of space or time")
     more += [erased(note.desc) for note in notes if note.name == "ERASEINFO"]
     machine = str(header["e_machine"])
+    arch = by_elf_machine(machine)
     details = {
         "ELF machine": machine.removeprefix("EM_"),
         "segments": f"{len(loads):,} PT_LOAD",
@@ -96,7 +98,8 @@ def open_elf(path: Path, source: FileSource) -> Image:
         format="elf",
         memory=memory,
         vmcoreinfo=vmcoreinfo_of(notes),
-        cpus=cpu_states(notes, machine == "EM_X86_64"),
+        cpus=cpu_states(notes, arch),
+        arch=arch or DEFAULT,
         notes=tuple(notes),
         details=details,
         problems=(*problems, *more),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmaforensics.arch.known import DEFAULT, by_machine
 from vmaforensics.errors import UnsupportedFormatError
 from vmaforensics.image.image import Image, Note
 from vmaforensics.image.kdump.bitmap import PageBitmap
@@ -99,6 +100,7 @@ def open_parts(files: Sequence[KdumpFile]) -> Image:
         if one.header.eraseinfo is not None:
             at, size = one.header.eraseinfo
             problems.append(erased(bytes(one.source[at : at + min(size, LARGEST_AREA)])))
+    arch = by_machine(header.utsname["machine"])
     details = _details(header)
     if header.window is not None:
         details["split"] = f"{plural(len(files), 'part')}, {_windows(parts)}"
@@ -110,7 +112,8 @@ def open_parts(files: Sequence[KdumpFile]) -> Image:
         format="kdump",
         memory=memory,
         vmcoreinfo=vmcoreinfo or vmcoreinfo_of(notes),
-        cpus=cpu_states(notes, header.utsname["machine"] in ("x86_64", "")),
+        cpus=cpu_states(notes, arch),
+        arch=arch or DEFAULT,
         notes=tuple(notes),
         details=details | counts.details(),
         problems=tuple(dict.fromkeys(problems)),

@@ -2,90 +2,85 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmaforensics.columns.lookup import last_rows_of
+from vmaforensics.columns.runs import run_lasts, run_starts
+from vmaforensics.columns.table import Table, table
+from vmaforensics.columns.types import U8, U64, Bools
 from vmaforensics.errors import MemoryReadError
-from vmaforensics.image.memory import PAGE_SIZE
-from vmaforensics.kernel.space import paging
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from numpy.typing import NDArray
-
+    from vmaforensics.arch.interface import Architecture
+    from vmaforensics.arch.page_tables import Walk
     from vmaforensics.image.memory import PhysicalMemory
 
-RUNS = np.dtype([("start", np.uint64), ("end", np.uint64), ("pa", np.uint64)])  # end is inclusive
+WORD = 1 << 64  # addresses count modulo this
 
-# The espfix area (arch/x86/kernel/espfix_64.c) maps the same few pages 65,536 times; nothing else is there.
-_ESPFIX = (0xFFFFFF00_00000000, 0xFFFFFF7F_FFFFFFFF)
+
+@table()
+class Runs(Table):
+    """Virtual addresses whose physical addresses follow each other: sorted, disjoint, none that could be joined."""
+
+    start: U64  # first virtual address
+    end: U64  # last virtual address
+    pa: U64  # physical address of the first
+
+
+class Translated(NamedTuple):
+    """Where virtual addresses lie: arrays of one length. Where not ``mapped``, the others mean nothing."""
+
+    pa: U64  # physical address
+    left: U64  # bytes up to the end of the run, this one included
+    mapped: Bools
 
 
 class KernelSpace:
-    """Kernel virtual addresses → physical addresses → bytes.
+    """Kernel virtual addresses → physical addresses → bytes."""
 
-    ``runs`` has dtype ``RUNS``, is sorted by start, and no two runs overlap or could be merged.
-    """
-
-    def __init__(self, memory: PhysicalMemory, runs: NDArray[np.void]) -> None:
+    def __init__(self, memory: PhysicalMemory, runs: Runs) -> None:
         self.memory = memory
-        self.runs = _merge(runs)
+        self.runs = _merge(runs)  # replaced when better page tables are found
 
     @classmethod
     def linear(cls, memory: PhysicalMemory, pieces: Sequence[tuple[int, int, int]]) -> KernelSpace:
         """A space of known linear mappings, each (first address, last address, physical address)."""
-        runs = np.array(pieces, dtype=RUNS)
-        return cls(memory, runs[runs["start"] <= runs["end"]])
+        start, end, pa = np.array(pieces, dtype=np.uint64).reshape(-1, 3).T
+        runs = Runs(start=start, end=end, pa=pa)
+        return cls(memory, runs.take(start <= end))
 
     @classmethod
-    def from_page_tables(
-        cls, memory: PhysicalMemory, root: int, *, levels: int, mask: int = paging.ADDRESS_MASK
-    ) -> tuple[KernelSpace, paging.Walk]:
+    def from_page_tables(cls, memory: PhysicalMemory, root: int, arch: Architecture) -> tuple[KernelSpace, Walk]:
         """Walk the kernel half under the top-level table at physical address ``root``.
 
         The walk is returned too: what of the tables could not be read, and whether it was cut short.
         """
-        shift = 12 + 9 * (levels - 1)
-        skip = (_ESPFIX[0] >> shift & 511,) if levels == 4 else ()
-        found = paging.walk(memory, np.array([root], np.uint64), levels=levels, first=256, skip=skip, mask=mask)
+        found = arch.walk_kernel(memory, root)
         leaves = found.leaves
-        inside = (leaves["va"] >= np.uint64(_ESPFIX[0])) & (leaves["va"] <= np.uint64(_ESPFIX[1]))
-        leaves = leaves[~inside]
-        runs = np.zeros(len(leaves), RUNS)
-        runs["start"], runs["pa"] = leaves["va"], paging.target(leaves["entry"], leaves["level"], mask)
-        runs["end"] = leaves["va"] + (paging.span(leaves["level"]) - np.uint64(1))
+        runs = Runs(
+            start=leaves.va,
+            end=leaves.va + (arch.span(leaves.level) - np.uint64(1)),
+            pa=arch.target(leaves.entry, leaves.level),
+        )
         return cls(memory, runs), found
 
-    def translate(self, vas: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64], NDArray[np.bool_]]:
-        """(physical address, bytes up to the end of the contiguous run, is it mapped) of each address.
-
-        Where not mapped, the first two are meaningless.
-        """
+    def translate(self, vas: U64) -> Translated:
+        """Where each address lies."""
         vas = np.ascontiguousarray(vas, dtype=np.uint64)
         if not len(self.runs):
-            return vas, vas, np.zeros(len(vas), np.bool_)
-        index = np.searchsorted(self._starts, vas, "right") - 1
+            return Translated(vas, vas, np.zeros(len(vas), np.bool_))
+        index = last_rows_of(self.runs.start, vas)
         run = np.maximum(index, 0)
-        end = self._ends[run]
+        end = self.runs.end[run]
         mapped = (index >= 0) & (vas <= end)
         with np.errstate(over="ignore"):
-            return vas - self._starts[run] + self._pas[run], end - vas + np.uint64(1), mapped
+            return Translated(vas - self.runs.start[run] + self.runs.pa[run], end - vas + np.uint64(1), mapped)
 
-    @property
-    def runs(self) -> NDArray[np.void]:
-        """The sorted runs, dtype ``RUNS``."""
-        return self._runs
-
-    @runs.setter
-    def runs(self, runs: NDArray[np.void]) -> None:
-        self._runs = runs
-        self._starts = np.ascontiguousarray(runs["start"])
-        self._ends = np.ascontiguousarray(runs["end"])
-        self._pas = np.ascontiguousarray(runs["pa"])
-
-    def gather(self, vas: NDArray[np.uint64], size: int) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    def gather(self, vas: U64, size: int) -> tuple[U8, Bools]:
         """Read ``size`` bytes at each kernel address: ``(data, ok)`` as of ``PhysicalMemory.gather``."""
         vas = np.ascontiguousarray(vas, dtype=np.uint64)
         pas, left, ok = self.translate(vas)
@@ -103,7 +98,7 @@ class KernelSpace:
             fine[rows] = True
             at = 0
             while at < size:
-                step = min(size - at, room if at == 0 else PAGE_SIZE)
+                step = min(size - at, room if at == 0 else self.memory.page_size)
                 with np.errstate(over="ignore"):
                     spot, more, mapped = self.translate(vas[rows] + np.uint64(at))
                 mapped &= more >= np.uint64(step)
@@ -118,35 +113,33 @@ class KernelSpace:
         """The bytes ``[va, va + size)``. Raises :class:`MemoryReadError` naming the first bad page."""
         if size <= 0:
             return b""
-        first = va & ~(PAGE_SIZE - 1)
-        count = -(-(va + size - first) // PAGE_SIZE)
-        pages = np.arange(count, dtype=np.uint64) * np.uint64(PAGE_SIZE) + np.uint64(first)
+        first = va & ~(self.memory.page_size - 1)
+        count = -(-(va + size - first) // self.memory.page_size)
+        pages = np.arange(count, dtype=np.uint64) * np.uint64(self.memory.page_size) + np.uint64(first)
         low, high = va - first, va + size - first
         if len(pages) == 1:
             data, ok = self.gather(np.array([va], np.uint64), size)
         else:
-            data, ok = self.gather(pages, PAGE_SIZE)
+            data, ok = self.gather(pages, self.memory.page_size)
         if not ok.all():
             bad = int(pages[int(np.argmin(ok))])
             _, _, mapped = self.translate(np.array([max(bad, va)], np.uint64))
             why = "its page is not in the dump" if mapped[0] else "no page table maps it"
-            raise MemoryReadError(max(bad, va), min(size, PAGE_SIZE), "kernel", why)
+            raise MemoryReadError(max(bad, va), min(size, self.memory.page_size), "kernel", why)
         return data.tobytes() if len(pages) == 1 else data.tobytes()[low:high]
 
 
-def _merge(runs: NDArray[np.void]) -> NDArray[np.void]:
+def _merge(runs: Runs) -> Runs:
     """Sort ``runs``, drop what overlaps an earlier run, and join what continues in both spaces."""
-    runs = runs[np.argsort(runs["start"], kind="stable")]
+    runs = runs.sort_by(runs.start)
     if len(runs) < 2:
         return runs
-    reach = np.maximum.accumulate(runs["end"])
-    runs = runs[np.concatenate([[True], runs["start"][1:] > reach[:-1]])]
+    reach = np.maximum.accumulate(runs.end)
+    runs = runs.take(np.concatenate([[True], runs.start[1:] > reach[:-1]]))
+    begins = np.ones(len(runs), np.bool_)
     with np.errstate(over="ignore"):
-        joined = (runs["start"][1:] == runs["end"][:-1] + np.uint64(1)) & (
-            runs["pa"][1:] - runs["pa"][:-1] == runs["start"][1:] - runs["start"][:-1]
+        begins[1:] = (runs.start[1:] != runs.end[:-1] + np.uint64(1)) | (
+            runs.pa[1:] - runs.pa[:-1] != runs.start[1:] - runs.start[:-1]
         )
-    heads = np.flatnonzero(np.concatenate([[True], ~joined]))
-    tails = np.append(heads[1:] - 1, len(runs) - 1)
-    merged = runs[heads]
-    merged["end"] = runs["end"][tails]
-    return merged
+    first = run_starts(begins)
+    return Runs(start=runs.start[first], end=runs.end[run_lasts(first, len(runs))], pa=runs.pa[first])

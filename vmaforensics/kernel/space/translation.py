@@ -2,76 +2,97 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from vmaforensics.errors import MemoryReadError
-from vmaforensics.kernel.space.kernel_space import KernelSpace
-from vmaforensics.kernel.symbols.window import IMAGE_SIZE, START_KERNEL_MAP, WORD
+from vmaforensics.kernel.space.kernel_space import WORD, KernelSpace
 
 if TYPE_CHECKING:
-    from vmaforensics.image.image import Image
-    from vmaforensics.kernel.kernel import Kernel, Symbols
-    from vmaforensics.kernel.symbols.vmcoreinfo import Vmcoreinfo
+    from collections.abc import Callable
 
-_PAGE_OFFSETS = {4: 0xFFFF8880_00000000, 5: 0xFF110000_00000000}  # without KASLR
+    from vmaforensics.arch.interface import Architecture
+    from vmaforensics.image.memory import PhysicalMemory
+    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.kernel.locate import Located
+
+_MOST_TASKS = 4096  # looked at for page tables that hold the kernel half
+
+
+class Translation(NamedTuple):
+    """The kernel's address space, and how it was found."""
+
+    space: KernelSpace
+    arch: Architecture  # with the levels that page tables have
+    source: str
+    root: int | None  # physical address of the top-level table; None: page tables could not be used
+
+
+def image_run(arch: Architecture, offset: int) -> tuple[int, int, int]:
+    """The linear mapping of the kernel image: first address, last address, physical address of the first.
+
+    ``offset`` is virtual minus physical.
+    """
+    first = arch.image_start
+    return first, first + arch.image_size - 1, (first - offset) % WORD
 
 
 def kernel_space(
-    image: Image,
-    text: KernelSpace,
-    symbols: Symbols,
-    base: int,
-    info: Vmcoreinfo | None,
-    mask: int,
+    memory: PhysicalMemory,
+    arch: Architecture,
+    located: Located,
+    variable: Callable[[str, int], int | None],
     problems: list[str],
-) -> tuple[KernelSpace, int, str, int | None]:
-    """(space, levels, where it came from, physical root or None if the page tables could not be used)."""
-    memory = image.memory
-    hint = info.number("pgtable_l5_enabled") if info else None
-    if hint is None:
-        hint = _u32(text, symbols.get("__pgtable_l5_enabled"))
-    if hint is None:
-        hint = int(any((cpu.cr4 or 0) >> 12 & 1 for cpu in image.cpus))
-    levels = 5 if hint else 4
-    top = symbols.get("init_top_pgt") or (info.symbol("swapper_pg_dir") if info else None)
+) -> Translation:
+    """The kernel's address space: its page tables if they map the kernel where it lies, else linear mappings.
+
+    ``variable`` reads a variable of the kernel image by name and size. What is wrong is added to ``problems``.
+    """
+    symbols, info, offset = located.symbols, located.info, located.offset
+    tables = arch.kernel_tables.tables
+    top = next((at for name in tables if (at := symbols.get(name))), None)
+    if top is None and info is not None:
+        top = next((at for name in tables if (at := info.symbol(name))), None)
     probe = symbols.get("init_task") or symbols.get("_stext")
     if top is not None and probe is not None:
-        root = top - START_KERNEL_MAP + base
-        for depth in (levels, 9 - levels):
-            space, walk = KernelSpace.from_page_tables(memory, root, levels=depth, mask=mask)
-            pa, _, mapped = space.translate(np.array([probe], np.uint64))
-            if mapped[0] and int(pa[0]) == probe - START_KERNEL_MAP + base:
+        root = top - offset
+        for variant in arch.variants():
+            space, walk = KernelSpace.from_page_tables(memory, root, variant)
+            found = space.translate(np.array([probe], np.uint64))
+            if found.mapped[0] and int(found.pa[0]) == probe - offset:
                 if len(walk.unreadable):
                     problems.append(
                         f"{len(walk.unreadable)} page-table pages of the kernel are not in the dump; addresses "
-                        f"under them (first: {int(walk.unreadable['va'][0]):#x}) cannot be translated"
+                        f"under them (first: {int(walk.unreadable.va[0]):#x}) cannot be translated"
                     )
                 if walk.truncated:
                     problems.append("the kernel's page tables have more pages than the image; walk cut short")
-                return space, depth, f"page tables at physical {root:#x}", root
+                return Translation(space, variant.isolated(memory, root), f"page tables at physical {root:#x}", root)
     problems.append(
         "the kernel's page-table root is not in the dump or does not map the kernel; only linear mappings "
         "are translated at first"
     )
-    offset = _u64(text, symbols.get("page_offset_base")) or _PAGE_OFFSETS[levels]
-    pieces = [(START_KERNEL_MAP, START_KERNEL_MAP + IMAGE_SIZE - 1, base % WORD)]
+    start = arch.direct_map(variable)
+    pieces = [image_run(arch, offset)]
     for low, high in memory.ranges.tolist():
-        if high < 1 << 46:
-            pieces.append((offset + low, offset + high - 1, low))
-    return KernelSpace.linear(memory, sorted(pieces)), levels, "linear mappings", None
+        if high < arch.direct_map_size:
+            pieces.append((start + low, start + high - 1, low))
+    return Translation(KernelSpace.linear(memory, sorted(pieces)), arch, "linear mappings", None)
 
 
-def translate_through_a_process(kernel: Kernel, levels: int, mask: int) -> None:
-    """Every process's page tables hold the kernel half too: take the first that maps init_task."""
+def translate_through_a_process(kernel: Kernel, offset: int) -> None:
+    """Every process's page tables hold the kernel half too: take the first that maps init_task.
+
+    ``offset`` is virtual minus physical address of the kernel image.
+    """
     start = kernel.symbols.get("init_task")
     if start is None:
         return
     link, mm_at = kernel.offset("task_struct", "tasks.next"), kernel.offset("task_struct", "mm")
     pgd_at = kernel.offset("mm_struct", "pgd")
     task = start
-    for _ in range(4096):
+    for _ in range(_MOST_TASKS):
         try:
             task = (kernel.u64(task + link) - kernel.offset("task_struct", "tasks")) % WORD
             mm = kernel.u64(task + mm_at)
@@ -80,28 +101,14 @@ def translate_through_a_process(kernel: Kernel, levels: int, mask: int) -> None:
             return
         if task == start:
             return
-        pa, _, mapped = kernel.space.translate(np.array([pgd], np.uint64))
-        if not pgd or not mapped[0]:
+        found = kernel.space.translate(np.array([pgd], np.uint64))
+        if not pgd or not found.mapped[0]:
             continue
-        root = int(pa[0])
-        space, _ = KernelSpace.from_page_tables(kernel.memory, root, levels=levels, mask=mask)
-        here, _, mapped = space.translate(np.array([start], np.uint64))
-        if mapped[0] and int(here[0]) == start - START_KERNEL_MAP + kernel.identity.phys_base:
+        root = int(found.pa[0])
+        space, _ = KernelSpace.from_page_tables(kernel.memory, root, kernel.arch)
+        here = space.translate(np.array([start], np.uint64))
+        if here.mapped[0] and int(here.pa[0]) == start - offset:
             kernel.space.runs = space.runs
             kernel.root = root
             kernel.identity.translation_source = f"a process's page tables at physical {root:#x}"
             return
-
-
-def _u64(space: KernelSpace, address: int | None) -> int | None:
-    if address is None:
-        return None
-    data, ok = space.gather(np.array([address], np.uint64), 8)
-    return int(data.view("<u8")[0, 0]) if ok[0] else None
-
-
-def _u32(space: KernelSpace, address: int | None) -> int | None:
-    if address is None:
-        return None
-    data, ok = space.gather(np.array([address], np.uint64), 4)
-    return int(data.view("<u4")[0, 0]) if ok[0] else None

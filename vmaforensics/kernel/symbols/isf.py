@@ -19,7 +19,6 @@ import msgspec
 
 from vmaforensics.errors import SymbolFileError
 from vmaforensics.kernel.structures.layout import Field, Layout
-from vmaforensics.kernel.symbols.window import START_KERNEL_MAP
 
 if TYPE_CHECKING:
     import os
@@ -130,12 +129,15 @@ class Isf:
         found = self._file.symbols.get(name)
         return found.address if found is not None and 0 < found.address < 1 << 64 else None
 
-    def symbols(self, moved: int) -> IsfSymbols:
-        """The symbols of the kernel ``moved`` bytes from where it was linked to (KASLR)."""
+    def symbols(self, moved: int, image_start: int) -> IsfSymbols:
+        """The symbols of the kernel ``moved`` bytes from where it was linked to (KASLR).
+
+        What lies below ``image_start`` is no address in the kernel image, and is not moved.
+        """
         # dwarf2json lists local variables too, at 0. Per-CPU offsets (up to 6.14) are small and are not moved.
         return IsfSymbols(
             {
-                name: one.address + moved if one.address >= START_KERNEL_MAP else one.address
+                name: one.address + moved if one.address >= image_start else one.address
                 for name, one in self._file.symbols.items()
                 if 0 < one.address < (1 << 64) - moved
             }

@@ -29,13 +29,10 @@ if TYPE_CHECKING:
 # Tokens 0x30 to 0x39 stand for themselves: every digit occurs in some symbol name.
 _DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
 _GROUP = 256  # names between two markers
-_PAGE = 4096
 _MAX_NAME = 2 + 512  # length field and KSYM_NAME_LEN
 _MAX_SYMBOLS = 1 << 23
 _MOST_RUNS = 1 << 16  # places tried as the beginning of the markers
 _REACH = 24 << 20  # bytes before the token table in which the other tables must lie
-
-_KERNEL_TEXT = 0xFFFFFFFF_80000000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,9 +113,10 @@ class Kallsyms:
         start = int(self._starts[hits[0]])
         return self._blob[start + 1 : self._blob.index(b"\0", start)].decode("ascii", "replace")
 
-    def sha256(self, moved: int) -> str:
-        """A hash of names and addresses that tells tables apart; ``moved`` bytes are taken off kernel addresses."""
-        mapped = self.addresses >= np.uint64(_KERNEL_TEXT)
+    def sha256(self, moved: int, image_start: int) -> str:
+        """A hash of names and addresses that tells tables apart; ``moved`` bytes are taken off addresses that lie in
+        the kernel image, which begins at ``image_start`` at the lowest."""
+        mapped = self.addresses >= np.uint64(image_start)
         as_linked = self.addresses - np.where(mapped, np.uint64(moved % (1 << 64)), np.uint64(0))
         return hashlib.sha256(self._blob + as_linked.tobytes()).hexdigest()
 
@@ -160,16 +158,17 @@ def _tokens_fit(raw: bytes, start: int, end: int, offsets: NDArray[np.uint16]) -
     return len(starts) == _GROUP + 1 and bool((starts[:-1] == offsets).all())
 
 
-def locate(buffer: NDArray[np.uint8], token_table: int, token_index: int) -> Tables | None:
+def locate(buffer: NDArray[np.uint8], token_table: int, token_index: int, image_start: int) -> Tables | None:
     """Find the other tables around a token table; None if nothing fits. ``buffer`` should hold some
-    24 MiB before it and 4 MiB after. Pages that could not be read must be zero in it."""
+    24 MiB before it and 4 MiB after; no address of the kernel image is below ``image_start``.
+    Pages that could not be read must be zero in it."""
     for width in (4, 8):
         for markers, values in _marker_runs(buffer, token_table, width):
             found = _names_before(buffer, markers, values)
             if found is None:
                 continue
             num_syms, names, count = found
-            placed = _offsets_for(buffer, names, count, token_index)
+            placed = _offsets_for(buffer, names, count, token_index, image_start)
             if placed is not None:
                 return Tables(
                     token_table=token_table,
@@ -248,14 +247,16 @@ def _fits(view: memoryview, names: int, values: NDArray[np.int64]) -> bool:
     return False
 
 
-def _offsets_for(buffer: NDArray[np.uint8], names: int, count: int, token_index: int) -> tuple[int, int | None] | None:
+def _offsets_for(
+    buffer: NDArray[np.uint8], names: int, count: int, token_index: int, image_start: int
+) -> tuple[int, int | None] | None:
     """(offsets, relative base) of the 4-byte offset table, before num_syms or after token_index."""
 
     def base_at(at: int) -> int | None:
         if at < 0 or at + 8 > len(buffer):
             return None
         value = int(buffer[at : at + 8].view("<u8")[0])
-        return value if value >= _KERNEL_TEXT else None
+        return value if value >= image_start else None
 
     for num_syms in (names - 8, names - 4):
         early = num_syms - 8
@@ -269,17 +270,20 @@ def _offsets_for(buffer: NDArray[np.uint8], names: int, count: int, token_index:
     return late, base
 
 
-def decode(buffer: NDArray[np.uint8], tables: Tables, place: int, held: NDArray[np.bool_] | None = None) -> Kallsyms:
+def decode(
+    buffer: NDArray[np.uint8], tables: Tables, place: int, held: NDArray[np.bool_] | None = None, page_size: int = 0
+) -> Kallsyms:
     """Decode every symbol. ``place`` is the address of the buffer's first byte, which only the encoding
-    without a relative base needs. ``held`` says of each page of the buffer whether the image holds it.
+    without a relative base needs. ``held`` says of each page (of ``page_size`` bytes) of the buffer whether
+    the image holds it; by default all are held.
 
     Groups whose names cannot be followed to the next marker are left out, and so are symbols whose offset
     is not held.
     """
     if held is None:
-        held = np.ones(-(-len(buffer) // _PAGE), np.bool_)
-    starts, lengths, index = _name_lanes(buffer, tables, held)
-    known = held[(tables.offsets + 4 * index) // _PAGE]
+        held, page_size = np.ones(1, np.bool_), len(buffer)
+    starts, lengths, index = _name_lanes(buffer, tables, held, page_size)
+    known = held[(tables.offsets + 4 * index) // page_size]
     starts, lengths, index = starts[known], lengths[known], index[known]
     blob, name_starts = _expand(buffer, tables, starts, lengths)
     raw = buffer[tables.offsets : tables.offsets + 4 * tables.count].view("<i4").astype(np.int64)
@@ -300,7 +304,7 @@ def decode(buffer: NDArray[np.uint8], tables: Tables, place: int, held: NDArray[
 
 
 def _name_lanes(
-    buffer: NDArray[np.uint8], tables: Tables, held: NDArray[np.bool_]
+    buffer: NDArray[np.uint8], tables: Tables, held: NDArray[np.bool_], page_size: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Follow the names of all marker groups side by side.
 
@@ -332,7 +336,7 @@ def _name_lanes(
     good[-1] = at_end <= tables.markers and int(lengths[:last, -1].min(initial=1)) > 0
     lost = np.concatenate([[0], np.cumsum(~held)])
     ends = np.append(first[1:], tables.markers)
-    good &= lost[np.clip(-(-ends // _PAGE), 0, len(held))] == lost[np.clip(first // _PAGE, 0, len(held))]
+    good &= lost[np.clip(-(-ends // page_size), 0, len(held))] == lost[np.clip(first // page_size, 0, len(held))]
     keep = np.repeat(good[None, :], _GROUP, axis=0)
     keep[last:, -1] = False
     index = np.arange(groups, dtype=np.int64)[None, :] * _GROUP + np.arange(_GROUP, dtype=np.int64)[:, None]

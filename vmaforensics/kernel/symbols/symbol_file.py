@@ -7,19 +7,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.errors import SymbolFileError
-from vmaforensics.kernel.symbols.window import START_KERNEL_MAP, WORD
+from vmaforensics.kernel.space.kernel_space import WORD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from vmaforensics.arch.interface import Architecture
     from vmaforensics.image.memory import PhysicalMemory
     from vmaforensics.kernel.kernel import Symbols
     from vmaforensics.kernel.space.kernel_space import KernelSpace
     from vmaforensics.kernel.symbols.isf import Isf, IsfSymbols
     from vmaforensics.kernel.symbols.vmcoreinfo import Vmcoreinfo
-
-_ALIGN = 2 << 20  # CONFIG_PHYSICAL_ALIGN: KASLR moves the kernel in steps of it
-_MOST = 1 << 30  # KERNEL_IMAGE_SIZE with CONFIG_RANDOMIZE_BASE
 
 
 def require_match(given: Isf, text: KernelSpace, symbols: Symbols, info: Vmcoreinfo | None) -> str | None:
@@ -52,31 +50,31 @@ def _line(banner: bytes) -> str:
     return banner.split(b"\n", 1)[0].split(b"\0", 1)[0].decode("ascii", "replace")
 
 
-def symbols_by_vmcoreinfo(given: Isf, info: Vmcoreinfo) -> IsfSymbols | None:
+def symbols_by_vmcoreinfo(given: Isf, info: Vmcoreinfo, arch: Architecture) -> IsfSymbols | None:
     """The symbols moved as VMCOREINFO says; None if it does not say, or if its own addresses contradict them."""
     moved, stext, linked = info.plain("KERNELOFFSET"), info.symbol("_stext"), given.address("_stext")
     if moved is None or stext is None or linked is None or linked + moved != stext:
         return None
-    return given.symbols(moved)
+    return given.symbols(moved, arch.image_start)
 
 
-def locate(memory: PhysicalMemory, given: Isf) -> tuple[IsfSymbols, int] | None:
-    """(symbols, ``phys_base``) of the kernel whose banner is the file's, wherever it lies; None if there is none.
+def locate(memory: PhysicalMemory, arch: Architecture, given: Isf) -> tuple[IsfSymbols, int] | None:
+    """(symbols, virtual minus physical address of the image) of the kernel whose banner is the file's, wherever it
+    lies; None if there is none.
 
-    From the banner's place follows where ``phys_base`` lies, and from its value how far the kernel was moved.
-    Both offsets have to be ones that KASLR can give.
+    From the banner's place follows where ``arch.base_symbol`` lies, and from its value how far the kernel was moved:
+    a distance that KASLR can give.
     """
-    banner, phys_base = given.address("linux_banner"), given.address("phys_base")
-    if banner is None or phys_base is None:
+    banner, base = given.address("linux_banner"), given.address(arch.base_symbol)
+    if banner is None or base is None:
         return None
     for hit in _occurrences(memory, given.banner + b"\0"):
-        load = hit - (banner - START_KERNEL_MAP)  # physical = as linked - START_KERNEL_MAP + load
-        at = phys_base - START_KERNEL_MAP + load
-        data, ok = memory.gather(np.array([at % WORD], np.uint64), 8)
-        stored = int(data.view("<i8")[0, 0])
-        moved = load - stored
-        if ok[0] and 0 <= moved < _MOST and moved % _ALIGN == 0:
-            return given.symbols(moved), stored
+        as_linked = banner - hit  # virtual address as linked, minus physical address
+        data, ok = memory.gather(np.array([(base - as_linked) % WORD], np.uint64), 8)
+        offset = arch.image_offset_of(int(data.view("<u8")[0, 0]))
+        moved = offset - as_linked
+        if ok[0] and 0 <= moved < arch.image_size and moved % arch.kaslr_step == 0:
+            return given.symbols(moved, arch.image_start), offset
     return None
 
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE
 from vmaforensics.kernel.symbols import kallsyms
 
 if TYPE_CHECKING:
@@ -15,12 +14,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vmaforensics.arch.interface import Architecture
     from vmaforensics.image.memory import PhysicalMemory
 
-START_KERNEL_MAP = 0xFFFFFFFF_80000000  # arch/x86/include/asm/page_64_types.h
-IMAGE_SIZE = 1 << 30  # KERNEL_IMAGE_SIZE with KASLR
-WORD = 1 << 64
-
+_OVERLAP = 8 << 10  # bytes: a token table and its index have fewer
 _STEP = 16 << 20
 _REACH = 192 << 20  # the text, data and bss of any kernel built so far
 _BEFORE, _AFTER = 24 << 20, 6 << 20  # around a token table lie all the tables of kallsyms
@@ -33,33 +30,35 @@ class Window:
     pa: int
     data: NDArray[np.uint8]
     held: NDArray[np.bool_]  # of each page
+    page_size: int  # of the memory's pages, in bytes
 
 
 def read(memory: PhysicalMemory, pa: int, size: int) -> Window:
     """Copy ``[pa, pa + size)``, clipped to the RAM that holds its middle; nothing is traced."""
-    low = max(pa & ~(PAGE_SIZE - 1), 0)
-    count = -(-(pa + size - low) >> PAGE_SHIFT) if pa + size > low else 0
-    pas = np.arange(max(count, 0), dtype=np.uint64) * np.uint64(PAGE_SIZE) + np.uint64(low)
+    page = memory.page_size
+    low = max(pa & ~(page - 1), 0)
+    count = -(-(pa + size - low) // page) if pa + size > low else 0
+    pas = np.arange(max(count, 0), dtype=np.uint64) * np.uint64(page) + np.uint64(low)
     with memory.untraced():
-        data, held = memory.gather(pas, PAGE_SIZE)
-    return Window(pa=low, data=data.reshape(-1), held=held)
+        data, held = memory.gather(pas, page)
+    return Window(pa=low, data=data.reshape(-1), held=held, page_size=page)
 
 
-def symbols_from(memory: PhysicalMemory, text: int) -> tuple[Window, kallsyms.Tables] | None:
+def symbols_from(memory: PhysicalMemory, text: int, arch: Architecture) -> tuple[Window, kallsyms.Tables] | None:
     """Find kallsyms behind the physical address ``text`` where the kernel's text begins."""
     before = np.zeros(0, np.uint8)
     for start in range(text, text + _REACH, _STEP):
         step = read(memory, start, _STEP)
         data = np.concatenate([before, step.data])
         for table, _ in kallsyms.token_tables(data):
-            found = _around(memory, step.pa - len(before) + table)
+            found = _around(memory, step.pa - len(before) + table, arch)
             if found is not None:
                 return found
-        before = step.data[-2 * PAGE_SIZE :]
+        before = step.data[-_OVERLAP:]
     return None
 
 
-def symbols_anywhere(memory: PhysicalMemory) -> Iterator[tuple[Window, kallsyms.Tables]]:
+def symbols_anywhere(memory: PhysicalMemory, arch: Architecture) -> Iterator[tuple[Window, kallsyms.Tables]]:
     """Every complete set of kallsyms tables in physical memory, in address order.
 
     There may be stale ones: what the decompressor unpacked, before it was relocated, often survives.
@@ -71,19 +70,19 @@ def symbols_anywhere(memory: PhysicalMemory) -> Iterator[tuple[Window, kallsyms.
             before = np.zeros(0, np.uint8)
         data = np.concatenate([before, chunk])
         for table, _ in kallsyms.token_tables(data):
-            found = _around(memory, pa - len(before) + table)
+            found = _around(memory, pa - len(before) + table, arch)
             if found is not None:
                 yield found
-        before, follows = data[-2 * PAGE_SIZE :], pa + len(chunk)
+        before, follows = data[-_OVERLAP:], pa + len(chunk)
 
 
-def _around(memory: PhysicalMemory, pa: int) -> tuple[Window, kallsyms.Tables] | None:
+def _around(memory: PhysicalMemory, pa: int, arch: Architecture) -> tuple[Window, kallsyms.Tables] | None:
     """The window around a token table at ``pa`` and the tables in it, if they fit together."""
-    low = max(pa - _BEFORE, 0) & ~(PAGE_SIZE - 1)
+    low = max(pa - _BEFORE, 0) & ~(memory.page_size - 1)
     window = read(memory, low, pa - low + _AFTER)
-    for table, index in kallsyms.token_tables(window.data[pa - low : pa - low + 2 * PAGE_SIZE]):
+    for table, index in kallsyms.token_tables(window.data[pa - low : pa - low + _OVERLAP]):
         if table == 0:
-            tables = kallsyms.locate(window.data, pa - low, pa - low + index)
+            tables = kallsyms.locate(window.data, pa - low, pa - low + index, arch.image_start)
             return None if tables is None else (window, tables)
     return None
 

@@ -14,7 +14,7 @@ import numpy as np
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U64, Bools
 from vmaforensics.views.anchors.cpus import Cpus, read_cpus
-from vmaforensics.views.anchors.registers import Place, Threads, read_threads
+from vmaforensics.views.anchors.registers import Threads, read_threads
 from vmaforensics.views.anchors.signals import Handlers, read_handlers
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
@@ -22,7 +22,7 @@ from vmaforensics.views.view import View
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vmaforensics.image.image import CpuState
+    from vmaforensics.arch.registers import CpuState, Place
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.processes.mms import Mms
     from vmaforensics.views.processes.tasks import Tasks

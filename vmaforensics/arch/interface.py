@@ -1,0 +1,304 @@
+"""The interface to an architecture: what everything outside ``arch/`` may ask of the CPU.
+
+An architecture is an immutable object. At first it knows what holds for any kernel on that CPU; :meth:`bind` gives
+the one that also knows the kernel read: how many levels its page tables have, which bits of an entry are an address.
+``kernel.arch`` and ``views.arch`` are bound.
+
+Addresses and entries are arrays of 64-bit words; sizes are bytes unless "pages" is said.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from typing import Self
+
+    from vmaforensics.arch.page_tables import IsolatedEntries, LeafStates, Leaves, Protection, Walk
+    from vmaforensics.arch.reading import KernelReader, Note, PhysicalReader
+    from vmaforensics.arch.registers import CpuState, Place, RegisterNames, SavedRegisters
+    from vmaforensics.columns.types import I8, I32, I64, U8, U64, Bools
+
+
+class ThreadPointer(NamedTuple):
+    """The register that thread-local storage hangs on: its name, and the member of ``task_struct`` that keeps it."""
+
+    name: str
+    path: str
+
+
+class KernelTables(NamedTuple):
+    """Symbols that lead to page tables of the kernel itself."""
+
+    tables: tuple[str, ...]  # symbols of top-level tables
+    mms: tuple[str, ...]  # symbols of mm_structs
+    pointers: tuple[str, ...]  # symbols of pointers to mm_structs
+
+
+class GateArea(NamedTuple):
+    """The VMA that every process shows and none has (get_gate_vma)."""
+
+    start: int
+    end: int
+    flags: int
+    name: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootFacts:
+    """What is known of a kernel when its architecture is bound.
+
+    ``number`` reads a NUMBER() line of VMCOREINFO, ``word`` a variable of some bytes by the name of its symbol; both
+    give None for what is not known.
+    """
+
+    number: Callable[[str], int | None]
+    word: Callable[[str, int], int | None]
+    cpus: Sequence[CpuState]
+    has_struct: Callable[[str], bool]
+
+
+class Architecture(ABC):
+    """What is true because of the CPU."""
+
+    # What it is --------------------------------------------------------------------------------------
+
+    name: str  # for people: "x86-64"
+    machine: str  # uname -m of its kernels, as dump headers have it
+    elf_machine: str  # EM_* of its ELF files
+    registers: RegisterNames
+
+    # Pages and addresses -----------------------------------------------------------------------------
+
+    page_shift: int  # log2 of the bytes of a page
+    huge_order: int  # log2 of the pages that a leaf entry of level 2 maps (HPAGE_PMD_ORDER)
+    max_order: int  # log2 of the most pages the buddy allocator hands out (MAX_PAGE_ORDER)
+    counted_levels: int  # tables of levels 1 to this count in mm->pgtables_bytes
+    user_bits: int  # no user address has more bits
+    levels: int  # of page tables
+    isolation: bool | None  # has each process a second top-level table for user mode? None: not known
+
+    @property
+    def page_size(self) -> int:
+        """Bytes of a page."""
+        return 1 << self.page_shift
+
+    @property
+    def user_top(self) -> int:
+        """First address above all user addresses that this CPU can have."""
+        return 1 << self.user_bits
+
+    @property
+    def user_page_bits(self) -> int:
+        """Bits of the number of a user page: what a composite key of process and page has room for."""
+        return self.user_bits - self.page_shift
+
+    def pages(self, sizes: U64) -> U64:
+        """Bytes or addresses as whole pages, rounded down."""
+        found: U64 = sizes >> np.uint64(self.page_shift)
+        return found
+
+    def bytes_of(self, pages: U64) -> U64:
+        """Numbers of pages or frames as bytes or addresses."""
+        found: U64 = pages << np.uint64(self.page_shift)
+        return found
+
+    def page_bases(self, addresses: U64) -> U64:
+        """First address of the page that each address lies in."""
+        found: U64 = addresses & ~np.uint64(self.page_size - 1)
+        return found
+
+    @abstractmethod
+    def kernel_pointer(self, values: U64) -> Bools:
+        """Can each value be an address in the kernel's half of the address space?"""
+
+    @abstractmethod
+    def is_kernel_address(self, value: int) -> bool:
+        """Is this address, which may be any word, outside the half that user addresses lie in?"""
+
+    # Walking page tables -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def walk_user(self, memory: PhysicalReader, roots: U64) -> Walk:
+        """All entries that are not empty in the user half under top-level tables at the physical ``roots``.
+
+        No more tables are read per level than the image has page frames, plus the roots.
+        """
+
+    @abstractmethod
+    def walk_kernel(self, memory: PhysicalReader, root: int) -> Walk:
+        """The present entries of the kernel half under one top-level table, without what only repeats a few pages."""
+
+    @abstractmethod
+    def span(self, level: I8) -> U64:
+        """Bytes that a leaf entry of each ``level`` maps."""
+
+    @abstractmethod
+    def table_span(self, level: I8) -> U64:
+        """Bytes that a whole table of each ``level`` maps."""
+
+    @abstractmethod
+    def target(self, entry: U64, level: I8) -> U64:
+        """Physical address that each present leaf entry maps."""
+
+    # Entries -----------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def decode(self, leaves: Leaves, swap_types: int) -> LeafStates:
+        """What each leaf entry is. Swap entries of a type from ``swap_types`` on are no swap: migration, devices."""
+
+    @abstractmethod
+    def accessed(self, entry: U64) -> Bools:
+        """pte_young of each present entry."""
+
+    @abstractmethod
+    def dirty(self, entry: U64) -> Bools:
+        """pte_dirty of each present entry."""
+
+    @abstractmethod
+    def special(self, entry: U64) -> Bools:
+        """pte_special of each present entry: the bit alone."""
+
+    @abstractmethod
+    def attributes(self, entry: U64) -> U64:
+        """Each present entry without its address, accessed and dirty bits: what equal pages have in common."""
+
+    @abstractmethod
+    def swap_type(self, entry: U64) -> U64:
+        """Number of the swap file that each swap entry names (__swp_type)."""
+
+    @abstractmethod
+    def swap_offset(self, entry: U64) -> U64:
+        """Page of the swap file that each swap entry names (__swp_offset)."""
+
+    @abstractmethod
+    def swap_place(self, entry: U64) -> U64:
+        """Each swap entry without soft-dirty bits and the like: equal where type and offset are."""
+
+    @abstractmethod
+    def protection(self, page_prot: U64) -> Protection:
+        """What each ``vm_page_prot`` allows."""
+
+    @abstractmethod
+    def protection_words(self, page_prot: int) -> tuple[str, ...]:
+        """The bits set in a ``vm_page_prot`` that matter for access, in words."""
+
+    # The second copy of page tables ------------------------------------------------------------------
+
+    @abstractmethod
+    def differing_entries(self, memory: PhysicalReader, roots: U64) -> IsolatedEntries:
+        """Entries of the user half that the two copies of each top-level table have differently.
+
+        Nothing unless :attr:`isolation`. ``roots`` are physical addresses of the kernel's copies.
+        """
+
+    @abstractmethod
+    def walk_user_only(self, memory: PhysicalReader, roots: U64, differing: IsolatedEntries) -> Walk:
+        """What hangs in the user's copies alone, without the top-level tables; owners count ``roots``."""
+
+    @abstractmethod
+    def roots_of(self, table_register: U64) -> tuple[U64, ...]:
+        """Physical addresses of the top-level table that each register value may mean, the likeliest first."""
+
+    # The kernel's own mappings, and how KASLR moves them -----------------------------------------------
+
+    image_start: int  # first address at which a kernel image may be mapped
+    image_size: int  # bytes from there that it may lie in
+    base_symbol: str  # the variable that says where the kernel image was put; see image_offset_of
+    kaslr_step: int  # the kernel image is moved by multiples of this
+    direct_map_size: int  # physical memory that the direct map can reach
+    kernel_tables: KernelTables
+
+    @abstractmethod
+    def image_offset(self, number: Callable[[str], int | None]) -> int | None:
+        """Virtual minus physical address of the kernel image, by a NUMBER() of VMCOREINFO; None if it is not there."""
+
+    @abstractmethod
+    def image_offset_of(self, stored: int) -> int:
+        """The same, by the 64-bit value of the variable :attr:`base_symbol`."""
+
+    @abstractmethod
+    def phys_base(self, image_offset: int) -> int:
+        """What the kernel calls the place of its image, from :meth:`image_offset`."""
+
+    @abstractmethod
+    def kaslr_offset(self, text: int) -> int:
+        """How far a kernel image whose ``_text`` is at ``text`` was moved from where it was linked."""
+
+    @abstractmethod
+    def bind(self, facts: BootFacts) -> Self:
+        """This architecture with what ``facts`` say of one kernel: levels, address bits of entries."""
+
+    @abstractmethod
+    def variants(self) -> tuple[Self, ...]:
+        """This architecture, and what else the kernel may be if its page tables do not fit: other levels."""
+
+    @abstractmethod
+    def isolated(self, memory: PhysicalReader, root: int) -> Self:
+        """This architecture with :attr:`isolation` as the kernel's page tables at ``root`` tell."""
+
+    @abstractmethod
+    def direct_map(self, word: Callable[[str, int], int | None]) -> int:
+        """First address of the direct map; ``word`` as in :class:`BootFacts`."""
+
+    @abstractmethod
+    def vmemmap(self, word: Callable[[str, int], int | None]) -> int:
+        """Address of the ``struct page`` of frame 0; ``word`` as in :class:`BootFacts`."""
+
+    # Threads, CPUs and dumps -------------------------------------------------------------------------
+
+    thread_pointer: ThreadPointer
+    sa_restorer: int  # SA_RESTORER of sigaction.sa_flags
+
+    @abstractmethod
+    def find_saved_registers(self, kernel: KernelReader, stacks: U64) -> Place:
+        """Where on kernel stacks the user-mode registers lie, by trying on ``stacks`` what the kernel may do."""
+
+    @abstractmethod
+    def saved_registers(self, kernel: KernelReader, stacks: U64, place: Place) -> SavedRegisters:
+        """The user-mode registers at that place of each of ``stacks``."""
+
+    @abstractmethod
+    def cpu_states(self, notes: Iterable[Note]) -> tuple[CpuState, ...]:
+        """The CPUs that notes of a dump of such a machine describe, in the order of the notes."""
+
+    @abstractmethod
+    def loaded_mm_words(self, kernel: KernelReader, cpus: I32) -> U64:
+        """Address of the word in which the kernel notes the mm that each CPU has loaded; 0 where there is none."""
+
+    # Special pages -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def has_gate_area(self, kernel: KernelReader, mms: U64) -> Bools:
+        """Does each process show the gate area?"""
+
+    @abstractmethod
+    def gate_area(self, kernel: KernelReader) -> GateArea | None:
+        """The gate area, if this kernel shows one at all."""
+
+    @abstractmethod
+    def in_fixed_pages(self, addresses: U64) -> Bools:
+        """Does each address lie in a page that user code may run in though no VMA has it?"""
+
+    # Code and vm_flags -------------------------------------------------------------------------------
+
+    @abstractmethod
+    def breakpoints(self, code: U8) -> Bools:
+        """Which bytes of code belong to a breakpoint instruction."""
+
+    @abstractmethod
+    def probe_sizes(self, first: U8) -> I64:
+        """How many bytes a uprobe put where the byte ``first`` now stands; 0 if that is no probe's."""
+
+    @abstractmethod
+    def vm_flag_names(self, kernel: KernelReader) -> dict[int, str]:
+        """Name, without ``VM_``, of each bit of ``vm_flags`` that has a meaning on this CPU alone."""
+
+    @abstractmethod
+    def shadow_stack_flag(self, kernel: KernelReader) -> int:
+        """The bit of ``vm_flags`` that marks a shadow stack; 0 if this kernel has none."""

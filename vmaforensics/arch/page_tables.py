@@ -1,0 +1,96 @@
+"""What a walk of page tables gives, whatever the CPU: leaf entries, tables, and what each entry means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+from vmaforensics.columns.table import Table, table
+from vmaforensics.columns.types import I8, I32, U8, U64, Bools
+
+# What an entry allows, the tables above it included.
+ALLOW_WRITE, ALLOW_USER, ALLOW_EXECUTE = 1, 2, 4
+
+
+class PteState(IntEnum):
+    """What a leaf entry is."""
+
+    PRESENT = 0
+    PROTNONE = 1  # present for the kernel, not for the CPU: PROT_NONE and NUMA hinting
+    SWAP = 2
+    OTHER = 3  # migration, device-private, poisoned and marker entries
+
+
+@table()
+class Leaves(Table):
+    """A row per leaf entry that is not empty, a level after the other, from the top; within a level by table.
+
+    ``level`` counts from 1, the entries that map a single page.
+    """
+
+    va: U64  # first address it maps
+    entry: U64  # the entry as it stands in the table
+    where: U64  # physical address of the entry
+    owner: I32  # position of the top-level table in the roots of the walk
+    level: I8
+    allow: U8  # ALLOW_* over the entry and all tables above it
+
+
+@table()
+class TablePages(Table):
+    """A row per page table that a walk entered, a level after the other, from the top."""
+
+    pa: U64  # physical address of the table
+    va: U64  # first address under it
+    owner: I32  # position of the top-level table in the roots of the walk
+    level: I8  # of its entries
+    ok: Bools  # could it be read?
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Walk:
+    """What a walk met.
+
+    ``repeated``: where a table came up again at the same level under the same root; it was not entered again, so that
+    tables that lead to themselves cost no more than others. ``truncated``: the bound on tables cut the walk short.
+    """
+
+    leaves: Leaves
+    tables: TablePages
+    repeated: TablePages
+    truncated: bool
+
+    @property
+    def unreadable(self) -> TablePages:
+        """The tables that could not be read."""
+        return self.tables.take(~self.tables.ok)
+
+
+@table()
+class LeafStates(Table):
+    """What each of a walk's leaf entries means, in their order."""
+
+    state: U8  # PteState
+    pfn: U64  # first frame mapped; 0 if the entry names none
+    special: Bools  # maps a raw page frame or the zero page, which nobody counts (pte_special)
+
+
+class Protection(NamedTuple):
+    """What each ``vm_page_prot`` says: arrays of one length."""
+
+    present: Bools
+    write: Bools
+    execute: Bools
+
+
+@table()
+class IsolatedEntries(Table):
+    """Entries of top-level tables of which a second copy, for user mode, says otherwise; by owner and slot."""
+
+    owner: I32  # position of the table in the roots that were compared
+    slot: I32  # of the top-level table
+    va: U64  # first address it maps
+    entry: U64  # in the kernel's copy
+    user: U64  # in the user's copy
+    where: U64  # physical address of the latter

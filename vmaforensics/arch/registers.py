@@ -1,0 +1,49 @@
+"""Registers of CPUs and threads, by what they are for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from vmaforensics.columns.table import Table, table
+from vmaforensics.columns.types import U64, Bools
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CpuState:
+    """What the dump's notes say of one CPU. ``None``: not recorded there."""
+
+    cpu: int
+    pid: int | None = None
+    ip: int | None = None  # instruction pointer
+    sp: int | None = None  # stack pointer
+    table_register: int | None = None  # which page tables it was on: CR3
+    levels: int | None = None  # of page tables, if a control register says so
+
+
+class RegisterNames(NamedTuple):
+    """What the CPU's manuals call the registers we speak of."""
+
+    ip: str
+    sp: str
+    table: str  # the one that names the page tables
+
+
+@table()
+class SavedRegisters(Table):
+    """The user-mode registers that the kernel saved of each thread on entry from user mode."""
+
+    where: U64  # address of the saved registers; 0 where they could not be read
+    ip: U64
+    sp: U64
+    user: Bools  # they are those of ordinary user code: mode, code and stack segments are right
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where saved registers lie: so many bytes above the start of a kernel stack, and how sure that is."""
+
+    offset: int
+    fitting: int  # threads whose registers at that place are those of user code
+    tried: int  # threads whose stack is in the image
+    offsets: dict[str, int]  # of the registers ip and sp within the saved registers

@@ -1,0 +1,221 @@
+"""x86-64 as an :class:`~vmaforensics.arch.interface.Architecture`: which module answers what."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.arch.interface import Architecture, ThreadPointer
+from vmaforensics.arch.page_tables import IsolatedEntries
+from vmaforensics.arch.registers import RegisterNames
+from vmaforensics.arch.x86_64 import (
+    addresses,
+    bits,
+    entries,
+    isolation,
+    kernel_image,
+    machine_code,
+    paging,
+    registers,
+    special_pages,
+    swap_entries,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Self
+
+    from vmaforensics.arch.interface import BootFacts, GateArea
+    from vmaforensics.arch.page_tables import LeafStates, Leaves, Protection, Walk
+    from vmaforensics.arch.reading import KernelReader, Note, PhysicalReader
+    from vmaforensics.arch.registers import CpuState, Place, SavedRegisters
+    from vmaforensics.columns.types import I8, I32, I64, U8, U64, Bools
+
+
+@dataclass(frozen=True, kw_only=True)
+class X86_64(Architecture):  # noqa: N801 - the name of the CPU
+    """x86-64 with 4 or 5 levels of page tables; see the interface for what each member is."""
+
+    levels: int = 4
+    isolation: bool | None = None
+    address_mask: int = bits.ADDRESS_MASK  # takes the physical address out of an entry
+    saved_dirty: bool = False  # does the kernel move dirty bits out of read-only entries (6.6)?
+
+    name = "x86-64"
+    machine = "x86_64"
+    elf_machine = "EM_X86_64"
+    registers = RegisterNames(ip="RIP", sp="RSP", table="CR3")
+
+    page_shift = bits.PAGE_SHIFT
+    huge_order = bits.TABLE_SHIFT
+    max_order = 10
+    counted_levels = 3
+    user_bits = addresses.USER_BITS
+
+    image_start = kernel_image.IMAGE_START
+    image_size = kernel_image.IMAGE_SIZE
+    base_symbol = kernel_image.BASE_SYMBOL
+    kaslr_step = kernel_image.KASLR_STEP
+    direct_map_size = kernel_image.DIRECT_MAP_SIZE
+    kernel_tables = kernel_image.KERNEL_TABLES
+
+    thread_pointer = ThreadPointer(name="fsbase", path="thread.fsbase")
+    sa_restorer = 0x04000000  # arch/x86/include/uapi/asm/signal.h
+
+    # Addresses -----------------------------------------------------------------------------------------
+
+    def kernel_pointer(self, values: U64) -> Bools:
+        return addresses.kernel_pointer(values)
+
+    def is_kernel_address(self, value: int) -> bool:
+        return addresses.is_kernel_address(value)
+
+    # Walking page tables -----------------------------------------------------------------------------
+
+    def _user_bounds(self) -> paging.Bounds:
+        return paging.Bounds(levels=self.levels, last=bits.USER_SLOTS, mask=self.address_mask, everything=True)
+
+    def walk_user(self, memory: PhysicalReader, roots: U64) -> Walk:
+        return paging.walk(memory, roots, self._user_bounds())
+
+    def walk_kernel(self, memory: PhysicalReader, root: int) -> Walk:
+        bounds = paging.Bounds(
+            levels=self.levels,
+            first=bits.USER_SLOTS,
+            skip=addresses.espfix_slots(self.levels),
+            mask=self.address_mask,
+        )
+        found = paging.walk(memory, np.array([root], np.uint64), bounds)
+        return replace(found, leaves=found.leaves.take(~addresses.in_espfix(found.leaves.va)))
+
+    def span(self, level: I8) -> U64:
+        return paging.span(level)
+
+    def table_span(self, level: I8) -> U64:
+        return paging.span(level + np.int8(1))
+
+    def target(self, entry: U64, level: I8) -> U64:
+        return paging.target(entry, level, self.address_mask)
+
+    # Entries -----------------------------------------------------------------------------------------
+
+    def decode(self, leaves: Leaves, swap_types: int) -> LeafStates:
+        return entries.decode(leaves, swap_types, self.address_mask)
+
+    def accessed(self, entry: U64) -> Bools:
+        return entries.has(entry, bits.ACCESSED)
+
+    def dirty(self, entry: U64) -> Bools:
+        return entries.has(entry, bits.DIRTY | (bits.SAVED_DIRTY if self.saved_dirty else 0))
+
+    def special(self, entry: U64) -> Bools:
+        return entries.has(entry, bits.SPECIAL)
+
+    def attributes(self, entry: U64) -> U64:
+        return entries.attributes(entry, self.address_mask)
+
+    def swap_type(self, entry: U64) -> U64:
+        return swap_entries.swap_type(entry)
+
+    def swap_offset(self, entry: U64) -> U64:
+        return swap_entries.swap_offset(entry)
+
+    def swap_place(self, entry: U64) -> U64:
+        return swap_entries.swap_place(entry)
+
+    def protection(self, page_prot: U64) -> Protection:
+        return entries.protection(page_prot)
+
+    def protection_words(self, page_prot: int) -> tuple[str, ...]:
+        return entries.protection_words(page_prot)
+
+    # The second copy of page tables ------------------------------------------------------------------
+
+    def differing_entries(self, memory: PhysicalReader, roots: U64) -> IsolatedEntries:
+        if not self.isolation:
+            return IsolatedEntries.zeros(0)
+        return isolation.differing_entries(memory, roots, self.levels)
+
+    def walk_user_only(self, memory: PhysicalReader, roots: U64, differing: IsolatedEntries) -> Walk:
+        return isolation.walk_user_only(memory, roots, differing, self._user_bounds())
+
+    def roots_of(self, table_register: U64) -> tuple[U64, ...]:
+        # Bits of CR3 that are no address: PCID below, LAM and no-flush above (Intel SDM vol. 3, 2.5 and 4.10.4.1).
+        root = table_register & np.uint64(self.address_mask)
+        return root, root & ~np.uint64(isolation.PAGE)
+
+    # The kernel's own mappings -------------------------------------------------------------------------
+
+    def image_offset(self, number: Callable[[str], int | None]) -> int | None:
+        return kernel_image.image_offset(number)
+
+    def image_offset_of(self, stored: int) -> int:
+        return kernel_image.image_offset_of(stored)
+
+    def phys_base(self, image_offset: int) -> int:
+        return kernel_image.phys_base(image_offset)
+
+    def kaslr_offset(self, text: int) -> int:
+        return kernel_image.kaslr_offset(text)
+
+    def bind(self, facts: BootFacts) -> Self:
+        return replace(
+            self,
+            levels=kernel_image.levels(facts),
+            address_mask=bits.ADDRESS_MASK & ~(facts.number("sme_mask") or 0),
+            # struct ptdesc and shadow stacks, for which dirty bits are moved, both came with 6.6.
+            saved_dirty=facts.has_struct("ptdesc"),
+        )
+
+    def variants(self) -> tuple[Self, ...]:
+        return self, replace(self, levels=9 - self.levels)
+
+    def isolated(self, memory: PhysicalReader, root: int) -> Self:
+        return replace(self, isolation=isolation.is_isolated(memory, root))
+
+    def direct_map(self, word: Callable[[str, int], int | None]) -> int:
+        return kernel_image.direct_map(word, self.levels)
+
+    def vmemmap(self, word: Callable[[str, int], int | None]) -> int:
+        return kernel_image.vmemmap(word, self.levels)
+
+    # Threads, CPUs and dumps -------------------------------------------------------------------------
+
+    def find_saved_registers(self, kernel: KernelReader, stacks: U64) -> Place:
+        return registers.find_saved_registers(kernel, stacks)
+
+    def saved_registers(self, kernel: KernelReader, stacks: U64, place: Place) -> SavedRegisters:
+        return registers.saved_registers(kernel, stacks, place)
+
+    def cpu_states(self, notes: Iterable[Note]) -> tuple[CpuState, ...]:
+        return registers.cpu_states(notes)
+
+    def loaded_mm_words(self, kernel: KernelReader, cpus: I32) -> U64:
+        return registers.loaded_mm_words(kernel, cpus)
+
+    # Special pages -----------------------------------------------------------------------------------
+
+    def has_gate_area(self, kernel: KernelReader, mms: U64) -> Bools:
+        return special_pages.has_gate_area(kernel, mms)
+
+    def gate_area(self, kernel: KernelReader) -> GateArea | None:
+        return special_pages.gate_area(kernel)
+
+    def in_fixed_pages(self, addresses: U64) -> Bools:
+        return special_pages.in_fixed_pages(addresses)
+
+    # Code and vm_flags -------------------------------------------------------------------------------
+
+    def breakpoints(self, code: U8) -> Bools:
+        return machine_code.breakpoints(code)
+
+    def probe_sizes(self, first: U8) -> I64:
+        return machine_code.probe_sizes(first)
+
+    def vm_flag_names(self, kernel: KernelReader) -> dict[int, str]:
+        return special_pages.vm_flag_names(kernel)
+
+    def shadow_stack_flag(self, kernel: KernelReader) -> int:
+        return special_pages.shadow_stack_flag(kernel)

@@ -1,0 +1,75 @@
+"""Pages that user code may run in though no VMA has them, and what of ``vm_flags`` is x86's own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.arch.interface import GateArea
+from vmaforensics.arch.x86_64.bits import PAGE_SHIFT
+
+if TYPE_CHECKING:
+    from vmaforensics.arch.reading import KernelReader
+    from vmaforensics.columns.types import U64, Bools
+
+_VSYSCALL = 0xFFFFFFFF_FF600000  # VSYSCALL_ADDR, arch/x86/include/uapi/asm/vsyscall.h
+_VSYSCALL_NONE = 2  # enum { EMULATE, XONLY, NONE }, arch/x86/entry/vsyscall/vsyscall_64.c
+_HAS_VSYSCALL = 1 << 1  # MM_CONTEXT_HAS_VSYSCALL, arch/x86/include/asm/mmu.h
+
+_SHADOW_STACK = 37  # VM_SHADOW_STACK on kernels that have user shadow stacks (6.6+); UFFD_MINOR in 6.1
+# include/linux/mm.h: ARCH_1 is PAT, and the protection key has bits 32 to 35.
+_FLAGS = {24: "ARCH_1", 32: "PKEY_BIT0", 33: "PKEY_BIT1", 34: "PKEY_BIT2", 35: "PKEY_BIT3"}
+
+
+def in_fixed_pages(addresses: U64) -> Bools:
+    """Does each address lie in the vsyscall page?"""
+    found: Bools = addresses >> np.uint64(PAGE_SHIFT) == np.uint64(_VSYSCALL >> PAGE_SHIFT)
+    return found
+
+
+def has_gate_area(kernel: KernelReader, mms: U64) -> Bools:
+    """Would get_gate_vma (arch/x86/entry/vsyscall) give this mm the gate area? 64-bit processes have it."""
+    if kernel.has("mm_struct", "context.flags"):
+        flags, ok = kernel.gather_member("mm_struct", "context.flags", mms)
+        has: Bools = ok & ((flags & np.uint64(_HAS_VSYSCALL)) != 0)
+        return has
+    # 5.10 has ia32_compat instead of context.flags, and asks for it to be zero.
+    if kernel.has("mm_struct", "context.ia32_compat"):
+        compat, ok = kernel.gather_member("mm_struct", "context.ia32_compat", mms)
+        native: Bools = ok & (compat == 0)
+        return native
+    return np.ones(len(mms), np.bool_)
+
+
+def gate_area(kernel: KernelReader) -> GateArea | None:
+    """``gate_vma``, unless the kernel was told to have no vsyscall page."""
+    mode, gate = kernel.symbols.get("vsyscall_mode"), kernel.symbols.get("gate_vma")
+    if mode is None or gate is None:
+        return None
+    # vsyscall_mode is an int that may begin anywhere in a word: read the word that holds it.
+    words, ok = kernel.words(np.array([mode & ~7], np.uint64), 1)
+    if not ok[0] or int(words[0, 0]) >> 8 * (mode & 7) & 0xFFFFFFFF == _VSYSCALL_NONE:
+        return None
+    at = np.array([gate], np.uint64)
+    start, ok_start = kernel.gather_member("vm_area_struct", "vm_start", at)
+    end, ok_end = kernel.gather_member("vm_area_struct", "vm_end", at)
+    flags, ok_flags = kernel.gather_member("vm_area_struct", "vm_flags", at)
+    if not (ok_start[0] and ok_end[0] and ok_flags[0]):
+        return None
+    return GateArea(start=int(start[0]), end=int(end[0]), flags=int(flags[0]), name=b"[vsyscall]")
+
+
+def vm_flag_names(kernel: KernelReader) -> dict[int, str]:
+    """Name of each bit of ``vm_flags`` that is x86's own."""
+    return _FLAGS | ({_SHADOW_STACK: "SHADOW_STACK"} if has_shadow_stacks(kernel) else {})
+
+
+def shadow_stack_flag(kernel: KernelReader) -> int:
+    """VM_SHADOW_STACK; 0 if the kernel has no user shadow stacks."""
+    return 1 << _SHADOW_STACK if has_shadow_stacks(kernel) else 0
+
+
+def has_shadow_stacks(kernel: KernelReader) -> bool:
+    """Was the kernel built with CONFIG_X86_USER_SHADOW_STACK?"""
+    return kernel.types.struct("thread_shstk") is not None

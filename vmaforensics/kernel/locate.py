@@ -1,0 +1,168 @@
+"""Where the kernel image lies in physical memory, and its symbols: VMCOREINFO, kallsyms, a symbol file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.errors import KernelNotFoundError
+from vmaforensics.kernel.space.kernel_space import WORD
+from vmaforensics.kernel.symbols import kallsyms, symbol_file, vmcoreinfo, window
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.arch.interface import Architecture
+    from vmaforensics.image.image import Image
+    from vmaforensics.image.memory import PhysicalMemory
+    from vmaforensics.kernel.kernel import Symbols
+    from vmaforensics.kernel.symbols.isf import Isf
+    from vmaforensics.kernel.symbols.vmcoreinfo import Vmcoreinfo
+
+BANNER = b"Linux version "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Located:
+    """Where the kernel image lies, and its symbols."""
+
+    offset: int  # virtual minus physical address of the kernel image
+    symbols: Symbols
+    symbols_source: str
+    info: Vmcoreinfo | None
+
+
+def locate(image: Image, arch: Architecture, given: Isf | None, problems: list[str]) -> Located:
+    """Find the kernel image, by whatever of VMCOREINFO, kallsyms and the symbol file ``given`` there is.
+
+    What is missing and was made up for is added to ``problems``. Raises :class:`KernelNotFoundError`.
+    """
+    memory = image.memory
+    fallback: Located | None = None
+    for info in _infos(image, arch):
+        offset, stext = arch.image_offset(info.number), info.symbol("_stext")
+        if offset is None or stext is None:
+            continue
+        found = window.symbols_from(memory, stext - offset, arch)
+        if found is not None:
+            view, tables = found
+            symbols = kallsyms.decode(view.data, tables, view.pa + offset, view.held, view.page_size)
+            if symbols.get("_stext") in (stext, None) and len(symbols):
+                window.touch_tables(memory, view, tables)
+                if symbols.lost:
+                    problems.append(
+                        f"{symbols.lost} of {tables.count} kernel symbols lie on pages that are not in the dump"
+                    )
+                source = f"kallsyms at physical {view.pa + tables.token_table:#x}, {len(symbols)} symbols"
+                return Located(offset=offset, symbols=symbols, symbols_source=source, info=info)
+        # The container's note is that of the kernel dumped; a text found in memory may be a stale one.
+        if fallback is None and (image.vmcoreinfo or _readable(memory, stext - offset)):
+            empty = kallsyms.Kallsyms.of({})
+            fallback = Located(offset=offset, symbols=empty, symbols_source="", info=info)
+    if given is not None and fallback is not None and fallback.info is not None:
+        by_info = symbol_file.symbols_by_vmcoreinfo(given, fallback.info, arch)
+        if by_info is not None:
+            problems.append("the kernel's symbol table (kallsyms) is damaged or not in the dump")
+            source = f"symbol file {given.path.name}, {len(by_info)} symbols"
+            return Located(offset=fallback.offset, symbols=by_info, symbols_source=source, info=fallback.info)
+    for view, tables in window.symbols_anywhere(memory, arch):
+        proved = _prove(memory, arch, view, tables)
+        if proved is not None:
+            symbols, offset = proved
+            window.touch_tables(memory, view, tables)
+            problems.append(
+                "VMCOREINFO is neither in the container nor in memory; the kernel was located by its symbol table"
+            )
+            source = f"kallsyms at physical {view.pa + tables.token_table:#x}, {len(symbols)} symbols"
+            return Located(offset=offset, symbols=symbols, symbols_source=source, info=None)
+    by_banner = None if given is None else symbol_file.locate(memory, arch, given)
+    if given is not None and by_banner is not None:
+        problems.append("neither VMCOREINFO nor a symbol table is in the image; the kernel was located by its banner")
+        source = f"symbol file {given.path.name}, {len(by_banner[0])} symbols"
+        return Located(offset=by_banner[1], symbols=by_banner[0], symbols_source=source, info=None)
+    if fallback is not None:
+        problems.append(
+            "the kernel's symbol table (kallsyms) is damaged or not in the dump; only what VMCOREINFO names "
+            "and what can be recognised by its contents is known"
+        )
+        return fallback
+    raise KernelNotFoundError(_nothing_found(image, arch))
+
+
+def _infos(image: Image, arch: Architecture) -> Iterator[Vmcoreinfo]:
+    if image.vmcoreinfo is not None:
+        info = vmcoreinfo.parse(image.vmcoreinfo, f"note of the {image.format} image")
+        if arch.image_offset(info.number) is not None:
+            yield info
+            return
+    yield from vmcoreinfo.scan(image.memory)
+
+
+def _readable(memory: PhysicalMemory, pa: int) -> bool:
+    with memory.untraced():
+        return bool(memory.gather(np.array([pa % WORD], np.uint64), 8)[1][0])
+
+
+def _prove(
+    memory: PhysicalMemory, arch: Architecture, view: window.Window, tables: kallsyms.Tables
+) -> tuple[kallsyms.Kallsyms, int] | None:
+    """(symbols, offset of the image) if the kernel's own ``arch.base_symbol`` confirms where the tables lie.
+
+    A copy that the decompressor left, which was never relocated, fails this.
+    """
+    symbols = kallsyms.decode(view.data, tables, view.pa, view.held, view.page_size)
+    if tables.relative_base is None:
+        # Decoded from a physical place, the addresses are physical so far.
+        at = symbols.get(arch.base_symbol)
+        stored = None if at is None else _word(memory, at)
+        if stored is None or symbols.get("linux_banner") is None:
+            return None
+        banner = memory.gather(np.array([symbols.get("linux_banner")], np.uint64), len(BANNER))
+        if banner[0].tobytes() != BANNER:
+            return None
+        offset = arch.image_offset_of(stored)
+        return symbols.shifted(offset), offset
+    banner_va, base_va = symbols.get("linux_banner"), symbols.get(arch.base_symbol)
+    if banner_va is None or base_va is None:
+        return None
+    around = window.read(memory, max(view.pa + tables.token_table - (64 << 20), 0), 128 << 20)
+    for hit in window.find_all(around, BANNER):
+        offset = banner_va - hit
+        stored = _word(memory, base_va - offset)
+        if stored is not None and arch.image_offset_of(stored) == offset:
+            symbols.place += offset
+            return symbols, offset
+    return None
+
+
+def _word(memory: PhysicalMemory, pa: int) -> int | None:
+    if not 0 <= pa < 1 << 52:
+        return None
+    data, ok = memory.gather(np.array([pa], np.uint64), 8)
+    return int(data.view("<u8")[0, 0]) if ok[0] else None
+
+
+def _nothing_found(image: Image, arch: Architecture) -> str:
+    """The sentence for an image without a kernel that could be understood."""
+    banner = None
+    for _, chunk in image.memory.scan():
+        raw = chunk.tobytes()
+        at = raw.find(BANNER)
+        while at >= 0 and banner is None:
+            line = re.match(rb"Linux version \d[\x20-\x7e]{10,200}", raw[at : at + 256])
+            banner = line.group().decode() if line else None
+            at = raw.find(BANNER, at + 1)
+        if banner:
+            break
+    if banner is None:
+        return (
+            f"no Linux kernel in {image.path}: neither VMCOREINFO nor a kernel symbol table nor a "
+            f"'Linux version' banner is in the image; expected physical memory of an {arch.name} Linux machine"
+        )
+    return (
+        f"{image.path} holds the banner '{banner}', but no VMCOREINFO and no symbol table that fits it; the "
+        f"image lacks the kernel's own pages, or the kernel is not {arch.name}; acquire it again without filtering"
+    )
