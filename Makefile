@@ -49,6 +49,9 @@ docs: $(STAMP) ## the documentation as a site, in build/docs
 rules: $(STAMP) ## the page of the rules, from the rules themselves
 	$(BIN)/python docs/rules/make_rules.py > docs/rules/README.md
 
+house: $(STAMP) ## the picture of the rooms, from the code
+	$(BIN)/python docs/house/make_house.py > docs/images/house.svg
+
 man: $(STAMP) ## the manual page, from the parser of the command
 	$(BIN)/python docs/man/make_man.py > docs/man/vmaforensics.1
 
