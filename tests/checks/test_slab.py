@@ -57,7 +57,7 @@ def _told_of_tasks(copy: Edit) -> list[Finding]:
     tasks = walk_tasks(kernel, log)
     views = Views(tasks=tasks, mms=read_mms(kernel, tasks, log))
     views.slab = gather_slab(kernel, log)
-    views.sources = gather_sources(kernel, views, log)
+    views.sources = gather_sources(kernel, tasks, views.slab, log)
     views.mms = Mms.concatenate([views.mms, views.sources.hidden()])
     views.mms = views.mms.sort_by(views.mms.mm)
     views.problems = log.table()

@@ -20,6 +20,7 @@ from tamper.page_edits import (
 
 from vmaforensics.checks.pages.page_marks import MARKS, entry_marks, told
 from vmaforensics.cli.main import main
+from vmaforensics.columns.texts import Texts
 from vmaforensics.compare.ranges import mm_of, range_at, rows_within
 from vmaforensics.errors import ExitCode, UsageError
 from vmaforensics.report.document.page_entries import PageRun, page_runs, render_csv, render_text
@@ -149,7 +150,7 @@ def test_each_mark_has_words() -> None:
 def test_hostile_names_reach_neither_terminal_nor_spreadsheet(sample: Sample) -> None:
     views = sample.analysis.views
     fields = {one.name: getattr(views, one.name) for one in dataclasses.fields(Views)}
-    hostile = Views(**fields | {"names": [b"\x1b[2J\n=cmd|'/c calc'!A1\xe2\x80\xae"] * len(views.names)})
+    hostile = Views(**fields | {"names": Texts.of([b"\x1b[2J\n=cmd|'/c calc'!A1\xe2\x80\xae"] * len(views.names))})
     mm = mm_of(hostile, 1)
     runs = page_runs(sample.analysis.kernel, hostile, rows_within(hostile, mm, 0, 1 << 64))
     text = "".join(render_text(runs))

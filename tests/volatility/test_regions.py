@@ -10,6 +10,7 @@ pytest.importorskip("volatility3")
 
 from volatility3.framework import renderers
 
+from vmaforensics.columns.texts import Texts
 from vmaforensics.views.indices.entries import IndexEntries
 from vmaforensics.views.problems import Problem, Problems
 from vmaforensics.views.processes.mms import Mms
@@ -83,7 +84,7 @@ def views() -> Views:
             },
             {"vma": LOST},
         ),
-        names=[b"/bin/\xff\xe2\x80\xae", b"", b""],
+        names=Texts.of([b"/bin/\xff\xe2\x80\xae", b"", b""]),
     )
 
 

@@ -18,7 +18,7 @@ from vmaforensics.views.pages.page_tables import gather_page_tables
 from vmaforensics.views.pages.text_pages import gather_text_pages
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.processes.mm_sources import gather_sources
-from vmaforensics.views.processes.mms import Mms, mm_offsets, read_mms
+from vmaforensics.views.processes.mms import MmOffsets, Mms, read_mms
 from vmaforensics.views.processes.tasks import walk_tasks
 from vmaforensics.views.reverse_maps.reverse_maps import gather_rmap
 from vmaforensics.views.slab.objects import find_strays, gather_slab
@@ -63,14 +63,14 @@ def gather_views(
         arch=kernel.arch,
         tasks=tasks,
         mms=mms,
-        mm_offsets=mm_offsets(kernel),
+        mm_offsets=MmOffsets.of(kernel),
         vma_size=kernel.sizeof("vm_area_struct"),
         stack_guard_gap=_stack_guard_gap(kernel),
         shadow_stacks=kernel.types.struct("thread_shstk") is not None,
     )
     extra = _Extra(kernel, wanted, progress)
     views.slab = extra.get("slab", lambda: gather_slab(kernel, log))
-    views.sources = extra.get("sources", lambda: gather_sources(kernel, views, log))
+    views.sources = extra.get("sources", lambda: gather_sources(kernel, tasks, views.slab, log))
     if views.sources is not None:
         # An address space that no listed process has is read like any other.
         mms = Mms.concatenate([mms, views.sources.hidden()])

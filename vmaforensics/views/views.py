@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 
 from vmaforensics.arch.known import DEFAULT
 from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.texts import Texts
 from vmaforensics.views.indices.entries import IndexEntries, union_of
 from vmaforensics.views.indices.maple import MapleNodes
 from vmaforensics.views.problems import Problems
+from vmaforensics.views.processes.mms import MmOffsets
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas.vmas import Vmas
 
@@ -45,11 +47,11 @@ class Views:
     rb_nodes: RbNodes | None = None
     maple_nodes: MapleNodes = field(default_factory=lambda: MapleNodes.zeros(0))
     vmas: Vmas = field(default_factory=lambda: Vmas.zeros(0))
-    mm_offsets: dict[str, int] = field(default_factory=dict)  # column of mms: byte offset in mm_struct
+    mm_offsets: MmOffsets = field(default_factory=MmOffsets)
     vma_size: int = 0  # bytes of vm_area_struct
     stack_guard_gap: int = 0  # bytes kept free below an area that grows down
     shadow_stacks: bool = False  # does bit 37 of vm_flags mean a shadow stack?
-    names: list[bytes] = field(default_factory=list)  # one per row of vmas, as /proc/PID/maps shows it
+    names: Texts = field(default_factory=lambda: Texts.of(()))  # one per row of vmas, as /proc/PID/maps shows it
     files: FileTable | None = None
     slab: SlabView | None = None
     sources: SourcesView | None = None

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vmaforensics.columns.texts import Texts
     from vmaforensics.views.indices.entries import IndexEntries
     from vmaforensics.views.views import Views
 
@@ -70,11 +71,9 @@ def _each(values: NDArray[np.generic], text: object) -> Iterable[str]:
     return texts
 
 
-def _names(names: list[bytes], at: NDArray[np.int64]) -> Iterable[str]:
-    known: dict[bytes, str] = {}
-    for raw in set(names):
-        known[raw] = printable(raw)
-    return [known[names[row]] for row in at.tolist()]
+def _names(names: Texts, at: NDArray[np.int64]) -> Iterable[str]:
+    shown = [printable(raw) for raw in names.strings]
+    return map(shown.__getitem__, names.which[at].tolist())
 
 
 def _devices(views: Views, vmas: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmaforensics.columns.table import Table, table
+from vmaforensics.columns.types import U64, Bools
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.views.pages.page_types import PageReader
 from vmaforensics.views.problems import Problem, ProblemLog
@@ -15,24 +17,31 @@ from vmaforensics.views.structures.circular_lists import walk_rings
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.slab.objects import SlabView
 
 _NODE = ~np.uint64(0xFF)  # MAPLE_NODE_MASK, include/linux/maple_tree.h
-
-ROOTS = np.dtype(
-    [
-        ("node", np.uint64),
-        ("mm", np.uint64),  # the mm_struct that its parent word names
-        ("current", np.bool_),  # ma_root of that mm leads to it
-    ]
-)
+_ROOT_BIT = np.uint64(1)  # MA_ROOT_PARENT
 
 
-def on_pgd_list(kernel: Kernel, mms: NDArray[np.uint64], log: ProblemLog) -> tuple[NDArray[np.uint64], bool] | None:
-    """``(mms that pages on pgd_list name, was all of it read)``; None without the list.
+class Listed(NamedTuple):
+    """What a record of the kernel lists."""
+
+    addresses: U64  # ascending
+    whole: bool  # all of it was read
+
+
+@table()
+class TreeRoots(Table):
+    """Allocated maple nodes that say they are the root of the tree of an mm; sorted by node."""
+
+    node: U64  # address of the maple_node
+    mm: U64  # the mm_struct that its parent word names
+    current: Bools  # ma_root of that mm leads to it
+
+
+def on_pgd_list(kernel: Kernel, mms: U64, log: ProblemLog) -> Listed | None:
+    """The mms that pages on pgd_list name; None without the list.
 
     Every page directory that pgd_alloc made is on it (pgd_ctor, arch/x86/mm/pgtable.c); the struct page (or
     ptdesc, 6.7) points back to the mm. ``mms`` only help to read the list faster.
@@ -47,50 +56,47 @@ def on_pgd_list(kernel: Kernel, mms: NDArray[np.uint64], log: ProblemLog) -> tup
     except KernelNotFoundError as error:
         kernel.identity.problems.append(f"{error}: page directories are not looked up")
         return None
-    got, ok = kernel.gather("mm_struct", mms, ("pgd",))
-    pas, _, mapped = kernel.space.translate(got["pgd"])
-    fine = ok & mapped
+    pgd, ok = kernel.gather_member("mm_struct", "pgd", mms)
+    pas, _, mapped = kernel.space.translate(pgd)
+    frames = pas[ok & mapped] >> np.uint64(12)
     offset = np.uint64(kernel.offset(struct, link))
     with np.errstate(over="ignore"):
-        guesses = reader.base + (pas[fine] >> np.uint64(12)) * np.uint64(reader.size) + offset
+        guesses = reader.base + frames * np.uint64(reader.size) + offset
     ring = walk_rings(kernel, np.append(guesses, np.uint64(head)), log)
     nodes = ring.node[ring.linked & (ring.node != np.uint64(head))]
-    rows, fine = kernel.gather(struct, nodes - offset, ("pt_mm",))
-    log.add(View.SOURCES, Problem.UNREADABLE, 0, nodes[~fine])
-    return np.unique(rows["pt_mm"][fine]), ring.whole and bool(fine.all())
+    owners, ok = kernel.gather_member(struct, "pt_mm", nodes - offset)
+    log.add(View.SOURCES, Problem.UNREADABLE, 0, nodes[~ok])
+    return Listed(np.unique(owners[ok]), ring.whole and bool(ok.all()))
 
 
-def on_lru_lists(kernel: Kernel, mms: NDArray[np.uint64], log: ProblemLog) -> tuple[NDArray[np.uint64], bool] | None:
-    """``(which of mms are on a list of MGLRU, was all of it read)``; None without CONFIG_LRU_GEN.
+def on_lru_lists(kernel: Kernel, mms: U64, log: ProblemLog) -> Listed | None:
+    """Which of ``mms`` are on a list of MGLRU; None without CONFIG_LRU_GEN.
 
     lru_gen_add_mm (mm/vmscan.c) puts every mm of a process on that of its memory cgroup.
     """
     if not kernel.has("mm_struct", "lru_gen.list"):
         return None
-    offset = np.uint64(kernel.offset("mm_struct", "lru_gen.list"))
-    ring = walk_rings(kernel, mms + offset, log)
-    return mms[ring.has(mms + offset)], ring.whole
+    nodes = mms + np.uint64(kernel.offset("mm_struct", "lru_gen.list"))
+    ring = walk_rings(kernel, nodes, log)
+    return Listed(mms[ring.has(nodes)], ring.whole)
 
 
-def tree_roots(kernel: Kernel, slab: SlabView | None, mms: NDArray[np.uint64]) -> NDArray[np.void]:
-    """Allocated maple nodes that say they are the root of the tree of one of ``mms``; dtype ``ROOTS``.
+def tree_roots(kernel: Kernel, slab: SlabView | None, mms: U64) -> TreeRoots:
+    """Allocated maple nodes that say they are the root of the tree of one of ``mms``.
 
     A root's parent word is the tree's address with bit 0 set (lib/maple_tree.c ``mte_set_parent``,
     ``ma_is_root``); that of a dead node is the node itself. Other trees' roots are left out.
     """
     if slab is None or not kernel.has("mm_struct", "mm_mt"):
-        return np.zeros(0, ROOTS)
-    nodes = slab.of(ObjectKind.MAPLE_NODE)
-    nodes = nodes["address"][(nodes["state"] == State.ALLOCATED) & (nodes["address"] & ~_NODE == 0)]
-    parent = np.uint64(kernel.offset("maple_node", "parent"))
-    words, ok = kernel.words(nodes + parent, 1)
-    root = ok & ((words[:, 0] & np.uint64(1)) != 0)
-    tree = np.uint64(kernel.offset("mm_struct", "mm_mt"))
+        return TreeRoots.zeros(0)
+    objects = slab.of(ObjectKind.MAPLE_NODE)
+    nodes = objects["address"][(objects["state"] == State.ALLOCATED) & (objects["address"] & ~_NODE == 0)]
+    words, ok = kernel.words(nodes + np.uint64(kernel.offset("maple_node", "parent")), 1)
+    word = words[:, 0]
     with np.errstate(over="ignore"):
-        owner = (words[:, 0] & ~np.uint64(1)) - tree
-    root &= np.isin(owner, mms)
-    rows = np.zeros(int(root.sum()), ROOTS)
-    rows["node"], rows["mm"] = nodes[root], owner[root]
-    got, ok = kernel.gather("mm_struct", rows["mm"], ("mm_mt.ma_root",))
-    rows["current"] = ok & (got["mm_mt.ma_root"] & _NODE == rows["node"])
+        mm = (word & ~_ROOT_BIT) - np.uint64(kernel.offset("mm_struct", "mm_mt"))
+    named = ok & ((word & _ROOT_BIT) != 0) & np.isin(mm, mms)
+    rows = TreeRoots.of(node=nodes[named], mm=mm[named])
+    root, ok = kernel.gather_member("mm_struct", "mm_mt.ma_root", rows.mm)
+    rows.current[:] = ok & (root & _NODE == rows.node)
     return rows

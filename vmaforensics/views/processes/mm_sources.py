@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntFlag
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.types import I64, U16, U64, Bools
 from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
-from vmaforensics.views.processes.mm_lists import on_lru_lists, on_pgd_list, tree_roots
+from vmaforensics.views.processes.mm_lists import TreeRoots, on_lru_lists, on_pgd_list, tree_roots
 from vmaforensics.views.processes.mms import Mms, read_mms
 from vmaforensics.views.processes.pid_idr import tasks_by_pid
 from vmaforensics.views.processes.tasks import Tasks, read_tasks
@@ -21,10 +22,8 @@ from vmaforensics.views.structures.per_cpu import per_cpu_offsets
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from vmaforensics.kernel.kernel import Kernel
-    from vmaforensics.views.views import Views
+    from vmaforensics.views.slab.objects import SlabView
 
 
 class Source(IntFlag):
@@ -58,13 +57,13 @@ class SourcesView:
     """Tasks and mms, with who knows of each; see :func:`gather_sources`."""
 
     tasks: Tasks  # sorted by address
-    task_sources: NDArray[np.uint16]  # Source flags of each task
-    executing: NDArray[np.bool_]  # in_execve of each task: exec is about to give it another mm
+    task_sources: U16  # Source flags of each task
+    executing: Bools  # in_execve of each task: exec is about to give it another mm
     mms: Mms  # sorted by address; task, pid and comm are those of mm->owner if it has no user
-    mm_sources: NDArray[np.uint16]
-    owner: NDArray[np.uint64]  # mm->owner of each mm, 0 without CONFIG_MEMCG
-    kernel_own: NDArray[np.bool_]  # the mm that the kernel itself patches its text through
-    roots: NDArray[np.void]  # dtype ROOTS: maple nodes that say they are the root of one of mms
+    mm_sources: U16
+    owner: U64  # mm->owner of each mm, 0 without CONFIG_MEMCG
+    kernel_own: Bools  # the mm that the kernel itself patches its text through
+    roots: TreeRoots  # maple nodes that say they are the root of one of mms
     whole: Source  # those that were read whole, so that something can be said not to be there
 
     def hidden(self) -> Mms:
@@ -74,121 +73,120 @@ class SourcesView:
         fits &= self.mms.ok & (self.mms.users > 0) & (self.mms.map_count > 1) & ~self.kernel_own
         return self.mms.take(fits)
 
-    def task_rows(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
+    def task_rows(self, addresses: U64) -> I64:
         """Row in ``tasks`` of each task address, -1 where it is not there."""
         return rows_of(self.tasks.task, addresses)
 
 
-def gather_sources(kernel: Kernel, views: Views, log: ProblemLog) -> SourcesView:
-    """Collect tasks and mms from every record; ``views.tasks``, ``views.mms`` and ``views.slab`` must be there.
+class _Known(NamedTuple):
+    """Addresses, ascending, and the :class:`Source` flags of each."""
 
-    >>> sources = gather_sources(kernel, views, log)
-    >>> sources.mms["mm"][(sources.mm_sources & Source.TASK_LIST) == 0]
+    addresses: U64
+    sources: U16
+
+
+def gather_sources(kernel: Kernel, tasks: Tasks, slab: SlabView | None, log: ProblemLog) -> SourcesView:
+    """Collect tasks and mms from every record; ``tasks`` are those of the task list.
+
+    >>> sources = gather_sources(kernel, tasks, slab, log)
+    >>> sources.mms.mm[(sources.mm_sources & Source.TASK_LIST) == 0]
     """
-    whole = Source.TASK_LIST
-    if not views.tasks.ok.all():
-        whole = Source(0)
-    by_task: list[tuple[Source, NDArray[np.uint64]]] = [(Source.TASK_LIST, views.tasks.task)]
-    found = tasks_by_pid(kernel, log)
-    if found is not None:
-        by_task.append((Source.PID_INDEX, found[0]))
-        whole |= Source.PID_INDEX if found[1] else Source(0)
-    by_task.append((Source.SLAB, _allocated(views, ObjectKind.TASK)))
-    by_task.append((Source.RUN_QUEUE, _running(kernel)))
-    addresses, sources = _union(by_task)
-    idle = addresses == np.uint64(kernel.symbols.get("init_task") or 0)
-    addresses, sources = addresses[~idle], sources[~idle]
-    tasks, executing = _tasks(kernel, views, addresses, log)
+    whole = Source.TASK_LIST if tasks.ok.all() else Source(0)
+    by_task = [
+        (Source.TASK_LIST, tasks.task),
+        (Source.SLAB, _allocated(slab, ObjectKind.TASK)),
+        (Source.RUN_QUEUE, _running(kernel)),
+    ]
+    if (indexed := tasks_by_pid(kernel, log)) is not None:
+        by_task.append((Source.PID_INDEX, indexed.addresses))
+        whole |= Source.PID_INDEX if indexed.whole else Source(0)
+    known_tasks = _merge(by_task, leave_out=kernel.symbols.get("init_task") or 0)
+    every = _read_every(kernel, tasks, known_tasks.addresses, log)
 
+    in_use = every.ok & (every.mm != 0)
     by_mm = [
-        (source, tasks.mm[(sources & np.uint16(source) != 0) & tasks.ok & (tasks.mm != 0)])
+        (source, every.mm[in_use & ((known_tasks.sources & np.uint16(source)) != 0)])
         for source in (Source.TASK_LIST, Source.PID_INDEX)
     ]
-    by_mm.append((Source.SLAB, _allocated(views, ObjectKind.MM)))
-    known = _union(by_mm)[0]
+    by_mm.append((Source.SLAB, _allocated(slab, ObjectKind.MM)))
+    known = _merge(by_mm).addresses
     known = known[kernel_pointer(known)]
-    for source, answer in (
+    for source, listed in (
         (Source.PGD_LIST, on_pgd_list(kernel, known, log)),
         (Source.LRU_GEN, on_lru_lists(kernel, known, log)),
     ):
-        if answer is not None:
-            by_mm.append((source, answer[0]))
-            whole |= source if answer[1] else Source(0)
-    roots = tree_roots(kernel, views.slab, known)
-    by_mm.append((Source.TREE_ROOT, roots["mm"]))
-    mms, mm_sources = _union(by_mm)
-    usable = kernel_pointer(mms)
-    mms, mm_sources = mms[usable], mm_sources[usable]
-    rows, owner = _mms(kernel, mms, tasks, log)
+        if listed is not None:
+            by_mm.append((source, listed.addresses))
+            whole |= source if listed.whole else Source(0)
+    roots = tree_roots(kernel, slab, known)
+    by_mm.append((Source.TREE_ROOT, roots.mm))
+    known_mms = _merge(by_mm)
+    usable = kernel_pointer(known_mms.addresses)
+    owner, _ = kernel.gather_member("mm_struct", "owner?", known_mms.addresses[usable])
+    mms = _read_mms(kernel, known_mms.addresses[usable], owner, every, log)
     return SourcesView(
-        tasks=tasks,
-        task_sources=sources,
-        executing=executing,
-        mms=rows,
-        mm_sources=mm_sources,
+        tasks=every,
+        task_sources=known_tasks.sources,
+        executing=_executing(kernel, every.task),
+        mms=mms,
+        mm_sources=known_mms.sources[usable],
         owner=owner,
-        kernel_own=np.isin(rows.mm, _patching(kernel)),
+        kernel_own=np.isin(mms.mm, _patching(kernel)),
         roots=roots,
         whole=whole,
     )
 
 
-def _allocated(views: Views, kind: ObjectKind) -> NDArray[np.uint64]:
+def _allocated(slab: SlabView | None, kind: ObjectKind) -> U64:
     """Allocated objects; none where the cache is merged with others, whose objects are of another kind."""
-    if views.slab is None:
+    if slab is None or (slab.caches["users"][slab.caches["kind"] == kind] != 1).any():
         return np.zeros(0, np.uint64)
-    caches = views.slab.caches[views.slab.caches["kind"] == kind]
-    rows = views.slab.of(kind)
-    rows = rows[(rows["state"] == State.ALLOCATED) & bool((caches["users"] == 1).all())]
-    found: NDArray[np.uint64] = rows["address"]
+    objects = slab.of(kind)
+    found: U64 = objects["address"][objects["state"] == State.ALLOCATED]
     return found
 
 
-def _union(
-    parts: list[tuple[Source, NDArray[np.uint64]]],
-) -> tuple[NDArray[np.uint64], NDArray[np.uint16]]:
-    """``(addresses, ascending, the sources that have each)``; 0 is left out."""
-    every = np.unique(np.concatenate([part for _, part in parts]))
-    every = every[every != 0]
+def _merge(parts: list[tuple[Source, U64]], leave_out: int = 0) -> _Known:
+    """Which sources have which address; 0 and ``leave_out`` are none."""
+    every = np.unique(np.concatenate([addresses for _, addresses in parts]))
+    every = every[(every != 0) & (every != np.uint64(leave_out))]
     bits = np.zeros(len(every), np.uint16)
-    for source, part in parts:
-        bits[np.isin(every, part)] |= np.uint16(source)
-    return every, bits
+    for source, addresses in parts:
+        bits[np.isin(every, addresses)] |= np.uint16(source)
+    return _Known(every, bits)
 
 
-def _tasks(
-    kernel: Kernel, views: Views, addresses: NDArray[np.uint64], log: ProblemLog
-) -> tuple[Tasks, NDArray[np.bool_]]:
-    listed = views.tasks.sort_by(views.tasks.task)
-    at = rows_of(listed.task, addresses)
+def _read_every(kernel: Kernel, listed: Tasks, addresses: U64, log: ProblemLog) -> Tasks:
+    """The tasks at ``addresses`` (ascending), of which ``listed`` are decoded."""
+    others = np.setdiff1d(addresses, listed.task, assume_unique=True)
     # What the task list does not lead to is no fault of the task list.
-    others = read_tasks(kernel, addresses[at < 0], leader=False, log=ProblemLog())
-    log.add(View.SOURCES, Problem.UNREADABLE, 0, others.task[~others.ok])
-    rows = Tasks.concatenate([listed.take(at[at >= 0]), others])
-    rows = rows.sort_by(rows.task)
-    if not kernel.has("task_struct", "in_execve"):
-        return rows, np.zeros(len(rows), np.bool_)
-    executing, ok = kernel.gather_member("task_struct", "in_execve", addresses)
-    return rows, ok & (executing != 0)
+    read = read_tasks(kernel, others, leader=False, log=ProblemLog())
+    log.add(View.SOURCES, Problem.UNREADABLE, 0, read.task[~read.ok])
+    rows = Tasks.concatenate([listed.take(np.isin(listed.task, addresses)), read])
+    return rows.sort_by(rows.task)
 
 
-def _mms(kernel: Kernel, mms: NDArray[np.uint64], tasks: Tasks, log: ProblemLog) -> tuple[Mms, NDArray[np.uint64]]:
-    """The mms decoded as those of processes are, under the name of a task that uses or owns each; their owners."""
-    owner, _ = kernel.gather_member("mm_struct", "owner?", mms)
+def _executing(kernel: Kernel, tasks: U64) -> Bools:
+    """``in_execve`` of each task."""
+    bits, _ = kernel.gather_member("task_struct", "in_execve?", tasks)
+    executing: Bools = bits != 0
+    return executing
+
+
+def _read_mms(kernel: Kernel, mms: U64, owner: U64, tasks: Tasks, log: ProblemLog) -> Mms:
+    """The mms (ascending) decoded as those of processes are, under the name of a task that uses or owns each."""
     users = tasks.take(tasks.ok & (tasks.mm != 0))
     users = users.sort_by(users.mm, users.tgid, users.pid)
-    user = rows_of(users.mm, mms)
-    both = Tasks.concatenate([users, tasks])
-    at = rows_of(tasks.task, owner)
-    stand_in = both.take_or_fill(np.where(user >= 0, user, np.where(at >= 0, at + len(users), -1)))
-    stand_in.mm[:], stand_in.ok[:] = mms, True
-    rows = read_mms(kernel, stand_in, ProblemLog())
+    user, owning = rows_of(users.mm, mms), rows_of(tasks.task, owner)
+    named = Tasks.concatenate([users, tasks])
+    named = named.take_or_fill(np.where(user >= 0, user, np.where(owning >= 0, len(users) + owning, -1)))
+    rows = read_mms(kernel, named.replace(mm=mms, ok=np.ones(len(mms), np.bool_)), ProblemLog())
     lost = rows.mm[~rows.ok & (user < 0)]
     log.add(View.SOURCES, Problem.UNREADABLE, lost, lost)
-    return rows, owner
+    return rows
 
 
-def _running(kernel: Kernel) -> NDArray[np.uint64]:
+def _running(kernel: Kernel) -> U64:
     """What each CPU runs (``rq->curr``, kernel/sched/sched.h)."""
     at = kernel.symbols.get("runqueues")
     if at is None or not kernel.has("rq", "curr"):
@@ -198,9 +196,9 @@ def _running(kernel: Kernel) -> NDArray[np.uint64]:
     return current[ok & kernel_pointer(current)]
 
 
-def _patching(kernel: Kernel) -> NDArray[np.uint64]:
+def _patching(kernel: Kernel) -> U64:
     """The mm that text is patched through, which no process has: poking_mm, text_poke_mm since 6.16."""
     named = [kernel.symbols.get(name) for name in ("poking_mm", "text_poke_mm")]
     words, ok = kernel.words(np.array([at for at in named if at is not None], np.uint64), 1)
-    found: NDArray[np.uint64] = words[ok, 0]
+    found: U64 = words[ok, 0]
     return found

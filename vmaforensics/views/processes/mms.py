@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -106,10 +107,56 @@ def read_mms(kernel: Kernel, tasks: Tasks, log: ProblemLog) -> Mms:
     return rows
 
 
-def mm_offsets(kernel: Kernel) -> dict[str, int]:
-    """Byte offset in ``mm_struct`` of the columns that this kernel has."""
-    members = {name: known.path.removesuffix("?") for name, known in columns_of(Mms).items() if known.path}
-    return {name: kernel.offset("mm_struct", path) for name, path in members.items() if kernel.has("mm_struct", path)}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MmOffsets:
+    """Where the words of an mm_struct lie that findings point at: byte offsets, None for what
+    this kernel does not have.
+
+    A field is named as the column of :class:`Mms` that holds the word.
+    """
+
+    map_count: int = 0
+    total_vm: int = 0
+    exec_vm: int = 0
+    data_vm: int = 0
+    stack_vm: int = 0
+    locked_vm: int = 0
+    pgtables_bytes: int | None = None
+    start_code: int = 0
+    end_code: int = 0
+    start_data: int = 0
+    end_data: int = 0
+    start_brk: int = 0
+    brk: int = 0
+    start_stack: int = 0
+    arg_start: int = 0
+    arg_end: int = 0
+    env_start: int = 0
+    env_end: int = 0
+    vdso: int | None = None
+    exe_file: int | None = None
+
+    @classmethod
+    def of(cls, kernel: Kernel) -> MmOffsets:
+        """Ask the kernel's types. Raises :class:`KernelNotFoundError` for a member that has to be there."""
+        offsets: dict[str, int] = {}
+        for field in fields(cls):
+            path = columns_of(Mms)[field.name].path
+            if not path.endswith("?") or kernel.has("mm_struct", path.removesuffix("?")):
+                offsets[field.name] = kernel.offset("mm_struct", path.removesuffix("?"))
+        return cls(**offsets)
+
+    # TRANSITION: by name; goes when nobody uses it any more.
+    def __getitem__(self, name: str) -> int:
+        return self.get(name, 0)
+
+    def __contains__(self, name: str) -> bool:
+        return getattr(self, name) is not None
+
+    def get(self, name: str, default: int) -> int:
+        """TRANSITION."""
+        offset: int | None = getattr(self, name)
+        return default if offset is None else offset
 
 
 def lock_states(kernel: Kernel, mms: U64) -> U8:

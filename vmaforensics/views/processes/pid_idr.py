@@ -11,19 +11,19 @@ import numpy as np
 
 from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.processes.mm_lists import Listed
 from vmaforensics.views.structures.xarray import all_pointers
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from vmaforensics.columns.types import U64
     from vmaforensics.kernel.kernel import Kernel
 
 _CHAIN = 1 << 8  # steps along hlists: a pid has one task, and another for a moment while a thread execs
 
 
-def tasks_by_pid(kernel: Kernel, log: ProblemLog) -> tuple[NDArray[np.uint64], bool] | None:
-    """``(addresses of task_struct, ascending, was everything read)``; None if the kernel has no such index."""
+def tasks_by_pid(kernel: Kernel, log: ProblemLog) -> Listed | None:
+    """Every ``task_struct`` that the index leads to; None if the kernel has no such index."""
     at = kernel.symbols.get("init_pid_ns")
     if at is None or not kernel.has("pid_namespace", "idr.idr_rt.xa_head") or not kernel.has("pid", "tasks"):
         kernel.identity.problems.append("no init_pid_ns with an xarray: processes are not looked up by pid")
@@ -32,14 +32,15 @@ def tasks_by_pid(kernel: Kernel, log: ProblemLog) -> tuple[NDArray[np.uint64], b
     words, ok = kernel.words(head, 1)
     log.add(View.SOURCES, Problem.UNREADABLE, 0, head[~ok])
     # A number is taken (with a NULL) before its struct pid is put there; that is no pointer.
-    _, pids, whole = all_pointers(kernel, words[ok, 0], View.SOURCES, log)
+    found = all_pointers(kernel, words[ok, 0], View.SOURCES, log)
+    pids = found.pointers
     wild = ~kernel_pointer(pids)
     log.add(View.SOURCES, Problem.NON_CANONICAL, 0, head[0], pids[wild])
-    tasks, read = _tasks_of(kernel, np.unique(pids[~wild]), log)
-    return tasks, whole and read and bool(ok[0])
+    tasks = _tasks_of(kernel, np.unique(pids[~wild]), log)
+    return Listed(tasks.addresses, found.whole and tasks.whole and bool(ok[0]))
 
 
-def _tasks_of(kernel: Kernel, pids: NDArray[np.uint64], log: ProblemLog) -> tuple[NDArray[np.uint64], bool]:
+def _tasks_of(kernel: Kernel, pids: U64, log: ProblemLog) -> Listed:
     """Tasks on the list of kind PIDTYPE_PID (the first) of each ``struct pid``, all lists at once."""
     link = np.uint64(kernel.offset("task_struct", "pid_links"))
     at = pids + np.uint64(kernel.offset("pid", "tasks"))
@@ -61,4 +62,4 @@ def _tasks_of(kernel: Kernel, pids: NDArray[np.uint64], log: ProblemLog) -> tupl
     else:
         log.add(View.SOURCES, Problem.CUT_SHORT, 0, at[:1], len(seen))
         whole = False
-    return seen - link, whole
+    return Listed(seen - link, whole)

@@ -6,16 +6,16 @@ An entry is a pointer, or a value (bit 0: in a page cache, where a page has been
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmaforensics.columns.lookup import first_rows
+from vmaforensics.columns.types import I64, U64, Bools
 from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.view import View
 
@@ -24,26 +24,28 @@ _MOST_NODES = 1 << 20
 _INTERNAL = np.uint64(2)
 
 
-def is_node(entries: NDArray[np.uint64]) -> NDArray[np.bool_]:
+def is_node(entries: U64) -> Bools:
     """xa_is_node: which entries lead to an ``xa_node``."""
-    inner: NDArray[np.bool_] = ((entries & np.uint64(3)) == _INTERNAL) & (entries > 4096)
+    inner: Bools = ((entries & np.uint64(3)) == _INTERNAL) & (entries > 4096)
     return inner
 
 
-def is_pointer(entries: NDArray[np.uint64]) -> NDArray[np.bool_]:
+def is_pointer(entries: U64) -> Bools:
     """Which entries are plain pointers."""
-    plain: NDArray[np.bool_] = ((entries & np.uint64(3)) == 0) & (entries != 0)
+    plain: Bools = ((entries & np.uint64(3)) == 0) & (entries != 0)
     return plain
 
 
-def all_pointers(
-    kernel: Kernel, heads: NDArray[np.uint64], view: View, log: ProblemLog
-) -> tuple[NDArray[np.int64], NDArray[np.uint64], bool]:
-    """``(which, pointers, whole)``: every pointer in the arrays of root entries ``heads`` (``xa_head``).
+class Pointers(NamedTuple):
+    """Every pointer in some arrays."""
 
-    ``which`` is the position in ``heads``. ``whole`` is False if a node could not be read or the walk
-    was cut short.
-    """
+    which: I64  # number of the array each is in
+    pointers: U64
+    whole: bool  # every node was read and none left out
+
+
+def all_pointers(kernel: Kernel, heads: U64, view: View, log: ProblemLog) -> Pointers:
+    """Every pointer in the arrays of root entries ``heads`` (``xa_head``); problems are those of ``view``."""
     owner, entries = np.arange(len(heads)), heads
     owners, pointers = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)]
     seen = np.zeros(0, np.uint64)
@@ -56,8 +58,8 @@ def all_pointers(
         owner, nodes = owner[inner], entries[inner] - _INTERNAL
         if not len(nodes):
             break
-        nodes, first = np.unique(nodes, return_index=True)
-        owner = owner[first]
+        first = first_rows(nodes)
+        nodes, owner = nodes[first], owner[first]
         again = np.isin(nodes, seen)
         log.add(view, Problem.CYCLE, 0, nodes[again], nodes[again])
         slots, ok = _slots(kernel, nodes)
@@ -71,10 +73,10 @@ def all_pointers(
         whole &= bool(good.all())
         owner = np.repeat(owner[good], slots.shape[1])
         entries = slots[good].reshape(-1)
-    return np.concatenate(owners), np.concatenate(pointers), whole
+    return Pointers(np.concatenate(owners), np.concatenate(pointers), whole)
 
 
-def first_pointers(kernel: Kernel, heads: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+def first_pointers(kernel: Kernel, heads: U64) -> tuple[U64, U64]:
     """``(pointers, indices)``: the first pointer of each array, and the index it is at; 0 for none.
 
     At each level the first slot that holds a pointer or a node is taken: a node of nothing but values
@@ -87,21 +89,18 @@ def first_pointers(kernel: Kernel, heads: NDArray[np.uint64]) -> tuple[NDArray[n
             break
         nodes = entries[at] - _INTERNAL
         slots, ok = _slots(kernel, nodes)
-        got, _ = kernel.gather("xa_node", nodes, ["shift"])
+        shift, _ = kernel.gather_member("xa_node", "shift", nodes)
         usable = is_node(slots) | is_pointer(slots)
         slot = usable.argmax(axis=1)
-        found = ok & usable.any(axis=1)
-        entries[at] = np.where(found, slots[np.arange(len(at)), slot], np.uint64(0))
-        shift = np.minimum(got["shift"].astype(np.uint64), np.uint64(63))
+        has_any = ok & usable.any(axis=1)
+        entries[at] = np.where(has_any, slots[np.arange(len(at)), slot], np.uint64(0))
         with np.errstate(over="ignore"):
-            indices[at] += slot.astype(np.uint64) << shift
-    fine = is_pointer(entries) & kernel_pointer(entries)
-    return np.where(fine, entries, np.uint64(0)), np.where(fine, indices, np.uint64(0))
+            indices[at] += slot.astype(np.uint64) << np.minimum(shift, np.uint64(63))
+    found = is_pointer(entries) & kernel_pointer(entries)
+    return np.where(found, entries, np.uint64(0)), np.where(found, indices, np.uint64(0))
 
 
-def entries_at(
-    kernel: Kernel, heads: NDArray[np.uint64], indices: NDArray[np.uint64]
-) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+def entries_at(kernel: Kernel, heads: U64, indices: U64) -> tuple[U64, Bools]:
     """xa_load: ``(entries, ok)``, the entry of each array ``heads`` at the index beside it; 0 for none.
 
     An entry that spans several indices is found at each of them. Not ok: a node could not be read.
@@ -116,27 +115,29 @@ def entries_at(
         if not len(at):
             break
         nodes = entries[at] - _INTERNAL
-        got, fine = kernel.gather("xa_node", nodes, ["shift"])
-        index = indices[at] >> np.minimum(got["shift"].astype(np.uint64), np.uint64(63))
+        shift, shift_ok = kernel.gather_member("xa_node", "shift", nodes)
+        index = indices[at] >> np.minimum(shift, np.uint64(63))
         beyond = index >= chunk if level == 0 else np.zeros(len(at), np.bool_)
-        entry, here = _slot(kernel, nodes, index % np.uint64(chunk))
+        entry, entry_ok = _slot(kernel, nodes, index % np.uint64(chunk))
         sibling = ((entry & np.uint64(3)) == _INTERNAL) & (entry < np.uint64(chunk << 2))  # xa_is_sibling
-        again, there = _slot(kernel, nodes, np.where(sibling, entry >> np.uint64(2), np.uint64(0)))
-        entries[at] = np.where(beyond, np.uint64(0), np.where(sibling, again, entry))
-        ok[at] &= fine & (beyond | (here & (~sibling | there)))
+        target, target_ok = _slot(kernel, nodes, np.where(sibling, entry >> np.uint64(2), np.uint64(0)))
+        entries[at] = np.where(beyond, np.uint64(0), np.where(sibling, target, entry))
+        ok[at] &= shift_ok & (beyond | (entry_ok & (~sibling | target_ok)))
         entries[~ok] = 0
     ok &= ~is_node(entries)
     return np.where(ok, entries, np.uint64(0)), ok
 
 
-def _slot(
-    kernel: Kernel, nodes: NDArray[np.uint64], number: NDArray[np.uint64]
-) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+def _slot(kernel: Kernel, nodes: U64, number: U64) -> tuple[U64, Bools]:
+    """One slot of each node, and which could be read."""
     with np.errstate(over="ignore"):
         words, ok = kernel.words(nodes + np.uint64(kernel.offset("xa_node", "slots")) + number * np.uint64(8), 1)
     return words[:, 0], ok & kernel_pointer(nodes)
 
 
-def _slots(kernel: Kernel, nodes: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    got, ok = kernel.gather("xa_node", nodes, ["slots"])
-    return got["slots"].reshape(len(nodes), -1), ok & kernel_pointer(nodes)
+def _slots(kernel: Kernel, nodes: U64) -> tuple[U64, Bools]:
+    """All slots of each node, shape (nodes, slots), and which could be read."""
+    slots = kernel.member("xa_node", "slots")
+    with np.errstate(over="ignore"):
+        words, ok = kernel.words(nodes + np.uint64(slots.offset), slots.extent // 8)
+    return words, ok & kernel_pointer(nodes)

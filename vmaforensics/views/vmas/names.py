@@ -1,4 +1,4 @@
-"""What ``/proc/PID/maps`` calls each area: get_vma_name and show_map_vma of fs/proc/task_mmu.c."""
+"""What ``/proc/PID/maps`` calls each VMA: get_vma_name and show_map_vma of fs/proc/task_mmu.c."""
 
 from __future__ import annotations
 
@@ -6,97 +6,107 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import rows_of, values_at
+from vmaforensics.columns.texts import Texts
 from vmaforensics.views.vmas.vmas import special
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from collections.abc import Sequence
 
+    from vmaforensics.columns.types import I64, U64, Bools
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.processes.mms import Mms
     from vmaforensics.views.vmas.files import FileTable
     from vmaforensics.views.vmas.vmas import Vmas
 
-_ANON_NAME_MAX = 80  # ANON_VMA_NAME_MAX_LEN
+_ANON_NAME_MAX = 80  # ANON_VMA_NAME_MAX_LEN, include/linux/mm.h
+_SPECIAL_NAME_MAX = 64
+_UNREADABLE = b"?"
 
 
-def vma_names(kernel: Kernel, vmas: Vmas, mms: Mms, files: FileTable) -> list[bytes]:
+class _Names:
+    """Names as they are given to rows; a later one takes the place of an earlier one."""
+
+    def __init__(self, count: int) -> None:
+        self._strings = [b""]
+        self._which = np.zeros(count, np.int32)
+
+    def give(self, rows: Bools, name: bytes) -> None:
+        """``name`` to the ``rows`` of a mask."""
+        self.share(rows, [name], np.zeros(int(rows.sum()), np.int64))
+
+    def share(self, rows: Bools, names: Sequence[bytes], which: I64) -> None:
+        """One of ``names`` to each of the ``rows`` of a mask; ``which`` is as long as there are such rows."""
+        self._which[rows] = which + len(self._strings)
+        self._strings += names
+
+    def texts(self) -> Texts:
+        return Texts(self._strings, self._which)
+
+
+def vma_names(kernel: Kernel, vmas: Vmas, mms: Mms, files: FileTable) -> Texts:
     """The name of each row of ``vmas``, in the kernel's order of precedence; empty for none.
 
     Names are raw bytes; only newlines are escaped, as the kernel does. A file whose path could not be
     read is ``?``.
     """
-    names = [b""] * len(vmas)
+    names = _Names(len(vmas))
+    no_file, has_anon_name = vmas.file == 0, vmas.anon_name != 0
+    union = _shares_with_rmap(kernel)
+    _give_anon_names(kernel, names, has_anon_name & no_file if union else has_anon_name, vmas.anon_name, b"[anon:%b]")
+    _give_stack_and_heap(kernel, names, vmas, mms)
+    names.give(vmas.ok & (vmas.mm == 0) & no_file, b"[vdso]")
 
-    def put(rows: NDArray[np.intp], texts: list[bytes]) -> None:
-        for row, text in zip(rows.tolist(), texts, strict=True):
-            names[row] = text
+    rows = vmas.ok & no_file & special(kernel, vmas.ops)
+    known, which = np.unique(vmas.private[rows], return_inverse=True)
+    names.share(rows, _special_names(kernel, known), which)
 
-    anon = _anon_names(kernel, vmas)
-    put(np.flatnonzero(vmas["anon_name"]), [b"[anon:" + one + b"]" if one else b"" for one in anon])
-
-    mm = np.minimum(np.searchsorted(mms["mm"], vmas["mm"]), max(len(mms) - 1, 0))
-    if len(mms):
-        owner = mms[mm]
-        owned = vmas["ok"] & (owner["mm"] == vmas["mm"]) & owner["ok"] & (vmas["file"] == 0)
-        start, end = vmas["start"], vmas["end"]
-        stack = owned & (start <= owner["start_stack"]) & (end >= owner["start_stack"])
-        rows = np.flatnonzero(stack)
-        put(rows, [b"[stack]"] * len(rows))
-        if kernel.types.struct("ptdesc") is not None:
-            # vma_is_initial_heap and struct ptdesc both came with 6.6; before, touching was enough.
-            heap = owned & (start < owner["brk"]) & (end > owner["start_brk"])
-        else:
-            heap = owned & (start <= owner["brk"]) & (end >= owner["start_brk"])
-        rows = np.flatnonzero(heap)
-        put(rows, [b"[heap]"] * len(rows))
-    rows = np.flatnonzero(vmas["ok"] & (vmas["mm"] == 0) & (vmas["file"] == 0))
-    put(rows, [b"[vdso]"] * len(rows))
-
-    rows = np.flatnonzero(vmas["ok"] & (vmas["file"] == 0) & special(kernel, vmas["ops"]))
-    put(rows, _special_names(kernel, vmas["private"][rows]))
-
-    rows = np.flatnonzero(vmas["ok"] & (vmas["file"] != 0))
-    shown = [b"?" if path is None else path.replace(b"\n", b"\\012") for path in files.paths]
-    if shown:
-        picked = vmas["file_row"][rows]
-        put(rows, [shown[row] if row >= 0 else b"?" for row in picked.tolist()])
-    if not _shares_with_rmap(kernel):
-        rows = np.flatnonzero(vmas["ok"] & (vmas["file"] != 0) & (vmas["anon_name"] != 0))
-        texts = _read_anon_names(kernel, vmas["anon_name"][rows])
-        put(rows, [b"[anon_shmem:" + (one or b"?") + b"]" for one in texts])
-    return names
+    rows = vmas.ok & ~no_file
+    shown = [_UNREADABLE if path is None else path.replace(b"\n", b"\\012") for path in files.paths]
+    names.share(rows, [_UNREADABLE, *shown], vmas.file_row[rows] + 1)
+    if not union:
+        _give_anon_names(kernel, names, rows & has_anon_name, vmas.anon_name, b"[anon_shmem:%b]")
+    return names.texts()
 
 
-def _special_names(kernel: Kernel, private: NDArray[np.uint64]) -> list[bytes]:
-    """special_mapping_name: the name in the vm_special_mapping at vm_private_data."""
-    known, inverse = np.unique(private, return_inverse=True)
-    got, ok = kernel.gather("vm_special_mapping", known, ["name"])
-    texts = kernel.strings(got["name"], 64)
-    return [texts[row] or b"?" if ok[row] else b"?" for row in inverse.tolist()]
+def _give_stack_and_heap(kernel: Kernel, names: _Names, vmas: Vmas, mms: Mms) -> None:
+    """vma_is_initial_stack and vma_is_initial_heap (include/linux/mm.h)."""
+    mm = rows_of(mms.mm, vmas.mm)
+    owned = vmas.ok & values_at(mms.ok, mm) & (vmas.file == 0)
+    start_stack, start_brk, brk = (values_at(column, mm) for column in (mms.start_stack, mms.start_brk, mms.brk))
+    names.give(owned & (vmas.start <= start_stack) & (vmas.end >= start_stack), b"[stack]")
+    if kernel.types.struct("ptdesc") is not None:
+        # vma_is_initial_heap and struct ptdesc both came with 6.6; before, touching was enough.
+        heap = owned & (vmas.start < brk) & (vmas.end > start_brk)
+    else:
+        heap = owned & (vmas.start <= brk) & (vmas.end >= start_brk)
+    names.give(heap, b"[heap]")
+
+
+def _special_names(kernel: Kernel, mappings: U64) -> list[bytes]:
+    """special_mapping_name (mm/vma.c): the name in each vm_special_mapping, which is vm_private_data."""
+    name, ok = kernel.gather_member("vm_special_mapping", "name", mappings)
+    texts = kernel.strings(name, _SPECIAL_NAME_MAX)
+    return [text or _UNREADABLE if known else _UNREADABLE for text, known in zip(texts, ok.tolist(), strict=True)]
 
 
 def _shares_with_rmap(kernel: Kernel) -> bool:
-    """In 5.17 to 6.1 ``anon_name`` lies in a union with ``shared``, so that a file's areas have none."""
+    """In 5.17 to 6.1 ``anon_name`` lies in a union with ``shared``, so that a file's VMAs have none."""
     if not kernel.has("vm_area_struct", "anon_name"):
         return True
-    shared = kernel.member("vm_area_struct", "shared.rb")
-    return kernel.offset("vm_area_struct", "anon_name") == shared.offset
+    return kernel.offset("vm_area_struct", "anon_name") == kernel.offset("vm_area_struct", "shared.rb")
 
 
-def _anon_names(kernel: Kernel, vmas: Vmas) -> list[bytes | None]:
-    """PR_SET_VMA_ANON_NAME of the rows that have one; None where the word cannot be such a name."""
-    rows = vmas[vmas["anon_name"] != 0]
-    if not len(rows):
-        return []
-    texts = _read_anon_names(kernel, rows["anon_name"])
-    if _shares_with_rmap(kernel):
-        texts = [
-            text if anonymous else None for text, anonymous in zip(texts, (rows["file"] == 0).tolist(), strict=True)
-        ]
-    return texts
+def _give_anon_names(kernel: Kernel, names: _Names, rows: Bools, pointers: U64, form: bytes) -> None:
+    """PR_SET_VMA_ANON_NAME: what the anon_vma_name at each of ``pointers`` holds, in ``form``.
 
-
-def _read_anon_names(kernel: Kernel, addresses: NDArray[np.uint64]) -> list[bytes | None]:
-    if not kernel.has("anon_vma_name", "name"):
-        return [None] * len(addresses)
-    return kernel.strings(addresses + np.uint64(kernel.offset("anon_vma_name", "name")), _ANON_NAME_MAX)
+    A name that cannot be read: none at all for anonymous memory, ``?`` for shared.
+    """
+    known, which = np.unique(pointers[rows], return_inverse=True)
+    if not len(known):
+        return
+    texts: list[bytes | None] = [None] * len(known)
+    if kernel.has("anon_vma_name", "name"):
+        texts = kernel.strings(known + np.uint64(kernel.offset("anon_vma_name", "name")), _ANON_NAME_MAX)
+    unreadable = form % _UNREADABLE if b"shmem" in form else b""
+    names.share(rows, [form % text if text else unreadable for text in texts], which)
