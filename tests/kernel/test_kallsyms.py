@@ -154,7 +154,7 @@ def test_a_lost_page_of_offsets_gives_no_address_at_all(form: Form, symbols: lis
     page = blob.at["offsets"] // PAGE + 2
     held[page] = False
     blob.data[page * PAGE : (page + 1) * PAGE] = 0
-    found = reader.decode(blob.data, tables, PLACE, held)
+    found = reader.decode(blob.data, tables, PLACE, held, PAGE)
     kept = [one for row, one in enumerate(symbols) if (blob.at["offsets"] + 4 * row) // PAGE != page]
     assert list(found.items()) == kept
     assert found.lost == len(symbols) - len(kept) == PAGE // 4
@@ -177,5 +177,5 @@ def test_a_name_that_ends_on_a_lost_page_is_lost_with_its_group(form: Form, symb
     edges = [*starts, blob.at["markers"]]
     gone = {row for row in range(len(starts)) if edges[row] < (page + 1) * PAGE and edges[row + 1] > page * PAGE}
     assert {after - 1, after} <= gone
-    found = reader.decode(blob.data, tables, PLACE, held)
+    found = reader.decode(blob.data, tables, PLACE, held, PAGE)
     assert list(found.items()) == [one for row, one in enumerate(symbols) if row // 256 not in gone]

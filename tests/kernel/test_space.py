@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from vmaforensics.arch.x86_64.architecture import X86_64
 from vmaforensics.errors import MemoryReadError
 from vmaforensics.kernel.space.kernel_space import KernelSpace
 
@@ -113,7 +114,7 @@ def test_a_page_that_is_mapped_but_not_held_is_not_zeros() -> None:
 def test_neighbours_that_continue_in_both_spaces_are_one_run() -> None:
     pieces = [(KERNEL + row * PAGE, KERNEL + (row + 1) * PAGE - 1, (1 + row) * PAGE) for row in (2, 0, 1)]
     joined = space(*pieces, (KERNEL + 3 * PAGE, KERNEL + 4 * PAGE - 1, 6 * PAGE))
-    assert joined.runs.tolist() == [
+    assert joined.runs.to_structured().tolist() == [
         (KERNEL, KERNEL + 3 * PAGE - 1, PAGE),
         (KERNEL + 3 * PAGE, KERNEL + 4 * PAGE - 1, 6 * PAGE),
     ]
@@ -121,7 +122,7 @@ def test_neighbours_that_continue_in_both_spaces_are_one_run() -> None:
 
 def test_of_two_runs_that_overlap_the_lower_one_holds() -> None:
     twice = space((KERNEL + PAGE, KERNEL + 2 * PAGE - 1, 6 * PAGE), (KERNEL, KERNEL + 3 * PAGE - 1, PAGE))
-    assert twice.runs.tolist() == [(KERNEL, KERNEL + 3 * PAGE - 1, PAGE)]
+    assert twice.runs.to_structured().tolist() == [(KERNEL, KERNEL + 3 * PAGE - 1, PAGE)]
 
 
 def test_an_empty_read_reads_nothing() -> None:
@@ -144,9 +145,9 @@ def test_page_tables_become_runs(levels: int) -> None:
         low = tables.down(low, 0)
     tables.entry(low, 0, 24 * PAGE | 1)
     pages = {pfn: bytes([pfn]) * PAGE for pfn in (20, 21, 23, 24)}
-    found, done = KernelSpace.from_page_tables(tables.memory(extra=pages), PAGE, levels=levels)
+    found, done = KernelSpace.from_page_tables(tables.memory(extra=pages), PAGE, X86_64(levels=levels))
     start = 0xFFFF_FFFF_8100_0000
-    assert found.runs.tolist() == [
+    assert found.runs.to_structured().tolist() == [
         (start, start + 2 * PAGE - 1, 20 * PAGE),
         (start + 2 * PAGE, start + 3 * PAGE - 1, 23 * PAGE),
     ]
@@ -163,5 +164,5 @@ def test_pages_of_the_espfix_area_are_left_out() -> None:
     for slot in (510, 0, 0):
         table = tables.down(table, slot)
     tables.entry(table, 0, 20 * PAGE | 1)
-    found, _ = KernelSpace.from_page_tables(tables.memory(), PAGE, levels=4)
+    found, _ = KernelSpace.from_page_tables(tables.memory(), PAGE, X86_64(levels=4))
     assert not len(found.runs)

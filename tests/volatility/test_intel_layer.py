@@ -54,8 +54,8 @@ def test_the_class_follows_the_levels_of_the_image(stacked: tuple[Any, Any]) -> 
 def test_kernel_addresses_translate_as_the_engine_does(stacked: tuple[Any, Any]) -> None:
     subject, layer = stacked
     space = subject.kernel.space
-    runs = space.runs[np.linspace(0, len(space.runs) - 1, 200).astype(int)]
-    for start, pa in zip(runs["start"].tolist(), runs["pa"].tolist(), strict=True):
+    runs = space.runs.take(np.linspace(0, len(space.runs) - 1, 200).astype(np.int64))
+    for start, pa in zip(runs.start.tolist(), runs.pa.tolist(), strict=True):
         assert layer._translate(layer.decanonicalize(start))[0] == pa, hex(start)
     banner = subject.kernel.symbols.get("linux_banner")
     assert layer.read(layer.decanonicalize(banner), 14) == b"Linux version "
