@@ -198,8 +198,6 @@ def test_a_root_full_of_itself_is_entered_once_per_level(levels: int) -> None:
     assert len(found.repeated) == (levels - 1) * 511
     again = found.repeated
     assert set(zip(again.pa.tolist(), again.level.tolist(), strict=True)) == {(PAGE, at) for at in range(1, levels)}
-        (PAGE, at) for at in range(1, levels)
-    }
 
 
 def test_a_single_self_map_is_walked_and_no_more_than_that() -> None:
