@@ -104,7 +104,7 @@ class Table:
         return cls(**{name: _filled(known, count) for name, known in columns_of(cls).items()})
 
     @classmethod
-    def of(cls, count: int | None = None, **columns: Sequence[object] | NDArray[Any]) -> Self:
+    def of(cls, count: int | None = None, /, **columns: Sequence[object] | NDArray[Any]) -> Self:
         """A table of the columns given, each converted to its dtype; the others hold their ``fill``.
 
         ``count`` is asked for only if no column is given. Raises :class:`TypeError` for a name that is no column.
