@@ -9,14 +9,15 @@ import numpy as np
 from vmaforensics.compare.side_by_side import Cell
 from vmaforensics.views.anchors.anchors import AUXV
 from vmaforensics.views.reverse_maps.reverse_maps import rows_of
+from vmaforensics.views.slab.caches import ObjectKind
 from vmaforensics.views.slab.objects import State
-from vmaforensics.views.slab.slab_pages import ObjectKind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vmaforensics.views.reverse_maps.reverse_maps import RmapView
     from vmaforensics.views.slab.objects import SlabView
+    from vmaforensics.views.slab.strays import StrayVmas
     from vmaforensics.views.views import Views
     from vmaforensics.views.vmas.vmas import Vmas
 
@@ -33,15 +34,13 @@ REMEMBERED = (
 _MOST = 3  # anchors named in a cell
 
 
-def slab_cells(slab: SlabView, vmas: Vmas) -> list[Cell]:
+def slab_cells(slab: SlabView, strays: StrayVmas | None, vmas: Vmas) -> list[Cell]:
     """What the allocator says of each ``vm_area_struct``; the address is that of its slab's struct page."""
-    states = slab.states(vmas["vma"], ObjectKind.VMA).tolist()
-    mine = slab.of(ObjectKind.VMA)
-    row = rows_of(mine["address"], vmas["vma"])
-    page = np.where(row >= 0, mine["slab"][row], np.uint64(0)) if len(mine) else np.zeros(len(row), np.uint64)
-    foreign = np.isin(vmas["vma"], slab.foreign).tolist()
+    states = slab.states(vmas.vma, ObjectKind.VMA).tolist()
+    pages = slab.slab_pages(vmas.vma, ObjectKind.VMA).tolist()
+    foreign = np.isin(vmas.vma, strays.foreign if strays is not None else []).tolist()
     cells = []
-    for state, where, outside in zip(states, page.tolist(), foreign, strict=True):
+    for state, where, outside in zip(states, pages, foreign, strict=True):
         if state == State.ALLOCATED:
             cells.append(Cell(state="held", address=hex(where)))
         elif state == State.FREE:

@@ -9,8 +9,8 @@ import numpy as np
 from vmaforensics.compare.decoded import decode
 from vmaforensics.compare.holders import anon_steps, file_steps, page_steps
 from vmaforensics.compare.side_by_side import Detail, SideBySide, Step
+from vmaforensics.views.slab.caches import ObjectKind
 from vmaforensics.views.slab.objects import State
-from vmaforensics.views.slab.slab_pages import ObjectKind
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:

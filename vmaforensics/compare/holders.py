@@ -31,7 +31,7 @@ def area_row(views: Views, vma: int) -> np.void | None:
     """The decoded VMA (dtype ``VMAS``), whichever view led to it."""
     tables = [views.vmas]
     tables += [views.rmap.areas] if views.rmap is not None else []
-    tables += [views.slab.strays] if views.slab is not None else []
+    tables += [views.strays.vmas] if views.strays is not None else []
     for table in tables:
         hit: np.void
         for hit in table[table["vma"] == np.uint64(vma)]:

@@ -129,7 +129,7 @@ def _columns(views: Views, areas: Areas) -> Iterator[tuple[str, list[Cell]]]:
     if views.page_tables is not None:
         yield View.PAGE_TABLES.label, _page_cells(views.page_tables, areas)
     if views.slab is not None:
-        yield View.SLAB.label, slab_cells(views.slab, areas.vmas)
+        yield View.SLAB.label, slab_cells(views.slab, views.strays, areas.vmas)
     if views.rmap is not None:
         yield View.FILE_RMAP.label, file_cells(views.rmap, areas.vmas)
         yield View.ANON_RMAP.label, anon_cells(views.rmap, areas.vmas)

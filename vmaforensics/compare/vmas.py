@@ -79,10 +79,9 @@ def areas_of(views: Views, mm: int) -> Areas:
 
 def _strays(views: Views, mm: int) -> Iterator[tuple[Vmas, list[bytes]]]:
     """Areas that no index view led to, by source: their rows, and their names."""
-    if views.slab is not None:
-        slab = views.slab
-        live = slab.attached & (slab.stray_state != State.FREE) & (slab.strays["mm"] == np.uint64(mm))
-        yield slab.strays.take(live), [slab.names[row] for row in np.flatnonzero(live).tolist()]
+    if (strays := views.strays) is not None:
+        live = np.flatnonzero(strays.attached & (strays.state != State.FREE) & (strays.vmas.mm == np.uint64(mm)))
+        yield strays.vmas.take(live), [strays.names[row] for row in live.tolist()]
     if views.rmap is not None:
         rows = views.rmap.areas
         stray = np.isin(rows["vma"], np.array(sorted(views.rmap.strays), np.uint64))

@@ -21,7 +21,8 @@ from vmaforensics.views.processes.mm_sources import gather_sources
 from vmaforensics.views.processes.mms import MmOffsets, Mms, read_mms
 from vmaforensics.views.processes.tasks import walk_tasks
 from vmaforensics.views.reverse_maps.reverse_maps import gather_rmap
-from vmaforensics.views.slab.objects import find_strays, gather_slab
+from vmaforensics.views.slab.objects import gather_slab
+from vmaforensics.views.slab.strays import find_strays
 from vmaforensics.views.views import Views
 from vmaforensics.views.vmas.files import read_files
 from vmaforensics.views.vmas.names import vma_names
@@ -98,8 +99,8 @@ def gather_views(
     for bare in (views.vma_list, views.rbtree):
         if bare is not None:  # it has no bounds of its own: those of the VMA are its
             bare.start[:], bare.end[:] = views.vmas.start[bare.vma_row], views.vmas.end[bare.vma_row]
-    if views.slab is not None:
-        views.slab = extra.get("slab", lambda: find_strays(kernel, views, log))
+    if (slab := views.slab) is not None:
+        views.strays = extra.get("slab", lambda: find_strays(kernel, slab, views.vmas, views.mms, views.tasks, log))
     views.anchors = extra.get("anchors", lambda: gather_anchors(kernel, views.tasks, views.mms, cpus, log))
     views.handles = extra.get("handles", lambda: gather_handles(kernel, views.tasks, log))
     views.page_tables = extra.get("page-tables", lambda: gather_page_tables(kernel, views, log))

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.processes.tasks import Tasks
     from vmaforensics.views.reverse_maps.reverse_maps import RmapView
     from vmaforensics.views.slab.objects import SlabView
+    from vmaforensics.views.slab.strays import StrayVmas
     from vmaforensics.views.vmas.files import FileTable
 
 
@@ -54,6 +55,7 @@ class Views:
     names: Texts = field(default_factory=lambda: Texts.of(()))  # one per row of vmas, as /proc/PID/maps shows it
     files: FileTable | None = None
     slab: SlabView | None = None
+    strays: StrayVmas | None = None  # VMAs of the slab that no index has
     sources: SourcesView | None = None
     rmap: RmapView | None = None
     anchors: AnchorsView | None = None

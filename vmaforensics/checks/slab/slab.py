@@ -10,8 +10,8 @@ from vmaforensics.checks import rules
 from vmaforensics.checks.context import allows
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.views.problems import Problem
+from vmaforensics.views.slab.caches import ObjectKind
 from vmaforensics.views.slab.objects import State
-from vmaforensics.views.slab.slab_pages import ObjectKind
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -35,12 +35,12 @@ def _orphans(context: Context) -> Iterator[Finding]:
 
     Attached, by the kernel's own mark, from 6.4 on; before, munmap frees an area while it holds the lock.
     """
-    slab, views = context.views.slab, context.views
-    if slab is None or not len(views.mms):
+    found, views = context.views.strays, context.views
+    if found is None or not len(views.mms):
         return
-    strays = slab.strays
+    strays = found.vmas
     # Where the lists of free objects are incomplete, vm_refcnt (6.15) still tells a live one.
-    alive = (slab.stray_state == State.ALLOCATED) | ((slab.stray_state == State.UNKNOWN) & (strays["refcnt"] >= 1))
+    alive = (found.state == State.ALLOCATED) | ((found.state == State.UNKNOWN) & (strays["refcnt"] >= 1))
     owner = views.mm_rows(strays["mm"])
     mm = views.mms[owner]
     fits = (owner >= 0) & mm["ok"] & (mm["users"] > 0)
@@ -49,11 +49,11 @@ def _orphans(context: Context) -> Iterator[Finding]:
         fits &= context.whole(view, strays["mm"])
     problems = views.problems
     forked = problems["mm"][problems["problem"] == Problem.RESERVED]  # areas behind a failed fork are in no tree
-    rows = np.flatnonzero(alive & slab.attached & fits & ~np.isin(strays["mm"], forked))
+    rows = np.flatnonzero(alive & found.attached & fits & ~np.isin(strays["mm"], forked))
 
     def area(row: int) -> str:
         one = strays[rows[row]]
-        name = slab.names[int(rows[row])].decode("utf-8", "backslashreplace")
+        name = found.names[int(rows[row])].decode("utf-8", "backslashreplace")
         text = f"{allows(int(one['flags']))} area {int(one['start']):#x}-{int(one['end']):#x}"
         return f"{text} ({name})" if name else text
 
@@ -64,7 +64,7 @@ def _orphans(context: Context) -> Iterator[Finding]:
             what=f"the {area(row)} is an allocated vm_area_struct{mark} of this mm, and in no index of it",
             view=View.SLAB.label,
             address=int(one["vma"]),
-            found=State(int(slab.stray_state[rows[row]])).text,
+            found=State(int(found.state[rows[row]])).text,
             expected=f"in the {context.index.label}",
         )
 
@@ -85,7 +85,7 @@ def _unallocated(context: Context) -> Iterator[Finding]:
         return
     regions = views.regions()[context.index]
     state = slab.states(regions["vma"], ObjectKind.VMA)
-    outside = np.isin(regions["vma"], slab.foreign)
+    outside = np.isin(regions["vma"], views.strays.foreign if views.strays is not None else [])
     owner = views.mm_rows(regions["mm"])
     alive = (owner >= 0) & (views.mms["users"][owner] > 0)
     rows = np.flatnonzero(alive & ((state == State.FREE) | outside))

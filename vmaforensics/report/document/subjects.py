@@ -95,7 +95,7 @@ class _Tables:
     def __init__(self, views: Views) -> None:
         parts = [views.vmas]
         parts += [views.rmap.areas] if views.rmap is not None else []
-        parts += [views.slab.strays] if views.slab is not None else []
+        parts += [views.strays.vmas] if views.strays is not None else []
         every = Vmas.concatenate(parts)
         _, first = np.unique(every["vma"], return_index=True)
         self.areas = every.take(first)

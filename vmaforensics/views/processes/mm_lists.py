@@ -11,8 +11,8 @@ from vmaforensics.columns.types import U64, Bools
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.views.pages.page_types import PageReader
 from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.slab.caches import ObjectKind
 from vmaforensics.views.slab.objects import State
-from vmaforensics.views.slab.slab_pages import ObjectKind
 from vmaforensics.views.structures.circular_lists import walk_rings
 from vmaforensics.views.view import View
 
@@ -90,7 +90,7 @@ def tree_roots(kernel: Kernel, slab: SlabView | None, mms: U64) -> TreeRoots:
     if slab is None or not kernel.has("mm_struct", "mm_mt"):
         return TreeRoots.zeros(0)
     objects = slab.of(ObjectKind.MAPLE_NODE)
-    nodes = objects["address"][(objects["state"] == State.ALLOCATED) & (objects["address"] & ~_NODE == 0)]
+    nodes = objects.address[(objects.state == State.ALLOCATED) & (objects.address & ~_NODE == 0)]
     words, ok = kernel.words(nodes + np.uint64(kernel.offset("maple_node", "parent")), 1)
     word = words[:, 0]
     with np.errstate(over="ignore"):

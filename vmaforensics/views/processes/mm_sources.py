@@ -16,8 +16,8 @@ from vmaforensics.views.processes.mm_lists import TreeRoots, on_lru_lists, on_pg
 from vmaforensics.views.processes.mms import Mms, read_mms
 from vmaforensics.views.processes.pid_idr import tasks_by_pid
 from vmaforensics.views.processes.tasks import Tasks, read_tasks
+from vmaforensics.views.slab.caches import ObjectKind
 from vmaforensics.views.slab.objects import State
-from vmaforensics.views.slab.slab_pages import ObjectKind
 from vmaforensics.views.structures.per_cpu import per_cpu_offsets
 from vmaforensics.views.view import View
 
@@ -139,11 +139,10 @@ def gather_sources(kernel: Kernel, tasks: Tasks, slab: SlabView | None, log: Pro
 
 def _allocated(slab: SlabView | None, kind: ObjectKind) -> U64:
     """Allocated objects; none where the cache is merged with others, whose objects are of another kind."""
-    if slab is None or (slab.caches["users"][slab.caches["kind"] == kind] != 1).any():
+    if slab is None or (slab.caches.users[slab.caches.kind == kind] != 1).any():
         return np.zeros(0, np.uint64)
     objects = slab.of(kind)
-    found: U64 = objects["address"][objects["state"] == State.ALLOCATED]
-    return found
+    return objects.take(objects.state == State.ALLOCATED).address
 
 
 def _merge(parts: list[tuple[Source, U64]], leave_out: int = 0) -> _Known:

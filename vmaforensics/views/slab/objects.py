@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.views.slab.free_objects import Slabs, free_objects
-from vmaforensics.views.slab.slab_pages import ObjectKind, find_slabs, outside, read_caches
-from vmaforensics.views.vmas.files import read_files
-from vmaforensics.views.vmas.names import vma_names
-from vmaforensics.views.vmas.paths import reader_root
-from vmaforensics.views.vmas.vmas import Vmas, classify, read_vmas
+from vmaforensics.columns.lookup import values_at
+from vmaforensics.columns.ragged import expand, expand_ranges
+from vmaforensics.columns.table import Table, table
+from vmaforensics.columns.types import I64, U8, U64, Bools
+from vmaforensics.views.slab.caches import Caches, ObjectKind, read_caches
+from vmaforensics.views.slab.free_objects import free_objects
+from vmaforensics.views.slab.slab_pages import SlabLayout, Slabs, find_slabs
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.problems import ProblemLog
-    from vmaforensics.views.views import Views
-
-_READERS = 0x3FFFFFFF  # vm_refcnt without VM_REFCNT_EXCLUDE_READERS_FLAG (include/linux/mm_types.h)
 
 
 class State(IntEnum):
@@ -39,128 +35,82 @@ class State(IntEnum):
         return ("allocated", "free", "allocated or free", "no object of the cache")[self]
 
 
-OBJECTS = np.dtype(
-    [
-        ("address", np.uint64),
-        ("slab", np.uint64),  # its slab's struct page
-        ("cache", np.uint64),  # kmem_cache
-        ("state", np.uint8),
-    ]
-)
+@table()
+class SlabObjects(Table):
+    """Objects of a cache, by address."""
+
+    address: U64
+    state: U8  # State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SlabView:
-    """Every object of the caches; see :func:`gather_slab`."""
+    """Every object of the caches; see :func:`gather_slab`.
 
-    caches: NDArray[np.void]  # dtype CACHES, one row per ObjectKind
-    slabs: NDArray[np.void]  # dtype SLABS, sorted by base
-    objects: NDArray[np.void]  # dtype OBJECTS, sorted by address
-    strays: Vmas  # VMA objects, free ones too, that no index view led to
-    stray_state: NDArray[np.uint8]  # State of each of strays
-    attached: NDArray[np.bool_]  # by its own marks, each of strays is part of a memory map
-    names: list[bytes]  # of each of strays, as of Views.names; empty where free
-    foreign: NDArray[np.uint64]  # VMAs of the index views that lie in no page of the cache, ascending
+    Objects have a row each, in ascending order of address; where they lie is computed from their slabs.
+    """
 
-    def of(self, kind: ObjectKind) -> NDArray[np.void]:
+    layout: SlabLayout
+    state: U8  # State of each object
+
+    @property
+    def caches(self) -> Caches:
+        """The cache of each kind of object."""
+        return self.layout.caches
+
+    @property
+    def slabs(self) -> Slabs:
+        """The slabs of all caches."""
+        return self.layout.slabs
+
+    def of(self, kind: ObjectKind) -> SlabObjects:
         """The objects of the cache of ``kind``; others too if the cache is merged."""
-        cache = self.caches["cache"][self.caches["kind"] == kind]
-        return self.objects[np.isin(self.objects["cache"], cache)]
+        slabs = np.flatnonzero(self._holds(kind)[self.slabs.cache])
+        first = self.slabs.first[slabs]
+        _, row = expand_ranges(first, first + self.slabs.objects[slabs])
+        objects = SlabObjects(address=self.layout.addresses(slabs), state=self.state[row])
+        return objects.sort_by(objects.address)  # slabs that overlap, which a hostile image may have, are not in order
 
-    def states(self, addresses: NDArray[np.uint64], kind: ObjectKind) -> NDArray[np.uint8]:
+    def has(self, addresses: U64) -> Bools:
+        """Which addresses are an object of any of the caches."""
+        known: Bools = self.layout.rows(addresses, self.layout.slab_of(addresses)) >= 0
+        return known
+
+    def states(self, addresses: U64, kind: ObjectKind) -> U8:
         """The :class:`State` of each address as an object of ``kind``."""
-        mine = self.of(kind)
-        if not len(mine):
-            return np.full(len(addresses), State.ABSENT, np.uint8)
-        row = np.minimum(np.searchsorted(mine["address"], addresses), len(mine) - 1)
-        hit = mine["address"][row] == addresses
-        return np.where(hit, mine["state"][row], np.uint8(State.ABSENT)).astype(np.uint8)
+        return values_at(self.state, self._rows(addresses, kind), State.ABSENT)
+
+    def slab_pages(self, addresses: U64, kind: ObjectKind) -> U64:
+        """The struct page of the slab that each address lies in as an object of ``kind``; 0 if it is none."""
+        slab = np.where(self._rows(addresses, kind) >= 0, self.layout.slab_of(addresses), -1)
+        return values_at(self.slabs.page, slab)
+
+    def _holds(self, kind: ObjectKind) -> Bools:
+        """Which rows of ``caches`` are the cache of ``kind``, perhaps as that of another kind."""
+        return np.isin(self.caches.cache, self.caches.cache[self.caches.kind == kind])
+
+    def _rows(self, addresses: U64, kind: ObjectKind) -> I64:
+        """Row of the object of ``kind`` at each address, -1 for none."""
+        slab = self.layout.slab_of(addresses)
+        holds = values_at(self._holds(kind)[self.slabs.cache], slab)
+        return self.layout.rows(addresses, np.where(holds, slab, -1))
 
 
 def gather_slab(kernel: Kernel, log: ProblemLog) -> SlabView | None:
     """Find every VMA, mm, maple node, anon_vma, AVC and task in its slab cache; None without any cache.
 
-    Memory is proportional to the slab pages found. Problems carry the view ``SLAB`` and no mm. What depends on
-    the index views is filled in by :func:`find_strays`.
+    Memory is a byte for each object and some for each slab. Problems carry the view ``SLAB`` and no mm.
 
     >>> slab = gather_slab(kernel, log)
     >>> mms = slab.of(ObjectKind.MM)
-    >>> mms["address"][mms["state"] == State.ALLOCATED]
+    >>> mms.address[mms.state == State.ALLOCATED]
     """
     caches = read_caches(kernel, log)
     if not len(caches):
         return None
-    slabs = find_slabs(kernel, caches, log)
-    every = Slabs(caches, slabs)
-    free, unsure = free_objects(kernel, every, log)
-    objects = np.zeros(every.count, OBJECTS)
-    objects["address"] = every.addresses()
-    objects["slab"] = np.repeat(slabs["page"], slabs["objects"])
-    objects["cache"] = np.repeat(slabs["cache"], slabs["objects"])
-    objects["state"] = np.where(free, State.FREE, np.where(unsure, State.UNKNOWN, State.ALLOCATED))
-    objects = objects[np.argsort(objects["address"], kind="stable")]
-    nothing = np.zeros(0, np.uint64)
-    return SlabView(
-        caches=caches,
-        slabs=slabs,
-        objects=objects,
-        strays=Vmas.zeros(0),
-        stray_state=np.zeros(0, np.uint8),
-        attached=np.zeros(0, np.bool_),
-        names=[],
-        foreign=nothing,
-    )
-
-
-def find_strays(kernel: Kernel, views: Views, log: ProblemLog) -> SlabView | None:
-    """``views.slab`` with the VMA objects that ``views.vmas`` lacks, and the VMAs that are no objects."""
-    if views.slab is None:
-        return None
-    caches, objects = views.slab.caches, views.slab.objects
-    mine = objects[np.isin(objects["cache"], caches["cache"][caches["kind"] == ObjectKind.VMA])]
-    mine = mine[~np.isin(mine["address"], views.vmas["vma"])]
-    strays = read_vmas(kernel, mine["address"], log)
-    attached = _attached(kernel, strays)
-    foreign = np.zeros(0, np.uint64)
-    if (caches["kind"] == ObjectKind.VMA).any():
-        read = views.vmas["vma"][views.vmas["ok"]]
-        read = read[~np.isin(read, objects["address"])]
-        foreign = read[outside(kernel, read, int(caches["cache"][caches["kind"] == ObjectKind.VMA][0]))]
-    live = attached & (mine["state"] != State.FREE)
-    return replace(
-        views.slab,
-        strays=strays,
-        stray_state=mine["state"],
-        attached=attached,
-        names=_names(kernel, views, strays, live, log),
-        foreign=foreign,
-    )
-
-
-def _names(kernel: Kernel, views: Views, strays: Vmas, live: NDArray[np.bool_], log: ProblemLog) -> list[bytes]:
-    """What /proc/PID/maps would call the live ones. What they point to may long be gone: the rest has none."""
-    named = [b""] * len(strays)
-    live = live & np.isin(strays["mm"], views.mms["mm"])
-    rows = strays.take(live)
-    if len(rows):
-        files = read_files(kernel, rows["file"], reader_root(kernel, views.tasks), log)
-        classify(kernel, rows, files)
-        for at, name in zip(np.flatnonzero(live).tolist(), vma_names(kernel, rows, views.mms, files), strict=True):
-            named[at] = name
-        strays["kind"][live] = rows["kind"]
-    return named
-
-
-def _attached(kernel: Kernel, rows: Vmas) -> NDArray[np.bool_]:
-    """Do the marks of the per-VMA locks say that each VMA is in a tree? All of them before 6.4."""
-    fine: NDArray[np.bool_] = rows["ok"] & (rows["mm"] != 0) & (rows["start"] < rows["end"])
-    fine &= ((rows["start"] | rows["end"]) & np.uint64(4095)) == 0
-    fine &= ~rows["detached"]
-    if kernel.has("vm_area_struct", "vm_refcnt"):  # 6.15: 0 is detached, mm/mmap_lock.c
-        fine &= (rows["refcnt"] & _READERS) >= 1
-    # 6.4 to 6.14: vm_rcu over vm_start and vm_end while the object waits to be freed (__vm_area_free); the
-    # callback's address is not aligned to a page of user space, but an unlucky one would be.
-    callback = kernel.symbols.get("vm_area_free_rcu_cb")
-    if callback is not None:
-        fine &= rows["end"] != np.uint64(callback)
-    return fine
+    layout = SlabLayout(caches=caches, slabs=find_slabs(kernel, caches, log))
+    found = free_objects(kernel, layout, log)
+    slab, _ = expand(layout.slabs.objects)
+    state = np.where(found.doubtful[slab], np.uint8(State.UNKNOWN), np.uint8(State.ALLOCATED))
+    state[found.free] = State.FREE
+    return SlabView(layout=layout, state=state)

@@ -130,10 +130,9 @@ def _numbered(*pairs: tuple[NDArray[np.uint64], NDArray[np.uint64]]) -> list[NDA
 
 def _strays(views: Views) -> Iterator[tuple[Vmas, list[bytes]]]:
     """Areas that no index view led to, by source: their rows, and their names."""
-    if views.slab is not None:
-        slab = views.slab
-        live = np.flatnonzero(slab.attached & (slab.stray_state != State.FREE))
-        yield slab.strays.take(live), [slab.names[row] for row in live.tolist()]
+    if (strays := views.strays) is not None:
+        live = np.flatnonzero(strays.attached & (strays.state != State.FREE))
+        yield strays.vmas.take(live), [strays.names[row] for row in live.tolist()]
     if views.rmap is not None:
         areas = views.rmap.areas
         stray = np.isin(areas["vma"], np.array(sorted(views.rmap.strays), np.uint64)) & areas["ok"]
@@ -168,7 +167,7 @@ def _witness_cells(
     if views.page_tables is not None:
         yield View.PAGE_TABLES, _page_cells(views, views.page_tables, mm, start, end)
     if views.slab is not None:
-        yield View.SLAB, _states(slab_cells(views.slab, vmas))
+        yield View.SLAB, _states(slab_cells(views.slab, views.strays, vmas))
     if views.rmap is not None:
         yield View.FILE_RMAP, _states(file_cells(views.rmap, vmas))
         yield View.ANON_RMAP, _states(anon_cells(views.rmap, vmas))
