@@ -92,8 +92,8 @@ def test_a_tree_whose_lock_was_held_is_weighed_less(either_sample: Sample) -> No
     label = edit(copy)
     rmap = copy.views.rmap
     assert rmap is not None
-    mine = rmap.areas["start"] == label.start
-    mapping = int(rmap.mapping[mine & (rmap.areas["end"] == label.end) & (rmap.mapping != 0)][0])
+    mine = rmap.vmas["start"] == label.start
+    mapping = int(rmap.mapping[mine & (rmap.vmas["end"] == label.end) & (rmap.mapping != 0)][0])
     if not copy.kernel.has("address_space", "i_mmap_rwsem.count.counter"):
         pytest.skip("the lock of a real-time kernel")
     copy.put(copy.at("address_space", mapping, "i_mmap_rwsem.count.counter"), 1)

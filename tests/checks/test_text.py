@@ -11,7 +11,7 @@ from tamper.text_edits import PLACE, TEXT_EDITS, breakpoint_left, text_page_repl
 
 from vmaforensics.checks.finding import Severity
 from vmaforensics.report.document.not_assessed import not_assessed
-from vmaforensics.views.pages.text_pages import Match, TextPages
+from vmaforensics.views.pages.text_match import Match
 from vmaforensics.views.pages.uprobes import read_uprobes
 
 if TYPE_CHECKING:
@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
     from vmaforensics.analysis import Analysis
     from vmaforensics.checks.finding import Finding
+    from vmaforensics.views.pages.text_pages import TextView
 
 
-def text_of(analysis: Analysis) -> TextPages:
+def text_of(analysis: Analysis) -> TextView:
     assert analysis.views.text is not None
     return analysis.views.text
 
@@ -41,7 +42,7 @@ def test_code_of_a_clean_kernel_is_that_of_its_files(any_kernel: Sample) -> None
 def test_only_pages_beside_a_uprobe_are_copies(whole_kernel: Sample) -> None:
     """The guest's tracer put a probe on one program, so each process that runs it has a copy of one page."""
     text = text_of(whole_kernel.analysis)
-    rows = text.rows[text.rows["match"] == Match.DIFFERS]
+    rows = text.pages[text.pages["match"] == Match.DIFFERS]
     if not len(rows):
         pytest.skip("an excerpt holds no user memory")
     probes, whole = read_uprobes(whole_kernel.analysis.kernel)

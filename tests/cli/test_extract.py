@@ -18,7 +18,7 @@ from vmaforensics.export.extract_regions import finding_regions, frame_regions, 
 from vmaforensics.export.page_source import STATES, mapped_pages
 from vmaforensics.image.memory import PageState
 from vmaforensics.report.document.build import finding as told
-from vmaforensics.views.pages.page_tables import PteState
+from vmaforensics.views.pages.entry_codes import PteState
 from vmaforensics.views.vmas.kind import Kind
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def written(analysis: Analysis, regions: list[Region], folder: Path) -> list[tup
 def holds_user_pages(sample: Sample) -> bool:
     view = sample.analysis.views.page_tables
     assert view is not None
-    anon = view.pages.rows["pfn"][view.pages.rows["anon"]]
+    anon = view.pages["pfn"][view.pages["anon"]]
     return bool((sample.analysis.image.memory.page_states(anon) == PageState.PRESENT).any())
 
 
@@ -182,7 +182,7 @@ def test_page_frames_are_written_with_what_their_struct_pages_say(whole_kernel: 
     analysis = whole_kernel.analysis
     view = analysis.views.page_tables
     assert view is not None
-    first = int(view.pages.rows["pfn"][view.pages.rows["anon"]][0])
+    first = int(view.pages["pfn"][view.pages["anon"]][0])
     ((one, data),) = written(analysis, frame_regions(analysis.kernel, first, 3), tmp_path)
     pas = (np.arange(3, dtype=np.uint64) + np.uint64(first)) << np.uint64(12)
     raw, ok = analysis.image.memory.gather(pas, PAGE)

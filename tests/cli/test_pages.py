@@ -24,8 +24,8 @@ from vmaforensics.columns.texts import Texts
 from vmaforensics.compare.ranges import mm_of, range_at, rows_within
 from vmaforensics.errors import ExitCode, UsageError
 from vmaforensics.report.document.page_entries import PageRun, page_runs, render_csv, render_text
-from vmaforensics.views.pages.page_names import OWNERS, owners
-from vmaforensics.views.pages.page_tables import PteState
+from vmaforensics.views.pages.entry_codes import PteState
+from vmaforensics.views.pages.page_names import Owner, owners
 from vmaforensics.views.views import Views
 
 if TYPE_CHECKING:
@@ -98,8 +98,8 @@ def test_every_entry_is_in_just_one_run(sample: Sample) -> None:
 def test_owners_of_every_sort_are_told(sample: Sample) -> None:
     views = sample.analysis.views
     assert views.page_tables is not None
-    rows = np.arange(len(views.page_tables.ptes))
-    found = {OWNERS[one] for one in np.unique(owners(sample.analysis.kernel, views, rows)).tolist()}
+    view = views.page_tables
+    found = {Owner(one).label for one in np.unique(owners(sample.analysis.kernel, view.ptes, view.pages)).tolist()}
     assert found >= {"-", "zero page", "raw frame", "hugetlb", "KSM", "anonymous", "shmem", "file", "kernel"}
     assert not found & {"unknown", "slab or table"}
 

@@ -204,8 +204,8 @@ def area_made_executable_whole(edit: Edit) -> Label:
     (vma,) = vmas[(vmas["mm"] == np.uint64(mm)) & (vmas["start"] == np.uint64(label.start))]
     prot = edit.at("vm_area_struct", int(vma["vma"]), "vm_page_prot")
     edit.put(prot, int(vma["page_prot"]) & ~paging.NO_EXECUTE)
-    row = view.areas["vma_row"][view.ptes["area"]]
-    for pte in view.ptes[(view.ptes["area"] >= 0) & (vmas["vma"][row] == vma["vma"])]:
+    row = view.ranges["vma_row"][view.ptes["range_row"]]
+    for pte in view.ptes[(view.ptes["range_row"] >= 0) & (vmas["vma"][row] == vma["vma"])]:
         edit.overlay.write(int(pte["where"]), (int(pte["entry"]) & ~paging.NO_EXECUTE).to_bytes(8, "little"))
     return replace(label, rank=Severity.LOW)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from tamper.edits import Label
 from vmaforensics.kernel.space import paging
-from vmaforensics.views.pages.page_tables import PteState
+from vmaforensics.views.pages.entry_codes import PteState
 from vmaforensics.views.vmas import flags
 from vmaforensics.views.vmas.kind import Kind
 
@@ -32,10 +32,10 @@ def _view(edit: Edit) -> PageTablesView:
 def _pte(edit: Edit, pick: Pick) -> np.void:
     """The first present small entry whose (entries, areas' VMAs, pages) ``pick`` chooses."""
     view = _view(edit)
-    ptes = view.ptes[(view.ptes["page"] >= 0) & (view.ptes["area"] >= 0) & (view.ptes["state"] == PteState.PRESENT)]
+    ptes = view.ptes[(view.ptes.page_row >= 0) & (view.ptes.range_row >= 0) & (view.ptes.state == PteState.PRESENT)]
     ptes = ptes[ptes["level"] == 1]
-    vmas = edit.views.vmas[view.areas["vma_row"][ptes["area"]]]
-    found = np.flatnonzero(pick(ptes, vmas, view.pages.rows[ptes["page"]]))
+    vmas = edit.views.vmas[view.ranges["vma_row"][ptes["range_row"]]]
+    found = np.flatnonzero(pick(ptes, vmas, view.pages[ptes["page_row"]]))
     assert len(found), "no entry fits this edit"
     return ptes[found[len(found) // 2]]
 
@@ -62,8 +62,8 @@ def pte_pointed_elsewhere(edit: Edit) -> Label:
     """A code page's entry made to lead to an anonymous page of another process."""
     pte = _pte(edit, _code)
     view = _view(edit)
-    others = view.ptes[(view.ptes["page"] >= 0) & (view.ptes["mm_row"] != pte["mm_row"]) & (view.ptes["level"] == 1)]
-    anon = others[view.pages.rows["anon"][others["page"]]]
+    others = view.ptes[(view.ptes.page_row >= 0) & (view.ptes.mm_row != pte["mm_row"]) & (view.ptes.level == 1)]
+    anon = others[view.pages["anon"][others["page_row"]]]
     entry = int(pte["entry"]) & ~paging.ADDRESS_MASK | int(anon["pfn"][0]) << 12
     _write(edit, int(pte["where"]), entry)
     return _label(edit, "PTE pointed at another page", pte)
@@ -102,7 +102,7 @@ def exec_cleared_in_pte(edit: Edit) -> Label:
 def exec_cleared_in_flags(edit: Edit) -> Label:
     """VM_EXEC taken out of the vm_flags of an area with code."""
     pte = _pte(edit, _code)
-    vma = edit.views.vmas[_view(edit).areas["vma_row"][pte["area"]]]
+    vma = edit.views.vmas[_view(edit).ranges["vma_row"][pte["range_row"]]]
     edit.put(edit.at("vm_area_struct", int(vma["vma"]), "vm_flags"), int(vma["flags"]) & ~flags.VM_EXEC)
     pid = int(edit.views.mms["pid"][pte["mm_row"]])
     return Label(technique="exec cleared in flags", pid=pid, start=int(vma["start"]), end=int(vma["end"]))
@@ -111,7 +111,7 @@ def exec_cleared_in_flags(edit: Edit) -> Label:
 def exec_set_in_page_prot(edit: Edit) -> Label:
     """The no-execute bit taken out of the vm_page_prot of a writable anonymous area."""
     pte = _pte(edit, _heap)
-    vma = edit.views.vmas[_view(edit).areas["vma_row"][pte["area"]]]
+    vma = edit.views.vmas[_view(edit).ranges["vma_row"][pte["range_row"]]]
     prot = edit.at("vm_area_struct", int(vma["vma"]), "vm_page_prot")
     edit.put(prot, int(vma["page_prot"]) & ~paging.NO_EXECUTE)
     pid = int(edit.views.mms["pid"][pte["mm_row"]])
@@ -128,7 +128,7 @@ def _ghost(edit: Edit, level: int) -> tuple[np.void, int, int]:
         free = np.flatnonzero(raw.view("<u8")[0] == 0)
         for slot in free.tolist():
             va = int(table["va"]) + slot * span
-            areas = view.areas[view.areas["mm_row"] == table["owner"]]
+            areas = view.ranges[view.ranges["mm_row"] == table["owner"]]
             if not ((areas["start"] < np.uint64(va + span)) & (areas["end"] > np.uint64(va))).any() and va < 1 << 46:
                 return table, va, int(table["pa"]) + 8 * slot
     raise AssertionError("no free entry outside every area")

@@ -82,9 +82,9 @@ def _cut(edit: Edit, nodes: NDArray[np.void], last: str, struct: str, choice: ND
     vma = int(nodes["vma"][row])
     edit.put(int(nodes["slot"][row]), 0)
     if mend:
-        area = rmap.area_rows(nodes["vma"])
-        key = rmap.areas["pgoff" if struct == "vm_area_struct" else "anon_pgoff"][area]
-        pages = (rmap.areas["end"][area] - rmap.areas["start"][area]) >> np.uint64(12)
+        area = rmap.vma_rows(nodes["vma"])
+        key = rmap.vmas["pgoff" if struct == "vm_area_struct" else "anon_pgoff"][area]
+        pages = (rmap.vmas["end"][area] - rmap.vmas["start"][area]) >> np.uint64(12)
         stored = nodes["last"].astype(np.uint64)
         stored[row] = 0
         up = int(nodes["parent"][row])
@@ -108,7 +108,7 @@ def anon_link_cut(edit: Edit, *, mend: bool = False) -> Label:
     """An area taken out of the tree of its own anon_vma."""
     rmap = _rmap(edit)
     nodes = rmap.anon_nodes
-    own = rmap.areas["anon_vma"][rmap.area_rows(nodes["vma"])] == nodes["tree"]
+    own = rmap.vmas["anon_vma"][rmap.vma_rows(nodes["vma"])] == nodes["tree"]
     vma = _cut(edit, nodes, "rb_subtree_last", "anon_vma_chain", own, mend)
     return labelled(edit, "out of the anon_vma tree" + (", last pages mended" if mend else ""), _region_of(edit, vma))
 
@@ -124,9 +124,9 @@ def file_swapped(edit: Edit) -> Label:
     """``vm_file`` of an executable area replaced by a file that another process maps."""
     row = pick(edit, _index(edit), executable_file)
     rmap = _rmap(edit)
-    own = rmap.mapping[rmap.area_rows(np.array([row["vma"]], np.uint64))[0]]
-    others = (rmap.areas["mm"] != row["mm"]) & (rmap.mapping != 0) & (rmap.mapping != own)
-    edit.put(edit.at("vm_area_struct", int(row["vma"]), "vm_file"), int(rmap.areas["file"][others][0]))
+    own = rmap.mapping[rmap.vma_rows(np.array([row["vma"]], np.uint64))[0]]
+    others = (rmap.vmas["mm"] != row["mm"]) & (rmap.mapping != 0) & (rmap.mapping != own)
+    edit.put(edit.at("vm_area_struct", int(row["vma"]), "vm_file"), int(rmap.vmas["file"][others][0]))
     return labelled(edit, "vm_file swapped", row)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from tamper.edits import Label
 from vmaforensics.kernel.space import paging
+from vmaforensics.views.pages.entry_codes import PteState
 from vmaforensics.views.pages.frame_kinds import FrameKind, classify_frames
-from vmaforensics.views.pages.page_tables import PteState
 from vmaforensics.views.pages.page_types import PageReader
 from vmaforensics.views.pages.rss import KINDS
 from vmaforensics.views.structures.xarray import entries_at
@@ -62,15 +62,15 @@ def _target(edit: Edit) -> tuple[np.void, np.void, np.void, np.void]:
     view = edit.views.page_tables
     assert view is not None
     assert edit.views.files is not None
-    ptes = view.ptes[(view.ptes["page"] >= 0) & (view.ptes["area"] >= 0) & (view.ptes["state"] == PteState.PRESENT)]
-    vma_row = view.areas["vma_row"][ptes["area"]]
-    vmas, pages = edit.views.vmas[vma_row], view.pages.rows[ptes["page"]]
+    ptes = view.ptes[(view.ptes.page_row >= 0) & (view.ptes.range_row >= 0) & (view.ptes.state == PteState.PRESENT)]
+    vma_row = view.ranges["vma_row"][ptes["range_row"]]
+    vmas, pages = edit.views.vmas[vma_row], view.pages[ptes["page_row"]]
     code = (vmas["kind"] == Kind.FILE) & (vmas["anon_vma"] != 0) & (ptes["level"] == 1) & ~pages["compound"]
     code &= (vmas["flags"] & np.uint64(flags.VM_EXEC | flags.VM_WRITE | flags.VM_ACCOUNT)) == np.uint64(flags.VM_EXEC)
     copies = np.flatnonzero(code & pages["anon"] & (pages["mapcount"] == 1))
     mapping = edit.views.files.rows["mapping"][vmas["file_row"]]
     for copy in copies.tolist():
-        same = code & ~pages["anon"] & (ptes["area"] == ptes["area"][copy])
+        same = code & ~pages["anon"] & (ptes["range_row"] == ptes["range_row"][copy])
         for at in np.flatnonzero(same).tolist():
             heads, _ = edit.kernel.gather("address_space", mapping[[at]], ["i_pages.xa_head"])
             entry, ok = entries_at(edit.kernel, heads["i_pages.xa_head"], pages["index"][[at]])

@@ -27,7 +27,7 @@ def test_every_file_area_that_the_guest_lists_hangs_in_i_mmap_and_no_other(clean
     views, truth = clean.analysis.views, clean.truth
     rmap = views.rmap
     assert rmap is not None
-    area = rmap.areas[rmap.area_rows(np.unique(rmap.file_nodes["vma"]))]
+    area = rmap.vmas[rmap.vma_rows(np.unique(rmap.file_nodes["vma"]))]
     pid = views.mms["pid"][views.mm_rows(area["mm"])]
     found = set(zip(pid.tolist(), area["start"].tolist(), area["end"].tolist(), strict=True))
     expected = set()
@@ -49,7 +49,7 @@ def test_both_directions_of_the_anonymous_map_agree(clean: Sample) -> None:
     down = set(zip(*(rmap.anon_nodes[name].tolist() for name in ("tree", "item", "vma")), strict=True))
     up = set(zip(*(rmap.chains[name].tolist() for name in ("anon_vma", "avc", "vma")), strict=True))
     assert down == up
-    assert set(rmap.chains["vma"].tolist()) == set(rmap.areas["vma"][rmap.areas["anon_vma"] != 0].tolist())
+    assert set(rmap.chains["vma"].tolist()) == set(rmap.vmas["vma"][rmap.vmas["anon_vma"] != 0].tolist())
 
 
 def test_a_clean_image_has_no_strays_and_no_findings(clean: Sample) -> None:
@@ -102,11 +102,11 @@ def test_hostile_links_are_problems_and_cost_only_their_own_tree(clean: Sample) 
 
 def test_inodes_are_found_without_the_dentry_hash_table(clean: Sample, monkeypatch: pytest.MonkeyPatch) -> None:
     from vmaforensics.views.problems import ProblemLog
-    from vmaforensics.views.reverse_maps import mappings
+    from vmaforensics.views.reverse_maps import inodes
 
     kernel = clean.analysis.kernel
-    quick = mappings.inode_mappings(kernel, ProblemLog())
-    monkeypatch.setattr(mappings, "_hashed", lambda kernel: np.zeros(0, np.uint64))
-    slow = mappings.inode_mappings(kernel, ProblemLog())
+    quick = inodes.inode_mappings(kernel, ProblemLog())
+    monkeypatch.setattr(inodes, "_hashed", lambda kernel: np.zeros(0, np.uint64))
+    slow = inodes.inode_mappings(kernel, ProblemLog())
     assert np.array_equal(quick, slow)
     assert len(quick) > 1000

@@ -11,8 +11,8 @@ import pytest
 from support import Edit, kernel_on
 
 from vmaforensics.proc.smaps import SmapsPrinter, letters
-from vmaforensics.views.pages.page_tables import PteState
-from vmaforensics.views.pages.smaps import STATS, read_smaps
+from vmaforensics.views.pages.entry_codes import PteState
+from vmaforensics.views.pages.smaps import Smaps, read_smaps
 from vmaforensics.views.pages.swap import swap_counts
 
 if TYPE_CHECKING:
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from support import Sample
 
     from vmaforensics.analysis import Analysis
+    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.views import Views
 
 EXACT = {
     "Size",
@@ -82,6 +84,11 @@ def tasks_mm(analysis: Analysis) -> dict[int, int]:
     return dict(zip(*(analysis.views.tasks[name].tolist() for name in ("pid", "mm")), strict=True))
 
 
+def smaps_of(kernel: Kernel, views: Views) -> Smaps:
+    assert views.files is not None
+    return read_smaps(kernel, views.index, views.mms, views.vmas, views.files.rows, views.page_tables)
+
+
 def printer(sample: Sample) -> SmapsPrinter:
     return SmapsPrinter(sample.analysis.kernel, sample.analysis.views)
 
@@ -129,23 +136,23 @@ def test_the_guests_have_areas_with_something_in_every_line(sample: Sample) -> N
 
 
 def test_every_area_could_be_told(sample: Sample) -> None:
-    rows = read_smaps(sample.analysis.kernel, sample.analysis.views)
-    assert rows["known"].all()
-    assert all((rows[name] >= 0).all() for name in STATS)
+    rows = smaps_of(sample.analysis.kernel, sample.analysis.views)
+    assert rows.known.all()
+    assert all((values >= 0).all() for values in rows.columns().values())
 
 
 def test_figures_are_left_out_where_a_struct_page_is_not_in_the_dump(sample: Sample) -> None:
     clean = sample.analysis
     view = clean.views.page_tables
     assert view is not None
-    pages = view.pages.rows.copy()
-    entry = np.flatnonzero((view.ptes["page"] >= 0) & (view.ptes["level"] == 1))[0]
-    pages["ok"][view.ptes["page"][entry]] = False
-    broken = dataclasses.replace(view, pages=dataclasses.replace(view.pages, rows=pages))
+    entry = np.flatnonzero((view.ptes.page_row >= 0) & (view.ptes.level == 1))[0]
+    readable = view.pages.ok.copy()
+    readable[view.ptes.page_row[entry]] = False
+    broken = dataclasses.replace(view, pages=view.pages.replace(ok=readable))
     views = dataclasses.replace(clean.views, page_tables=broken)
     own = SmapsPrinter(clean.kernel, views)
     mm = int(views.mms["mm"][view.ptes["mm_row"][entry]])
-    start = int(views.vmas["start"][view.areas["vma_row"][view.ptes["area"][entry]]])
+    start = int(views.vmas["start"][view.ranges["vma_row"][view.ptes["range_row"][entry]]])
     assert own.unknown(mm) >= 1
     (area,) = (one for one in map(fields, own.lines(mm)) if one[""].startswith(f"{start:08x}-".encode()))
     assert "Rss" not in area
@@ -173,15 +180,15 @@ def test_swap_is_counted_as_the_kernel_counts_it(sample: Sample) -> None:
     kernel, view = sample.analysis.kernel, sample.analysis.views.page_tables
     assert view is not None
     rows = np.flatnonzero((view.ptes["state"] == PteState.SWAP) & (view.ptes["level"] == 1))
-    told = swap_counts(kernel, view, rows)
+    told = swap_counts(kernel, view.ptes, rows)
     bare = kernel_on(kernel, kernel.memory)
     bare.symbols = type("Without", (), {"get": lambda self, name: None})()
     assert len(rows) > 0
-    assert told.tolist() == swap_counts(bare, view, rows).tolist()
+    assert told.tolist() == swap_counts(bare, view.ptes, rows).tolist()
     # No guest has a swapped page in two page tables: give one entry's place to its neighbour.
-    ptes = view.ptes.copy()
-    ptes["entry"][rows[1]] = ptes["entry"][rows[0]] ^ np.uint64(1 << 3)  # bits below the offset do not matter
-    both = swap_counts(bare, dataclasses.replace(view, ptes=ptes), rows)
+    entry = view.ptes.entry.copy()
+    entry[rows[1]] = entry[rows[0]] ^ np.uint64(1 << 3)  # bits below the offset do not matter
+    both = swap_counts(bare, view.ptes.replace(entry=entry), rows)
     assert both[:2].tolist() == [2, 2]
     assert (both[2:] == 1).all()
 
@@ -203,4 +210,4 @@ def test_a_page_cache_that_leads_into_itself_does_not_hang(sample: Sample) -> No
             continue
     if not changed:
         pytest.skip("no node of a page cache is in this image")
-    read_smaps(kernel_on(kernel, edit.overlay), clean.views)
+    smaps_of(kernel_on(kernel, edit.overlay), clean.views)

@@ -10,10 +10,11 @@ import pytest
 
 from vmaforensics.analysis import analyse_image
 from vmaforensics.compare.records import side_by_side
-from vmaforensics.proc.maps import own_regions, permissions
+from vmaforensics.proc.maps import shown_vmas
 from vmaforensics.report.document.regions import regions_by_mm
 from vmaforensics.views.view import View
 from vmaforensics.volatility.rows.regions import VIEW_COLUMNS
+from vmaforensics.words.permissions import vma_permissions
 
 from .conftest import IMAGES, ROOT, Region, Vol, named, parse, truth
 
@@ -64,9 +65,9 @@ def test_rows_are_those_of_the_report_and_of_the_guest(image: Path, vol: Vol) ->
         assert {pid: mine.get(pid) for pid in known} == {pid: sorted(own) for pid, own in known.items()}
     assert all(row["VMA agrees"] for row in rows if row["VMA"] is not None)
     for pid, mm in processes(views):
-        own, _ = own_regions(views, mm)
+        own = shown_vmas(views, mm).vmas
         columns = (own[name].tolist() for name in ("start", "end", "flags"))
-        expected = sorted((start, end, permissions(flags)) for start, end, flags in zip(*columns, strict=True))
+        expected = sorted((start, end, vma_permissions(flags)) for start, end, flags in zip(*columns, strict=True))
         assert by_pid([row for row in rows if row["VMA"] is not None])[pid] == expected
 
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import rows_of
 from vmaforensics.compare.side_by_side import Cell
 from vmaforensics.views.anchors.anchors import AUXV
-from vmaforensics.views.reverse_maps.reverse_maps import rows_of
 from vmaforensics.views.slab.caches import ObjectKind
 from vmaforensics.views.slab.objects import State
 
@@ -57,7 +57,7 @@ def file_cells(rmap: RmapView, vmas: Vmas) -> list[Cell]:
     order = np.argsort(rmap.file_nodes["vma"], kind="stable")
     nodes = rmap.file_nodes[order]
     node = rows_of(nodes["vma"], vmas["vma"])
-    area = rmap.area_rows(vmas["vma"])
+    area = rmap.vma_rows(vmas["vma"])
     mapping = np.where(area >= 0, rmap.mapping[area], np.uint64(0)) if len(rmap.mapping) else vmas["vma"] * 0
     tree = rows_of(rmap.mappings["mapping"], mapping)
     whole = np.where(tree >= 0, rmap.mappings["whole"][tree], False) if len(rmap.mappings) else tree >= 0
@@ -76,7 +76,7 @@ def file_cells(rmap: RmapView, vmas: Vmas) -> list[Cell]:
 
 def anon_cells(rmap: RmapView, vmas: Vmas) -> list[Cell]:
     """The anon_vma_chain that links each area with its own anon_vma, and how many links it has."""
-    area = rmap.area_rows(vmas["vma"])
+    area = rmap.vma_rows(vmas["vma"])
     own = rmap.anon_nodes["tree"] == _anon_vma(rmap, rmap.anon_nodes["vma"])
     nodes = rmap.anon_nodes[own]
     nodes = nodes[np.argsort(nodes["vma"], kind="stable")]
@@ -101,10 +101,10 @@ def anon_cells(rmap: RmapView, vmas: Vmas) -> list[Cell]:
 
 
 def _anon_vma(rmap: RmapView, vmas: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    row = rmap.area_rows(vmas)
-    if not len(rmap.areas):
+    row = rmap.vma_rows(vmas)
+    if not len(rmap.vmas):
         return np.zeros(len(row), np.uint64)
-    return np.where(row >= 0, rmap.areas["anon_vma"][row], np.uint64(0))
+    return np.where(row >= 0, rmap.vmas["anon_vma"][row], np.uint64(0))
 
 
 def anchor_cells(views: Views, mm: int, start: NDArray[np.uint64], end: NDArray[np.uint64]) -> list[Cell]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from vmaforensics.compare.side_by_side import Step
 from vmaforensics.kernel.space import paging
-from vmaforensics.views.pages.page_tables import PteState
+from vmaforensics.views.pages.entry_codes import PteState
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _STATES = {
 def area_row(views: Views, vma: int) -> np.void | None:
     """The decoded VMA (dtype ``VMAS``), whichever view led to it."""
     tables = [views.vmas]
-    tables += [views.rmap.areas] if views.rmap is not None else []
+    tables += [views.rmap.vmas] if views.rmap is not None else []
     tables += [views.strays.vmas] if views.strays is not None else []
     for table in tables:
         hit: np.void
@@ -120,8 +120,8 @@ def page_steps(views: Views, mm_row: int, start: int, end: int) -> Iterator[Step
         facts = {"va": hex(int(pte["va"])), "entry": hex(int(pte["entry"])), "": _STATES[PteState(int(pte["state"]))]}
         if int(pte["state"]) <= PteState.PROTNONE:
             facts |= {"pfn": hex(int(pte["pfn"])), "allows": rights}
-        if pte["page"] >= 0:
-            page = view.pages.rows[pte["page"]]
+        if pte["page_row"] >= 0:
+            page = view.pages[pte["page_row"]]
             facts |= {
                 "page.mapping": hex(int(page["mapping"])) + (" (anon_vma)" if page["anon"] else ""),
                 "index": hex(int(page["index"])),

@@ -15,11 +15,11 @@ from vmaforensics.compare.side_by_side import Cell, Row, Schema, SideBySide
 from vmaforensics.compare.vmas import areas_of, nearest
 from vmaforensics.errors import UsageError
 from vmaforensics.kernel.space import paging
-from vmaforensics.proc.maps import permissions
-from vmaforensics.views.pages.page_tables import PteState
+from vmaforensics.views.pages.entry_codes import PteState
 from vmaforensics.views.processes.mms import Lock
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas.kind import Kind
+from vmaforensics.words.permissions import vma_permissions
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _sides(
         Row(
             start=hex(start),
             end=hex(end),
-            perms=permissions(flags) if known else "?",
+            perms=vma_permissions(flags) if known else "?",
             name=printable(name) or Kind(kind).label,
             vma=hex(vma),
             cells={view: cells[at] for view, cells in columns.items()},
@@ -154,7 +154,7 @@ def _index_cells(rows: NDArray[np.void], areas: Areas, view: View, whole: bool) 
 def _page_cells(view: PageTablesView, areas: Areas) -> list[Cell]:
     """Pages that entries in each area's range lead to, and where the first entry is (physical address)."""
     ptes = view.ptes[view.ptes["mm_row"] == areas.mm_row]
-    size = view.size(ptes)
+    size = ptes.pages()
     mapped = np.concatenate([[0], np.cumsum(np.where(ptes["state"] <= PteState.PROTNONE, size, 0))])
     swapped = np.concatenate([[0], np.cumsum(np.where(ptes["state"] == PteState.SWAP, size, 0))])
     low, high = np.searchsorted(ptes["va"], areas.start), np.searchsorted(ptes["va"], areas.end)

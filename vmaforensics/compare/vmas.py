@@ -83,7 +83,7 @@ def _strays(views: Views, mm: int) -> Iterator[tuple[Vmas, list[bytes]]]:
         live = np.flatnonzero(strays.attached & (strays.state != State.FREE) & (strays.vmas.mm == np.uint64(mm)))
         yield strays.vmas.take(live), [strays.names[row] for row in live.tolist()]
     if views.rmap is not None:
-        rows = views.rmap.areas
+        rows = views.rmap.vmas
         stray = np.isin(rows["vma"], np.array(sorted(views.rmap.strays), np.uint64))
         stray &= rows["ok"] & (rows["mm"] == np.uint64(mm))
         yield rows.take(stray), [views.rmap.strays[vma] for vma in rows["vma"][stray].tolist()]

@@ -9,12 +9,12 @@ import numpy as np
 from vmaforensics.compare.ranges import areas_within, mm_of, orphans_within
 from vmaforensics.errors import UsageError
 from vmaforensics.export.extract import Region
-from vmaforensics.proc.maps import permissions
 from vmaforensics.report.document.build import finding as told
 from vmaforensics.views.pages.map_counts import MapCounts
 from vmaforensics.views.pages.mapped_pages import read_pages
-from vmaforensics.views.pages.page_names import flags_told, page_flag_names
+from vmaforensics.views.pages.page_names import page_flag_names, set_flags
 from vmaforensics.views.vmas.kind import Kind
+from vmaforensics.words.permissions import vma_permissions
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
@@ -73,13 +73,11 @@ def frame_regions(kernel: Kernel, first: int, count: int) -> list[Region]:
     pages = read_pages(kernel, frames)
     counts = MapCounts(kernel, pages)
     names, bits = page_flag_names(kernel), kernel.types.constant("__NR_PAGEFLAGS") or 64
-    entries = np.zeros(len(frames), [("page", np.int64)])
-    entries["page"] = np.arange(len(frames))
     facts = [
         {
             "pfn": hex(pfn),
             "head": hex(head),
-            "flags": list(flags_told(names, word, bits)),
+            "flags": list(set_flags(names, word, bits)),
             "mapping": hex(mapping),
             "index": hex(index),
             "mapcount": maps,
@@ -87,8 +85,15 @@ def frame_regions(kernel: Kernel, first: int, count: int) -> list[Region]:
             "anonymous": anon,
         }
         for pfn, head, word, mapping, index, refs, anon, ok, maps in zip(
-            *(pages[name].tolist() for name in ("pfn", "head", "flags", "mapping", "index", "refcount", "anon", "ok")),
-            counts.of_entries(entries).tolist(),
+            pages.pfn.tolist(),
+            pages.head.tolist(),
+            pages.flags.tolist(),
+            pages.mapping.tolist(),
+            pages.index.tolist(),
+            pages.refcount.tolist(),
+            pages.anon.tolist(),
+            pages.ok.tolist(),
+            counts.of_pages(np.arange(len(frames))).tolist(),
             strict=True,
         )
         if ok
@@ -110,13 +115,13 @@ def _area(views: Views, mm: int, pid: int, row: int, start: int, end: int) -> Re
     facts["area"] = {
         "start": hex(int(one["start"])),
         "end": hex(int(one["end"])),
-        "perms": permissions(int(one["flags"])),
+        "perms": vma_permissions(int(one["flags"])),
         "flags": hex(int(one["flags"])),
         "kind": Kind(int(one["kind"])).label,
         "name": name,
         "pgoff": hex(int(one["pgoff"]) << 12) if one["file"] else None,
     }
-    what = f"{permissions(int(one['flags']))} area {name}".rstrip()
+    what = f"{vma_permissions(int(one['flags']))} area {name}".rstrip()
     return Region(start=start, end=end, mm=mm, pid=pid, what=what, facts=facts)
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from vmaforensics.image.memory import PageState
 from vmaforensics.kernel.space import paging
-from vmaforensics.report.document.page_entries import allowed
+from vmaforensics.views.pages.entry_codes import PteState
 from vmaforensics.views.pages.page_names import zero_frame
-from vmaforensics.views.pages.page_tables import PteState
+from vmaforensics.words.permissions import entry_permissions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -94,7 +94,9 @@ class Pages:
                 pages=end - at,
                 state=_NAMES[state],
                 pfn=hex(pfn) if state <= NOT_RAM else None,
-                perms=allowed(allow, pte_state) if level and state <= NOT_RAM else None,
+                perms=entry_permissions(allow, present=pte_state == PteState.PRESENT)
+                if level and state <= NOT_RAM
+                else None,
                 level=level or None,
                 entry=hex(entry) if state == SWAPPED else None,
             )
@@ -120,7 +122,7 @@ def mapped_pages(kernel: Kernel, views: Views, mm: int, start: int, end: int) ->
     if view.truncated or not views.mms["ok"][mm_row] or (not view.whole[mm_row] and not len(lost)):
         state[:] = UNKNOWN
     low, high = np.searchsorted(view.ptes["mm_row"], [mm_row, mm_row + 1])
-    at = view.entry_at(np.array([mm_row], np.int32), np.array([start], np.uint64))[0]
+    at = view.ptes.rows_at(np.array([mm_row]), np.array([start], np.uint64))[0]
     first = int(at) if at >= 0 else low + int(np.searchsorted(view.ptes["va"][low:high], np.uint64(start)))
     last = low + int(np.searchsorted(view.ptes["va"][low:high], np.uint64(end)))
     ptes = view.ptes[first:last]

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.views.view import View
-from vmaforensics.views.vmas import flags
+from vmaforensics.columns.lookup import bounds_of, values_at
+from vmaforensics.columns.table import Table, member, table
+from vmaforensics.columns.types import U64
+from vmaforensics.words.permissions import vma_permissions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from numpy.typing import NDArray
-
+    from vmaforensics.columns.types import I64
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.views import Views
+    from vmaforensics.views.vmas.vmas import Vmas
 
 _NAME_COLUMN = 72  # 25 + 6 * sizeof(void *) - 1, then one space
 _VSYSCALL_NONE = 2  # enum { EMULATE, XONLY, NONE }, arch/x86/entry/vsyscall/vsyscall_64.c
@@ -25,85 +27,77 @@ _MINOR_BITS = 20
 def maps_lines(kernel: Kernel, views: Views, mm: int) -> Iterator[bytes]:
     """The lines of the process whose ``mm_struct`` is at ``mm``, newline included.
 
-    Areas come from the view the kernel itself prints from: the list up to 6.0, then the maple tree.
+    VMAs come from the index the kernel itself prints from: the list up to 6.0, then the maple tree.
     """
-    rows, names = own_regions(views, mm)
-    for line in zip(
-        rows["start"].tolist(),
-        rows["end"].tolist(),
-        rows["flags"].tolist(),
-        rows["pgoff"].tolist(),
-        rows["file"].tolist(),
-        _devices(views, rows),
-        names,
+    shown = shown_vmas(views, mm)
+    vmas = shown.vmas
+    assert views.files is not None
+    files = views.files.rows
+    for start, end, flags, pgoff, file, dev, ino, name in zip(
+        vmas.start.tolist(),
+        vmas.end.tolist(),
+        vmas.flags.tolist(),
+        vmas.pgoff.tolist(),
+        vmas.file.tolist(),
+        values_at(files.dev, vmas.file_row).tolist(),
+        values_at(files.ino, vmas.file_row).tolist(),
+        shown.names,
         strict=True,
     ):
-        yield _line(*line)
-    gate = gate_line(kernel, views, mm)
-    if gate:
-        yield gate
+        if file:
+            yield _line(start, end, flags, (pgoff << 12) % (1 << 64), dev, ino, name)
+        else:
+            yield _line(start, end, flags, 0, 0, 0, name)
+    gate = gate_vma(kernel, views, mm)
+    if gate is not None:
+        yield _line(int(gate.start[0]), int(gate.end[0]), int(gate.flags[0]), 0, 0, 0, b"[vsyscall]")
 
 
-def own_regions(views: Views, mm: int) -> tuple[NDArray[np.void], list[bytes]]:
-    """The decoded VMAs of one mm in the order its kernel keeps them, and their names.
+class ShownVmas(NamedTuple):
+    """The VMAs that ``/proc/PID/maps`` of a process shows, in order."""
+
+    rows: I64  # of Views.vmas
+    vmas: Vmas
+    names: list[bytes]
+
+
+def shown_vmas(views: Views, mm: int) -> ShownVmas:
+    """The decoded VMAs of one mm in the order its kernel keeps them.
 
     What could not be read is left out here; the report lists it.
     """
-    available = views.regions()
-    view = next(one for one in (View.MAPLE, View.LIST, View.RBTREE) if one in available)
-    table = available[view]
-    low, high = np.searchsorted(table["mm"], [np.uint64(mm)] * 2, "left")[0], None
-    high = int(np.searchsorted(table["mm"], np.uint64(mm), "right"))
-    at = table["vma_row"][int(low) : high]
-    at = at[views.vmas["ok"][at] & (at >= 0)]
-    return views.vmas[at], [views.names[row] for row in at.tolist()]
+    index = views.index
+    low, high = bounds_of(index.mm, np.uint64(mm))
+    rows = index.vma_row[low:high]
+    rows = rows[(rows >= 0) & views.vmas.ok[rows]]
+    return ShownVmas(rows=rows, vmas=views.vmas.take(rows), names=[views.names[row] for row in rows.tolist()])
 
 
-def _devices(views: Views, rows: NDArray[np.void]) -> list[tuple[int, int]]:
-    """(dev_t, inode number) of each row; zeros where there is no file."""
-    assert views.files is not None
-    files = views.files.rows
-    at = rows["file_row"]
-    if not len(files):
-        return [(0, 0)] * len(rows)
-    known = at >= 0
-    dev = np.where(known, files["dev"][at], 0).tolist()
-    ino = np.where(known, files["ino"][at], 0).tolist()
-    return list(zip(dev, ino, strict=True))
+@table(struct="vm_area_struct")
+class GateVma(Table):
+    """The VMA of the vsyscall page, which no index of an mm holds (gate_vma, arch/x86/entry/vsyscall)."""
+
+    start: U64 = member("vm_start")
+    end: U64 = member("vm_end")
+    flags: U64 = member("vm_flags")
 
 
-def permissions(vm_flags: int) -> str:
-    """``rwxp`` as show_vma_header_prefix writes it: the last letter follows VM_MAYSHARE, not VM_SHARED."""
-    return (
-        ("r" if vm_flags & flags.VM_READ else "-")
-        + ("w" if vm_flags & flags.VM_WRITE else "-")
-        + ("x" if vm_flags & flags.VM_EXEC else "-")
-        + ("s" if vm_flags & flags.VM_MAYSHARE else "p")
-    )
+def gate_vma(kernel: Kernel, views: Views, mm: int) -> GateVma | None:
+    """The gate VMA as a table of one row, if ``/proc/PID/maps`` of this mm shows it (get_gate_vma)."""
+    mode, gate = kernel.symbols.get("vsyscall_mode"), kernel.symbols.get("gate_vma")
+    row = int(views.mm_rows(np.array([mm], np.uint64))[0])
+    if mode is None or gate is None or row < 0 or not views.mms.has_vsyscall[row]:
+        return None
+    data, ok = kernel.space.gather(np.array([mode], np.uint64), 4)
+    if not ok[0] or int(data.view("<u4")[0, 0]) == _VSYSCALL_NONE:
+        return None
+    vma, ok = kernel.gather(GateVma, np.array([gate], np.uint64))
+    return vma if ok[0] else None
 
 
-def _line(start: int, end: int, vm_flags: int, pgoff: int, file: int, device: tuple[int, int], name: bytes) -> bytes:
-    dev, ino = device if file else (0, 0)
-    offset = (pgoff << 12) % (1 << 64) if file else 0
+def _line(start: int, end: int, vm_flags: int, offset: int, dev: int, ino: int, name: bytes) -> bytes:
     prefix = (
-        f"{start:08x}-{end:08x} {permissions(vm_flags)} {offset:08x} "
+        f"{start:08x}-{end:08x} {vma_permissions(vm_flags)} {offset:08x} "
         f"{dev >> _MINOR_BITS:02x}:{dev & ((1 << _MINOR_BITS) - 1):02x} {ino} "
     ).encode()
     return prefix.ljust(_NAME_COLUMN) + b" " + name + b"\n" if name else prefix + b"\n"
-
-
-def gate_line(kernel: Kernel, views: Views, mm: int) -> bytes:
-    """The ``[vsyscall]`` line, if this mm has one (get_gate_vma)."""
-    mode, gate = kernel.symbols.get("vsyscall_mode"), kernel.symbols.get("gate_vma")
-    if mode is None or gate is None:
-        return b""
-    data, ok = kernel.space.gather(np.array([mode], np.uint64), 4)
-    row = views.mms[views.mm_rows(np.array([mm], np.uint64))[0]]
-    if not ok[0] or int(data.view("<u4")[0, 0]) == _VSYSCALL_NONE or not row["has_vsyscall"]:
-        return b""
-    got, fine = kernel.gather(
-        "vm_area_struct", np.array([gate], np.uint64), ["vm_start", "vm_end", "vm_flags", "vm_pgoff"]
-    )
-    if not fine[0]:
-        return b""
-    return _line(int(got["vm_start"][0]), int(got["vm_end"][0]), int(got["vm_flags"][0]), 0, 0, (0, 0), b"[vsyscall]")

@@ -8,23 +8,24 @@ letters of each flag from its own table of them. Where a dump does not decide:
 * Without the table of letters in the image, a flag's letters are those of 6.12, with ``dw`` for bit 11.
 
 Compared with what the guests' own smaps said about a second before they were paused (every process but the one
-that was reading), every line of every area is equal, byte for byte, on 5.10, 6.1, 6.12, 6.16, 7.2 and 7.3: 6,480
-to 6,542 areas each. On 6.18 one area of 6,541 differs, by one page of ``Referenced``. Those guests were idle; a
+that was reading), every line of every VMA is equal, byte for byte, on 5.10, 6.1, 6.12, 6.16, 7.2 and 7.3: 6,480
+to 6,542 VMAs each. On 6.18 one VMA of 6,541 differs, by one page of ``Referenced``. Those guests were idle; a
 machine at work changes such fields by the second, and they tell of the moment of the image. What those guests
 do not have is not compared: a swapped page of two processes (``SwapPss``), tables of huge pages that processes
 share, huge pages of files on disks, migration and device-private entries (which count nothing here).
 
-Where page tables or struct pages of an area are not in the image, the lines that add them up are left out; so
+Where page tables or struct pages of a VMA are not in the image, the lines that add them up are left out; so
 are ``THPeligible`` and the sizes of huge pages where what decides them is not.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.proc.maps import maps_lines
+from vmaforensics.columns.lookup import bounds_of
+from vmaforensics.proc.maps import gate_vma, maps_lines
 from vmaforensics.views.pages.smaps import PSS_SHIFT, read_smaps
 from vmaforensics.views.pages.thp import thp_eligible
 
@@ -32,93 +33,120 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.processes.mms import Mms
     from vmaforensics.views.views import Views
 
 # Member of mem_size_stats and label of the line it is printed in, in order.
-_LINES = (
-    ("resident", "Rss"),
-    ("pss", "Pss"),
-    ("pss_dirty", "Pss_Dirty"),
-    ("shared_clean", "Shared_Clean"),
-    ("shared_dirty", "Shared_Dirty"),
-    ("private_clean", "Private_Clean"),
-    ("private_dirty", "Private_Dirty"),
-    ("referenced", "Referenced"),
-    ("anonymous", "Anonymous"),
-    ("ksm", "KSM"),
-    ("lazyfree", "LazyFree"),
-    ("anonymous_thp", "AnonHugePages"),
-    ("shmem_thp", "ShmemPmdMapped"),
-    ("file_thp", "FilePmdMapped"),
-    ("shared_hugetlb", "Shared_Hugetlb"),
-    ("private_hugetlb", "Private_Hugetlb"),
-    ("swap", "Swap"),
-    ("swap_pss", "SwapPss"),
-    ("pss_locked", "Locked"),
-)
+_LABELS = {
+    "resident": "Rss",
+    "pss": "Pss",
+    "pss_dirty": "Pss_Dirty",
+    "shared_clean": "Shared_Clean",
+    "shared_dirty": "Shared_Dirty",
+    "private_clean": "Private_Clean",
+    "private_dirty": "Private_Dirty",
+    "referenced": "Referenced",
+    "anonymous": "Anonymous",
+    "ksm": "KSM",
+    "lazyfree": "LazyFree",
+    "anonymous_thp": "AnonHugePages",
+    "shmem_thp": "ShmemPmdMapped",
+    "file_thp": "FilePmdMapped",
+    "shared_hugetlb": "Shared_Hugetlb",
+    "private_hugetlb": "Private_Hugetlb",
+    "swap": "Swap",
+    "swap_pss": "SwapPss",
+    "pss_locked": "Locked",
+}
 _NEW = ("pss_dirty", "ksm")  # 6.0 and 6.7
 _LETTERS = (
     "rd wr ex sh mr mw me ms gd um pf dw uw lo io sr rr dc de lf ac nr ht sf ar wf dd sd mm hg nh mg "
     "- - - - ?? ss ui ?? dp ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? sl"
 )
 _KEYS = "context.pkey_allocation_map"
+_KB = 10
 _PKEY_SHIFT = 32  # VM_PKEY_SHIFT
+
+
+class _Figures(NamedTuple):
+    """What is printed of a VMA beside its line of maps."""
+
+    size: int  # kB
+    page: int  # kB of a page, 0 where that is not known
+    stats: tuple[int, ...] | None  # kB by line, None where not everything could be read
+    eligible: int  # for huge pages: 0 or 1, -1 where that is not known
+    flags: int
 
 
 class SmapsPrinter:
     """Prints smaps of the processes of one image."""
 
     def __init__(self, kernel: Kernel, views: Views) -> None:
+        assert views.files is not None
         self._kernel, self._views = kernel, views
-        self.rows = read_smaps(kernel, views)
-        vmas = views.vmas[self.rows["vma_row"]]
-        self._eligible, self._thp_known = thp_eligible(kernel, views, vmas)
+        files = views.files.rows
+        self.rows = read_smaps(kernel, views.index, views.mms, views.vmas, files, views.page_tables)
+        thp = thp_eligible(kernel, files, views.vmas.take(self.rows.vma_row))
+        self._eligible = np.where(thp.known, thp.eligible, -1).astype(np.int8)
         self._letters = letters(kernel)
         self._shown: dict[int, str] = {}  # VmFlags line by flags
-        lines = [(name, label) for name, label in _LINES if _has_line(kernel, name)]
-        self._names = tuple(name for name, _ in lines)
-        self._stats = "".join(_format(label) for _, label in lines)
+        self._names = tuple(name for name in _LABELS if _has_line(kernel, name))
+        self._stats = "".join(_format(_LABELS[name]) for name in self._names)
         padded = kernel.types.struct("ptdesc") is not None
         self._thp = "THPeligible:    %8d\n" if padded else "THPeligible:    %d\n"
-        self._keys = _protection_keys(kernel, views)
+        self._keys = _protection_keys(kernel, views.mms)
 
     def lines(self, mm: int) -> Iterator[bytes]:
-        """The text of the process whose ``mm_struct`` is at ``mm``, an area at a time."""
-        at = np.flatnonzero(self.rows["mm"] == np.uint64(mm))
-        vma_row = self.rows["vma_row"][at]
-        at = at[(vma_row >= 0) & self._views.vmas["ok"][vma_row]]  # those that maps_lines prints
-        rows, vmas = self.rows[at], self._views.vmas[self.rows["vma_row"][at]]
-        shift = [10 + (PSS_SHIFT if "pss" in name else 0) for name in self._names]
-        stats = zip(*((rows[name] >> by).tolist() for name, by in zip(self._names, shift, strict=True)), strict=True)
-        sizes = ((vmas["end"] - vmas["start"]) >> np.uint64(10)).tolist()
-        pages = (rows["page_size"] >> np.uint64(10)).tolist()
-        eligible = np.where(self._thp_known[at], self._eligible[at], -1).tolist()
-        areas = zip(sizes, pages, stats, rows["known"].tolist(), eligible, vmas["flags"].tolist(), strict=True)
+        """The text of the process whose ``mm_struct`` is at ``mm``, a VMA at a time."""
+        figures = self._figures(mm)
         for head in maps_lines(self._kernel, self._views, mm):
-            yield head + self._body(*(next(areas, None) or self._gate()))
+            yield head + self._body(next(figures, None) or self._gate(mm))
 
     def unknown(self, mm: int) -> int:
-        """Areas of which not everything could be read."""
-        return int(((self.rows["mm"] == np.uint64(mm)) & ~self.rows["known"]).sum())
+        """VMAs of which not everything could be read."""
+        low, high = bounds_of(self.rows.mm, np.uint64(mm))
+        return int((~self.rows.known[low:high]).sum())
 
-    def _body(self, size: int, page: int, stats: tuple[int, ...], known: bool, eligible: int, vm_flags: int) -> bytes:
-        text = f"Size:           {size:8d} kB\n"
+    def _figures(self, mm: int) -> Iterator[_Figures]:
+        """What is printed of the VMAs that maps_lines prints, but for the gate VMA."""
+        low, high = bounds_of(self.rows.mm, np.uint64(mm))
+        vma_row = self.rows.vma_row[low:high]
+        at = low + np.flatnonzero((vma_row >= 0) & self._views.vmas.ok[vma_row])
+        rows = self.rows.take(at)
+        vmas = self._views.vmas.take(rows.vma_row)
+        columns = rows.columns()
+        shift = {name: _KB + (PSS_SHIFT if "pss" in name else 0) for name in self._names}
+        stats = zip(*((columns[name] >> shift[name]).tolist() for name in self._names), strict=True)
+        for size, page, stat, known, eligible, flags in zip(
+            ((vmas.end - vmas.start) >> np.uint64(_KB)).tolist(),
+            (rows.page_size >> np.uint64(_KB)).tolist(),
+            stats,
+            rows.known.tolist(),
+            self._eligible[at].tolist(),
+            vmas.flags.tolist(),
+            strict=True,
+        ):
+            yield _Figures(size=size, page=page, stats=stat if known else None, eligible=eligible, flags=flags)
+
+    def _gate(self, mm: int) -> _Figures:
+        """The gate VMA, which has no page tables of its own to add up (get_gate_vma)."""
+        gate = gate_vma(self._kernel, self._views, mm)
+        flags = int(gate.flags[0]) if gate is not None else 0
+        return _Figures(size=4, page=4, stats=(0,) * len(self._names), eligible=0, flags=flags)
+
+    def _body(self, figures: _Figures) -> bytes:
+        page, flags = figures.page, figures.flags
+        text = f"Size:           {figures.size:8d} kB\n"
         text += f"KernelPageSize: {page:8d} kB\nMMUPageSize:    {page:8d} kB\n" if page else ""
-        text += self._stats % stats if known else ""
-        text += self._thp % eligible if eligible >= 0 else ""
+        text += self._stats % figures.stats if figures.stats is not None else ""
+        text += self._thp % figures.eligible if figures.eligible >= 0 else ""
         if self._keys:
-            text += f"ProtectionKey:  {vm_flags >> _PKEY_SHIFT & 0xF:8d}\n"
-        shown = self._shown.get(vm_flags)
+            text += f"ProtectionKey:  {flags >> _PKEY_SHIFT & 0xF:8d}\n"
+        shown = self._shown.get(flags)
         if shown is None:
-            two_each = (two for bit, two in enumerate(self._letters) if vm_flags >> bit & 1 and two)
-            shown = self._shown[vm_flags] = "VmFlags: " + "".join(f"{two} " for two in two_each) + "\n"
+            each = (letters for bit, letters in enumerate(self._letters) if flags >> bit & 1 and letters)
+            shown = self._shown[flags] = "VmFlags: " + "".join(f"{letters} " for letters in each) + "\n"
         return (text + shown).encode()
-
-    def _gate(self) -> tuple[int, int, tuple[int, ...], bool, int, int]:
-        """The gate area, which has no page tables of its own to add up (get_gate_vma)."""
-        at = self._kernel.symbols.get("gate_vma") or 0
-        got, _ = self._kernel.gather("vm_area_struct", np.array([at], np.uint64), ["vm_flags"])
-        return 4, 4, (0,) * len(self._names), True, 0, int(got["vm_flags"][0])
 
 
 def _has_line(kernel: Kernel, name: str) -> bool:
@@ -132,12 +160,12 @@ def _format(label: str) -> str:
     return f"{label}: %7d kB\n" if len(label) > 14 else f"{label + ':':<16}%8d kB\n"
 
 
-def _protection_keys(kernel: Kernel, views: Views) -> bool:
+def _protection_keys(kernel: Kernel, mms: Mms) -> bool:
     """arch_pkeys_enabled: only then has an mm a key to begin with (init_new_context, arch/x86)."""
     if not kernel.has("mm_struct", _KEYS):
         return False
-    got, _ = kernel.gather("mm_struct", views.mms["mm"], [_KEYS])
-    return bool((got[_KEYS] != 0).any())
+    maps, _ = kernel.gather_member("mm_struct", _KEYS, mms.mm)
+    return bool((maps != 0).any())
 
 
 def letters(kernel: Kernel) -> list[str]:
@@ -153,7 +181,7 @@ def letters(kernel: Kernel) -> list[str]:
             for size, start in ((2, b"rdwrexsh"), (3, b"rd\0wr\0ex\0sh\0")):
                 if ok[0] and raw.startswith(start):
                     return _decoded(raw, size)
-    plain = ["" if one == "-" else one for one in _LETTERS.split()]
+    plain = ["" if cell == "-" else cell for cell in _LETTERS.split()]
     if kernel.types.struct("folio") is not None:  # 5.16; VM_DENYWRITE left with 5.15, VM_MAYBE_GUARD took its bit
         plain[11] = "gu"
     if kernel.types.struct("ptdesc") is None:

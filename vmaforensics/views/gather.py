@@ -23,6 +23,7 @@ from vmaforensics.views.processes.tasks import walk_tasks
 from vmaforensics.views.reverse_maps.reverse_maps import gather_rmap
 from vmaforensics.views.slab.objects import gather_slab
 from vmaforensics.views.slab.strays import find_strays
+from vmaforensics.views.view import View
 from vmaforensics.views.views import Views
 from vmaforensics.views.vmas.files import read_files
 from vmaforensics.views.vmas.names import vma_names
@@ -103,9 +104,18 @@ def gather_views(
         views.strays = extra.get("slab", lambda: find_strays(kernel, slab, views.vmas, views.mms, views.tasks, log))
     views.anchors = extra.get("anchors", lambda: gather_anchors(kernel, views.tasks, views.mms, cpus, log))
     views.handles = extra.get("handles", lambda: gather_handles(kernel, views.tasks, log))
-    views.page_tables = extra.get("page-tables", lambda: gather_page_tables(kernel, views, log))
-    views.text = extra.get("text", lambda: gather_text_pages(kernel, views, log))
-    views.rmap = extra.get("rmap", lambda: gather_rmap(kernel, views, log))
+    tasks_whole = bool(tasks.ok.all()) and not log.met(View.TASKS)
+    every = views.sources.tasks if views.sources is not None else tasks
+    views.page_tables = extra.get(
+        "page-tables",
+        lambda: gather_page_tables(kernel, every, mms, views.vmas, views.union, log, tasks_whole=tasks_whole),
+    )
+    files, page_tables = views.files, views.page_tables
+    if page_tables is not None and len(files.rows):
+        views.text = extra.get(
+            "text", lambda: gather_text_pages(kernel, tasks, views.vmas, files.rows, page_tables, log)
+        )
+    views.rmap = extra.get("rmap", lambda: gather_rmap(kernel, tasks, mms, views.vmas, files, log))
     views.problems = log.table()
     return views
 

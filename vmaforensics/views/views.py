@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.descriptors.handles import HandlesView
     from vmaforensics.views.indices.rbtree import RbNodes
     from vmaforensics.views.pages.page_tables import PageTablesView
-    from vmaforensics.views.pages.text_pages import TextPages
+    from vmaforensics.views.pages.text_pages import TextView
     from vmaforensics.views.processes.mm_sources import SourcesView
     from vmaforensics.views.processes.mms import Mms
     from vmaforensics.views.processes.tasks import Tasks
@@ -61,13 +61,24 @@ class Views:
     anchors: AnchorsView | None = None
     handles: HandlesView | None = None
     page_tables: PageTablesView | None = None
-    text: TextPages | None = None
+    text: TextView | None = None
     problems: Problems = field(default_factory=lambda: Problems.zeros(0))
 
     def regions(self) -> dict[View, IndexEntries]:
         """The views that list regions, by view, in a fixed order."""
         pairs = ((View.LIST, self.vma_list), (View.RBTREE, self.rbtree), (View.MAPLE, self.maple))
         return {view: rows for view, rows in pairs if rows is not None}
+
+    @property
+    def index_view(self) -> View:
+        """The index that the kernel itself goes by: the maple tree, or the list before."""
+        indices = self.regions()
+        return next(view for view in (View.MAPLE, View.LIST, View.RBTREE) if view in indices)
+
+    @property
+    def index(self) -> IndexEntries:
+        """The entries of :attr:`index_view`."""
+        return self.regions()[self.index_view]
 
     def available(self) -> list[View]:
         """Every view that was read."""

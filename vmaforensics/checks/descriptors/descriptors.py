@@ -186,7 +186,7 @@ def _hidden(context: Context, mapping: int, known: set[int]) -> Vmas:
     if rmap is None:
         return context.views.vmas.take(slice(0))
     reached = rmap.file_nodes["vma"][rmap.file_nodes["tree"] == np.uint64(mapping)]
-    areas = rmap.areas[rmap.area_rows(np.setdiff1d(reached, np.array(sorted(known), np.uint64)))]
+    areas = rmap.vmas[rmap.vma_rows(np.setdiff1d(reached, np.array(sorted(known), np.uint64)))]
     answer: Vmas = areas[areas["ok"] & (context.views.mm_rows(areas["mm"]) >= 0)]
     return answer
 

@@ -29,12 +29,12 @@ class Runs:
     def of(cls, view: PageTablesView, rows: NDArray[np.int64] | NDArray[np.intp]) -> Runs:
         """Join entries ``rows`` of ``view.ptes``, which are in ascending order."""
         ptes = view.ptes[rows]
-        end = ptes["va"] + (view.size(ptes).astype(np.uint64) << np.uint64(12))
+        end = ptes["va"] + ptes.sizes()
         fresh = np.ones(len(rows), np.bool_)
         fresh[1:] = (
             (ptes["mm_row"][1:] != ptes["mm_row"][:-1])
             | (ptes["va"][1:] != end[:-1])
-            | (ptes["area"][1:] != ptes["area"][:-1])
+            | (ptes["range_row"][1:] != ptes["range_row"][:-1])
         )
         first = np.flatnonzero(fresh)
         last = np.append(first[1:], len(rows))[: len(first)] - 1

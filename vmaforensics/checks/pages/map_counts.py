@@ -9,7 +9,7 @@ import numpy as np
 from vmaforensics.checks import rules
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.pages.page_marks import MARKS, entry_marks
-from vmaforensics.views.pages.page_tables import PteState
+from vmaforensics.views.pages.entry_codes import PteState
 from vmaforensics.views.pages.rss import KINDS
 from vmaforensics.views.view import View
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
     from vmaforensics.views.pages.page_tables import PageTablesView
+    from vmaforensics.views.pages.ptes import Ptes
 
 _TABLE_LEVELS = 3  # PTE, PMD and PUD tables are counted, P4D and PGD tables are not
 _MOST = 256  # pages whose place is looked for
@@ -41,19 +42,19 @@ def resident(view: PageTablesView, count: int) -> NDArray[np.int64]:
     """Pages by kind of counter (``rss.KINDS``) that the page tables of each mm hold, shape ``(count, 4)``."""
     ptes = view.ptes
     total = np.zeros((count, len(KINDS)), np.int64)
-    if len(view.pages.rows):
-        pages = view.pages.rows
+    if len(view.pages):
+        pages = view.pages
         kind = np.where(pages["anon"], 1, np.where(pages["swapbacked"], 3, 0))
-        counted = (ptes["page"] >= 0) & (pages["ok"] & ~pages["hugetlb"])[ptes["page"]]
-        total += _sums(view, ptes[counted], kind[ptes["page"][counted]], count)
+        counted = (ptes["page_row"] >= 0) & (pages["ok"] & ~pages["hugetlb"])[ptes["page_row"]]
+        total += _sums(ptes[counted], kind[ptes["page_row"][counted]], count)
     swapped = ptes[ptes["state"] == PteState.SWAP]
-    return total + _sums(view, swapped, np.full(len(swapped), 2), count)
+    return total + _sums(swapped, np.full(len(swapped), 2), count)
 
 
-def _sums(view: PageTablesView, ptes: NDArray[np.void], kind: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def _sums(ptes: Ptes, kind: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Pages that ``ptes`` map by mm and kind of counter."""
     cell = ptes["mm_row"].astype(np.int64) * len(KINDS) + kind
-    sums = np.bincount(cell, weights=view.size(ptes), minlength=count * len(KINDS))
+    sums = np.bincount(cell, weights=ptes.pages(), minlength=count * len(KINDS))
     return sums.astype(np.int64).reshape(count, len(KINDS))
 
 
@@ -64,9 +65,9 @@ def table_bytes(context: Context, view: PageTablesView) -> NDArray[np.int64]:
     np.add.at(total, view.tables["owner"][counted], 4096)
     ptes = view.ptes[view.ptes["level"] == 2]
     anonymous = np.zeros(len(ptes), np.bool_)
-    if len(view.pages.rows):
-        page = view.pages.rows[ptes["page"]]
-        anonymous = (ptes["page"] >= 0) & page["anon"] & ~page["hugetlb"]
+    if len(view.pages):
+        page = view.pages[ptes["page_row"]]
+        anonymous = (ptes["page_row"] >= 0) & page["anon"] & ~page["hugetlb"]
     np.add.at(total, ptes["mm_row"][anonymous | ptes["special"]], 4096)
     return total
 
@@ -77,8 +78,8 @@ def _rss(context: Context, view: PageTablesView) -> Iterator[Finding]:
     # Migration and device-private entries are counted by the page they stand for.
     other[view.ptes["mm_row"][view.ptes["state"] == PteState.OTHER]] = True
     unread = np.zeros(len(context.views.mms), np.bool_)
-    if len(view.pages.rows):
-        lost = (view.ptes["page"] >= 0) & ~view.pages.rows["ok"][view.ptes["page"]]
+    if len(view.pages):
+        lost = (view.ptes["page_row"] >= 0) & ~view.pages["ok"][view.ptes["page_row"]]
         unread[view.ptes["mm_row"][lost]] = True
     judged = view.whole & view.rss_ok & ~other & ~unread
     row, kind = np.nonzero((there != view.rss) & judged[:, None])
@@ -107,9 +108,9 @@ def _table_pages(context: Context, view: PageTablesView) -> Iterator[Finding]:
     expected = table_bytes(context, view)
     # A local descriptor table is mapped by page tables of its own in the kernel half.
     judged = view.whole & mms["ok"] & (mms["ldt"] == 0)
-    if len(view.pages.rows):  # whether a table is kept in store is told by the huge page it is kept for
-        large = view.ptes[(view.ptes["level"] == 2) & (view.ptes["page"] >= 0)]
-        judged[large["mm_row"][~view.pages.rows["ok"][large["page"]]]] = False
+    if len(view.pages):  # whether a table is kept in store is told by the huge page it is kept for
+        large = view.ptes[(view.ptes["level"] == 2) & (view.ptes["page_row"] >= 0)]
+        judged[large["mm_row"][~view.pages["ok"][large["page_row"]]]] = False
     wrong = np.flatnonzero((mms["pgtables_bytes"] != expected) & judged)
     if "pgtables_bytes" not in context.views.mm_offsets:
         return
@@ -129,18 +130,18 @@ def _table_pages(context: Context, view: PageTablesView) -> Iterator[Finding]:
 
 def _claims(context: Context, view: PageTablesView) -> Iterator[Finding]:
     """Pages that say they are mapped more often than page tables lead to them, and the reverse."""
-    claims = view.claims
-    more = claims.rows["mapcount"] > claims.entries
-    places = _ghosts(context, view, claims.rows["pfn"], ~more)
+    claims = view.miscounted
+    more = claims.pages["mapcount"] > claims.entries
+    places = _ghosts(context, view, claims.pages["pfn"], ~more)
     for row in [row for row in range(len(more)) if row not in places][:_MOST]:
-        place = _place(context, view, claims.rows[row], bool(more[row]))
+        place = _place(context, view, claims.pages[row], bool(more[row]))
         if place is not None:
             places[row] = place
     mm = np.zeros(len(more), np.uint64)
     mm[list(places)] = [place[0] for place in places.values()]
 
     def evidence(row: int) -> Evidence:
-        page = claims.rows[row]
+        page = claims.pages[row]
         return Evidence(
             what=f"page frame {int(page['pfn']):#x} counts {int(page['mapcount'])} mappings, page tables hold "
             f"{int(claims.entries[row])}",
@@ -169,7 +170,7 @@ def _ghosts(
 ) -> dict[int, tuple[int, int]]:
     """(mm, address) of an entry outside every area that leads to the frame, for those of ``which`` that have one."""
     orphans = view.ptes[view.orphans]
-    orphans = orphans[orphans["page"] >= 0]
+    orphans = orphans[orphans["page_row"] >= 0]
     frames, first = np.unique(orphans["pfn"], return_index=True)
     rows = np.flatnonzero(which)
     if not len(frames) or not len(rows):
@@ -189,7 +190,7 @@ def _place(context: Context, view: PageTablesView, page: np.void, more: bool) ->
     """
     mms = context.views.mms["mm"]
     if not more:
-        rows = np.flatnonzero((view.ptes["pfn"] == page["pfn"]) & (view.ptes["page"] >= 0))
+        rows = np.flatnonzero((view.ptes["pfn"] == page["pfn"]) & (view.ptes["page_row"] >= 0))
         chosen = rows[_strange(context, rows)]
         return (int(mms[view.ptes["mm_row"][chosen[0]]]), int(view.ptes["va"][chosen[0]])) if len(chosen) else None
     vmas = context.views.vmas
@@ -207,7 +208,7 @@ def _place(context: Context, view: PageTablesView, page: np.void, more: bool) ->
     rows = np.flatnonzero(fits)
     va = vmas["start"][rows] + ((page["index"] - base[rows]) << np.uint64(12))
     mm_row = context.views.mm_rows(vmas["mm"][rows])
-    at = view.entry_at(mm_row.astype(np.int32), va)
+    at = view.ptes.rows_at(mm_row, va)
     strange = (mm_row >= 0) & (at >= 0)
     strange[strange] = _strange(context, at[strange])
     empty = (mm_row >= 0) & (at < 0)

@@ -15,7 +15,7 @@ import numpy as np
 from vmaforensics.checks import rules
 from vmaforensics.columns.lookup import values_at
 from vmaforensics.kernel.space import paging
-from vmaforensics.views.pages.page_tables import PteState
+from vmaforensics.views.pages.entry_codes import PteState
 from vmaforensics.views.vmas import flags
 from vmaforensics.views.vmas.kind import Kind
 
@@ -69,10 +69,10 @@ def entry_marks(views: Views, rows: NDArray[np.intp]) -> NDArray[np.uint32]:
     if view is None or not len(rows):
         return words
     # There may be millions of entries: what an area says is worked out once per area, and only columns are taken.
-    area = view.ptes["area"][rows]
+    area = view.ptes["range_row"][rows]
     words[area < 0] = 1
-    at = np.flatnonzero((area >= 0) & (view.areas["vma_row"][area] >= 0)) if len(view.areas) else rows[:0]
-    vma = view.areas["vma_row"][area[at]]
+    at = np.flatnonzero((area >= 0) & (view.ranges["vma_row"][area] >= 0)) if len(view.ranges) else rows[:0]
+    vma = view.ranges["vma_row"][area[at]]
     at, vma = at[vmas["ok"][vma]], vma[vmas["ok"][vma]]
     allow = view.ptes["allow"][rows[at]]
     live = view.ptes["state"][rows[at]] == PteState.PRESENT
@@ -82,7 +82,7 @@ def entry_marks(views: Views, rows: NDArray[np.intp]) -> NDArray[np.uint32]:
     _set(words, 2, at, live & ~execute & may_execute)
     _set(words, 3, at, live & write & ~may_write)
     _set(words, 4, at, live & ((allow & paging.ALLOW_USER) == 0))
-    page = view.ptes["page"][rows[at]]
+    page = view.ptes["page_row"][rows[at]]
     led = page >= 0
     _leads(views, words, at[led], rows[at[led]], vma[led], page[led])
     return words
@@ -100,17 +100,17 @@ def _leads(
     view, vmas, files = views.page_tables, views.vmas, views.files
     if view is None or files is None or not len(at):
         return
-    pages, file_row = view.pages.rows, vmas["file_row"]
+    pages, file_row = view.pages, vmas["file_row"]
     # Pages of devices, sockets and rings are the driver's own and name nobody.
     regular = (file_row >= 0) & values_at(files.rows.regular & files.rows.ok, file_row)
     in_file = (regular & np.isin(vmas["kind"], (Kind.FILE, Kind.SHARED_MEMORY)))[vma]
     anonymous = ((vmas["kind"] == Kind.ANONYMOUS) & (vmas["file"] == 0))[vma]
     seen = pages["ok"][page] & (pages["pfn"][page] == view.ptes["pfn"][entry])
-    kernel_own = pages["slab"][page]
+    kernel_own = pages["kernel_own"][page]
     judged = seen & (in_file | anonymous) & ~pages["ksm"][page] & ~kernel_own
     offset = (view.ptes["va"][entry] - vmas["start"][vma]) >> np.uint64(12)
-    index, anon, root = pages["index"][page], pages["anon"][page], view.page_root[page]
-    foreign = anon & ((root == 0) | (root != view.vma_root[vma]))
+    index, anon, root = pages["index"][page], pages["anon"][page], view.anon_roots.roots_of(pages.anon_vmas()[page])
+    foreign = anon & ((root == 0) | (root != view.anon_roots.roots_of(vmas.anon_vma[vma])))
     other = ~anon & in_file & (pages["mapping"][page] != values_at(files.rows.mapping, file_row)[vma])
     _set(words, 5, at, seen & kernel_own)
     _set(words, 6, at, judged & foreign)

@@ -17,7 +17,6 @@ from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.pages.entry_runs import Runs
 from vmaforensics.checks.pages.page_marks import MARKS, entry_marks
 from vmaforensics.kernel.space import paging
-from vmaforensics.views.pages.page_tables import area_before, covering
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
 from vmaforensics.views.vmas.kind import Kind
@@ -141,11 +140,11 @@ def _shared_tables(context: Context, view: PageTablesView) -> Iterator[Finding]:
     order = np.argsort(group, kind="stable")
     size = np.uint64(1) << (np.uint64(12) + np.uint64(9) * tables["level"].astype(np.uint64))
     # What a table maps decides: entries of areas of huge pages excuse it.
-    huge = (view.areas["vma_row"] >= 0) & (
-        context.views.vmas["kind"][np.maximum(view.areas["vma_row"], 0)] == Kind.HUGETLB
+    huge = (view.ranges["vma_row"] >= 0) & (
+        context.views.vmas["kind"][np.maximum(view.ranges["vma_row"], 0)] == Kind.HUGETLB
     )
-    first = covering(view.areas, tables["owner"], tables["va"])
-    last = covering(view.areas, tables["owner"], tables["va"] + size - np.uint64(1))
+    first = view.ranges.rows_at(tables["owner"], tables["va"])
+    last = view.ranges.rows_at(tables["owner"], tables["va"] + size - np.uint64(1))
     excused = ((first >= 0) & huge[first]) | ((last >= 0) & huge[last])
     wrong = (count[group] > 1) & ~(excused & (tables["level"] == 2))
     # Hung in where no area is, a table is out of place; told is that place, not the one it was taken from.
@@ -184,7 +183,7 @@ def _holds_area(
     view: PageTablesView, owner: NDArray[np.int32], va: NDArray[np.uint64], size: NDArray[np.uint64]
 ) -> NDArray[np.bool_]:
     """Does any area of the process lie, in whole or in part, in each range?"""
-    answer: NDArray[np.bool_] = area_before(view.areas, owner, va + size - np.uint64(1)) > va
+    answer: NDArray[np.bool_] = view.ranges.ends_before(owner, va + size - np.uint64(1)) > va
     return answer
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from vmaforensics.checks import rules
 from vmaforensics.checks.finding import Confidence, Evidence, Severity
-from vmaforensics.views.pages.text_pages import Match
+from vmaforensics.views.pages.text_match import Match
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
-    from vmaforensics.views.pages.text_pages import TextPages
+    from vmaforensics.views.pages.text_pages import TextView
 
 _PAGE = 4096
 
@@ -35,7 +35,7 @@ def check_text(context: Context) -> Iterator[Finding]:
     text = context.views.text
     if text is None:
         return
-    rows = text.rows
+    rows = text.pages
     rest = rows["count"] - rows["probed"]
     wrong = (rows["match"] == Match.DIFFERS) & (rest > 0)
     only_breakpoints = rest == rows["breakpoints"]
@@ -56,17 +56,17 @@ def check_text(context: Context) -> Iterator[Finding]:
             yield replace(one, severity=severity or one.severity, confidence=confidence or one.confidence)
 
 
-def _tell(context: Context, text: TextPages, chosen: NDArray[np.intp], note: str) -> Iterator[Finding]:
-    rows, views = text.rows, context.views
+def _tell(context: Context, text: TextView, chosen: NDArray[np.intp], note: str) -> Iterator[Finding]:
+    rows, views = text.pages, context.views
     assert views.page_tables is not None
-    ptes, pages = views.page_tables.ptes, views.page_tables.pages.rows
-    mm = views.mms["mm"][ptes["mm_row"][rows["pte"][chosen]]]
+    ptes, pages = views.page_tables.ptes, views.page_tables.pages
+    mm = views.mms["mm"][ptes["mm_row"][rows["pte_row"][chosen]]]
 
     def evidence(row: int) -> Evidence:
         one = rows[chosen[row]]
-        entry = ptes[one["pte"]]
-        known = int(entry["page"]) >= 0
-        kind = "anonymous page" if known and pages["anon"][entry["page"]] else "page"
+        entry = ptes[one["pte_row"]]
+        known = int(entry["page_row"]) >= 0
+        kind = "anonymous page" if known and pages["anon"][entry["page_row"]] else "page"
         now, was = (bytes(one[name][: _PAGE - int(one["first"])]).hex(" ") for name in ("now", "was"))
         return Evidence(
             what=f"{int(one['va']):#x} is mapped from the {kind} frame {int(one['pfn']):#x}; the page cache has frame "

@@ -15,7 +15,7 @@ from vmaforensics.checks.finding import Confidence, Evidence, Severity
 from vmaforensics.checks.reverse_maps.hidden import check_hidden
 from vmaforensics.checks.reverse_maps.rmap_vmas import Areas
 from vmaforensics.checks.reverse_maps.trees import check_trees
-from vmaforensics.views.reverse_maps.reverse_maps import rows_of
+from vmaforensics.columns.lookup import rows_of
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -47,9 +47,8 @@ def check_rmap(context: Context) -> Iterator[Finding]:
 
 def _trees(context: Context, rmap: RmapView, areas: Areas, *, held: bool = False) -> Iterator[Finding]:
     """What is wrong with the trees whose lock was ``held``, or was not."""
-    mappings, anon_vmas = rmap.mappings.copy(), rmap.anon_vmas.copy()
-    mappings["whole"] &= mappings["held"] == held
-    anon_vmas["whole"] &= anon_vmas["held"] == held
+    mappings = rmap.mappings.replace(whole=rmap.mappings.whole & (rmap.mappings.held == held))
+    anon_vmas = rmap.anon_vmas.replace(whole=rmap.anon_vmas.whole & (rmap.anon_vmas.held == held))
     rmap = replace(rmap, mappings=mappings, anon_vmas=anon_vmas)
     trees: dict[int, int] = {}  # tree an area is missing from: the area's mm
     found = [*_files(context, rmap, areas, trees, held), *_chains(context, rmap, areas, trees, held)]
@@ -68,17 +67,17 @@ def _files(context: Context, rmap: RmapView, areas: Areas, trees: dict[int, int]
     """Each area with a file hangs in the ``i_mmap`` of that file's address_space, and nowhere else."""
     order = np.argsort(rmap.file_nodes["vma"], kind="stable")
     nodes = rmap.file_nodes[order]
-    row = rows_of(nodes["vma"], rmap.areas["vma"])
+    row = rows_of(nodes["vma"], rmap.vmas["vma"])
     where = np.where(row >= 0, nodes["tree"][row], np.uint64(0)) if len(nodes) else np.zeros(len(row), np.uint64)
-    judged = rmap.areas["ok"] & areas.live & areas.listed
-    has_file = rmap.areas["file"] != 0
+    judged = rmap.vmas["ok"] & areas.live & areas.listed
+    has_file = rmap.vmas["file"] != 0
     named = has_file & (rmap.mapping != 0)
     expected = rows_of(rmap.mappings["mapping"], rmap.mapping)
     whole = np.where(expected >= 0, rmap.mappings["whole"][expected], False) if len(rmap.mappings) else named & False
 
     missing = np.flatnonzero(judged & named & whole & (where == 0))
     for one in missing.tolist():
-        trees.setdefault(int(rmap.mapping[one]), int(rmap.areas["mm"][one]))
+        trees.setdefault(int(rmap.mapping[one]), int(rmap.vmas["mm"][one]))
 
     def absent(at: int) -> Evidence:
         area = int(missing[at])
@@ -86,7 +85,7 @@ def _files(context: Context, rmap: RmapView, areas: Areas, trees: dict[int, int]
             what=f"the i_mmap tree of its file's address_space {int(rmap.mapping[area]):#x} does not hold "
             f"the {areas.text(area)}",
             view=View.FILE_RMAP.label,
-            address=int(rmap.areas["vma"][area]),
+            address=int(rmap.vmas["vma"][area]),
             expected=f"{int(rmap.mapping[area]):#x}",
         )
 
@@ -112,7 +111,7 @@ def _files(context: Context, rmap: RmapView, areas: Areas, trees: dict[int, int]
 
     yield from context.per_mm(
         rules.RMAP_FILE_MISMATCH,
-        rmap.areas["mm"][foreign],
+        rmap.vmas["mm"][foreign],
         other,
         lambda at: (
             f"{areas.text(int(foreign[at]))} maps {areas.file_of(int(where[foreign[at]])) or 'another file'}"
@@ -125,29 +124,29 @@ def _files(context: Context, rmap: RmapView, areas: Areas, trees: dict[int, int]
 def _chains(context: Context, rmap: RmapView, areas: Areas, trees: dict[int, int], held: bool) -> Iterator[Finding]:
     """Each area with anonymous pages is chained to its anon_vma, and every link hangs in its anon_vma's tree."""
     chains, nodes = rmap.chains, rmap.anon_nodes
-    judged = rmap.areas["ok"] & areas.live & areas.listed & ~rmap.chain_cut
-    row = rmap.area_rows(chains["vma"])
+    judged = rmap.vmas["ok"] & areas.live & areas.listed & ~rmap.chain_cut
+    row = rmap.vma_rows(chains["vma"])
     object_row = rows_of(rmap.anon_vmas["anon_vma"], chains["anon_vma"])
     whole = _where(rmap.anon_vmas["whole"], object_row)
     order = np.argsort(nodes["item"], kind="stable")
     found = rows_of(nodes["item"][order], chains["avc"])
     in_tree = (found >= 0) & (_where(nodes["tree"][order], found) == chains["anon_vma"])
-    own = chains["anon_vma"] == rmap.areas["anon_vma"][row]
-    has_own = np.zeros(len(rmap.areas), np.bool_)
+    own = chains["anon_vma"] == rmap.vmas["anon_vma"][row]
+    has_own = np.zeros(len(rmap.vmas), np.bool_)
     has_own[row[own]] = True
-    linked = np.zeros(len(rmap.areas), np.bool_)
+    linked = np.zeros(len(rmap.vmas), np.bool_)
     linked[row] = True
-    set_ = rmap.areas["anon_vma"] != 0
+    set_ = rmap.vmas["anon_vma"] != 0
     # A link in a tree whose area's chain does not hold it.
     stray = nodes[~np.isin(nodes["item"], chains["avc"])]
-    stray = stray[rmap.area_rows(stray["vma"]) >= 0]
+    stray = stray[rmap.vma_rows(stray["vma"]) >= 0]
 
     parts: list[tuple[NDArray[np.intp], list[str], NDArray[np.uint64], NDArray[np.uint64]]] = []
 
     def add(rows: NDArray[np.intp], why: str, where: NDArray[np.uint64], tree: NDArray[np.uint64]) -> None:
         parts.append((rows, [why] * len(rows), where, tree))
 
-    vma, anon = rmap.areas["vma"], rmap.areas["anon_vma"]
+    vma, anon = rmap.vmas["vma"], rmap.vmas["anon_vma"]
     bad = np.flatnonzero(judged[row] & whole & ~in_tree)
     add(
         row[bad],
@@ -161,7 +160,7 @@ def _chains(context: Context, rmap: RmapView, areas: Areas, trees: dict[int, int
     add(bad, "its chain has no link to its own anon_vma {tree:#x}", vma[bad], anon[bad])
     bad = np.flatnonzero(judged & ~set_ & linked)
     add(bad, "it has links to anon_vmas and no anon_vma", vma[bad], anon[bad])
-    at = rmap.area_rows(stray["vma"])
+    at = rmap.vma_rows(stray["vma"])
     keep = judged[at]
     add(
         at[keep],
@@ -177,7 +176,7 @@ def _chains(context: Context, rmap: RmapView, areas: Areas, trees: dict[int, int
     rows, where, tree = rows[now], where[now], tree[now]
     why = [text for text, mine in zip(why, now.tolist(), strict=True) if mine]
     for one, held in zip(rows.tolist(), tree.tolist(), strict=True):
-        trees.setdefault(held, int(rmap.areas["mm"][one]))
+        trees.setdefault(held, int(rmap.vmas["mm"][one]))
 
     def evidence(at: int) -> Evidence:
         spot, held = int(where[at]), int(tree[at])
@@ -207,10 +206,10 @@ def _tell(
     evidence: Callable[[int], Evidence],
     what: str,
 ) -> Iterator[Finding]:
-    """One finding per address space: its areas ``rows`` of ``RmapView.areas``, and ``what`` about each."""
+    """One finding per address space: its areas ``rows`` of ``RmapView.vmas``, and ``what`` about each."""
     yield from context.per_mm(
         rule,
-        rmap.areas["mm"][rows],
+        rmap.vmas["mm"][rows],
         evidence,
         lambda row: f"{areas.text(int(rows[row]))} {what}",
         lambda row: areas.bounds(int(rows[row])),

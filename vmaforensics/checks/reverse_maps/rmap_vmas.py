@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class Areas:
-    """Columns parallel to ``RmapView.areas``, and words about one of its rows."""
+    """Columns parallel to ``RmapView.vmas``, and words about one of its rows."""
 
     def __init__(self, context: Context, rmap: RmapView) -> None:
         self._context, self._rmap = context, rmap
-        views, areas = context.views, rmap.areas
+        views, areas = context.views, rmap.vmas
         mm = views.mm_rows(areas["mm"])
         #: Its vm_mm is an address space in use. One without users is being torn down (exit_mmap).
         self.live = mm >= 0
@@ -31,7 +31,7 @@ class Areas:
         #: Every index view of its mm was read whole.
         self.index_whole = np.ones(len(areas), np.bool_)
         for view, rows in views.regions().items():
-            row = rmap.area_rows(rows["vma"])
+            row = rmap.vma_rows(rows["vma"])
             held = (row >= 0) & (areas["mm"][row] == rows["mm"]) if len(areas) else row >= 0
             self.listed[row[held]] = True
             self.index_whole &= context.whole(view, areas["mm"])
@@ -41,7 +41,7 @@ class Areas:
 
     def text(self, row: int) -> str:
         """An area in words: what it allows, its bounds, its name."""
-        one = self._rmap.areas[row]
+        one = self._rmap.vmas[row]
         vma = int(one["vma"])
         if vma not in self._rmap.strays:
             return self._context.area(vma)
@@ -51,12 +51,12 @@ class Areas:
 
     def bounds(self, row: int) -> tuple[int, int] | None:
         """(vm_start, vm_end) of an area; None where it could not be read."""
-        one = self._rmap.areas[row]
+        one = self._rmap.vmas[row]
         return (int(one["start"]), int(one["end"])) if one["ok"] else None
 
     def word(self, row: int, member: str) -> int:
         """Address of ``vm_file`` or ``vm_pgoff`` of an area."""
-        return int(self._rmap.areas["vma"][row]) + self._rmap.offsets[member]
+        return int(self._rmap.vmas["vma"][row]) + self._rmap.offsets[member]
 
     def file_of(self, mapping: int) -> str:
         """Path of a file with this address_space; empty if none is known."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from vmaforensics.checks import rules
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.views.reverse_maps.reverse_maps import rows_of
+from vmaforensics.columns.lookup import rows_of
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vmaforensics.checks.finding import Finding
     from vmaforensics.checks.reverse_maps.rmap_vmas import Areas
     from vmaforensics.views.reverse_maps.reverse_maps import RmapView
+    from vmaforensics.views.structures.interval_tree import IntervalNodes
 
 _COLOUR = np.uint64(3)
 
@@ -32,14 +33,14 @@ class _Trees:
     """The nodes of one kind of tree that can be judged, and what is wrong with each."""
 
     def __init__(
-        self, view: View, nodes: NDArray[np.void], whole: NDArray[np.bool_], rmap: RmapView, areas: Areas
+        self, view: View, nodes: IntervalNodes, whole: NDArray[np.bool_], rmap: RmapView, areas: Areas
     ) -> None:
         self.view, self.nodes = view, nodes
-        self.area = rmap.area_rows(nodes["vma"])
-        known = (self.area >= 0) & rmap.areas["ok"][self.area] if len(rmap.areas) else self.area >= 0
+        self.area = rmap.vma_rows(nodes["vma"])
+        known = (self.area >= 0) & rmap.vmas["ok"][self.area] if len(rmap.vmas) else self.area >= 0
         # A tree with an area that could not be read is not judged.
         judged = whole & ~np.isin(nodes["tree"], nodes["tree"][~known])
-        first = rmap.areas["pgoff" if view is View.FILE_RMAP else "anon_pgoff"]
+        first = rmap.vmas["pgoff" if view is View.FILE_RMAP else "anon_pgoff"]
         with np.errstate(over="ignore"):
             self.key = first[self.area] if len(first) else np.zeros(len(nodes), np.uint64)
             own = self.key + areas.span[self.area] if len(first) else self.key
@@ -89,7 +90,7 @@ def check_trees(
     anons = _Trees(View.ANON_RMAP, rmap.anon_nodes, np.isin(rmap.anon_nodes["tree"], whole), rmap, areas)
     # An area is to blame where its pages reach beyond what is recorded, where it alone breaks the order, or where
     # it is at odds with more than one tree.
-    times = np.zeros(len(rmap.areas), np.int64)
+    times = np.zeros(len(rmap.vmas), np.int64)
     for trees in (files, anons):
         np.add.at(times, trees.area[trees.stale], 1)
     gone = np.fromiter(cut, np.uint64, len(cut))
@@ -137,7 +138,7 @@ def _mismatches(
 
     yield from context.per_mm(
         rules.RMAP_FILE_MISMATCH,
-        rmap.areas["mm"][area],
+        rmap.vmas["mm"][area],
         evidence,
         title,
         lambda row: areas.bounds(int(area[row])),
@@ -177,7 +178,7 @@ def _invariants(
     rows, kind = rows[~mine], kind[~mine]
     yield from context.per_mm(
         rules.RMAP_TREE,
-        rmap.areas["mm"][trees.area[rows]],
+        rmap.vmas["mm"][trees.area[rows]],
         evidence,
         lambda row: f"the {trees.view.label} tree is wrong at the {areas.text(int(trees.area[rows[row]]))}",
         lambda row: areas.bounds(int(trees.area[rows[row]])),
@@ -195,7 +196,7 @@ def _counts(
     """``num_active_vmas`` is the number of areas whose anon_vma it is, and all of those hang in its tree."""
     objects = rmap.anon_vmas
     at = rows_of(objects["anon_vma"], anons.nodes["tree"])
-    mine = anons.judged & (rmap.areas["anon_vma"][anons.area] == anons.nodes["tree"])
+    mine = anons.judged & (rmap.vmas["anon_vma"][anons.area] == anons.nodes["tree"])
     count = np.bincount(at[mine], minlength=len(objects))
     unjudged = np.bincount(at[~anons.judged], minlength=len(objects)) > 0
     wrong = np.flatnonzero(objects["whole"] & (objects["active"] >= 0) & ~unjudged & (count != objects["active"]))
@@ -221,7 +222,7 @@ def _counts(
     wrong, held = wrong[keep], held[keep]
     yield from context.per_mm(
         rules.RMAP_TREE,
-        rmap.areas["mm"][held],
+        rmap.vmas["mm"][held],
         evidence,
         lambda row: f"anon_vma {int(objects['anon_vma'][wrong[row]]):#x} counts other areas than its tree holds",
     )

@@ -9,7 +9,7 @@ import numpy as np
 from vmaforensics.checks.finding import Severity
 from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.report.document.document import Hexdump
-from vmaforensics.views.pages.page_tables import PteState
+from vmaforensics.views.pages.entry_codes import PteState
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class _Users:
         low, high = np.searchsorted(self._mm_row, [row, row + 1]).tolist()
         mine = view.ptes[low:high]
         first = int(np.searchsorted(mine["va"], np.uint64(start), "right")) - 1
-        if first < 0 or int(mine["va"][first]) + (int(view.size(mine[first : first + 1])[0]) << 12) <= start:
+        if first < 0 or int(mine["va"][first]) + int(mine.sizes()[first]) <= start:
             first += 1
         last = int(np.searchsorted(mine["va"], np.uint64(min(end, (1 << 64) - 1))))
         leading = np.flatnonzero(mine["state"][first:last] <= PteState.PROTNONE)

@@ -9,8 +9,8 @@ import numpy as np
 from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
 from vmaforensics.report.document.document import NotAssessed
 from vmaforensics.views.descriptors.content import Content
-from vmaforensics.views.pages.page_tables import PteState
-from vmaforensics.views.pages.text_pages import Match
+from vmaforensics.views.pages.entry_codes import PteState
+from vmaforensics.views.pages.text_match import Match
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.view import View
 from vmaforensics.words.printable import printable
@@ -39,7 +39,7 @@ def _contents(analysis: Analysis) -> Iterator[tuple[str, int, str]]:
     """(what, how many, why): rules that look into pages, where the image does not hold these. Once for an image."""
     views = analysis.views
     if views.text is not None:
-        match = views.text.rows["match"]
+        match = views.text.pages.match
         for state, why in (
             (Match.NOT_IN_DUMP, "their contents, or those of the page cache, are not in the image"),
             (Match.NOT_CACHED, "the page cache has no such page any more"),

@@ -15,11 +15,10 @@ import numpy as np
 
 from vmaforensics.checks.pages.page_marks import entry_marks, told
 from vmaforensics.kernel.space import paging
-from vmaforensics.proc.maps import permissions
+from vmaforensics.views.pages.entry_codes import SWAP_TYPE_SHIFT, PteState, swap_offset, swap_type
 from vmaforensics.views.pages.map_counts import MapCounts
-from vmaforensics.views.pages.page_names import OWNERS, flags_told, owners, page_flag_names
-from vmaforensics.views.pages.page_tables import PteState
-from vmaforensics.views.pages.swap import SWAP_TYPE_SHIFT, swap_offsets
+from vmaforensics.views.pages.page_names import Owner, owners, page_flag_names, set_flags
+from vmaforensics.words.permissions import entry_permissions, vma_permissions
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
@@ -76,15 +75,10 @@ def page_runs(kernel: Kernel, views: Views, rows: NDArray[np.intp], *, each: boo
         return []
     ptes = view.ptes[rows]
     size = paging.span(ptes["level"])
-    owner, marks = owners(kernel, views, rows), entry_marks(views, rows)
-    led = ptes["page"] >= 0
+    owner, marks = owners(kernel, ptes, view.pages), entry_marks(views, rows)
+    page = view.pages.take_or_fill(ptes.page_row)
     counts = np.full(len(rows), -1, np.int64)
-    page = np.zeros(len(rows), view.pages.rows.dtype)
-    if len(view.pages.rows):
-        page[led] = view.pages.rows[ptes["page"][led]]
-        known = MapCounts(kernel, view.pages.rows)
-        counts[led] = known.of_entries(ptes[led])
-        counts[~page["ok"]] = -1
+    counts[page.ok] = MapCounts(kernel, view.pages).of_pages(ptes.page_row[page.ok])
     first = np.ones(len(rows), np.bool_)
     if not each:
         kept = _plain(kernel, ptes)
@@ -93,7 +87,7 @@ def page_runs(kernel: Kernel, views: Views, rows: NDArray[np.intp], *, each: boo
             ptes["state"],
             ptes["level"],
             ptes["allow"],
-            ptes["area"],
+            ptes["range_row"],
             kept,
             owner,
             marks,
@@ -106,10 +100,10 @@ def page_runs(kernel: Kernel, views: Views, rows: NDArray[np.intp], *, each: boo
     begin = np.flatnonzero(first)
     last = np.append(begin[1:], len(rows)) - 1
     swapped = ptes["state"] == PteState.SWAP
-    place = np.where(swapped, swap_offsets(ptes["entry"]), ptes["pfn"])
+    place = np.where(swapped, swap_offset(ptes.entry), ptes["pfn"])
     broken = np.concatenate([[0], np.cumsum(place[1:] != place[:-1] + (size[:-1] >> np.uint64(12)))])
     names, bits = page_flag_names(kernel), kernel.types.constant("__NR_PAGEFLAGS") or 64
-    areas = _areas(views, view, np.unique(ptes["area"]))
+    areas = _areas(views, view, np.unique(ptes["range_row"]))
     return [
         PageRun(
             start=hex(va),
@@ -121,12 +115,12 @@ def page_runs(kernel: Kernel, views: Views, rows: NDArray[np.intp], *, each: boo
             pfn=hex(pfn) if state <= PteState.PROTNONE else None,
             consecutive=run,
             swap=f"{entry >> SWAP_TYPE_SHIFT}:{at:#x}" if state == PteState.SWAP else None,
-            perms=allowed(allow, state),
-            owner=OWNERS[own],
+            perms=entry_permissions(allow, present=state == PteState.PRESENT),
+            owner=Owner(own).label,
             mapping=hex(mapping) if ok and mapping else None,
             index=hex(index) if ok and mapping else None,
             mapcount=count if count >= 0 else None,
-            flags=flags_told(names, word, bits) if ok else (),
+            flags=set_flags(names, word, bits) if ok else (),
             vma=areas[area][0],
             area=areas[area][1],
             marks=told(mark),
@@ -135,7 +129,7 @@ def page_runs(kernel: Kernel, views: Views, rows: NDArray[np.intp], *, each: boo
             place[begin].tolist(),
             ptes["va"][begin].tolist(),
             (ptes["va"][last] + size[last]).tolist(),
-            *(ptes[name][begin].tolist() for name in ("entry", "state", "level", "pfn", "allow", "area")),
+            *(ptes[name][begin].tolist() for name in ("entry", "state", "level", "pfn", "allow", "range_row")),
             (broken[last] == broken[begin]).tolist(),
             owner[begin].tolist(),
             marks[begin].tolist(),
@@ -150,34 +144,23 @@ def _plain(kernel: Kernel, ptes: NDArray[np.void]) -> NDArray[np.uint64]:
     """What must be equal within a run: the attributes of entries, without the frame; of swapped pages, the file."""
     entry, state = ptes["entry"], ptes["state"]
     plain = entry & _CHANGES & ~np.uint64(kernel.pte_mask)
-    swapped = entry >> np.uint64(SWAP_TYPE_SHIFT)
+    swapped = swap_type(entry)
     return np.select([state <= PteState.PROTNONE, state == PteState.SWAP], [plain, swapped], entry)
 
 
-def allowed(allow: int, state: int) -> str:
-    """What an entry allows over all levels: ``k`` in place of ``r`` where only the kernel may read."""
-    if state != PteState.PRESENT:
-        return "---"
-    return (
-        ("r" if allow & paging.ALLOW_USER else "k")
-        + ("w" if allow & paging.ALLOW_WRITE else "-")
-        + ("x" if allow & paging.ALLOW_EXECUTE else "-")
-    )
-
-
 def _areas(views: Views, view: PageTablesView, rows: NDArray[np.int64]) -> dict[int, tuple[str | None, str]]:
-    """(address of the vm_area_struct, the area in words) by row of ``view.areas``."""
+    """(address of the vm_area_struct, the area in words) by row of ``view.ranges``."""
     told_: dict[int, tuple[str | None, str]] = {-1: (None, "in no area")}
     for row in rows[rows >= 0].tolist():
-        area = view.areas[row]
+        area = view.ranges[row]
         at = int(area["vma_row"])
-        vma = int(area["vma"])
+        vma = int(views.vmas.vma[at])
         if at < 0 or not views.vmas["ok"][at]:
             told_[row] = hex(vma), f"{int(area['start']):x}-{int(area['end']):x} ?"
             continue
         one = views.vmas[at]
         bounds = f"{int(one['start']):x}-{int(one['end']):x}"
-        told_[row] = hex(vma), f"{bounds} {permissions(int(one['flags']))} {printable(views.names[at])}".rstrip()
+        told_[row] = hex(vma), f"{bounds} {vma_permissions(int(one['flags']))} {printable(views.names[at])}".rstrip()
     return told_
 
 

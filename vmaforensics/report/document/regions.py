@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from vmaforensics.proc.maps import permissions
 from vmaforensics.report.document.document import Region, Seen
 from vmaforensics.views.indices.entries import union_of
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas.kind import Kind
+from vmaforensics.words.permissions import vma_permissions
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def regions_by_mm(views: Views, mms: NDArray[np.uint64]) -> dict[int, list[Regio
             Region,
             map(hex, start.tolist()),
             map(hex, end.tolist()),
-            _each(vmas["flags"], permissions),
+            _each(vmas["flags"], vma_permissions),
             _each(vmas["flags"], hex),
             map(hex, np.where(vmas["file"] != 0, vmas["pgoff"] << np.uint64(12), np.uint64(0)).tolist()),
             _each(vmas["kind"], lambda kind: Kind(kind).label),

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks import rules
-from vmaforensics.views.reverse_maps.reverse_maps import rows_of
+from vmaforensics.columns.lookup import rows_of
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas.vmas import Vmas
 
@@ -94,7 +94,7 @@ class _Tables:
 
     def __init__(self, views: Views) -> None:
         parts = [views.vmas]
-        parts += [views.rmap.areas] if views.rmap is not None else []
+        parts += [views.rmap.vmas] if views.rmap is not None else []
         parts += [views.strays.vmas] if views.strays is not None else []
         every = Vmas.concatenate(parts)
         _, first = np.unique(every["vma"], return_index=True)

@@ -2,94 +2,116 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmaforensics.columns.table import Table, member, table
+from vmaforensics.columns.types import I32, I64, U64, Bools
 from vmaforensics.views.pages.page_types import PageReader, bit_set, type_code
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from vmaforensics.columns.types import U32
     from vmaforensics.kernel.kernel import Kernel
 
 _ANON, _KSM = 1, 3  # low bits of mapping: PAGE_MAPPING_ANON, PAGE_MAPPING_KSM
-
-PAGES = np.dtype(
-    [
-        ("pfn", np.uint64),
-        ("head", np.uint64),  # frame of the compound page's head; the frame itself if it is none
-        ("ok", np.bool_),
-        ("flags", np.uint64),  # of the head
-        ("mapping", np.uint64),  # of the head, low bits taken off
-        ("index", np.uint64),  # pages into the mapping, of this frame
-        ("mapcount", np.int64),  # of this frame's own struct page; page-table entries of small pages
-        ("refcount", np.int64),  # of the head
-        ("anon", np.bool_),
-        ("ksm", np.bool_),
-        ("swapbacked", np.bool_),
-        ("hugetlb", np.bool_),
-        ("compound", np.bool_),
-        ("slab", np.bool_),  # slab or page table: never the user's
-    ]
-)
+_MOST_COUNT = (1 << 31) - 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MappedPages:
-    """One row per distinct frame, sorted by frame number; dtype ``PAGES``."""
+@table()
+class Pages(Table):
+    """What ``struct page`` (or the folio it is part of) says of page frames; a row is a frame.
 
-    rows: NDArray[np.void]
-
-
-def read_mapped_pages(kernel: Kernel, pfns: NDArray[np.uint64]) -> tuple[MappedPages, NDArray[np.int64]]:
-    """(pages, row of each of ``pfns`` in them).
-
-    Frames that have no struct page, or whose struct page is not in the image, have rows that are not ok.
+    Not ``ok``: the frame has no struct page, or it is not in the image. Made by :func:`read_pages`.
     """
+
+    pfn: U64
+    head: U64  # frame of the compound page's head; the frame itself if it is in none
+    ok: Bools
+    flags: U64  # of the head
+    mapping: U64  # of the head, without PAGE_MAPPING_FLAGS: address_space, anon_vma or KSM's stable node
+    index: U64  # pages into the mapping, of this frame
+    mapcount: I32  # of this frame's own struct page: page-table entries of level 1
+    refcount: I32  # of the head
+    anon: Bools
+    ksm: Bools
+    swapbacked: Bools
+    hugetlb: Bools
+    compound: Bools
+    kernel_own: Bools  # slab or page table: never the user's
+
+    def anon_vmas(self) -> U64:
+        """The anon_vma that each anonymous page names, 0 for other pages; KSM's belong to several."""
+        return np.where(self.anon & ~self.ksm & self.ok, self.mapping, np.uint64(0))
+
+
+@table(struct="page")
+class _Counts(Table):
+    index: U64 = member("index|__folio_index")
+    refcount: I32 = member("_refcount.counter")
+
+
+class MappedPages(NamedTuple):
+    """What frames that were asked for lead to."""
+
+    pages: Pages  # a row per distinct frame, ascending
+    rows: I64  # of each frame asked for, its row
+
+
+def read_mapped_pages(kernel: Kernel, pfns: U64) -> MappedPages:
+    """The struct page of each of ``pfns`` (any order, repeats allowed), read once per frame."""
     frames, inverse = np.unique(pfns, return_inverse=True)
-    return MappedPages(rows=read_pages(kernel, frames)), inverse.astype(np.int64)
+    return MappedPages(read_pages(kernel, frames), inverse.astype(np.int64))
 
 
-def read_pages(kernel: Kernel, frames: NDArray[np.uint64]) -> NDArray[np.void]:
-    """The struct pages of ``frames``; dtype ``PAGES``, in the order given."""
+def read_pages(kernel: Kernel, frames: U64) -> Pages:
+    """The struct pages of ``frames``, in the order given.
+
+    Raises :class:`KernelNotFoundError` if the kernel's types do not have ``struct page`` as we know it.
+    """
     reader = PageReader(kernel)
-    rows = np.zeros(len(frames), PAGES)
     own, ok = reader.read(frames)
     heads = np.where(ok, reader.heads(frames, own), frames)
     tails = heads != frames
-    head, fine = own.copy(), ok.copy()
+    head, head_ok = own.copy(), ok.copy()
     if tails.any():
-        head[tails], fine[tails] = reader.read(heads[tails])
+        head[tails], head_ok[tails] = reader.read(heads[tails])
     with np.errstate(over="ignore"):
         addresses = reader.base + heads * np.uint64(reader.size)
-    index_at, count_at = "index|__folio_index", "_refcount.counter"
-    more, known = kernel.gather("page", addresses, [index_at, count_at])
-    rows["pfn"], rows["head"] = frames, heads
-    rows["ok"] = ok & fine & known
-    rows["flags"] = head["flags"]
+    counts, counts_ok = kernel.gather(_Counts, addresses)
     mapping = head["mapping"]
-    rows["mapping"] = mapping & ~np.uint64(3)
-    rows["index"] = more["index"] + (frames - heads)
-    rows["mapcount"] = own["type"].view(np.int32).astype(np.int64) + 1
-    rows["refcount"] = more["_refcount.counter"].astype(np.int64)
-    rows["anon"] = (mapping & np.uint64(_ANON)) != 0
-    rows["ksm"] = (mapping & np.uint64(_KSM)) == np.uint64(_KSM)
-    rows["swapbacked"] = _flag(kernel, "PG_swapbacked", head["flags"])
-    rows["compound"] = tails | _flag(kernel, "PG_head", head["flags"])
-    rows["hugetlb"] = reader.hugetlb_heads(head, reader.tail_words(heads))
-    rows["slab"] = _kernel_own(kernel, head)
-    return rows
+    return Pages(
+        pfn=frames,
+        head=heads,
+        ok=ok & head_ok & counts_ok,
+        flags=head["flags"],
+        mapping=mapping & ~np.uint64(_KSM),
+        index=counts.index + (frames - heads),
+        mapcount=map_counts(own["type"]),
+        refcount=counts.refcount,
+        anon=(mapping & np.uint64(_ANON)) != 0,
+        ksm=(mapping & np.uint64(_KSM)) == np.uint64(_KSM),
+        swapbacked=_flag(kernel, "PG_swapbacked", head["flags"]),
+        hugetlb=reader.hugetlb_heads(head, reader.tail_words(heads)),
+        compound=tails | _flag(kernel, "PG_head", head["flags"]),
+        kernel_own=_kernel_own(kernel, head),
+    )
 
 
-def _flag(kernel: Kernel, name: str, flags: NDArray[np.uint64]) -> NDArray[np.bool_]:
+def map_counts(words: U32) -> I32:
+    """Entries counted in each word ``_mapcount``, which begins at -1."""
+    return np.minimum(words.view(np.int32).astype(np.int64) + 1, _MOST_COUNT).astype(np.int32)
+
+
+def _flag(kernel: Kernel, name: str, flags: U64) -> Bools:
     bit = kernel.types.constant(name)
     return np.zeros(len(flags), np.bool_) if bit is None or bit >= 64 else bit_set(flags, bit)
 
 
-def _kernel_own(kernel: Kernel, head: NDArray[np.void]) -> NDArray[np.bool_]:
-
+def _kernel_own(kernel: Kernel, head: NDArray[np.void]) -> Bools:
+    """Which heads are of slabs or page tables; a slab has been told by a flag before it was a page type (6.11)."""
     own = np.zeros(len(head), np.bool_)
     for name in ("slab", "table"):
         code = type_code(kernel, name)

@@ -6,17 +6,18 @@ own types. Of names for one bit, that of the flag itself is taken, not that of a
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.views.pages.page_tables import PteState
+from vmaforensics.views.pages.entry_codes import special
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from vmaforensics.columns.types import U8
     from vmaforensics.kernel.kernel import Kernel
-    from vmaforensics.views.views import Views
+    from vmaforensics.views.pages.mapped_pages import Pages
+    from vmaforensics.views.pages.ptes import Ptes
 
 _FLAGS = (
     "locked",
@@ -52,7 +53,29 @@ _FLAGS = (
     "swapcache",
 )
 
-OWNERS = (
+
+class Owner(IntEnum):
+    """What the page that an entry leads to belongs to."""
+
+    NONE = 0
+    UNKNOWN = 1
+    ZERO_PAGE = 2
+    RAW_FRAME = 3
+    SLAB_OR_TABLE = 4
+    HUGETLB = 5
+    KSM = 6
+    ANONYMOUS = 7
+    SHMEM = 8
+    FILE = 9
+    KERNEL = 10
+
+    @property
+    def label(self) -> str:
+        """The owner in words."""
+        return _OWNERS[self]
+
+
+_OWNERS = (
     "-",
     "unknown",
     "zero page",
@@ -78,7 +101,7 @@ def page_flag_names(kernel: Kernel) -> dict[int, str]:
     return names
 
 
-def flags_told(names: dict[int, str], word: int, last: int) -> tuple[str, ...]:
+def set_flags(names: dict[int, str], word: int, last: int) -> tuple[str, ...]:
     """The flags set in ``word``; bits from ``last`` on hold node, zone and the like (page-flags-layout.h)."""
     return tuple(names.get(bit, f"bit {bit}") for bit in range(last) if word >> bit & 1)
 
@@ -92,26 +115,39 @@ def zero_frame(kernel: Kernel) -> int | None:
     return int(pa[0]) >> 12 if mapped[0] else None
 
 
-def owners(kernel: Kernel, views: Views, rows: NDArray[np.intp]) -> NDArray[np.uint8]:
-    """What the page of each of ``rows`` of the page-table entries belongs to: index into :data:`OWNERS`."""
-    view = views.page_tables
-    assert view is not None
-    ptes = view.ptes[rows]
-    kind = np.zeros(len(rows), np.uint8)
-    present = ptes["state"] <= PteState.PROTNONE
-    if len(view.pages.rows):
-        page = view.pages.rows[ptes["page"]]
-        led = present & (ptes["page"] >= 0)
-        kind[led] = np.select(
-            [one[led] for one in (~page["ok"], page["slab"], page["hugetlb"], page["ksm"], page["anon"])]
-            + [(page["swapbacked"] & (page["mapping"] != 0))[led], (page["mapping"] != 0)[led]],
-            [1, 4, 5, 6, 7, 8, 9],
-            10,
-        )
+def owners(kernel: Kernel, ptes: Ptes, pages: Pages) -> U8:
+    """:class:`Owner` of the page that each of ``ptes``, some entries of a view with these ``pages``, leads to."""
+    mapped = ptes.maps_frames()
+    counted = mapped & (ptes.page_row >= 0)
+    rows = ptes.page_row[counted]
+    named = pages.mapping[rows] != 0
+    owner = np.zeros(len(ptes), np.uint8)
+    owner[counted] = np.select(
+        [
+            ~pages.ok[rows],
+            pages.kernel_own[rows],
+            pages.hugetlb[rows],
+            pages.ksm[rows],
+            pages.anon[rows],
+            pages.swapbacked[rows] & named,
+            named,
+        ],
+        [
+            Owner.UNKNOWN,
+            Owner.SLAB_OR_TABLE,
+            Owner.HUGETLB,
+            Owner.KSM,
+            Owner.ANONYMOUS,
+            Owner.SHMEM,
+            Owner.FILE,
+        ],
+        Owner.KERNEL,
+    )
+    uncounted = mapped & ptes.special
+    owner[uncounted] = Owner.RAW_FRAME
     zero = zero_frame(kernel)
+    if zero is not None:
+        owner[uncounted & (ptes.pfn == np.uint64(zero))] = Owner.ZERO_PAGE
     # A huge page that is marked as counted nowhere, in memory that has struct pages, is the huge zero page.
-    zeros = (ptes["pfn"] == np.uint64(zero)) if zero is not None else np.zeros(len(rows), np.bool_)
-    huge = (ptes["level"] == 2) & ((ptes["entry"] & np.uint64(1 << 9)) == 0)
-    kind[present & ptes["special"]] = 3
-    kind[present & ptes["special"] & (zeros | huge)] = 2
-    return kind
+    owner[uncounted & (ptes.level == 2) & ~special(ptes.entry)] = Owner.ZERO_PAGE
+    return owner

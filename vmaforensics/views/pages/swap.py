@@ -1,15 +1,19 @@
 """Swap as smaps counts it: who else has a swapped page, and which pages of shared memory are swapped.
 
-Encodings: arch/x86/include/asm/pgtable_64.h (swap entries), include/linux/swap.h (swap_map), mm/shmem.c.
+Sources: include/linux/swap.h (swap_map), mm/shmem.c, lib/xarray.c.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.views.pages.page_tables import PteState
+from vmaforensics.columns.lookup import composite_key, first_rows, rows_of, values_at
+from vmaforensics.columns.ragged import expand_ranges, sum_by
+from vmaforensics.columns.table import Table, member, table
+from vmaforensics.columns.types import I64, U8, U64, Bools, U64Wide
+from vmaforensics.views.pages.entry_codes import PteState, swap_offset, swap_place, swap_type
 from vmaforensics.views.structures.xarray import is_node
 from vmaforensics.views.vmas import flags
 
@@ -17,162 +21,190 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vmaforensics.kernel.kernel import Kernel
-    from vmaforensics.views.pages.page_tables import PageTablesView
-    from vmaforensics.views.views import Views
+    from vmaforensics.views.pages.ptes import Ptes
     from vmaforensics.views.vmas.files import Files
+    from vmaforensics.views.vmas.vmas import Vmas
 
-SWAP_TYPE_SHIFT = 59
-_OFFSET = 14  # SWP_OFFSET_SHIFT: bits to drop below, when those of the type have been shifted out
-_TYPE_BITS = 5
 _HAS_CACHE, _CONTINUED = 0x40, 0x80  # SWAP_HAS_CACHE, COUNT_CONTINUED
 _TMPFS_MAGIC = 0x01021994  # include/uapi/linux/magic.h
 _LEVELS = 11  # 64 index bits in chunks of 6
 _MOST_NODES = 1 << 18
 _MOST_HOLES = 1 << 24
-_LAST = np.uint64((1 << 52) - 1)
+_INDEX_BITS = 52  # pages of the largest file
+_LAST = np.uint64((1 << _INDEX_BITS) - 1)
 
 
-def swap_offsets(entries: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Page of the swap file that each swap entry names; kept inverted because of L1TF (__swp_offset)."""
-    offsets: NDArray[np.uint64] = (~entries << np.uint64(_TYPE_BITS)) >> np.uint64(_OFFSET)
-    return offsets
+@table(struct="swap_info_struct")
+class _SwapFiles(Table):
+    swap_map: U64 = member("swap_map")  # a byte per page of the swap file
+    pages: U64 = member("max")
 
 
-def swap_counts(kernel: Kernel, view: PageTablesView, rows: NDArray[np.intp]) -> NDArray[np.int64]:
-    """swp_swapcount: how many page tables hold the swap entry that each of ``rows`` of ``view.ptes`` holds.
+def swap_counts(kernel: Kernel, ptes: Ptes, rows: NDArray[np.intp]) -> I64:
+    """swp_swapcount: how many page tables hold the swap entry that each of ``rows`` of ``ptes`` holds.
 
     The kernel's own ``swap_map`` says so where there is one (up to 6.18) and the count fits its byte.
     Elsewhere it is counted: a page of private memory is held by nothing but page tables.
     """
-    entry = view.ptes["entry"][rows]
-    kind = entry >> np.uint64(SWAP_TYPE_SHIFT)
-    offset = swap_offsets(entry)
-    everywhere = view.ptes["entry"][(view.ptes["state"] == PteState.SWAP) & (view.ptes["level"] == 1)]
-    place = np.uint64((1 << SWAP_TYPE_SHIFT) - (1 << (_OFFSET - _TYPE_BITS)) | 0x1F << SWAP_TYPE_SHIFT)
-    known, held = np.unique(everywhere & place, return_counts=True)
-    count = held[np.searchsorted(known, entry & place)].astype(np.int64) if len(known) else np.ones(len(rows), np.int64)
+    entry = ptes.entry[rows]
+    everywhere = ptes.entry[(ptes.state == PteState.SWAP) & (ptes.level == 1)]
+    known, held = np.unique(swap_place(everywhere), return_counts=True)
+    count = values_at(held, rows_of(known, swap_place(entry)), 1)
     at = kernel.symbols.get("swap_info")
     if at is None or not kernel.has("swap_info_struct", "swap_map") or not len(rows):
-        return count
-    files, ok = kernel.words(np.uint64(at) + kind * np.uint64(8), 1)
-    got, fine = kernel.gather("swap_info_struct", files[:, 0], ["swap_map", "max"])
+        return count.astype(np.int64)
+    pointers, ok = kernel.words(np.uint64(at) + swap_type(entry) * np.uint64(8), 1)
+    files, file_ok = kernel.gather(_SwapFiles, pointers[:, 0])
+    offset = swap_offset(entry)
     with np.errstate(over="ignore"):
-        data, read = kernel.space.gather(got["swap_map"] + offset, 1)
-    told = ok & fine & read & (offset < got["max"]) & ((data[:, 0] & _CONTINUED) == 0)
-    return np.where(told, data[:, 0] & ~np.uint8(_HAS_CACHE), count).astype(np.int64)
+        data, map_ok = kernel.space.gather(files.swap_map + offset, 1)
+    word = data[:, 0]
+    usable = ok & file_ok & map_ok & (offset < files.pages) & ((word & _CONTINUED) == 0)
+    return np.where(usable, word & ~np.uint8(_HAS_CACHE), count).astype(np.int64)
 
 
-def shmem_swapped(
-    kernel: Kernel, views: Views, vmas: NDArray[np.void], mm_row: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Bytes of shared memory that are swapped, in each of ``vmas``: smap_gather_stats and shmem_swap_usage.
+class ShmemSwap(NamedTuple):
+    """What of VMAs of shared memory is swapped."""
 
-    ``(bytes, known)``; not known where a part of the file's page cache could not be read. A private writable
-    area may have copies of its own: there, only pages without an entry count.
+    sizes: I64  # bytes of each VMA
+    known: Bools  # False where a part of the file's page cache could not be read
+
+
+def shmem_swapped(kernel: Kernel, ptes: Ptes, files: Files, vmas: Vmas, mm_row: I64) -> ShmemSwap:
+    """What of shared memory is swapped, in each of ``vmas``: smap_gather_stats and shmem_swap_usage.
+
+    ``mm_row`` is that of the process each VMA is shown for. A private writable VMA may have copies of its own: there,
+    only pages without an entry count.
     """
-    total, told = np.zeros(len(vmas), np.int64), np.ones(len(vmas), np.bool_)
-    files, view = views.files, views.page_tables
-    if files is None or view is None or not len(files.rows):
-        return total, told
-    heads, swapped, sizes, read = _shmem_files(kernel, files.rows)
-    place = vmas["file_row"]
-    told = (place < 0) | read[place]
-    at = np.flatnonzero(vmas["ok"] & (place >= 0) & (swapped[place] > 0))
+    total = np.zeros(len(vmas), np.int64)
+    shmem = _shmem_files(kernel, files)
+    known = (vmas.file_row < 0) | values_at(shmem.ok, vmas.file_row)
+    at = np.flatnonzero(vmas.ok & (values_at(shmem.swapped, vmas.file_row) > 0))
     if not len(at):
-        return total, told
-    place = place[at]
-    known, inverse = np.unique(place, return_inverse=True)
-    owner, index, spans, lost = _values(kernel, heads[known])
-    order = np.lexsort((index, owner))
-    keys = owner[order].astype(np.uint64) << np.uint64(52) | np.minimum(index[order], _LAST)
-    running = np.concatenate([[0], np.cumsum(spans[order])])
-    first = vmas["pgoff"][at]
-    length = (vmas["end"][at] - vmas["start"][at]) >> np.uint64(12)
-    base = inverse.astype(np.uint64) << np.uint64(52)
-    low = np.searchsorted(keys, base | np.minimum(first, _LAST))
-    high = np.maximum(np.searchsorted(keys, base | np.minimum(first + np.minimum(length, _LAST), _LAST)), low)
-    count = running[high] - running[low]
-    whole = (first == 0) & (length << np.uint64(12) >= sizes[place])
-    count = np.where(whole, swapped[place], count)
-    flag = vmas["flags"][at]
-    copies = ((flag & np.uint64(flags.VM_SHARED)) == 0) & ((flag & np.uint64(flags.VM_WRITE)) != 0)
-    own = np.flatnonzero(copies)
-    if len(own) and int((high - low)[own].sum()) <= _MOST_HOLES:
-        many = (high - low)[own]
-        which = np.repeat(own, many)
-        value = np.arange(len(which)) - np.repeat(np.cumsum(many) - many, many) + low[which]
-        va = vmas["start"][at][which] + ((index[order][value] - first[which]) << np.uint64(12))
-        hole = view.entry_at(mm_row[at][which].astype(np.int32), va) < 0
-        count[own] = 0
-        np.add.at(count, which[hole], 1)
+        return ShmemSwap(total, known)
+    asked = vmas.take(at)
+    file_row, which = np.unique(asked.file_row, return_inverse=True)
+    values = _value_entries(kernel, shmem.heads[file_row])
+    keys = composite_key(values.owner, values.place, _INDEX_BITS)
+    running = np.concatenate([[0], np.cumsum(values.pages)])
+    length = (asked.end - asked.start) >> np.uint64(12)
+    low = np.searchsorted(keys, composite_key(which, asked.pgoff, _INDEX_BITS))
+    high = np.searchsorted(keys, composite_key(which, asked.pgoff + np.minimum(length, _LAST), _INDEX_BITS))
+    high = np.maximum(high, low)
+    whole = (asked.pgoff == 0) & (length << np.uint64(12) >= shmem.size[asked.file_row])
+    count = np.where(whole, shmem.swapped[asked.file_row], running[high] - running[low])
+    copies = ((asked.flags & np.uint64(flags.VM_SHARED)) == 0) & ((asked.flags & np.uint64(flags.VM_WRITE)) != 0)
+    private = np.flatnonzero(copies)
+    if int((high - low)[private].sum()) <= _MOST_HOLES:
+        row, value = expand_ranges(low[private], high[private])
+        vma = private[row]
+        va = asked.start[vma] + ((values.place[value] - asked.pgoff[vma]) << np.uint64(12))
+        hole = ptes.rows_at(mm_row[at[vma]], va) < 0
+        count[private] = sum_by(row, hole, len(private))
     total[at] = count << 12
-    told[at] &= ~np.isin(inverse, lost) | (whole & ~copies)
-    return total, told
+    known[at] &= ~np.isin(which, values.unread) | (whole & ~copies)
+    return ShmemSwap(total, known)
 
 
-def _shmem_files(
-    kernel: Kernel, files: Files
-) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.uint64], NDArray[np.bool_]]:
-    """(root of the page cache, pages swapped, size in bytes, could be read) of every file.
+class _ShmemFiles(NamedTuple):
+    """What is known of the shared memory behind files, row by row; zeros for other files."""
 
-    Zeros where it is not in shared memory.
-    """
+    heads: U64  # root of the page cache
+    swapped: I64  # pages
+    size: U64  # bytes
+    ok: Bools  # could it be read, whatever it is?
+
+
+@table(struct="address_space")
+class _Caches(Table):
+    host: U64 = member("host")
+    head: U64 = member("i_pages.xa_head")
+
+
+@table(struct="inode")
+class _Inodes(Table):
+    sb: U64 = member("i_sb")
+    size: U64 = member("i_size")
+
+
+def _shmem_files(kernel: Kernel, files: Files) -> _ShmemFiles:
     none = np.zeros(len(files), np.uint64)
     if not kernel.has("shmem_inode_info", "swapped") or not kernel.has("shmem_inode_info", "vfs_inode"):
-        return none, none.astype(np.int64), none, np.ones(len(files), np.bool_)
-    inodes, inverse = np.unique(files["mapping"], return_inverse=True)
-    mapping, ok = kernel.gather("address_space", inodes, ["host", "i_pages.xa_head"])
-    inode, fine = kernel.gather("inode", mapping["host"], ["i_sb", "i_size"])
-    sb, read = kernel.gather("super_block", inode["i_sb"], ["s_magic"])
-    known = ok & fine & read | (inodes == 0)
-    ok &= fine & read & (inodes != 0) & (sb["s_magic"] == _TMPFS_MAGIC)
+        return _ShmemFiles(none, none.astype(np.int64), none, np.ones(len(files), np.bool_))
+    mapping, which = np.unique(files.mapping, return_inverse=True)
+    caches, cache_ok = kernel.gather(_Caches, mapping)
+    inodes, inode_ok = kernel.gather(_Inodes, caches.host)
+    magic, sb_ok = kernel.gather_member("super_block", "s_magic", inodes.sb)
+    ok = cache_ok & inode_ok & sb_ok
+    shmem = ok & (mapping != 0) & (magic == _TMPFS_MAGIC)
     with np.errstate(over="ignore"):
-        info = mapping["host"] - np.uint64(kernel.offset("shmem_inode_info", "vfs_inode"))
-    got, told = kernel.gather("shmem_inode_info", info, ["swapped"])
-    known &= told | ~ok
-    ok &= told
-    swapped = np.where(ok, got["swapped"], 0).astype(np.int64)
-    heads = np.where(ok, mapping["i_pages.xa_head"], np.uint64(0))
-    return heads[inverse], swapped[inverse], inode["i_size"].astype(np.uint64)[inverse], known[inverse]
+        info = caches.host - np.uint64(kernel.offset("shmem_inode_info", "vfs_inode"))
+    swapped, info_ok = kernel.gather_signed("shmem_inode_info", "swapped", info)
+    known = (ok | (mapping == 0)) & (info_ok | ~shmem)
+    shmem &= info_ok
+    return _ShmemFiles(
+        heads=np.where(shmem, caches.head, np.uint64(0))[which],
+        swapped=np.where(shmem, swapped, 0)[which],
+        size=inodes.size[which],
+        ok=known[which],
+    )
 
 
-def _values(
-    kernel: Kernel, heads: NDArray[np.uint64]
-) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
+class _ValueEntries(NamedTuple):
+    """Entries of page caches that stand for swapped pages, by owner and index."""
+
+    owner: I64  # position of the page cache
+    place: U64  # pages into the file
+    pages: I64
+    unread: I64  # positions of the page caches of which a node could not be read
+
+
+@table(struct="xa_node")
+class _Nodes(Table):
+    shift: U8 = member("shift")
+    slots: U64Wide = member("slots")
+
+
+def _value_entries(kernel: Kernel, heads: U64) -> _ValueEntries:
     """Every value entry (a swapped page) of the page caches with root entries ``heads``.
 
-    (position in ``heads``, first index, pages) of each, and the positions of those of which a node could not be
-    read. A value of several pages has sibling entries behind it, which are told one by one. Nodes that are met
-    twice are passed over.
+    A value of several pages has sibling entries behind it, which are counted one by one. Nodes that are met twice are
+    passed over.
     """
     owner, index = np.arange(len(heads)), np.zeros(len(heads), np.uint64)
     entries, span = heads, np.ones(len(heads), np.int64)
-    out: list[tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.int64]]] = []
-    seen, lost = np.zeros(0, np.uint64), [np.zeros(0, np.int64)]
+    owners, indices, spans = [], [], []
+    seen, unread = np.zeros(0, np.uint64), [np.zeros(0, np.int64)]
     for _ in range(_LEVELS):
         value = (entries & np.uint64(1)) != 0
-        out.append((owner[value], index[value], span[value]))
+        owners.append(owner[value])
+        indices.append(index[value])
+        spans.append(span[value])
         inner = np.flatnonzero(is_node(entries))
-        nodes, first = np.unique(entries[inner] - np.uint64(2), return_index=True)
-        inner = inner[first]
-        fresh = ~np.isin(nodes, seen)
-        nodes, inner = nodes[fresh], inner[fresh]
-        seen = np.union1d(seen, nodes)
-        if not len(nodes) or len(seen) > _MOST_NODES:
+        inner = inner[first_rows(entries[inner])]
+        inner = inner[~np.isin(entries[inner], seen)]
+        seen = np.union1d(seen, entries[inner])
+        if not len(inner) or len(seen) > _MOST_NODES:
             break
-        got, ok = kernel.gather("xa_node", nodes, ["slots", "shift"])
-        lost.append(owner[inner[~ok]])
-        got, inner = got[ok & (got["shift"] < 60)], inner[ok & (got["shift"] < 60)]
-        slots = got["slots"].reshape(len(got), -1)
-        # A sibling (an internal entry below 64) stands for the slot it names.
-        sibling = ((slots & np.uint64(3)) == 2) & (slots >> np.uint64(2) < slots.shape[1])
-        named = np.where(sibling, slots >> np.uint64(2), np.uint64(0)).astype(np.int64)
-        meant = np.where(sibling, np.take_along_axis(slots, named, axis=1), slots)
-        shift = got["shift"].astype(np.uint64)[:, None]
+        nodes, ok = kernel.gather(_Nodes, entries[inner] - np.uint64(2))
+        unread.append(owner[inner[~ok]])
+        usable = ok & (nodes.shift < 60)
+        nodes, inner = nodes.take(usable), inner[usable]
+        many = nodes.slots.shape[1]
+        shift = nodes.shift.astype(np.uint64)[:, None]
         with np.errstate(over="ignore"):
-            below = index[inner][:, None] + (np.arange(slots.shape[1], dtype=np.uint64) << shift)
-        entries = np.where(sibling & is_node(meant), np.uint64(0), meant).reshape(-1)
-        owner, index = np.repeat(owner[inner], slots.shape[1]), below.reshape(-1)
-        span = np.repeat(np.int64(1) << shift[:, 0].astype(np.int64), slots.shape[1])
-    parts = list(zip(*out, strict=True))
-    return np.concatenate(parts[0]), np.concatenate(parts[1]), np.concatenate(parts[2]), np.concatenate(lost)
+            below = index[inner][:, None] + (np.arange(many, dtype=np.uint64) << shift)
+        entries = _without_siblings(nodes.slots).reshape(-1)
+        owner, index = np.repeat(owner[inner], many), below.reshape(-1)
+        span = np.repeat(np.int64(1) << nodes.shift.astype(np.int64), many)
+    every, places = np.concatenate(owners), np.concatenate(indices)
+    order = np.lexsort((places, every))
+    return _ValueEntries(every[order], places[order], np.concatenate(spans)[order], np.concatenate(unread))
+
+
+def _without_siblings(slots: U64) -> U64:
+    """Entries with siblings (internal entries below 64) replaced by what the slot they name holds, unless a node."""
+    sibling = ((slots & np.uint64(3)) == 2) & (slots >> np.uint64(2) < slots.shape[1])
+    named = np.where(sibling, slots >> np.uint64(2), np.uint64(0)).astype(np.int64)
+    meant = np.where(sibling, np.take_along_axis(slots, named, axis=1), slots)
+    return np.where(sibling & is_node(meant), np.uint64(0), meant)

@@ -1,4 +1,4 @@
-"""May an area have transparent huge pages? The ``THPeligible`` line of smaps.
+"""May a VMA have transparent huge pages? The ``THPeligible`` line of smaps.
 
 transparent_hugepage_enabled (mm/huge_memory.c, 5.10), hugepage_vma_check (6.1), thp_vma_allowable_orders (6.8
 and later), shmem_is_huge (mm/shmem.c). What the kernel has decides, not its version.
@@ -6,17 +6,19 @@ and later), shmem_is_huge (mm/shmem.c). What the kernel has decides, not its ver
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmaforensics.columns.table import Table, member, table
+from vmaforensics.columns.types import U8, U64
 from vmaforensics.views.vmas import flags
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from vmaforensics.columns.types import Bools
     from vmaforensics.kernel.kernel import Kernel
-    from vmaforensics.views.views import Views
+    from vmaforensics.views.vmas.files import Files
+    from vmaforensics.views.vmas.vmas import Vmas
 
 _PMD_ORDER = 9
 _ANON_ORDERS = (1 << (_PMD_ORDER + 1)) - 1 & ~0b11  # THP_ORDERS_ALL_ANON: there are none of 1 or 2 pages
@@ -26,44 +28,57 @@ _ALWAYS, _WITHIN_SIZE, _ADVISE = 1, 2, 3  # SHMEM_HUGE_*, mm/shmem.c
 _DENY, _FORCE = -1, -2
 
 
-def thp_eligible(kernel: Kernel, views: Views, vmas: NDArray[np.void]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """``(eligible, known)``: which of ``vmas`` the kernel calls eligible, and of which that could be told.
+class ThpEligible(NamedTuple):
+    """What :func:`thp_eligible` says of VMAs, in their order."""
+
+    eligible: Bools
+    known: Bools  # False where what decides it is not in the image
+
+
+def thp_eligible(kernel: Kernel, files: Files, vmas: Vmas) -> ThpEligible:
+    """Which of ``vmas`` the kernel calls eligible; ``files`` is the table their ``file_row`` is of.
 
     Compared with guests whose settings were ``madvise``, with and without a tmpfs mounted with ``huge=``.
-    Not known here: files of direct-access (DAX) devices, and CONFIG_READ_ONLY_THP_FOR_FS; areas of files
+    Not known here: files of direct-access (DAX) devices, and CONFIG_READ_ONLY_THP_FOR_FS; VMAs of files
     outside shared memory are never eligible.
     """
-    eligible, known = np.zeros(len(vmas), np.bool_), vmas["ok"].copy()
-    words = _Words(kernel)
-    mode = words.get("transparent_hugepage_flags")
+    settings = _Settings(kernel)
+    mode = settings.get("transparent_hugepage_flags")
     bits = [kernel.types.constant(f"TRANSPARENT_HUGEPAGE_{name}") for name in ("FLAG", "REQ_MADV_FLAG")]
     off = [kernel.types.constant(f"TRANSPARENT_HUGEPAGE_{name}") for name in ("UNSUPPORTED", "NEVER_DAX")]
     if mode is None or bits[0] is None or bits[1] is None or any(bit is not None and mode >> bit & 1 for bit in off):
-        return eligible, known & (not words.unread)
+        return ThpEligible(np.zeros(len(vmas), np.bool_), vmas.ok & (not settings.unread))
     always, enabled = bool(mode >> bits[0] & 1), bool(mode & (1 << bits[0] | 1 << bits[1]))
-    flag = vmas["flags"]
-    advised = (flag & np.uint64(flags.VM_HUGEPAGE)) != 0
-    disabled, read = _disabled(kernel, vmas["mm"])
-    usable = vmas["ok"] & ((flag & np.uint64(flags.VM_NOHUGEPAGE)) == 0) & ~disabled
+    advised = _has(vmas, flags.VM_HUGEPAGE)
+    disabled = _disabled(kernel, vmas.mm)
+    usable = vmas.ok & ~_has(vmas, flags.VM_NOHUGEPAGE) & ~disabled.off
 
     early = np.uint64(flags.VM_GROWSDOWN | flags.VM_SEQ_READ | flags.VM_RAND_READ)  # vma_is_temporary_stack
-    anonymous = usable & (vmas["ops"] == 0) & ((flag & early) != early)
-    orders = _orders(words, "huge_anon_orders", advised, always | (enabled & advised)) & np.uint64(_ANON_ORDERS)
+    anonymous = usable & (vmas.ops == 0) & ((vmas.flags & early) != early)
+    orders = _orders(settings, "huge_anon_orders", advised, always | (enabled & advised)) & np.uint64(_ANON_ORDERS)
+    eligible = np.zeros(len(vmas), np.bool_)
     for order in range(_PMD_ORDER + 1):
         eligible |= anonymous & ((orders >> np.uint64(order) & np.uint64(1)) != 0) & _fits(vmas, order)
 
-    shared, huge, told = _shmem(kernel, views, vmas, advised, words)
-    aligned = ((vmas["start"] >> np.uint64(12)) - vmas["pgoff"]) % np.uint64(1 << _PMD_ORDER) == 0
+    shmem = _shmem(kernel, files, vmas, advised, settings)
+    huge = shmem.huge
+    aligned = ((vmas.start >> np.uint64(12)) - vmas.pgoff) % np.uint64(1 << _PMD_ORDER) == 0
     own = kernel.symbols.get("shmem_anon_vm_ops")
     if own is not None and kernel.symbols.get("huge_shmem_orders_inherit") is not None:
-        allowed = _orders(words, "huge_shmem_orders", advised, huge) != 0
-        huge = np.where(vmas["ops"] == np.uint64(own), allowed, huge)
+        allowed = _orders(settings, "huge_shmem_orders", advised, huge) != 0
+        huge = np.where(vmas.ops == np.uint64(own), allowed, huge)
     room = usable & aligned & _fits(vmas, _PMD_ORDER)
-    eligible |= shared & huge & room
-    return eligible, known & read & (told | ~room | (vmas["ops"] == 0)) & (not words.unread)
+    eligible |= shmem.shared & huge & room
+    known = vmas.ok & disabled.known & (shmem.known | ~room | (vmas.ops == 0)) & (not settings.unread)
+    return ThpEligible(eligible, known)
 
 
-class _Words:
+def _has(vmas: Vmas, flag: int) -> Bools:
+    found: Bools = (vmas.flags & np.uint64(flag)) != 0
+    return found
+
+
+class _Settings:
     """Settings by symbol. ``unread``: one that the kernel has is not in the image."""
 
     def __init__(self, kernel: Kernel) -> None:
@@ -80,64 +95,92 @@ class _Words:
         return int.from_bytes(data.tobytes(), "little") if ok[0] else None
 
 
-def _orders(
-    settings: _Words, name: str, advised: NDArray[np.bool_], inherited: NDArray[np.bool_]
-) -> NDArray[np.uint64]:
+def _orders(settings: _Settings, name: str, advised: Bools, inherited: Bools) -> U64:
     """Sizes of huge pages that settings allow, as bits; before there were several sizes (6.8) that of a PMD."""
     default = 1 << _PMD_ORDER
-    words = [settings.get(f"{name}_{one}") for one in ("always", "madvise", "inherit")]
+    words = [settings.get(f"{name}_{how}") for how in ("always", "madvise", "inherit")]
     if words[2] is None:
         words = [0, 0, default]
     own, madvise, inherit = (np.uint64(word or 0) for word in words)
     zero = np.uint64(0)
-    allowed: NDArray[np.uint64] = own | np.where(advised, madvise, zero) | np.where(inherited, inherit, zero)
+    allowed: U64 = own | np.where(advised, madvise, zero) | np.where(inherited, inherit, zero)
     return allowed
 
 
-def _fits(vmas: NDArray[np.void], order: int) -> NDArray[np.bool_]:
-    """thp_vma_suitable_order: is there an aligned piece of that size in the area?"""
+def _fits(vmas: Vmas, order: int) -> Bools:
+    """thp_vma_suitable_order: is there an aligned piece of that size in the VMA?"""
     size = np.uint64(4096 << order)
-    last = vmas["end"] // size * size
-    fits: NDArray[np.bool_] = (last >= size) & (last - np.minimum(last, size) >= vmas["start"])
+    last = vmas.end // size * size
+    fits: Bools = (last >= size) & (last - np.minimum(last, size) >= vmas.start)
     return fits
 
 
-def _disabled(kernel: Kernel, mms: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """(prctl(PR_SET_THP_DISABLE), could be read) of each mm; the gate area has no mm and no huge pages."""
-    known, inverse = np.unique(mms, return_inverse=True)
-    got, ok = kernel.gather("mm_struct", known, ["flags.__mm_flags|flags"])
-    word = got["flags.__mm_flags"].reshape(len(known), -1)[:, 0].astype(np.uint64)
-    off = ((word >> np.uint64(_DISABLE_THP) & np.uint64(1)) != 0) | (known == 0)
-    return off[inverse], (ok | (known == 0))[inverse]
+class _Disabled(NamedTuple):
+    """What prctl(PR_SET_THP_DISABLE) has set."""
+
+    off: Bools
+    known: Bools
 
 
-def _shmem(
-    kernel: Kernel, views: Views, vmas: NDArray[np.void], advised: NDArray[np.bool_], words: _Words
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
-    """(is it shared memory, does its mount or the system want huge pages there, could be told) of each area."""
-    none, all_ = np.zeros(len(vmas), np.bool_), np.ones(len(vmas), np.bool_)
+def _disabled(kernel: Kernel, mms: U64) -> _Disabled:
+    """Have the processes switched huge pages off? The gate VMA has no mm and no huge pages."""
+    distinct, which = np.unique(mms, return_inverse=True)
+    # In later kernels a bitmap, whose first word is what the flags were before.
+    words, ok = kernel.words(distinct + np.uint64(kernel.offset("mm_struct", "flags.__mm_flags|flags")), 1)
+    off = ((words[:, 0] >> np.uint64(_DISABLE_THP) & np.uint64(1)) != 0) | (distinct == 0)
+    return _Disabled(off[which], (ok | (distinct == 0))[which])
+
+
+class _Shmem(NamedTuple):
+    """What is known of VMAs of shared memory."""
+
+    shared: Bools  # is it one?
+    huge: Bools  # does its mount or the system want huge pages there?
+    known: Bools
+
+
+@table(struct="inode")
+class _Inodes(Table):
+    sb: U64 = member("i_sb")
+    size: U64 = member("i_size")
+
+
+@table(struct="super_block")
+class _SuperBlocks(Table):
+    magic: U64 = member("s_magic")
+    info: U64 = member("s_fs_info")
+
+
+@table(struct="shmem_sb_info")
+class _ShmemMounts(Table):
+    huge: U8 = member("huge")
+
+
+def _shmem(kernel: Kernel, files: Files, vmas: Vmas, advised: Bools, settings: _Settings) -> _Shmem:
+    """shmem_is_huge (mm/shmem.c) of each VMA."""
+    none, every = np.zeros(len(vmas), np.bool_), np.ones(len(vmas), np.bool_)
     members = ("super_block", "s_fs_info"), ("shmem_sb_info", "huge")
-    if views.files is None or not len(views.files.rows) or not all(kernel.has(*one) for one in members):
-        return none, none, all_
-    at = np.flatnonzero(vmas["ok"] & (vmas["file_row"] >= 0) & (vmas["ops"] != 0))
-    files = views.files.rows[vmas["file_row"][at]]
-    host, ok = kernel.gather("address_space", files["mapping"], ["host"])
-    inode, fine = kernel.gather("inode", host["host"], ["i_sb", "i_size"])
-    sb, read = kernel.gather("super_block", inode["i_sb"], ["s_magic", "s_fs_info"])
-    info, told = kernel.gather("shmem_sb_info", sb["s_fs_info"], ["huge"])
-    tmpfs = (sb["s_magic"] == _TMPFS_MAGIC) & files["regular"]
-    shared, known = none.copy(), all_.copy()
-    shared[at] = ok & fine & read & tmpfs
-    known[at] = ok & fine & read & (told | ~tmpfs)
-    word = words.get("shmem_huge", 4) or 0
+    if not len(files) or not all(kernel.has(struct, name) for struct, name in members):
+        return _Shmem(none, none, every)
+    at = np.flatnonzero(vmas.ok & (vmas.file_row >= 0) & (vmas.ops != 0))
+    file_row = vmas.file_row[at]
+    hosts, host_ok = kernel.gather_member("address_space", "host", files.mapping[file_row])
+    inodes, inode_ok = kernel.gather(_Inodes, hosts)
+    blocks, sb_ok = kernel.gather(_SuperBlocks, inodes.sb)
+    mounts, mount_ok = kernel.gather(_ShmemMounts, blocks.info)
+    ok = host_ok & inode_ok & sb_ok
+    tmpfs = (blocks.magic == _TMPFS_MAGIC) & files.regular[file_row]
+    shared, known = none.copy(), every
+    shared[at] = ok & tmpfs
+    known[at] = ok & (mount_ok | ~tmpfs)
+    word = settings.get("shmem_huge", 4) or 0
     system = word - (1 << 32) if word >> 31 else word
     if system in (_DENY, _FORCE):
-        return shared, np.full(len(vmas), system == _FORCE), known
-    pages = (inode["i_size"].astype(np.uint64) + np.uint64(4095)) >> np.uint64(12)
+        return _Shmem(shared, np.full(len(vmas), system == _FORCE), known)
+    pages = (inodes.size + np.uint64(4095)) >> np.uint64(12)
     step = np.uint64(1 << _PMD_ORDER)
-    within = pages >= (vmas["pgoff"][at] // step + np.uint64(1)) * step
-    mount = info["huge"]
-    wanted = (mount == _ALWAYS) | (mount == _WITHIN_SIZE) & within
+    within = pages >= (vmas.pgoff[at] // step + np.uint64(1)) * step
+    wanted = (mounts.huge == _ALWAYS) | (mounts.huge == _WITHIN_SIZE) & within
     huge = none.copy()
-    huge[at] = wanted | advised[at] & np.isin(mount, (_WITHIN_SIZE, _ADVISE))
-    return shared, huge, known
+    huge[at] = wanted | advised[at] & np.isin(mounts.huge, (_WITHIN_SIZE, _ADVISE))
+    return _Shmem(shared, huge, known)

@@ -2,52 +2,68 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmaforensics.columns.table import Table, member, table
+from vmaforensics.columns.types import U64
 from vmaforensics.kernel.space.pointers import kernel_pointer
+from vmaforensics.views.structures.address_set import AddressSet
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from vmaforensics.kernel.kernel import Kernel
-
-UPROBES = np.dtype([("inode", np.uint64), ("offset", np.uint64), ("uprobe", np.uint64)])
 
 _DEPTH = 128  # a red-black tree of 2**64 nodes is no deeper
 _MOST = 1 << 20
 
 
-def read_uprobes(kernel: Kernel) -> tuple[NDArray[np.void], bool]:
-    """``(rows, whole)``: every probe in ``uprobes_tree``, by inode and offset (bytes into the file).
+@table(struct="uprobe")
+class Uprobes(Table):
+    """A row is a registered probe, by inode and offset."""
 
-    Not whole: the symbol or the structure is unknown, or a node could not be read.
+    uprobe: U64  # its address
+    inode: U64 = member("inode")
+    offset: U64 = member("offset")  # bytes into the file
+    left: U64 = member("rb_node.rb_left")
+    right: U64 = member("rb_node.rb_right")
+
+
+class ReadUprobes(NamedTuple):
+    """The probes, and whether these are all."""
+
+    probes: Uprobes
+    whole: bool
+
+
+def read_uprobes(kernel: Kernel) -> ReadUprobes:
+    """Every probe in ``uprobes_tree``.
+
+    Not whole: the symbol or the structure is unknown, a node could not be read, or the tree leads back into itself.
     """
     root = kernel.symbols.get("uprobes_tree")
     members = ("rb_node.rb_left", "rb_node.rb_right", "inode", "offset")
     if root is None or not all(kernel.has("uprobe", name) for name in members):
-        return np.zeros(0, UPROBES), False
+        return ReadUprobes(Uprobes.zeros(0), whole=False)
     base = np.uint64(kernel.offset("uprobe", "rb_node"))
     words, ok = kernel.words(np.array([root], np.uint64), 1)
     whole = bool(ok.all())
     here = words[ok, 0]
-    seen = np.zeros(0, np.uint64)
-    found = [np.zeros(0, UPROBES)]
+    seen, found, total = AddressSet(), [Uprobes.zeros(0)], 0
     for _ in range(_DEPTH):
         here = here[here != 0]
-        fresh = np.setdiff1d(here[kernel_pointer(here)], seen)
-        whole &= len(fresh) == len(here)  # a cycle, or no pointer
-        seen = np.union1d(seen, fresh)
-        if not len(fresh) or len(seen) > _MOST:
+        fresh = seen.add(here[kernel_pointer(here)])
+        whole &= len(fresh) == len(here)  # else a cycle, or no pointer
+        total += len(fresh)
+        if not len(fresh) or total > _MOST:
             break
-        got, ok = kernel.gather("uprobe", fresh - base, members)
+        rows, ok = kernel.gather(Uprobes, fresh - base)
+        rows.uprobe[:] = fresh - base
         whole &= bool(ok.all())
-        rows = np.zeros(int(ok.sum()), UPROBES)
-        rows["inode"], rows["offset"] = got["inode"][ok], got["offset"][ok].astype(np.uint64)
-        rows["uprobe"] = fresh[ok] - base
+        rows = rows.take(ok)
         found.append(rows)
-        here = np.concatenate([got["rb_node.rb_left"][ok], got["rb_node.rb_right"][ok]])
+        here = np.concatenate([rows.left, rows.right])
     else:
         whole = False
-    return np.sort(np.concatenate(found), order=["inode", "offset"]), whole and len(seen) <= _MOST
+    probes = Uprobes.concatenate(found)
+    return ReadUprobes(probes.sort_by(probes.inode, probes.offset), whole and total <= _MOST)

@@ -1,124 +1,138 @@
-"""Areas and their anon_vmas: ``vma->anon_vma_chain``, the objects that link both, and the anon_vmas (mm/rmap.c)."""
+"""VMAs and their anon_vmas: ``vma->anon_vma_chain``, the objects that link both, and the anon_vmas (mm/rmap.c)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmaforensics.columns.lookup import is_first, rows_of
+from vmaforensics.columns.table import Table, member, table
+from vmaforensics.columns.types import I64, U64, Bools
 from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
-from vmaforensics.views.reverse_maps.mappings import Seen, plausible, write_held
+from vmaforensics.views.structures.address_set import AddressSet, object_pointer
+from vmaforensics.views.structures.rwsem import write_held
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from vmaforensics.kernel.kernel import Kernel
-    from vmaforensics.views.vmas.vmas import Vmas
-
-CHAINS = np.dtype(
-    [
-        ("vma", np.uint64),  # whose chain it is
-        ("avc", np.uint64),  # anon_vma_chain
-        ("anon_vma", np.uint64),  # where the object leads
-        ("back", np.uint64),  # its own vma pointer
-        ("slot", np.uint64),  # address of the list_head that led here
-    ]
-)
-
-ANON_VMAS = np.dtype(
-    [
-        ("anon_vma", np.uint64),
-        ("ok", np.bool_),
-        ("root", np.uint64),  # anon_vma
-        ("parent", np.uint64),
-        ("active", np.int64),  # num_active_vmas; -1 where the kernel has none
-        ("children", np.int64),  # num_children
-        ("tree", np.uint64),  # rb_node at the root of its tree
-        ("whole", np.bool_),  # every node of the tree was read
-        ("held", np.bool_),  # somebody held the rwsem of its root for writing
-    ]
-)
 
 _STEPS = 1 << 16
+_ROOT = "rb_root.rb_root.rb_node"
 
 
-def walk_chains(kernel: Kernel, vmas: Vmas, seen: Seen, log: ProblemLog) -> tuple[NDArray[np.void], NDArray[np.uint64]]:
-    """The chain of each of ``vmas``, one step of every list per round.
+@table()
+class AnonVmaChains(Table):
+    """One row per ``anon_vma_chain``, in the order in which the chains of VMAs led to it."""
 
-    Returns rows of dtype ``CHAINS``, and the VMAs whose chain could not be followed to its end. An
-    anon_vma_chain is visited once; ``seen`` remembers those of earlier calls.
+    vma: U64  # whose chain it is in
+    avc: U64  # address of the anon_vma_chain
+    anon_vma: U64  # the anon_vma it links to
+    back: U64  # its own vma pointer
+
+
+@table(struct="anon_vma")
+class AnonVmas(Table):
+    """One row per anon_vma that chains, VMAs or other anon_vmas led to, ascending once all are gathered."""
+
+    anon_vma: U64  # its address
+    ok: Bools
+    root: U64 = member("root")  # anon_vma
+    parent: U64 = member("parent")
+    # Where a kernel has "degree" instead, nothing counts the VMAs alone.
+    active: I64 = member("num_active_vmas?", fill=-1)  # VMAs whose anon_vma it is; -1 where nothing counts them
+    tree: U64 = member(_ROOT)  # rb_node at the root of its tree
+    whole: Bools  # every node of the tree was read
+    held: Bools  # somebody held its rwsem for writing; of the root's, the whole family is guarded
+
+
+@table(struct="anon_vma_chain")
+class _Links(Table):
+    """What is read of an anon_vma_chain."""
+
+    vma: U64 = member("vma")
+    anon_vma: U64 = member("anon_vma")
+    next: U64 = member("same_vma.next")
+
+
+@table()
+class _Places(Table):
+    """How far each list has been followed."""
+
+    owner: U64  # the VMA
+    mm: U64
+    here: U64  # the list_head that was read last
+    after: U64  # where it leads
+
+
+class Chains(NamedTuple):
+    """What :func:`walk_chains` found."""
+
+    links: AnonVmaChains
+    cut: U64  # VMAs whose chain could not be followed to its end, ascending
+
+
+def walk_chains(kernel: Kernel, vmas: U64, mms: U64, seen: AddressSet, log: ProblemLog) -> Chains:
+    """The chain of each of ``vmas``, addresses of readable vm_area_structs; one step of every list per round.
+
+    ``mms`` are their address spaces, for the log. An anon_vma_chain is visited once; ``seen`` remembers those
+    of earlier calls.
     """
     head_at = np.uint64(kernel.offset("vm_area_struct", "anon_vma_chain"))
-    link = np.uint64(kernel.offset("anon_vma_chain", "same_vma"))
-    owner = vmas["vma"][vmas["ok"]]
-    mm = vmas["mm"][vmas["ok"]]
-    here = owner + head_at
-    after, ok = _next(kernel, here)
-    cut = [owner[~ok]]
-    parts: list[NDArray[np.void]] = [np.zeros(0, CHAINS)]
-    fields = ("vma", "anon_vma", "same_vma.next")
+    link_at = np.uint64(kernel.offset("anon_vma_chain", "same_vma"))
+    words, ok = kernel.words(vmas + head_at, 1)
+    cut = [vmas[~ok]]
+    found: list[AnonVmaChains] = []
+    at = _Places(owner=vmas, mm=mms, here=vmas + head_at, after=words[:, 0]).take(ok)
 
-    def lose(problem: Problem, which: NDArray[np.bool_]) -> None:
-        log.add(View.ANON_RMAP, problem, mm[which], here[which], after[which])
-        cut.append(owner[which])
+    def lose(problem: Problem, which: Bools) -> None:
+        lost = at.take(which)
+        log.add(View.ANON_RMAP, problem, lost.mm, lost.here, lost.after)
+        cut.append(lost.owner)
 
-    owner, mm, here, after = owner[ok], mm[ok], here[ok], after[ok]
     for _ in range(_STEPS):
-        live = after != owner + head_at
-        owner, mm, here, after = owner[live], mm[live], here[live], after[live]
-        if not len(owner):
+        at = at.take(at.after != at.owner + head_at)
+        if not len(at):
             break
-        wild = ~kernel_pointer(after)
-        crooked = ~wild & ((after & np.uint64(7)) != 0)
+        wild = ~kernel_pointer(at.after)
+        misaligned = ~wild & ((at.after & np.uint64(7)) != 0)
         lose(Problem.NON_CANONICAL, wild)
-        lose(Problem.MISALIGNED, crooked)
-        # Freshly cleared lists of a new area are empty or zero; a pointer met before is a cycle or a foreign one.
-        fresh = seen.new(after[~wild & ~crooked])
-        first = np.zeros(len(after), np.bool_)
-        _, at = np.unique(after, return_index=True)
-        first[at] = True
-        row = np.minimum(np.searchsorted(fresh, after), max(len(fresh) - 1, 0))
-        new = first & (fresh[row] == after) if len(fresh) else np.zeros(len(after), np.bool_)
-        lose(Problem.CYCLE, ~wild & ~crooked & ~new)
-        owner, mm, here, after = owner[new], mm[new], here[new], after[new]
-        got, ok = kernel.gather("anon_vma_chain", after - link, fields)
+        lose(Problem.MISALIGNED, misaligned)
+        # Freshly cleared lists of a new VMA are empty or zero; a pointer met before is a cycle or a foreign one.
+        fresh = seen.add(at.after[~wild & ~misaligned])
+        new = is_first(at.after) & (rows_of(fresh, at.after) >= 0)
+        lose(Problem.CYCLE, ~wild & ~misaligned & ~new)
+        at = at.take(new)
+        links, ok = kernel.gather(_Links, at.after - link_at)
         lose(Problem.UNREADABLE, ~ok)
-        rows = np.zeros(int(ok.sum()), CHAINS)
-        rows["vma"], rows["avc"], rows["slot"] = owner[ok], after[ok] - link, here[ok]
-        rows["anon_vma"], rows["back"] = got["anon_vma"][ok], got["vma"][ok]
-        parts.append(rows)
-        owner, mm, here, after = owner[ok], mm[ok], after[ok], got["same_vma.next"][ok]
-    lose(Problem.CUT_SHORT, np.ones(len(owner), np.bool_))
-    return np.concatenate(parts), np.unique(np.concatenate(cut))
+        at, links = at.take(ok), links.take(ok)
+        found.append(AnonVmaChains(vma=at.owner, avc=at.after - link_at, anon_vma=links.anon_vma, back=links.vma))
+        at = at.replace(here=at.after, after=links.next)
+    lose(Problem.CUT_SHORT, np.ones(len(at), np.bool_))
+    return Chains(links=AnonVmaChains.concatenate(found), cut=np.unique(np.concatenate(cut)))
 
 
-def _next(kernel: Kernel, heads: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
-    words, ok = kernel.words(heads, 1)
-    return words[:, 0], ok
-
-
-def read_anon_vmas(kernel: Kernel, addresses: NDArray[np.uint64], seen: Seen, log: ProblemLog) -> NDArray[np.void]:
-    """Decode the anon_vmas at ``addresses`` and those they name as root or parent; dtype ``ANON_VMAS``.
+def read_anon_vmas(kernel: Kernel, addresses: U64, seen: AddressSet, log: ProblemLog) -> AnonVmas:
+    """The anon_vmas at ``addresses`` and those they name as root or parent.
 
     Those in ``seen`` are left out, and what was read is added to it. Addresses that cannot be one are skipped.
     """
-    # Where a kernel has "degree" instead, nothing counts the areas alone.
-    fields = ["root", "parent", "rb_root.rb_root.rb_node", "num_active_vmas?", "num_children?"]
-    parts = [np.zeros(0, ANON_VMAS)]
-    fresh = seen.new(addresses[plausible(addresses)])
+    found: list[AnonVmas] = []
+    fresh = seen.add(addresses[object_pointer(addresses)])
     while len(fresh):
-        got, ok = kernel.gather("anon_vma", fresh, fields)
-        rows = np.zeros(len(fresh), ANON_VMAS)
-        rows["anon_vma"], rows["ok"], rows["whole"] = fresh, ok, ok
-        rows["root"], rows["parent"], rows["tree"] = got["root"], got["parent"], got["rb_root.rb_root.rb_node"]
-        names = got.dtype.names or ()
-        rows["active"] = got["num_active_vmas"] if "num_active_vmas" in names else -1
-        rows["children"] = got["num_children"] if "num_children" in names else -1
-        rows["held"] = write_held(kernel, "anon_vma", fresh, "rwsem")
+        rows, ok = kernel.gather(AnonVmas, fresh)
+        rows.anon_vma[:] = fresh
+        rows.ok[:] = rows.whole[:] = ok
+        rows.held[:] = write_held(kernel, "anon_vma", fresh, "rwsem")
         log.add(View.ANON_RMAP, Problem.UNREADABLE, 0, fresh[~ok])
-        parts.append(rows)
-        kin = np.concatenate([got["root"], got["parent"]])
-        fresh = seen.new(kin[plausible(kin)])
-    return np.concatenate(parts)
+        found.append(rows)
+        kin = np.concatenate([rows.root, rows.parent])
+        fresh = seen.add(kin[object_pointer(kin)])
+    return AnonVmas.concatenate(found)
+
+
+def root_slots(kernel: Kernel, anon_vmas: U64) -> U64:
+    """Where each anon_vma keeps the root of its tree."""
+    slots: U64 = anon_vmas + np.uint64(kernel.offset("anon_vma", _ROOT))
+    return slots

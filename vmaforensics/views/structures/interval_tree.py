@@ -7,166 +7,226 @@ What the walk cannot follow is handed back, for only the caller knows whose memo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmaforensics.columns.lookup import is_first
+from vmaforensics.columns.table import Table, member, table
+from vmaforensics.columns.types import I8, I64, U8, U64, Bools
 from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.structures.tree_order import in_order
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from vmaforensics.kernel.kernel import Kernel
-
-NODES = np.dtype(
-    [
-        ("tree", np.uint64),  # the address_space or anon_vma
-        ("item", np.uint64),  # the vm_area_struct or anon_vma_chain that holds the node
-        ("vma", np.uint64),  # filled in by the caller
-        ("node", np.uint64),  # address of the rb_node
-        ("slot", np.uint64),  # address of the word that led here
-        ("parent", np.int64),  # row by which the walk came, -1 for a root
-        ("left", np.int64),  # row, -1 for none
-        ("right", np.int64),
-        ("parent_word", np.uint64),  # __rb_parent_color
-        ("last", np.uint64),  # rb_subtree_last, pages
-        ("order", np.int64),  # in-order position within the tree
-    ]
-)
-
-BROKEN = np.dtype(
-    [
-        ("tree", np.uint64),
-        ("item", np.uint64),  # whose pointer it is, 0 for the root's
-        ("problem", np.uint8),
-        ("slot", np.uint64),
-        ("value", np.uint64),
-    ]
-)
 
 _DEPTH = 128  # a red-black tree of 2**64 nodes is no deeper
 
 
+@table()
+class IntervalNodes(Table):
+    """The nodes of any number of interval trees, by tree and in-order position."""
+
+    tree: U64  # the address_space or anon_vma
+    item: U64  # the vm_area_struct or anon_vma_chain that holds the node
+    vma: U64  # the item itself, or its member vma
+    node: U64  # address of the rb_node
+    slot: U64  # address of the word that led here
+    parent: I64  # row by which the walk came, -1 for a root
+    left: I64  # row, -1 for none
+    right: I64
+    parent_word: U64  # __rb_parent_color
+    last: U64  # rb_subtree_last, pages
+    order: I64  # in-order position within the tree
+
+
+@table()
+class BrokenLinks(Table):
+    """Pointers that the walk did not follow, in the order in which it met them."""
+
+    tree: U64
+    item: U64  # whose pointer it is, 0 for the root's
+    problem: U8  # Problem
+    slot: U64  # address of the pointer
+    value: U64  # the pointer
+
+
+class IntervalWalk(NamedTuple):
+    """What :func:`walk_trees` read, and where it broke off."""
+
+    nodes: IntervalNodes
+    broken: BrokenLinks
+
+
+@table()
+class _Words(Table):
+    """What is read of an item."""
+
+    parent_word: U64
+    left: U64
+    right: U64
+    last: U64
+    vma: U64
+
+
+@table(struct="vm_area_struct")
+class _FileWords(_Words):
+    parent_word: U64 = member("shared.rb.__rb_parent_color")
+    left: U64 = member("shared.rb.rb_left")
+    right: U64 = member("shared.rb.rb_right")
+    last: U64 = member("shared.rb_subtree_last")
+
+
+@table(struct="anon_vma_chain")
+class _AnonWords(_Words):
+    parent_word: U64 = member("rb.__rb_parent_color")
+    left: U64 = member("rb.rb_left")
+    right: U64 = member("rb.rb_right")
+    last: U64 = member("rb_subtree_last")
+    vma: U64 = member("vma")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kin:
+class TreeKind:
     """Where one kind of tree keeps its words."""
 
-    struct: str  # of the items
+    words: type[_Words]
     node: str  # member path of the rb_node
-    last: str  # member path of the augmented value
-    extra: tuple[str, ...] = ()  # further members of an item to read
+    item_is_vma: bool
 
 
-FILE = Kin(struct="vm_area_struct", node="shared.rb", last="shared.rb_subtree_last")
-ANON = Kin(struct="anon_vma_chain", node="rb", last="rb_subtree_last", extra=("vma",))
+FILE = TreeKind(words=_FileWords, node="shared.rb", item_is_vma=True)
+ANON = TreeKind(words=_AnonWords, node="rb", item_is_vma=False)
 
 
-def walk_trees(
-    kernel: Kernel, kin: Kin, trees: NDArray[np.uint64], roots: NDArray[np.uint64], slots: NDArray[np.uint64]
-) -> tuple[NDArray[np.void], NDArray[np.void]]:
+@table()
+class _Links(Table):
+    """The pointers of one level that are still to be followed."""
+
+    tree: U64
+    pointer: U64
+    slot: U64
+    holder: U64  # item that holds the pointer, 0 for a root's
+    parent: I64  # row of the node it was read from, over all levels; -1 for a root
+    side: I8  # 1 for a right child
+
+
+class _Level(NamedTuple):
+    """The nodes at one depth of all trees."""
+
+    nodes: IntervalNodes
+    side: I8  # of each node
+    below: _Links
+    broken: BrokenLinks
+
+
+def walk_trees(kernel: Kernel, kind: TreeKind, trees: U64, roots: U64, slots: U64) -> IntervalWalk:
     """Every node below ``roots`` (``rb_node`` pointers found at ``slots``, NULL allowed), and what broke off.
 
-    Returns rows of dtype ``NODES``, sorted by tree and in-order position, and of dtype ``BROKEN``. A node is
-    visited once: what leads to it again is broken. ``vma`` is the item itself, or its member ``vma``.
+    ``trees`` says what each root is the root of. A node is visited once: what leads to it again is broken.
+    Raises :class:`KernelNotFoundError` where the kernel's types lack the node.
     """
-    offset = np.uint64(kernel.offset(kin.struct, kin.node))
-    left_at = np.uint64(kernel.offset(kin.struct, kin.node + ".rb_left"))
-    right_at = np.uint64(kernel.offset(kin.struct, kin.node + ".rb_right"))
-    word, left, right = (kin.node + one for one in (".__rb_parent_color", ".rb_left", ".rb_right"))
-    fields = (word, left, right, kin.last, *kin.extra)
-
-    tree, pointer, slot = trees, roots, slots
-    came = np.full(len(trees), -1, np.int64)
-    holder = np.zeros(len(trees), np.uint64)
-    side = np.zeros(len(trees), np.int8)
-    levels: list[NDArray[np.void]] = []
-    sides: list[NDArray[np.int8]] = []
-    broken = [np.zeros(0, BROKEN)]
+    links = _Links.of(tree=trees, pointer=roots, slot=slots, parent=np.full(len(trees), -1, np.int64))
+    levels: list[_Level] = []
     total = 0
-
-    def lose(problem: Problem, which: NDArray[np.bool_]) -> None:
-        rows = np.zeros(int(which.sum()), BROKEN)
-        rows["problem"] = problem
-        for name, values in (("tree", tree), ("item", holder), ("slot", slot), ("value", pointer)):
-            rows[name] = values[which]
-        broken.append(rows)
-
     for _ in range(_DEPTH):
-        live = pointer != 0
-        tree, pointer, slot, came, holder, side = (one[live] for one in (tree, pointer, slot, came, holder, side))
-        if not len(tree):
+        links = links.take(links.pointer != 0)
+        if not len(links):
             break
-        wild = ~kernel_pointer(pointer)
-        crooked = ~wild & ((pointer & np.uint64(7)) != 0)
-        once = np.zeros(len(pointer), np.bool_)
-        once[np.unique(pointer, return_index=True)[1]] = True
-        again = ~wild & ~crooked & ~once
-        item = pointer - offset
-        good = np.flatnonzero(~wild & ~crooked & once)
-        got, ok = kernel.gather(kin.struct, item[good], fields)
-        unread = np.zeros(len(pointer), np.bool_)
-        unread[good[~ok]] = True
-        for problem, which in (
-            (Problem.NON_CANONICAL, wild),
-            (Problem.MISALIGNED, crooked),
-            (Problem.CYCLE, again),
-            (Problem.UNREADABLE, unread),
-        ):
-            if which.any():
-                lose(problem, which)
-        good, got = good[ok], got[ok]
-        rows = np.zeros(len(good), NODES)
-        rows["tree"], rows["item"], rows["node"] = tree[good], item[good], pointer[good]
-        rows["slot"], rows["parent"] = slot[good], came[good]
-        rows["parent_word"], rows["last"] = got[word], got[kin.last]
-        rows["vma"] = got[kin.extra[0]] if kin.extra else item[good]
-        levels.append(rows)
-        sides.append(side[good])
-        row = total + np.arange(len(good), dtype=np.int64)
-        total += len(good)
-        tree, came, holder = (np.concatenate([one, one]) for one in (rows["tree"], row, rows["item"]))
-        slot = np.concatenate([rows["item"] + left_at, rows["item"] + right_at])
-        pointer = np.concatenate([got[left], got[right]])
-        side = np.repeat(np.array([0, 1], np.int8), len(row))
-    if len(tree):
-        lose(Problem.CUT_SHORT, pointer != 0)
-    return _settle(levels, sides, broken)
+        levels.append(_read_level(kernel, kind, links, total))
+        links = levels[-1].below
+        total += len(levels[-1].nodes)
+    return _settle(levels, _broken(Problem.CUT_SHORT, links, links.pointer != 0))
 
 
-def _settle(
-    levels: list[NDArray[np.void]], sides: list[NDArray[np.int8]], broken: list[NDArray[np.void]]
-) -> tuple[NDArray[np.void], NDArray[np.void]]:
-    """Drop what was reached a second time on a deeper level, and put the rest in order."""
-    if not levels:
-        return np.zeros(0, NODES), np.concatenate(broken)
-    rows, side = np.concatenate(levels), np.concatenate(sides)
-    edges = np.cumsum([0, *map(len, levels)])
-    first = np.zeros(len(rows), np.bool_)
-    first[np.unique(rows["node"], return_index=True)[1]] = True  # the shallowest, for rows go by level
+def _read_level(kernel: Kernel, kind: TreeKind, links: _Links, total: int) -> _Level:
+    """The nodes that ``links`` lead to, and the links in those; ``total`` nodes were read before."""
+    pointer = links.pointer
+    wild = ~kernel_pointer(pointer)
+    misaligned = ~wild & ((pointer & np.uint64(7)) != 0)
+    repeated = ~wild & ~misaligned & ~is_first(pointer)
+    good = np.flatnonzero(~wild & ~misaligned & ~repeated)
+    struct = kind.words.struct
+    item = pointer - np.uint64(kernel.offset(struct, kind.node))
+    words, ok = kernel.gather(kind.words, item[good])
+    unreadable = np.zeros(len(pointer), np.bool_)
+    unreadable[good[~ok]] = True
+    broken = (
+        (Problem.NON_CANONICAL, wild),
+        (Problem.MISALIGNED, misaligned),
+        (Problem.CYCLE, repeated),
+        (Problem.UNREADABLE, unreadable),
+    )
+    good, words = good[ok], words.take(ok)
+    nodes = IntervalNodes.of(
+        tree=links.tree[good],
+        item=item[good],
+        vma=item[good] if kind.item_is_vma else words.vma,
+        node=pointer[good],
+        slot=links.slot[good],
+        parent=links.parent[good],
+        parent_word=words.parent_word,
+        last=words.last,
+    )
+    left_at, right_at = (np.uint64(kernel.offset(struct, f"{kind.node}.{name}")) for name in ("rb_left", "rb_right"))
+    below = _Links(
+        tree=np.tile(nodes.tree, 2),
+        pointer=np.concatenate([words.left, words.right]),
+        slot=np.concatenate([nodes.item + left_at, nodes.item + right_at]),
+        holder=np.tile(nodes.item, 2),
+        parent=np.tile(total + np.arange(len(nodes), dtype=np.int64), 2),
+        side=np.repeat(np.array([0, 1], np.int8), len(nodes)),
+    )
+    return _Level(
+        nodes=nodes,
+        side=links.side[good],
+        below=below,
+        broken=BrokenLinks.concatenate(_broken(problem, links, which) for problem, which in broken),
+    )
+
+
+def _broken(problem: Problem, links: _Links, which: Bools) -> BrokenLinks:
+    """Those of ``links`` that are not followed because of ``problem``."""
+    lost = links.take(which)
+    return BrokenLinks(
+        tree=lost.tree,
+        item=lost.holder,
+        problem=np.full(len(lost), problem, np.uint8),
+        slot=lost.slot,
+        value=lost.pointer,
+    )
+
+
+def _settle(levels: list[_Level], cut: BrokenLinks) -> IntervalWalk:
+    """Drop what was reached a second time on a deeper level, and put the rest in order; ``cut`` is broken too."""
+    broken = [*(level.broken for level in levels), cut]
+    nodes = IntervalNodes.concatenate(level.nodes for level in levels)
+    if not len(nodes):
+        return IntervalWalk(nodes, BrokenLinks.concatenate(broken))
+    side = np.concatenate([level.side for level in levels])
+    edges = np.cumsum([0, *(len(level.nodes) for level in levels)])
+    first = is_first(nodes.node)  # the shallowest, for rows go by level
     if not first.all():
         keep = first.copy()
         for low, high in zip(edges[1:-1].tolist(), edges[2:].tolist(), strict=True):
-            keep[low:high] &= keep[rows["parent"][low:high]]
-        up = rows["parent"]
-        told = ~first & (up >= 0) & keep[up]
-        extra = np.zeros(int(told.sum()), BROKEN)
-        extra["problem"] = Problem.CYCLE
-        extra["tree"], extra["slot"], extra["value"] = (rows[name][told] for name in ("tree", "slot", "node"))
-        extra["item"] = rows["item"][up[told]]
-        broken.append(extra)
+            keep[low:high] &= keep[nodes.parent[low:high]]
+        up = nodes.parent
+        again = ~first & (up >= 0) & keep[up]
+        broken.append(
+            BrokenLinks(
+                tree=nodes.tree[again],
+                item=nodes.item[up[again]],
+                problem=np.full(int(again.sum()), Problem.CYCLE, np.uint8),
+                slot=nodes.slot[again],
+                value=nodes.node[again],
+            )
+        )
         place = np.append(np.cumsum(keep) - 1, -1)
         edges = np.append(0, np.cumsum(keep))[edges]
-        rows, side = rows[keep], side[keep]
-        rows["parent"] = place[rows["parent"]]
-    return _in_order(rows, side, edges), np.concatenate(broken)
-
-
-def _in_order(rows: NDArray[np.void], side: NDArray[np.int8], edges: NDArray[np.int64]) -> NDArray[np.void]:
-    """Fill in children and in-order positions of rows that stand level by level, and sort by them."""
-    found = in_order(rows["parent"], side, edges, rows["tree"])
-    for name in ("parent", "left", "right", "order"):
-        rows[name] = getattr(found, name)
-    answer: NDArray[np.void] = rows[found.sort]
-    return answer
+        nodes, side = nodes.take(keep), side[keep]
+        nodes.parent[:] = place[nodes.parent]
+    # Fill in children and in-order positions of rows that stand level by level, and sort by them.
+    found = in_order(nodes.parent, side, edges, nodes.tree)
+    nodes = nodes.replace(parent=found.parent, left=found.left, right=found.right, order=found.order)
+    return IntervalWalk(nodes.take(found.sort), BrokenLinks.concatenate(broken))

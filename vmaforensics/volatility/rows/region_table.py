@@ -134,7 +134,7 @@ def _strays(views: Views) -> Iterator[tuple[Vmas, list[bytes]]]:
         live = np.flatnonzero(strays.attached & (strays.state != State.FREE))
         yield strays.vmas.take(live), [strays.names[row] for row in live.tolist()]
     if views.rmap is not None:
-        areas = views.rmap.areas
+        areas = views.rmap.vmas
         stray = np.isin(areas["vma"], np.array(sorted(views.rmap.strays), np.uint64)) & areas["ok"]
         yield areas.take(stray), [views.rmap.strays[vma] for vma in areas["vma"][stray].tolist()]
 

@@ -12,7 +12,6 @@ from volatility3.framework.renderers import format_hints
 
 from vmaforensics.image.source import plural
 from vmaforensics.kernel.space import paging
-from vmaforensics.proc.maps import permissions
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas.kind import Kind
@@ -25,6 +24,7 @@ from vmaforensics.volatility.rows.region_table import (
     region_table,
     uncovered,
 )
+from vmaforensics.words.permissions import vma_permissions
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _columns(table: RegionTable) -> list[list[Any]]:
     # The list and the tree take their bounds from the VMA; where that is unreadable, they have none.
     bounded = (vmas["ok"] | (table.end != 0)).tolist()
     pgoff = np.where(vmas["file"] != 0, vmas["pgoff"] << np.uint64(12), np.uint64(0))  # show_map_vma
-    flags = {value: permissions(value) for value in np.unique(vmas["flags"]).tolist()}
+    flags = {value: vma_permissions(value) for value in np.unique(vmas["flags"]).tolist()}
     kinds = {int(kind): kind.label for kind in Kind}
     names: dict[bytes, Any] = {b"": NOT_APPLICABLE, _UNKNOWN_NAME: UNREADABLE}
     for name in set(table.names) - names.keys():

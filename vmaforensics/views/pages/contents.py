@@ -1,0 +1,39 @@
+"""What the contents of a page look like, in a word."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.pages.ptes import Ptes
+
+_PAGE = 4096
+
+
+def page_contents(kernel: Kernel, ptes: Ptes) -> list[str]:
+    """What the first page that each entry maps holds; empty where the image does not have it.
+
+    Only asked of memory that no VMA accounts for.
+    """
+    named = ptes.maps_frames() & ~ptes.special
+    data, ok = kernel.memory.gather(ptes.pfn << np.uint64(12), _PAGE)
+    return [
+        "no page" if not page else content_class(row.tobytes()) if readable else ""
+        for row, readable, page in zip(data, ok.tolist(), named.tolist(), strict=True)
+    ]
+
+
+def content_class(page: bytes) -> str:
+    """What the contents of a page look like: ELF, script, zeros, text or data."""
+    if page.startswith(b"\x7fELF"):
+        return "an ELF header"
+    if page.startswith(b"#!"):
+        return "a script"
+    if not page.strip(b"\0"):
+        return "zeros"
+    text = page.rstrip(b"\0")
+    printable = sum(32 <= octet < 127 or octet in b"\t\n\r" for octet in text)
+    return "text" if printable == len(text) else "data"

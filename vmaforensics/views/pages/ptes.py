@@ -1,0 +1,75 @@
+"""Leaf entries of page tables as a table, and how they are found by process and address."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vmaforensics.columns.lookup import composite_key, last_rows_of, values_at
+from vmaforensics.columns.table import Table, column, table
+from vmaforensics.columns.types import I8, I32, I64, U8, U64, Bools
+from vmaforensics.kernel.space import paging
+from vmaforensics.views.pages.entry_codes import PteState
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Rows = NDArray[np.signedinteger[Any]]
+
+_VA_PAGE_BITS = 45  # user addresses have at most 57 bits
+
+
+@table()
+class Ptes(Table):
+    """A row is a leaf entry of the user half of some process's page tables, by mm and address.
+
+    Made by :func:`vmaforensics.views.pages.page_tables.gather_page_tables`.
+    """
+
+    mm_row: I32  # row of Views.mms
+    level: I8  # 1: maps a page
+    state: U8  # PteState
+    allow: U8  # paging.ALLOW_* over all levels
+    special: Bools  # maps what nobody counts: raw page frames, pages of zeros
+    va: U64  # first address it maps
+    entry: U64
+    where: U64  # physical address of the entry
+    pfn: U64  # first frame mapped; 0 if none
+    page_row: I32 = column(fill=-1)  # row of PageTablesView.pages, -1 where it leads to no page that is counted
+    range_row: I32 = column(fill=-1)  # row of PageTablesView.ranges, -1 where no index has a VMA at the address
+
+    def sizes(self) -> U64:
+        """Bytes that each entry maps."""
+        return paging.span(self.level)
+
+    def pages(self) -> I64:
+        """Pages that each entry maps."""
+        return (self.sizes() >> np.uint64(12)).astype(np.int64)
+
+    def ends(self) -> U64:
+        """First address behind what each entry maps."""
+        ends: U64 = self.va + self.sizes()
+        return ends
+
+    def maps_frames(self) -> Bools:
+        """Which entries lead to page frames, whether the CPU may use them or not."""
+        mapped: Bools = self.state <= PteState.PROTNONE
+        return mapped
+
+    def rows_at(self, mm_row: Rows, va: U64) -> I64:
+        """Row of the entry that maps each address of each mm, -1 where none does."""
+        row = last_rows_of(place_keys(self.mm_row, self.va), place_keys(mm_row, va))
+        ends = values_at(self.va, row) + paging.span(values_at(self.level, row, 1))
+        same = values_at(self.mm_row, row, -1) == mm_row
+        return np.where((row >= 0) & same & (va < ends), row, -1)
+
+    def bounds_of_mm(self, mm_row: int) -> tuple[int, int]:
+        """First and one past the last row of an mm."""
+        low, high = np.searchsorted(self.mm_row, np.array([mm_row, mm_row + 1], np.int32)).tolist()
+        return low, high
+
+
+def place_keys(mm_row: Rows, va: U64) -> U64:
+    """A number for each pair of mm and user page that sorts by mm, then by address."""
+    return composite_key(mm_row, va >> np.uint64(12), _VA_PAGE_BITS)

@@ -1,0 +1,89 @@
+"""The contents of pages of code beside those of the page cache, byte by byte."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.columns.ragged import expand_ranges
+
+if TYPE_CHECKING:
+    from vmaforensics.columns.types import U8, U64, Bools
+    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.pages.text_pages import TextPages
+    from vmaforensics.views.pages.uprobes import Uprobes
+
+SHOWN = 8  # bytes kept from the first difference on
+_PAGE = 4096
+_BATCH = 256  # pairs of pages compared at once: 2 MiB
+_MOST_PAIRS = 1 << 16  # pairs of pages compared: 512 MiB
+_BREAKPOINT, _CALL = 0xCC, 0xE8  # int3; call rel32, which x86 may put in the place of a probed nop (7.x)
+_CALL_SIZE = 5
+
+
+class Match(IntEnum):
+    """What is known of a page of code that is not the one the page cache has."""
+
+    EQUAL = 0
+    DIFFERS = 1
+    NOT_IN_DUMP = 2  # the contents of one of the two pages are not in the image
+    NOT_CACHED = 3  # the page cache has no such page any more
+    NOT_INDEXED = 4  # the page cache's index is not in the image
+    NOT_COMPARED = 5  # there are more than are compared
+
+
+def compare_pages(kernel: Kernel, pages: TextPages, mapping: U64, probes: Uprobes) -> None:
+    """Fill in what the contents say of those ``pages`` that have a match of EQUAL, a batch of pairs at a time.
+
+    ``mapping`` are the address spaces of their files. Contents are user memory: no excerpt keeps them.
+    """
+    inode, _ = kernel.gather_member("address_space", "host", mapping)
+    todo = np.flatnonzero(pages.match == Match.EQUAL)
+    pages.match[todo[_MOST_PAIRS:]] = Match.NOT_COMPARED
+    todo = todo[:_MOST_PAIRS]
+    for low in range(0, len(todo), _BATCH):
+        at = todo[low : low + _BATCH]
+        with kernel.memory.untraced():
+            now, now_ok = kernel.memory.gather(pages.pfn[at] << np.uint64(12), _PAGE)
+            was, was_ok = kernel.memory.gather(pages.cached[at] << np.uint64(12), _PAGE)
+        both = now_ok & was_ok
+        pages.match[at[~both]] = Match.NOT_IN_DUMP
+        at, now, was = at[both], now[both], was[both]
+        differ = now != was
+        wrong = differ.any(axis=1)
+        at, now, was, differ = at[wrong], now[wrong], was[wrong], differ[wrong]
+        pages.match[at] = Match.DIFFERS
+        pages.count[at] = differ.sum(axis=1)
+        probed = differ & probed_bytes(now, inode[at], pages.index[at], probes)
+        pages.probed[at] = probed.sum(axis=1)
+        rest = differ & ~probed
+        pages.breakpoints[at] = (rest & (now == _BREAKPOINT)).sum(axis=1)
+        # What is shown is what nobody has explained, if there is any.
+        first = np.where(rest.any(axis=1), rest.argmax(axis=1), differ.argmax(axis=1))
+        pages.first[at] = first
+        shown = np.minimum(first[:, None] + np.arange(SHOWN), _PAGE - 1)
+        pages.now[at] = np.take_along_axis(now, shown, axis=1)
+        pages.was[at] = np.take_along_axis(was, shown, axis=1)
+
+
+def probed_bytes(code: U8, inode: U64, index: U64, probes: Uprobes) -> Bools:
+    """Which bytes of pages of ``code`` are of registered probes: the int3, or the call that stands for it.
+
+    ``code`` has shape ``(pages, 4096)``; ``inode`` and ``index`` say where in which file each page belongs.
+    """
+    found = np.zeros(code.shape, np.bool_)
+    for file in np.intersect1d(inode, probes.inode).tolist():
+        rows = np.flatnonzero(inode == np.uint64(file))
+        offsets = probes.offset[probes.inode == np.uint64(file)]
+        start = index[rows] << np.uint64(12)
+        low, high = np.searchsorted(offsets, start), np.searchsorted(offsets, start + np.uint64(_PAGE))
+        which, probe = expand_ranges(low, high)
+        row, place = rows[which], (offsets[probe] - start[which]).astype(np.int64)
+        first = code[row, place]
+        found[row, place] |= first == _BREAKPOINT
+        for step in range(_CALL_SIZE):
+            fits = (first == _CALL) & (place + step < _PAGE)
+            found[row[fits], place[fits] + step] = True
+    return found

@@ -1,0 +1,132 @@
+"""Every ``address_space`` that inodes lead to: files known from elsewhere, and all inodes of all superblocks.
+
+A superblock's list of inodes has to be followed, but need not be *read* one element at a time: the inodes that the
+dentry hash table leads to are read together, and from there the lists are followed in both directions at once until
+nothing new turns up. The hash table is a matter of speed; what the lists lead to is found without it too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.columns.table import Table, member, table
+from vmaforensics.columns.types import U64
+from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.structures.address_set import AddressSet, object_pointer
+from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from vmaforensics.kernel.kernel import Kernel
+
+_SUPER_BLOCKS = 1 << 16
+_CHAIN = 64  # dentries in one bucket that are followed
+_STEPS = 1 << 15  # rounds of following lists of inodes
+
+
+@table(struct="dentry")
+class _HashedDentries(Table):
+    """Dentries of one round through all buckets."""
+
+    inode: U64 = member("d_inode")
+    next: U64 = member("d_hash.next")
+
+
+def inode_mappings(kernel: Kernel, log: ProblemLog) -> U64:
+    """``i_mapping`` of every inode, ascending, each once."""
+    inodes = _inodes(kernel, log)
+    pointers, ok = kernel.gather_member("inode", "i_mapping", inodes)
+    mappings = np.unique(pointers[ok])
+    return mappings[object_pointer(mappings)]
+
+
+def _inodes(kernel: Kernel, log: ProblemLog) -> U64:
+    """Every inode that a superblock's list leads to, and those that the dentry hash table leads to."""
+    link = np.uint64(kernel.offset("inode", "i_sb_list"))
+    heads = _super_blocks(kernel, log) + np.uint64(kernel.offset("super_block", "s_inodes"))
+    hints = _hashed(kernel)
+    nodes, limit = AddressSet(), _most(kernel)
+    fresh = nodes.add(np.concatenate([heads, hints + link]))
+    listed = np.zeros(0, np.uint64)  # what a list led to; a hint that cannot be read is no loss
+    count = len(fresh)
+    steps = 0
+    while len(fresh):
+        words, ok = kernel.words(fresh, 2)
+        lost = fresh[~ok]
+        log.add(View.FILE_RMAP, Problem.UNREADABLE, 0, lost[np.isin(lost, listed)])
+        after = words[ok].reshape(-1)
+        listed = after[object_pointer(after)]
+        fresh = nodes.add(listed)
+        count += len(fresh)
+        steps += 1
+        if count > limit or steps > _STEPS:
+            log.add(View.FILE_RMAP, Problem.CUT_SHORT, 0, fresh[:1])
+            break
+    inodes: U64 = np.setdiff1d(nodes.all(), heads) - link
+    return inodes
+
+
+def _most(kernel: Kernel) -> int:
+    """More inodes than this cannot be in the image's memory."""
+    return _ram(kernel) // max(kernel.sizeof("inode"), 1) + (1 << 16)
+
+
+def _ram(kernel: Kernel) -> int:
+    ranges = kernel.memory.ranges
+    return int((ranges[:, 1] - ranges[:, 0]).sum())
+
+
+def _super_blocks(kernel: Kernel, log: ProblemLog) -> U64:
+    """The list ``super_blocks`` (fs/super.c), both ways: a break does not cost what lies behind it."""
+    head = kernel.symbols.get("super_blocks")
+    if head is None:
+        text = "the symbol super_blocks is unknown: only files in use lead to i_mmap trees"
+        if text not in kernel.identity.problems:
+            kernel.identity.problems.append(text)
+        return np.zeros(0, np.uint64)
+    nodes = AddressSet()
+    fresh = nodes.add(np.array([head], np.uint64))
+    for _ in range(_SUPER_BLOCKS):
+        words, ok = kernel.words(fresh, 2)
+        log.add(View.FILE_RMAP, Problem.UNREADABLE, 0, fresh[~ok])
+        after = words[ok].reshape(-1)
+        fresh = nodes.add(after[object_pointer(after)])
+        if not len(fresh):
+            break
+    found = nodes.all()
+    blocks: U64 = found[found != np.uint64(head)] - np.uint64(kernel.offset("super_block", "s_list"))
+    return blocks
+
+
+def _hashed(kernel: Kernel) -> U64:
+    """Inodes of the dentries in ``dentry_hashtable`` (fs/dcache.c): hints, so nothing is said of what is not there.
+
+    A bucket is a pointer whose bit 0 is its lock (include/linux/list_bl.h).
+    """
+    where = [kernel.symbols.get(name) for name in ("dentry_hashtable", "d_hash_shift")]
+    none = np.zeros(0, np.uint64)
+    if where[0] is None or where[1] is None:
+        return none
+    words, ok = kernel.words(np.array(where, np.uint64), 1)
+    shift = int(words[1, 0]) & 0xFFFFFFFF
+    # The kernel makes a bucket for every 8 KiB (alloc_large_system_hash): a table much larger is none.
+    ram = _ram(kernel)
+    if not ok.all() or not object_pointer(words[:1, 0])[0] or not 0 < shift < 32 or 8 << 32 - shift > ram // 128:
+        return none
+    pages = np.arange(max((1 << 32 - shift) // 512, 1), dtype=np.uint64) * np.uint64(4096)
+    buckets, ok = kernel.words(words[0, 0] + pages, 512)
+    node = np.uint64(kernel.offset("dentry", "d_hash"))
+    heads = buckets[ok].reshape(-1)
+    fresh = heads[heads != 0] & ~np.uint64(1)
+    fresh = fresh[object_pointer(fresh)]
+    inodes = []
+    for _ in range(_CHAIN):
+        if not len(fresh):
+            break
+        rows, ok = kernel.gather(_HashedDentries, fresh - node)
+        inodes.append(rows.inode[ok])
+        fresh = np.unique(rows.next[ok])
+        fresh = fresh[object_pointer(fresh)]
+    found = np.unique(np.concatenate(inodes)) if inodes else none
+    return found[object_pointer(found)]
