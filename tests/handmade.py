@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.image.formats.segments import SEGMENT, lay_out
+from vmaforensics.image.formats.segments import Segments, lay_out
 from vmaforensics.image.overlay import Overlay
 from vmaforensics.image.source import Mapped
 from vmaforensics.kernel.kernel import Identity, Kernel
@@ -198,7 +198,7 @@ class Machine:
 
     def memory(self) -> PhysicalMemory:
         """The physical memory; its address 0 is :data:`BASE`."""
-        rows = np.array([(0, len(self._data), len(self._data), 0, 1)], SEGMENT)
+        rows = Segments.of_rows([(0, len(self._data), len(self._data), 0, 1)])
         memory, problems = lay_out(Mapped(np.frombuffer(bytes(self._data), np.uint8)), rows)
         assert not problems, problems
         overlay = Overlay(memory)

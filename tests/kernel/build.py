@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from vmaforensics.image.formats.segments import SEGMENT, FlatMemory, lay_out
+from vmaforensics.image.formats.segments import FlatMemory, Segments, lay_out
 from vmaforensics.image.source import Mapped
 
 Symbol = tuple[int, str, str]
@@ -234,7 +234,7 @@ def memory_of(pages: dict[int, bytes], *, ram: int) -> FlatMemory:
     data = b"".join(pages[pfn].ljust(PAGE, b"\0") for pfn in sorted(pages))
     rows = [(pfn * PAGE, PAGE, PAGE, at * PAGE, 1) for at, pfn in enumerate(sorted(pages))]
     rows += [(pfn * PAGE, PAGE, 0, 0, 1) for pfn in range(ram) if pfn not in pages]
-    memory, problems = lay_out(Mapped(np.frombuffer(data, np.uint8)), np.array(sorted(rows), SEGMENT))
+    memory, problems = lay_out(Mapped(np.frombuffer(data, np.uint8)), Segments.of_rows(sorted(rows)))
     assert not problems, problems
     return memory
 

@@ -119,6 +119,11 @@ class Table:
         return cls(**{name: given[name] if name in given else _filled(one, rows) for name, one in known.items()})
 
     @classmethod
+    def from_structured(cls, rows: NDArray[np.void]) -> Self:
+        """A table of the fields of a NumPy structured array that are called as its columns; the others stay behind."""
+        return cls(**{name: rows[name].astype(known.dtype) for name, known in columns_of(cls).items()})
+
+    @classmethod
     def concatenate(cls, tables: Iterable[Self]) -> Self:
         """The rows of all ``tables``, one after the other."""
         parts = list(tables)

@@ -16,7 +16,7 @@ import numpy as np
 from vmaforensics.errors import UnsupportedFormatError
 from vmaforensics.image.formats.avml_frames import IDENTIFIER, LARGEST_FRAME, FrameSource
 from vmaforensics.image.formats.lime import HEADER, gaps_of_zeros
-from vmaforensics.image.formats.segments import PHYSICAL_LIMIT, SEGMENT, lay_out
+from vmaforensics.image.formats.segments import PHYSICAL_LIMIT, Segments, lay_out
 from vmaforensics.image.image import Image
 from vmaforensics.image.source import plural
 
@@ -51,7 +51,7 @@ def open_avml(path: Path, file: FileSource) -> Image:
             f"({walk.stop or walk.problems[0]}); acquire the image anew"
         )
     source = FrameSource(file, *frames)
-    memory, problems = lay_out(source, np.array(walk.blocks, dtype=SEGMENT), "AVML block")
+    memory, problems = lay_out(source, Segments.of_rows(walk.blocks), "AVML block")
     if walk.stop:
         problems.append(
             f"the chain of AVML blocks breaks off at file offset {at:#x} ({walk.stop}); the "
@@ -82,7 +82,7 @@ class _Walk:
         self._most = 65536 + len(file) // 128  # 64 KiB of zeros make a frame of 3 KiB
         self._offsets, self._sizes, self._lengths = array("q"), array("q"), array("q")
         self._total = 0  # bytes in the frames so far
-        self.blocks: list[tuple[int, int, int, int, int]] = []  # see SEGMENT; offsets count the frames' bytes
+        self.blocks: list[tuple[int, int, int, int, int]] = []  # see Segments; offsets count the frames' bytes
         self.problems: list[str] = []
         self.stop = ""  # why the walk ended early
 

@@ -6,6 +6,7 @@ The header is read by pyelftools; program headers, of which QEMU writes 65,000 w
 from __future__ import annotations
 
 import io
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,8 +15,10 @@ from elftools.common.utils import struct_parse
 from elftools.elf.structs import ELFStructs
 
 from vmaforensics.arch.known import DEFAULT, by_elf_machine
+from vmaforensics.columns.table import Table, table
+from vmaforensics.columns.types import U32, U64
 from vmaforensics.errors import UnsupportedFormatError
-from vmaforensics.image.formats.segments import SEGMENT, lay_out
+from vmaforensics.image.formats.segments import Segments, lay_out
 from vmaforensics.image.image import Image, Note
 from vmaforensics.image.notes import (
     LARGEST_AREA,
@@ -32,11 +35,9 @@ from vmaforensics.image.source import plural, printable
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
-
     from vmaforensics.image.source import FileSource
 
-# Elf64_Phdr
+# Elf64_Phdr, as it lies in the file
 PROGRAM_HEADER = np.dtype(
     [
         ("type", "<u4"),
@@ -49,6 +50,20 @@ PROGRAM_HEADER = np.dtype(
         ("align", "<u8"),
     ]
 )
+
+
+@table()
+class ProgramHeaders(Table):
+    """The program headers of an ELF file, in its order (elf(5))."""
+
+    type: U32  # PT_*
+    offset: U64  # in the file
+    vaddr: U64
+    paddr: U64
+    filesz: U64  # bytes in the file
+    memsz: U64  # bytes in memory
+
+
 PT_LOAD, PT_NOTE = 1, 4
 PN_XNUM = 0xFFFF
 NO_PADDR = 2**64 - 1  # /proc/kcore's p_paddr of vmalloc and module space
@@ -65,20 +80,19 @@ def open_elf(path: Path, source: FileSource) -> Image:
     """
     header = _header(path, source)
     problems: list[str] = []
-    table = _program_headers(path, source, header, problems)
-    loads = table[table["type"] == PT_LOAD]
-    notes = _notes(source, table[table["type"] == PT_NOTE], problems)
+    headers = _program_headers(path, source, header, problems)
+    loads = headers.take(headers.type == PT_LOAD)
+    notes = _notes(source, headers.take(headers.type == PT_NOTE), problems)
     _refuse_process(path, loads, notes)
-    unplaced = loads["paddr"] == NO_PADDR
-    loads = loads[~unplaced & (loads["memsz"] > 0)]
+    unplaced = loads.paddr == NO_PADDR
+    loads = loads.take(~unplaced & (loads.memsz > 0))
     if len(loads) == 0:
         raise UnsupportedFormatError(
             f"{path} is an ELF core without a PT_LOAD segment of physical memory; make the dump anew"
         )
-    segments = np.zeros(len(loads), dtype=SEGMENT)
-    for name, field in (("pa", "paddr"), ("memory", "memsz"), ("held", "filesz"), ("offset", "offset")):
-        segments[name] = loads[field]
-    segments["key"] = loads["vaddr"] - loads["paddr"]
+    segments = Segments(
+        pa=loads.paddr, memory=loads.memsz, held=loads.filesz, offset=loads.offset, key=loads.vaddr - loads.paddr
+    )
     memory, more = lay_out(source, segments, "PT_LOAD segment")
     if header["e_flags"] & INCOMPLETE:
         problems.append("makedumpfile marked this dump as incomplete (e_flags bit 0): it ran out of space or time")
@@ -135,7 +149,7 @@ def _header(path: Path, source: FileSource) -> dict[str, Any]:
     return header
 
 
-def _program_headers(path: Path, source: FileSource, header: dict[str, Any], problems: list[str]) -> NDArray[np.void]:
+def _program_headers(path: Path, source: FileSource, header: dict[str, Any], problems: list[str]) -> ProgramHeaders:
     """The program headers. QEMU's lie behind its section headers, and its e_ehsize is wrong: only
     e_phoff says where they are."""
     at, size, count = header["e_phoff"], header["e_phentsize"], header["e_phnum"]
@@ -165,15 +179,15 @@ def _program_headers(path: Path, source: FileSource, header: dict[str, Any], pro
             f"the file is truncated: it ends inside the program headers, and {count - room:,} of {count:,} are missing"
         )
         count = room
-    return source.array(PROGRAM_HEADER, at, count)
+    return ProgramHeaders.from_structured(source.array(PROGRAM_HEADER, at, count))
 
 
-def _notes(source: FileSource, table: NDArray[np.void], problems: list[str]) -> list[Note]:
+def _notes(source: FileSource, headers: ProgramHeaders, problems: list[str]) -> list[Note]:
     """The notes of every PT_NOTE segment, at most 16 MiB of them."""
     notes: list[Note] = []
     left = LARGEST_AREA
-    for number, segment in enumerate(table[:MOST_NOTE_SEGMENTS]):
-        at, size = int(segment["offset"]), int(segment["filesz"])
+    places = zip(headers.offset.tolist(), headers.filesz.tolist(), strict=True)
+    for number, (at, size) in enumerate(islice(places, MOST_NOTE_SEGMENTS)):
         if at + size > len(source):
             problems.append(
                 f"PT_NOTE segment {number} reaches from file offset {at:#x} to {at + size:#x}, past the "
@@ -190,11 +204,11 @@ def _notes(source: FileSource, table: NDArray[np.void], problems: list[str]) -> 
     return notes
 
 
-def _refuse_process(path: Path, loads: NDArray[np.void], notes: list[Note]) -> None:
+def _refuse_process(path: Path, loads: ProgramHeaders, notes: list[Note]) -> None:
     """A core of a user process has no physical addresses; the kernel's notes of a process tell it."""
     kinds = {note.type for note in notes if note.name == "CORE"}
     kernel = any(note.name in ("VMCOREINFO", "QEMU") for note in notes)
-    if not kernel and kinds & {NT_PRPSINFO, NT_AUXV, NT_FILE} and not loads["paddr"].any():
+    if not kernel and kinds & {NT_PRPSINFO, NT_AUXV, NT_FILE} and not loads.paddr.any():
         raise UnsupportedFormatError(
             f"{path} is the core of a user process (its notes describe one and no segment has a physical "
             "address); open it with a debugger, and give a dump of the machine's physical memory here"

@@ -11,11 +11,9 @@ import struct
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmaforensics.errors import UnsupportedFormatError
 from vmaforensics.image.formats.lemon import LemonMemory
-from vmaforensics.image.formats.segments import SEGMENT, lay_out
+from vmaforensics.image.formats.segments import Segments, lay_out
 from vmaforensics.image.image import Image
 from vmaforensics.image.source import plural
 
@@ -65,7 +63,7 @@ def open_lime(path: Path, source: FileSource) -> Image:
             f"{path} begins like a LiME file, but its header at file offset {at:#x} cannot be believed: "
             f"{stop}; acquire the image anew"
         )
-    memory, problems = lay_out(source, np.array(rows, dtype=SEGMENT), "LiME range", LemonMemory)
+    memory, problems = lay_out(source, Segments.of_rows(rows), "LiME range", LemonMemory)
     if stop:
         problems.append(
             f"the chain of LiME ranges breaks off at file offset {at:#x} ({stop}); the "
@@ -83,7 +81,7 @@ def open_lime(path: Path, source: FileSource) -> Image:
 
 
 def gaps_of_zeros(rows: list[tuple[int, int, int, int, int]]) -> list[int]:
-    """The sizes of gaps that may be zero blocks AVML left out, if these :data:`SEGMENT` rows look like its own:
+    """The sizes of gaps that may be zero blocks AVML left out, if these :class:`Segments` rows look like its own:
     some adjoin, none is longer than 16 MiB. Such a gap is a multiple of 16 MiB."""
     lengths = [length for _, length, *_ in rows]
     pairs = [(a[0] + a[1], b[0]) for a, b in pairwise(rows)]

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from vmaforensics.image.formats.segments import SEGMENT, lay_out
+from vmaforensics.image.formats.segments import Segments, lay_out
 from vmaforensics.image.image import Image
 
 if TYPE_CHECKING:
@@ -20,7 +18,7 @@ VMWARE_HOLE = 3 << 30  # a .vmem file leaves out what lies between 3 and 4 GiB
 def open_raw(path: Path, source: FileSource) -> Image:
     """Every byte of the file is RAM; a last page that is not whole is held as far as it goes."""
     size = len(source)
-    memory, problems = lay_out(source, np.array([(0, size, size, 0, 0)], dtype=SEGMENT))
+    memory, problems = lay_out(source, Segments.of_rows([(0, size, size, 0, 0)]))
     if path.suffix == ".vmem" and size > VMWARE_HOLE:
         problems.append(
             "a VMware .vmem file larger than 3 GiB leaves out the PCI hole, so addresses from 4 GiB up "

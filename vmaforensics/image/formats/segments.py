@@ -1,6 +1,6 @@
 """Memory that lies in a source in segments: raw images, ELF cores, LiME, AVML.
 
-A reader of such a format lists what its headers promise, one :data:`SEGMENT` per record;
+A reader of such a format lists what its headers promise, a row of :class:`Segments` per record;
 :func:`lay_out` turns the promises into what the file can keep, and says where the two differ.
 """
 
@@ -10,20 +10,38 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState, PhysicalMemory
+from vmaforensics.columns.runs import run_starts
+from vmaforensics.columns.table import Table, table
+from vmaforensics.columns.types import U64
+from vmaforensics.image.memory import PageState, PhysicalMemory
 from vmaforensics.image.source import plural, take
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from vmaforensics.image.source import Source
 
-# What a header promises: ``memory`` bytes of RAM from physical address ``pa``, the first ``held`` of them
-# in the file at ``offset``. ``key`` tells aliases apart: two segments that cover the same addresses under
-# different keys (an ELF core's kernel text and direct map) are no contradiction.
-SEGMENT = np.dtype([("pa", "u8"), ("memory", "u8"), ("held", "u8"), ("offset", "u8"), ("key", "u8")])
+
+@table()
+class Segments(Table):
+    """What a header promises, a row per record, in the order of the file."""
+
+    pa: U64  # physical address
+    memory: U64  # bytes of RAM from there
+    held: U64  # bytes of these that are in the file, the first ones
+    offset: U64  # where, in the file
+    # Tells aliases apart: two segments that cover the same addresses under different keys (an ELF core's kernel text
+    # and direct map) are no contradiction.
+    key: U64
+
+    @classmethod
+    def of_rows(cls, rows: Sequence[tuple[int, int, int, int, int]]) -> Segments:
+        """Rows one by one, in the order of the columns."""
+        columns = np.array(rows, np.uint64).reshape(-1, 5).T
+        return cls(pa=columns[0], memory=columns[1], held=columns[2], offset=columns[3], key=columns[4])
+
 
 PHYSICAL_LIMIT = 1 << 52  # no x86-64 or arm64 processor has more physical address bits
 _STITCHED_AT_ONCE = 1 << 20  # bytes
@@ -51,7 +69,7 @@ class FlatMemory(PhysicalMemory):
         self._ram = ByteCount(ranges[:, 0], ranges[:, 1] - ranges[:, 0])
         # Where two segments meet inside a page, an item may be held in two pieces.
         ends = starts + lengths
-        seams = ends[:-1][(ends[:-1] == starts[1:]) & (ends[:-1] % np.uint64(PAGE_SIZE) != 0)]
+        seams = ends[:-1][(ends[:-1] == starts[1:]) & (ends[:-1] % np.uint64(self.page_size) != 0)]
         self._seams = seams
 
     def _locate(
@@ -114,20 +132,20 @@ class FlatMemory(PhysicalMemory):
 
     def frame_counts(self) -> NDArray[np.int64]:
         counts = np.zeros(len(PageState), np.int64)
-        first = self.ranges[:, 0] >> np.uint64(PAGE_SHIFT)
-        last = (self.ranges[:, 1] - np.uint64(1)) >> np.uint64(PAGE_SHIFT)
+        first = self.ranges[:, 0] >> np.uint64(self.page_shift)
+        last = (self.ranges[:, 1] - np.uint64(1)) >> np.uint64(self.page_shift)
         frames = int((last - first + np.uint64(1)).sum())
-        counts[PageState.PRESENT] = min(int(self._lengths.sum()) + PAGE_SIZE - 1 >> PAGE_SHIFT, frames)
+        counts[PageState.PRESENT] = min(int(self._lengths.sum()) + self.page_size - 1 >> self.page_shift, frames)
         counts[PageState.ABSENT] = frames - counts[PageState.PRESENT]
         return counts
 
     def page_states(self, pfns: NDArray[np.uint64]) -> NDArray[np.uint8]:
         """Of a page that is RAM or held only in part: ``PRESENT`` if all of its RAM is held."""
         pfns = np.asarray(pfns, dtype=np.uint64)
-        sane = pfns < np.uint64(PHYSICAL_LIMIT >> PAGE_SHIFT)
-        pas = np.where(sane, pfns, 0).astype(np.uint64) << np.uint64(PAGE_SHIFT)
-        ram = self._ram.within(pas, PAGE_SIZE)
-        states = np.where(self._held.within(pas, PAGE_SIZE) == ram, PageState.PRESENT, PageState.ABSENT)
+        sane = pfns < np.uint64(PHYSICAL_LIMIT >> self.page_shift)
+        pas = np.where(sane, pfns, 0).astype(np.uint64) << np.uint64(self.page_shift)
+        ram = self._ram.within(pas, self.page_size)
+        states = np.where(self._held.within(pas, self.page_size) == ram, PageState.PRESENT, PageState.ABSENT)
         states[(ram == 0) | ~sane] = PageState.NOT_RAM
         if self._source.lossy:
             here = np.flatnonzero(states == PageState.PRESENT)
@@ -137,7 +155,7 @@ class FlatMemory(PhysicalMemory):
     def _lost(self, pages: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Whether the source has turned out not to have some of what is held of the pages at these addresses."""
         lost = np.zeros(len(pages), dtype=np.bool_)
-        ends = pages + np.uint64(PAGE_SIZE)
+        ends = pages + np.uint64(self.page_size)
         at = np.searchsorted(self._starts, pages, side="right") - 1
         rows = np.arange(len(pages))
         while len(rows):
@@ -176,9 +194,9 @@ class ByteCount:
 
 
 def lay_out(
-    source: Source, segments: NDArray[np.void], noun: str = "segment", kind: type[FlatMemory] = FlatMemory
+    source: Source, segments: Segments, noun: str = "segment", kind: type[FlatMemory] = FlatMemory
 ) -> tuple[FlatMemory, list[str]]:
-    """What ``source`` holds of the :data:`SEGMENT` records a header lists, in their order there.
+    """What ``source`` holds of the :class:`Segments` a header lists, in their order there.
 
     Where segments overlap, the bytes are those of the one that starts lowest; of two that start at the
     same address, of the one that holds more; of two alike, of the first listed. Returns the memory, of class
@@ -186,7 +204,7 @@ def lay_out(
     """
     problems: list[str] = []
     number = np.arange(len(segments))
-    pa, memory = segments["pa"], segments["memory"]
+    pa, memory = segments.pa, segments.memory
     beyond = (pa >= PHYSICAL_LIMIT) | (memory > PHYSICAL_LIMIT) | (pa + memory > PHYSICAL_LIMIT)
     if beyond.any():
         worst = int(np.flatnonzero(beyond)[0])
@@ -195,8 +213,8 @@ def lay_out(
             f"(first: {noun} {worst} at {int(pa[worst]):#x}, {int(memory[worst]):#x} bytes long)"
         )
     keep = ~beyond & (memory > 0)
-    segments, number = segments[keep].copy(), number[keep]
-    pa, memory, held, offset = (segments[name] for name in ("pa", "memory", "held", "offset"))
+    segments, number = segments.take(keep), number[keep]
+    pa, memory, held, offset = segments.pa, segments.memory, segments.held, segments.offset
     if (held > memory).any():
         worst = int(np.flatnonzero(held > memory)[0])
         problems.append(
@@ -219,13 +237,13 @@ def lay_out(
     ranges = _union(pa, memory)
     order = np.lexsort((number, -held.astype(np.int64), pa))
     order = order[held[order] > 0]
-    pieces, contradictions = _flatten(segments[order])
+    pieces, contradictions = _flatten(segments.take(order))
     if contradictions:
         problems.append(
             f"{plural(contradictions, noun)} overlap others; where they do, the {noun} that starts at the "
             "lowest physical address was read"
         )
-    return kind(source, ranges, pieces["pa"], pieces["held"], pieces["offset"]), problems
+    return kind(source, ranges, pieces.pa, pieces.held, pieces.offset), problems
 
 
 def _union(pa: NDArray[np.uint64], size: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -239,27 +257,24 @@ def _union(pa: NDArray[np.uint64], size: NDArray[np.uint64]) -> NDArray[np.uint6
     return np.stack([start[first], end[last]], axis=1)
 
 
-def _flatten(segments: NDArray[np.void]) -> tuple[NDArray[np.void], int]:
+def _flatten(segments: Segments) -> tuple[Segments, int]:
     """Cut sorted segments where an earlier one already covers them, and join what continues both in memory
     and in the file. Returns the pieces and how many segments overlapped another of the same key."""
     if len(segments) == 0:
         return segments, 0
-    pieces = segments.copy()
-    end = pieces["pa"] + pieces["held"]
+    end = segments.pa + segments.held
     reach = np.maximum.accumulate(end)
-    covered = np.concatenate([pieces["pa"][:1], reach[:-1]])  # up to where the earlier ones reach
+    covered = np.concatenate([segments.pa[:1], reach[:-1]])  # up to where the earlier ones reach
     holder = np.maximum.accumulate(np.where(end == reach, np.arange(len(end)), 0))
     before = np.concatenate([[0], holder[:-1]])
-    overlap = covered > pieces["pa"]
-    contradictions = int((overlap & (pieces["key"] == pieces["key"][before])).sum())
-    cut = np.where(overlap, np.minimum(covered, end) - pieces["pa"], 0).astype(np.uint64)
-    pieces["pa"] += cut
-    pieces["offset"] += cut
-    pieces["held"] -= cut
-    pieces = pieces[pieces["held"] > 0]
-    pa, held, offset = pieces["pa"], pieces["held"], pieces["offset"]
-    follows = (pa[1:] == pa[:-1] + held[:-1]) & (offset[1:] == offset[:-1] + held[:-1])
-    first = np.flatnonzero(np.concatenate([[True], ~follows]))
-    joined = pieces[first]
-    joined["held"] = np.add.reduceat(held, first)
-    return joined, contradictions
+    overlap = covered > segments.pa
+    contradictions = int((overlap & (segments.key == segments.key[before])).sum())
+    cut = np.where(overlap, np.minimum(covered, end) - segments.pa, 0).astype(np.uint64)
+    pieces = segments.replace(pa=segments.pa + cut, offset=segments.offset + cut, held=segments.held - cut)
+    pieces = pieces.take(pieces.held > 0)
+    pa, held, offset = pieces.pa, pieces.held, pieces.offset
+    begins = np.ones(len(pieces), np.bool_)
+    begins[1:] = (pa[1:] != pa[:-1] + held[:-1]) | (offset[1:] != offset[:-1] + held[:-1])
+    first = run_starts(begins)
+    joined = pieces.take(first)
+    return joined.replace(held=np.add.reduceat(held, first)), contradictions
