@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.compare.wrong_words import Wrongs
     from vmaforensics.kernel.kernel import Kernel
-    from vmaforensics.views.indices.maple import MapleNodes
+    from vmaforensics.views.indices.maple_nodes import MapleNodes
     from vmaforensics.views.views import Views
 
 _DEPTH = 31  # MAPLE_HEIGHT_MAX

@@ -10,7 +10,7 @@ from vmaforensics.arch.known import DEFAULT
 from vmaforensics.columns.lookup import rows_of
 from vmaforensics.columns.texts import Texts
 from vmaforensics.views.indices.entries import IndexEntries, union_of
-from vmaforensics.views.indices.maple import MapleNodes
+from vmaforensics.views.indices.maple_nodes import MapleNodes
 from vmaforensics.views.problems import Problems
 from vmaforensics.views.processes.mms import MmOffsets
 from vmaforensics.views.view import View

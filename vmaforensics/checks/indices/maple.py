@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding, Rule
-    from vmaforensics.views.indices.maple import MapleNodes
+    from vmaforensics.views.indices.maple_nodes import MapleNodes
 
 _HEIGHT_SHIFT, _HEIGHT_MASK = 2, 0x1F  # MT_FLAGS_HEIGHT_OFFSET, MT_FLAGS_HEIGHT_MASK >> 2
 _NODE_MASK = np.uint64(0xFF)  # MAPLE_NODE_MASK

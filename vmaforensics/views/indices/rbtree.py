@@ -9,7 +9,6 @@ import numpy as np
 from vmaforensics.columns.lookup import is_first
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I8, I64, U64, Bools
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.indices.entries import IndexEntries
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.structures.tree_order import in_order
@@ -87,7 +86,7 @@ def walk_rbtree(kernel: Kernel, mms: Mms, log: ProblemLog) -> RbTree | None:
     total = 0
     for depth in range(1, _DEPTH):
         live = pointer != 0
-        wild = live & ~kernel_pointer(pointer)
+        wild = live & ~kernel.arch.kernel_pointer(pointer)
         log.add(View.RBTREE, Problem.NON_CANONICAL, mm[wild], slot[wild], pointer[wild])
         misaligned = live & ~wild & ((pointer & np.uint64(7)) != 0)
         log.add(View.RBTREE, Problem.MISALIGNED, mm[misaligned], slot[misaligned], pointer[misaligned])

@@ -10,7 +10,6 @@ import numpy as np
 
 from vmaforensics.columns.lookup import rows_of
 from vmaforensics.columns.types import I64, U16, U64, Bools
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.processes.mm_lists import TreeRoots, on_lru_lists, on_pgd_list, tree_roots
 from vmaforensics.views.processes.mms import Mms, read_mms
@@ -110,7 +109,7 @@ def gather_sources(kernel: Kernel, tasks: Tasks, slab: SlabView | None, log: Pro
     ]
     by_mm.append((Source.SLAB, _allocated(slab, ObjectKind.MM)))
     known = _merge(by_mm).addresses
-    known = known[kernel_pointer(known)]
+    known = known[kernel.arch.kernel_pointer(known)]
     for source, listed in (
         (Source.PGD_LIST, on_pgd_list(kernel, known, log)),
         (Source.LRU_GEN, on_lru_lists(kernel, known, log)),
@@ -121,7 +120,7 @@ def gather_sources(kernel: Kernel, tasks: Tasks, slab: SlabView | None, log: Pro
     roots = tree_roots(kernel, slab, known)
     by_mm.append((Source.TREE_ROOT, roots.mm))
     known_mms = _merge(by_mm)
-    usable = kernel_pointer(known_mms.addresses)
+    usable = kernel.arch.kernel_pointer(known_mms.addresses)
     owner, _ = kernel.gather_member("mm_struct", "owner?", known_mms.addresses[usable])
     mms = _read_mms(kernel, known_mms.addresses[usable], owner, every, log)
     return SourcesView(
@@ -192,7 +191,7 @@ def _running(kernel: Kernel) -> U64:
         return np.zeros(0, np.uint64)
     with np.errstate(over="ignore"):
         current, ok = kernel.gather_member("rq", "curr", np.uint64(at) + per_cpu_offsets(kernel))
-    return current[ok & kernel_pointer(current)]
+    return current[ok & kernel.arch.kernel_pointer(current)]
 
 
 def _patching(kernel: Kernel) -> U64:

@@ -11,7 +11,6 @@ import numpy as np
 from vmaforensics.columns.lookup import first_rows
 from vmaforensics.columns.table import Table, columns_of, member, table
 from vmaforensics.columns.types import I32, I64, U8, U32, U64, Bools, Bytes16
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 
@@ -93,7 +92,7 @@ def read_mms(kernel: Kernel, tasks: Tasks, log: ProblemLog) -> Mms:
     ``tasks`` are sorted by tgid and pid. Processes that share one (vfork, CLONE_VM) share its row.
     """
     users = tasks.take(tasks.ok & (tasks.mm != 0))
-    wild = ~kernel_pointer(users.mm)
+    wild = ~kernel.arch.kernel_pointer(users.mm)
     at = np.uint64(kernel.offset("task_struct", "mm"))
     log.add(View.TASKS, Problem.NON_CANONICAL, 0, users.task[wild] + at, users.mm[wild])
     users = users.take(~wild)

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.processes.mm_lists import Listed
 from vmaforensics.views.structures.xarray import all_pointers
@@ -34,7 +33,7 @@ def tasks_by_pid(kernel: Kernel, log: ProblemLog) -> Listed | None:
     # A number is taken (with a NULL) before its struct pid is put there; that is no pointer.
     found = all_pointers(kernel, words[ok, 0], View.SOURCES, log)
     pids = found.pointers
-    wild = ~kernel_pointer(pids)
+    wild = ~kernel.arch.kernel_pointer(pids)
     log.add(View.SOURCES, Problem.NON_CANONICAL, 0, head[0], pids[wild])
     tasks = _tasks_of(kernel, np.unique(pids[~wild]), log)
     return Listed(tasks.addresses, found.whole and tasks.whole and bool(ok[0]))
@@ -51,7 +50,7 @@ def _tasks_of(kernel: Kernel, pids: U64, log: ProblemLog) -> Listed:
         log.add(View.SOURCES, Problem.UNREADABLE, 0, at[~ok])
         whole &= bool(ok.all())
         after = words[:, 0]
-        wild = ok & (after != 0) & ~kernel_pointer(after)
+        wild = ok & (after != 0) & ~kernel.arch.kernel_pointer(after)
         log.add(View.SOURCES, Problem.NON_CANONICAL, 0, at[wild], after[wild])
         again = ok & np.isin(after, seen)
         log.add(View.SOURCES, Problem.CYCLE, 0, at[again], after[again])

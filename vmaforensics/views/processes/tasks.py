@@ -13,7 +13,6 @@ from vmaforensics.columns.lookup import first_rows
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, U32, U64, Bools, Bytes16
 from vmaforensics.errors import KernelNotFoundError
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 
@@ -77,7 +76,7 @@ def _leaders(kernel: Kernel, first: int, log: ProblemLog) -> Tasks:
         after = (pointer - base) % (1 << 64)
         if after == first:
             break
-        if not kernel_pointer(data[0])[0]:
+        if not kernel.arch.kernel_pointer(data[0])[0]:
             log.add(View.TASKS, Problem.NON_CANONICAL, 0, task + link, pointer)
             found += _backwards(kernel, first, seen)
             break
@@ -100,7 +99,7 @@ def _backwards(kernel: Kernel, first: int, seen: set[int]) -> list[int]:
     while len(found) < _MOST:
         data, ok = kernel.words(np.array([task + link], np.uint64), 1)
         after = (int(data[0, 0]) - base) % (1 << 64)
-        if not ok[0] or after in seen or not kernel_pointer(data[0])[0]:
+        if not ok[0] or after in seen or not kernel.arch.kernel_pointer(data[0])[0]:
             break
         seen.add(after)
         found.append(after)
@@ -111,7 +110,7 @@ def _backwards(kernel: Kernel, first: int, seen: set[int]) -> list[int]:
 def _threads(kernel: Kernel, leaders: Tasks, log: ProblemLog) -> Tasks:
     """All thread lists at once, one thread of each per step."""
     base = kernel.offset("task_struct", "thread_node")
-    usable = leaders.ok & kernel_pointer(leaders.signal)
+    usable = leaders.ok & kernel.arch.kernel_pointer(leaders.signal)
     head = leaders.signal[usable] + np.uint64(kernel.offset("signal_struct", "thread_head"))
     here = head  # the list_head each list has come to; its first word is next
     seen = np.zeros(0, np.uint64)
@@ -120,7 +119,7 @@ def _threads(kernel: Kernel, leaders: Tasks, log: ProblemLog) -> Tasks:
         after = data[:, 0]
         log.add(View.TASKS, Problem.UNREADABLE, 0, here[~ok])
         live = ok & (after != head)
-        wild = live & ~kernel_pointer(after)
+        wild = live & ~kernel.arch.kernel_pointer(after)
         log.add(View.TASKS, Problem.NON_CANONICAL, 0, here[wild], after[wild])
         live &= ~wild
         task = after - np.uint64(base)

@@ -12,7 +12,6 @@ import numpy as np
 
 from vmaforensics.columns.lookup import first_rows
 from vmaforensics.columns.types import I64, U64, Bools
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
 
 if TYPE_CHECKING:
@@ -96,7 +95,7 @@ def first_pointers(kernel: Kernel, heads: U64) -> tuple[U64, U64]:
         entries[at] = np.where(has_any, slots[np.arange(len(at)), slot], np.uint64(0))
         with np.errstate(over="ignore"):
             indices[at] += slot.astype(np.uint64) << np.minimum(shift, np.uint64(63))
-    found = is_pointer(entries) & kernel_pointer(entries)
+    found = is_pointer(entries) & kernel.arch.kernel_pointer(entries)
     return np.where(found, entries, np.uint64(0)), np.where(found, indices, np.uint64(0))
 
 
@@ -132,7 +131,7 @@ def _slot(kernel: Kernel, nodes: U64, number: U64) -> tuple[U64, Bools]:
     """One slot of each node, and which could be read."""
     with np.errstate(over="ignore"):
         words, ok = kernel.words(nodes + np.uint64(kernel.offset("xa_node", "slots")) + number * np.uint64(8), 1)
-    return words[:, 0], ok & kernel_pointer(nodes)
+    return words[:, 0], ok & kernel.arch.kernel_pointer(nodes)
 
 
 def _slots(kernel: Kernel, nodes: U64) -> tuple[U64, Bools]:
@@ -140,4 +139,4 @@ def _slots(kernel: Kernel, nodes: U64) -> tuple[U64, Bools]:
     slots = kernel.member("xa_node", "slots")
     with np.errstate(over="ignore"):
         words, ok = kernel.words(nodes + np.uint64(slots.offset), slots.extent // 8)
-    return words, ok & kernel_pointer(nodes)
+    return words, ok & kernel.arch.kernel_pointer(nodes)

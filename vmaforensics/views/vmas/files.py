@@ -10,7 +10,6 @@ import numpy as np
 from vmaforensics.columns.lookup import rows_of
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import U32, U64, Bools
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas.paths import resolve_paths
@@ -82,7 +81,7 @@ def read_files(kernel: Kernel, addresses: U64, root: tuple[int, int] | None, log
     """
     addresses = np.unique(addresses)
     addresses = addresses[addresses != 0]
-    wild = ~kernel_pointer(addresses)
+    wild = ~kernel.arch.kernel_pointer(addresses)
     log.add(View.FILES, Problem.NON_CANONICAL, 0, addresses[wild], addresses[wild])
     rows, ok = kernel.gather(Files, addresses)
     log.add(View.FILES, Problem.UNREADABLE, 0, addresses[~ok & ~wild])

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 
@@ -165,7 +164,7 @@ def _close(kernel: Kernel, dentries: NDArray[np.uint64], mounts: NDArray[np.uint
 
 
 def _unknown(addresses: NDArray[np.uint64], known: dict[int, int]) -> NDArray[np.uint64]:
-    usable = addresses[kernel_pointer(addresses)]
+    usable = addresses[kernel.arch.kernel_pointer(addresses)]
     return np.array([one for one in usable.tolist() if one not in known], np.uint64)
 
 

@@ -9,7 +9,6 @@ import numpy as np
 from vmaforensics.columns.lookup import rows_of, values_at
 from vmaforensics.columns.table import Table, column, member, table
 from vmaforensics.columns.types import I64, U8, U64, Bools
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
@@ -57,7 +56,7 @@ def read_vmas(kernel: Kernel, addresses: U64, log: ProblemLog) -> Vmas:
     """
     addresses = np.unique(addresses)
     # A pointer that cannot be one is not followed; the view that holds it has reported it.
-    usable = kernel_pointer(addresses) & ((addresses & np.uint64(7)) == 0)
+    usable = kernel.arch.kernel_pointer(addresses) & ((addresses & np.uint64(7)) == 0)
     asked = addresses[usable]
     rows, ok = kernel.gather(Vmas, asked)
     rows.ok[:] = ok
