@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.vmas.paths import Place
 
 
 @table(struct="file")
@@ -74,10 +75,10 @@ class FileTable:
         return rows_of(self.rows.file, files)
 
 
-def read_files(kernel: Kernel, addresses: U64, root: tuple[int, int] | None, log: ProblemLog) -> FileTable:
+def read_files(kernel: Kernel, addresses: U64, root: Place | None, log: ProblemLog) -> FileTable:
     """Decode the files at ``addresses`` (repeats and NULL allowed).
 
-    ``root`` is the reader's root, (dentry, vfsmount), at which paths begin.
+    ``root`` is the reader's root, at which paths begin.
     """
     addresses = np.unique(addresses)
     addresses = addresses[addresses != 0]

@@ -6,18 +6,17 @@ together in memory, once per distinct (dentry, mount).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmaforensics.columns.table import Table, member, table
+from vmaforensics.columns.types import U32, U64
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from numpy.typing import NDArray
+    from collections.abc import Container
 
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.processes.tasks import Tasks
@@ -25,43 +24,76 @@ if TYPE_CHECKING:
 _GENERATIONS = 2100  # PATH_MAX / 2 names, and some mounts
 _NAME_MAX = 4096
 
-_DENTRY = ["d_parent", "d_name.name|__d_name.name", "d_name.len|__d_name.len", "d_hash.pprev", "d_op"]
+
+class Place(NamedTuple):
+    """A ``struct path`` (include/linux/path.h): where a file lies, or where paths begin."""
+
+    dentry: int
+    mnt: int  # struct vfsmount
 
 
-@dataclass(slots=True)
-class _Forest:
+@table(struct="dentry")
+class _Dentries(Table):
+    dentry: U64
+    parent: U64 = member("d_parent")
+    name: U64 = member("d_name.name|__d_name.name")
+    length: U32 = member("d_name.len|__d_name.len")  # bytes
+    hashed: U64 = member("d_hash.pprev")  # NULL: the file was deleted
+    operations: U64 = member("d_op")
+
+
+@table(struct="mount")
+class _Mounts(Table):
+    mnt: U64  # address of the vfsmount in it
+    root: U64 = member("mnt.mnt_root")
+    parent: U64 = member("mnt_parent")  # struct mount
+    mountpoint: U64 = member("mnt_mountpoint")
+
+
+class _Dentry(NamedTuple):
+    parent: int
+    name: bytes | None  # None: not in the dump
+    hashed: bool
+    d_dname: int  # the operation that makes up its name, 0 for none
+
+
+class _Mount(NamedTuple):
+    root: int
+    parent: int  # vfsmount
+    mountpoint: int
+
+
+class _Forest(NamedTuple):
     """Dentries and mounts by address: everything the climbs may need."""
 
-    parent: dict[int, int]
-    name: dict[int, bytes | None]
-    hashed: dict[int, bool]
-    pseudo: dict[int, int]  # d_dname operation, 0 for none
-    mount_root: dict[int, int]
-    mount_parent: dict[int, int]
-    mountpoint: dict[int, int]
+    dentries: dict[int, _Dentry]
+    mounts: dict[int, _Mount]
 
 
 def resolve_paths(
-    kernel: Kernel,
-    dentries: NDArray[np.uint64],
-    mounts: NDArray[np.uint64],
-    inodes: NDArray[np.uint64],
-    root: tuple[int, int] | None,
-    log: ProblemLog,
+    kernel: Kernel, dentries: U64, mounts: U64, inodes: U64, root: Place | None, log: ProblemLog
 ) -> list[bytes | None]:
     """The path of each (dentry, vfsmount), raw bytes as the kernel would give them to seq_path.
 
-    None where a dentry or mount on the way is not in the dump. Newlines are not escaped here.
+    None where a dentry or mount on the way is not in the dump. Newlines are not escaped here. ``inodes`` are those
+    of the dentries: pseudo file systems make their numbers part of the name.
     """
-    forest = _close(kernel, dentries, mounts, log)
-    pairs = list(zip(dentries.tolist(), mounts.tolist(), inodes.tolist(), strict=True))
-    numbers = _inode_numbers(kernel, forest, pairs)
+    forest = _read_forest(kernel, dentries, mounts, log)
+    files = list(zip(dentries.tolist(), mounts.tolist(), inodes.tolist(), strict=True))
+    unnamed = {inode for dentry, _, inode in files if dentry in forest.dentries and forest.dentries[dentry].d_dname}
+    numbers = _inode_numbers(kernel, unnamed)
     special = {address: kind for kind, symbol in _DNAMES.items() if (address := kernel.symbols.get(symbol)) is not None}
-    done: dict[tuple[int, int], bytes | None] = {}
-    for dentry, mnt, inode in pairs:
-        if (dentry, mnt) not in done:
-            done[dentry, mnt] = _path(forest, dentry, mnt, root, special, numbers.get(inode, 0))
-    return [done[dentry, mnt] for dentry, mnt, _ in pairs]
+    done: dict[Place, bytes | None] = {}
+    for dentry, mnt, inode in files:
+        place = Place(dentry, mnt)
+        if place not in done:
+            found = forest.dentries.get(dentry)
+            if found is not None and found.d_dname and not _is_root(forest, place):
+                kind = special.get(found.d_dname, "simple")
+                done[place] = _pseudo_name(kind, found.name, numbers.get(inode, 0))
+            else:
+                done[place] = _path(forest, place, root)
+    return [done[Place(dentry, mnt)] for dentry, mnt, _ in files]
 
 
 # How pseudo file systems spell a name: kind by the symbol of the d_dname operation.
@@ -74,38 +106,34 @@ _DNAMES = {
 }
 
 
-def _path(
-    forest: _Forest,
-    dentry: int,
-    mnt: int,
-    root: tuple[int, int] | None,
-    special: dict[int, str],
-    inode: int,
-) -> bytes | None:
-    operation = forest.pseudo.get(dentry, 0)
-    if operation and not (forest.parent.get(dentry) == dentry == forest.mount_root.get(mnt)):
-        return _pseudo_name(special.get(operation, "simple"), forest.name.get(dentry), inode)
+def _is_root(forest: _Forest, place: Place) -> bool:
+    """Is this the root of both its file system and its mount (IS_ROOT in d_path)?"""
+    mount = forest.mounts.get(place.mnt)
+    return mount is not None and forest.dentries[place.dentry].parent == place.dentry == mount.root
+
+
+def _path(forest: _Forest, place: Place, root: Place | None) -> bytes | None:
+    """prepend_path: the names from the reader's root down to ``place``."""
+    first = forest.dentries.get(place.dentry)
+    deleted = first is not None and not first.hashed and first.parent != place.dentry
     names: list[bytes] = []
-    deleted = not forest.hashed.get(dentry, True) and forest.parent.get(dentry) != dentry
-    seen: set[tuple[int, int]] = set()
-    while root is None or (dentry, mnt) != root:
-        if (dentry, mnt) in seen or dentry not in forest.parent or mnt not in forest.mount_root:
+    seen: set[Place] = set()
+    while place != root:
+        dentry, mount = forest.dentries.get(place.dentry), forest.mounts.get(place.mnt)
+        if place in seen or dentry is None or mount is None:
             return None
-        seen.add((dentry, mnt))
-        if dentry == forest.mount_root[mnt]:
-            above = forest.mount_parent[mnt]
-            if above == mnt:  # the root of this mount namespace
+        seen.add(place)
+        if place.dentry == mount.root:
+            if mount.parent == place.mnt:  # the root of this mount namespace
                 break
-            dentry, mnt = forest.mountpoint[mnt], above
+            place = Place(mount.mountpoint, mount.parent)
             continue
-        parent = forest.parent[dentry]
-        if parent == dentry:  # a bind mount's subtree was left behind
+        if dentry.parent == place.dentry:  # a bind mount's subtree was left behind
             break
-        name = forest.name.get(dentry)
-        if name is None:
+        if dentry.name is None:
             return None
-        names.append(b"/" + name)
-        dentry = parent
+        names.append(b"/" + dentry.name)
+        place = Place(dentry.parent, place.mnt)
     path = b"".join(reversed(names)) or b"/"
     return path + b" (deleted)" if deleted else path
 
@@ -124,83 +152,81 @@ def _pseudo_name(kind: str, name: bytes | None, inode: int) -> bytes | None:
     return b"/" + name + b" (deleted)"
 
 
-def _close(kernel: Kernel, dentries: NDArray[np.uint64], mounts: NDArray[np.uint64], log: ProblemLog) -> _Forest:
-    """Read every dentry and mount that climbing from the given ones can touch."""
-    forest = _Forest({}, {}, {}, {}, {}, {}, {})
-    embed = kernel.offset("mount", "mnt")
-    operations: dict[int, int] = {}
-    pending = {"name": np.zeros(0, np.uint64), "length": np.zeros(0, np.int64), "dentry": np.zeros(0, np.uint64)}
-    new_dentries = np.unique(dentries[dentries != 0])
-    new_mounts = np.unique(mounts[mounts != 0])
+def _read_forest(kernel: Kernel, dentries: U64, mounts: U64, log: ProblemLog) -> _Forest:
+    """Read every dentry and mount that climbing from the given ones can touch, a generation per round."""
+    embedded = np.uint64(kernel.offset("mount", "mnt"))
+    dentry_parts, mount_parts = [_Dentries.zeros(0)], [_Mounts.zeros(0)]
+    known_dentries: set[int] = set()
+    known_mounts: set[int] = set()
+    new_dentries, new_mounts = np.unique(dentries[dentries != 0]), np.unique(mounts[mounts != 0])
     for _ in range(_GENERATIONS):
         if not len(new_dentries) and not len(new_mounts):
             break
-        got, ok = kernel.gather("dentry", new_dentries, _DENTRY)
+        entries, ok = kernel.gather(_Dentries, new_dentries)
+        entries.dentry[:] = new_dentries
         log.add(View.FILES, Problem.UNREADABLE, 0, new_dentries[~ok])
-        here, got = new_dentries[ok], got[ok]
-        forest.parent.update(zip(here.tolist(), got["d_parent"].tolist(), strict=True))
-        forest.hashed.update(zip(here.tolist(), (got["d_hash.pprev"] != 0).tolist(), strict=True))
-        operations.update(zip(here.tolist(), got["d_op"].tolist(), strict=True))
-        pending["dentry"] = np.concatenate([pending["dentry"], here])
-        pending["name"] = np.concatenate([pending["name"], got["d_name.name"]])
-        pending["length"] = np.concatenate([pending["length"], got["d_name.len"].astype(np.int64)])
-
-        at, fine = kernel.gather(
-            "mount", new_mounts - np.uint64(embed), ["mnt.mnt_root", "mnt_parent", "mnt_mountpoint"]
-        )
-        log.add(View.FILES, Problem.UNREADABLE, 0, new_mounts[~fine])
-        there, at = new_mounts[fine], at[fine]
-        above = at["mnt_parent"] + np.uint64(embed)
-        forest.mount_root.update(zip(there.tolist(), at["mnt.mnt_root"].tolist(), strict=True))
-        forest.mount_parent.update(zip(there.tolist(), above.tolist(), strict=True))
-        forest.mountpoint.update(zip(there.tolist(), at["mnt_mountpoint"].tolist(), strict=True))
-
-        reached = np.unique(np.concatenate([got["d_parent"], at["mnt_mountpoint"]]))
-        new_dentries = _unknown(reached, forest.parent)
-        new_mounts = _unknown(np.unique(above), forest.mount_root)
-    _names(kernel, forest, pending)
-    _operations(kernel, forest, operations)
-    return forest
+        entries = entries.take(ok)
+        above, ok = kernel.gather(_Mounts, new_mounts - embedded)
+        above.mnt[:] = new_mounts
+        log.add(View.FILES, Problem.UNREADABLE, 0, new_mounts[~ok])
+        above = above.take(ok)
+        dentry_parts.append(entries)
+        mount_parts.append(above)
+        known_dentries.update(entries.dentry.tolist())
+        known_mounts.update(above.mnt.tolist())
+        new_dentries = _unknown(kernel, np.concatenate([entries.parent, above.mountpoint]), known_dentries)
+        new_mounts = _unknown(kernel, above.parent + embedded, known_mounts)
+    found, on = _Dentries.concatenate(dentry_parts), _Mounts.concatenate(mount_parts)
+    hashed, d_dname = found.hashed != 0, _name_operations(kernel, found.operations)
+    rows = zip(found.parent.tolist(), _read_names(kernel, found), hashed.tolist(), d_dname.tolist(), strict=True)
+    mounted = zip(on.root.tolist(), (on.parent + embedded).tolist(), on.mountpoint.tolist(), strict=True)
+    return _Forest(
+        dict(zip(found.dentry.tolist(), map(_Dentry._make, rows), strict=True)),
+        dict(zip(on.mnt.tolist(), map(_Mount._make, mounted), strict=True)),
+    )
 
 
-def _unknown(addresses: NDArray[np.uint64], known: dict[int, int]) -> NDArray[np.uint64]:
-    usable = addresses[kernel.arch.kernel_pointer(addresses)]
-    return np.array([one for one in usable.tolist() if one not in known], np.uint64)
+def _unknown(kernel: Kernel, addresses: U64, known: Container[int]) -> U64:
+    usable = np.unique(addresses[kernel.arch.kernel_pointer(addresses)])
+    return np.array([address for address in usable.tolist() if address not in known], np.uint64)
 
 
-def _names(kernel: Kernel, forest: _Forest, pending: Mapping[str, NDArray[np.generic]]) -> None:
-    length = np.clip(pending["length"].astype(np.int64), 0, _NAME_MAX)
-    dentry, pointer = pending["dentry"].astype(np.uint64), pending["name"].astype(np.uint64)
+def _read_names(kernel: Kernel, dentries: _Dentries) -> list[bytes | None]:
+    """The name of each dentry; names of one length are read together."""
+    names: list[bytes | None] = [None] * len(dentries)
+    length = np.minimum(dentries.length, _NAME_MAX)
     for size in np.unique(length).tolist():
         rows = np.flatnonzero(length == size)
-        data, ok = kernel.space.gather(pointer[rows], size)
-        for row, raw, fine in zip(rows.tolist(), data, ok.tolist(), strict=True):
+        data, ok = kernel.space.gather(dentries.name[rows], size)
+        for row, raw, readable in zip(rows.tolist(), data, ok.tolist(), strict=True):
             # prepend_name stops at a NUL: a name being changed may be shorter than its length.
-            forest.name[int(dentry[row])] = raw.tobytes().split(b"\0", 1)[0] if fine else None
+            names[row] = raw.tobytes().split(b"\0", 1)[0] if readable else None
+    return names
 
 
-def _operations(kernel: Kernel, forest: _Forest, operations: dict[int, int]) -> None:
-    tables = np.unique(np.array(list(operations.values()), np.uint64))
-    tables = tables[tables != 0]
-    got, ok = kernel.gather("dentry_operations", tables, ["d_dname"])
-    dname = dict(zip(tables.tolist(), np.where(ok, got["d_dname"], np.uint64(0)).tolist(), strict=True))
-    forest.pseudo.update({dentry: dname.get(table, 0) for dentry, table in operations.items()})
+def _name_operations(kernel: Kernel, operations: U64) -> U64:
+    """``d_dname`` of the ``dentry_operations`` at each address; 0 for none."""
+    known, which = np.unique(operations, return_inverse=True)
+    named = known != 0
+    found = np.zeros(len(known), np.uint64)
+    found[named], _ = kernel.gather_member("dentry_operations", "d_dname", known[named])
+    return found[which]
 
 
-def _inode_numbers(kernel: Kernel, forest: _Forest, pairs: list[tuple[int, int, int]]) -> dict[int, int]:
-    wanted = np.array(sorted({inode for dentry, _, inode in pairs if forest.pseudo.get(dentry)}), np.uint64)
-    got, ok = kernel.gather("inode", wanted, ["i_ino"])
-    return dict(zip(wanted[ok].tolist(), got["i_ino"][ok].tolist(), strict=True))
+def _inode_numbers(kernel: Kernel, inodes: set[int]) -> dict[int, int]:
+    wanted = np.array(sorted(inodes), np.uint64)
+    numbers, ok = kernel.gather_member("inode", "i_ino", wanted)
+    return dict(zip(wanted[ok].tolist(), numbers[ok].tolist(), strict=True))
 
 
-def reader_root(kernel: Kernel, tasks: Tasks) -> tuple[int, int] | None:
-    """(dentry, vfsmount) at which paths begin for whoever reads them: the root of pid 1, or of init_task."""
-    one = tasks.task[(tasks.pid == 1) & tasks.ok].tolist()
-    for task in [*one, kernel.symbols.get("init_task")]:
-        if task is None:
-            continue
-        fs, ok = kernel.gather("task_struct", np.array([task], np.uint64), ["fs"])
-        got, fine = kernel.gather("fs_struct", fs["fs"], ["root.dentry", "root.mnt"])
-        if ok[0] and fine[0]:
-            return int(got["root.dentry"][0]), int(got["root.mnt"][0])
+def reader_root(kernel: Kernel, tasks: Tasks) -> Place | None:
+    """Where paths begin for whoever reads them: the root of pid 1, or of init_task."""
+    readers = tasks.task[(tasks.pid == 1) & tasks.ok]
+    if (init_task := kernel.symbols.get("init_task")) is not None:
+        readers = np.append(readers, np.uint64(init_task))
+    fs, ok = kernel.gather_member("task_struct", "fs", readers)
+    dentry, dentry_ok = kernel.gather_member("fs_struct", "root.dentry", fs)
+    mnt, mnt_ok = kernel.gather_member("fs_struct", "root.mnt", fs)
+    for row in np.flatnonzero(ok & dentry_ok & mnt_ok)[:1].tolist():
+        return Place(int(dentry[row]), int(mnt[row]))
     return None
