@@ -20,7 +20,7 @@ import numpy as np
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.registry import rule_modules
 from vmaforensics.views.indices.entries import IndexEntries
-from vmaforensics.views.indices.maple import MapleNodes
+from vmaforensics.views.indices.maple_nodes import MapleNodes
 from vmaforensics.views.indices.rbtree import RbNodes
 from vmaforensics.views.problems import Problem, Problems
 from vmaforensics.views.processes.mms import Lock, Mms

@@ -8,10 +8,6 @@ from typing import TYPE_CHECKING
 from vmaforensics.checks.anchors.anchors import check_anchors
 from vmaforensics.checks.descriptors.descriptors import check_handles
 from vmaforensics.checks.finding import Confidence, Evidence, Severity
-from vmaforensics.checks.indices.links import check_links
-from vmaforensics.checks.indices.maple import check_maple
-from vmaforensics.checks.indices.membership import check_membership
-from vmaforensics.checks.indices.rbtree import check_rbtree
 from vmaforensics.checks.pages.map_counts import check_residents
 from vmaforensics.checks.pages.page_tables import check_page_tables
 from vmaforensics.checks.pages.text_pages import check_text
@@ -29,14 +25,10 @@ if TYPE_CHECKING:
 
 # Checks of several rules at once, whose rules have none of their own yet. TRANSITION.
 OLD_CHECKS: tuple[Callable[[Context], Iterator[Finding]], ...] = (
-    check_membership,
-    check_rbtree,
-    check_maple,
     check_rmap,
     check_page_tables,
     check_residents,
     check_text,
-    check_links,
     check_slab,
     check_existence,
     check_anchors,

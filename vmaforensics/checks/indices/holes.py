@@ -1,14 +1,14 @@
-"""Empty ranges of an address space in which an area that is missing may have been."""
+"""Empty ranges of an address space in which a VMA that is missing may have been."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.indices.maple import gap_mismatches, leaf_slots, null_pairs
+from vmaforensics.checks.indices.maple_slots import leaf_slots, node_gaps, null_pairs, slot_addresses
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -16,104 +16,117 @@ if TYPE_CHECKING:
     from vmaforensics.views.vmas.vmas import Vmas
 
 _LARGEST = np.uint64(1 << 40)  # bytes; a larger hole is what lies between the parts of an address space
+_LAST = (1 << 64) - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hole:
-    """An empty range of an address space, and why an area may have been there."""
+    """An empty range of an address space, and why a VMA may have been there."""
 
     start: int
     end: int
-    where: int  # address of the empty slot of the maple tree, 0 if it is just what lies between two areas
+    where: int  # address of the empty slot of the maple tree, 0 if it is just what lies between two VMAs
     suspect: bool  # the tree's own records do not allow it
-    file: Evidence | None  # the areas on both sides map one file, and its offsets leave just this room
+    file: Evidence | None  # the VMAs on both sides map one file, and its offsets leave just this room
+
+
+class HoleOf(NamedTuple):
+    """A hole, and whose it is."""
+
+    mm: int
+    hole: Hole
 
 
 class Holes:
-    """Finds where an area that is missing may have been."""
+    """Finds where a VMA that is missing may have been; to be had with ``context.shared``."""
 
     def __init__(self, context: Context) -> None:
-        self.context = context
+        self._context = context
         nodes = context.views.maple_nodes
-        self.slots = leaf_slots(nodes)
-        self.suspect = np.zeros(len(self.slots.mm), np.bool_)
-        # Empty ranges wider than the parent of their leaf records.
-        rows, real, recorded = gap_mismatches(nodes)
-        wider = np.zeros(len(nodes), np.bool_)
-        wider[rows[real[rows] > recorded[rows]]] = True
-        self.wider = wider[self.slots.node]  # per slot: its leaf holds a wider gap than its parent records
+        self._slots = slots = context.shared(leaf_slots)
+        gaps = context.shared(node_gaps)
+        #: Per slot: its leaf holds a wider gap than its parent records.
+        self._wider = (gaps.real > gaps.recorded)[slots.node]
         with np.errstate(over="ignore"):
-            size = self.slots.high - self.slots.low + np.uint64(1)
-        self.suspect |= self.slots.empty & wider[self.slots.node] & (size > recorded[self.slots.node])
-        pairs = null_pairs(self.slots)
-        self.suspect[pairs] = self.suspect[pairs - 1] = True
-        self.suspect &= context.whole(View.MAPLE, self.slots.mm)
+            size = slots.high - slots.low + np.uint64(1)
+        #: Per slot: it is empty, and the tree's own records do not allow that.
+        self._suspect = slots.empty & self._wider & (size > gaps.recorded[slots.node])
+        pairs = null_pairs(context)
+        self._suspect[pairs] = self._suspect[pairs - 1] = True
+        self._suspect &= context.whole(View.MAPLE, nodes.mm[slots.node])
 
-    def lone(self) -> list[tuple[int, Hole]]:
-        """(mm, hole) where a single empty slot makes its leaf's recorded gap wrong, and is no larger than an
-        area may be. Several in one leaf mean that the record was changed, not the slots: that is MT-GAP."""
-        rows = np.flatnonzero(self.suspect & self.wider & ((self.slots.high - self.slots.low) < _LARGEST))
+    def lone(self) -> list[HoleOf]:
+        """Each single empty slot that makes its leaf's recorded gap wrong and is no larger than a VMA may be.
+
+        Several in one leaf mean that the record was changed, not the slots: that is MT-GAP.
+        """
+        slots = self._slots
+        rows = np.flatnonzero(self._suspect & self._wider & ((slots.high - slots.low) < _LARGEST))
         if not len(rows):
             return []
-        alone = rows[np.bincount(self.slots.node[self.suspect])[self.slots.node[rows]] == 1].tolist()
-        return [(int(self.slots.mm[row]), self._of_slot(row)) for row in alone]
+        alone = rows[np.bincount(slots.node[self._suspect])[slots.node[rows]] == 1].tolist()
+        return [HoleOf(int(self._context.views.maple_nodes.mm[slots.node[row]]), self._of_slot(row)) for row in alone]
 
     def candidates(self, mm: int, size: int) -> list[Hole]:
         """Where ``size`` bytes may have been, the best reason deciding: an empty slot the tree does not allow,
         room that a file's offsets leave, any room of just that size, any empty slot the tree does not allow."""
-        mine = np.flatnonzero(self.slots.empty & (self.slots.mm == np.uint64(mm)))
-        holes = {(one.start, one.end): one for one in [*self._between(mm), *map(self._of_slot, mine.tolist())]}
-        fits = [one for one in holes.values() if one.end - one.start == size]
+        slots = self._slots
+        empty = np.flatnonzero(slots.empty & (self._context.views.maple_nodes.mm[slots.node] == np.uint64(mm)))
+        every = [*self._between(mm), *map(self._of_slot, empty.tolist())]
+        holes = {(hole.start, hole.end): hole for hole in every}
+        fits = [hole for hole in holes.values() if hole.end - hole.start == size]
         return (
-            [one for one in fits if one.suspect]
-            or [one for one in fits if one.file]
+            [hole for hole in fits if hole.suspect]
+            or [hole for hole in fits if hole.file]
             or fits
-            or [one for one in holes.values() if one.suspect]
+            or [hole for hole in holes.values() if hole.suspect]
         )
 
     def _of_slot(self, row: int) -> Hole:
-        mm = int(self.slots.mm[row])
-        top = int(self.context.views.mms["task_size"][self.context.views.mm_rows(self.slots.mm[row : row + 1])[0]])
-        start, end = int(self.slots.low[row]), min(int(self.slots.high[row]) + 1, top or (1 << 64) - 1)
+        slots, views = self._slots, self._context.views
+        nodes = views.maple_nodes
+        node = slots.node[row : row + 1]
+        top = int(views.mms.task_size[views.mm_rows(nodes.mm[node])[0]])
+        start, end = int(slots.low[row]), min(int(slots.high[row]) + 1, top or _LAST)
         return Hole(
             start=start,
             end=end,
-            where=int(self.slots.where[row]),
-            suspect=bool(self.suspect[row]),
-            file=self._file_around(self._areas(mm), start, end),
+            where=int(slot_addresses(nodes, node, slots.slot[row : row + 1])[0]),
+            suspect=bool(self._suspect[row]),
+            file=self._file_around(self._vmas(int(nodes.mm[node[0]])), start, end),
         )
 
-    def _areas(self, mm: int) -> Vmas:
-        """The decoded areas of an mm over all views, ascending."""
-        rows = self.context.views.regions().values()
-        addresses = np.unique(np.concatenate([one["vma"][one["mm"] == np.uint64(mm)] for one in rows]))
-        vmas = self.context.views.vmas[self.context.views.vma_rows(addresses)]
-        read: Vmas = vmas[vmas["ok"]]
-        return read.sort_by(read.start)
+    def _vmas(self, mm: int) -> Vmas:
+        """The VMAs of an mm that were read, over all indices, ascending."""
+        views = self._context.views
+        addresses = [entries.vma[entries.mm == np.uint64(mm)] for entries in views.regions().values()]
+        vmas = views.vmas.take(views.vma_rows(np.unique(np.concatenate(addresses))))
+        vmas = vmas.take(vmas.ok)
+        return vmas.sort_by(vmas.start)
 
     def _between(self, mm: int) -> list[Hole]:
-        vmas = self._areas(mm)
-        rows = np.flatnonzero(vmas["start"][1:] > vmas["end"][:-1])
-        spans = zip(vmas["end"][rows].tolist(), vmas["start"][rows + 1].tolist(), strict=True)
+        """What lies between the VMAs of an mm."""
+        vmas = self._vmas(mm)
+        rows = np.flatnonzero(vmas.start[1:] > vmas.end[:-1])
+        ranges = zip(vmas.end[rows].tolist(), vmas.start[rows + 1].tolist(), strict=True)
         return [
             Hole(start=start, end=end, where=0, suspect=False, file=self._file_around(vmas, start, end))
-            for start, end in spans
+            for start, end in ranges
         ]
 
     def _file_around(self, vmas: Vmas, start: int, end: int) -> Evidence | None:
-        """Do the areas on both sides map one file at offsets that leave just this room?"""
-        context, files = self.context, self.context.views.files
-        before, after = vmas[vmas["end"] == np.uint64(start)], vmas[vmas["start"] == np.uint64(end)]
-        if not len(before) or not len(after) or files is None or min(before["file_row"][0], after["file_row"][0]) < 0:
+        """Do the VMAs on both sides map one file at offsets that leave just this room?"""
+        views = self._context.views
+        before, after = vmas.take(vmas.end == np.uint64(start)), vmas.take(vmas.start == np.uint64(end))
+        if not len(before) or not len(after) or views.files is None or min(before.file_row[0], after.file_row[0]) < 0:
             return None
-        inode = files.rows["inode"][[before["file_row"][0], after["file_row"][0]]]
-        offset = int(before["pgoff"][0]) + (int(before["end"][0] - before["start"][0]) >> 12)
-        if inode[0] != inode[1] or int(after["pgoff"][0]) < offset:
+        inode = views.files.rows.inode
+        offset = int(before.pgoff[0]) + (int(before.end[0] - before.start[0]) >> 12)
+        if inode[before.file_row[0]] != inode[after.file_row[0]] or int(after.pgoff[0]) < offset:
             return None
-        name = context.views.names[int(context.views.vma_rows(before["vma"][:1])[0])]
-        shown = name.decode("utf-8", "backslashreplace")
+        name = views.names[int(views.vma_rows(before.vma[:1])[0])].decode("utf-8", "backslashreplace")
         return Evidence(
-            what=f"the areas on both sides map {shown}; between them is room for its file offset {offset << 12:#x}",
+            what=f"the areas on both sides map {name}; between them is room for its file offset {offset << 12:#x}",
             view=View.FILES.label,
-            address=int(before["vma"][0]),
+            address=int(before.vma[0]),
         )

@@ -11,9 +11,24 @@ maximum before the last slot, and reaching it there.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from vmaforensics.checks import hand
+from vmaforensics.checks.indices.maple_slots import Wording, lower_bounds, node_findings, used_slots
 from vmaforensics.checks.rule import Part, Rule, Severity
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+
+_WORDING = Wording(
+    "the pivots of node {node} do not rise to the end of its range", "pivots of maple node {node} do not fit its range"
+)
 
 RULE = Rule(
     id="MT-PIVOT",
@@ -29,3 +44,19 @@ RULE = Rule(
     part=Part.TRACE,
     rank=350,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Nodes whose pivots do not rise within their range to its very end."""
+    nodes = context.views.maple_nodes
+    if not len(nodes):
+        return
+    column, rows = np.arange(nodes.pivots.shape[1])[None, :], np.arange(len(nodes))
+    high = nodes.high[:, None]
+    outside = used_slots(nodes) & ((nodes.pivots < lower_bounds(nodes)) | (nodes.pivots > high))
+    # A slot before the last that already reaches the node's end leaves nothing for those behind it.
+    early = (column < nodes.end[:, None]) & (nodes.pivots >= high)
+    short = nodes.pivots[rows, nodes.end] != nodes.high
+    wrong = np.flatnonzero(outside.any(axis=1) | early.any(axis=1) | short)
+    first = np.where(outside | early, column, nodes.end[:, None]).min(axis=1)
+    yield from node_findings(context, RULE, wrong, _WORDING, nodes.pivots[rows, first], nodes.high)

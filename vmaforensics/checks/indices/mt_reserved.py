@@ -10,8 +10,18 @@ MMF_UNSTABLE.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import Rule, Severity
+from vmaforensics.views.problems import Problem
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
 
 RULE = Rule(
     id="MT-RESERVED",
@@ -27,3 +37,19 @@ RULE = Rule(
     steps=("word", "tree"),
     rank=510,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Maple trees with an XA_ZERO_ENTRY where a VMA would be."""
+    problems = context.views.problems
+    forks = problems.take(problems.problem == Problem.RESERVED)
+
+    def evidence(row: int) -> Evidence:
+        return Evidence(
+            what="a reserved entry stands where an area would",
+            view=View.MAPLE.label,
+            address=int(forks.where[row]),
+            found=f"{int(forks.value[row]):#x}",
+        )
+
+    yield from context.per_mm(RULE, forks.mm, evidence, lambda row: "the maple tree carries the mark of a failed fork")

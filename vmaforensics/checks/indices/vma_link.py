@@ -10,8 +10,30 @@ assessed*.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import INDICES, Part, Rule, Severity
+from vmaforensics.views.problems import Problem
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.views.problems import Problems
+
+_BROKEN = (
+    Problem.NON_CANONICAL,
+    Problem.MISALIGNED,
+    Problem.BAD_TAG,
+    Problem.CYCLE,
+    Problem.SHARED,
+    Problem.NULL_CHILD,
+)
 
 RULE = Rule(
     id="VMA-LINK",
@@ -29,3 +51,29 @@ RULE = Rule(
     part=Part.TRACE,
     rank=420,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Pointers that a walk could read and not follow, view by view."""
+    problems = context.views.problems
+    broken = np.isin(problems.problem, _BROKEN)
+    for view in View:
+        yield from _of_view(context, view, problems.take(broken & (problems.view == view)))
+
+
+def _of_view(context: Context, view: View, problems: Problems) -> Iterator[Finding]:
+    def evidence(row: int) -> Evidence:
+        return Evidence(
+            what=f"{view.label}: {Problem(int(problems.problem[row])).text}",
+            view=view.label,
+            address=int(problems.where[row]),
+            found=f"{int(problems.value[row]):#x}",
+        )
+
+    def title(row: int) -> str:
+        where, why = int(problems.where[row]), Problem(int(problems.problem[row])).text
+        return f"the {view.label} is broken at {where:#x}: {why} ({int(problems.value[row]):#x})"
+
+    yield from context.per_mm(
+        RULE, problems.mm, evidence, title, lambda row: context.area_holding(int(problems.where[row]))
+    )

@@ -10,9 +10,21 @@ Kernels up to 6.0.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vmaforensics.checks import hand
+from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.columns.lookup import rows_of, sort_order, values_at
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.columns.types import Bools
+    from vmaforensics.views.indices.entries import IndexEntries
 
 RULE = Rule(
     id="VMA-UNLINKED",
@@ -30,3 +42,39 @@ RULE = Rule(
     hides=True,
     explains_counts=True,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """VMAs that one index holds and another, which was read whole, does not; for every pair of indices."""
+    indices = context.views.regions()
+    for here, entries in indices.items():
+        for there, others in indices.items():
+            if here != there:
+                missing = ~_in(entries, others) & context.whole(there, entries.mm)
+                yield from _missing(context, here, there, entries.take(missing))
+
+
+def _in(entries: IndexEntries, others: IndexEntries) -> Bools:
+    """Is each VMA of ``entries`` in ``others`` too, under the same mm? An index visits a VMA once."""
+    order = sort_order(others.vma)
+    at = rows_of(others.vma[order], entries.vma)
+    both: Bools = (at >= 0) & (values_at(others.mm[order], at) == entries.mm)
+    return both
+
+
+def _missing(context: Context, here: View, there: View, missing: IndexEntries) -> Iterator[Finding]:
+    def evidence(row: int) -> Evidence:
+        return Evidence(
+            what=f"the {here.label} holds the {context.area(int(missing.vma[row]))}, the {there.label} does not",
+            view=here.label,
+            address=int(missing.slot[row]),
+            found=f"{int(missing.vma[row]):#x}",
+        )
+
+    yield from context.per_mm(
+        RULE,
+        missing.mm,
+        evidence,
+        lambda row: f"{context.area(int(missing.vma[row]))} is in the {here.label}, hidden from the {there.label}",
+        lambda row: (int(missing.start[row]), int(missing.end[row])),
+    )
