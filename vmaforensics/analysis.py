@@ -51,8 +51,14 @@ def analyse_image(
     from vmaforensics.image.image import Image as Opened
 
     opened = image if isinstance(image, Opened) else open_image(image)
+
+    def heard(stage: str, done: int = 0, total: int = 0, /) -> None:
+        # What one stage read, the next seldom reads again; mapped pages would count as this process's to the end.
+        opened.release()
+        progress(stage, done, total)
+
     kernel = find_kernel(opened, progress)
-    gathered = gather_views(kernel, opened.cpus, views, progress)
-    progress("checks")
+    gathered = gather_views(kernel, opened.cpus, views, heard)
+    heard("checks")
     context = Context(gathered)
     return Analysis(image=opened, kernel=kernel, views=gathered, context=context, findings=run_checks(context))

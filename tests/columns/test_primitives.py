@@ -32,6 +32,14 @@ def test_nothing_is_found_in_an_empty_column() -> None:
     assert lookup.bounds_of(NONE, 3) == (0, 0)
 
 
+@pytest.mark.parametrize(
+    ("major", "minor", "ascend"),
+    [([], [], True), ([1], [9], True), ([1, 1], [9, 9], True), ([1, 1, 2], [1, 2, 0], True), ([1, 1], [2, 1], False)],
+)
+def test_rows_ascend_by_the_weightier_key_first(major: list[int], minor: list[int], ascend: bool) -> None:
+    assert lookup.is_sorted(np.array(major), np.array(minor)) is ascend
+
+
 def test_keys_at_the_top_of_the_address_space_are_found() -> None:
     keys = np.array([0, 2**64 - 1], np.uint64)
     assert lookup.rows_of(keys, keys).tolist() == [0, 1]

@@ -98,6 +98,21 @@ def sort_order(*keys: NDArray[Any]) -> NDArray[np.int64]:
     return np.lexsort(keys[::-1]).astype(np.int64)
 
 
+def is_sorted(*keys: NDArray[Any]) -> bool:
+    """Do rows ascend by ``keys``, the weightiest first? Rows may be equal.
+
+    >>> is_sorted(np.array([1, 1, 2]), np.array([5, 7, 0]))
+    True
+    """
+    left = np.ones(max(len(keys[0]) - 1, 0), np.bool_)  # pairs of neighbours that no key so far has told apart
+    for key in keys:
+        before, after = key[:-1], key[1:]
+        if (left & (before > after)).any():
+            return False
+        left &= before == after
+    return True
+
+
 def composite_key(major: NDArray[np.integer[Any]], minor: NDArray[np.uint64], minor_bits: int) -> NDArray[np.uint64]:
     """One number that sorts by ``major``, then by ``minor``; a ``minor`` of more bits counts as the largest.
 

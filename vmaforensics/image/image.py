@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vmaforensics.arch.interface import Architecture
     from vmaforensics.arch.registers import CpuState
     from vmaforensics.image.memory import PhysicalMemory
+    from vmaforensics.image.source import Mapped
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +41,14 @@ class Image:
     details: dict[str, str] = field(default_factory=dict)  # header facts worth showing, in order
     symbols: Path | None = None  # a symbol file (ISF) for its kernel, given by the user
     problems: tuple[str, ...] = ()  # what the container promises and the file does not hold
+    files: tuple[Mapped, ...] = ()  # as they are mapped
 
     @property
     def paths(self) -> tuple[Path, ...]:
         """Every file of the image."""
         return (self.path, *self.others)
+
+    def release(self) -> None:
+        """Let go of the pages of its files that are in memory: they count as ours as long as they are mapped."""
+        for file in self.files:
+            file.release()

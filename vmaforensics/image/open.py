@@ -104,8 +104,10 @@ def open_image(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     paths = [Path(path)] if isinstance(path, str | os.PathLike) else [Path(one) for one in path]
     if not paths:
         raise ImageUnreadableError("no image was given; give the path of a memory image")
-    files = [(one, _unflattened(one, Mapped(map_file(one)))) for one in paths]
+    mapped = [Mapped(map_file(one)) for one in paths]
+    files = [(one, _unflattened(one, file)) for one, file in zip(paths, mapped, strict=True)]
     image = _open_one(paths[0], files[0][1][0]) if len(files) == 1 else open_split([(one, it[0]) for one, it in files])
+    image = replace(image, files=tuple(mapped))
     said = [it for _, it in files if it[1]]
     if not said:
         return image

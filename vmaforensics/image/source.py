@@ -95,6 +95,11 @@ class Mapped(FileSource):
     def __init__(self, buffer: NDArray[np.uint8]) -> None:
         self.buffer = buffer
 
+    def release(self) -> None:
+        """Take the pages of a mapped file out of this process; what is asked for again is read again."""
+        if isinstance(self.buffer.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            self.buffer.base.madvise(mmap.MADV_DONTNEED)
+
     def __len__(self) -> int:
         return len(self.buffer)
 

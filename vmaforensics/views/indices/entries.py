@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmaforensics.columns.lookup import sort_order
+from vmaforensics.columns.lookup import is_sorted, sort_order
 from vmaforensics.columns.runs import begins_run
 from vmaforensics.columns.table import Table, table
-from vmaforensics.columns.types import I64, U64
+from vmaforensics.columns.types import I32, U64
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,12 +26,17 @@ class IndexEntries(Table):
     start: U64  # as this index says it: the index range of a maple entry, else vm_start
     end: U64  # exclusive
     slot: U64  # address of the word that holds the pointer
-    order: I64  # position within the mm in this index's own order
-    vma_row: I64  # row of the VMA in Views.vmas; filled in once they are decoded
+    order: I32  # position within the mm in this index's own order
+    vma_row: I32  # row of the VMA in Views.vmas; filled in once they are decoded
 
 
 def union_of(indices: Iterable[IndexEntries]) -> IndexEntries:
-    """Entries of several indices with each (mm, VMA) kept once, sorted by mm, start and VMA."""
+    """Entries of several indices with each (mm, VMA) kept once, sorted by mm, start and VMA.
+
+    Of a single index in good order, as almost all are, it is that itself and no copy.
+    """
     rows = IndexEntries.concatenate(indices)
-    rows = rows.take(sort_order(rows.mm, rows.start, rows.vma))
-    return rows.take(begins_run(rows.mm, rows.vma))
+    if not is_sorted(rows.mm, rows.start, rows.vma):
+        rows = rows.take(sort_order(rows.mm, rows.start, rows.vma))
+    first = begins_run(rows.mm, rows.vma)
+    return rows if first.all() else rows.take(first)

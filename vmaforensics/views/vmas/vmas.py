@@ -8,7 +8,7 @@ import numpy as np
 
 from vmaforensics.columns.lookup import rows_of, values_at
 from vmaforensics.columns.table import Table, column, member, table
-from vmaforensics.columns.types import I64, U8, U64, Bools
+from vmaforensics.columns.types import I32, U8, U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
@@ -40,9 +40,9 @@ class Vmas(Table):
     next: U64 = member("vm_next?")  # up to 6.0
     prev: U64 = member("vm_prev?")
     gap: U64 = member("rb_subtree_gap?")  # bytes; largest gap before a VMA of the subtree, up to 6.0
-    refcnt: I64 = member("vm_refcnt.refs.counter?", fill=-1)  # -1 where the kernel has no vm_refcnt
+    refcnt: I32 = member("vm_refcnt.refs.counter?", fill=-1)  # -1 where the kernel has no vm_refcnt
     detached: Bools = member("detached?")  # 6.4 to 6.14
-    file_row: I64 = column(fill=-1)  # row of the file table, -1 for none
+    file_row: I32 = column(fill=-1)  # row of the file table, -1 for none
     kind: U8  # Kind
 
 
@@ -60,7 +60,7 @@ def read_vmas(kernel: Kernel, addresses: U64, log: ProblemLog) -> Vmas:
     asked = addresses[usable]
     rows, ok = kernel.gather(Vmas, asked)
     rows.ok[:] = ok
-    rows.anon_pgoff[:] = _anon_pgoff(kernel, asked, rows)
+    rows = rows.replace(anon_pgoff=_anon_pgoff(kernel, asked, rows))
     log.add(View.VMA, Problem.UNREADABLE, 0, asked[~ok])
     if len(asked) < len(addresses):
         rows = rows.take_or_fill(rows_of(asked, addresses))
