@@ -14,7 +14,7 @@ from vmaforensics.words.permissions import vma_permissions
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vmaforensics.columns.types import I64
+    from vmaforensics.columns.types import I32
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.views import Views
     from vmaforensics.views.vmas.vmas import Vmas
@@ -56,7 +56,7 @@ def maps_lines(kernel: Kernel, views: Views, mm: int) -> Iterator[bytes]:
 class ShownVmas(NamedTuple):
     """The VMAs that ``/proc/PID/maps`` of a process shows, in order."""
 
-    rows: I64  # of Views.vmas
+    rows: I32  # of Views.vmas
     vmas: Vmas
     names: list[bytes]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
-    from vmaforensics.columns.types import I64
+    from vmaforensics.columns.types import I32
     from vmaforensics.views.indices.entries import IndexEntries
     from vmaforensics.views.view import View
 
@@ -15,7 +15,7 @@ class IndexedVmas(NamedTuple):
     """Entries of one index whose VMA was read, in the index's own order; parallel to each other."""
 
     entries: IndexEntries
-    vma_row: I64  # row of Views.vmas
+    vma_row: I32  # row of Views.vmas
 
 
 def indexed_vmas(context: Context) -> dict[View, IndexedVmas]:
