@@ -8,11 +8,8 @@ from __future__ import annotations
 import sys
 import time
 
-import numpy as np
-
 from vmaforensics.image.open import open_image
 from vmaforensics.kernel.find import find_kernel
-from vmaforensics.kernel.space.paging import walk
 from vmaforensics.views.gather import gather_views
 
 
@@ -20,16 +17,14 @@ def main(path: str) -> None:
     """Walk the tables under every pgd, as the view of page tables does."""
     kernel = find_kernel(open_image(path))
     mms = gather_views(kernel, (), ()).mms
-    roots, _, mapped = kernel.space.translate(mms["pgd"][mms["ok"]])
+    roots, _, mapped = kernel.space.translate(mms.pgd[mms.ok])
     best, entries = float("inf"), 0
     for turn in range(4):
         started = time.perf_counter()
-        found = walk(
-            kernel.memory, roots[mapped], levels=kernel.identity.levels, last=256, mask=kernel.pte_mask, everything=True
-        )
+        found = kernel.arch.walk_user(kernel.memory, roots[mapped])
         if turn:
             best = min(best, time.perf_counter() - started)
-        entries = len(np.atleast_1d(found.leaves))
+        entries = len(found.leaves)
     print(f"{entries} entries, {best:.4f} s")
 
 

@@ -10,6 +10,7 @@ import pytest
 from support import Edit, again_from_views
 from tamper.page_edits import ghost_huge_page, ghost_page
 
+from vmaforensics.arch.page_tables import PteState
 from vmaforensics.cli.main import main
 from vmaforensics.compare.ranges import mm_of
 from vmaforensics.errors import ExitCode, OutputError, UsageError
@@ -18,7 +19,6 @@ from vmaforensics.export.extract_regions import finding_regions, frame_regions, 
 from vmaforensics.export.page_source import STATES, mapped_pages
 from vmaforensics.image.memory import PageState
 from vmaforensics.report.document.build import finding as told
-from vmaforensics.views.pages.entry_codes import PteState
 from vmaforensics.views.vmas.kind import Kind
 
 if TYPE_CHECKING:

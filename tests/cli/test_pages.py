@@ -18,13 +18,13 @@ from tamper.page_edits import (
     pte_to_slab,
 )
 
+from vmaforensics.arch.page_tables import PteState
 from vmaforensics.checks.pages.page_marks import MARKS, entry_marks, told
 from vmaforensics.cli.main import main
 from vmaforensics.columns.texts import Texts
 from vmaforensics.compare.ranges import mm_of, range_at, rows_within
 from vmaforensics.errors import ExitCode, UsageError
 from vmaforensics.report.document.page_entries import PageRun, page_runs, render_csv, render_text
-from vmaforensics.views.pages.entry_codes import PteState
 from vmaforensics.views.pages.page_names import Owner, owners
 from vmaforensics.views.views import Views
 

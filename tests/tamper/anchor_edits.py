@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tamper.edits import Label, labelled, pick, repair_counters
+from vmaforensics.arch.x86_64 import bits
 from vmaforensics.checks.finding import Severity
-from vmaforensics.kernel.space import paging
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
 
@@ -203,10 +203,10 @@ def area_made_executable_whole(edit: Edit) -> Label:
     mm = next(int(one["mm"]) for one in edit.views.mms if one["pid"] == label.pid)
     (vma,) = vmas[(vmas["mm"] == np.uint64(mm)) & (vmas["start"] == np.uint64(label.start))]
     prot = edit.at("vm_area_struct", int(vma["vma"]), "vm_page_prot")
-    edit.put(prot, int(vma["page_prot"]) & ~paging.NO_EXECUTE)
+    edit.put(prot, int(vma["page_prot"]) & ~bits.NO_EXECUTE)
     row = view.ranges["vma_row"][view.ptes["range_row"]]
     for pte in view.ptes[(view.ptes["range_row"] >= 0) & (vmas["vma"][row] == vma["vma"])]:
-        edit.overlay.write(int(pte["where"]), (int(pte["entry"]) & ~paging.NO_EXECUTE).to_bytes(8, "little"))
+        edit.overlay.write(int(pte["where"]), (int(pte["entry"]) & ~bits.NO_EXECUTE).to_bytes(8, "little"))
     return replace(label, rank=Severity.LOW)
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tamper.edits import Label
-from vmaforensics.kernel.space import paging
-from vmaforensics.views.pages.entry_codes import PteState
+from vmaforensics.arch.page_tables import PteState
+from vmaforensics.arch.x86_64 import bits
 from vmaforensics.views.vmas import flags
 from vmaforensics.views.vmas.kind import Kind
 
@@ -64,7 +64,7 @@ def pte_pointed_elsewhere(edit: Edit) -> Label:
     view = _view(edit)
     others = view.ptes[(view.ptes.page_row >= 0) & (view.ptes.mm_row != pte["mm_row"]) & (view.ptes.level == 1)]
     anon = others[view.pages["anon"][others["page_row"]]]
-    entry = int(pte["entry"]) & ~paging.ADDRESS_MASK | int(anon["pfn"][0]) << 12
+    entry = int(pte["entry"]) & ~bits.ADDRESS_MASK | int(anon["pfn"][0]) << 12
     _write(edit, int(pte["where"]), entry)
     return _label(edit, "PTE pointed at another page", pte)
 
@@ -73,7 +73,7 @@ def pte_to_slab(edit: Edit) -> Label:
     """An anonymous page's entry made to lead to the page of the process's own mm_struct."""
     pte = _pte(edit, _heap)
     pa, _, _ = edit.kernel.space.translate(edit.views.mms["mm"][[pte["mm_row"]]])
-    entry = int(pte["entry"]) & ~paging.ADDRESS_MASK | int(pa[0]) & ~4095
+    entry = int(pte["entry"]) & ~bits.ADDRESS_MASK | int(pa[0]) & ~4095
     _write(edit, int(pte["where"]), entry)
     return _label(edit, "PTE pointed at kernel memory", pte)
 
@@ -88,14 +88,14 @@ def pte_zeroed(edit: Edit) -> Label:
 def pte_made_executable(edit: Edit) -> Label:
     """The no-execute bit of an anonymous page's entry cleared."""
     pte = _pte(edit, _heap)
-    _write(edit, int(pte["where"]), int(pte["entry"]) & ~paging.NO_EXECUTE)
+    _write(edit, int(pte["where"]), int(pte["entry"]) & ~bits.NO_EXECUTE)
     return _label(edit, "NX cleared in PTE", pte)
 
 
 def exec_cleared_in_pte(edit: Edit) -> Label:
     """The no-execute bit of a code page's entry set."""
     pte = _pte(edit, _code)
-    _write(edit, int(pte["where"]), int(pte["entry"]) | paging.NO_EXECUTE)
+    _write(edit, int(pte["where"]), int(pte["entry"]) | bits.NO_EXECUTE)
     return _label(edit, "exec cleared in PTE", pte)
 
 
@@ -113,7 +113,7 @@ def exec_set_in_page_prot(edit: Edit) -> Label:
     pte = _pte(edit, _heap)
     vma = edit.views.vmas[_view(edit).ranges["vma_row"][pte["range_row"]]]
     prot = edit.at("vm_area_struct", int(vma["vma"]), "vm_page_prot")
-    edit.put(prot, int(vma["page_prot"]) & ~paging.NO_EXECUTE)
+    edit.put(prot, int(vma["page_prot"]) & ~bits.NO_EXECUTE)
     pid = int(edit.views.mms["pid"][pte["mm_row"]])
     return Label(technique="exec set in page_prot", pid=pid, start=int(vma["start"]), end=int(vma["end"]))
 
@@ -121,7 +121,7 @@ def exec_set_in_page_prot(edit: Edit) -> Label:
 def _ghost(edit: Edit, level: int) -> tuple[np.void, int, int]:
     """(table, address, physical address of a zero entry) in a table of ``level``, in no area."""
     view = _view(edit)
-    tables = view.tables[(view.tables["level"] == level) & view.tables["ok"]]
+    tables = view.tables[(view.tables.level == level) & view.tables.ok]
     span = 1 << (12 + 9 * (level - 1))
     for table in tables[:200]:
         raw, _ = edit.kernel.memory.gather(np.array([table["pa"]], np.uint64), 4096)
@@ -157,7 +157,7 @@ def ghost_subtree(edit: Edit) -> Label:
     """A page table of another process hung in outside every area."""
     table, va, where = _ghost(edit, 2)
     view = _view(edit)
-    foreign = view.tables[(view.tables["level"] == 1) & (view.tables["owner"] != table["owner"])]
+    foreign = view.tables[(view.tables.level == 1) & (view.tables.owner != table["owner"])]
     counts = {int(pa): 0 for pa in foreign["pa"].tolist()}
     for pa in (view.ptes["where"][view.ptes["level"] == 1] & ~np.uint64(4095)).tolist():
         if pa in counts:
@@ -171,7 +171,7 @@ def own_table_again(edit: Edit) -> Label:
     """A page table of the process hung in a second time, outside every area."""
     table, va, where = _ghost(edit, 2)
     view = _view(edit)
-    mine = view.tables[(view.tables["level"] == 1) & (view.tables["owner"] == table["owner"])]
+    mine = view.tables[(view.tables.level == 1) & (view.tables.owner == table["owner"])]
     assert len(mine), "the process has no page table"
     _write(edit, where, int(mine["pa"][0]) | 0x67)
     return _ghost_label(edit, "own page table a second time", table, va, 2 << 20)
@@ -181,13 +181,13 @@ def user_copy_only(edit: Edit) -> Label:
     """With page-table isolation: memory of another process hung into the copy that user mode runs on, and no other."""
     assert edit.kernel.identity.pti, "the kernel has no page-table isolation"
     view, levels = _view(edit), edit.kernel.identity.levels
-    tables = view.tables[(view.tables["level"] == levels) & view.tables["ok"]]
+    tables = view.tables[(view.tables.level == levels) & view.tables.ok]
     raw, _ = edit.kernel.memory.gather(tables["pa"], 4096)
     words = raw.view("<u8").reshape(-1, 512)[:, :256]
     row = int(np.flatnonzero((words == 0).any(axis=1))[0])
     other = int(np.flatnonzero((words != 0).any(axis=1) & (np.arange(len(words)) != row))[0])
     slot = int(np.flatnonzero(words[row] == 0)[0])
-    entry = int(words[other][words[other] != 0][0]) & ~paging.NO_EXECUTE
+    entry = int(words[other][words[other] != 0][0]) & ~bits.NO_EXECUTE
     _write(edit, int(tables["pa"][row]) + 4096 + 8 * slot, entry)
     span = 1 << (12 + 9 * (levels - 1))
     return _ghost_label(edit, "ghost in the user's copy alone", tables[row], slot * span, span)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tamper.edits import Label
-from vmaforensics.kernel.space import paging
-from vmaforensics.views.pages.entry_codes import PteState
+from vmaforensics.arch.page_tables import PteState
+from vmaforensics.arch.x86_64 import bits
 from vmaforensics.views.pages.frame_kinds import FrameKind, classify_frames
 from vmaforensics.views.pages.page_types import PageReader
 from vmaforensics.views.pages.rss import KINDS
@@ -99,7 +99,7 @@ def _copied(edit: Edit, change: Callable[[bytearray], None], technique: str) -> 
     edit.put(new + edit.kernel.member("page", "index|__folio_index").offset, index)
     for member in ("_mapcount.counter", "_refcount.counter"):
         _change(edit, edit.at("page", _struct_page(edit, old), member), -1, 4)
-    entry = int(pte["entry"]) & ~paging.ADDRESS_MASK | frame << 12
+    entry = int(pte["entry"]) & ~bits.ADDRESS_MASK | frame << 12
     edit.overlay.write(int(pte["where"]), entry.to_bytes(8, "little"))
     _count(edit, mm, KINDS[3] if page["swapbacked"] else KINDS[0], -1)
     _count(edit, mm, KINDS[1], 1)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from support import Edit, kernel_on
 
+from vmaforensics.arch.page_tables import PteState
 from vmaforensics.proc.smaps import SmapsPrinter, letters
-from vmaforensics.views.pages.entry_codes import PteState
 from vmaforensics.views.pages.smaps import Smaps, read_smaps
 from vmaforensics.views.pages.swap import swap_counts
 

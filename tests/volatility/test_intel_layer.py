@@ -13,8 +13,8 @@ pytest.importorskip("volatility3")
 from volatility3.framework import contexts, exceptions
 from volatility3.framework.layers import intel, physical
 
+from vmaforensics.arch.page_tables import PteState
 from vmaforensics.views.gather import gather_views
-from vmaforensics.views.pages.entry_codes import PteState
 from vmaforensics.volatility.layers.image_stacker import ImageStacker
 from vmaforensics.volatility.layers.intel_layer import LinuxIntel32eLA57
 from vmaforensics.volatility.layers.kernel_stacker import LinuxKernelStacker

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_USER, ALLOW_WRITE, PteState
 from vmaforensics.compare.side_by_side import Step
-from vmaforensics.kernel.space import paging
-from vmaforensics.views.pages.entry_codes import PteState
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
@@ -115,7 +114,7 @@ def page_steps(views: Views, mm_row: int, start: int, end: int) -> Iterator[Step
         allow = int(pte["allow"])
         rights = "".join(
             letter if allow & bit else "-"
-            for letter, bit in (("w", paging.ALLOW_WRITE), ("u", paging.ALLOW_USER), ("x", paging.ALLOW_EXECUTE))
+            for letter, bit in (("w", ALLOW_WRITE), ("u", ALLOW_USER), ("x", ALLOW_EXECUTE))
         )
         facts = {"va": hex(int(pte["va"])), "entry": hex(int(pte["entry"])), "": _STATES[PteState(int(pte["state"]))]}
         if int(pte["state"]) <= PteState.PROTNONE:

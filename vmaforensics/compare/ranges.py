@@ -46,7 +46,7 @@ def rows_within(views: Views, mm: int, start: int, end: int) -> NDArray[np.intp]
     mm_row = views.mm_rows(np.array([mm], np.uint64))[0]
     low, high = np.searchsorted(view.ptes["mm_row"], [mm_row, mm_row + 1])
     va = view.ptes["va"][low:high]
-    size = view.ptes.take(slice(low, high)).sizes()
+    size = view.ptes.take(slice(low, high)).sizes(view.arch)
     inside = (va <= np.uint64(end - 1)) & (va + (size - np.uint64(1)) >= np.uint64(start))
     rows: NDArray[np.intp] = np.flatnonzero(inside) + low
     return rows
@@ -69,7 +69,7 @@ def orphans_within(views: Views, mm: int, start: int, end: int) -> list[tuple[in
     # Runs are joined over the whole process, so that one is told whole even if it begins before ``start``.
     rows = rows_within(views, mm, 0, 1 << 64)
     ptes = view.ptes[rows[view.ptes["range_row"][rows] < 0]]
-    last = ptes["va"] + ptes.sizes()
+    last = ptes["va"] + ptes.sizes(view.arch)
     first = np.ones(len(ptes), np.bool_)
     first[1:] = ptes["va"][1:] != last[:-1]
     begin = np.flatnonzero(first)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_WRITE, PteState
 from vmaforensics.checks.context import Context, comm_of
 from vmaforensics.checks.pages.entry_runs import Runs
 from vmaforensics.compare.cells import anchor_cells, anon_cells, file_cells, slab_cells
@@ -14,8 +15,6 @@ from vmaforensics.compare.ranges import mm_row
 from vmaforensics.compare.side_by_side import Cell, Row, Schema, SideBySide
 from vmaforensics.compare.vmas import areas_of, nearest
 from vmaforensics.errors import UsageError
-from vmaforensics.kernel.space import paging
-from vmaforensics.views.pages.entry_codes import PteState
 from vmaforensics.views.processes.mms import Lock
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas.kind import Kind
@@ -154,7 +153,7 @@ def _index_cells(rows: NDArray[np.void], areas: Areas, view: View, whole: bool) 
 def _page_cells(view: PageTablesView, areas: Areas) -> list[Cell]:
     """Pages that entries in each area's range lead to, and where the first entry is (physical address)."""
     ptes = view.ptes[view.ptes["mm_row"] == areas.mm_row]
-    size = ptes.pages()
+    size = ptes.pages(view.arch)
     mapped = np.concatenate([[0], np.cumsum(np.where(ptes["state"] <= PteState.PROTNONE, size, 0))])
     swapped = np.concatenate([[0], np.cumsum(np.where(ptes["state"] == PteState.SWAP, size, 0))])
     low, high = np.searchsorted(ptes["va"], areas.start), np.searchsorted(ptes["va"], areas.end)
@@ -186,7 +185,7 @@ def _uncovered(views: Views, view: PageTablesView, areas: Areas) -> Iterator[Row
         first = runs.first(at)
         start, end = runs.bounds(at)
         pte = view.ptes[first]
-        count = (end - start) >> 12
+        count = (end - start) >> view.arch.page_shift
         cell = Cell(state="held", address=hex(int(pte["where"])), note=f"{count} page{'' if count == 1 else 's'}")
         inside = [Cell(state="missing")] * len(views.regions())
         cells = dict(zip((one.label for one in views.regions()), inside, strict=True))
@@ -201,5 +200,5 @@ def _uncovered(views: Views, view: PageTablesView, areas: Areas) -> Iterator[Row
 
 
 def _rights(allow: int) -> str:
-    write, execute = allow & paging.ALLOW_WRITE, allow & paging.ALLOW_EXECUTE
+    write, execute = allow & ALLOW_WRITE, allow & ALLOW_EXECUTE
     return f"r{'w' if write else '-'}{'x' if execute else '-'}"

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from vmaforensics.arch.page_tables import PteState
 from vmaforensics.image.memory import PageState
-from vmaforensics.kernel.space import paging
-from vmaforensics.views.pages.entry_codes import PteState
 from vmaforensics.views.pages.page_names import zero_frame
 from vmaforensics.words.permissions import entry_permissions
 
@@ -45,7 +44,7 @@ class PageRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     state: str
     pfn: str | None = None  # of the first
     perms: str | None = None
-    level: int | None = None  # of the page table: 1 is 4 KiB, 2 is 2 MiB, 3 is 1 GiB
+    level: int | None = None  # of the page table, 1 is the lowest; on x86-64 1 is 4 KiB, 2 is 2 MiB, 3 is 1 GiB
     entry: str | None = None  # of swapped pages, where one entry is one page
 
     def joins(self, later: PageRecord) -> bool:
@@ -61,6 +60,7 @@ class Pages:
     """The pages of a range, in order: parallel arrays. ``pfn`` counts where a frame is named at all."""
 
     start: int
+    page_size: int  # bytes
     state: NDArray[np.uint8]
     pfn: NDArray[np.uint64]
     allow: NDArray[np.uint8]
@@ -90,7 +90,7 @@ class Pages:
             begin.tolist(), ends.tolist(), *(column[begin].tolist() for column in columns), strict=True
         ):
             yield PageRecord(
-                start=hex(self.start + (at << 12)),
+                start=hex(self.start + at * self.page_size),
                 pages=end - at,
                 state=_NAMES[state],
                 pfn=hex(pfn) if state <= NOT_RAM else None,
@@ -103,38 +103,49 @@ class Pages:
 
 
 def mapped_pages(kernel: Kernel, views: Views, mm: int, start: int, end: int) -> Pages:
-    """The pages of ``[start, end)`` of a process, through its page tables. Bounds are multiples of 4096."""
-    count = (end - start) >> 12
+    """The pages of ``[start, end)`` of a process, through its page tables. Bounds are multiples of a page."""
+    shift = kernel.arch.page_shift
+    count = (end - start) >> shift
     state = np.full(count, NOT_MAPPED, np.uint8)
     pfn, entry = np.zeros(count, np.uint64), np.zeros(count, np.uint64)
     allow, pte_state, level = np.zeros(count, np.uint8), np.zeros(count, np.uint8), np.zeros(count, np.int8)
+    pages = Pages(
+        start=start,
+        page_size=kernel.arch.page_size,
+        state=state,
+        pfn=pfn,
+        allow=allow,
+        pte_state=pte_state,
+        level=level,
+        entry=entry,
+    )
     view = views.page_tables
     mm_row = int(views.mm_rows(np.array([mm], np.uint64))[0])
     if view is None or mm_row < 0:
         state[:] = UNKNOWN
-        return Pages(start=start, state=state, pfn=pfn, allow=allow, pte_state=pte_state, level=level, entry=entry)
+        return pages
     # Below a table that could not be read nothing is known; page tables above 2 MiB entries cover more.
-    lost = view.tables[(view.tables["owner"] == mm_row) & ~view.tables["ok"]]
-    reach = lost["va"] + (np.uint64(1) << (np.uint64(12) + np.uint64(9) * lost["level"].astype(np.uint64)))
-    near = (lost["va"] < np.uint64(end)) & (reach > np.uint64(start))
-    for low, stop in zip(lost["va"][near].tolist(), reach[near].tolist(), strict=True):
-        state[(max(low, start) - start) >> 12 : (min(stop, end) - start) >> 12] = UNKNOWN
+    lost = view.tables.take((view.tables.owner == mm_row) & ~view.tables.ok)
+    reach = lost.va + kernel.arch.table_span(lost.level)
+    near = (lost.va < np.uint64(end)) & (reach > np.uint64(start))
+    for low, stop in zip(lost.va[near].tolist(), reach[near].tolist(), strict=True):
+        state[(max(low, start) - start) >> shift : (min(stop, end) - start) >> shift] = UNKNOWN
     if view.truncated or not views.mms["ok"][mm_row] or (not view.whole[mm_row] and not len(lost)):
         state[:] = UNKNOWN
     low, high = np.searchsorted(view.ptes["mm_row"], [mm_row, mm_row + 1])
-    at = view.ptes.rows_at(np.array([mm_row]), np.array([start], np.uint64))[0]
+    at = view.ptes.rows_at(kernel.arch, np.array([mm_row]), np.array([start], np.uint64))[0]
     first = int(at) if at >= 0 else low + int(np.searchsorted(view.ptes["va"][low:high], np.uint64(start)))
     last = low + int(np.searchsorted(view.ptes["va"][low:high], np.uint64(end)))
     ptes = view.ptes[first:last]
     # Each entry clipped to the range, then repeated for each of its pages.
     begin = np.maximum(ptes["va"], np.uint64(start))
-    stop_ = np.minimum(ptes["va"] + paging.span(ptes["level"]), np.uint64(end))
-    many = ((np.maximum(stop_, begin) - begin) >> np.uint64(12)).astype(np.int64)
+    stop_ = np.minimum(ptes.ends(kernel.arch), np.uint64(end))
+    many = ((np.maximum(stop_, begin) - begin) >> np.uint64(shift)).astype(np.int64)
     row = np.repeat(np.arange(len(ptes)), many)
     within = (np.arange(len(row)) - np.repeat(np.cumsum(many) - many, many)).astype(np.uint64)
-    place = ((begin[row] - np.uint64(start)) >> np.uint64(12)).astype(np.int64) + within.astype(np.int64)
+    place = ((begin[row] - np.uint64(start)) >> np.uint64(shift)).astype(np.int64) + within.astype(np.int64)
     one = ptes[row]
-    pfn[place] = one["pfn"] + ((begin[row] - one["va"]) >> np.uint64(12)) + within
+    pfn[place] = one["pfn"] + ((begin[row] - one["va"]) >> np.uint64(shift)) + within
     allow[place], pte_state[place], level[place], entry[place] = (
         one[name] for name in ("allow", "state", "level", "entry")
     )
@@ -145,15 +156,16 @@ def mapped_pages(kernel: Kernel, views: Views, mm: int, start: int, end: int) ->
     zero = zero_frame(kernel)
     if zero is not None:
         state[named & (pfn == np.uint64(zero))] = ZERO
-    return Pages(start=start, state=state, pfn=pfn, allow=allow, pte_state=pte_state, level=level, entry=entry)
+    return pages
 
 
 def frames_pages(kernel: Kernel, start: int, end: int) -> Pages:
-    """The page frames of the physical range ``[start, end)``; bounds are multiples of 4096."""
-    pfn = np.arange(start >> 12, end >> 12, dtype=np.uint64)
+    """The page frames of the physical range ``[start, end)``; bounds are multiples of a page."""
+    pfn = np.arange(start >> kernel.arch.page_shift, end >> kernel.arch.page_shift, dtype=np.uint64)
     none = np.zeros(len(pfn), np.uint8)
     return Pages(
         start=start,
+        page_size=kernel.arch.page_size,
         state=_frame_states(kernel, pfn),
         pfn=pfn,
         allow=none,
@@ -165,10 +177,11 @@ def frames_pages(kernel: Kernel, start: int, end: int) -> Pages:
 
 def _frame_states(kernel: Kernel, pfns: NDArray[np.uint64]) -> NDArray[np.uint8]:
     """What the dump has of each frame; one that is promised but cannot be read counts as absent."""
-    known = kernel.memory.page_states(pfns)
+    pas = kernel.arch.bytes_of(pfns)
+    known = kernel.memory.page_states(pas >> np.uint64(kernel.memory.page_shift))
     state = np.full(len(pfns), PRESENT, np.uint8)
     state[known == PageState.ABSENT], state[known == PageState.NOT_RAM] = ABSENT, NOT_RAM
     held = np.flatnonzero(state == PRESENT)
-    _, ok = kernel.memory.gather(pfns[held] << np.uint64(12), 1)
+    _, ok = kernel.memory.gather(pas[held], 1)
     state[held[~ok]] = ABSENT
     return state

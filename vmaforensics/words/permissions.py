@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vmaforensics.kernel.space import paging
+from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_USER, ALLOW_WRITE
 
 _READ, _WRITE, _EXECUTE = 1 << 0, 1 << 1, 1 << 2  # VM_READ, VM_WRITE, VM_EXEC, include/linux/mm.h
 _MAYSHARE = 1 << 7  # VM_MAYSHARE
@@ -25,15 +25,15 @@ def vma_permissions(vm_flags: int) -> str:
 def entry_permissions(allow: int, *, present: bool = True) -> str:
     """What a page-table entry allows over all levels: ``k`` in place of ``r`` where only the kernel may read.
 
-    ``allow`` is ``paging.ALLOW_*``; nothing is allowed by an entry that is not ``present``.
+    ``allow`` is ``ALLOW_*`` of ``arch.page_tables``; nothing is allowed by an entry that is not ``present``.
 
-    >>> entry_permissions(paging.ALLOW_USER | paging.ALLOW_EXECUTE)
+    >>> entry_permissions(ALLOW_USER | ALLOW_EXECUTE)
     'r-x'
     """
     if not present:
         return "---"
     return (
-        ("r" if allow & paging.ALLOW_USER else "k")
-        + ("w" if allow & paging.ALLOW_WRITE else "-")
-        + ("x" if allow & paging.ALLOW_EXECUTE else "-")
+        ("r" if allow & ALLOW_USER else "k")
+        + ("w" if allow & ALLOW_WRITE else "-")
+        + ("x" if allow & ALLOW_EXECUTE else "-")
     )

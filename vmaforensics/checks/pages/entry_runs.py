@@ -24,12 +24,13 @@ class Runs:
     mm_row: NDArray[np.int64]
     start: NDArray[np.uint64]
     end: NDArray[np.uint64]
+    page_shift: int
 
     @classmethod
     def of(cls, view: PageTablesView, rows: NDArray[np.int64] | NDArray[np.intp]) -> Runs:
         """Join entries ``rows`` of ``view.ptes``, which are in ascending order."""
         ptes = view.ptes[rows]
-        end = ptes["va"] + ptes.sizes()
+        end = ptes["va"] + ptes.sizes(view.arch)
         fresh = np.ones(len(rows), np.bool_)
         fresh[1:] = (
             (ptes["mm_row"][1:] != ptes["mm_row"][:-1])
@@ -43,6 +44,7 @@ class Runs:
             mm_row=ptes["mm_row"][first].astype(np.int64),
             start=ptes["va"][first],
             end=end[last],
+            page_shift=view.arch.page_shift,
         )
 
     def mm(self, context: Context) -> NDArray[np.uint64]:
@@ -61,4 +63,4 @@ class Runs:
     def text(self, row: int) -> str:
         """The range of run ``row`` in words."""
         start, end = self.bounds(row)
-        return f"{start:#x}-{end:#x} ({pages((end - start) >> 12)})"
+        return f"{start:#x}-{end:#x} ({pages((end - start) >> self.page_shift)})"

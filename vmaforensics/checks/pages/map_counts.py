@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.arch.page_tables import PteState
 from vmaforensics.checks import rules
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.pages.page_marks import MARKS, entry_marks
-from vmaforensics.views.pages.entry_codes import PteState
 from vmaforensics.views.pages.rss import KINDS
 from vmaforensics.views.view import View
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vmaforensics.arch.interface import Architecture
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
     from vmaforensics.views.pages.page_tables import PageTablesView
     from vmaforensics.views.pages.ptes import Ptes
 
-_TABLE_LEVELS = 3  # PTE, PMD and PUD tables are counted, P4D and PGD tables are not
 _MOST = 256  # pages whose place is looked for
 
 
@@ -46,29 +46,29 @@ def resident(view: PageTablesView, count: int) -> NDArray[np.int64]:
         pages = view.pages
         kind = np.where(pages["anon"], 1, np.where(pages["swapbacked"], 3, 0))
         counted = (ptes["page_row"] >= 0) & (pages["ok"] & ~pages["hugetlb"])[ptes["page_row"]]
-        total += _sums(ptes[counted], kind[ptes["page_row"][counted]], count)
+        total += _sums(view.arch, ptes[counted], kind[ptes["page_row"][counted]], count)
     swapped = ptes[ptes["state"] == PteState.SWAP]
-    return total + _sums(swapped, np.full(len(swapped), 2), count)
+    return total + _sums(view.arch, swapped, np.full(len(swapped), 2), count)
 
 
-def _sums(ptes: Ptes, kind: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def _sums(arch: Architecture, ptes: Ptes, kind: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Pages that ``ptes`` map by mm and kind of counter."""
     cell = ptes["mm_row"].astype(np.int64) * len(KINDS) + kind
-    sums = np.bincount(cell, weights=ptes.pages(), minlength=count * len(KINDS))
+    sums = np.bincount(cell, weights=ptes.pages(arch), minlength=count * len(KINDS))
     return sums.astype(np.int64).reshape(count, len(KINDS))
 
 
 def table_bytes(context: Context, view: PageTablesView) -> NDArray[np.int64]:
     """What ``pgtables_bytes`` should be: tables, and those kept in store for anonymous huge pages."""
     total = np.zeros(len(context.views.mms), np.int64)
-    counted = view.tables["level"] <= _TABLE_LEVELS
-    np.add.at(total, view.tables["owner"][counted], 4096)
+    counted = view.tables.level <= view.arch.counted_levels
+    np.add.at(total, view.tables.owner[counted], view.arch.page_size)
     ptes = view.ptes[view.ptes["level"] == 2]
     anonymous = np.zeros(len(ptes), np.bool_)
     if len(view.pages):
         page = view.pages[ptes["page_row"]]
         anonymous = (ptes["page_row"] >= 0) & page["anon"] & ~page["hugetlb"]
-    np.add.at(total, ptes["mm_row"][anonymous | ptes["special"]], 4096)
+    np.add.at(total, ptes["mm_row"][anonymous | ptes["special"]], view.arch.page_size)
     return total
 
 
@@ -203,12 +203,12 @@ def _place(context: Context, view: PageTablesView, page: np.void, more: bool) ->
             return None
         fits = (files.rows["mapping"][vmas["file_row"]] == page["mapping"]) & (vmas["file_row"] >= 0)
         base = vmas["pgoff"]
-    length = (vmas["end"] - vmas["start"]) >> np.uint64(12)
+    length = (vmas["end"] - vmas["start"]) >> np.uint64(view.arch.page_shift)
     fits &= vmas["ok"] & (page["index"] >= base) & (page["index"] - base < length)
     rows = np.flatnonzero(fits)
-    va = vmas["start"][rows] + ((page["index"] - base[rows]) << np.uint64(12))
+    va = vmas["start"][rows] + ((page["index"] - base[rows]) << np.uint64(view.arch.page_shift))
     mm_row = context.views.mm_rows(vmas["mm"][rows])
-    at = view.ptes.rows_at(mm_row, va)
+    at = view.ptes.rows_at(view.arch, mm_row, va)
     strange = (mm_row >= 0) & (at >= 0)
     strange[strange] = _strange(context, at[strange])
     empty = (mm_row >= 0) & (at < 0)

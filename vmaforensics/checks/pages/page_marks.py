@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_USER, ALLOW_WRITE, PteState
 from vmaforensics.checks import rules
 from vmaforensics.columns.lookup import values_at
-from vmaforensics.kernel.space import paging
-from vmaforensics.views.pages.entry_codes import PteState
 from vmaforensics.views.vmas import flags
 from vmaforensics.views.vmas.kind import Kind
 
@@ -76,12 +75,12 @@ def entry_marks(views: Views, rows: NDArray[np.intp]) -> NDArray[np.uint32]:
     at, vma = at[vmas["ok"][vma]], vma[vmas["ok"][vma]]
     allow = view.ptes["allow"][rows[at]]
     live = view.ptes["state"][rows[at]] == PteState.PRESENT
-    execute, write = (allow & paging.ALLOW_EXECUTE) != 0, (allow & paging.ALLOW_WRITE) != 0
+    execute, write = (allow & ALLOW_EXECUTE) != 0, (allow & ALLOW_WRITE) != 0
     may_execute, may_write = (((vmas["flags"] & np.uint64(bit)) != 0)[vma] for bit in (flags.VM_EXEC, flags.VM_WRITE))
     _set(words, 1, at, live & execute & ~may_execute)
     _set(words, 2, at, live & ~execute & may_execute)
     _set(words, 3, at, live & write & ~may_write)
-    _set(words, 4, at, live & ((allow & paging.ALLOW_USER) == 0))
+    _set(words, 4, at, live & ((allow & ALLOW_USER) == 0))
     page = view.ptes["page_row"][rows[at]]
     led = page >= 0
     _leads(views, words, at[led], rows[at[led]], vma[led], page[led])
@@ -108,7 +107,7 @@ def _leads(
     seen = pages["ok"][page] & (pages["pfn"][page] == view.ptes["pfn"][entry])
     kernel_own = pages["kernel_own"][page]
     judged = seen & (in_file | anonymous) & ~pages["ksm"][page] & ~kernel_own
-    offset = (view.ptes["va"][entry] - vmas["start"][vma]) >> np.uint64(12)
+    offset = (view.ptes["va"][entry] - vmas["start"][vma]) >> np.uint64(view.arch.page_shift)
     index, anon, root = pages["index"][page], pages["anon"][page], view.anon_roots.roots_of(pages.anon_vmas()[page])
     foreign = anon & ((root == 0) | (root != view.anon_roots.roots_of(vmas.anon_vma[vma])))
     other = ~anon & in_file & (pages["mapping"][page] != values_at(files.rows.mapping, file_row)[vma])

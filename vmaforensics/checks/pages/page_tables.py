@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.arch.page_tables import ALLOW_EXECUTE, TablePages
 from vmaforensics.checks import rules
 from vmaforensics.checks.context import MOST
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.pages.entry_runs import Runs
 from vmaforensics.checks.pages.page_marks import MARKS, entry_marks
-from vmaforensics.kernel.space import paging
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
 from vmaforensics.views.vmas.kind import Kind
@@ -29,9 +29,6 @@ if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding, Rule
     from vmaforensics.views.pages.page_tables import PageTablesView
-
-_PROT_PRESENT, _PROT_WRITE = np.uint64(1), np.uint64(2)
-_PROT_NX = np.uint64(1 << 63)
 
 
 def check_page_tables(context: Context) -> Iterator[Finding]:
@@ -58,7 +55,7 @@ def _orphans(context: Context, view: PageTablesView) -> Iterator[Finding]:
 
     def evidence(row: int) -> Evidence:
         first = runs.first(row)
-        executable = int(view.ptes["allow"][first]) & paging.ALLOW_EXECUTE
+        executable = int(view.ptes["allow"][first]) & ALLOW_EXECUTE
         held = contents.get(first, "")
         return Evidence(
             what=f"page tables map {runs.text(row)} as {'executable' if executable else 'data'}, in no area"
@@ -104,16 +101,14 @@ def _marked(context: Context, view: PageTablesView) -> Iterator[Finding]:
 
 
 def _page_prot(context: Context) -> Iterator[Finding]:
-    """vm_page_prot follows from vm_flags (vm_get_page_prot); an entry without access has no NX bit."""
+    """vm_page_prot follows from vm_flags (vm_get_page_prot); without access nothing is said."""
     rows = context.views.regions()[context.index]
     vmas = context.views.vmas[rows["vma_row"]]
-    prot, vm_flags = vmas["page_prot"], vmas["flags"]
-    judged = vmas["ok"] & ((prot & _PROT_PRESENT) != 0)
-    execute = (prot & _PROT_NX) == 0
-    write = (prot & _PROT_WRITE) != 0
+    prot, vm_flags = context.views.arch.protection(vmas["page_prot"]), vmas["flags"]
+    judged = vmas["ok"] & prot.present
     may_execute = (vm_flags & np.uint64(flags.VM_EXEC)) != 0
     may_write = (vm_flags & np.uint64(flags.VM_WRITE | flags.VM_SHARED)) == np.uint64(flags.VM_WRITE | flags.VM_SHARED)
-    wrong = np.flatnonzero(judged & ((execute != may_execute) | (write & ~may_write)))
+    wrong = np.flatnonzero(judged & ((prot.execute != may_execute) | (prot.write & ~may_write)))
     rows, vmas = rows[wrong], vmas[wrong]
 
     def evidence(row: int) -> Evidence:
@@ -135,16 +130,16 @@ def _page_prot(context: Context) -> Iterator[Finding]:
 
 def _shared_tables(context: Context, view: PageTablesView) -> Iterator[Finding]:
     """A page table belongs to one place of one process; only tables of huge pages may be shared (huge_pmd_share)."""
-    tables = np.concatenate([view.tables, view.repeated])
+    tables = TablePages.concatenate([view.tables, view.repeated])
     distinct, group, count = np.unique(tables["pa"], return_inverse=True, return_counts=True)
     order = np.argsort(group, kind="stable")
-    size = np.uint64(1) << (np.uint64(12) + np.uint64(9) * tables["level"].astype(np.uint64))
+    size = view.arch.table_span(tables.level)
     # What a table maps decides: entries of areas of huge pages excuse it.
     huge = (view.ranges["vma_row"] >= 0) & (
         context.views.vmas["kind"][np.maximum(view.ranges["vma_row"], 0)] == Kind.HUGETLB
     )
-    first = view.ranges.rows_at(tables["owner"], tables["va"])
-    last = view.ranges.rows_at(tables["owner"], tables["va"] + size - np.uint64(1))
+    first = view.ranges.rows_at(view.arch, tables.owner, tables.va)
+    last = view.ranges.rows_at(view.arch, tables.owner, tables.va + size - np.uint64(1))
     excused = ((first >= 0) & huge[first]) | ((last >= 0) & huge[last])
     wrong = (count[group] > 1) & ~(excused & (tables["level"] == 2))
     # Hung in where no area is, a table is out of place; told is that place, not the one it was taken from.
@@ -183,7 +178,7 @@ def _holds_area(
     view: PageTablesView, owner: NDArray[np.int32], va: NDArray[np.uint64], size: NDArray[np.uint64]
 ) -> NDArray[np.bool_]:
     """Does any area of the process lie, in whole or in part, in each range?"""
-    answer: NDArray[np.bool_] = view.ranges.ends_before(owner, va + size - np.uint64(1)) > va
+    answer: NDArray[np.bool_] = view.ranges.ends_before(view.arch, owner, va + size - np.uint64(1)) > va
     return answer
 
 
@@ -203,7 +198,7 @@ def _isolation(context: Context, view: PageTablesView) -> Iterator[Finding]:
 
     yield from context.per_mm(
         rules.PT_ISOLATION,
-        context.views.mms["mm"][rows["mm_row"]],
+        context.views.mms["mm"][rows["owner"]],
         evidence,
         lambda row: f"the two copies of the page tables (page-table isolation) disagree at {int(rows['va'][row]):#x}",
         lambda row: (int(rows["va"][row]), int(rows["va"][row]) + view.isolated_span),

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.arch.page_tables import PteState
 from vmaforensics.checks.finding import Severity
 from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.report.document.document import Hexdump
-from vmaforensics.views.pages.entry_codes import PteState
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class _Users:
         low, high = np.searchsorted(self._mm_row, [row, row + 1]).tolist()
         mine = view.ptes[low:high]
         first = int(np.searchsorted(mine["va"], np.uint64(start), "right")) - 1
-        if first < 0 or int(mine["va"][first]) + int(mine.sizes()[first]) <= start:
+        if first < 0 or int(mine["va"][first]) + int(mine.sizes(view.arch)[first]) <= start:
             first += 1
         last = int(np.searchsorted(mine["va"], np.uint64(min(end, (1 << 64) - 1))))
         leading = np.flatnonzero(mine["state"][first:last] <= PteState.PROTNONE)
@@ -120,5 +120,7 @@ class _Users:
         pte = mine[first + int(leading[0])]
         address = max(start, int(pte["va"]))
         where = "first bytes of the memory" if address == start else "first bytes of it that are mapped"
-        address = min(address, (address & -4096) + 4096 - SIZE)  # no dump goes over the end of a page
-        return where, address, (int(pte["pfn"]) << 12) + address - int(pte["va"]), True
+        address = min(
+            address, (address & -view.arch.page_size) + view.arch.page_size - SIZE
+        )  # no dump goes over the end of a page
+        return where, address, (int(pte["pfn"]) << view.arch.page_shift) + address - int(pte["va"]), True

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.arch.page_tables import PteState
 from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
 from vmaforensics.report.document.document import NotAssessed
 from vmaforensics.views.descriptors.content import Content
-from vmaforensics.views.pages.entry_codes import PteState
 from vmaforensics.views.pages.text_match import Match
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.view import View

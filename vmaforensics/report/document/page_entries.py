@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from vmaforensics.arch.page_tables import PteState
 from vmaforensics.checks.pages.page_marks import entry_marks, told
-from vmaforensics.kernel.space import paging
-from vmaforensics.views.pages.entry_codes import SWAP_TYPE_SHIFT, PteState, swap_offset, swap_type
 from vmaforensics.views.pages.map_counts import MapCounts
 from vmaforensics.views.pages.page_names import Owner, owners, page_flag_names, set_flags
 from vmaforensics.words.permissions import entry_permissions, vma_permissions
@@ -37,7 +36,6 @@ STATES = {
     PteState.OTHER: "other",
 }
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_CHANGES = ~np.uint64(1 << 5 | 1 << 6 | 1 << 58)  # accessed and dirty: not what makes pages differ
 
 
 class PageRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,10 +48,10 @@ class PageRun(msgspec.Struct, frozen=True, kw_only=True):
 
     start: str
     end: str
-    pages: int  # of 4 KiB
+    pages: int  # of the CPU
     entry: str
     state: str
-    level: int  # 1: 4 KiB, 2: 2 MiB, 3: 1 GiB
+    level: int  # of the page table, 1 is the lowest; on x86-64 1: 4 KiB, 2: 2 MiB, 3: 1 GiB
     pfn: str | None
     consecutive: bool
     swap: str | None  # type:offset
@@ -74,7 +72,7 @@ def page_runs(kernel: Kernel, views: Views, rows: NDArray[np.intp], *, each: boo
     if view is None or not len(rows):
         return []
     ptes = view.ptes[rows]
-    size = paging.span(ptes["level"])
+    arch, size, shift = kernel.arch, ptes.sizes(kernel.arch), np.uint64(kernel.arch.page_shift)
     owner, marks = owners(kernel, ptes, view.pages), entry_marks(views, rows)
     page = view.pages.take_or_fill(ptes.page_row)
     counts = np.full(len(rows), -1, np.int64)
@@ -96,37 +94,40 @@ def page_runs(kernel: Kernel, views: Views, rows: NDArray[np.intp], *, each: boo
             page["mapping"],
         ):
             first[1:] |= column[1:] != column[:-1]
-        first[1:] |= page["ok"][1:] & (page["index"][1:] != page["index"][:-1] + (size[:-1] >> np.uint64(12)))
+        first[1:] |= page["ok"][1:] & (page["index"][1:] != page["index"][:-1] + (size[:-1] >> shift))
     begin = np.flatnonzero(first)
     last = np.append(begin[1:], len(rows)) - 1
     swapped = ptes["state"] == PteState.SWAP
-    place = np.where(swapped, swap_offset(ptes.entry), ptes["pfn"])
-    broken = np.concatenate([[0], np.cumsum(place[1:] != place[:-1] + (size[:-1] >> np.uint64(12)))])
+    place = np.where(swapped, arch.swap_offset(ptes.entry), ptes["pfn"])
+    broken = np.concatenate([[0], np.cumsum(place[1:] != place[:-1] + (size[:-1] >> shift))])
     names, bits = page_flag_names(kernel), kernel.types.constant("__NR_PAGEFLAGS") or 64
     areas = _areas(views, view, np.unique(ptes["range_row"]))
     return [
         PageRun(
             start=hex(va),
             end=hex(end),
-            pages=(end - va) >> 12,
+            pages=(end - va) >> arch.page_shift,
             entry=hex(entry),
             state=STATES[PteState(state)],
             level=level,
             pfn=hex(pfn) if state <= PteState.PROTNONE else None,
             consecutive=run,
-            swap=f"{entry >> SWAP_TYPE_SHIFT}:{at:#x}" if state == PteState.SWAP else None,
+            swap=f"{swap}:{at:#x}" if state == PteState.SWAP else None,
             perms=entry_permissions(allow, present=state == PteState.PRESENT),
             owner=Owner(own).label,
-            mapping=hex(mapping) if ok and mapping else None,
-            index=hex(index) if ok and mapping else None,
-            mapcount=count if count >= 0 else None,
+            mapping=hex(mapped) if ok and mapped else None,
+            index=hex(index) if ok and mapped else None,
+            mapcount=n if n >= 0 else None,
             flags=set_flags(names, word, bits) if ok else (),
             vma=areas[area][0],
             area=areas[area][1],
             marks=told(mark),
         )
-        for at, va, end, entry, state, level, pfn, allow, area, run, own, mark, count, ok, mapping, index, word in zip(
-            place[begin].tolist(),
+        for (
+            at,
+            swap,
+        ), va, end, entry, state, level, pfn, allow, area, run, own, mark, n, ok, mapped, index, word in zip(
+            zip(place[begin].tolist(), arch.swap_type(ptes.entry[begin]).tolist(), strict=True),
             ptes["va"][begin].tolist(),
             (ptes["va"][last] + size[last]).tolist(),
             *(ptes[name][begin].tolist() for name in ("entry", "state", "level", "pfn", "allow", "range_row")),
@@ -143,8 +144,7 @@ def page_runs(kernel: Kernel, views: Views, rows: NDArray[np.intp], *, each: boo
 def _plain(kernel: Kernel, ptes: NDArray[np.void]) -> NDArray[np.uint64]:
     """What must be equal within a run: the attributes of entries, without the frame; of swapped pages, the file."""
     entry, state = ptes["entry"], ptes["state"]
-    plain = entry & _CHANGES & ~np.uint64(kernel.pte_mask)
-    swapped = swap_type(entry)
+    plain, swapped = kernel.arch.attributes(entry), kernel.arch.swap_type(entry)
     return np.select([state <= PteState.PROTNONE, state == PteState.SWAP], [plain, swapped], entry)
 
 

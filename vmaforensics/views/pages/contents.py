@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.pages.ptes import Ptes
-
-_PAGE = 4096
 
 
 def page_contents(kernel: Kernel, ptes: Ptes) -> list[str]:
@@ -19,7 +15,7 @@ def page_contents(kernel: Kernel, ptes: Ptes) -> list[str]:
     Only asked of memory that no VMA accounts for.
     """
     named = ptes.maps_frames() & ~ptes.special
-    data, ok = kernel.memory.gather(ptes.pfn << np.uint64(12), _PAGE)
+    data, ok = kernel.memory.gather(kernel.arch.bytes_of(ptes.pfn), kernel.arch.page_size)
     return [
         "no page" if not page else content_class(row.tobytes()) if readable else ""
         for row, readable, page in zip(data, ok.tolist(), named.tolist(), strict=True)

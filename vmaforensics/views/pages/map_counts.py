@@ -103,7 +103,7 @@ class MapCounts:
 
         ``alone``: the only reference there is is this entry's (smaps_account takes that for granted).
         """
-        size = ptes.sizes().astype(np.int64)
+        size = ptes.sizes(self._kernel.arch).astype(np.int64)
         count = self.of_pages(ptes.page_row)
         private = np.where(alone | (count < 2), size, 0)
         pss = np.where(alone, size << shift, (size << shift) // np.maximum(count, 1))

@@ -12,6 +12,7 @@ from vmaforensics.columns.types import I32, I64, U64
 from vmaforensics.views.pages.ptes import place_keys
 
 if TYPE_CHECKING:
+    from vmaforensics.arch.interface import Architecture
     from vmaforensics.views.indices.entries import IndexEntries
     from vmaforensics.views.pages.ptes import Rows
     from vmaforensics.views.processes.mms import Mms
@@ -26,18 +27,18 @@ class MapRanges(Table):
     start: U64
     end: U64  # exclusive
 
-    def rows_at(self, mm_row: Rows, va: U64) -> I64:
+    def rows_at(self, arch: Architecture, mm_row: Rows, va: U64) -> I64:
         """Row of the range that covers each address of each mm, -1 where none does."""
-        row = self._last_from(mm_row, va)
+        row = self._last_from(arch, mm_row, va)
         return np.where((row >= 0) & (va < values_at(self.end, row)), row, -1)
 
-    def ends_before(self, mm_row: Rows, va: U64) -> U64:
+    def ends_before(self, arch: Architecture, mm_row: Rows, va: U64) -> U64:
         """Where the last range of each mm that begins at or below each address ends; 0 for none."""
-        return values_at(self.end, self._last_from(mm_row, va))
+        return values_at(self.end, self._last_from(arch, mm_row, va))
 
-    def _last_from(self, mm_row: Rows, va: U64) -> I64:
+    def _last_from(self, arch: Architecture, mm_row: Rows, va: U64) -> I64:
         """Row of the last range of each mm that begins in the page of each address or below."""
-        row = last_rows_of(place_keys(self.mm_row, self.start), place_keys(mm_row, va))
+        row = last_rows_of(place_keys(arch, self.mm_row, self.start), place_keys(arch, mm_row, va))
         return np.where(values_at(self.mm_row, row, -1) == mm_row, row, -1)
 
 

@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.views.pages.entry_codes import special
-
 if TYPE_CHECKING:
     from vmaforensics.columns.types import U8
     from vmaforensics.kernel.kernel import Kernel
@@ -109,10 +107,10 @@ def set_flags(names: dict[int, str], word: int, last: int) -> tuple[str, ...]:
 def zero_frame(kernel: Kernel) -> int | None:
     """Page frame of the page of zeros that reads of untouched memory get (empty_zero_page)."""
     at = kernel.symbols.get("empty_zero_page")
-    if at is None or at & 0xFFF:
+    if at is None or at % kernel.arch.page_size:
         return None
     pa, _, mapped = kernel.space.translate(np.array([at], np.uint64))
-    return int(pa[0]) >> 12 if mapped[0] else None
+    return int(pa[0]) >> kernel.arch.page_shift if mapped[0] else None
 
 
 def owners(kernel: Kernel, ptes: Ptes, pages: Pages) -> U8:
@@ -149,5 +147,5 @@ def owners(kernel: Kernel, ptes: Ptes, pages: Pages) -> U8:
     if zero is not None:
         owner[uncounted & (ptes.pfn == np.uint64(zero))] = Owner.ZERO_PAGE
     # A huge page that is marked as counted nowhere, in memory that has struct pages, is the huge zero page.
-    owner[uncounted & (ptes.level == 2) & ~special(ptes.entry)] = Owner.ZERO_PAGE
+    owner[uncounted & (ptes.level == 2) & ~kernel.arch.special(ptes.entry)] = Owner.ZERO_PAGE
     return owner

@@ -10,12 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.kernel.space import paging
-from vmaforensics.kernel.space.pointers import kernel_pointer
+from vmaforensics.arch.page_tables import Leaves, TablePages
 from vmaforensics.views.pages.anon_roots import AnonRoots, read_anon_roots
 from vmaforensics.views.pages.contents import page_contents
-from vmaforensics.views.pages.entry_codes import decode
-from vmaforensics.views.pages.isolation import differing_entries, span, walk_user_only
 from vmaforensics.views.pages.map_ranges import MapRanges, map_ranges
 from vmaforensics.views.pages.mapped_pages import Pages, read_mapped_pages
 from vmaforensics.views.pages.miscounted_frames import MiscountedFrames, find_miscounted
@@ -25,8 +22,8 @@ from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from vmaforensics.arch.interface import Architecture
+    from vmaforensics.arch.page_tables import IsolatedEntries
     from vmaforensics.columns.types import I64, Bools
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.indices.entries import IndexEntries
@@ -34,7 +31,8 @@ if TYPE_CHECKING:
     from vmaforensics.views.processes.tasks import Tasks
     from vmaforensics.views.vmas.vmas import Vmas
 
-_USER_SLOTS = 256
+_LEAST_SWAPFILES = 23  # the least MAX_SWAPFILES of any configuration
+_SWAP_TYPES = 32  # 1 << MAX_SWAPFILES_SHIFT
 _MOST_CONTENTS = 4096  # orphans whose contents are looked at
 
 
@@ -42,16 +40,17 @@ _MOST_CONTENTS = 4096  # orphans whose contents are looked at
 class PageTablesView:
     """What the page tables say.
 
-    ``tables`` is ``paging.TABLES`` with ``owner`` being the row of the mm; ``ranges`` are those of all index views,
-    which entries were matched with. ``whole`` is per mm: every table could be read.
-    ``repeated`` (as ``tables``): further places where a table of the same mm at the same level came up again; it was
-    not entered there. ``isolated`` (dtype ``ISOLATED``): top-level entries that the user's copy of page-table
+    In ``tables``, ``repeated`` and ``isolated``, ``owner`` is the row of the mm; ``ranges`` are those of all index
+    views, which entries were matched with. ``whole`` is per mm: every table could be read.
+    ``repeated``: further places where a table of the same mm at the same level came up again; it was
+    not entered there. ``isolated``: top-level entries that the user's copy of page-table
     isolation has differently. What hangs in that copy alone is in ``ptes`` and ``tables`` too.
     """
 
+    arch: Architecture
     ptes: Ptes
-    tables: NDArray[np.void]
-    repeated: NDArray[np.void]
+    tables: TablePages
+    repeated: TablePages
     ranges: MapRanges
     pages: Pages  # a row per frame that entries lead to, ascending
     anon_roots: AnonRoots
@@ -61,7 +60,7 @@ class PageTablesView:
     orphans: I64  # rows of ptes in no range
     contents: list[str]  # of the first of the orphans: what the first bytes of their frames look like
     whole: Bools
-    isolated: NDArray[np.void]
+    isolated: IsolatedEntries
     isolated_span: int  # bytes that an entry of a top-level table maps
     truncated: bool
 
@@ -84,13 +83,14 @@ def gather_page_tables(
     """
     walk = _walk(kernel, mms, log)
     ptes = _decoded(kernel, walk.leaves)
-    walk = walk._replace(leaves=walk.leaves[:0])  # as large as the entries
+    walk = walk._replace(leaves=Leaves.zeros(0))  # as large as the entries
     ranges = map_ranges(mms, entries)
-    ptes.range_row[:] = ranges.rows_at(ptes.mm_row, ptes.va)
+    ptes.range_row[:] = ranges.rows_at(kernel.arch, ptes.mm_row, ptes.va)
     pages = _match_pages(kernel, ptes)
     rss, rss_ok = read_rss(kernel, mms, tasks, tasks_whole=tasks_whole)
     orphans = np.flatnonzero(ptes.range_row < 0)
     return PageTablesView(
+        arch=kernel.arch,
         ptes=ptes,
         tables=walk.tables,
         repeated=walk.repeated,
@@ -104,7 +104,7 @@ def gather_page_tables(
         contents=page_contents(kernel, ptes.take(orphans[:_MOST_CONTENTS])),
         whole=walk.whole,
         isolated=walk.isolated,
-        isolated_span=span(kernel),
+        isolated_span=int(kernel.arch.span(np.array([kernel.arch.levels], np.int8))[0]),
         truncated=walk.truncated,
     )
 
@@ -112,42 +112,34 @@ def gather_page_tables(
 class _Walked(NamedTuple):
     """Both walks in one, ``owner`` being the row of the mm."""
 
-    leaves: NDArray[np.void]
-    tables: NDArray[np.void]
-    repeated: NDArray[np.void]
-    isolated: NDArray[np.void]
+    leaves: Leaves
+    tables: TablePages
+    repeated: TablePages
+    isolated: IsolatedEntries
     whole: Bools
     truncated: bool
 
 
 def _walk(kernel: Kernel, mms: Mms, log: ProblemLog) -> _Walked:
     """Walk the page tables of every mm, and what hangs in the user's copy of them alone."""
+    arch, memory = kernel.arch, kernel.memory
     pgd = np.where(mms.ok, mms.pgd, np.uint64(0))
     roots, _, mapped = kernel.space.translate(pgd)
-    usable = mapped & kernel_pointer(pgd)
+    usable = mapped & arch.kernel_pointer(pgd)
     rows = np.flatnonzero(usable)
     log.add(View.PAGE_TABLES, Problem.UNREADABLE, mms.mm[~usable], pgd[~usable])
-    found = paging.walk(
-        kernel.memory,
-        roots[rows],
-        levels=kernel.identity.levels,
-        last=_USER_SLOTS,
-        mask=kernel.pte_mask,
-        everything=True,
-    )
-    leaves, tables, repeated = found.leaves, found.tables, found.repeated
-    for part in (leaves, tables, repeated):
-        part["owner"] = rows[part["owner"]]
-    isolated = differing_entries(kernel, roots, usable)
-    user_only = walk_user_only(kernel, roots, isolated)
-    if len(user_only.tables):
-        leaves = np.concatenate([leaves, user_only.leaves])
-        tables = np.concatenate([tables, user_only.tables])
-        repeated = np.concatenate([repeated, user_only.repeated])
-    lost = tables[~tables["ok"]]
-    log.add(View.PAGE_TABLES, Problem.UNREADABLE, mms.mm[lost["owner"]], lost["pa"], lost["va"])
+    found = arch.walk_user(memory, roots[rows])
+    isolated = arch.differing_entries(memory, roots[rows])
+    user_only = arch.walk_user_only(memory, roots[rows], isolated)
+    leaves = Leaves.concatenate([found.leaves, user_only.leaves] if len(user_only.leaves) else [found.leaves])
+    tables = TablePages.concatenate([found.tables, user_only.tables])
+    repeated = TablePages.concatenate([found.repeated, user_only.repeated])
+    for owner in (leaves.owner, tables.owner, repeated.owner, isolated.owner):
+        owner[:] = rows[owner]
+    lost = tables.take(~tables.ok)
+    log.add(View.PAGE_TABLES, Problem.UNREADABLE, mms.mm[lost.owner], lost.pa, lost.va)
     whole = usable.copy()
-    whole[lost["owner"]] = False
+    whole[lost.owner] = False
     truncated = found.truncated or user_only.truncated
     if truncated:
         log.add(View.PAGE_TABLES, Problem.CUT_SHORT, 0, 0)
@@ -155,26 +147,27 @@ def _walk(kernel: Kernel, mms: Mms, log: ProblemLog) -> _Walked:
     return _Walked(leaves, tables, repeated, isolated, whole, truncated)
 
 
-def _decoded(kernel: Kernel, leaves: NDArray[np.void]) -> Ptes:
+def _decoded(kernel: Kernel, leaves: Leaves) -> Ptes:
     """What each leaf entry says, by mm and address; pages and VMAs are not matched yet."""
     # The walk gives the entries of each level in this order; a stable sort merges such runs quickly.
-    order = np.argsort(place_keys(leaves["owner"], leaves["va"]), kind="stable")
-    leaves = leaves[order]
-    entry, level = leaves["entry"].copy(), leaves["level"].copy()
-    meaning = decode(kernel, entry, level, _swap_types(kernel))
+    leaves = leaves.sort_by(place_keys(kernel.arch, leaves.owner, leaves.va))
+    meaning = kernel.arch.decode(leaves, _swap_types(kernel))
     zero = _huge_zero(kernel)
     if zero is not None:
-        meaning.special[:] |= (level == 2) & (meaning.pfn == np.uint64(zero))
-    return Ptes.of(
-        mm_row=leaves["owner"],
-        level=level,
+        meaning.special[:] |= (leaves.level == 2) & (meaning.pfn == np.uint64(zero))
+    unmatched = np.full(len(leaves), -1, np.int32)
+    return Ptes(
+        mm_row=leaves.owner,
+        level=leaves.level,
         state=meaning.state,
-        allow=leaves["allow"],
+        allow=leaves.allow,
         special=meaning.special,
-        va=leaves["va"],
-        entry=entry,
-        where=leaves["where"],
+        va=leaves.va,
+        entry=leaves.entry,
+        where=leaves.where,
         pfn=meaning.pfn,
+        page_row=unmatched,
+        range_row=unmatched.copy(),
     )
 
 
@@ -193,17 +186,10 @@ def _match_pages(kernel: Kernel, ptes: Ptes) -> Pages:
 
 def _swap_types(kernel: Kernel) -> int:
     """Swap files there are or were; the types above them are migration, device and marker entries."""
-    at = kernel.symbols.get("nr_swapfiles")
-    if at is None:
-        return 23  # the least MAX_SWAPFILES of any configuration
-    data, ok = kernel.space.gather(np.array([at], np.uint64), 4)
-    return min(int(data.view("<u4")[0, 0]), 32) if ok[0] else 23
+    count = kernel.variable("nr_swapfiles", 4)
+    return _LEAST_SWAPFILES if count is None else min(count, _SWAP_TYPES)
 
 
 def _huge_zero(kernel: Kernel) -> int | None:
     """Frame of the huge zero page, which is mapped without being counted."""
-    at = kernel.symbols.get("huge_zero_pfn")
-    if at is None:
-        return None
-    words, ok = kernel.words(np.array([at], np.uint64), 1)
-    return int(words[0, 0]) if ok[0] else None
+    return kernel.variable("huge_zero_pfn", 8)

@@ -87,7 +87,7 @@ class PageReader:
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
-        self.base = _vmemmap(kernel)
+        self.base = np.uint64(kernel.arch.vmemmap(kernel.variable))
         self.size = kernel.sizeof("page")
         # flags: struct memdesc_flags_t since 6.18 (53fbef56e07d). compound_head: compound_info since 7.1.
         # page_type has always been there where BTF is (4.18); compound_dtor left for struct folio in 6.3.
@@ -179,14 +179,3 @@ class PageReader:
         if self.kernel.has("page", "compound_dtor"):
             return self.size + self.kernel.offset("page", "compound_dtor"), 1
         return self.kernel.offset("folio", "_folio_dtor"), 1
-
-
-def _vmemmap(kernel: Kernel) -> np.uint64:
-    """Address of the struct page of frame 0 (arch/x86/include/asm/pgtable_64_types.h, vmemmap)."""
-    at = kernel.symbols.get("vmemmap_base")
-    if at is not None:
-        words, ok = kernel.words(np.array([at], np.uint64), 1)
-        if ok[0]:
-            return np.uint64(words[0, 0])
-    # Without KASLR for the memory regions it is a constant.
-    return np.uint64(0xFFD4000000000000 if kernel.identity.levels == 5 else 0xFFFFEA0000000000)

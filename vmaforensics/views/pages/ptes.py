@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vmaforensics.arch.page_tables import PteState
 from vmaforensics.columns.lookup import composite_key, last_rows_of, values_at
 from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.types import I8, I32, I64, U8, U64, Bools
-from vmaforensics.kernel.space import paging
-from vmaforensics.views.pages.entry_codes import PteState
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Rows = NDArray[np.signedinteger[Any]]
+    from vmaforensics.arch.interface import Architecture
 
-_VA_PAGE_BITS = 45  # user addresses have at most 57 bits
+    Rows = NDArray[np.signedinteger[Any]]
 
 
 @table()
@@ -30,7 +29,7 @@ class Ptes(Table):
     mm_row: I32  # row of Views.mms
     level: I8  # 1: maps a page
     state: U8  # PteState
-    allow: U8  # paging.ALLOW_* over all levels
+    allow: U8  # ALLOW_* of arch.page_tables, over all levels
     special: Bools  # maps what nobody counts: raw page frames, pages of zeros
     va: U64  # first address it maps
     entry: U64
@@ -39,17 +38,17 @@ class Ptes(Table):
     page_row: I32 = column(fill=-1)  # row of PageTablesView.pages, -1 where it leads to no page that is counted
     range_row: I32 = column(fill=-1)  # row of PageTablesView.ranges, -1 where no index has a VMA at the address
 
-    def sizes(self) -> U64:
+    def sizes(self, arch: Architecture) -> U64:
         """Bytes that each entry maps."""
-        return paging.span(self.level)
+        return arch.span(self.level)
 
-    def pages(self) -> I64:
+    def pages(self, arch: Architecture) -> I64:
         """Pages that each entry maps."""
-        return (self.sizes() >> np.uint64(12)).astype(np.int64)
+        return arch.pages(self.sizes(arch)).astype(np.int64)
 
-    def ends(self) -> U64:
+    def ends(self, arch: Architecture) -> U64:
         """First address behind what each entry maps."""
-        ends: U64 = self.va + self.sizes()
+        ends: U64 = self.va + self.sizes(arch)
         return ends
 
     def maps_frames(self) -> Bools:
@@ -57,10 +56,10 @@ class Ptes(Table):
         mapped: Bools = self.state <= PteState.PROTNONE
         return mapped
 
-    def rows_at(self, mm_row: Rows, va: U64) -> I64:
+    def rows_at(self, arch: Architecture, mm_row: Rows, va: U64) -> I64:
         """Row of the entry that maps each address of each mm, -1 where none does."""
-        row = last_rows_of(place_keys(self.mm_row, self.va), place_keys(mm_row, va))
-        ends = values_at(self.va, row) + paging.span(values_at(self.level, row, 1))
+        row = last_rows_of(place_keys(arch, self.mm_row, self.va), place_keys(arch, mm_row, va))
+        ends = values_at(self.va, row) + arch.span(values_at(self.level, row, 1))
         same = values_at(self.mm_row, row, -1) == mm_row
         return np.where((row >= 0) & same & (va < ends), row, -1)
 
@@ -70,6 +69,6 @@ class Ptes(Table):
         return low, high
 
 
-def place_keys(mm_row: Rows, va: U64) -> U64:
+def place_keys(arch: Architecture, mm_row: Rows, va: U64) -> U64:
     """A number for each pair of mm and user page that sorts by mm, then by address."""
-    return composite_key(mm_row, va >> np.uint64(12), _VA_PAGE_BITS)
+    return composite_key(mm_row, arch.pages(va), arch.user_page_bits)

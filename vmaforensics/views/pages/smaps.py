@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmaforensics.arch.page_tables import PteState
 from vmaforensics.columns.lookup import rows_of, values_at
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import I64, U64, Bools
-from vmaforensics.views.pages.entry_codes import PteState, accessed, dirty
 from vmaforensics.views.pages.map_counts import MapCounts
 from vmaforensics.views.pages.page_types import bit_set
 from vmaforensics.views.pages.ptes import place_keys
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from vmaforensics.arch.interface import Architecture
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.indices.entries import IndexEntries
     from vmaforensics.views.pages.mapped_pages import Pages
@@ -34,8 +35,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.vmas.vmas import Vmas
 
 PSS_SHIFT = 12  # fs/proc/task_mmu.c: proportional sizes are kept in 1/4096 of a byte
-_PAGE = 4096
-_PMD = 2
+_PMD = 2  # the level of entries that map huge pages
 
 # From a VMA's file to the order of its pages (hstate_vma, include/linux/hugetlb.h).
 _HSTATE = (
@@ -104,7 +104,7 @@ def read_smaps(
     if view is None or not len(index):
         return rows
     mm_row = rows_of(mms.mm, index.mm)
-    low, high = _extent(view.ptes, mm_row, shown)
+    low, high = _extent(kernel.arch, view.ptes, mm_row, shown)
     huge = (shown.flags & np.uint64(flags.VM_HUGETLB)) != 0
     # walk_page_test (mm/pagewalk.c) passes over raw page frames, whatever was copied into their place.
     raw = (shown.flags & np.uint64(flags.VM_PFNMAP)) != 0
@@ -130,7 +130,7 @@ def page_sizes(kernel: Kernel, vmas: Vmas) -> U64:
 
     0 where it could not be read.
     """
-    sizes = np.full(len(vmas), _PAGE, np.uint64)
+    sizes = np.full(len(vmas), kernel.arch.page_size, np.uint64)
     at = np.flatnonzero(vmas.ok & ((vmas.flags & np.uint64(flags.VM_HUGETLB)) != 0))
     sizes[at] = 0
     if not len(at) or not all(kernel.has(struct, path) for struct, path in _HSTATE):
@@ -141,15 +141,15 @@ def page_sizes(kernel: Kernel, vmas: Vmas) -> U64:
         address, readable = kernel.gather_member(struct, path, address)
         ok &= readable
     ok &= address < 32  # an order: 18 is 1 GiB
-    sizes[at[ok]] = np.uint64(_PAGE) << address[ok]
+    sizes[at[ok]] = np.uint64(kernel.arch.page_size) << address[ok]
     return sizes
 
 
-def _extent(ptes: Ptes, mm_row: I64, vmas: Vmas) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _extent(arch: Architecture, ptes: Ptes, mm_row: I64, vmas: Vmas) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """First and one past the last row of ``ptes`` within each VMA."""
-    known = place_keys(ptes.mm_row, ptes.va)
-    low = np.searchsorted(known, place_keys(mm_row, vmas.start))
-    high = np.searchsorted(known, place_keys(mm_row, vmas.end))
+    known = place_keys(arch, ptes.mm_row, ptes.va)
+    low = np.searchsorted(known, place_keys(arch, mm_row, vmas.start))
+    high = np.searchsorted(known, place_keys(arch, mm_row, vmas.end))
     nobody = mm_row < 0
     return np.where(nobody, 0, low), np.where(nobody, 0, np.maximum(low, high))
 
@@ -169,25 +169,26 @@ class _Weigher:
         view, rows = self._view, self._rows
         ptes = view.ptes
         swapped = np.flatnonzero((ptes.state == PteState.SWAP) & (ptes.level == 1))
-        yield _Weight(rows.swap, swapped, np.full(len(swapped), _PAGE))
+        kernel_page = self._kernel.arch.page_size
+        yield _Weight(rows.swap, swapped, np.full(len(swapped), kernel_page))
         holders = np.maximum(swap_counts(self._kernel, ptes, swapped), 1)
-        yield _Weight(rows.swap_pss, swapped, (_PAGE << PSS_SHIFT) // holders)
+        yield _Weight(rows.swap_pss, swapped, (kernel_page << PSS_SHIFT) // holders)
         entries = ptes.take(self._at)
         pages = view.pages.take(entries.page_row)
         self.unread[self._at] |= ~self._counts.ok[entries.page_row]
         yield from self._accounted(entries, pages)
         shared = self._counts.of_pages(entries.page_row) >= 2
-        shared |= _in_shared_tables(view, entries)
-        size = entries.sizes().astype(np.int64)
+        shared |= _in_shared_tables(self._kernel.arch, view, entries)
+        size = entries.sizes(self._kernel.arch).astype(np.int64)
         yield _Weight(rows.shared_hugetlb, self._at, np.where(shared, size, 0), hugetlb=True)
         yield _Weight(rows.private_hugetlb, self._at, np.where(shared, 0, size), hugetlb=True)
 
     def _accounted(self, ptes: Ptes, pages: Pages) -> Iterator[_Weight]:
         """smaps_account, smaps_page_accumulate and smaps_pmd_entry for ``ptes``, each of the page beside it."""
         kernel, rows = self._kernel, self._rows
-        size = ptes.sizes().astype(np.int64)
-        is_dirty = dirty(kernel, ptes.entry) | _flagged(kernel, pages, "PG_dirty")
-        young = accessed(ptes.entry) | _flagged(kernel, pages, "PG_young", "PG_referenced")
+        size = ptes.sizes(kernel.arch).astype(np.int64)
+        is_dirty = kernel.arch.dirty(ptes.entry) | _flagged(kernel, pages, "PG_dirty")
+        young = kernel.arch.accessed(ptes.entry) | _flagged(kernel, pages, "PG_young", "PG_referenced")
         lazy = pages.anon & ~pages.swapbacked & ~is_dirty
         huge = ptes.level == _PMD
         shares = self._counts.shares(ptes, pages.refcount == 1, PSS_SHIFT)
@@ -219,8 +220,8 @@ def _flagged(kernel: Kernel, pages: Pages, *names: str) -> Bools:
     return found
 
 
-def _in_shared_tables(view: PageTablesView, ptes: Ptes) -> Bools:
+def _in_shared_tables(arch: Architecture, view: PageTablesView, ptes: Ptes) -> Bools:
     """hugetlb_pmd_shared: which of ``ptes`` lie in a table of huge pages that several processes use."""
-    tables, count = np.unique(view.tables["pa"], return_counts=True)
-    inside: Bools = np.isin(ptes.where & ~np.uint64(_PAGE - 1), tables[count > 1]) & (ptes.level == _PMD)
+    tables, count = np.unique(view.tables.pa, return_counts=True)
+    inside: Bools = np.isin(arch.page_bases(ptes.where), tables[count > 1]) & (ptes.level == _PMD)
     return inside

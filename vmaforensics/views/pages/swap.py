@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmaforensics.arch.page_tables import PteState
 from vmaforensics.columns.lookup import composite_key, first_rows, rows_of, values_at
 from vmaforensics.columns.ragged import expand_ranges, sum_by
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I64, U8, U64, Bools, U64Wide
-from vmaforensics.views.pages.entry_codes import PteState, swap_offset, swap_place, swap_type
 from vmaforensics.views.structures.xarray import is_node
 from vmaforensics.views.vmas import flags
 
@@ -48,14 +48,14 @@ def swap_counts(kernel: Kernel, ptes: Ptes, rows: NDArray[np.intp]) -> I64:
     """
     entry = ptes.entry[rows]
     everywhere = ptes.entry[(ptes.state == PteState.SWAP) & (ptes.level == 1)]
-    known, held = np.unique(swap_place(everywhere), return_counts=True)
-    count = values_at(held, rows_of(known, swap_place(entry)), 1)
+    known, held = np.unique(kernel.arch.swap_place(everywhere), return_counts=True)
+    count = values_at(held, rows_of(known, kernel.arch.swap_place(entry)), 1)
     at = kernel.symbols.get("swap_info")
     if at is None or not kernel.has("swap_info_struct", "swap_map") or not len(rows):
         return count.astype(np.int64)
-    pointers, ok = kernel.words(np.uint64(at) + swap_type(entry) * np.uint64(8), 1)
+    pointers, ok = kernel.words(np.uint64(at) + kernel.arch.swap_type(entry) * np.uint64(8), 1)
     files, file_ok = kernel.gather(_SwapFiles, pointers[:, 0])
-    offset = swap_offset(entry)
+    offset = kernel.arch.swap_offset(entry)
     with np.errstate(over="ignore"):
         data, map_ok = kernel.space.gather(files.swap_map + offset, 1)
     word = data[:, 0]
@@ -99,7 +99,7 @@ def shmem_swapped(kernel: Kernel, ptes: Ptes, files: Files, vmas: Vmas, mm_row: 
         row, value = expand_ranges(low[private], high[private])
         vma = private[row]
         va = asked.start[vma] + ((values.place[value] - asked.pgoff[vma]) << np.uint64(12))
-        hole = ptes.rows_at(mm_row[at[vma]], va) < 0
+        hole = ptes.rows_at(kernel.arch, mm_row[at[vma]], va) < 0
         count[private] = sum_by(row, hole, len(private))
     total[at] = count << 12
     known[at] &= ~np.isin(which, values.unread) | (whole & ~copies)

@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.ragged import expand_ranges
+from vmaforensics.columns.ragged import expand, expand_ranges
 
 if TYPE_CHECKING:
+    from vmaforensics.arch.interface import Architecture
     from vmaforensics.columns.types import U8, U64, Bools
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.pages.text_pages import TextPages
     from vmaforensics.views.pages.uprobes import Uprobes
 
 SHOWN = 8  # bytes kept from the first difference on
-_PAGE = 4096
 _BATCH = 256  # pairs of pages compared at once: 2 MiB
 _MOST_PAIRS = 1 << 16  # pairs of pages compared: 512 MiB
-_BREAKPOINT, _CALL = 0xCC, 0xE8  # int3; call rel32, which x86 may put in the place of a probed nop (7.x)
-_CALL_SIZE = 5
 
 
 class Match(IntEnum):
@@ -39,6 +37,7 @@ def compare_pages(kernel: Kernel, pages: TextPages, mapping: U64, probes: Uprobe
 
     ``mapping`` are the address spaces of their files. Contents are user memory: no excerpt keeps them.
     """
+    arch = kernel.arch
     inode, _ = kernel.gather_member("address_space", "host", mapping)
     todo = np.flatnonzero(pages.match == Match.EQUAL)
     pages.match[todo[_MOST_PAIRS:]] = Match.NOT_COMPARED
@@ -46,8 +45,8 @@ def compare_pages(kernel: Kernel, pages: TextPages, mapping: U64, probes: Uprobe
     for low in range(0, len(todo), _BATCH):
         at = todo[low : low + _BATCH]
         with kernel.memory.untraced():
-            now, now_ok = kernel.memory.gather(pages.pfn[at] << np.uint64(12), _PAGE)
-            was, was_ok = kernel.memory.gather(pages.cached[at] << np.uint64(12), _PAGE)
+            now, now_ok = kernel.memory.gather(arch.bytes_of(pages.pfn[at]), arch.page_size)
+            was, was_ok = kernel.memory.gather(arch.bytes_of(pages.cached[at]), arch.page_size)
         both = now_ok & was_ok
         pages.match[at[~both]] = Match.NOT_IN_DUMP
         at, now, was = at[both], now[both], was[both]
@@ -56,34 +55,33 @@ def compare_pages(kernel: Kernel, pages: TextPages, mapping: U64, probes: Uprobe
         at, now, was, differ = at[wrong], now[wrong], was[wrong], differ[wrong]
         pages.match[at] = Match.DIFFERS
         pages.count[at] = differ.sum(axis=1)
-        probed = differ & probed_bytes(now, inode[at], pages.index[at], probes)
+        probed = differ & probed_bytes(arch, now, inode[at], pages.index[at], probes)
         pages.probed[at] = probed.sum(axis=1)
         rest = differ & ~probed
-        pages.breakpoints[at] = (rest & (now == _BREAKPOINT)).sum(axis=1)
+        pages.breakpoints[at] = (rest & arch.breakpoints(now)).sum(axis=1)
         # What is shown is what nobody has explained, if there is any.
         first = np.where(rest.any(axis=1), rest.argmax(axis=1), differ.argmax(axis=1))
         pages.first[at] = first
-        shown = np.minimum(first[:, None] + np.arange(SHOWN), _PAGE - 1)
+        shown = np.minimum(first[:, None] + np.arange(SHOWN), arch.page_size - 1)
         pages.now[at] = np.take_along_axis(now, shown, axis=1)
         pages.was[at] = np.take_along_axis(was, shown, axis=1)
 
 
-def probed_bytes(code: U8, inode: U64, index: U64, probes: Uprobes) -> Bools:
-    """Which bytes of pages of ``code`` are of registered probes: the int3, or the call that stands for it.
+def probed_bytes(arch: Architecture, code: U8, inode: U64, index: U64, probes: Uprobes) -> Bools:
+    """Which bytes of pages of ``code`` are of registered probes.
 
-    ``code`` has shape ``(pages, 4096)``; ``inode`` and ``index`` say where in which file each page belongs.
+    ``code`` has shape ``(pages, bytes of a page)``; ``inode`` and ``index`` say where in which file each page belongs.
     """
     found = np.zeros(code.shape, np.bool_)
     for file in np.intersect1d(inode, probes.inode).tolist():
         rows = np.flatnonzero(inode == np.uint64(file))
         offsets = probes.offset[probes.inode == np.uint64(file)]
-        start = index[rows] << np.uint64(12)
-        low, high = np.searchsorted(offsets, start), np.searchsorted(offsets, start + np.uint64(_PAGE))
+        start = arch.bytes_of(index[rows])
+        low, high = np.searchsorted(offsets, start), np.searchsorted(offsets, start + np.uint64(arch.page_size))
         which, probe = expand_ranges(low, high)
         row, place = rows[which], (offsets[probe] - start[which]).astype(np.int64)
-        first = code[row, place]
-        found[row, place] |= first == _BREAKPOINT
-        for step in range(_CALL_SIZE):
-            fits = (first == _CALL) & (place + step < _PAGE)
-            found[row[fits], place[fits] + step] = True
+        within, step = expand(arch.probe_sizes(code[row, place]))
+        row, place = row[within], place[within] + step
+        inside = place < arch.page_size
+        found[row[inside], place[inside]] = True
     return found

@@ -17,7 +17,6 @@ from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.runs import begins_run, run_numbers, run_starts
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import I32, I64, U8, U64, Bools, U8Wide
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.pages.mapped_pages import read_pages
 from vmaforensics.views.pages.page_types import PageReader
 from vmaforensics.views.pages.text_match import SHOWN, Match, compare_pages
@@ -29,13 +28,13 @@ from vmaforensics.views.vmas import flags
 from vmaforensics.views.vmas.kind import Kind
 
 if TYPE_CHECKING:
+    from vmaforensics.arch.interface import Architecture
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.pages.page_tables import PageTablesView
     from vmaforensics.views.processes.tasks import Tasks
     from vmaforensics.views.vmas.files import Files
     from vmaforensics.views.vmas.vmas import Vmas
 
-_PAGE = 4096
 _MOST = 1 << 20  # pages of mapped code looked at: 4 GiB
 _LARGEST = 1 << 18  # pages of the largest folio: 1 GiB
 
@@ -93,7 +92,7 @@ def gather_text_pages(
 
     Raises :class:`KernelNotFoundError` where the kernel's types lack what that takes.
     """
-    rows = _candidates(vmas, files, view, log)
+    rows = _candidates(kernel.arch, vmas, files, view, log)
     # Most pages are those of a few libraries: each place in each file is looked up once.
     places = _distinct(rows.mapping, rows.index)
     found = _look_up(kernel, rows.mapping[places.first], rows.index[places.first])
@@ -149,7 +148,7 @@ def _distinct(mapping: U64, index: U64) -> _Distinct:
     return _Distinct(order[run_starts(begins)], which)
 
 
-def _candidates(vmas: Vmas, files: Files, view: PageTablesView, log: ProblemLog) -> _Candidates:
+def _candidates(arch: Architecture, vmas: Vmas, files: Files, view: PageTablesView, log: ProblemLog) -> _Candidates:
     """The pages of code that page tables lead to, no more than a bound."""
     code = vmas.ok & ((vmas.flags & np.uint64(flags.VM_EXEC)) != 0)
     code &= np.isin(vmas.kind, (Kind.FILE, Kind.SHARED_MEMORY))
@@ -159,16 +158,16 @@ def _candidates(vmas: Vmas, files: Files, view: PageTablesView, log: ProblemLog)
     vma_row = view.ranges.vma_row[ptes.range_row[at]].astype(np.int64)
     of_code = values_at(code, vma_row)
     at, vma_row = at[of_code], vma_row[of_code]
-    parts = ptes.take(at).pages()
+    parts = ptes.take(at).pages(arch)
     last = int(np.searchsorted(np.cumsum(parts), _MOST, "right"))
     if last < len(at):
         log.add(View.PAGE_TABLES, Problem.CUT_SHORT, 0, int(ptes.where[at[last]]), len(at) - last)
         at, vma_row, parts = at[:last], vma_row[:last], parts[:last]
     entry, number = expand(parts)
     pte_row, vma_row = at[entry], vma_row[entry]
-    va = ptes.va[pte_row] + number.astype(np.uint64) * np.uint64(_PAGE)
+    va = ptes.va[pte_row] + number.astype(np.uint64) * np.uint64(arch.page_size)
     with np.errstate(over="ignore"):
-        index = vmas.pgoff[vma_row] + ((va - vmas.start[vma_row]) >> np.uint64(12))
+        index = vmas.pgoff[vma_row] + arch.pages(va - vmas.start[vma_row])
     return _Candidates(
         pte_row=pte_row.astype(np.int64),
         vma_row=vma_row,
@@ -194,7 +193,7 @@ def _look_up(kernel: Kernel, mapping: U64, index: U64) -> _LookedUp:
     entry, read = entries_at(kernel, heads, index)
     known = ok & read
     match[known] = Match.NOT_CACHED  # nothing there, or the mark of a page that was evicted or swapped out
-    at = np.flatnonzero(known & is_pointer(entry) & kernel_pointer(entry))
+    at = np.flatnonzero(known & is_pointer(entry) & kernel.arch.kernel_pointer(entry))
     frame, plausible = PageReader(kernel).frames_of(entry[at])
     at, frame = at[plausible], frame[plausible]
     # The index leads to the head of a large folio from each of its places.

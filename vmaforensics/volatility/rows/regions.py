@@ -10,8 +10,8 @@ import numpy as np
 from volatility3.framework import renderers
 from volatility3.framework.renderers import format_hints
 
+from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_WRITE
 from vmaforensics.image.source import plural
-from vmaforensics.kernel.space import paging
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas.kind import Kind
@@ -177,7 +177,7 @@ def _gap_columns(views: Views, gaps: Uncovered) -> list[list[Any]]:
 
 
 def _rights(allow: int) -> str:
-    return f"r{'w' if allow & paging.ALLOW_WRITE else '-'}{'x' if allow & paging.ALLOW_EXECUTE else '-'}"
+    return f"r{'w' if allow & ALLOW_WRITE else '-'}{'x' if allow & ALLOW_EXECUTE else '-'}"
 
 
 def _hex(values: NDArray[np.uint64]) -> list[Any]:
