@@ -97,8 +97,9 @@ class Mapped(FileSource):
 
     def release(self) -> None:
         """Take the pages of a mapped file out of this process; what is asked for again is read again."""
-        if isinstance(self.buffer.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            self.buffer.base.madvise(mmap.MADV_DONTNEED)
+        owner = self.buffer.base.obj if isinstance(self.buffer.base, memoryview) else None
+        if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            owner.madvise(mmap.MADV_DONTNEED)
 
     def __len__(self) -> int:
         return len(self.buffer)
