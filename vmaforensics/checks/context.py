@@ -166,10 +166,3 @@ def allows(vm_flags: int) -> str:
 def comm_of(raw: bytes) -> bytes:
     """``comm`` up to its NUL; what stands behind it is old."""
     return bytes(raw).split(b"\0", 1)[0]
-
-
-def pages(count: int) -> str:
-    """A number of pages in words: ``5 pages, 20 KiB``."""
-    size = count * 4
-    amount = f"{size} KiB" if size < 10240 else f"{size // 1024} MiB"
-    return f"{count} page{'' if count == 1 else 's'}, {amount}"

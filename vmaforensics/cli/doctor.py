@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from vmaforensics.errors import ExitCode, VmaForensicsError
 from vmaforensics.version import __version__
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -151,7 +152,7 @@ def _cache() -> tuple[str, str]:
         files = [one.stat().st_size for one in folder.iterdir() if one.is_file()]
     except OSError as error:
         return "note", f"cache {folder}: cannot be read ({error.strerror}); symbol files are made anew each time"
-    held = f"{len(files)} file{'' if len(files) == 1 else 's'}, {sum(files) / 1e6:.1f} MB; it may be deleted"
+    held = f"{counted(len(files), 'file')}, {sum(files) / 1e6:.1f} MB; it may be deleted"
     return ("ok", f"cache {folder}: {held}") if _writable(folder) else ("note", f"cache {folder}: cannot be written")
 
 

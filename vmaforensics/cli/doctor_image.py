@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmaforensics.errors import VmaForensicsError
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -70,6 +71,6 @@ def _analysis(analysis: Analysis) -> Iterator[Line]:
     for one in lacking:
         yield "note", f"{one.what}{'' if one.pid is None else f' (pid {one.pid})'}: {one.why}"
     if lacking:
-        yield "note", f"a report would be incomplete in {len(lacking)} respect{'' if len(lacking) == 1 else 's'}"
+        yield "note", f"a report would be incomplete in {counted(len(lacking), 'respect')}"
     else:
         yield "ok", "a report would be complete: every record of these views can be read"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vmaforensics.cli.arguments import add_image, opened
 from vmaforensics.errors import ExitCode, KernelNotFoundError, VmaForensicsError
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -58,7 +59,7 @@ def _image(image: Image) -> Iterator[tuple[str, str]]:
     yield "format", f"{image.format}, {image.size} bytes"
     yield from image.details.items()
     count = len(image.memory.ranges)
-    yield "RAM", f"{pages.ram} pages ({pages.ram // 256} MiB) in {count} range{'' if count == 1 else 's'}"
+    yield "RAM", f"{pages.ram} pages ({pages.ram // 256} MiB) in {counted(count, 'range')}"
     yield "coverage", f"{pages.present} pages present, {pages.zero} zero, {pages.absent} not in the dump"
     if image.cpus:
         yield "CPU notes", f"{len(image.cpus)}"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vmaforensics.cli.each_process import add_arguments, write_each
 from vmaforensics.errors import ExitCode
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     import argparse
@@ -49,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     count = sum(unknown.values())
     if count:
         sys.stderr.write(
-            f"vmaforensics: figures of {count} area{'s' if count > 1 else ''} are left out: page tables or struct "
-            "pages of theirs are not in the image\n"
+            f"vmaforensics: figures of {counted(count, 'area')} were left out: page tables or struct pages of theirs "
+            "are not in the image\n"
         )
     return ExitCode.OK

@@ -18,6 +18,7 @@ from vmaforensics.errors import UsageError
 from vmaforensics.views.processes.mms import Lock
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas.kind import Kind
+from vmaforensics.words.amounts import plural
 from vmaforensics.words.permissions import vma_permissions
 from vmaforensics.words.printable import printable
 
@@ -163,7 +164,7 @@ def _page_cells(view: PageTablesView, areas: Areas) -> list[Cell]:
     cells = []
     counts = ((mapped[high] - mapped[low]).tolist(), (swapped[high] - swapped[low]).tolist())
     for some, out, where, any_ in zip(*counts, first.tolist(), (high > low).tolist(), strict=True):
-        note = f"{some} page{'' if some == 1 else 's'}" + (f", {out} swapped" if out else "")
+        note = f"{some} {plural(some, 'page')}" + (f", {out} swapped" if out else "")
         if any_:
             cells.append(Cell(state="held", address=hex(where), note=note))
         else:
@@ -186,7 +187,7 @@ def _uncovered(views: Views, view: PageTablesView, areas: Areas) -> Iterator[Row
         start, end = runs.bounds(at)
         pte = view.ptes[first]
         count = (end - start) >> view.arch.page_shift
-        cell = Cell(state="held", address=hex(int(pte["where"])), note=f"{count} page{'' if count == 1 else 's'}")
+        cell = Cell(state="held", address=hex(int(pte["where"])), note=f"{count} {plural(count, 'page')}")
         inside = [Cell(state="missing")] * len(views.regions())
         cells = dict(zip((one.label for one in views.regions()), inside, strict=True))
         yield Row(

@@ -14,6 +14,7 @@ from vmaforensics.views.pages.map_counts import MapCounts
 from vmaforensics.views.pages.mapped_pages import read_pages
 from vmaforensics.views.pages.page_names import page_flag_names, set_flags
 from vmaforensics.views.vmas.kind import Kind
+from vmaforensics.words.amounts import counted
 from vmaforensics.words.permissions import vma_permissions
 from vmaforensics.words.printable import printable
 
@@ -98,7 +99,7 @@ def frame_regions(kernel: Kernel, first: int, count: int) -> list[Region]:
         )
         if ok
     ]
-    what = f"{count} page frame{'s' if count > 1 else ''} from {first:#x}"
+    what = f"{counted(count, 'page frame')} from {first:#x}"
     low, high = first << 12, (first + count) << 12
     return [Region(start=low, end=high, mm=None, pid=None, what=what, facts={"struct_pages": facts})]
 

@@ -21,7 +21,8 @@ from vmaforensics.image.formats.raw import open_raw
 from vmaforensics.image.image import Image
 from vmaforensics.image.kdump.reader import open_kdump
 from vmaforensics.image.kdump.split import open_split
-from vmaforensics.image.source import FileSource, Mapped, map_file, plural
+from vmaforensics.image.source import FileSource, Mapped, map_file
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -146,7 +147,7 @@ def _open_one(path: Path, buffer: FileSource) -> Image:
         raise UnsupportedFormatError(f"{path} is a text file; give a memory image or a crash dump")
     if len(buffer) < SMALLEST_RAW:
         raise UnsupportedFormatError(
-            f"{path} has no header of a known format, and its {plural(len(buffer), 'byte')} are too few "
+            f"{path} has no header of a known format, and its {counted(len(buffer), 'byte')} are too few "
             "for a raw image (1 MiB at least); give a memory image or a crash dump"
         )
     return open_raw(path, buffer)

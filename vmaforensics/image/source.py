@@ -162,8 +162,3 @@ def printable(data: bytes, limit: int = 256) -> str:
     printable ASCII as ``\\xNN``."""
     text = data.split(b"\0", 1)[0][:limit]
     return "".join(chr(c) if 0x20 <= c < 0x7F else f"\\x{c:02x}" for c in text)
-
-
-def plural(count: int, noun: str) -> str:
-    """``1 page``, ``2,000 pages``."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

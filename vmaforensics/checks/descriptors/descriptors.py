@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks import rules
-from vmaforensics.checks.context import MOST, pages
+from vmaforensics.checks.context import MOST
 from vmaforensics.checks.finding import Confidence, Evidence, Severity
 from vmaforensics.views.descriptors.content import Content
 from vmaforensics.views.descriptors.keepers import Keeper
@@ -15,6 +15,7 @@ from vmaforensics.views.indices.entries import union_of
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.processes.mms import Lock
 from vmaforensics.views.view import View
+from vmaforensics.words.amounts import counted, pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,7 +159,7 @@ def _attached(
         hidden = _hidden(context, int(one["mapping"]), set(vmas["vma"][mine].tolist()))
         lacking = nattch - count
         title = (
-            f"{lacking} area{'s' if lacking > 1 else ''} that map{'' if lacking > 1 else 's'} System V segment "
+            f"{counted(lacking, 'area')} that {'map' if lacking > 1 else 'maps'} System V segment "
             f"{number} ({pages(-(-int(one['size']) // 4096))}) {'are' if lacking > 1 else 'is'} hidden"
             if lacking > 0
             else f"System V segment {number} is mapped by {count} areas and counts {nattch}"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.checks.context import pages
+from vmaforensics.words.amounts import pages
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -19,12 +19,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks import hand
-from vmaforensics.checks.context import allows, pages
+from vmaforensics.checks.context import allows
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import INDICES, LAGS, Part, Rule, Severity
 from vmaforensics.checks.vmas.counters import Difference, Way, differences, sum_vmas
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
+from vmaforensics.words.amounts import pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +66,7 @@ def _mixed(context: Context, difference: Difference) -> Finding:
     lacks, evidence = difference.lacks, list(difference.evidence)
     names = [name for name, value in lacks.items() if value]
     severity = None
-    title = f"{' and '.join(names)} disagree{'s' if len(names) == 1 else ''} with the areas"
+    title = f"{' and '.join(names)} {'disagrees' if len(names) == 1 else 'disagree'} with the areas"
     if lacks["map_count"] == lacks["total_vm"] == 0 and lacks["exec_vm"]:
         severity = Severity.HIGH
         count = lacks["exec_vm"]

@@ -21,12 +21,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks import hand
-from vmaforensics.checks.context import pages
 from vmaforensics.checks.finding import Confidence, Evidence
 from vmaforensics.checks.indices.holes import Hole, Holes
 from vmaforensics.checks.rule import INDICES, LAGS, Part, Rule, Severity
 from vmaforensics.checks.vmas.counters import Difference, Way, differences
 from vmaforensics.views.view import View
+from vmaforensics.words.amounts import counted, pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,8 +101,8 @@ def _at(context: Context, difference: Difference, place: Hole, kind: str) -> Fin
 def _somewhere(context: Context, difference: Difference, places: list[Hole], kind: str) -> Finding:
     mm, vmas, total = difference.mm, difference.lacks["map_count"], difference.lacks["total_vm"]
     mms, row = context.views.mms, difference.mm_row
-    what = f"{vmas} {kind + ' ' if kind else ''}area{'s' if vmas != 1 else ''}" if vmas else "part of an area"
-    title = f"{what} ({pages(total)}) ha{'s' if vmas <= 1 else 've'} been taken out of the {context.index.label}"
+    what = counted(vmas, f"{kind} area" if kind else "area") if vmas else "part of an area"
+    title = f"{what} ({pages(total)}) {'has' if vmas <= 1 else 'have'} been taken out of the {context.index.label}"
     if mms.ma_root[row] == 0 and context.index is View.MAPLE:
         title += ": its root is empty"
     evidence = list(difference.evidence)

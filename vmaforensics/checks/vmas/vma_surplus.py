@@ -10,10 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmaforensics.checks import hand
-from vmaforensics.checks.context import pages
 from vmaforensics.checks.rule import INDICES, Part, Rule, Severity
 from vmaforensics.checks.vmas.counters import Way, differences
 from vmaforensics.views.view import View
+from vmaforensics.words.amounts import counted, pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,6 +44,6 @@ def check(context: Context) -> Iterator[Finding]:
         if difference.way is not Way.TOO_MANY:
             continue
         vmas, total = -difference.lacks["map_count"], -difference.lacks["total_vm"]
-        what = f"{vmas} area{'s' if vmas != 1 else ''} more" if vmas else "larger areas"
+        what = f"{counted(vmas, 'area')} more" if vmas else "larger areas"
         title = f"the {context.index.label} holds {what} than the kernel counted ({pages(total)})"
         yield context.finding(RULE, difference.mm, title, difference.evidence)

@@ -18,7 +18,7 @@ from vmaforensics.image.formats.avml_frames import IDENTIFIER, LARGEST_FRAME, Fr
 from vmaforensics.image.formats.lime import HEADER, gaps_of_zeros
 from vmaforensics.image.formats.segments import PHYSICAL_LIMIT, Segments, lay_out
 from vmaforensics.image.image import Image
-from vmaforensics.image.source import plural
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,12 +55,12 @@ def open_avml(path: Path, file: FileSource) -> Image:
     if walk.stop:
         problems.append(
             f"the chain of AVML blocks breaks off at file offset {at:#x} ({walk.stop}); the "
-            f"{plural(len(file) - at, 'byte')} from there on were not read"
+            f"{counted(len(file) - at, 'byte')} from there on were not read"
         )
     gaps = gaps_of_zeros(walk.blocks)
     if gaps:
         problems.append(
-            f"{plural(len(gaps), 'gap')} of {sum(gaps) >> 20:,} MiB in all may be RAM that AVML left out "
+            f"{counted(len(gaps), 'gap')} of {sum(gaps) >> 20:,} MiB in all may be RAM that AVML left out "
             "because it was all zeros; it is read as not RAM"
         )
     details = {"compression": "snappy", "blocks": f"{len(walk.blocks):,}", "frames": f"{source.count:,}"}
@@ -94,7 +94,7 @@ class _Walk:
         """Read the block at file offset ``at``; returns where the next one begins, or ``at`` and sets ``stop``."""
         head = self._file[at : at + HEADER.size]
         if len(head) < HEADER.size:
-            self.stop = f"{plural(len(head), 'byte')} are left, too few for a 32-byte block header"
+            self.stop = f"{counted(len(head), 'byte')} are left, too few for a 32-byte block header"
             return at
         magic, version, start, end = HEADER.unpack(head)
         if magic != MAGIC:
@@ -129,8 +129,8 @@ class _Walk:
         rest = len(self._file) - after if following is None else 0
         self.problems.append(
             f"the AVML block at file offset {at:#x} is damaged or cut off at {after:#x} ({why}); "
-            f"{plural(length - got, 'byte')} of RAM from {start + got:#x} on are missing"
-            + (f", and so is whatever is in the last {plural(rest, 'byte')} of the file" if rest else "")
+            f"{counted(length - got, 'byte')} of RAM from {start + got:#x} on are missing"
+            + (f", and so is whatever is in the last {counted(rest, 'byte')} of the file" if rest else "")
         )
         return len(self._file) if following is None else following
 
@@ -164,8 +164,8 @@ class _Walk:
             self._lengths.append(unpacked)
             if len(self._offsets) > self._most:
                 raise UnsupportedFormatError(
-                    f"{self._path} has more than {self._most:,} snappy frames in {plural(len(file), 'byte')}, which no "
-                    "program writes; the file is damaged, acquire the image anew"
+                    f"{self._path} has more than {self._most:,} snappy frames in {counted(len(file), 'byte')}, which "
+                    "no program writes; the file is damaged, acquire the image anew"
                 )
             got += unpacked
             self._total += unpacked

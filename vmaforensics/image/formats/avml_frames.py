@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import cramjam
 import numpy as np
 
-from vmaforensics.image.source import Source, plural, take
+from vmaforensics.image.source import Source, take
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,7 +178,7 @@ class FrameSource(Source):
             return ()
         size = int(self._lengths[bad].sum())
         text = (
-            f"of the snappy frames read so far, {plural(len(bad), 'frame')} with {plural(size, 'byte')} absent: "
+            f"of the snappy frames read so far, {counted(len(bad), 'frame')} with {counted(size, 'byte')} absent: "
             f"damaged, by their CRC or by their data (first: at file offset {int(self._offsets[bad[0]]):#x})"
         )
         return (text,)

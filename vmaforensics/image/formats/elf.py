@@ -30,7 +30,8 @@ from vmaforensics.image.notes import (
     parse_notes,
     vmcoreinfo_of,
 )
-from vmaforensics.image.source import plural, printable
+from vmaforensics.image.source import printable
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,7 +126,7 @@ def _header(path: Path, source: FileSource) -> dict[str, Any]:
     ident = bytes(source[:16])
     if len(source) < EHDR_SIZE:
         raise UnsupportedFormatError(
-            f"{path} is an ELF file of {plural(len(source), 'byte')}, too short for its 64-byte header; "
+            f"{path} is an ELF file of {counted(len(source), 'byte')}, too short for its 64-byte header; "
             "make the dump anew"
         )
     if ident[4] != 2 or ident[5] != 1:

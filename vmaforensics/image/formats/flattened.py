@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vmaforensics.errors import ImageUnreadableError, UnsupportedFormatError
-from vmaforensics.image.source import FileSource, Mapped, plural, take
+from vmaforensics.image.source import FileSource, Mapped, take
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -169,7 +170,7 @@ def open_flattened(path: Path, file: Mapped) -> tuple[Flattened, str, list[str]]
     """
     if len(file) < HEADER_SIZE + _RECORD.size:
         raise UnsupportedFormatError(
-            f"{path} is a flattened makedumpfile stream cut off after {plural(len(file), 'byte')}, before its first "
+            f"{path} is a flattened makedumpfile stream cut off after {counted(len(file), 'byte')}, before its first "
             "record; make the dump anew"
         )
     kind = _TYPE.unpack(file[16:24])[0]
@@ -188,9 +189,9 @@ def open_flattened(path: Path, file: Mapped) -> tuple[Flattened, str, list[str]]
         )
     index, overlaps = _disjoint(path, table)
     if overlaps:
-        problems.append(f"{plural(overlaps, 'record')} of the flattened stream overlap others; the later one was read")
+        problems.append(f"{counted(overlaps, 'record')} of the flattened stream overlap others; the later one was read")
     source = Flattened(file.buffer, *index.T, complete=complete, name=str(path))
-    return source, plural(len(table), "record"), problems
+    return source, counted(len(table), "record"), problems
 
 
 def _records(path: Path, size: int, problems: list[str]) -> tuple[NDArray[np.int64], bool]:
@@ -229,7 +230,7 @@ def _walk(path: Path, file: int, size: int, problems: list[str]) -> tuple[NDArra
         at += length
         if len(found) > 3 * most:
             raise UnsupportedFormatError(
-                f"{path} has more than {most:,} records in a flattened stream of {plural(size, 'byte')}, which no "
+                f"{path} has more than {most:,} records in a flattened stream of {counted(size, 'byte')}, which no "
                 "program writes; the file is damaged, make the dump anew"
             )
     problems.append(f"the flattened stream is truncated or damaged: {why}; what should follow is missing")

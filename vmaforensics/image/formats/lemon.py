@@ -12,7 +12,8 @@ import numpy as np
 
 from vmaforensics.image.formats.segments import FlatMemory
 from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState
-from vmaforensics.image.source import plural, take
+from vmaforensics.image.source import take
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +60,7 @@ class LemonMemory(FlatMemory):
         if self._met is None:
             return super().problems()
         text = (
-            f"of the pages read so far, {plural(len(self._met), 'page')} absent: LEMON could not read them and wrote "
+            f"of the pages read so far, {counted(len(self._met), 'page')} absent: LEMON could not read them and wrote "
             f"filler instead (first: page frame {int(self._met[0]):#x})"
         )
         return (*super().problems(), text)

@@ -15,7 +15,7 @@ from vmaforensics.errors import UnsupportedFormatError
 from vmaforensics.image.formats.lemon import LemonMemory
 from vmaforensics.image.formats.segments import Segments, lay_out
 from vmaforensics.image.image import Image
-from vmaforensics.image.source import plural
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ def open_lime(path: Path, source: FileSource) -> Image:
     at = 0
     while at < size and not stop:
         if at + HEADER.size > size:
-            stop = f"{plural(size - at, 'byte')} are left, too few for a 32-byte range header"
+            stop = f"{counted(size - at, 'byte')} are left, too few for a 32-byte range header"
             break
         magic, version, start, end = HEADER.unpack(source[at : at + HEADER.size])
         if magic != MAGIC:
@@ -67,14 +67,14 @@ def open_lime(path: Path, source: FileSource) -> Image:
     if stop:
         problems.append(
             f"the chain of LiME ranges breaks off at file offset {at:#x} ({stop}); the "
-            f"{plural(size - at, 'byte')} from there on were not read"
+            f"{counted(size - at, 'byte')} from there on were not read"
         )
     details = {"ranges": f"{len(rows):,}"}
     gaps = gaps_of_zeros(rows)
     if gaps:
         details["writer"] = "AVML, to judge by its blocks of 16 MiB"
         problems.append(
-            f"{plural(len(gaps), 'gap')} of {sum(gaps) >> 20:,} MiB in all may be RAM that AVML left out "
+            f"{counted(len(gaps), 'gap')} of {sum(gaps) >> 20:,} MiB in all may be RAM that AVML left out "
             "because it was all zeros; it is read as not RAM"
         )
     return Image(path=path, size=size, format="lime", memory=memory, details=details, problems=tuple(problems))

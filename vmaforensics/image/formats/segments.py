@@ -14,7 +14,8 @@ from vmaforensics.columns.runs import run_starts
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U64
 from vmaforensics.image.memory import PageState, PhysicalMemory
-from vmaforensics.image.source import plural, take
+from vmaforensics.image.source import take
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -209,7 +210,7 @@ def lay_out(
     if beyond.any():
         worst = int(np.flatnonzero(beyond)[0])
         problems.append(
-            f"{plural(int(beyond.sum()), noun)} left out: no physical address lies at or above 2**52 "
+            f"{counted(int(beyond.sum()), noun)} left out: no physical address lies at or above 2**52 "
             f"(first: {noun} {worst} at {int(pa[worst]):#x}, {int(memory[worst]):#x} bytes long)"
         )
     keep = ~beyond & (memory > 0)
@@ -218,7 +219,7 @@ def lay_out(
     if (held > memory).any():
         worst = int(np.flatnonzero(held > memory)[0])
         problems.append(
-            f"{plural(int((held > memory).sum()), noun)} with more bytes in the file than in memory; the "
+            f"{counted(int((held > memory).sum()), noun)} with more bytes in the file than in memory; the "
             f"surplus is not read (first: {noun} {number[worst]}, {int(held[worst]):#x} against "
             f"{int(memory[worst]):#x})"
         )
@@ -229,8 +230,8 @@ def lay_out(
         worst = int(np.flatnonzero(short)[0])
         lost = int((held[short] - room[short]).sum())
         problems.append(
-            f"the file is truncated: it ends at offset {len(source):#x}, and {plural(lost, 'byte')} of "
-            f"{plural(int(short.sum()), noun)} are missing (first: {noun} {number[worst]}, physical "
+            f"the file is truncated: it ends at offset {len(source):#x}, and {counted(lost, 'byte')} of "
+            f"{counted(int(short.sum()), noun)} are missing (first: {noun} {number[worst]}, physical "
             f"{int(pa[worst]):#x}, needs the file up to offset {int(offset[worst]) + int(held[worst]):#x})"
         )
         np.minimum(held, room, out=held)
@@ -240,7 +241,7 @@ def lay_out(
     pieces, contradictions = _flatten(segments.take(order))
     if contradictions:
         problems.append(
-            f"{plural(contradictions, noun)} overlap others; where they do, the {noun} that starts at the "
+            f"{counted(contradictions, noun)} overlap others; where they do, the {noun} that starts at the "
             "lowest physical address was read"
         )
     return kind(source, ranges, pieces.pa, pieces.held, pieces.offset), problems

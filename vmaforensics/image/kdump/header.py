@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import construct as c
 
 from vmaforensics.errors import UnsupportedFormatError
-from vmaforensics.image.source import plural, printable
+from vmaforensics.image.source import printable
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -97,7 +98,7 @@ def read_header(path: Path, file: Bytes) -> tuple[KdumpHeader, list[str]]:
         return UnsupportedFormatError(f"{path}: the kdump header cannot be believed: {what}; make the dump anew")
 
     if len(file) < MAIN_HEADER.sizeof():
-        raise broken(f"the file has {plural(len(file), 'byte')}, the header alone {MAIN_HEADER.sizeof()}")
+        raise broken(f"the file has {counted(len(file), 'byte')}, the header alone {MAIN_HEADER.sizeof()}")
     main: Any = MAIN_HEADER.parse(bytes(file[: MAIN_HEADER.sizeof()]))
     block = main.block_size
     if not _is_block_size(block):
@@ -106,7 +107,7 @@ def read_header(path: Path, file: Bytes) -> tuple[KdumpHeader, list[str]]:
     if main.sub_hdr_size < 0 or (1 + main.sub_hdr_size) * block > len(file):
         raise broken(
             f"sub_hdr_size (file offset {_SUB_SIZE_AT}) is {main.sub_hdr_size} blocks, which the file of "
-            f"{plural(len(file), 'byte')} cannot hold"
+            f"{counted(len(file), 'byte')} cannot hold"
         )
     if not 0 <= main.header_version <= 99:
         raise broken(f"header_version (file offset 8) is {main.header_version}, expected 0 to 6")

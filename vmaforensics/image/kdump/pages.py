@@ -13,7 +13,7 @@ import numpy as np
 
 from vmaforensics.image.kdump.codecs import NAMES, decompress
 from vmaforensics.image.memory import PAGE_SHIFT, PageState, PhysicalMemory
-from vmaforensics.image.source import plural
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -193,7 +193,7 @@ class KdumpMemory(PhysicalMemory):
 
     def problems(self) -> tuple[str, ...]:
         return tuple(
-            f"of the dump's pages read so far, {plural(count, 'page')} absent: {_WHY[kind]} (first: page "
+            f"of the dump's pages read so far, {counted(count, 'page')} absent: {_WHY[kind]} (first: page "
             f"frame {first:#x})"
             for kind, (count, first) in sorted(self._met.items(), reverse=True)
             if kind in _WHY

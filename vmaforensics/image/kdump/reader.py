@@ -25,7 +25,7 @@ from vmaforensics.image.kdump.header import (
 )
 from vmaforensics.image.kdump.pages import DESCRIPTOR, KdumpMemory, Part
 from vmaforensics.image.notes import LARGEST_AREA, cpu_states, erased, parse_notes, vmcoreinfo_of
-from vmaforensics.image.source import plural
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -103,7 +103,7 @@ def open_parts(files: Sequence[KdumpFile]) -> Image:
     arch = by_machine(header.utsname["machine"])
     details = _details(header)
     if header.window is not None:
-        details["split"] = f"{plural(len(files), 'part')}, {_windows(parts)}"
+        details["split"] = f"{counted(len(files), 'part')}, {_windows(parts)}"
     details |= {"pages of RAM": f"{ram.count:,}", "pages excluded": f"{ram.count - dumped.count:,}"}
     return Image(
         path=path,
@@ -150,11 +150,11 @@ def _elsewhere(parts: Sequence[Part], pages: int) -> str:
         low, high = parts[0].window
         return (
             f"this is one part of a split dump, with the page frames {low:#x} to {high:#x}; the other parts are "
-            f"missing, and their {plural(pages, 'page')} absent: give all parts together"
+            f"missing, and their {counted(pages, 'page')} absent: give all parts together"
         )
     return (
         f"these are {len(parts)} parts of a split dump, with the {_windows(parts)}; other parts are missing, and "
-        f"their {plural(pages, 'page')} absent: give all parts together"
+        f"their {counted(pages, 'page')} absent: give all parts together"
     )
 
 
@@ -245,7 +245,7 @@ class _Counts:
         if beyond:
             problems.append(
                 f"the file {_named(one)}is truncated: it ends at offset {len(source):#x}, and the data of "
-                f"{'' if whole else 'at least '}{plural(beyond, 'page')} lies beyond"
+                f"{'' if whole else 'at least '}{counted(beyond, 'page')} lies beyond"
             )
 
     def details(self) -> dict[str, str]:

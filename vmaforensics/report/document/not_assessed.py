@@ -13,6 +13,7 @@ from vmaforensics.views.descriptors.content import Content
 from vmaforensics.views.pages.text_match import Match
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.view import View
+from vmaforensics.words.amounts import counted
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
@@ -47,16 +48,20 @@ def _contents(analysis: Analysis) -> Iterator[tuple[str, int, str]]:
             (Match.NOT_COMPARED, "there are more than are compared"),
         ):
             count = int((match == state).sum())
-            yield "modified code (TEXT-MODIFIED)", count, f"{_pages(count)} in executable areas of files: {why}"
+            yield (
+                "modified code (TEXT-MODIFIED)",
+                count,
+                f"{counted(count, 'page')} in executable areas of files: {why}",
+            )
         count = views.text.unindexed
         why = "by their own account their file's: the index of its page cache is not in the image"
-        yield "modified code (TEXT-MODIFIED)", count, f"{_pages(count)} {why}"
+        yield "modified code (TEXT-MODIFIED)", count, f"{counted(count, 'page')} {why}"
     view = views.page_tables
     if view is not None and len(view.orphans):
         states = view.ptes["state"][view.orphans[: len(view.contents)]].tolist()
         lost = sum(not text for text, one in zip(view.contents, states, strict=True) if one == PteState.PRESENT)
         lost += len(view.orphans) - len(view.contents)
-        why = f"{_pages(lost)}: not in the image, or more than are looked at"
+        why = f"{counted(lost, 'page')}: not in the image, or more than are looked at"
         yield "contents of pages outside every area (PTE-ORPHAN)", lost, why
     handles = views.handles
     if handles is not None:
@@ -67,12 +72,7 @@ def _contents(analysis: Analysis) -> Iterator[tuple[str, int, str]]:
             (Content.NONE, "they have no page in memory, but in swap"),
         ):
             lost = int((idle & (files["content"] == content)).sum())
-            name = "file" if lost == 1 else "files"
-            yield "code in unmapped memory files (MEM-UNMAPPED-CODE)", lost, f"{lost} {name}: {why}"
-
-
-def _pages(count: int) -> str:
-    return f"{count} page{'' if count == 1 else 's'}"
+            yield "code in unmapped memory files (MEM-UNMAPPED-CODE)", lost, f"{counted(lost, 'file')}: {why}"
 
 
 def _walks(analysis: Analysis) -> list[NotAssessed]:

@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from vmaforensics.report.formats.terminal import Page
-from vmaforensics.report.formats.text import plural
+from vmaforensics.words.amounts import counted, plural
 
 if TYPE_CHECKING:
     from vmaforensics.report.document.diff import Difference, FindingChange, ProcessChange, RegionChange
@@ -43,7 +43,7 @@ def _counted(
 ) -> str:
     counts: Counter[str] = Counter(one.how for one in changes)
     told = [f"{counts[how]} {word}" for how, word in _WORDS.items() if counts[how]]
-    return f"{', '.join(told)} {noun}{'' if len(changes) == 1 else ending}" if told else ""
+    return f"{', '.join(told)} {plural(len(changes), noun, ending)}" if told else ""
 
 
 def _summary(page: Page, found: Difference) -> None:
@@ -52,8 +52,8 @@ def _summary(page: Page, found: Difference) -> None:
     for label, side in (("BEFORE    ", found.before), ("AFTER     ", found.after)):
         when = f", taken {side.clock}" if side.clock else ""
         holds = (
-            f"{plural(side.processes, 'process', 'es')}, {plural(side.regions, 'region')}, "
-            f"{plural(side.findings, 'finding')}"
+            f"{counted(side.processes, 'process', 'es')}, {counted(side.regions, 'region')}, "
+            f"{counted(side.findings, 'finding')}"
         )
         page.wrapped(label, f"{side.path}{when}: {holds}", style="heading")
     for note in found.notes:
@@ -79,7 +79,7 @@ def _findings(page: Page, found: Difference, detail: int) -> None:
             page.wrapped(f"    {change.fact}: ", f"{change.before} → {change.after}")
     hidden = len(found.findings) - len(shown)
     if hidden:
-        page.line(f"  {plural(hidden, 'minor finding')} besides (-v shows them)")
+        page.line(f"  {counted(hidden, 'minor finding')} besides (-v shows them)")
     page.gap()
 
 
@@ -101,7 +101,7 @@ def _processes(page: Page, found: Difference, detail: int) -> None:
 def _process(page: Page, one: ProcessChange, detail: int) -> None:
     started = f", started {one.started}" if one.started else ""
     held = one.regions_before if one.how == "went" else one.regions_after
-    counts = _counted(list(one.regions), "region") or plural(held, "region")
+    counts = _counted(list(one.regions), "region") or counted(held, "region")
     told = "another memory map, as after execve" if one.replaced else counts
     page.line((f"{_MARKS[one.how]} ", "mark"), f"pid {one.pid} ({one.comm}){started}: {told}")
     for change in one.changes:

@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from vmaforensics.report.formats.terminal import Page
+from vmaforensics.words.amounts import counted, plural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,24 +74,19 @@ def verdict(document: Document) -> str:
     counts = {name: sum(one.severity == name for one in document.findings) for name in SEVERITIES}
     serious = [one for one in document.findings if one.severity in _SERIOUS]
     user = sum(one.kind == "user" for one in document.processes)
-    bounds = f"; {plural(len(document.not_assessed), 'thing')} could not be assessed" if document.not_assessed else ""
+    bounds = f"; {counted(len(document.not_assessed), 'thing')} could not be assessed" if document.not_assessed else ""
     if not serious:
         minor = sum(counts.values())
-        rest = f" ({plural(minor, 'minor finding')})" if minor else ""
+        rest = f" ({counted(minor, 'minor finding')})" if minor else ""
         agree = "agrees" if bounds or user == 1 else "agree"
         if bounds:
-            return f"What could be read of {plural(user, 'process', 'es')} {agree}{rest}{bounds}."
-        return f"The records of {plural(user, 'process', 'es')} {agree}{rest}."
+            return f"What could be read of {counted(user, 'process', 'es')} {agree}{rest}{bounds}."
+        return f"The records of {counted(user, 'process', 'es')} {agree}{rest}."
     told = ", ".join(f"{counts[name]} {name}" for name in SEVERITIES if counts[name])
     who = sorted({(one.pid, one.comm) for one in serious})
     names = ", ".join(f"pid {pid} ({comm})" for pid, comm in who[:4]) + (", …" if len(who) > 4 else "")
     number = sum(counts.values())
-    return f"{told} finding{'s' if number != 1 else ''} among {plural(user, 'process', 'es')}: {names}{bounds}."
-
-
-def plural(count: int, word: str, ending: str = "s") -> str:
-    """``count`` and ``word`` in the number that fits."""
-    return f"{count} {word}{'' if count == 1 else ending}"
+    return f"{told} {plural(number, 'finding')} among {counted(user, 'process', 'es')}: {names}{bounds}."
 
 
 def head(one: Finding) -> Iterator[tuple[str, str]]:
@@ -173,10 +169,10 @@ def _processes(document: Document) -> str:
     threads = sum(len(one.threads) + 1 for one in user)
     kernel = sum(one.kind == "kernel" for one in document.processes)
     areas = sum(len(one.regions) for one in user)
-    shown = f"{len(user)} with memory, {plural(threads, 'thread')}, {plural(areas, 'area')}"
+    shown = f"{len(user)} with memory, {counted(threads, 'thread')}, {counted(areas, 'area')}"
     torn = sum(any(not view.complete for view in one.views) for one in user)
     busy = sum(one.lock not in ("free", None) for one in user)
-    notes = [f"{plural(kernel, 'kernel thread')}"] if kernel else []
+    notes = [f"{counted(kernel, 'kernel thread')}"] if kernel else []
     notes += [f"the map of {torn} could not be read whole"] if torn else []
     notes += [f"the mmap lock of {busy} was not free"] if busy else []
     return "; ".join([shown, *notes])
@@ -212,7 +208,7 @@ def _serious(page: Page, document: Document, one: Finding) -> None:
         values = "" if told or not item.found or not item.expected else f" [{item.found} instead of {item.expected}]"
         page.wrapped(f"    {item.view:{label}}  ", item.what + values, style="label")
     if len(one.evidence) > len(shown):
-        page.line(f"    and {plural(len(one.evidence) - len(shown), 'more piece')} of evidence; -v shows all")
+        page.line(f"    and {counted(len(one.evidence) - len(shown), 'more piece')} of evidence; -v shows all")
     page.line(("  next: ", "label"), (next_step(document, one), "command"))
 
 

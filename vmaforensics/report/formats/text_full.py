@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmaforensics.report.formats.text import head, not_assessed, plural
+from vmaforensics.report.formats.text import head, not_assessed
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,7 +29,7 @@ def full(page: Page, document: Document, *, detail: int, all_regions: bool) -> N
         for found in document.maps:
             _side_by_side(page, found)
         if document.maps_left_out:
-            page.line(f"{plural(document.maps_left_out, 'further address space')} with findings: see `views --pid N`")
+            page.line(f"{counted(document.maps_left_out, 'further address space')} with findings: see `views --pid N`")
             page.gap()
     shown = {found.mm for found in document.maps} if detail > 1 else set()
     _processes(page, document, all_regions, shown)
@@ -89,7 +90,7 @@ def _side_by_side(page: Page, found: MemoryMap) -> None:
         rows.append([">" if wrong else "", span, row.perms, vma, *map(_cell, cells), row.name])
     page.table(rows, whole=True)
     if found.rows_left_out:
-        page.line(f"{plural(found.rows_left_out, 'row')} far from the findings are not in the report")
+        page.line(f"{counted(found.rows_left_out, 'row')} far from the findings are not in the report")
     if found.nodes:
         page.line((f"{found.index} around the findings", "heading"))
         page.table(
@@ -222,8 +223,8 @@ def _deep_provenance(document: Document) -> Iterable[tuple[str, str | None]]:
     yield "booted", kernel.booted
     yield "clock", kernel.clock
     yield "crashed", kernel.crashed or "no crash recorded"
-    counts = plural(kernel.processes, "process", "es"), plural(kernel.kernel_threads, "kernel thread")
-    yield "tasks", f"{', '.join(counts)}, {plural(kernel.address_spaces, 'address space')}"
+    counts = counted(kernel.processes, "process", "es"), counted(kernel.kernel_threads, "kernel thread")
+    yield "tasks", f"{', '.join(counts)}, {counted(kernel.address_spaces, 'address space')}"
     shown = ", ".join(f"{start}-{end[2:]}" for start, end in image.ranges[:8])
-    yield "RAM", f"{image.ram} bytes in {plural(len(image.ranges), 'range')}: {shown}"
+    yield "RAM", f"{image.ram} bytes in {counted(len(image.ranges), 'range')}: {shown}"
     yield "schema", f"{document.schema.name} {document.schema.version}"

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from volatility3.framework import constants, interfaces
 
 from vmaforensics.errors import VmaForensicsError
-from vmaforensics.image.source import plural
 from vmaforensics.volatility.layers.kernel_stacker import raw_banner
 from vmaforensics.volatility.layers.location import local_path
 from vmaforensics.volatility.layers.opened import opened
 from vmaforensics.volatility.symbols.known_symbols import banners, known_symbol_files
+from vmaforensics.words.amounts import counted
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def _files() -> str:
     count = len(known_symbol_files())
     if not count:
         return "; volatility3 has no symbol file for Linux either"
-    return f"; {plural(count, 'symbol file')} of volatility3's, none with this banner"
+    return f"; {counted(count, 'symbol file')} of volatility3's, none with this banner"
 
 
 def _symbols(kernel: Kernel) -> str:

@@ -16,7 +16,7 @@ from volatility3.framework.layers.linear import LinearlyMappedLayer
 
 from vmaforensics.image.formats.segments import PHYSICAL_LIMIT, ByteCount
 from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState, PhysicalMemory
-from vmaforensics.image.source import plural
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +92,7 @@ class LayerMemory(PhysicalMemory):
         if not self._bad:
             return ()
         text = (
-            f"of the pages read so far, {plural(len(self._bad), 'page')} absent: layer {self._layer.name} "
+            f"of the pages read so far, {counted(len(self._bad), 'page')} absent: layer {self._layer.name} "
             f"describes and cannot read them (first: page frame {min(self._bad):#x}: {self._why})"
         )
         return (text,)

@@ -11,7 +11,6 @@ from volatility3.framework import renderers
 from volatility3.framework.renderers import format_hints
 
 from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_WRITE
-from vmaforensics.image.source import plural
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas.kind import Kind
@@ -24,6 +23,7 @@ from vmaforensics.volatility.rows.region_table import (
     region_table,
     uncovered,
 )
+from vmaforensics.words.amounts import counted
 from vmaforensics.words.permissions import vma_permissions
 from vmaforensics.words.printable import printable
 
@@ -197,8 +197,8 @@ def summary(views: Views) -> Iterator[str]:
     for view, problem in np.unique(np.stack([problems.view, problems.problem], 1), axis=0).tolist():
         rows = problems[(problems["view"] == view) & (problems["problem"] == problem)]
         mms = len(np.unique(rows["mm"][rows["mm"] != 0]))
-        within = f" of {plural(mms, 'address space')}" if mms else ""
+        within = f" of {counted(mms, 'address space')}" if mms else ""
         yield (
-            f"{View(view).label}: {Problem(problem).text}, in {plural(len(rows), 'place')}{within} "
+            f"{View(view).label}: {Problem(problem).text}, in {counted(len(rows), 'place')}{within} "
             f"(first: {int(rows['value'][0]):#x} at {int(rows['where'][0]):#x})"
         )

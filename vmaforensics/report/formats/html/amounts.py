@@ -1,9 +1,10 @@
-"""Addresses and amounts as the document holds them, read, and written for people."""
+"""Addresses as the document holds them, read, and written for people."""
 
 from __future__ import annotations
 
+from vmaforensics.words.amounts import amount
+
 _TOP = 1 << 64
-_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def number(text: str | None) -> int | None:
@@ -18,23 +19,10 @@ def number(text: str | None) -> int | None:
     return value if 0 <= value <= _TOP else None
 
 
-def amount(size: int) -> str:
-    """``size`` bytes in the largest unit that leaves at least one: "772 KiB", "42.3 TiB"."""
-    value, unit = float(size), 0
-    while round(value, 1) >= 1024 and unit < len(_UNITS) - 1:
-        value, unit = value / 1024, unit + 1
-    return f"{value:.1f}".removesuffix(".0") + f" {_UNITS[unit]}"
-
-
 def extent(start: str | None, end: str | None) -> str:
     """Size of a range in words; empty where it has none."""
     low, high = number(start), number(end)
     return amount(high - low) if low is not None and high is not None and high > low else ""
-
-
-def plural(count: int, word: str, ending: str = "s") -> str:
-    """ "1 page", "2,048 pages"."""
-    return f"{count:,} {word}{'' if count == 1 else ending}"
 
 
 def short(text: str, most: int) -> str:

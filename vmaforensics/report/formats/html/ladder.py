@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from vmaforensics.report.formats.html.amounts import amount, number, plural, short, tail
+from vmaforensics.report.formats.html.amounts import number, short, tail
+from vmaforensics.words.amounts import amount, counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,7 +80,7 @@ def ladder(lines: Sequence[Line], views: Sequence[str], left_out: int) -> list[L
             pieces.append(Ladder(width=width))
         start = number(line.row.start)
         if line.skipped:
-            _break(pieces[-1], f"{plural(line.skipped, 'region')} not drawn")
+            _break(pieces[-1], f"{counted(line.skipped, 'region')} not drawn")
         elif end is not None and start is not None and start > end:
             _break(pieces[-1], f"gap of {amount(start - end)}")
         elif end is not None and start is not None and start < end:
@@ -87,7 +88,7 @@ def ladder(lines: Sequence[Line], views: Sequence[str], left_out: int) -> list[L
         _region(pieces[-1], line)
         end = number(line.row.end)
     if left_out:
-        _break(pieces[-1], f"{plural(left_out, 'region')} not drawn")
+        _break(pieces[-1], f"{counted(left_out, 'region')} not drawn")
     for at, piece in enumerate(pieces):
         top = 0 if at else _HEAD
         piece.lanes = [
@@ -101,8 +102,8 @@ def summary(lines: Sequence[Line], views: Sequence[str]) -> str:
     """What the picture shows, for those who do not see it."""
     wrong = sum(any(mark.state == "missing" for mark in line.marks) for line in lines)
     return (
-        f"{plural(len(lines), 'region')} in ascending order of address, a lane for each of "
-        f"{plural(len(views), 'view')}; {wrong:,} of them {'is' if wrong == 1 else 'are'} missing from a view. The "
+        f"{counted(len(lines), 'region')} in ascending order of address, a lane for each of "
+        f"{counted(len(views), 'view')}; {wrong:,} of them {'is' if wrong == 1 else 'are'} missing from a view. The "
         "table below says the same in words."
     )
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from vmaforensics.report.formats.html.amounts import plural, short
+from vmaforensics.report.formats.html.amounts import short
+from vmaforensics.words.amounts import counted, plural
 
 if TYPE_CHECKING:
     from vmaforensics.report.document.document import Document, Finding
@@ -90,13 +91,13 @@ def _judged(document: Document, counts: dict[str, int]) -> tuple[str, str, str]:
 
 def _told(document: Document, counts: dict[str, int]) -> str:
     """Counts and names, as a sentence."""
-    user = plural(sum(one.kind == "user" for one in document.processes), "process", "es")
+    user = counted(sum(one.kind == "user" for one in document.processes), "process", "es")
     if not document.findings:
         return f"No finding among {user}."
     number = sum(counts.values())
     kinds = [f"{counts[name]:,} {name}" for name in SEVERITIES if counts[name]]
     kinds = [*kinds[:-2], " and ".join(kinds[-2:])]
-    sentence = f"{', '.join(kinds)} finding{'' if number == 1 else 's'} among {user}"
+    sentence = f"{', '.join(kinds)} {plural(number, 'finding')} among {user}"
     serious = [one for one in document.findings if one.severity in SEVERITIES[:3]]
     if not serious:
         return f"{sentence}, none of them a contradiction."
@@ -120,5 +121,5 @@ def _limits(document: Document) -> str:
             part += f" (dump level {level} leaves out the pages of programs)"
         parts.append(part)
     if document.not_assessed:
-        parts.append(f"{plural(len(document.not_assessed), 'thing')} could not be assessed")
+        parts.append(f"{counted(len(document.not_assessed), 'thing')} could not be assessed")
     return "Limits: " + "; ".join(parts) + "." if parts else ""

@@ -18,11 +18,12 @@ import jinja2
 from markupsafe import Markup
 
 from vmaforensics.report.formats.html import legend
-from vmaforensics.report.formats.html.amounts import extent, plural, short
+from vmaforensics.report.formats.html.amounts import extent, short
 from vmaforensics.report.formats.html.cards import cards
 from vmaforensics.report.formats.html.overview import SEVERITIES, overview
 from vmaforensics.report.formats.html.processes import COUNTERS, processes
 from vmaforensics.report.formats.html.sections import sections
+from vmaforensics.words.amounts import counted
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def _environment() -> jinja2.Environment:
         name=lambda text: short(text, _MOST_CHARACTERS),
         sentence=lambda text: short(text, _MOST_OF_A_SENTENCE),
         grouped=lambda number: f"{number:,}",
-        counted=plural,
+        counted=counted,
         bare=lambda text: text.removeprefix("0x"),
     )
     environment.globals["extent"] = extent
