@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from vmaforensics.analysis import Analysis, analyse_image
 from vmaforensics.checks.context import Context
+from vmaforensics.checks.registry import rule_modules
 from vmaforensics.checks.weigh import run_checks
 from vmaforensics.kernel.edit import Edit as KernelEdit
 from vmaforensics.kernel.space.kernel_space import KernelSpace
@@ -24,6 +25,7 @@ from vmaforensics.views.gather import gather_views
 if TYPE_CHECKING:
     import numpy as np
 
+    from vmaforensics.checks.finding import Finding
     from vmaforensics.image.image import Image
     from vmaforensics.image.memory import PhysicalMemory
     from vmaforensics.kernel.kernel import Kernel
@@ -139,6 +141,11 @@ def again_from_views(clean: Analysis, memory: PhysicalMemory) -> Analysis:
     image = with_memory(clean.image, memory)
     context = Context(views)
     return Analysis(image=image, kernel=kernel, views=views, context=context, findings=run_checks(context))
+
+
+def findings_of(context: Context, *chapters: str) -> list[Finding]:
+    """What the rules of these chapters of ``checks/`` find, neither weighed nor joined."""
+    return [finding for module in rule_modules() if module.chapter in chapters for finding in module.check(context)]
 
 
 def kernel_on(kernel: Kernel, memory: PhysicalMemory) -> Kernel:

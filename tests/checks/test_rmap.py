@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import pytest
 from support import Edit, Sample, again_from_views
 from tamper.rmap_edits import RMAP_EDITS
-from vmaforensics.checks.indices.links import check_links
 
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.finding import Severity
+from vmaforensics.checks.indices.vma_link import check as check_links
 from vmaforensics.checks.reverse_maps.reverse_maps import check_rmap
 from vmaforensics.views.view import View
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support import Edit, Sample, kernel_on
+from support import Edit, Sample, findings_of, kernel_on
 from tamper.edits import Label, executable_file, labelled, pick
 from tamper.slab_edits import (
     LIST_SLAB_EDITS,
@@ -19,7 +19,6 @@ from tamper.slab_edits import (
 
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.finding import Severity
-from vmaforensics.checks.processes.existence import check_existence
 from vmaforensics.checks.slab.slab import check_slab
 from vmaforensics.views.gather import gather_views
 from vmaforensics.views.problems import ProblemLog
@@ -48,11 +47,11 @@ def _copy(sample: Sample) -> Edit:
 def _found(copy: Edit) -> list[Finding]:
     """What the two checks say of the edited memory."""
     context = Context(gather_views(kernel_on(copy.kernel, copy.overlay)))
-    return [*check_slab(context), *check_existence(context)]
+    return [*check_slab(context), *findings_of(context, "processes")]
 
 
 def _told_of_tasks(copy: Edit) -> list[Finding]:
-    """What check_existence says of the edited memory, without reading any area."""
+    """What the rules on processes say of the edited memory, without reading any area."""
     kernel, log = kernel_on(copy.kernel, copy.overlay), ProblemLog()
     tasks = walk_tasks(kernel, log)
     views = Views(tasks=tasks, mms=read_mms(kernel, tasks, log))
@@ -61,12 +60,12 @@ def _told_of_tasks(copy: Edit) -> list[Finding]:
     views.mms = Mms.concatenate([views.mms, views.sources.hidden()])
     views.mms = views.mms.sort_by(views.mms.mm)
     views.problems = log.table()
-    return list(check_existence(Context(views)))
+    return findings_of(Context(views), "processes")
 
 
 def test_clean_images_have_no_such_finding(whole_kernel: Sample) -> None:
     context = Context(whole_kernel.analysis.views)
-    assert [one.title for one in (*check_slab(context), *check_existence(context))] == []
+    assert [one.title for one in (*check_slab(context), *findings_of(context, "processes"))] == []
 
 
 @pytest.mark.parametrize(("edit", "rule"), _AREA_EDITS, ids=lambda one: getattr(one, "__name__", one))

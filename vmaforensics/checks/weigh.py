@@ -11,7 +11,6 @@ from vmaforensics.checks.finding import Confidence, Evidence, Severity
 from vmaforensics.checks.pages.map_counts import check_residents
 from vmaforensics.checks.pages.page_tables import check_page_tables
 from vmaforensics.checks.pages.text_pages import check_text
-from vmaforensics.checks.processes.existence import check_existence
 from vmaforensics.checks.registry import rule_modules
 from vmaforensics.checks.reverse_maps.reverse_maps import check_rmap
 from vmaforensics.checks.rule import Part
@@ -30,7 +29,6 @@ OLD_CHECKS: tuple[Callable[[Context], Iterator[Finding]], ...] = (
     check_residents,
     check_text,
     check_slab,
-    check_existence,
     check_anchors,
     check_handles,
 )

@@ -7,8 +7,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.processes.decoys import decoys
+from vmaforensics.checks.processes.sources import about_task, mm_evidence
 from vmaforensics.checks.rule import BUG, SMEAR, Rule, Severity
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
 
 RULE = Rule(
     id="MM-DECOY",
@@ -25,3 +36,28 @@ RULE = Rule(
     steps=("task", "mm"),
     rank=530,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Processes that show another address space than their own."""
+    sources = context.views.sources
+    if sources is None:
+        return
+    tasks = sources.tasks
+    for decoy in context.shared(decoys):
+        row, evidence = decoy.task_row, []
+        shown = int(tasks.mm[row])
+        if decoy.by_active_mm:
+            evidence.append(
+                Evidence(
+                    what="active_mm of a user task is another than its mm",
+                    view=View.SOURCES.label,
+                    address=int(tasks.task[row]),
+                    found=f"{int(tasks.active_mm[row]):#x}",
+                    expected=f"{shown:#x}",
+                )
+            )
+        for owned in decoy.owned:
+            evidence += mm_evidence(sources, owned)
+        title = f"the process shows the memory map of another address space, {shown:#x}; its own is {decoy.mm:#x}"
+        yield about_task(context, RULE, row, decoy.mm, title, evidence)

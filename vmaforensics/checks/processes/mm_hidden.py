@@ -11,9 +11,26 @@ tasks.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
 from vmaforensics.checks import hand
-from vmaforensics.checks.rule import BUG, SMEAR, Rule, Severity
+from vmaforensics.checks.processes.decoys import decoys
+from vmaforensics.checks.processes.sources import PF_EXITING, TASK_NEW, known_to, mm_evidence, whole_sources
+from vmaforensics.checks.rule import BUG, SMEAR, Confidence, Rule, Severity
+from vmaforensics.views.processes.mm_sources import Source
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.views.processes.mm_sources import SourcesView
+
+_INDEPENDENT = Source.PGD_LIST | Source.LRU_GEN | Source.TREE_ROOT | Source.SLAB
 
 RULE = Rule(
     id="MM-HIDDEN",
@@ -35,3 +52,47 @@ RULE = Rule(
     steps=("mm", "index", "task"),
     rank=540,
 )
+
+
+class _Weight(NamedTuple):
+    severity: Severity
+    confidence: Confidence
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Address spaces in use that no task has; those of decoys are MM-DECOY."""
+    sources = context.views.sources
+    if sources is None or not whole_sources(context, sources) & Source.TASK_LIST:
+        return
+    mms, tasks = sources.mms, sources.tasks
+    decoy_mms = {decoy.mm for decoy in context.shared(decoys)}
+    # That of a task that the pid index alone knows is TASK-HIDDEN.
+    taskless = np.isin(mms.mm, sources.hidden().mm) & ~known_to(sources.mm_sources, Source.PID_INDEX)
+    taskless &= ~np.isin(mms.mm, tasks.mm[tasks.ok])
+    for row in np.flatnonzero(taskless).tolist():
+        mm = int(mms.mm[row])
+        if mm in decoy_mms:
+            continue
+        title = f"address space of {int(mms.map_count[row])} areas, in use, belongs to no process"
+        weight = _weight(sources, row)
+        finding = context.finding(RULE, mm, title, mm_evidence(sources, row))
+        yield replace(finding, severity=weight.severity, confidence=weight.confidence)
+
+
+def _weight(sources: SourcesView, row: int) -> _Weight:
+    """By how many independent records know of the mm, a live task that owns it being one.
+
+    fork makes the address space whole before anybody can find its task (TASK_NEW); exec keeps the old one for a
+    moment; and a reader (mmget) may hold one whose process has ended: it has no owner then (mm_update_next_owner).
+    """
+    known = (Source(int(sources.mm_sources[row])) & _INDEPENDENT).bit_count()
+    tasks = sources.tasks
+    at = int(sources.task_rows(sources.owner[row : row + 1])[0])
+    if at < 0:
+        return _Weight(Severity.MEDIUM, Confidence.LOW)
+    if sources.executing[at] or int(tasks.state[at]) & TASK_NEW:
+        return _Weight(Severity.LOW, Confidence.LOW)
+    ended = int(tasks.exit_state[at]) != 0 or bool(int(tasks.flags[at]) & PF_EXITING)
+    if ended or known < 2:
+        return _Weight(Severity.MEDIUM, Confidence.MEDIUM)
+    return _Weight(Severity.HIGH, Confidence.HIGH)

@@ -11,8 +11,27 @@ that exit or have just been made are left out. A record that could not be read w
 
 from __future__ import annotations
 
-from vmaforensics.checks.rule import BUG, SMEAR, Rule, Severity
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.processes.sources import PF_EXITING, TASK_NEW, about_task, known_to, whole_sources
+from vmaforensics.checks.rule import BUG, SMEAR, Confidence, Rule, Severity
+from vmaforensics.views.processes.mm_sources import Source
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.columns.types import Bools
+    from vmaforensics.views.processes.mm_sources import SourcesView
+
+_BOTH = Source.TASK_LIST | Source.PID_INDEX
+_MOST = 16  # tasks of a process that are listed
 
 RULE = Rule(
     id="TASK-HIDDEN",
@@ -29,3 +48,73 @@ RULE = Rule(
     steps=("task",),
     rank=520,
 )
+
+
+class _Missing(NamedTuple):
+    """Which tasks a record leaves out; parallel to ``SourcesView.tasks``."""
+
+    on_list: Bools
+    in_index: Bools
+    both: Bools  # neither has it, and it is no task that comes or goes
+
+    def any(self) -> Bools:
+        """Those of which some record is missing."""
+        return self.on_list | self.in_index | self.both
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One finding per process (tgid) of which the task list or the pid index leaves out some task."""
+    sources = context.views.sources
+    if sources is None:
+        return
+    missing = _missing(sources, whole_sources(context, sources))
+    wrong = np.flatnonzero(missing.any())
+    tgids = sources.tasks.tgid[wrong]
+    for tgid in np.unique(tgids).tolist():
+        yield _of_process(context, sources, missing, wrong[tgids == tgid].tolist())
+
+
+def _missing(sources: SourcesView, whole: Source) -> _Missing:
+    """What exits leaves the list and the index together, but the object waits for its last user and for RCU; what is
+    being forked is in neither yet. Idle tasks (pid 0) never are in either."""
+    tasks, bits = sources.tasks, sources.task_sources
+    alive = tasks.ok & (tasks.pid > 0) & (tasks.exit_state == 0)
+    settled = alive & ((tasks.flags & PF_EXITING) == 0) & ((tasks.state & TASK_NEW) == 0)
+    listed, indexed = known_to(bits, Source.TASK_LIST), known_to(bits, Source.PID_INDEX)
+    return _Missing(
+        on_list=alive & indexed & ~listed & bool(whole & Source.TASK_LIST),
+        in_index=tasks.ok & (tasks.pid > 0) & listed & ~indexed & bool(whole & Source.PID_INDEX),
+        both=settled & ~listed & ~indexed & ((whole & _BOTH) == _BOTH),
+    )
+
+
+def _of_process(context: Context, sources: SourcesView, missing: _Missing, rows: list[int]) -> Finding:
+    """The finding about the process whose tasks ``rows`` are left out."""
+    tasks, bits = sources.tasks, sources.task_sources
+    leader = next((row for row in rows if tasks.pid[row] == tasks.tgid[row]), rows[0])
+    records = [
+        source.label
+        for source, which in ((Source.TASK_LIST, missing.on_list), (Source.PID_INDEX, missing.in_index))
+        if which[leader] or missing.both[leader]
+    ]
+    what = "process" if tasks.pid[leader] == tasks.tgid[leader] else f"thread {int(tasks.pid[leader])}"
+    title = f"{what} is not on the {' nor in the '.join(records)}"
+    mm = int(tasks.mm[leader])
+    evidence = [_of_task(sources, row) for row in rows[:_MOST]]
+    finding = about_task(context, RULE, leader, mm, title, evidence)
+    if missing.both[leader] and not known_to(bits[leader : leader + 1], Source.RUN_QUEUE)[0]:
+        owned = sources.mms.mm[sources.owner == tasks.task[leader]]
+        if mm not in owned.tolist():  # only the slab says so: perhaps a fork has just begun
+            return replace(finding, severity=Severity.MEDIUM, confidence=Confidence.LOW)
+    return finding
+
+
+def _of_task(sources: SourcesView, row: int) -> Evidence:
+    known = Source(int(sources.task_sources[row]))
+    return Evidence(
+        what=f"task {int(sources.tasks.pid[row])} is known to: {known.label}",
+        view=View.SOURCES.label,
+        address=int(sources.tasks.task[row]),
+        found=known.label,
+        expected=_BOTH.label,
+    )

@@ -11,8 +11,26 @@ mark of a kernel thread.
 
 from __future__ import annotations
 
-from vmaforensics.checks.rule import SMEAR, Confidence, Rule, Severity
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.checks.context import comm_of
+from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.processes.sources import PF_KTHREAD, about_task
+from vmaforensics.checks.rule import BUG, SMEAR, Confidence, Rule, Severity
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.views.processes.mm_sources import SourcesView
+
+# Of a process that was marked as a kernel thread: it shows another kind of task than it is, as a decoy does.
+_BENIGN_OF_OWNER = (SMEAR, "a process that was about to run another program", BUG)
 
 RULE = Rule(
     id="TASK-KTHREAD-MM",
@@ -30,3 +48,54 @@ RULE = Rule(
     steps=("task",),
     rank=550,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """Tasks with PF_KTHREAD and an mm.
+
+    kthread_use_mm lends a kernel thread the mm of a process (vhost, io_uring of old, DMA). It stays that of its owner,
+    which never is a kernel thread (mm_update_next_owner, kernel/exit.c): one that owns the mm it uses is a process
+    that was marked. exec clears the mark of a helper last (begin_new_exec, fs/exec.c).
+    """
+    sources = context.views.sources
+    if sources is None:
+        return
+    tasks = sources.tasks
+    owners = sources.owner[sources.owner != 0]
+    lent = tasks.ok & (tasks.mm != 0) & ((tasks.flags & PF_KTHREAD) != 0)
+    for row in np.flatnonzero(lent).tolist():
+        owns = bool(np.isin(tasks.task[row], owners)) and not sources.executing[row]
+        yield _owner(context, sources, row) if owns else _borrower(context, sources, row)
+
+
+def _borrower(context: Context, sources: SourcesView, row: int) -> Finding:
+    name = comm_of(sources.tasks.comm[row]).decode("utf-8", "backslashreplace")
+    title = f"kernel thread {name} uses the memory of a process"
+    mm = int(sources.tasks.mm[row])
+    evidence = Evidence(
+        what="PF_KTHREAD is set, and mm is not NULL",
+        view=View.TASKS.label,
+        address=int(sources.tasks.task[row]),
+        found=f"{mm:#x}",
+        expected="0x0",
+    )
+    return about_task(context, RULE, row, mm, title, [evidence])
+
+
+def _owner(context: Context, sources: SourcesView, row: int) -> Finding:
+    name = comm_of(sources.tasks.comm[row]).decode("utf-8", "backslashreplace")
+    finding = _borrower(context, sources, row)
+    evidence = Evidence(
+        what="mm->owner of it is the thread itself",
+        view=View.SOURCES.label,
+        address=int(sources.tasks.mm[row]),
+        found=f"{int(sources.tasks.task[row]):#x}",
+    )
+    return replace(
+        finding,
+        title=f"{name} owns its memory and is marked as a kernel thread",
+        evidence=(*finding.evidence, evidence),
+        severity=Severity.HIGH,
+        confidence=Confidence.HIGH,
+        benign=_BENIGN_OF_OWNER,
+    )
