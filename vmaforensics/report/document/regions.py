@@ -1,6 +1,7 @@
-"""The areas of every address space, over all views, as parts of the document.
+"""The VMAs of every address space, over all indices, as parts of the document.
 
-Columns become lists, lists become parts, each by one pass that runs in C.
+Columns become lists, lists become parts, each by one pass that runs in C; a batch at a time, for what lies between
+columns and parts takes more room than either.
 """
 
 from __future__ import annotations
@@ -11,100 +12,94 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from vmaforensics.columns.lookup import rows_of, sort_order, values_at
+from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
 from vmaforensics.report.document.document import Region, Seen
-from vmaforensics.views.indices.entries import union_of
+from vmaforensics.views.indices.entries import IndexEntries, union_of
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas.kind import Kind
 from vmaforensics.words.permissions import vma_permissions
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from vmaforensics.columns.texts import Texts
-    from vmaforensics.views.indices.entries import IndexEntries
+    from vmaforensics.columns.types import U64
     from vmaforensics.views.views import Views
 
 _MINOR_BITS = 20
+_BATCH = 1 << 15
 
 
-def regions_by_mm(views: Views, mms: NDArray[np.uint64]) -> dict[int, list[Region]]:
+def regions_by_mm(views: Views, mms: U64) -> dict[int, list[Region]]:
     """The regions of each of ``mms``, ascending, keyed by the address of the ``mm_struct``."""
-    indices = views.regions()
-    chosen = {view: rows[np.isin(rows["mm"], mms)] for view, rows in indices.items()}
-    rows = union_of(list(chosen.values()))
-    at = rows["vma_row"]
-    vmas = views.vmas[at]
-    known = vmas["ok"]
-    start, end = np.where(known, vmas["start"], rows["start"]), np.where(known, vmas["end"], rows["end"])
-    dev, inode = _devices(views, vmas)
-    regions = list(
-        map(
-            Region,
-            map(hex, start.tolist()),
-            map(hex, end.tolist()),
-            _each(vmas["flags"], vma_permissions),
-            _each(vmas["flags"], hex),
-            map(hex, np.where(vmas["file"] != 0, vmas["pgoff"] << np.uint64(12), np.uint64(0)).tolist()),
-            _each(vmas["kind"], lambda kind: Kind(kind).label),
-            _names(views.names, at),
-            _each(dev, lambda one: f"{one >> _MINOR_BITS:02x}:{one & ((1 << _MINOR_BITS) - 1):02x}"),
-            inode.tolist(),
-            map(hex, vmas["vma"].tolist()),
-            known.tolist(),
-            _seen(rows, chosen),
-        )
-    )
-    edges = (np.flatnonzero(rows["mm"][1:] != rows["mm"][:-1]) + 1).tolist()
-    bounds = zip([0, *edges], [*edges, len(rows)], strict=True) if len(rows) else []
-    return {int(rows["mm"][low]): regions[low:high] for low, high in bounds}
+    chosen = {view: _of_mms(entries, mms) for view, entries in views.regions().items()}
+    union = union_of(chosen.values())
+    slots = {view: _Slots(entries) for view, entries in chosen.items()}
+    names = [printable(raw) for raw in views.names.strings]
+    regions: list[Region] = []
+    for low in range(0, len(union), _BATCH):
+        regions += _regions(views, union.take(slice(low, low + _BATCH)), slots, names)
+    first = run_starts(begins_run(union.mm))
+    bounds = zip(first.tolist(), (run_lasts(first, len(union)) + 1).tolist(), strict=True)
+    return {int(union.mm[low]): regions[low:high] for low, high in bounds}
 
 
-def _each(values: NDArray[np.generic], text: object) -> Iterable[str]:
-    """``text`` of every value, worked out once per distinct one."""
-    assert callable(text)
-    distinct, inverse = np.unique(values, return_inverse=True)
-    table = np.array([text(one) for one in distinct.tolist()], dtype=object)
-    texts: list[str] = table[inverse].tolist() if len(table) else []
-    return texts
+def _of_mms(entries: IndexEntries, mms: U64) -> IndexEntries:
+    wanted = np.isin(entries.mm, mms)
+    return entries if wanted.all() else entries.take(wanted)
 
 
-def _names(names: Texts, at: NDArray[np.int64]) -> Iterable[str]:
-    shown = [printable(raw) for raw in names.strings]
-    return map(shown.__getitem__, names.which[at].tolist())
-
-
-def _devices(views: Views, vmas: NDArray[np.void]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+def _regions(views: Views, rows: IndexEntries, slots: Mapping[View, _Slots], names: Sequence[str]) -> Iterable[Region]:
+    vmas = views.vmas.take(rows.vma_row)
+    start, end = np.where(vmas.ok, vmas.start, rows.start), np.where(vmas.ok, vmas.end, rows.end)
     files = views.files.rows if views.files is not None else None
-    if files is None or not len(files):
-        return np.zeros(len(vmas), np.int64), np.zeros(len(vmas), np.uint64)
-    row = vmas["file_row"]
-    dev = np.where(row >= 0, files["dev"][row], np.uint32(0)).astype(np.int64)
-    return dev, np.where(row >= 0, files["ino"][row], np.uint64(0))
-
-
-def _seen(rows: IndexEntries, chosen: dict[View, IndexEntries]) -> Iterable[Seen]:
+    dev = values_at(files.dev, vmas.file_row) if files is not None else np.zeros(len(vmas), np.uint32)
+    inode = values_at(files.ino, vmas.file_row) if files is not None else np.zeros(len(vmas), np.uint64)
     return map(
-        Seen,
-        _slots(rows, chosen.get(View.LIST)),
-        _slots(rows, chosen.get(View.RBTREE)),
-        _slots(rows, chosen.get(View.MAPLE)),
+        Region,
+        map(hex, start.tolist()),
+        map(hex, end.tolist()),
+        _each(vmas.flags, vma_permissions),
+        _each(vmas.flags, hex),
+        map(hex, np.where(vmas.file != 0, views.arch.bytes_of(vmas.pgoff), np.uint64(0)).tolist()),
+        _each(vmas.kind, lambda kind: Kind(kind).label),
+        map(names.__getitem__, views.names.which[rows.vma_row].tolist()),
+        _each(dev, lambda number: f"{number >> _MINOR_BITS:02x}:{number & ((1 << _MINOR_BITS) - 1):02x}"),
+        inode.tolist(),
+        map(hex, vmas.vma.tolist()),
+        vmas.ok.tolist(),
+        map(Seen, *(_slots_of(slots.get(view), rows) for view in (View.LIST, View.RBTREE, View.MAPLE))),
     )
 
 
-def _slots(rows: IndexEntries, view: IndexEntries | None) -> Iterable[str | msgspec.UnsetType | None]:
-    """Slot of each row in ``view``, None where it has none; unset where the kernel has no such view."""
-    if view is None:
-        return repeat(msgspec.UNSET)
-    order = np.argsort(view["vma"], kind="stable")
-    known = view[order]
-    if not len(known):
-        return [None] * len(rows)
-    at = np.minimum(np.searchsorted(known["vma"], rows["vma"]), len(known) - 1)
-    held = (known["vma"][at] == rows["vma"]) & (known["mm"][at] == rows["mm"])
-    if held.all():
-        return map(hex, known["slot"][at].tolist())
-    slots = zip(known["slot"][at].tolist(), held.tolist(), strict=True)
-    return [hex(slot) if here else None for slot, here in slots]
+def _each(values: NDArray[np.generic], text: Callable[[int], str]) -> Iterable[str]:
+    """``text`` of every value, worked out once per distinct one."""
+    distinct, inverse = np.unique(values, return_inverse=True)
+    texts = [text(value) for value in distinct.tolist()]
+    return map(texts.__getitem__, inverse.tolist())
+
+
+class _Slots:
+    """The words of an index that lead to VMAs, by the address of the VMA."""
+
+    def __init__(self, entries: IndexEntries) -> None:
+        self._entries = entries
+        self._order = sort_order(entries.vma)
+        self._vma = entries.vma[self._order]
+
+    def of(self, rows: IndexEntries) -> Iterable[str | None]:
+        """The word that leads to the same VMA in the same mm, None where none does."""
+        row = values_at(self._order, rows_of(self._vma, rows.vma), -1)
+        held = (row >= 0) & (values_at(self._entries.mm, row) == rows.mm)
+        slots = map(hex, values_at(self._entries.slot, row).tolist())
+        if held.all():
+            return slots
+        return [slot if here else None for slot, here in zip(slots, held.tolist(), strict=True)]
+
+
+def _slots_of(slots: _Slots | None, rows: IndexEntries) -> Iterable[str | msgspec.UnsetType | None]:
+    """As :meth:`_Slots.of`; unset where the kernel has no such index."""
+    return repeat(msgspec.UNSET) if slots is None else slots.of(rows)
