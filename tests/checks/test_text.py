@@ -75,7 +75,7 @@ def test_the_evidence_names_entry_frames_and_bytes(either_sample: Sample) -> Non
     label = text_page_replaced(copy)
     found = again_from_views(either_sample.analysis, copy.overlay)
     (evidence,) = told(found)[0].evidence
-    rows = text_of(found).rows
+    rows = text_of(found).pages
     (row,) = rows[rows["match"] == Match.DIFFERS][-1:] if len(rows) == 1 else rows[rows["va"] == np.uint64(label.start)]
     view = found.views.page_tables
     assert view is not None
@@ -89,7 +89,7 @@ def test_the_evidence_names_entry_frames_and_bytes(either_sample: Sample) -> Non
 def test_absent_contents_are_no_difference_and_not_assessed(either_sample: Sample, which: str) -> None:
     copy = Edit(either_sample.analysis)
     label = text_page_replaced(copy)
-    rows = text_of(again_from_views(either_sample.analysis, copy.overlay)).rows
+    rows = text_of(again_from_views(either_sample.analysis, copy.overlay)).pages
     row = rows[(rows["va"] == np.uint64(label.start)) & (rows["match"] == Match.DIFFERS)][0]
     before = sum(int(one.count) for one in not_assessed(either_sample.analysis) if "page cache, are not" in one.why)
     copy.overlay.drop(int(row[which]))
@@ -103,7 +103,7 @@ def test_absent_contents_are_no_difference_and_not_assessed(either_sample: Sampl
 
 
 def test_an_excerpt_says_once_that_contents_are_missing(sample: Sample) -> None:
-    rows = text_of(sample.analysis).rows
+    rows = text_of(sample.analysis).pages
     lost = int((rows["match"] == Match.NOT_IN_DUMP).sum())
     said = [one.count for one in not_assessed(sample.analysis) if "page cache, are not" in one.why]
     assert said == ([lost] if lost else [])

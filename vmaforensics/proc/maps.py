@@ -45,7 +45,7 @@ def maps_lines(kernel: Kernel, views: Views, mm: int) -> Iterator[bytes]:
         strict=True,
     ):
         if file:
-            yield _line(start, end, flags, (pgoff << 12) % (1 << 64), dev, ino, name)
+            yield _line(start, end, flags, (pgoff << kernel.arch.page_shift) % (1 << 64), dev, ino, name)
         else:
             yield _line(start, end, flags, 0, 0, 0, name)
     gate = gate_vma(kernel, views, mm)

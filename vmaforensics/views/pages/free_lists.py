@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from vmaforensics.views.pages.page_types import PageReader
 
 _MOST_PAGES = 1 << 24  # on all lists together; pcp->high is a small part of a zone
-_HUGE_ORDER = 9  # HPAGE_PMD_ORDER on x86-64
 
 
 def per_cpu_free(kernel: Kernel, reader: PageReader) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
@@ -60,7 +59,7 @@ def _list_heads(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     # order_to_pindex: the migrate types of order 0, of order 1, …, and behind order 3 the huge pages.
     types = kernel.types.constant("MIGRATE_PCPTYPES") or 3
     order = np.arange(count) // types
-    order[order > 3] = _HUGE_ORDER
+    order[order > 3] = kernel.arch.huge_order
     return heads.reshape(-1), np.tile(order, len(heads))
 
 

@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from vmaforensics.views.pages.mapped_pages import Pages
     from vmaforensics.views.pages.ptes import Ptes, Rows
 
-_PAGE = 4096
-_PARTS = 512  # pages of a huge page
 _BATCH = 1024  # huge pages whose parts are looked at together
 
 
@@ -117,11 +115,12 @@ class MapCounts:
 
     def _parts(self, rows: I64, shift: int) -> Shares:
         """What each huge page weighs, part by part."""
-        row, part = expand(np.full(len(rows), _PARTS))
+        page, parts = self._kernel.arch.page_size, 1 << self._kernel.arch.huge_order
+        row, part = expand(np.full(len(rows), parts))
         own, ok = self._reader.read(self._pages.pfn[rows][row] + part.astype(np.uint64))
-        self.ok[rows] &= ok.reshape(-1, _PARTS).all(axis=1)
+        self.ok[rows] &= ok.reshape(-1, parts).all(axis=1)
         own_counts = map_counts(own["type"]).astype(np.int64)
-        counts = self._sum(rows[row], own_counts).reshape(-1, _PARTS)
-        private = np.where(counts < 2, _PAGE, 0).sum(axis=1)
-        pss = ((_PAGE << shift) // np.maximum(counts, 1)).sum(axis=1)
+        counts = self._sum(rows[row], own_counts).reshape(-1, parts)
+        private = np.where(counts < 2, page, 0).sum(axis=1)
+        pss = ((page << shift) // np.maximum(counts, 1)).sum(axis=1)
         return Shares(private, pss)

@@ -76,6 +76,7 @@ def shmem_swapped(kernel: Kernel, ptes: Ptes, files: Files, vmas: Vmas, mm_row: 
     ``mm_row`` is that of the process each VMA is shown for. A private writable VMA may have copies of its own: there,
     only pages without an entry count.
     """
+    page_shift = np.uint64(kernel.arch.page_shift)
     total = np.zeros(len(vmas), np.int64)
     shmem = _shmem_files(kernel, files)
     known = (vmas.file_row < 0) | values_at(shmem.ok, vmas.file_row)
@@ -87,21 +88,21 @@ def shmem_swapped(kernel: Kernel, ptes: Ptes, files: Files, vmas: Vmas, mm_row: 
     values = _value_entries(kernel, shmem.heads[file_row])
     keys = composite_key(values.owner, values.place, _INDEX_BITS)
     running = np.concatenate([[0], np.cumsum(values.pages)])
-    length = (asked.end - asked.start) >> np.uint64(12)
+    length = (asked.end - asked.start) >> page_shift
     low = np.searchsorted(keys, composite_key(which, asked.pgoff, _INDEX_BITS))
     high = np.searchsorted(keys, composite_key(which, asked.pgoff + np.minimum(length, _LAST), _INDEX_BITS))
     high = np.maximum(high, low)
-    whole = (asked.pgoff == 0) & (length << np.uint64(12) >= shmem.size[asked.file_row])
+    whole = (asked.pgoff == 0) & (length << page_shift >= shmem.size[asked.file_row])
     count = np.where(whole, shmem.swapped[asked.file_row], running[high] - running[low])
     copies = ((asked.flags & np.uint64(flags.VM_SHARED)) == 0) & ((asked.flags & np.uint64(flags.VM_WRITE)) != 0)
     private = np.flatnonzero(copies)
     if int((high - low)[private].sum()) <= _MOST_HOLES:
         row, value = expand_ranges(low[private], high[private])
         vma = private[row]
-        va = asked.start[vma] + ((values.place[value] - asked.pgoff[vma]) << np.uint64(12))
+        va = asked.start[vma] + ((values.place[value] - asked.pgoff[vma]) << page_shift)
         hole = ptes.rows_at(kernel.arch, mm_row[at[vma]], va) < 0
         count[private] = sum_by(row, hole, len(private))
-    total[at] = count << 12
+    total[at] = count << kernel.arch.page_shift
     known[at] &= ~np.isin(which, values.unread) | (whole & ~copies)
     return ShmemSwap(total, known)
 

@@ -15,13 +15,12 @@ from vmaforensics.columns.types import U8, U64
 from vmaforensics.views.vmas import flags
 
 if TYPE_CHECKING:
+    from vmaforensics.arch.interface import Architecture
     from vmaforensics.columns.types import Bools
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.vmas.files import Files
     from vmaforensics.views.vmas.vmas import Vmas
 
-_PMD_ORDER = 9
-_ANON_ORDERS = (1 << (_PMD_ORDER + 1)) - 1 & ~0b11  # THP_ORDERS_ALL_ANON: there are none of 1 or 2 pages
 _DISABLE_THP = 24  # MMF_DISABLE_THP, include/linux/sched/coredump.h (later mm_types.h)
 _TMPFS_MAGIC = 0x01021994  # include/uapi/linux/magic.h
 _ALWAYS, _WITHIN_SIZE, _ADVISE = 1, 2, 3  # SHMEM_HUGE_*, mm/shmem.c
@@ -42,7 +41,7 @@ def thp_eligible(kernel: Kernel, files: Files, vmas: Vmas) -> ThpEligible:
     Not known here: files of direct-access (DAX) devices, and CONFIG_READ_ONLY_THP_FOR_FS; VMAs of files
     outside shared memory are never eligible.
     """
-    settings = _Settings(kernel)
+    arch, settings = kernel.arch, _Settings(kernel)
     mode = settings.get("transparent_hugepage_flags")
     bits = [kernel.types.constant(f"TRANSPARENT_HUGEPAGE_{name}") for name in ("FLAG", "REQ_MADV_FLAG")]
     off = [kernel.types.constant(f"TRANSPARENT_HUGEPAGE_{name}") for name in ("UNSUPPORTED", "NEVER_DAX")]
@@ -55,19 +54,20 @@ def thp_eligible(kernel: Kernel, files: Files, vmas: Vmas) -> ThpEligible:
 
     early = np.uint64(flags.VM_GROWSDOWN | flags.VM_SEQ_READ | flags.VM_RAND_READ)  # vma_is_temporary_stack
     anonymous = usable & (vmas.ops == 0) & ((vmas.flags & early) != early)
-    orders = _orders(settings, "huge_anon_orders", advised, always | (enabled & advised)) & np.uint64(_ANON_ORDERS)
+    # THP_ORDERS_ALL_ANON: there are none of 1 or 2 pages.
+    orders = _orders(settings, "huge_anon_orders", advised, always | (enabled & advised)) & ~np.uint64(0b11)
     eligible = np.zeros(len(vmas), np.bool_)
-    for order in range(_PMD_ORDER + 1):
-        eligible |= anonymous & ((orders >> np.uint64(order) & np.uint64(1)) != 0) & _fits(vmas, order)
+    for order in range(arch.huge_order + 1):
+        eligible |= anonymous & ((orders >> np.uint64(order) & np.uint64(1)) != 0) & _fits(arch, vmas, order)
 
     shmem = _shmem(kernel, files, vmas, advised, settings)
     huge = shmem.huge
-    aligned = ((vmas.start >> np.uint64(12)) - vmas.pgoff) % np.uint64(1 << _PMD_ORDER) == 0
+    aligned = (arch.pages(vmas.start) - vmas.pgoff) % np.uint64(1 << arch.huge_order) == 0
     own = kernel.symbols.get("shmem_anon_vm_ops")
     if own is not None and kernel.symbols.get("huge_shmem_orders_inherit") is not None:
         allowed = _orders(settings, "huge_shmem_orders", advised, huge) != 0
         huge = np.where(vmas.ops == np.uint64(own), allowed, huge)
-    room = usable & aligned & _fits(vmas, _PMD_ORDER)
+    room = usable & aligned & _fits(arch, vmas, arch.huge_order)
     eligible |= shmem.shared & huge & room
     known = vmas.ok & disabled.known & (shmem.known | ~room | (vmas.ops == 0)) & (not settings.unread)
     return ThpEligible(eligible, known)
@@ -83,6 +83,7 @@ class _Settings:
 
     def __init__(self, kernel: Kernel) -> None:
         self._kernel = kernel
+        self.huge_order = kernel.arch.huge_order
         self.unread = False
 
     def get(self, name: str, size: int = 8) -> int | None:
@@ -97,7 +98,7 @@ class _Settings:
 
 def _orders(settings: _Settings, name: str, advised: Bools, inherited: Bools) -> U64:
     """Sizes of huge pages that settings allow, as bits; before there were several sizes (6.8) that of a PMD."""
-    default = 1 << _PMD_ORDER
+    default = 1 << settings.huge_order
     words = [settings.get(f"{name}_{how}") for how in ("always", "madvise", "inherit")]
     if words[2] is None:
         words = [0, 0, default]
@@ -107,9 +108,9 @@ def _orders(settings: _Settings, name: str, advised: Bools, inherited: Bools) ->
     return allowed
 
 
-def _fits(vmas: Vmas, order: int) -> Bools:
+def _fits(arch: Architecture, vmas: Vmas, order: int) -> Bools:
     """thp_vma_suitable_order: is there an aligned piece of that size in the VMA?"""
-    size = np.uint64(4096 << order)
+    size = np.uint64(arch.page_size << order)
     last = vmas.end // size * size
     fits: Bools = (last >= size) & (last - np.minimum(last, size) >= vmas.start)
     return fits
@@ -158,6 +159,7 @@ class _ShmemMounts(Table):
 
 def _shmem(kernel: Kernel, files: Files, vmas: Vmas, advised: Bools, settings: _Settings) -> _Shmem:
     """shmem_is_huge (mm/shmem.c) of each VMA."""
+    arch = kernel.arch
     none, every = np.zeros(len(vmas), np.bool_), np.ones(len(vmas), np.bool_)
     members = ("super_block", "s_fs_info"), ("shmem_sb_info", "huge")
     if not len(files) or not all(kernel.has(struct, name) for struct, name in members):
@@ -177,8 +179,8 @@ def _shmem(kernel: Kernel, files: Files, vmas: Vmas, advised: Bools, settings: _
     system = word - (1 << 32) if word >> 31 else word
     if system in (_DENY, _FORCE):
         return _Shmem(shared, np.full(len(vmas), system == _FORCE), known)
-    pages = (inodes.size + np.uint64(4095)) >> np.uint64(12)
-    step = np.uint64(1 << _PMD_ORDER)
+    pages = arch.pages(inodes.size + np.uint64(arch.page_size - 1))
+    step = np.uint64(1 << arch.huge_order)
     within = pages >= (vmas.pgoff[at] // step + np.uint64(1)) * step
     wanted = (mounts.huge == _ALWAYS) | (mounts.huge == _WITHIN_SIZE) & within
     huge = none.copy()

@@ -114,8 +114,9 @@ def _hashed(kernel: Kernel) -> U64:
     ram = _ram(kernel)
     if not ok.all() or not object_pointer(words[:1, 0])[0] or not 0 < shift < 32 or 8 << 32 - shift > ram // 128:
         return none
-    pages = np.arange(max((1 << 32 - shift) // 512, 1), dtype=np.uint64) * np.uint64(4096)
-    buckets, ok = kernel.words(words[0, 0] + pages, 512)
+    page = kernel.arch.page_size
+    pages = np.arange(max((1 << 32 - shift) * 8 // page, 1), dtype=np.uint64) * np.uint64(page)
+    buckets, ok = kernel.words(words[0, 0] + pages, page // 8)
     node = np.uint64(kernel.offset("dentry", "d_hash"))
     heads = buckets[ok].reshape(-1)
     fresh = heads[heads != 0] & ~np.uint64(1)
