@@ -7,15 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from support import Edit, again_from_views, kernel_on
+from support import Edit, again_from_views, findings_of, kernel_on
 
 from tests.tamper import anchor_edits as edits
-from vmaforensics.checks.anchors.anchors import check_anchors
 from vmaforensics.checks.context import Context
-from vmaforensics.checks.descriptors.descriptors import check_handles
 from vmaforensics.checks.finding import Severity
 from vmaforensics.checks.vmas.coverage import Cover
-from vmaforensics.checks.vmas.executable import check_executable
 from vmaforensics.views.anchors.anchors import gather_anchors
 from vmaforensics.views.descriptors.handles import gather_handles
 from vmaforensics.views.problems import Problem, ProblemLog, Problems
@@ -52,7 +49,8 @@ def reread(copy: Edit, cpus: tuple[CpuState, ...] | None = None) -> tuple[Views,
     )
     changed.problems = Problems.concatenate([copy.views.problems, log.table()])
     context = Context(changed)
-    return changed, [*check_anchors(context), *check_handles(context), *check_executable(context)]
+    executable = [one for one in findings_of(context, "vmas") if one.rule.id.startswith("VMA-EXEC-")]
+    return changed, [*findings_of(context, "anchors", "descriptors"), *executable]
 
 
 def everything(copy: Edit) -> list[Finding]:
@@ -120,7 +118,7 @@ def test_registers_are_no_evidence_while_the_index_is_not_whole(either_sample: S
 
 
 def test_a_program_file_that_nothing_maps_and_moved_parts_are_information(sample: Sample) -> None:
-    found = [one for one in check_anchors(Context(sample.analysis.views)) if one.severity is not Severity.INFO]
+    found = [one for one in findings_of(Context(sample.analysis.views), "anchors") if one.severity is not Severity.INFO]
     assert found == []
 
 

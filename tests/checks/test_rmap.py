@@ -5,13 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support import Edit, Sample, again_from_views
+from support import Edit, Sample, again_from_views, findings_of
 from tamper.rmap_edits import RMAP_EDITS
 
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.finding import Severity
-from vmaforensics.checks.indices.vma_link import check as check_links
-from vmaforensics.checks.reverse_maps.reverse_maps import check_rmap
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -47,7 +45,8 @@ def _holds(one: Finding, label: Label) -> bool:
 def _assert_told(changed: Analysis, label: Label, rule: str) -> None:
     """The reverse maps alone say so, and so does what is left when findings with one cause are joined."""
     context = Context(changed.views)
-    alone = [*check_rmap(context), *check_links(context)]
+    links = [one for one in findings_of(context, "indices") if one.rule.id == "VMA-LINK"]
+    alone = [*findings_of(context, "reverse_maps"), *links]
     told = [(one.rule.id, one.pid, one.title) for one in alone]
     assert any(one.rule.id == rule and _holds(one, label) for one in alone), told
     assert {one.pid for one in alone if one.severity is Severity.HIGH} <= {label.pid}, told
@@ -81,7 +80,7 @@ def test_what_a_cut_leaves_behind_is_told_with_the_area_that_was_cut(either_samp
     edit = next(edit for edit, _ in RMAP_EDITS if edit.__name__ == "anon_link_cut")
     edit(copy)
     changed = again_from_views(either_sample.analysis, copy.overlay)
-    found, *more = check_rmap(Context(changed.views))
+    found, *more = findings_of(Context(changed.views), "reverse_maps")
     assert not more
     assert any("num_active_vmas" in one.what for one in found.evidence)
 
@@ -98,7 +97,7 @@ def test_a_tree_whose_lock_was_held_is_weighed_less(either_sample: Sample) -> No
         pytest.skip("the lock of a real-time kernel")
     copy.put(copy.at("address_space", mapping, "i_mmap_rwsem.count.counter"), 1)
     changed = again_from_views(either_sample.analysis, copy.overlay)
-    found = [one for one in check_rmap(Context(changed.views)) if one.pid == label.pid]
+    found = [one for one in findings_of(Context(changed.views), "reverse_maps") if one.pid == label.pid]
     assert [(one.rule.id, one.severity) for one in found] == [("RMAP-FILE-MISSING", Severity.LOW)]
 
 
@@ -115,5 +114,5 @@ def test_nothing_is_hidden_from_an_index_that_was_not_read_whole(either_sample: 
         row = views.regions()[View.LIST]
         copy.drop(int(row["vma"][(row["mm"] == mm) & (row["order"] == 1)][0]))
     changed = again_from_views(either_sample.analysis, copy.overlay)
-    found = [one.rule.id for one in check_rmap(Context(changed.views)) if one.pid == label.pid]
+    found = [one.rule.id for one in findings_of(Context(changed.views), "reverse_maps") if one.pid == label.pid]
     assert "RMAP-FILE-HIDDEN" not in found

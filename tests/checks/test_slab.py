@@ -19,7 +19,6 @@ from tamper.slab_edits import (
 
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.finding import Severity
-from vmaforensics.checks.slab.slab import check_slab
 from vmaforensics.views.gather import gather_views
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.processes.mm_sources import Source, gather_sources
@@ -47,7 +46,7 @@ def _copy(sample: Sample) -> Edit:
 def _found(copy: Edit) -> list[Finding]:
     """What the two checks say of the edited memory."""
     context = Context(gather_views(kernel_on(copy.kernel, copy.overlay)))
-    return [*check_slab(context), *findings_of(context, "processes")]
+    return findings_of(context, "slab", "processes")
 
 
 def _told_of_tasks(copy: Edit) -> list[Finding]:
@@ -65,7 +64,7 @@ def _told_of_tasks(copy: Edit) -> list[Finding]:
 
 def test_clean_images_have_no_such_finding(whole_kernel: Sample) -> None:
     context = Context(whole_kernel.analysis.views)
-    assert [one.title for one in (*check_slab(context), *findings_of(context, "processes"))] == []
+    assert [one.title for one in findings_of(context, "slab", "processes")] == []
 
 
 @pytest.mark.parametrize(("edit", "rule"), _AREA_EDITS, ids=lambda one: getattr(one, "__name__", one))

@@ -19,7 +19,7 @@ from tamper.page_edits import (
 )
 
 from vmaforensics.arch.page_tables import PteState
-from vmaforensics.checks.pages.page_marks import MARKS, entry_marks, told
+from vmaforensics.checks.pages.page_marks import Mark, entry_marks, mark_texts
 from vmaforensics.cli.main import main
 from vmaforensics.columns.texts import Texts
 from vmaforensics.compare.ranges import mm_of, range_at, rows_within
@@ -143,8 +143,8 @@ def test_an_edited_entry_is_marked_and_no_other(
 
 
 def test_each_mark_has_words() -> None:
-    assert told((1 << len(MARKS)) - 1) == tuple(mark.short for mark in MARKS)
-    assert told(0) == ()
+    assert mark_texts((1 << len(Mark)) - 1) == tuple(mark.short for mark in Mark)
+    assert mark_texts(0) == ()
 
 
 def test_hostile_names_reach_neither_terminal_nor_spreadsheet(sample: Sample) -> None:

@@ -59,13 +59,8 @@ def _rules_of(chapter: str) -> Iterator[RuleModule]:
         if isinstance(record, Rule):
             yield RuleModule(
                 rule=record,
-                check=getattr(module, "check", _nothing),
+                check=module.check,
                 chapter=chapter,
                 path=f"checks/{chapter}/{name}.py",
                 doc=inspect.cleandoc(module.__doc__ or ""),
             )
-
-
-def _nothing(context: Context) -> Iterator[Finding]:
-    """The check of a rule that an older check still makes. TRANSITION."""
-    yield from ()

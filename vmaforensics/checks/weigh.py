@@ -5,39 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vmaforensics.checks.anchors.anchors import check_anchors
-from vmaforensics.checks.descriptors.descriptors import check_handles
 from vmaforensics.checks.finding import Confidence, Evidence, Severity
-from vmaforensics.checks.pages.map_counts import check_residents
-from vmaforensics.checks.pages.page_tables import check_page_tables
-from vmaforensics.checks.pages.text_pages import check_text
 from vmaforensics.checks.registry import rule_modules
-from vmaforensics.checks.reverse_maps.reverse_maps import check_rmap
 from vmaforensics.checks.rule import Part
-from vmaforensics.checks.slab.slab import check_slab
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Iterable, Iterator
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
 
-# Checks of several rules at once, whose rules have none of their own yet. TRANSITION.
-OLD_CHECKS: tuple[Callable[[Context], Iterator[Finding]], ...] = (
-    check_rmap,
-    check_page_tables,
-    check_residents,
-    check_text,
-    check_slab,
-    check_anchors,
-    check_handles,
-)
-
 
 def run_checks(context: Context) -> list[Finding]:
     """All findings, most severe first; deterministic order."""
-    checks = [*(module.check for module in rule_modules()), *OLD_CHECKS]
-    found = [weigh(finding) for check in checks for finding in check(context)]
+    found = [weigh(finding) for module in rule_modules() for finding in module.check(context)]
     return sorted(join(found), key=_order)
 
 

@@ -9,8 +9,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import SMEAR, Confidence, Rule, Severity
+from vmaforensics.views.anchors.cpus import RootOwner
+from vmaforensics.views.problems import Problem
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
 
 RULE = Rule(
     id="CPU-CR3-UNKNOWN",
@@ -31,3 +44,28 @@ RULE = Rule(
     steps=("cpus", "word"),
     rank=590,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One finding for each such CPU, unless a task or an mm was lost: it may be the one the CPU runs on."""
+    anchors, problems = context.views.anchors, context.views.problems
+    if anchors is None or not context.views.mms.ok.all():
+        return
+    lost = np.isin(problems.problem, (Problem.UNREADABLE, Problem.CUT_SHORT))
+    if (lost & (problems.view == View.TASKS)).any():
+        return
+    cpus = anchors.cpus
+    for row in np.flatnonzero(np.isin(cpus.owner, (RootOwner.UNKNOWN, RootOwner.TASKLESS))).tolist():
+        cpu, mm = int(cpus.cpu[row]), int(cpus.mm[row])
+        register, value = context.views.arch.registers.table, f"{int(cpus.table_register[row]):#x}"
+        what = f"{register} of CPU {cpu} is {value}"
+        evidence = [Evidence(what=what, view=View.ANCHORS.label, address=0, found=value)]
+        if loaded := int(cpus.loaded_mm[row]):
+            text = f"cpu_tlbstate.loaded_mm of CPU {cpu} is {loaded:#x}"
+            evidence.append(Evidence(what=text, view=View.ANCHORS.label, address=int(cpus.loaded_from[row])))
+        title = (
+            f"CPU {cpu} runs on the memory map {mm:#x}, which has users and no task"
+            if cpus.owner[row] == RootOwner.TASKLESS
+            else f"CPU {cpu} runs on page tables at physical {int(cpus.root[row]):#x}, which are no process's"
+        )
+        yield context.finding(RULE, mm, title, evidence)

@@ -7,9 +7,21 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from vmaforensics.checks import hand
+from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import INDICES, Confidence, Part, Rule, Severity
+from vmaforensics.checks.vmas.coverage import Cover
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
 
 RULE = Rule(
     id="HANDLER-OUTSIDE",
@@ -27,3 +39,31 @@ RULE = Rule(
     part=Part.LEFT_BEHIND,
     rank=560,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One finding for each process with handlers, or restorers, in no VMA."""
+    anchors = context.views.anchors
+    if anchors is None:
+        return
+    handlers, cover = anchors.handlers, context.shared(Cover)
+    judged = np.flatnonzero(cover.whole(handlers.mm))
+    row = np.tile(judged, 2)
+    address = np.concatenate([handlers.handler[judged], handlers.restorer[judged]])
+    is_handler = np.arange(len(row)) < len(judged)
+    outside = np.flatnonzero(~cover.holds(handlers.mm[row], address) & (address != 0))
+    row, address, is_handler = row[outside], address[outside], is_handler[outside]
+
+    def evidence(at: int) -> Evidence:
+        what = "handler" if is_handler[at] else "restorer"
+        return Evidence(
+            what=f"the {what} of signal {int(handlers.signal[row[at]])} is at {int(address[at]):#x}, where no area is",
+            view=View.ANCHORS.label,
+            address=int(handlers.where[row[at]]),
+            found=f"{int(address[at]):#x}",
+        )
+
+    def title(at: int) -> str:
+        return f"handler of signal {int(handlers.signal[row[at]])} at {int(address[at]):#x} lies in no area"
+
+    yield from context.per_mm(RULE, handlers.mm[row], evidence, title)

@@ -11,9 +11,29 @@ below one as it may grow. The vsyscall page is no area and is left out.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
 from vmaforensics.checks import hand
-from vmaforensics.checks.rule import BUG, BUSY, INDICES, SMEAR, Part, Rule, Severity
+from vmaforensics.checks.context import MOST, comm_of
+from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.rule import BUG, BUSY, INDICES, SMEAR, Confidence, Part, Rule, Severity
+from vmaforensics.checks.vmas.coverage import Cover
+from vmaforensics.columns.lookup import sort_order
+from vmaforensics.columns.runs import begins_run, run_starts
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.columns.types import I64, U64
+    from vmaforensics.views.anchors.registers import Threads
+
+_RED_ZONE: Final = 128  # bytes below RSP that functions may use (System V ABI)
 
 RULE = Rule(
     id="THREAD-OUTSIDE",
@@ -31,3 +51,77 @@ RULE = Rule(
     part=Part.CAUSE,
     rank=230,
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Register:
+    """A register of all threads."""
+
+    name: str
+    holds: str  # what it points to
+    values: U64
+    offset: int  # in the saved registers
+    severity: Severity | None = None  # of a finding; None for the rule's own
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One finding for each gap between VMAs that instruction or stack pointers of threads lead into."""
+    anchors = context.views.anchors
+    if anchors is None:
+        return
+    threads, offsets, cover = anchors.threads, anchors.place.offsets, context.shared(Cover)
+    arch, mm, ip, sp = context.views.arch, threads.mm, threads.ip, threads.sp
+    judged = threads.user & cover.whole(mm)
+    astray = judged & ~cover.holds(mm, ip) & ~arch.in_fixed_pages(ip)
+    code = _Register(name=arch.registers.ip, holds="code", values=ip, offset=offsets["ip"])
+    yield from _findings(context, threads, np.flatnonzero(astray), code)
+
+    # An empty stack begins at its very end, and one that has not been touched yet below its VMA.
+    held = cover.holds(mm, sp) | cover.holds(mm, np.maximum(sp, np.uint64(1)) - np.uint64(1))
+    held |= cover.may_grow_to(mm, sp, context.views.stack_guard_gap + _RED_ZONE)
+    stack = _Register(name=arch.registers.sp, holds="stack", values=sp, offset=offsets["sp"], severity=Severity.MEDIUM)
+    yield from _findings(context, threads, np.flatnonzero(judged & ~held & ~astray), stack)
+
+
+def _findings(context: Context, threads: Threads, rows: I64, register: _Register) -> Iterator[Finding]:
+    """One finding for each gap that ``register`` of the threads ``rows`` leads into."""
+    mm, address = threads.mm[rows], register.values[rows]
+    gap = context.shared(Cover).gap(mm, address)
+    order = sort_order(mm, gap)
+    starts = run_starts(begins_run(mm[order], gap[order]))
+    for group in np.split(rows[order], starts[1:]) if len(rows) else []:
+        yield _finding(context, threads, group, register)
+
+
+def _finding(context: Context, threads: Threads, group: I64, register: _Register) -> Finding:
+    """The finding of the threads ``group``, which are in one gap."""
+    first, address = int(group[0]), register.values[group]
+    who = f"thread {int(threads.pid[first])}" if len(group) == 1 else f"{len(group)} threads"
+    page_size = context.views.arch.page_size
+    exec_now = bool(threads.in_exec[group].all())
+    found = context.finding(
+        RULE,
+        int(threads.mm[first]),
+        f"{who} with {register.holds} at {int(address[0]):#x}, where no area is",
+        [_evidence(threads, row, register) for row in group[:MOST].tolist()],
+        start=int(address.min()) & -page_size,
+        end=(int(address.max()) & -page_size) + page_size,
+        severity=Severity.LOW if exec_now else register.severity,
+        confidence=Confidence.LOW if exec_now else Confidence.MEDIUM if register.severity else None,
+    )
+    # The process of the thread, which in the case of a borrowed mm is not the one the mm belongs to.
+    tasks, pid = context.views.tasks, int(threads.tgid[first])
+    owner = np.flatnonzero(tasks.task == threads.task[first])
+    comm = comm_of(tasks.comm[owner[0]]) if len(owner) and pid != found.pid else found.comm
+    return replace(found, pid=pid, comm=comm)
+
+
+def _evidence(threads: Threads, row: int, register: _Register) -> Evidence:
+    saved, value = int(threads.registers[row]), f"{int(register.values[row]):#x}"
+    return Evidence(
+        what=f"{'saved ' if saved else ''}{register.name} of thread {int(threads.pid[row])} is {value}, where no area "
+        "is",
+        view=View.ANCHORS.label,
+        address=saved + register.offset if saved else 0,
+        found=value,
+    )

@@ -15,8 +15,25 @@ io_uring. Sockets that no descriptor leads to are not looked at.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from vmaforensics.checks.context import MOST
+from vmaforensics.checks.descriptors.file_vmas import file_vmas, mm_of_process
+from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import INDICES, Confidence, Rule, Severity
+from vmaforensics.views.descriptors.content import Content
+from vmaforensics.views.descriptors.keepers import Keeper
 from vmaforensics.views.view import View
+from vmaforensics.words.amounts import pages
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.views.descriptors.handles import HandlesView
 
 RULE = Rule(
     id="MEM-UNMAPPED-CODE",
@@ -38,3 +55,93 @@ RULE = Rule(
     steps=("descriptors",),
     rank=600,
 )
+
+
+class _Keepers(NamedTuple):
+    """What keeps a file."""
+
+    pid: int  # of the first process that does, 0 for none
+    text: str  # the first keeper in words
+    evidence: list[Evidence]
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One finding for each such file."""
+    handles = context.views.handles
+    if handles is None:
+        return
+    files = handles.memory_files
+    pathless = files.internal | (files.nlink == 0)
+    unmapped = ~files.mapped & ~np.isin(files.mapping, context.shared(file_vmas).mapping)
+    code = np.isin(files.content, (Content.ELF, Content.SCRIPT))
+    for row in np.flatnonzero(pathless & unmapped & code).tolist():
+        name = (handles.names[row] or b"?").decode("utf-8", "backslashreplace")
+        content, keepers = Content(int(files.content[row])), _keepers(handles, row)
+        amount = pages(int(files.pages[row])) if files.pages[row] else f"{int(files.size[row])} bytes"
+        first_page = Evidence(
+            what=f"page {int(files.index[row])} of {name} ({amount}) begins as {content.label}; i_mmap is empty",
+            view=View.HANDLES.label,
+            address=int(files.inode[row]),
+            found=f"physical {int(files.pa[row]):#x}",
+        )
+        yield context.finding(
+            RULE,
+            mm_of_process(context, keepers.pid),
+            f"{content.label} in the memory file {name} that no area maps, kept by {keepers.text}",
+            [first_page, *keepers.evidence],
+            severity=Severity.LOW if content is Content.SCRIPT else None,
+        )
+
+
+def _keepers(handles: HandlesView, row: int) -> _Keepers:
+    """Descriptors, queues, rings and segments that keep row ``row`` of the memory files."""
+    files, descriptors, kept, segments = handles.memory_files, handles.descriptors, handles.kept, handles.segments
+    fds = np.flatnonzero(descriptors.inode == files.inode[row])
+    queued = np.flatnonzero(kept.inode == files.inode[row])
+    attached = np.flatnonzero(segments.mapping == files.mapping[row])
+    evidence = [_descriptor(handles, at) for at in fds[:MOST].tolist()]
+    evidence += [_kept(handles, at) for at in queued[:MOST].tolist()]
+    evidence += [_segment(handles, at) for at in attached[:MOST].tolist()]
+    if len(fds):
+        pid = int(descriptors.pid[fds[0]])
+        return _Keepers(pid, f"descriptor {int(descriptors.fd[fds[0]])} of process {pid}", evidence)
+    if len(queued):
+        return _Keepers(int(kept.pid[queued[0]]), _keeper(handles, int(queued[0])), evidence)
+    if len(attached):
+        return _Keepers(0, f"System V segment {int(segments.id[attached[0]])}", evidence)
+    return _Keepers(0, "no descriptor that was found", evidence)
+
+
+def _descriptor(handles: HandlesView, at: int) -> Evidence:
+    rows = handles.descriptors
+    return Evidence(
+        what=f"descriptor {int(rows.fd[at])} of process {int(rows.pid[at])} keeps it",
+        view=View.HANDLES.label,
+        address=int(rows.slot[at]),
+        found=f"{int(rows.file[at]):#x}",
+    )
+
+
+def _kept(handles: HandlesView, at: int) -> Evidence:
+    return Evidence(
+        what=f"{_keeper(handles, at)} keeps it",
+        view=View.HANDLES.label,
+        address=int(handles.kept.slot[at]),
+        found=f"{int(handles.kept.file[at]):#x}",
+    )
+
+
+def _keeper(handles: HandlesView, at: int) -> str:
+    """What keeps a file that is in no descriptor table, and how it was reached."""
+    rows = handles.kept
+    by = Keeper(int(rows.keeper[at])).label
+    return f"{by} (by descriptor {int(rows.fd[at])} of process {int(rows.pid[at])})"
+
+
+def _segment(handles: HandlesView, at: int) -> Evidence:
+    rows = handles.segments
+    return Evidence(
+        what=f"System V segment {int(rows.id[at])} (key {int(rows.key[at]) % (1 << 32):#x}) keeps it",
+        view=View.HANDLES.label,
+        address=int(rows.segment[at]),
+    )

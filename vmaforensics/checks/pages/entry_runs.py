@@ -1,4 +1,4 @@
-"""Page-table entries that are wrong in the same way, joined to ranges."""
+"""Page-table entries that lie side by side, joined to ranges."""
 
 from __future__ import annotations
 
@@ -7,50 +7,44 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.runs import begins_range, begins_run, run_lasts, run_starts
 from vmaforensics.words.amounts import pages
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vmaforensics.checks.context import Context
+    from vmaforensics.columns.types import I64, U64
     from vmaforensics.views.pages.page_tables import PageTablesView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runs:
-    """Neighbouring entries of one process in one area, as ranges: parallel arrays, one element per run."""
+    """Neighbouring entries of one process in one VMA, as ranges: parallel arrays, one element per run."""
 
-    entry: NDArray[np.int64]  # row of the first entry
-    mm_row: NDArray[np.int64]
-    start: NDArray[np.uint64]
-    end: NDArray[np.uint64]
+    entry: I64  # row of the first entry
+    mm_row: I64
+    start: U64
+    end: U64
     page_shift: int
 
     @classmethod
-    def of(cls, view: PageTablesView, rows: NDArray[np.int64] | NDArray[np.intp]) -> Runs:
-        """Join entries ``rows`` of ``view.ptes``, which are in ascending order."""
-        ptes = view.ptes[rows]
-        end = ptes["va"] + ptes.sizes(view.arch)
-        fresh = np.ones(len(rows), np.bool_)
-        fresh[1:] = (
-            (ptes["mm_row"][1:] != ptes["mm_row"][:-1])
-            | (ptes["va"][1:] != end[:-1])
-            | (ptes["range_row"][1:] != ptes["range_row"][:-1])
-        )
-        first = np.flatnonzero(fresh)
-        last = np.append(first[1:], len(rows))[: len(first)] - 1
+    def of(cls, view: PageTablesView, rows: I64 | NDArray[np.intp]) -> Runs:
+        """Join the entries ``rows`` of ``view.ptes``, which ascend."""
+        ptes = view.ptes.take(rows)
+        end = ptes.ends(view.arch)
+        first = run_starts(begins_range(ptes.va, end) | begins_run(ptes.mm_row, ptes.range_row))
         return cls(
             entry=rows[first].astype(np.int64),
-            mm_row=ptes["mm_row"][first].astype(np.int64),
-            start=ptes["va"][first],
-            end=end[last],
+            mm_row=ptes.mm_row[first].astype(np.int64),
+            start=ptes.va[first],
+            end=end[run_lasts(first, len(rows))],
             page_shift=view.arch.page_shift,
         )
 
-    def mm(self, context: Context) -> NDArray[np.uint64]:
+    def mm(self, context: Context) -> U64:
         """The mm of each run."""
-        answer: NDArray[np.uint64] = context.views.mms["mm"][self.mm_row]
-        return answer
+        return context.views.mms.mm[self.mm_row]
 
     def first(self, row: int) -> int:
         """Row of ``ptes`` with which run ``row`` begins."""

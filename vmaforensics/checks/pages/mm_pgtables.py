@@ -9,8 +9,24 @@ counted.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import LAGS, Part, Rule, Severity
+from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.columns.types import I64, Bools
+    from vmaforensics.views.pages.page_tables import PageTablesView
+
+_HUGE: Final = 2  # level of the entries of huge pages for which a table is deposited
 
 RULE = Rule(
     id="MM-PGTABLES",
@@ -26,3 +42,51 @@ RULE = Rule(
     rank=410,
     excused_by=LAGS,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One finding for each process whose page tables were read whole."""
+    view, offset = context.views.page_tables, context.views.mm_offsets.pgtables_bytes
+    if view is None or offset is None:
+        return
+    mms = context.views.mms
+    expected = table_bytes(view, len(mms))
+    # A local descriptor table is mapped by page tables of its own in the kernel half.
+    judged = view.whole & mms.ok & (mms.ldt == 0) & _deposits_known(view, len(mms))
+    wrong = np.flatnonzero((mms.pgtables_bytes != expected) & judged)
+
+    def evidence(row: int) -> Evidence:
+        return Evidence(
+            what="pgtables_bytes is not what the tables there are take",
+            view=View.COUNTERS.label,
+            address=int(mms.mm[wrong[row]]) + offset,
+            found=str(int(mms.pgtables_bytes[wrong[row]])),
+            expected=str(int(expected[wrong[row]])),
+        )
+
+    def title(row: int) -> str:
+        return "pgtables_bytes disagrees with the page tables there are"
+
+    yield from context.per_mm(RULE, mms.mm[wrong], evidence, title)
+
+
+def table_bytes(view: PageTablesView, count: int) -> I64:
+    """What ``pgtables_bytes`` of each of ``count`` mms should be.
+
+    All tables, and those deposited for anonymous huge pages (pgtable_trans_huge_deposit, mm/huge_memory.c), the huge
+    zero page's among them.
+    """
+    ptes, pages = view.ptes, view.pages
+    counted = view.tables.owner[view.tables.level <= view.arch.counted_levels]
+    anonymous = values_at(pages.anon & ~pages.hugetlb, ptes.page_row)
+    deposited = ptes.mm_row[(ptes.level == _HUGE) & (anonymous | ptes.special)]
+    tables = np.bincount(counted, minlength=count) + np.bincount(deposited, minlength=count)
+    return tables.astype(np.int64) * view.arch.page_size
+
+
+def _deposits_known(view: PageTablesView, count: int) -> Bools:
+    """Was the struct page of every huge page of each mm read? It says whether a table is deposited for the page."""
+    ptes = view.ptes
+    lost = (ptes.level == _HUGE) & (ptes.page_row >= 0) & ~values_at(view.pages.ok, ptes.page_row)
+    known: Bools = np.bincount(ptes.mm_row[lost], minlength=count) == 0
+    return known

@@ -1,128 +1,153 @@
-"""Where a page-table entry disagrees with the area that claims it, entry by entry.
+"""Where a page-table entry disagrees with the VMA that claims it, entry by entry.
 
-Every entry of the user half lies in an area, allows what the area allows and no more, and leads to a page that names
-the area's own file or anon_vma at the right offset: free_pgtables, zap_pte_range, __page_set_anon_rmap (mm/memory.c,
-mm/rmap.c). What of that is a finding, :mod:`vmaforensics.checks.pages.page_tables` decides.
+Every entry of the user half lies in a VMA, allows what the VMA allows and no more, and leads to a page that names
+the VMA's own file or anon_vma at the right offset: free_pgtables, zap_pte_range, __page_set_anon_rmap (mm/memory.c,
+mm/rmap.c). Which disagreements are findings of which rule, the rules say (PTE-ORPHAN, PTE-PERM, PTE-KERNEL,
+PTE-REMAP).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from enum import IntFlag
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_USER, ALLOW_WRITE, PteState
-from vmaforensics.checks import rules
 from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.vmas import flags
 from vmaforensics.views.vmas.kind import Kind
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
-    from vmaforensics.checks.finding import Rule
+    from vmaforensics.columns.types import I64, U32, Bools
+    from vmaforensics.views.pages.page_tables import PageTablesView
     from vmaforensics.views.views import Views
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mark:
-    """One way to disagree: in a few words, and as the end of a sentence that a finding begins with a range."""
+class Mark(IntFlag):
+    """A way in which an entry disagrees; a bit of the words of :func:`entry_marks`."""
 
-    rule: Rule
-    short: str
-    said: str
+    NO_VMA = 1 << 0
+    EXECUTABLE = 1 << 1
+    NOT_EXECUTABLE = 1 << 2
+    WRITABLE = 1 << 3
+    NOT_USER = 1 << 4
+    KERNEL_MEMORY = 1 << 5
+    OTHER_ANON_VMA = 1 << 6
+    OTHER_ADDRESS = 1 << 7
+    OTHER_FILE = 1 << 8
+    OTHER_OFFSET = 1 << 9
+    NOT_ANONYMOUS = 1 << 10
+
+    @property
+    def short(self) -> str:
+        """The disagreement in a few words."""
+        return _WORDS[self][0]
+
+    @property
+    def sentence(self) -> str:
+        """The disagreement as the rest of a sentence that begins with a range of addresses."""
+        return _WORDS[self][1]
 
 
-def _mark(rule: Rule, short: str, said: str) -> Mark:
-    return Mark(rule=rule, short=short, said=said)
-
-
-MARKS: tuple[Mark, ...] = (
-    _mark(rules.PTE_ORPHAN, "in no area", "is mapped outside every area of the process"),
-    _mark(rules.PTE_PERM, "executable, its area is not", "can be executed, though its area is not executable"),
-    _mark(rules.PTE_PERM, "not executable, its area is", "cannot be executed, though its area is executable"),
-    _mark(rules.PTE_PERM, "writable, its area is not", "can be written, though its area is not writable"),
-    _mark(rules.PTE_PERM, "not for user mode", "is mapped for the kernel only, in a user area"),
-    _mark(rules.PTE_KERNEL, "kernel memory", "leads to the kernel's own memory (slab or page table)"),
-    _mark(rules.PTE_REMAP, "page of another anon_vma", "leads to an anonymous page of another anon_vma"),
-    _mark(rules.PTE_REMAP, "page of another address", "leads to an anonymous page that belongs at another address"),
-    _mark(rules.PTE_REMAP, "page of another file", "leads to a page of another file than its area maps"),
-    _mark(
-        rules.PTE_REMAP,
+_WORDS: Final = {
+    Mark.NO_VMA: ("in no area", "is mapped outside every area of the process"),
+    Mark.EXECUTABLE: ("executable, its area is not", "can be executed, though its area is not executable"),
+    Mark.NOT_EXECUTABLE: ("not executable, its area is", "cannot be executed, though its area is executable"),
+    Mark.WRITABLE: ("writable, its area is not", "can be written, though its area is not writable"),
+    Mark.NOT_USER: ("not for user mode", "is mapped for the kernel only, in a user area"),
+    Mark.KERNEL_MEMORY: ("kernel memory", "leads to the kernel's own memory (slab or page table)"),
+    Mark.OTHER_ANON_VMA: ("page of another anon_vma", "leads to an anonymous page of another anon_vma"),
+    Mark.OTHER_ADDRESS: ("page of another address", "leads to an anonymous page that belongs at another address"),
+    Mark.OTHER_FILE: ("page of another file", "leads to a page of another file than its area maps"),
+    Mark.OTHER_OFFSET: (
         "page from elsewhere in the file",
         "leads to a page from another place of the file than its area maps there",
     ),
-    _mark(
-        rules.PTE_REMAP,
+    Mark.NOT_ANONYMOUS: (
         "page of a file in an anonymous area",
         "leads to a page that is not anonymous, in an anonymous area",
     ),
-)
+}
 
 
-def entry_marks(views: Views, rows: NDArray[np.intp]) -> NDArray[np.uint32]:
-    """For each of ``rows`` of the page-table entries a word whose bit i is set where ``MARKS[i]`` holds."""
+def entry_marks(views: Views, rows: I64 | NDArray[np.intp]) -> U32:
+    """For each of ``rows`` of the page-table entries a word of :class:`Mark` bits; 0 where nothing disagrees."""
     view, vmas = views.page_tables, views.vmas
-    words = np.zeros(len(rows), np.uint32)
     if view is None or not len(rows):
-        return words
-    # There may be millions of entries: what an area says is worked out once per area, and only columns are taken.
-    area = view.ptes["range_row"][rows]
-    words[area < 0] = 1
-    at = np.flatnonzero((area >= 0) & (view.ranges["vma_row"][area] >= 0)) if len(view.ranges) else rows[:0]
-    vma = view.ranges["vma_row"][area[at]]
-    at, vma = at[vmas["ok"][vma]], vma[vmas["ok"][vma]]
-    allow = view.ptes["allow"][rows[at]]
-    live = view.ptes["state"][rows[at]] == PteState.PRESENT
-    execute, write = (allow & ALLOW_EXECUTE) != 0, (allow & ALLOW_WRITE) != 0
-    may_execute, may_write = (((vmas["flags"] & np.uint64(bit)) != 0)[vma] for bit in (flags.VM_EXEC, flags.VM_WRITE))
-    _set(words, 1, at, live & execute & ~may_execute)
-    _set(words, 2, at, live & ~execute & may_execute)
-    _set(words, 3, at, live & write & ~may_write)
-    _set(words, 4, at, live & ((allow & ALLOW_USER) == 0))
-    page = view.ptes["page_row"][rows[at]]
-    led = page >= 0
-    _leads(views, words, at[led], rows[at[led]], vma[led], page[led])
+        return np.zeros(len(rows), np.uint32)
+    # There may be millions of entries: what a VMA says is worked out once per VMA, and only columns are taken.
+    range_row = view.ptes.range_row[rows]
+    words: U32 = np.where(range_row < 0, np.uint32(Mark.NO_VMA), np.uint32(0))
+    vma = values_at(view.ranges.vma_row, range_row, -1).astype(np.int64)
+    claimed = np.flatnonzero(vma >= 0)
+    claimed = claimed[vmas.ok[vma[claimed]]]
+    words[claimed] |= _permission_marks(views, view, rows[claimed], vma[claimed])
+    leads = claimed[view.ptes.page_row[rows[claimed]] >= 0]
+    words[leads] |= _page_marks(views, view, rows[leads], vma[leads])
     return words
 
 
-def _leads(
-    views: Views,
-    words: NDArray[np.uint32],
-    at: NDArray[np.intp],
-    entry: NDArray[np.intp],
-    vma: NDArray[np.int64],
-    page: NDArray[np.int64],
-) -> None:
-    """Does each page lead back to the area it is mapped in? ``at`` are the places in ``words``."""
-    view, vmas, files = views.page_tables, views.vmas, views.files
-    if view is None or files is None or not len(at):
-        return
-    pages, file_row = view.pages, vmas["file_row"]
-    # Pages of devices, sockets and rings are the driver's own and name nobody.
-    regular = (file_row >= 0) & values_at(files.rows.regular & files.rows.ok, file_row)
-    in_file = (regular & np.isin(vmas["kind"], (Kind.FILE, Kind.SHARED_MEMORY)))[vma]
-    anonymous = ((vmas["kind"] == Kind.ANONYMOUS) & (vmas["file"] == 0))[vma]
-    seen = pages["ok"][page] & (pages["pfn"][page] == view.ptes["pfn"][entry])
-    kernel_own = pages["kernel_own"][page]
-    judged = seen & (in_file | anonymous) & ~pages["ksm"][page] & ~kernel_own
-    offset = (view.ptes["va"][entry] - vmas["start"][vma]) >> np.uint64(view.arch.page_shift)
-    index, anon, root = pages["index"][page], pages["anon"][page], view.anon_roots.roots_of(pages.anon_vmas()[page])
-    foreign = anon & ((root == 0) | (root != view.anon_roots.roots_of(vmas.anon_vma[vma])))
-    other = ~anon & in_file & (pages["mapping"][page] != values_at(files.rows.mapping, file_row)[vma])
-    _set(words, 5, at, seen & kernel_own)
-    _set(words, 6, at, judged & foreign)
-    _set(words, 7, at, judged & anon & ~foreign & (index != vmas["anon_pgoff"][vma] + offset))
-    _set(words, 8, at, judged & other)
-    _set(words, 9, at, judged & ~anon & in_file & ~other & (index != vmas["pgoff"][vma] + offset))
-    _set(words, 10, at, judged & ~anon & anonymous)
-
-
-def _set(words: NDArray[np.uint32], bit: int, at: NDArray[np.intp], which: NDArray[np.bool_]) -> None:
-    words[at[which]] |= np.uint32(1 << bit)
-
-
-def told(word: int) -> tuple[str, ...]:
+def mark_texts(word: int) -> tuple[str, ...]:
     """The marks of a word that :func:`entry_marks` made, in a few words each."""
-    return tuple(mark.short for bit, mark in enumerate(MARKS) if word >> bit & 1)
+    return tuple(mark.short for mark in Mark if word & mark)
+
+
+def _permission_marks(views: Views, view: PageTablesView, entry: I64 | NDArray[np.intp], vma: I64) -> U32:
+    """Does each entry (row of ``ptes``) allow what its VMA (row of ``vmas``) allows?"""
+    allow = view.ptes.allow[entry]
+    live = view.ptes.state[entry] == PteState.PRESENT
+    execute, write = (allow & ALLOW_EXECUTE) != 0, (allow & ALLOW_WRITE) != 0
+    may_execute, may_write = (
+        ((views.vmas.flags & np.uint64(bit)) != 0)[vma] for bit in (flags.VM_EXEC, flags.VM_WRITE)
+    )
+    return _words(
+        {
+            Mark.EXECUTABLE: live & execute & ~may_execute,
+            Mark.NOT_EXECUTABLE: live & ~execute & may_execute,
+            Mark.WRITABLE: live & write & ~may_write,
+            Mark.NOT_USER: live & ((allow & ALLOW_USER) == 0),
+        }
+    )
+
+
+def _page_marks(views: Views, view: PageTablesView, entry: I64 | NDArray[np.intp], vma: I64) -> U32:
+    """Does the page behind each entry (row of ``ptes``) lead back to the VMA (row of ``vmas``) it is mapped in?"""
+    vmas, files, pages = views.vmas, views.files, view.pages
+    if files is None or not len(entry):
+        return np.zeros(len(entry), np.uint32)
+    page = view.ptes.page_row[entry]
+    # Pages of devices, sockets and rings are the driver's own and name nobody.
+    regular = values_at(files.rows.regular & files.rows.ok, vmas.file_row)
+    in_file = (regular & np.isin(vmas.kind, (Kind.FILE, Kind.SHARED_MEMORY)))[vma]
+    anonymous = ((vmas.kind == Kind.ANONYMOUS) & (vmas.file == 0))[vma]
+    seen = pages.ok[page] & (pages.pfn[page] == view.ptes.pfn[entry])
+    kernel_own = pages.kernel_own[page]
+    judged = seen & (in_file | anonymous) & ~pages.ksm[page] & ~kernel_own
+    offset = views.arch.pages(view.ptes.va[entry] - vmas.start[vma])
+    index, anon, roots = pages.index[page], pages.anon[page], view.anon_roots
+    root = roots.roots_of(pages.anon_vmas()[page])
+    foreign = anon & ((root == 0) | (root != roots.roots_of(vmas.anon_vma[vma])))
+    other = ~anon & in_file & (pages.mapping[page] != values_at(files.rows.mapping, vmas.file_row)[vma])
+    return _words(
+        {
+            Mark.KERNEL_MEMORY: seen & kernel_own,
+            Mark.OTHER_ANON_VMA: judged & foreign,
+            Mark.OTHER_ADDRESS: judged & anon & ~foreign & (index != vmas.anon_pgoff[vma] + offset),
+            Mark.OTHER_FILE: judged & other,
+            Mark.OTHER_OFFSET: judged & ~anon & in_file & ~other & (index != vmas.pgoff[vma] + offset),
+            Mark.NOT_ANONYMOUS: judged & ~anon & anonymous,
+        }
+    )
+
+
+def _words(marks: Mapping[Mark, Bools]) -> U32:
+    """One word for each row: the marks that hold there."""
+    words = np.zeros(len(next(iter(marks.values()))), np.uint32)
+    for mark, holds in marks.items():
+        words[holds] |= np.uint32(mark)
+    return words

@@ -10,8 +10,17 @@ like the rest, so that PTE-ORPHAN tells its pages.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import Part, Rule, Severity
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
 
 RULE = Rule(
     id="PT-ISOLATION",
@@ -26,3 +35,30 @@ RULE = Rule(
     part=Part.CAUSE,
     rank=200,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One finding for each process whose two top-level tables differ."""
+    view = context.views.page_tables
+    if view is None:
+        return
+    rows = view.isolated
+
+    def evidence(row: int) -> Evidence:
+        user, own = f"{int(rows.user[row]):#x}", f"{int(rows.entry[row]):#x}"
+        return Evidence(
+            what=f"the top-level entry for {int(rows.va[row]):#x} is {user} in the user's copy and {own} in the "
+            "kernel's",
+            view=View.PAGE_TABLES.label,
+            address=int(rows.where[row]),
+            found=user,
+            expected=own,
+        )
+
+    def title(row: int) -> str:
+        return f"the two copies of the page tables (page-table isolation) disagree at {int(rows.va[row]):#x}"
+
+    def bounds(row: int) -> tuple[int, int]:
+        return int(rows.va[row]), int(rows.va[row]) + view.isolated_span
+
+    yield from context.per_mm(RULE, context.views.mms.mm[rows.owner], evidence, title, bounds)

@@ -8,8 +8,20 @@ tables of all processes could be read whole. The place is named where just one a
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.pages.miscounted_places import miscounted_places
 from vmaforensics.checks.rule import LAGS, Part, Rule, Severity
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
 
 RULE = Rule(
     id="PTE-ERASED",
@@ -26,3 +38,34 @@ RULE = Rule(
     rank=210,
     excused_by=LAGS,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One finding for each process that a wrong count can be traced to, and one for all pages of which it cannot."""
+    view = context.views.page_tables
+    if view is None or not view.whole.all():
+        return
+    pages, entries = view.miscounted.pages, view.miscounted.entries
+    places, arch = miscounted_places(context, view), context.views.arch
+    mm = np.array([places[row].mm if row in places else 0 for row in range(len(pages))], np.uint64)
+
+    def evidence(row: int) -> Evidence:
+        pfn, counted = int(pages.pfn[row]), int(pages.mapcount[row])
+        return Evidence(
+            what=f"page frame {pfn:#x} counts {counted} mappings, page tables hold {int(entries[row])}",
+            view=View.PAGES.label,
+            address=pfn << arch.page_shift,
+            found=str(counted),
+            expected=str(int(entries[row])),
+        )
+
+    def title(row: int) -> str:
+        where = f" at {places[row].va:#x}" if row in places else ""
+        if pages.mapcount[row] > entries[row]:
+            return f"a page that counts itself as mapped{where} is in no page table"
+        return f"a page is mapped{where} by more entries than it counts"
+
+    def bounds(row: int) -> tuple[int, int] | None:
+        return (places[row].va, places[row].va + arch.page_size) if row in places else None
+
+    yield from context.per_mm(RULE, mm, evidence, title, bounds)

@@ -8,9 +8,21 @@ finding.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Final
+
 from vmaforensics.checks import hand
+from vmaforensics.checks.pages.marked_entries import marked_findings
+from vmaforensics.checks.pages.page_marks import Mark
 from vmaforensics.checks.rule import Part, Rule, Severity
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+
+MARKS: Final = (Mark.KERNEL_MEMORY,)
 
 RULE = Rule(
     id="PTE-KERNEL",
@@ -26,3 +38,8 @@ RULE = Rule(
     part=Part.CAUSE,
     rank=140,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """For each way to disagree, one finding for each process with entries that lead to slab or page-table pages."""
+    yield from marked_findings(context, RULE, MARKS)

@@ -9,9 +9,22 @@ pages may stay; leaf entries may not.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.arch.page_tables import ALLOW_EXECUTE
 from vmaforensics.checks import hand
+from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.pages.entry_runs import Runs
 from vmaforensics.checks.rule import INDICES, LAGS, Part, Rule, Severity
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
 
 RULE = Rule(
     id="PTE-ORPHAN",
@@ -31,3 +44,34 @@ RULE = Rule(
     hides=True,
     excused_by=LAGS,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One finding for each process with entries in no VMA, if its whole map was read: a VMA may be what is lost."""
+    view = context.views.page_tables
+    if view is None:
+        return
+    ptes = view.ptes
+    mm = context.views.mms.mm[ptes.mm_row[view.orphans]]
+    certain = np.ones(len(mm), np.bool_)
+    for index in context.views.regions():
+        certain &= context.decoded(index, mm)
+    runs = Runs.of(view, view.orphans[certain])
+    contents = dict(zip(view.orphans.tolist(), view.contents, strict=False))
+
+    def evidence(row: int) -> Evidence:
+        first = runs.first(row)
+        kind = "executable" if int(ptes.allow[first]) & ALLOW_EXECUTE else "data"
+        held = contents.get(first, "")
+        return Evidence(
+            what=f"page tables map {runs.text(row)} as {kind}, in no area"
+            + (f"; its first page holds {held}" if held else ""),
+            view=View.PAGE_TABLES.label,
+            address=int(ptes.where[first]),
+            found=f"{int(ptes.entry[first]):#x}",
+        )
+
+    def title(row: int) -> str:
+        return f"page tables map {runs.text(row)} outside every area of the process"
+
+    yield from context.per_mm(RULE, runs.mm(context), evidence, title, runs.bounds)

@@ -9,9 +9,21 @@ written in a writable area is copy-on-write and is no finding.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Final
+
 from vmaforensics.checks import hand
+from vmaforensics.checks.pages.marked_entries import marked_findings
+from vmaforensics.checks.pages.page_marks import Mark
 from vmaforensics.checks.rule import Part, Rule, Severity
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+
+MARKS: Final = (Mark.EXECUTABLE, Mark.NOT_EXECUTABLE, Mark.WRITABLE, Mark.NOT_USER)
 
 RULE = Rule(
     id="PTE-PERM",
@@ -28,3 +40,8 @@ RULE = Rule(
     part=Part.CAUSE,
     rank=170,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """For each way to disagree, one finding for each process with entries that allow other than their VMA."""
+    yield from marked_findings(context, RULE, MARKS)

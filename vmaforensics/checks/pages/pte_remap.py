@@ -10,9 +10,21 @@ asked for.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Final
+
 from vmaforensics.checks import hand
+from vmaforensics.checks.pages.marked_entries import marked_findings
+from vmaforensics.checks.pages.page_marks import Mark
 from vmaforensics.checks.rule import Part, Rule, Severity
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+
+MARKS: Final = (Mark.OTHER_ANON_VMA, Mark.OTHER_ADDRESS, Mark.OTHER_FILE, Mark.OTHER_OFFSET, Mark.NOT_ANONYMOUS)
 
 RULE = Rule(
     id="PTE-REMAP",
@@ -33,3 +45,8 @@ RULE = Rule(
     part=Part.CAUSE,
     rank=150,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """For each way to disagree, one finding for each process with entries that lead to pages that are not the VMA's."""
+    yield from marked_findings(context, RULE, MARKS)

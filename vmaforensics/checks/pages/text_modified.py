@@ -20,9 +20,25 @@ are counted under *Not assessed*, as are those that the page cache no longer has
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
 from vmaforensics.checks import hand
-from vmaforensics.checks.rule import BUG, SMEAR, Part, Rule, Severity
+from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.rule import BUG, SMEAR, Confidence, Part, Rule, Severity
+from vmaforensics.views.pages.text_match import Match
 from vmaforensics.views.view import View
+from vmaforensics.views.vmas import flags
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.columns.types import I64, Bools
+    from vmaforensics.views.pages.text_pages import TextView
 
 RULE = Rule(
     id="TEXT-MODIFIED",
@@ -47,3 +63,94 @@ RULE = Rule(
     part=Part.CAUSE,
     rank=160,
 )
+
+
+class _Writer(NamedTuple):
+    """Who can have written to some of the pages, and how much that is a matter of concern."""
+
+    pages: Bools  # rows of the view
+    severity: Severity | None  # None for the rule's own
+    confidence: Confidence | None
+    note: str
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One finding for each process and way in which its code can have been written.
+
+    Bytes at a registered uprobe are the kernel's own and no finding.
+    """
+    text = context.views.text
+    if text is None:
+        return
+    rows = text.pages
+    wrong = (rows.match == Match.DIFFERS) & (rows.count > rows.probed)
+    for writer in _writers(context, text):
+        chosen = np.flatnonzero(wrong & writer.pages)
+        wrong &= ~writer.pages
+        for finding in _findings(context, text, chosen, writer.note):
+            yield replace(
+                finding,
+                severity=writer.severity or finding.severity,
+                confidence=writer.confidence or finding.confidence,
+            )
+
+
+def _writers(context: Context, text: TextView) -> tuple[_Writer, ...]:
+    """The most harmless first: a page belongs to the first that has it.
+
+    A debugger that is attached; the process itself, where it had the VMA writable (VM_ACCOUNT is set by
+    mprotect_fixup, mm/mprotect.c, and stays); else nobody by an ordinary write.
+    """
+    rows = text.pages
+    vm_flags = context.views.vmas.flags[rows.vma_row]
+    writable = (vm_flags & np.uint64(flags.VM_WRITE | flags.VM_ACCOUNT)) != 0
+    only_breakpoints = rows.count - rows.probed == rows.breakpoints
+    debugger = only_breakpoints & rows.traced
+    # Probes that could not be read may be what put a breakpoint there.
+    unsure = only_breakpoints & (not text.probes_known)
+    low, medium = (Severity.LOW, Confidence.LOW), (Severity.MEDIUM, Confidence.MEDIUM)
+    return (
+        _Writer(debugger, *low, "breakpoints, and a debugger is attached"),
+        _Writer(unsure, *low, "breakpoints; the list of registered uprobes is not in the image"),
+        _Writer(writable, *medium, "the process had the area writable"),
+        _Writer(np.ones(len(rows), np.bool_), None, None, "the area never was writable"),
+    )
+
+
+def _findings(context: Context, text: TextView, chosen: I64, note: str) -> Iterator[Finding]:
+    """One finding for each process that has some of the ``chosen`` rows."""
+    rows, views = text.pages, context.views
+    page_size = views.arch.page_size
+    assert views.page_tables is not None
+    ptes, pages = views.page_tables.ptes, views.page_tables.pages
+
+    def name(row: int) -> str:
+        return views.names[int(rows.vma_row[row])].decode("utf-8", "backslashreplace") or "its file"
+
+    def evidence(at: int) -> Evidence:
+        row = int(chosen[at])
+        pte, first = int(rows.pte_row[row]), int(rows.first[row])
+        page = int(ptes.page_row[pte])
+        kind = "anonymous page" if page >= 0 and pages.anon[page] else "page"
+        now, was = (octets[row, : page_size - first].tobytes().hex(" ") for octets in (rows.now, rows.was))
+        return Evidence(
+            what=f"{int(rows.va[row]):#x} is mapped from the {kind} frame {int(rows.pfn[row]):#x}; the page cache has "
+            f"frame {int(rows.cached[row]):#x} for page {int(rows.index[row]):#x} of {name(row)}: "
+            f"{int(rows.count[row])} bytes differ, at {first:#x} {now} instead of {was} ({note})",
+            view=View.PAGE_TABLES.label,
+            address=int(ptes.where[pte]),
+            found=f"{int(ptes.entry[pte]):#x}",
+            expected=f"frame {int(rows.cached[row]):#x}",
+        )
+
+    def title(at: int) -> str:
+        row = int(chosen[at])
+        count, where = int(rows.count[row]), int(rows.va[row]) + int(rows.first[row])
+        amount = "one byte" if count == 1 else f"{count} bytes"
+        return f"code at {where:#x} of {name(row)} was changed ({amount}; {note})"
+
+    def bounds(at: int) -> tuple[int, int]:
+        va = int(rows.va[chosen[at]])
+        return va, va + page_size
+
+    yield from context.per_mm(RULE, views.mms.mm[ptes.mm_row[rows.pte_row[chosen]]], evidence, title, bounds)

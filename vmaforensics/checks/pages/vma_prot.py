@@ -8,8 +8,22 @@ is shared and writable, for private areas are written by copying. Areas without 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import Part, Rule, Severity
 from vmaforensics.views.view import View
+from vmaforensics.views.vmas import flags
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+
+_SHARED_WRITABLE: Final = np.uint64(flags.VM_WRITE | flags.VM_SHARED)
 
 RULE = Rule(
     id="VMA-PROT",
@@ -24,3 +38,32 @@ RULE = Rule(
     part=Part.CAUSE,
     rank=180,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One finding for each process with such VMAs. An entry without access has no NX bit: those are left out."""
+    regions = context.views.regions()[context.index]
+    vmas = context.views.vmas
+    allowed, vm_flags = context.views.arch.protection(vmas.page_prot[regions.vma_row]), vmas.flags[regions.vma_row]
+    judged = vmas.ok[regions.vma_row] & allowed.present
+    may_execute = (vm_flags & np.uint64(flags.VM_EXEC)) != 0
+    may_write = (vm_flags & _SHARED_WRITABLE) == _SHARED_WRITABLE
+    wrong = np.flatnonzero(judged & ((allowed.execute != may_execute) | (allowed.write & ~may_write)))
+    at = regions.vma_row[wrong]
+
+    def evidence(row: int) -> Evidence:
+        vma = int(vmas.vma[at[row]])
+        return Evidence(
+            what=f"vm_page_prot of {vma:#x} is {int(vmas.page_prot[at[row]]):#x}, vm_flags are "
+            f"{int(vmas.flags[at[row]]):#x}",
+            view=View.VMA.label,
+            address=vma,
+        )
+
+    def title(row: int) -> str:
+        return f"vm_page_prot of the {context.area(int(vmas.vma[at[row]]))} allows other than its vm_flags"
+
+    def bounds(row: int) -> tuple[int, int]:
+        return int(vmas.start[at[row]]), int(vmas.end[at[row]])
+
+    yield from context.per_mm(RULE, regions.mm[wrong], evidence, title, bounds)

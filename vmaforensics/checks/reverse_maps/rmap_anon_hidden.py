@@ -7,9 +7,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vmaforensics.checks import hand
+from vmaforensics.checks.reverse_maps.hidden_vmas import hidden_findings
 from vmaforensics.checks.rule import INDICES, LAGS, Part, Rule, Severity
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
 
 RULE = Rule(
     id="RMAP-ANON-HIDDEN",
@@ -28,3 +37,8 @@ RULE = Rule(
     hides=True,
     excused_by=LAGS,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One finding for each process with such VMAs."""
+    yield from hidden_findings(context, RULE, View.ANON_RMAP)

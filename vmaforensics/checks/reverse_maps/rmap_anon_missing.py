@@ -8,9 +8,22 @@ every link naming this area, and no link of this area in a tree that its chain l
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 from vmaforensics.checks import hand
+from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.reverse_maps.anon_links import Fault
+from vmaforensics.checks.reverse_maps.compared_trees import compared_trees
 from vmaforensics.checks.rule import INDICES, Part, Rule, Severity
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.checks.reverse_maps.compared_trees import ComparedTrees
 
 RULE = Rule(
     id="RMAP-ANON-MISSING",
@@ -27,3 +40,34 @@ RULE = Rule(
     part=Part.CAUSE,
     rank=120,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One finding for each process with such VMAs, and what the cut left behind in the trees as its evidence.
+
+    Where the process has a VMA that is missing from its file's i_mmap too, RMAP-FILE-MISSING tells of the traces.
+    """
+    for compared in context.shared(compared_trees):
+        traces = compared.traces()
+        told = set(compared.trees.vmas.rmap.vmas.mm[compared.files.missing].tolist())
+        for finding in _findings(compared):
+            more = () if finding.mm in told else traces.get(finding.mm, ())
+            yield compared.trees.weigh(replace(finding, evidence=(*finding.evidence, *more)))
+
+
+def _findings(compared: ComparedTrees) -> Iterator[Finding]:
+    vmas, faults = compared.trees.vmas, compared.anon_faults
+
+    def evidence(at: int) -> Evidence:
+        where, tree = int(faults.where[at]), int(faults.tree[at])
+        return Evidence(
+            what=f"{vmas.text(int(faults.vma_row[at]))}: {Fault(int(faults.fault[at])).text(where, tree)}",
+            view=View.ANON_RMAP.label,
+            address=where,
+            found=f"{tree:#x}",
+        )
+
+    def title(at: int) -> str:
+        return f"{vmas.text(int(faults.vma_row[at]))} is not linked to its anonymous pages' map"
+
+    yield from vmas.findings(RULE, faults.vma_row, evidence, title)

@@ -8,9 +8,18 @@ its indices. Only where every index was read whole.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from vmaforensics.checks import hand
+from vmaforensics.checks.reverse_maps.hidden_vmas import hidden_findings
 from vmaforensics.checks.rule import INDICES, LAGS, Part, Rule, Severity
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
 
 RULE = Rule(
     id="RMAP-FILE-HIDDEN",
@@ -29,3 +38,8 @@ RULE = Rule(
     hides=True,
     excused_by=LAGS,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One finding for each process with such VMAs."""
+    yield from hidden_findings(context, RULE, View.FILE_RMAP)

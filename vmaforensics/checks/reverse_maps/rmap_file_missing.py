@@ -8,9 +8,21 @@ read whole.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
 from vmaforensics.checks import hand
+from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.reverse_maps.compared_trees import compared_trees
 from vmaforensics.checks.rule import INDICES, Part, Rule, Severity
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.checks.reverse_maps.compared_trees import ComparedTrees
 
 RULE = Rule(
     id="RMAP-FILE-MISSING",
@@ -26,3 +38,31 @@ RULE = Rule(
     part=Part.CAUSE,
     rank=110,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One finding for each process with such VMAs, and what the cut left behind in the trees as its evidence."""
+    for compared in context.shared(compared_trees):
+        traces = compared.traces()
+        for finding in _findings(compared):
+            evidence = (*finding.evidence, *traces.get(finding.mm, ()))
+            yield compared.trees.weigh(replace(finding, evidence=evidence))
+
+
+def _findings(compared: ComparedTrees) -> Iterator[Finding]:
+    vmas, rows = compared.trees.vmas, compared.files.missing
+
+    def evidence(at: int) -> Evidence:
+        row = int(rows[at])
+        mapping = f"{int(vmas.rmap.mapping[row]):#x}"
+        return Evidence(
+            what=f"the i_mmap tree of its file's address_space {mapping} does not hold the {vmas.text(row)}",
+            view=View.FILE_RMAP.label,
+            address=int(vmas.rmap.vmas.vma[row]),
+            expected=mapping,
+        )
+
+    def title(at: int) -> str:
+        return f"{vmas.text(int(rows[at]))} has been taken out of its file's i_mmap"
+
+    yield from vmas.findings(RULE, rows, evidence, title)

@@ -8,9 +8,22 @@ the areas in its tree that name it. Told only where no changed area accounts for
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from vmaforensics.checks import hand
+from vmaforensics.checks.reverse_maps.compared_trees import compared_trees
 from vmaforensics.checks.rule import Part, Rule, Severity
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Evidence, Finding
+    from vmaforensics.checks.reverse_maps.compared_trees import ComparedTrees, TreeDefects
+    from vmaforensics.checks.reverse_maps.interval_trees import IntervalTrees
 
 RULE = Rule(
     id="RMAP-TREE",
@@ -27,3 +40,44 @@ RULE = Rule(
     part=Part.TRACE,
     rank=390,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One finding for each process and kind of tree, and one for each process with wrong counts.
+
+    What is wrong with a tree that a VMA is missing from is evidence of RMAP-FILE-MISSING or RMAP-ANON-MISSING.
+    """
+    for compared in context.shared(compared_trees):
+        for intervals, defects in compared.defects():
+            for finding in _broken_nodes(compared, intervals, defects):
+                yield compared.trees.weigh(finding)
+        for finding in _wrong_counts(compared):
+            yield compared.trees.weigh(finding)
+
+
+def _broken_nodes(compared: ComparedTrees, intervals: IntervalTrees, defects: TreeDefects) -> Iterator[Finding]:
+    vmas = compared.trees.vmas
+    defects = defects.take(~np.isin(intervals.nodes.tree[defects.node_row], compared.cut.tree))
+    rows = intervals.vma_row[defects.node_row]
+
+    def evidence(at: int) -> Evidence:
+        return compared.defect_evidence(intervals, defects, at)
+
+    def title(at: int) -> str:
+        return f"the {intervals.view.label} tree is wrong at the {vmas.text(int(rows[at]))}"
+
+    yield from vmas.findings(RULE, rows, evidence, title)
+
+
+def _wrong_counts(compared: ComparedTrees) -> Iterator[Finding]:
+    vmas, counts = compared.trees.vmas, compared.count_defects
+    anon_vma = vmas.rmap.anon_vmas.anon_vma[counts.anon_vma_row]
+    kept = np.flatnonzero(~np.isin(anon_vma, compared.cut.tree) & (counts.vma_row >= 0))
+
+    def evidence(at: int) -> Evidence:
+        return compared.count_evidence(int(kept[at]))
+
+    def title(at: int) -> str:
+        return f"anon_vma {int(anon_vma[kept[at]]):#x} counts other areas than its tree holds"
+
+    yield from vmas.findings(RULE, counts.vma_row[kept], evidence, title, ranged=False)

@@ -8,8 +8,20 @@ with `ma_root` of that tree.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
 
 RULE = Rule(
     id="MT-ROOT",
@@ -25,3 +37,27 @@ RULE = Rule(
     part=Part.TRACE,
     rank=430,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One finding for each process in use that a live root node names, and whose ma_root leads elsewhere."""
+    sources, mms = context.views.sources, context.views.mms
+    if sources is None:
+        return
+    roots = sources.roots
+    mm_row = context.views.mm_rows(roots.mm)
+    rows = np.flatnonzero(~roots.current & values_at(mms.users > 0, mm_row))
+
+    def evidence(at: int) -> Evidence:
+        return Evidence(
+            what="a live maple node says it is the root of this tree; ma_root leads elsewhere",
+            view=View.SLAB.label,
+            address=int(roots.node[rows[at]]),
+            found=f"{int(mms.ma_root[mm_row[rows[at]]]):#x}",
+            expected=f"{int(roots.node[rows[at]]):#x}",
+        )
+
+    def title(at: int) -> str:
+        return "another maple tree of areas belongs to this address space than the one it uses"
+
+    yield from context.per_mm(RULE, roots.mm[rows], evidence, title)

@@ -8,9 +8,26 @@ code that takes it out of the index.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from vmaforensics.checks import hand
+from vmaforensics.checks.context import allows
+from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import INDICES, LAGS, Part, Rule, Severity
+from vmaforensics.columns.lookup import values_at
+from vmaforensics.views.problems import Problem
+from vmaforensics.views.slab.objects import State
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.columns.types import I64
+    from vmaforensics.views.slab.strays import StrayVmas
 
 RULE = Rule(
     id="VMA-SLAB-ORPHAN",
@@ -34,3 +51,52 @@ RULE = Rule(
     hides=True,
     excused_by=LAGS,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One finding for each process whose indices were read whole."""
+    found = context.views.strays
+    if found is None:
+        return
+    strays, rows = found.vmas, orphans(context, found)
+
+    def text(row: int) -> str:
+        name = found.names[row].decode("utf-8", "backslashreplace")
+        said = f"{allows(int(strays.flags[row]))} area {int(strays.start[row]):#x}-{int(strays.end[row]):#x}"
+        return f"{said} ({name})" if name else said
+
+    def evidence(at: int) -> Evidence:
+        row = int(rows[at])
+        mark = f", vm_refcnt {int(strays.refcnt[row]):#x}" if strays.refcnt[row] >= 0 else ""
+        return Evidence(
+            what=f"the {text(row)} is an allocated vm_area_struct{mark} of this mm, and in no index of it",
+            view=View.SLAB.label,
+            address=int(strays.vma[row]),
+            found=State(int(found.state[row])).text,
+            expected=f"in the {context.index.label}",
+        )
+
+    def title(at: int) -> str:
+        return f"{text(int(rows[at]))} is alive and in no index of the memory map"
+
+    def bounds(at: int) -> tuple[int, int]:
+        return int(strays.start[rows[at]]), int(strays.end[rows[at]])
+
+    yield from context.per_mm(RULE, strays.mm[rows], evidence, title, bounds)
+
+
+def orphans(context: Context, found: StrayVmas) -> I64:
+    """Rows of ``found.vmas`` that are alive and belong to an address space in use, in none of whose indices they are.
+
+    Attached, by the kernel's own mark, from 6.4 on; before, munmap frees a VMA while it holds the lock.
+    """
+    strays, views = found.vmas, context.views
+    mms, owner = views.mms, views.mm_rows(strays.mm)
+    # Where the lists of free objects are incomplete, vm_refcnt (6.15) still tells a live one.
+    alive = (found.state == State.ALLOCATED) | ((found.state == State.UNKNOWN) & (strays.refcnt >= 1))
+    task_size = values_at(mms.task_size, owner)
+    fits = values_at(mms.ok & (mms.users > 0), owner) & ((task_size == 0) | (strays.end <= task_size))
+    for view in views.regions():
+        fits &= context.whole(view, strays.mm)
+    forked = views.problems.mm[views.problems.problem == Problem.RESERVED]  # VMAs behind a failed fork are in no tree
+    return np.flatnonzero(alive & found.attached & fits & ~np.isin(strays.mm, forked))

@@ -7,9 +7,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
 from vmaforensics.checks import hand
+from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import INDICES, Part, Rule, Severity
+from vmaforensics.columns.lookup import values_at
+from vmaforensics.views.slab.caches import ObjectKind
+from vmaforensics.views.slab.objects import State
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
 
 RULE = Rule(
     id="VMA-SLAB-STATE",
@@ -25,3 +39,34 @@ RULE = Rule(
     part=Part.CAUSE,
     rank=70,
 )
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One finding for each process in use with such VMAs in the index the kernel goes by."""
+    slab, views = context.views.slab, context.views
+    if slab is None or not len(views.mms):
+        return
+    regions = views.regions()[context.index]
+    outside = np.isin(regions.vma, views.strays.foreign if views.strays is not None else [])
+    freed = slab.states(regions.vma, ObjectKind.VMA) == State.FREE
+    in_use = values_at(views.mms.users > 0, views.mm_rows(regions.mm))
+    rows = np.flatnonzero(in_use & (freed | outside))
+
+    def state(at: int) -> str:
+        return "lies outside the cache of such structures" if outside[rows[at]] else "is free in its slab"
+
+    def evidence(at: int) -> Evidence:
+        return Evidence(
+            what=f"the {context.index.label} leads to a vm_area_struct that {state(at)}",
+            view=View.SLAB.label,
+            address=int(regions.slot[rows[at]]),
+            found=f"{int(regions.vma[rows[at]]):#x}",
+        )
+
+    def title(at: int) -> str:
+        return f"the vm_area_struct of the {context.area(int(regions.vma[rows[at]]))} {state(at)}"
+
+    def bounds(at: int) -> tuple[int, int]:
+        return int(regions.start[rows[at]]), int(regions.end[rows[at]])
+
+    yield from context.per_mm(RULE, regions.mm[rows], evidence, title, bounds)

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from vmaforensics.arch.page_tables import PteState
-from vmaforensics.checks.pages.page_marks import entry_marks, told
+from vmaforensics.checks.pages.page_marks import entry_marks, mark_texts
 from vmaforensics.views.pages.map_counts import MapCounts
 from vmaforensics.views.pages.page_names import Owner, owners, page_flag_names, set_flags
 from vmaforensics.words.permissions import entry_permissions, vma_permissions
@@ -121,7 +121,7 @@ def page_runs(kernel: Kernel, views: Views, rows: NDArray[np.intp], *, each: boo
             flags=set_flags(names, word, bits) if ok else (),
             vma=areas[area][0],
             area=areas[area][1],
-            marks=told(mark),
+            marks=mark_texts(mark),
         )
         for (
             at,

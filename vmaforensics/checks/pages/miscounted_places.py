@@ -1,0 +1,113 @@
+"""Where in which process a page belongs whose count of mappings is wrong."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from vmaforensics.checks.pages.page_marks import Mark, entry_marks
+from vmaforensics.columns.lookup import first_rows, rows_of, values_at
+
+if TYPE_CHECKING:
+    from vmaforensics.checks.context import Context
+    from vmaforensics.columns.types import I64, U64, Bools
+    from vmaforensics.views.pages.page_tables import PageTablesView
+
+_MOST: Final = 256  # pages whose place is looked for one by one
+_STRANGE: Final = np.uint32(
+    Mark.KERNEL_MEMORY
+    | Mark.OTHER_ANON_VMA
+    | Mark.OTHER_ADDRESS
+    | Mark.OTHER_FILE
+    | Mark.OTHER_OFFSET
+    | Mark.NOT_ANONYMOUS
+)
+
+
+class Place(NamedTuple):
+    """An address of an address space."""
+
+    mm: int
+    va: int
+
+
+class _Room(NamedTuple):
+    """Places that VMAs have for a page: parallel arrays."""
+
+    mm_row: I64  # -1 for a VMA of no mm that is known
+    va: U64
+
+
+def miscounted_places(context: Context, view: PageTablesView) -> dict[int, Place]:
+    """The place of each of ``view.miscounted`` for which just one can be named, by row."""
+    more = view.miscounted.pages.mapcount > view.miscounted.entries
+    places = _outside_vmas(context, view, view.miscounted.pages.pfn, np.flatnonzero(~more))
+    for row in [row for row in range(len(more)) if row not in places][:_MOST]:
+        find = _erased_place if more[row] else _added_place
+        place = find(context, view, row)
+        if place is not None:
+            places[row] = place
+    return places
+
+
+def _outside_vmas(context: Context, view: PageTablesView, pfns: U64, rows: I64) -> dict[int, Place]:
+    """For those of ``rows`` whose frame an entry outside every VMA leads to: the first such entry's place, by row."""
+    ptes = view.ptes
+    orphans = view.orphans[ptes.page_row[view.orphans] >= 0]
+    orphans = orphans[first_rows(ptes.pfn[orphans])]
+    at = rows_of(ptes.pfn[orphans], pfns[rows])
+    rows, entries = rows[at >= 0], orphans[at[at >= 0]]
+    found = zip(context.views.mms.mm[ptes.mm_row[entries]].tolist(), ptes.va[entries].tolist(), strict=True)
+    return dict(zip(rows.tolist(), (Place(mm, va) for mm, va in found), strict=True))
+
+
+def _added_place(context: Context, view: PageTablesView, row: int) -> Place | None:
+    """A page with more entries than it counts: that of an entry whose VMA does not map the page."""
+    ptes = view.ptes
+    entries = np.flatnonzero((ptes.pfn == view.miscounted.pages.pfn[row]) & (ptes.page_row >= 0))
+    strange = entries[_strange(context, entries)]
+    if not len(strange):
+        return None
+    return Place(int(context.views.mms.mm[ptes.mm_row[strange[0]]]), int(ptes.va[strange[0]]))
+
+
+def _erased_place(context: Context, view: PageTablesView, row: int) -> Place | None:
+    """A page that counts more than its entries: that of the one VMA which maps the page's own file or anon_vma there,
+    and whose entry leads to a stranger, or else is gone."""
+    room = _rooms(context, view, row)
+    entry = view.ptes.rows_at(view.arch, room.mm_row, room.va)
+    known = room.mm_row >= 0
+    strange = known & (entry >= 0)
+    strange[strange] = _strange(context, entry[strange])
+    for rows in (np.flatnonzero(strange), np.flatnonzero(known & (entry < 0))):
+        if len(rows) == 1:
+            return Place(int(context.views.mms.mm[room.mm_row[rows[0]]]), int(room.va[rows[0]]))
+    return None
+
+
+def _rooms(context: Context, view: PageTablesView, row: int) -> _Room:
+    """Every place where the page of ``view.miscounted`` belongs by its mapping and index."""
+    page, vmas, files = view.miscounted.pages, context.views.vmas, context.views.files
+    mapping, index = page.mapping[row], page.index[row]
+    if page.anon[row]:
+        fits = (vmas.anon_vma == mapping) & (vmas.anon_vma != 0)
+        base = vmas.anon_pgoff
+    elif files is not None:
+        fits = (values_at(files.rows.mapping, vmas.file_row) == mapping) & (vmas.file_row >= 0)
+        base = vmas.pgoff
+    else:
+        fits, base = np.zeros(len(vmas), np.bool_), vmas.pgoff
+    arch = context.views.arch
+    length = arch.pages(vmas.end - vmas.start)
+    rows = np.flatnonzero(fits & vmas.ok & (index >= base) & (index - base < length))
+    return _Room(
+        mm_row=context.views.mm_rows(vmas.mm[rows]),
+        va=vmas.start[rows] + arch.bytes_of(index - base[rows]),
+    )
+
+
+def _strange(context: Context, entries: I64) -> Bools:
+    """Which entries lead to a page that does not name what their VMA maps?"""
+    strange: Bools = (entry_marks(context.views, entries) & _STRANGE) != 0
+    return strange
