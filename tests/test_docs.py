@@ -17,7 +17,8 @@ from vmaforensics.checks.registry import all_rules
 from vmaforensics.cli.main import build_parser
 from vmaforensics.errors import ExitCode
 from vmaforensics.image.open import _READERS, _REFUSED
-from vmaforensics.report.document.document import SCHEMA_VERSION, json_schema
+from vmaforensics.report.document.document import json_schema
+from vmaforensics.report.document.parts import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from vmaforensics.checks.rule import Rule

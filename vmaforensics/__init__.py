@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from vmaforensics.progress import Progress
-    from vmaforensics.report.document.document import Document, Finding
+    from vmaforensics.report.document.document import Document
+    from vmaforensics.report.document.findings import Finding
 
 
 __all__ = ["Document", "Finding", "__version__", "analyse", "load", "render"]

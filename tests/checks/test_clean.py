@@ -7,7 +7,6 @@ import pytest
 from support import WHOLE, serious
 
 from vmaforensics.report.document.build import build_document
-from vmaforensics.report.formats.text import verdict
 
 if TYPE_CHECKING:
     from support import Sample
@@ -54,7 +53,7 @@ def test_everything_the_report_needs_of_a_clean_kernel_can_be_read(any_kernel: S
     # Excerpts made before queues of sockets were read lack those.
     excused = CONTENTS if handles is not None and handles.kept_whole else {*CONTENTS, "descriptors"}
     assert [(one.what, one.why) for one in document.not_assessed if one.what not in excused] == []
-    assert "agree" in verdict(document)
+    assert "agree" in document.verdict
 
 
 def test_of_a_whole_image_everything_is_assessed(whole_kernel: Sample) -> None:

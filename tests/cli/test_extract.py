@@ -18,7 +18,7 @@ from vmaforensics.export.extract import Region, Written, check_size, extract, op
 from vmaforensics.export.extract_regions import finding_regions, frame_regions, process_regions
 from vmaforensics.export.page_source import STATES, mapped_pages
 from vmaforensics.image.memory import PageState
-from vmaforensics.report.document.build import finding as told
+from vmaforensics.report.document.finding_parts import finding_part
 from vmaforensics.views.vmas.kind import Kind
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def test_memory_that_only_the_page_tables_know_is_found_by_address_and_by_findin
     (region,) = process_regions(found.views, label.pid, label.start + 8)
     assert (region.start, region.end) == (label.start, label.end)
     (mine,) = (one for one in found.findings if one.rule.id == "PTE-ORPHAN" and one.pid == label.pid)
-    ((one, _),) = written(found, finding_regions(found.views, found.findings, told(mine).id), tmp_path)
+    ((one, _),) = written(found, finding_regions(found.views, found.findings, finding_part(mine).id), tmp_path)
     assert (one.region.start, one.region.end) == (label.start, label.end)
     assert one.region.facts["area"] is None
     assert one.runs[0].perms == "rwx"

@@ -22,9 +22,10 @@ from vmaforensics.arch.page_tables import PteState
 from vmaforensics.checks.pages.page_marks import Mark, entry_marks, mark_texts
 from vmaforensics.cli.main import main
 from vmaforensics.columns.texts import Texts
-from vmaforensics.compare.ranges import mm_of, range_at, rows_within
+from vmaforensics.compare.ranges import entries_within, mm_of, range_at
 from vmaforensics.errors import ExitCode, UsageError
-from vmaforensics.report.document.page_entries import PageRun, page_runs, render_csv, render_text
+from vmaforensics.report.document.page_entries import PageRun, page_runs
+from vmaforensics.report.formats.page_runs import render_csv, render_text
 from vmaforensics.views.pages.page_names import Owner, owners
 from vmaforensics.views.views import Views
 
@@ -42,7 +43,7 @@ def runs_of(analysis: Analysis, pid: int, at: int | None = None, *, each: bool =
     views = analysis.views
     mm = mm_of(views, pid)
     bounds = (0, 1 << 64) if at is None else range_at(views, mm, at)
-    return page_runs(analysis.kernel, views, rows_within(views, mm, *bounds), each=each)
+    return page_runs(analysis.kernel, views, entries_within(views, mm, *bounds), each=each)
 
 
 def user_pids(analysis: Analysis) -> list[int]:
@@ -89,7 +90,7 @@ def test_every_entry_is_in_just_one_run(sample: Sample) -> None:
     assert views.page_tables is not None
     for pid in user_pids(sample.analysis):
         runs, single = runs_of(sample.analysis, pid), runs_of(sample.analysis, pid, each=True)
-        assert len(single) == len(rows_within(views, mm_of(views, pid), 0, 1 << 64))
+        assert len(single) == len(entries_within(views, mm_of(views, pid), 0, 1 << 64))
         assert sum(one.pages for one in runs) == sum(one.pages for one in single)
         assert {one.start for one in runs} <= {one.start for one in single}
         assert all(int(one.end, 16) - int(one.start, 16) == one.pages << 12 for one in runs)
@@ -152,7 +153,7 @@ def test_hostile_names_reach_neither_terminal_nor_spreadsheet(sample: Sample) ->
     fields = {one.name: getattr(views, one.name) for one in dataclasses.fields(Views)}
     hostile = Views(**fields | {"names": Texts.of([b"\x1b[2J\n=cmd|'/c calc'!A1\xe2\x80\xae"] * len(views.names))})
     mm = mm_of(hostile, 1)
-    runs = page_runs(sample.analysis.kernel, hostile, rows_within(hostile, mm, 0, 1 << 64))
+    runs = page_runs(sample.analysis.kernel, hostile, entries_within(hostile, mm, 0, 1 << 64))
     text = "".join(render_text(runs))
     assert text.replace("\n", "").isprintable()
     assert r"\x1b[2J\x0a=cmd" in text

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pytest
 from support import Edit, again_from_views
@@ -10,9 +11,9 @@ from tamper.page_edits import ghost_page
 from tamper.tree_edits import bounds_of_neighbour, list_and_tree, maple_erased
 
 from vmaforensics.cli.main import main
-from vmaforensics.compare.chain import with_details
-from vmaforensics.compare.records import side_by_side
-from vmaforensics.compare.side_by_side import render
+from vmaforensics.compare.details import details_at
+from vmaforensics.compare.records import records_of_process
+from vmaforensics.compare.records_text import render
 from vmaforensics.errors import ExitCode, UsageError, VmaForensicsError
 from vmaforensics.views.view import View
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from tamper.edits import Label
 
     from vmaforensics.analysis import Analysis
-    from vmaforensics.compare.side_by_side import Row, SideBySide
+    from vmaforensics.compare.records_document import RecordsDocument, Row
 
 
 def a_process(analysis: Analysis) -> int:
@@ -34,11 +35,13 @@ def a_process(analysis: Analysis) -> int:
     return int(analysis.views.mms["pid"][row])
 
 
-def detailed(analysis: Analysis, pid: int, at: int) -> SideBySide:
-    return with_details(analysis.kernel, analysis.views, side_by_side(analysis.views, pid), at)
+def detailed(analysis: Analysis, pid: int, at: int) -> RecordsDocument:
+    records = records_of_process(analysis.views, pid)
+    details = details_at(analysis.kernel, analysis.views, records, at)
+    return msgspec.structs.replace(records.document(), at=hex(at), details=details)
 
 
-def row_of(document: SideBySide, start: int) -> Row:
+def row_of(document: RecordsDocument, start: int) -> Row:
     (found,) = (one for one in document.rows if int(one.start, 16) == start)
     return found
 
@@ -56,7 +59,7 @@ def test_the_rows_of_a_process_are_the_lines_of_its_maps(sample: Sample) -> None
     for pid in sample.truth.pids():
         if pid == sample.truth.capturing or not sample.truth.get(f"proc/{pid}/maps"):
             continue
-        document = side_by_side(sample.analysis.views, pid)
+        document = records_of_process(sample.analysis.views, pid).document()
         lines = sample.truth[f"proc/{pid}/maps"].decode("latin-1").split("\n")[:-1]
         lines = [line for line in lines if "[vsyscall]" not in line]
         shown = [f"{int(row.start, 16):08x}-{int(row.end, 16):08x} {row.perms}" for row in document.rows]
@@ -66,7 +69,7 @@ def test_the_rows_of_a_process_are_the_lines_of_its_maps(sample: Sample) -> None
 def test_no_record_of_a_clean_kernel_lacks_a_region(sample: Sample) -> None:
     views = sample.analysis.views
     for pid in np.unique(views.mms["pid"]).tolist():
-        document = side_by_side(views, pid)
+        document = records_of_process(views, pid).document()
         missing = [
             (row.start, view) for row in document.rows for view, cell in row.cells.items() if cell.state == "missing"
         ]
@@ -75,7 +78,7 @@ def test_no_record_of_a_clean_kernel_lacks_a_region(sample: Sample) -> None:
 
 
 def test_there_is_a_column_for_each_index_of_the_kernel(either_sample: Sample) -> None:
-    document = side_by_side(either_sample.analysis.views, a_process(either_sample.analysis))
+    document = records_of_process(either_sample.analysis.views, a_process(either_sample.analysis)).document()
     indices = [view.label for view in either_sample.analysis.views.regions()]
     assert document.views[: len(indices)] == indices
     for row in document.rows:
@@ -84,13 +87,13 @@ def test_there_is_a_column_for_each_index_of_the_kernel(either_sample: Sample) -
 
 def test_a_hidden_area_has_a_row_from_what_still_knows_it(maple_sample: Sample) -> None:
     found, label = edited(maple_sample, lambda copy: maple_erased(copy, repaired=True))
-    document = side_by_side(found.views, label.pid)
+    document = records_of_process(found.views, label.pid).document()
     row = row_of(document, label.start)
     assert row.end == hex(label.end)
     assert row.cells[View.MAPLE.label].state == "missing"
     assert row.cells[View.SLAB.label].state == "held"
     assert row.cells[View.FILE_RMAP.label].state == "held"
-    assert row.name == row_of(side_by_side(maple_sample.analysis.views, label.pid), label.start).name
+    assert row.name == row_of(records_of_process(maple_sample.analysis.views, label.pid).document(), label.start).name
     (line,) = (one for one in render(document).splitlines() if f"{label.start:x}-" in one)
     assert line.startswith(">")
     assert " no " in line
@@ -98,7 +101,7 @@ def test_a_hidden_area_has_a_row_from_what_still_knows_it(maple_sample: Sample) 
 
 def test_an_area_out_of_list_and_tree_says_no_in_both(list_sample: Sample) -> None:
     found, label = edited(list_sample, lambda copy: list_and_tree(copy, repaired=True))
-    row = row_of(side_by_side(found.views, label.pid), label.start)
+    row = row_of(records_of_process(found.views, label.pid).document(), label.start)
     assert [row.cells[view.label].state for view in (View.LIST, View.RBTREE)] == ["missing", "missing"]
     document = detailed(found, label.pid, label.start)
     told = [step for step in document.details[0].chain if step.facts.get("", "").startswith("has no record")]
@@ -127,7 +130,7 @@ def test_memory_in_no_area_has_a_row_of_its_own(sample: Sample) -> None:
 
 def test_an_area_is_decoded_by_the_kernels_own_types(sample: Sample) -> None:
     pid = a_process(sample.analysis)
-    row = next(one for one in side_by_side(sample.analysis.views, pid).rows if one.perms == "r-xp")
+    row = next(one for one in records_of_process(sample.analysis.views, pid).document().rows if one.perms == "r-xp")
     for at in (int(row.start, 16), int(row.end, 16) - 1, int(row.vma or "0", 16)):
         document = detailed(sample.analysis, pid, at)
         (one,) = document.details
@@ -144,7 +147,7 @@ def test_an_area_is_decoded_by_the_kernels_own_types(sample: Sample) -> None:
 
 def test_the_way_leads_from_the_task_to_the_pages(sample: Sample) -> None:
     pid = a_process(sample.analysis)
-    rows = side_by_side(sample.analysis.views, pid).rows
+    rows = records_of_process(sample.analysis.views, pid).document().rows
     row = next(one for one in rows if one.perms == "r-xp" and one.cells[View.PAGE_TABLES.label].state == "held")
     document = detailed(sample.analysis, pid, int(row.start, 16))
     chain = document.details[0].chain
@@ -178,7 +181,7 @@ def test_names_of_the_image_cannot_act_on_a_terminal(maple_sample: Sample) -> No
     comm = copy.at("task_struct", int(task["task"]), "comm")
     copy.put(comm, int.from_bytes(b"\x1b[2J\n\xff\t|", "little"))
     changed = again_from_views(maple_sample.analysis, copy.overlay)
-    text = render(side_by_side(changed.views, pid))
+    text = render(records_of_process(changed.views, pid).document())
     assert "\\x1b[2J\\x0a" in text
     assert all(line.isprintable() for line in text.splitlines())
 
@@ -188,7 +191,7 @@ def test_the_command_writes_text_and_json(sample: Sample, capfdbinary: pytest.Ca
     assert main(["views", path, "--pid", str(pid), "--format", "json"]) == ExitCode.OK
     saved = json.loads(capfdbinary.readouterr().out)
     assert (saved["schema"]["name"], saved["pid"]) == ("vmaforensics-views", pid)
-    assert len(saved["rows"]) == len(side_by_side(sample.analysis.views, pid).rows)
+    assert len(saved["rows"]) == len(records_of_process(sample.analysis.views, pid).document().rows)
     start = saved["rows"][0]["start"]
     assert main(["views", path, "--pid", str(pid), "--at", start]) == ExitCode.OK
     text = capfdbinary.readouterr().out.decode()
@@ -199,9 +202,9 @@ def test_a_process_without_a_memory_map_is_told_so(sample: Sample) -> None:
     tasks = sample.analysis.views.tasks
     thread = int(tasks["pid"][(tasks["flags"] & np.uint32(0x00200000)) != 0][0])
     with pytest.raises(UsageError, match="kernel thread"):
-        side_by_side(sample.analysis.views, thread)
+        records_of_process(sample.analysis.views, thread).document()
     with pytest.raises(UsageError, match="no process"):
-        side_by_side(sample.analysis.views, 1 << 30)
+        records_of_process(sample.analysis.views, 1 << 30).document()
 
 
 @pytest.mark.parametrize("text", ["zz", "-1", "1" * 17])

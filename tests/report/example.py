@@ -6,8 +6,24 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from vmaforensics.compare.side_by_side import Cell, Row
-from vmaforensics.report.document import document as doc
+from vmaforensics.compare.nearby.node import Node
+from vmaforensics.compare.records_document import Cell, Row
+from vmaforensics.report.document.document import Document
+from vmaforensics.report.document.findings import Evidence, Finding, HandCheck, Hexdump, Technique
+from vmaforensics.report.document.parts import (
+    Counter,
+    Coverage,
+    FileFacts,
+    ImageFacts,
+    KernelFacts,
+    MemoryMap,
+    NotAssessed,
+    Process,
+    Provenance,
+    Schema,
+    Thread,
+    ViewSummary,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +62,7 @@ _LITERAL = {"severity", "confidence", "state"}  # keys whose values are of a fix
 _FIXED = {"user", "kernel", "exited", "drgn", "crash", "volshell"}
 
 
-def finding(number: int, severity: str = "high", **changes: object) -> doc.Finding:
+def finding(number: int, severity: str = "high", **changes: object) -> Finding:
     """A finding about the area at ``number`` × 64 KiB above 0x400000 of process 100 + ``number``."""
     start = 0x400000 + 0x10000 * number
     facts: dict[str, Any] = {
@@ -66,30 +82,30 @@ def finding(number: int, severity: str = "high", **changes: object) -> doc.Findi
         "vma": hex(0xFFFF888100000000 + number),
         "flags": ("VM_READ", "VM_EXEC"),
         "evidence": (
-            doc.Evidence(what="map_count is 3", view="counters", address="0xffff888000000068", found="3", expected="2"),
-            doc.Evidence(what="the range is free", view="maple tree", address=None, found="", expected=""),
+            Evidence(what="map_count is 3", view="counters", address="0xffff888000000068", found="3", expected="2"),
+            Evidence(what="the range is free", view="maple tree", address=None, found="", expected=""),
         ),
         "dumps": (
-            doc.Hexdump(what="first bytes of the area", address=hex(start), data="7f454c4602010100" * 3),
-            doc.Hexdump(what="the vm_area_struct", address="0xffff888100000000", data=None),
+            Hexdump(what="first bytes of the area", address=hex(start), data="7f454c4602010100" * 3),
+            Hexdump(what="the vm_area_struct", address="0xffff888100000000", data=None),
         ),
         "by_hand": (
-            doc.HandCheck(tool="drgn", lines=('prog["init_task"].mm', "second line")),
-            doc.HandCheck(tool="crash", lines=("vm 101",)),
-            doc.HandCheck(tool="volshell", lines=("dt('mm_struct')",)),
+            HandCheck(tool="drgn", lines=('prog["init_task"].mm', "second line")),
+            HandCheck(tool="crash", lines=("vm 101",)),
+            HandCheck(tool="volshell", lines=("dt('mm_struct')",)),
         ),
         "benign_causes": ("the image was taken while the machine ran", "memory corruption"),
-        "attack": (doc.Technique(id="T1014", name="Rootkit"), doc.Technique(id="T1564", name="Hide Artifacts")),
+        "attack": (Technique(id="T1014", name="Rootkit"), Technique(id="T1564", name="Hide Artifacts")),
     }
-    return doc.Finding(**(facts | changes))
+    return Finding(**(facts | changes))
 
 
-def memory_map(number: int, *, regions: int = 5) -> doc.MemoryMap:
+def memory_map(number: int, *, regions: int = 5) -> MemoryMap:
     """The address space that ``finding(number)`` is about, with that many regions."""
     hidden = 0x400000 + 0x10000 * number
     rows = [_row(hidden, hex(0xFFFF888100000000 + number), missing=True)]
     rows += [_row(hidden + 0x4000 + 0x40000000 * at, hex(0xFFFF888200000000 + at)) for at in range(regions - 1)]
-    return doc.MemoryMap(
+    return MemoryMap(
         pid=100 + number,
         comm=f"victim{number}",
         mm=hex(0xFFFF888000000000 + number),
@@ -97,7 +113,7 @@ def memory_map(number: int, *, regions: int = 5) -> doc.MemoryMap:
         rows=tuple(rows),
         index="maple tree",
         nodes=(
-            doc.Node(
+            Node(
                 address="0xa1e",
                 parent=None,
                 kind="maple_arange_64",
@@ -106,7 +122,7 @@ def memory_map(number: int, *, regions: int = 5) -> doc.MemoryMap:
                 entries=2,
                 wrong="",
             ),
-            doc.Node(
+            Node(
                 address="0xb0c",
                 parent="0xa1e",
                 kind="maple_leaf_64",
@@ -115,7 +131,7 @@ def memory_map(number: int, *, regions: int = 5) -> doc.MemoryMap:
                 entries=1,
                 wrong="two empty ranges side by side",
             ),
-            doc.Node(
+            Node(
                 address="0xc0c",
                 parent="0xa1e",
                 kind="maple_leaf_64",
@@ -144,7 +160,7 @@ def _row(start: int, vma: str, *, missing: bool = False) -> Row:
     )
 
 
-def process(pid: int, parent: int | None = 1, **changes: object) -> doc.Process:
+def process(pid: int, parent: int | None = 1, **changes: object) -> Process:
     """A process with one view and two counters, the first of which disagrees."""
     facts: dict[str, Any] = {
         "pid": pid,
@@ -157,26 +173,26 @@ def process(pid: int, parent: int | None = 1, **changes: object) -> doc.Process:
         "mm": hex(0xFFFF888000000000 + pid - 100),
         "lock": "free",
         "shares_with": None,
-        "threads": (doc.Thread(tid=pid + 1000, comm="worker", task="0xffff888500000000"),),
-        "views": (doc.ViewSummary(view="maple tree", regions=1234, complete=False),),
+        "threads": (Thread(tid=pid + 1000, comm="worker", task="0xffff888500000000"),),
+        "views": (ViewSummary(view="maple tree", regions=1234, complete=False),),
         "counters": (
-            doc.Counter(name="map_count", stored=4321, areas=4320),
-            doc.Counter(name="total_vm", stored=9000, areas=9000),
+            Counter(name="map_count", stored=4321, areas=4320),
+            Counter(name="total_vm", stored=9000, areas=9000),
         ),
         "regions": [],
     }
-    return doc.Process(**(facts | changes))
+    return Process(**(facts | changes))
 
 
-def example() -> doc.Document:
+def example() -> Document:
     """A document with a finding of each severity, a memory map, an index with something wrong, processes of each
     kind, and things not assessed."""
     severities = ("info", "low", "medium", "high", "critical")
     kernel = process(2, None, comm="kthreadd", kind="kernel", mm=None, lock=None, threads=(), views=(), counters=())
-    return doc.Document(
-        schema=doc.Schema(),
-        image=doc.ImageFacts(page_size=4096, ram="0x20000000", ranges=(("0x0", "0x20000000"),)),
-        kernel=doc.KernelFacts(
+    return Document(
+        schema=Schema(),
+        image=ImageFacts(page_size=4096, ram="0x20000000", ranges=(("0x0", "0x20000000"),)),
+        kernel=KernelFacts(
             release="6.1.0-56-amd64",
             banner="Linux version 6.1.0-56-amd64 (gcc)",
             build_id="eb4fbcd0",
@@ -204,22 +220,22 @@ def example() -> doc.Document:
         findings=[finding(number, severity) for number, severity in enumerate(severities)],
         maps=[memory_map(3), memory_map(4)],
         not_assessed=[
-            doc.NotAssessed(what="page tables", why="0x1234: not in the dump", pid=101, count=7),
-            doc.NotAssessed(what="image file", why="cut short"),
+            NotAssessed(what="page tables", why="0x1234: not in the dump", pid=101, count=7),
+            NotAssessed(what="image file", why="cut short"),
         ],
-        provenance=doc.Provenance(
+        provenance=Provenance(
             tool="vmaforensics",
             version="9.9",
             python="3.11.7",
             dependencies={"numpy": "2.0"},
-            file=doc.FileFacts(
+            file=FileFacts(
                 path="/evidence/web01.kdump",
                 size=5945877,
                 format="kdump",
                 sha256="ab" * 32,
                 details={"compression": "zstd", "dump level": "31"},
             ),
-            coverage=doc.Coverage(ram=131136, present=8761, zero=67, absent=122308),
+            coverage=Coverage(ram=131136, present=8761, zero=67, absent=122308),
             vmcoreinfo="note of the kdump image",
             symbols="kallsyms at physical 0xbd2ddd8",
             types="BTF at 0xffffffff9d6c1b88",
@@ -228,13 +244,13 @@ def example() -> doc.Document:
     )
 
 
-def clean() -> doc.Document:
+def clean() -> Document:
     """The same machine with nothing to find and nothing left out."""
-    whole = msgspec.structs.replace(example().provenance, coverage=doc.Coverage(ram=9, present=9, zero=0, absent=0))
+    whole = msgspec.structs.replace(example().provenance, coverage=Coverage(ram=9, present=9, zero=0, absent=0))
     return msgspec.structs.replace(example(), findings=[], maps=[], not_assessed=[], provenance=whole)
 
 
-def hostile(document: doc.Document, *, addresses: bool) -> doc.Document:
+def hostile(document: Document, *, addresses: bool) -> Document:
     """``document`` with a hostile string in place of every string; ``addresses``: also of hexadecimal ones.
 
     Equal strings stay equal and different ones different, so that what belongs together still does.
@@ -248,7 +264,7 @@ def hostile(document: doc.Document, *, addresses: bool) -> doc.Document:
             given[text] = f"{HOSTILE[len(given) % len(HOSTILE)]}{len(given)}"
         return given[text]
 
-    return msgspec.convert(_walk(msgspec.to_builtins(document), replace), doc.Document)
+    return msgspec.convert(_walk(msgspec.to_builtins(document), replace), Document)
 
 
 def _walk(value: Any, replace: Callable[[str, str], str], key: str = "") -> Any:  # noqa: ANN401 - as JSON has it

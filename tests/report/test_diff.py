@@ -17,8 +17,8 @@ from vmaforensics.errors import ExitCode, UsageError
 from vmaforensics.report.document.build import build_document
 from vmaforensics.report.document.diff import Difference, compare
 from vmaforensics.report.document.document import Document, encode
+from vmaforensics.report.document.json_text import json_text
 from vmaforensics.report.formats.diff_text import render_diff, summary
-from vmaforensics.report.formats.json_text import json_text
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tamper.edits import Label
 
     from vmaforensics.analysis import Analysis
-    from vmaforensics.report.document.document import Finding, Hexdump
+    from vmaforensics.report.document.findings import Finding, Hexdump
 
     Technique = Callable[[Edit], Label]
 

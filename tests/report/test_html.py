@@ -15,8 +15,11 @@ import pytest
 from example import HOSTILE, clean, example, finding, hostile, memory_map, process
 from parsed_page import Page
 
-from vmaforensics.report.document import document as doc
+from vmaforensics.compare.nearby.node import Node
 from vmaforensics.report.document.build import build_document
+from vmaforensics.report.document.document import Document, encode
+from vmaforensics.report.document.findings import Evidence
+from vmaforensics.report.document.parts import NotAssessed
 from vmaforensics.report.formats import html
 from vmaforensics.report.formats.html import render_html
 from vmaforensics.report.formats.html.amounts import amount, extent, number
@@ -117,7 +120,7 @@ def test_a_counter_that_disagrees_is_told_with_both_numbers(page: Page) -> None:
         (msgspec.structs.replace(clean(), processes=[]), "unknown", "No process could be examined."),
     ],
 )
-def test_the_verdict_says_no_more_than_was_read(document: doc.Document, tone: str, headline: str) -> None:
+def test_the_verdict_says_no_more_than_was_read(document: Document, tone: str, headline: str) -> None:
     told = overview(document)
     assert (told.tone, told.headline) == (tone, headline)
     assert headline in Page(render_html(document)).text
@@ -139,7 +142,7 @@ def test_the_same_document_gives_the_same_bytes() -> None:
 
 
 def test_a_saved_document_renders_alike() -> None:
-    again = msgspec.json.decode(doc.encode(example()), type=doc.Document)
+    again = msgspec.json.decode(encode(example()), type=Document)
     assert render_html(again) == render_html(example())
 
 
@@ -212,7 +215,7 @@ def test_hostile_strings_make_no_tag_and_no_attribute(addresses: bool) -> None:
 
 
 def test_hostile_strings_do_not_change_how_the_page_is_built() -> None:
-    def skeleton(document: doc.Document) -> list[tuple[str, tuple[str, ...]]]:
+    def skeleton(document: Document) -> list[tuple[str, tuple[str, ...]]]:
         tags = Page(render_html(document)).tags
         end = next(at for at, (_, attrs) in enumerate(tags) if attrs.get("id") == "legend")
         return [(tag, tuple(attrs)) for tag, attrs in tags[:end] if tag != "text"]  # long words take more lines
@@ -272,7 +275,7 @@ def test_children_stand_under_their_parents() -> None:
 
 def test_nodes_that_form_a_ring_are_each_drawn_once() -> None:
     ring = [
-        doc.Node(address=name, parent=above, kind="rb_node", start="0x0", end="0x1000", entries=1, wrong="")
+        Node(address=name, parent=above, kind="rb_node", start="0x0", end="0x1000", entries=1, wrong="")
         for name, above in (("0x1", "0x3"), ("0x2", "0x1"), ("0x3", "0x2"), ("0x3", "0x3"))
     ]
     drawn = picture("rb tree", ring)
@@ -282,7 +285,7 @@ def test_nodes_that_form_a_ring_are_each_drawn_once() -> None:
 
 def test_a_chain_of_ten_thousand_links_is_cut_around_what_is_wrong() -> None:
     chain = [
-        doc.Node(
+        Node(
             address=hex(at + 1),
             parent=hex(at) if at else None,
             kind="vm_area_struct",
@@ -363,7 +366,7 @@ def test_a_joined_finding_marks_the_areas_it_names_and_not_those_between() -> No
         start=some.rows[1].start,
         end=some.rows[5].end,
         vma=names[0],
-        evidence=tuple(doc.Evidence(what="", view="VMA", address=name, found="", expected="") for name in names),
+        evidence=tuple(Evidence(what="", view="VMA", address=name, found="", expected="") for name in names),
     )
     card = cards(msgspec.structs.replace(example(), findings=[one], maps=[some]), 9)[0]
     assert card.rows == {1, 4}
@@ -372,14 +375,14 @@ def test_a_joined_finding_marks_the_areas_it_names_and_not_those_between() -> No
 # Size and speed
 
 
-def _large() -> doc.Document:
+def _large() -> Document:
     """Every one of 410 processes with 312 regions hides one of them: the scale image at its worst."""
     return msgspec.structs.replace(
         example(),
         processes=[process(100 + number, 99 + number) for number in range(410)],
         findings=[finding(number) for number in range(410)],
         maps=[memory_map(number, regions=312) for number in range(410)],
-        not_assessed=[doc.NotAssessed(what="slab", why="0x1234: not in the dump", pid=at) for at in range(2000)],
+        not_assessed=[NotAssessed(what="slab", why="0x1234: not in the dump", pid=at) for at in range(2000)],
     )
 
 

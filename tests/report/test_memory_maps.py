@@ -22,9 +22,9 @@ from tamper.slab_edits import task_off_both
 from vmaforensics.checks import rules
 from vmaforensics.checks.finding import Confidence, Evidence, Finding, Severity
 from vmaforensics.cli.main import main
-from vmaforensics.compare.nearby_nodes import MOST as MOST_NODES
+from vmaforensics.compare.nearby.nodes import MOST as MOST_NODES
 from vmaforensics.compare.ranges import mm_of as mm_of_pid
-from vmaforensics.compare.records import side_by_side, side_by_side_of
+from vmaforensics.compare.records import records_of_mm, records_of_process
 from vmaforensics.errors import ExitCode, UsageError
 from vmaforensics.report.document.build import build_document
 from vmaforensics.report.document.memory_maps import MOST, MOST_ROWS, memory_maps
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vmaforensics.analysis import Analysis
-    from vmaforensics.report.document.document import MemoryMap
+    from vmaforensics.report.document.parts import MemoryMap
 
 
 def edited(sample: Sample, edit: Callable[[Edit], Label]) -> tuple[Analysis, Label, Edit]:
@@ -183,17 +183,23 @@ def test_a_long_map_is_told_around_the_finding_and_says_how_much_is_left_out(eit
 def test_a_process_on_no_list_has_a_side_by_side_by_pid_and_by_mm(either_sample: Sample) -> None:
     analysis, label, _ = edited(either_sample, task_off_both)
     mm = mm_of(either_sample.analysis, label.pid)
-    expected = [(row.start, row.end, row.vma) for row in side_by_side(either_sample.analysis.views, label.pid).rows]
+    expected = [
+        (row.start, row.end, row.vma)
+        for row in records_of_process(either_sample.analysis.views, label.pid).document().rows
+    ]
     assert label.pid not in analysis.views.tasks["tgid"]
     assert mm_of_pid(analysis.views, label.pid) == mm
-    for document in (side_by_side(analysis.views, label.pid), side_by_side_of(analysis.views, mm)):
+    for document in (
+        records_of_process(analysis.views, label.pid).document(),
+        records_of_mm(analysis.views, mm).document(),
+    ):
         assert [(row.start, row.end, row.vma) for row in document.rows] == expected
         assert (document.pid, document.mm) == (label.pid, hex(mm))
 
 
 def test_an_mm_that_nothing_knows_is_refused(either_sample: Sample) -> None:
     with pytest.raises(UsageError, match="knows of an mm_struct in use at 0xffff800000001234"):
-        side_by_side_of(either_sample.analysis.views, 0xFFFF_8000_0000_1234)
+        records_of_mm(either_sample.analysis.views, 0xFFFF_8000_0000_1234)
 
 
 @pytest.mark.parametrize("verb", ["views", "pages"])

@@ -22,7 +22,7 @@ from vmaforensics.report.formats.render import FORMATS, Format, render
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vmaforensics.report.document.document import KernelFacts
+    from vmaforensics.report.document.parts import KernelFacts
 
 
 def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[bytes]:

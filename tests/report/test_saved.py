@@ -205,7 +205,7 @@ def test_a_hostile_report_saved_and_read_stays_inert() -> None:
 
 
 def test_json_writes_what_hides_as_escapes_of_the_same_character(raw: Raw) -> None:
-    from vmaforensics.report.formats.json_text import json_text
+    from vmaforensics.report.document.json_text import json_text
 
     text = "a\u202eb\x9b\u200b\U000e0041\x7f\u00adé\U0001f600"
     shown = json_text({"comm": text})

@@ -11,7 +11,6 @@ from hostile import tampered_document, tampered_sample
 from vmaforensics.errors import UsageError
 from vmaforensics.report.document.build import build_document
 from vmaforensics.report.document.selection import select
-from vmaforensics.report.formats.text import verdict
 
 if TYPE_CHECKING:
     from support import Sample
@@ -42,7 +41,7 @@ def test_what_a_filter_hides_is_told_so_that_the_verdict_is_no_lie() -> None:
     assert hidden.findings == []
     assert hidden.not_assessed[-1].what == "findings below critical"
     assert hidden.not_assessed[-1].count == len(document.findings)
-    assert "could not be assessed" in verdict(hidden)
+    assert "could not be assessed" in hidden.verdict
     one_rule = select(document, rules=["VMA-MISSING"])
     assert {one.rule for one in one_rule.findings} == {"VMA-MISSING"}
     assert one_rule.not_assessed[-1].count == len(document.findings) - len(one_rule.findings)

@@ -14,8 +14,8 @@ from hostile import handmade, tampered_document
 
 from vmaforensics.report.document.build import build_document
 from vmaforensics.report.document.document import Document, encode
+from vmaforensics.report.document.tables import TABLES
 from vmaforensics.report.formats.csv_ import cell, render_csv
-from vmaforensics.report.formats.tables import TABLES, table
 from vmaforensics.views.view import View
 from vmaforensics.words.printable import printable
 
@@ -29,7 +29,7 @@ def read(raw: bytes) -> list[dict[str, str]]:
 
 def test_regions_are_those_of_the_areas_column_by_column(either_sample: Sample) -> None:
     views = either_sample.analysis.views
-    rows = table(build_document(either_sample.analysis), "regions")
+    rows = build_document(either_sample.analysis).table("regions")
     index = next(iter(views.regions().values()))
     # In a clean image each index holds each area once; the columns come from the areas themselves.
     order = np.argsort(rows, order=["mm", "start"], kind="stable")
@@ -51,7 +51,7 @@ def test_a_region_that_an_index_lacks_is_missing_there() -> None:
     raw = json.loads(encode(tampered_document()))
     region = next(one for one in raw["processes"] if one["regions"])["regions"][0]
     region["seen"]["maple"] = None
-    rows = table(msgspec.convert(raw, Document), "regions")
+    rows = msgspec.convert(raw, Document).table("regions")
     missing = rows[rows["maple"] == "missing"]
     assert [hex(one) for one in missing["start"].tolist()] == [region["start"]]
     assert missing["maple_at"].tolist() == [0]
@@ -59,7 +59,7 @@ def test_a_region_that_an_index_lacks_is_missing_there() -> None:
 
 def test_findings_and_their_evidence_are_rows() -> None:
     document = tampered_document()
-    findings, evidence = table(document, "findings"), table(document, "evidence")
+    findings, evidence = document.table("findings"), document.table("evidence")
     assert findings["id"].tolist() == [one.id for one in document.findings]
     assert [hex(one) for one in findings["mm"].tolist()] == [one.mm for one in document.findings]
     assert findings["has_range"].tolist() == [one.start is not None for one in document.findings]
@@ -71,7 +71,7 @@ def test_findings_and_their_evidence_are_rows() -> None:
 
 def test_processes_hold_the_counters_of_the_kernel(either_sample: Sample) -> None:
     views = either_sample.analysis.views
-    rows = table(build_document(either_sample.analysis), "processes")
+    rows = build_document(either_sample.analysis).table("processes")
     users = rows[rows["mm"] != 0]
     at = views.mm_rows(users["mm"])
     assert (users["map_count"] == views.mms["map_count"][at]).all()
@@ -84,13 +84,13 @@ def test_times_of_start_are_times() -> None:
     document = tampered_document()
     processes = [msgspec.structs.replace(one, started="2026-11-22T21:10:05Z") for one in document.processes[:1]]
     shown = msgspec.structs.replace(document, processes=processes)
-    assert table(shown, "processes")["started"][0] == np.datetime64("2026-11-22T21:10:05")
+    assert shown.table("processes")["started"][0] == np.datetime64("2026-11-22T21:10:05")
     assert read(render_csv(shown, table="processes"))[0]["started"] == "2026-11-22T21:10:05Z"
 
 
 def test_an_unknown_table_is_a_key_error() -> None:
     with pytest.raises(KeyError):
-        table(tampered_document(), "pages")
+        tampered_document().table("pages")
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -99,8 +99,8 @@ def test_csv_has_a_row_for_each_and_lines_of_rfc_4180(name: str) -> None:
     raw = render_csv(document, table=name)
     assert not raw.startswith(b"\xef\xbb\xbf")
     assert raw.endswith(b"\r\n")
-    assert raw.count(b"\n") == raw.count(b"\r\n") == len(table(document, name)) + 1
-    assert len(read(raw)) == len(table(document, name))
+    assert raw.count(b"\n") == raw.count(b"\r\n") == len(document.table(name)) + 1
+    assert len(read(raw)) == len(document.table(name))
 
 
 def test_csv_tells_addresses_as_the_document_does() -> None:
@@ -145,7 +145,7 @@ def test_parquet_holds_the_table_with_declared_types(name: str) -> None:
     from vmaforensics.report.formats.parquet import render_parquet
 
     document = handmade(tampered_document())
-    rows = table(document, name)
+    rows = document.table(name)
     raw = render_parquet(document, table=name)
     assert raw == render_parquet(document, table=name)
     read_back = parquet.read_table(pa.BufferReader(raw))

@@ -5,15 +5,19 @@ from __future__ import annotations
 import os
 import re
 import shlex
+from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
 from example import HOSTILE, clean, example, finding, hostile
 from hostile import inert
 
-from vmaforensics.report.document.document import Document, Evidence, Hexdump
+from vmaforensics.report.document.findings import Evidence, Hexdump
 from vmaforensics.report.formats.terminal import Page
-from vmaforensics.report.formats.text import next_step, render_text, strongest, verdict
+from vmaforensics.report.formats.text import next_step, render_text
+
+if TYPE_CHECKING:
+    from vmaforensics.report.document.document import Document
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 SERIOUS = ("critical", "high", "medium")
@@ -32,7 +36,7 @@ def test_the_verdict_is_the_first_line_at_every_detail() -> None:
         for detail in (-1, 0, 1, 2):
             first = render_text(document, detail=detail).splitlines()[0]
             assert first.startswith("VERDICT   ")
-            assert verdict(document).startswith(first.removeprefix("VERDICT   "))
+            assert document.verdict.startswith(first.removeprefix("VERDICT   "))
 
 
 def test_quiet_is_the_verdict_and_a_line_per_finding() -> None:
@@ -86,7 +90,7 @@ def test_evidence_shown_first_comes_from_different_records() -> None:
         evidence("page tables"),
         evidence("maple tree"),
     ]
-    shown = strongest(msgspec.structs.replace(one, evidence=tuple(pieces)))
+    shown = msgspec.structs.replace(one, evidence=tuple(pieces)).strongest(3)
     assert shown[0].what == "first"
     assert [item.view for item in shown] == ["counters", "page tables", "slab"]
 

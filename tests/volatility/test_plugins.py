@@ -16,7 +16,7 @@ from vmaforensics.cli.main import main
 from vmaforensics.image.memory import PAGE_SIZE, PageState
 from vmaforensics.image.open import open_image
 from vmaforensics.kernel.find import find_kernel
-from vmaforensics.report.document.build import finding as told
+from vmaforensics.report.document.finding_parts import finding_part
 from vmaforensics.views.gather import gather_views
 
 from .conftest import ROOT, Vol, parse, truth
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(not TAMPERED.exists() or not OLD.exists(), reaso
 
 def test_findings_are_those_of_the_report_with_their_evidence(vol: Vol) -> None:
     rows = json.loads(vol(TAMPERED, FINDINGS).stdout)
-    known = [told(one) for one in analyse_image(TAMPERED).findings]
+    known = [finding_part(one) for one in analyse_image(TAMPERED).findings]
     assert [(row["ID"], row["Rule"], row["Severity"], row["PID"]) for row in rows] == [
         (one.id, one.rule, one.severity, one.pid) for one in known
     ]

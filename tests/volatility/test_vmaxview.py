@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from vmaforensics.analysis import analyse_image
-from vmaforensics.compare.records import side_by_side
+from vmaforensics.compare.records import records_of_process
 from vmaforensics.proc.maps import shown_vmas
 from vmaforensics.report.document.regions import regions_by_mm
 from vmaforensics.views.view import View
@@ -80,7 +80,7 @@ def test_verdicts_are_those_of_the_views_side_by_side(name: str, vol: Vol) -> No
     views = analyse_image(image).views
     labels = {view.label: column for view, column in VIEW_COLUMNS}
     for pid in dict(processes(views)):
-        sides = side_by_side(views, pid)
+        sides = records_of_process(views, pid).document()
         mine = [row for row in rows if row["PID"] == pid]
         expected = [
             (int(one.start, 16), int(one.end, 16), one.vma and int(one.vma, 16), one.cells) for one in sides.rows

@@ -46,8 +46,8 @@ def run(args: argparse.Namespace) -> int:
     from vmaforensics.cli.progress import watched
     from vmaforensics.cli.style import text_style
     from vmaforensics.report.document.diff import compare
+    from vmaforensics.report.document.json_text import json_text
     from vmaforensics.report.formats.diff_text import render_diff
-    from vmaforensics.report.formats.json_text import json_text
 
     with output(args.output, force=args.force) as stream:
         with watched(args) as progress:

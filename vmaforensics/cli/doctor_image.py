@@ -43,7 +43,7 @@ def examine(args: argparse.Namespace, progress: Progress) -> tuple[list[Line], V
 
 
 def _image(image: Image) -> Iterator[Line]:
-    from vmaforensics.report.document.build import coverage
+    from vmaforensics.report.document.provenance import coverage
 
     yield "ok", f"{image.path}: format {image.format}, {image.size} bytes"
     pages = coverage(image)

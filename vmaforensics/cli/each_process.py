@@ -46,8 +46,9 @@ def write_each(
         if args.pid:
             require_pids(views, args.pid)
         lines = printer(kernel, views)
-        leaders = views.tasks[views.tasks["leader"] & (views.tasks["mm"] != 0)]
-        for pid, mm, comm in zip(*(leaders[name].tolist() for name in ("pid", "mm", "comm")), strict=True):
+        leaders = views.tasks.take(views.tasks.leader & (views.tasks.mm != 0))
+        columns = (leaders.pid.tolist(), leaders.mm.tolist(), leaders.comm.tolist())
+        for pid, mm, comm in zip(*columns, strict=True):
             if args.pid and pid not in args.pid:
                 continue
             if not args.pid or len(args.pid) > 1:

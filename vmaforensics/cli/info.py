@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _image(image: Image) -> Iterator[tuple[str, str]]:
-    from vmaforensics.report.document.build import coverage
+    from vmaforensics.report.document.provenance import coverage
 
     pages = coverage(image)
     for path in image.paths:

@@ -46,12 +46,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(args: argparse.Namespace) -> int:
     """List the entries of one process."""
     import msgspec
-    import numpy as np
 
     from vmaforensics.cli.progress import watched
-    from vmaforensics.compare.ranges import mm_of, mm_row, range_at, rows_within
+    from vmaforensics.compare.ranges import entries_within, mm_of, mm_row, range_at
     from vmaforensics.kernel.find import find_kernel
-    from vmaforensics.report.document.page_entries import page_runs, render_csv, render_text
+    from vmaforensics.report.document.page_entries import page_runs
+    from vmaforensics.report.formats.page_runs import render_csv, render_text
     from vmaforensics.views.gather import gather_views
 
     with output(args.output, force=args.force) as stream:
@@ -59,11 +59,11 @@ def run(args: argparse.Namespace) -> int:
             kernel = find_kernel(opened(args), say)
             views = gather_views(kernel, progress=say)
         mm = mm_of(views, args.pid) if args.mm is None else args.mm
-        pid = int(views.mms["pid"][mm_row(views, mm)]) if args.pid is None else args.pid
+        pid = int(views.mms.pid[mm_row(views, mm)]) if args.pid is None else args.pid
         bounds = (0, 1 << 64) if args.at is None else range_at(views, mm, args.at)
-        runs = page_runs(kernel, views, np.asarray(rows_within(views, mm, *bounds)), each=args.each)
+        runs = page_runs(kernel, views, entries_within(views, mm, *bounds), each=args.each)
         if args.format == "json":
-            asked = None if args.at is None else [hex(one) for one in bounds]
+            asked = None if args.at is None else [hex(bound) for bound in bounds]
             document = {"pid": pid, "mm": hex(mm), "range": asked, "runs": runs}
             stream.write(msgspec.json.encode(document) + b"\n")
         elif args.format == "csv":

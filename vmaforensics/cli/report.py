@@ -13,7 +13,7 @@ from vmaforensics.report.formats.render import FORMATS, require
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from vmaforensics.progress import Progress
     from vmaforensics.report.document.document import Document
@@ -72,9 +72,14 @@ def run(args: argparse.Namespace) -> int:
             whole = _document(args, progress)
             document = _chosen_of(whole, args)
             progress("rendering")
-            shown = _rendered(document, args)
-        stream.write(shown)
-    if args.fail_on and any(Severity(one.severity).rank <= Severity(args.fail_on).rank for one in document.findings):
+            # The first piece is made here: until then the format may refuse the document.
+            pieces = _rendered(document, args)
+            first = next(pieces)
+        stream.write(first)
+        stream.writelines(pieces)
+    if args.fail_on and any(
+        Severity(finding.severity).rank <= Severity(args.fail_on).rank for finding in document.findings
+    ):
         return ExitCode.FINDINGS
     if args.strict and whole.not_assessed:
         return ExitCode.INCOMPLETE
@@ -111,14 +116,14 @@ def _chosen_of(document: Document, args: argparse.Namespace) -> Document:
     return reproducible(document) if args.reproducible else document
 
 
-def _rendered(document: Document, args: argparse.Namespace) -> bytes:
+def _rendered(document: Document, args: argparse.Namespace) -> Iterator[bytes]:
     from vmaforensics.cli.style import text_style
-    from vmaforensics.report.formats.render import render
+    from vmaforensics.report.formats.render import rendered_pieces
 
     options = {**text_style(args)._asdict(), "all_regions": bool(args.pid)}
     if args.table:
         options["table"] = args.table
-    return render(document, args.format, options)
+    return rendered_pieces(document, args.format, options)
 
 
 def _chosen(text: str, known: Sequence[str], noun: str) -> Sequence[str]:
@@ -132,7 +137,7 @@ def _chosen(text: str, known: Sequence[str], noun: str) -> Sequence[str]:
 
 def require_pids(views: Views, pids: list[int]) -> None:
     """Raise :class:`UsageError` for a pid that no process of the image has."""
-    known = set(views.tasks["tgid"].tolist())
+    known = set(views.tasks.tgid.tolist())
     for pid in pids:
         if pid not in known:
             raise UsageError(f"no process of the image has pid {pid}; `vmaforensics report IMAGE -v` lists them")

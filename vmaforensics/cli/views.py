@@ -1,4 +1,4 @@
-"""``vmaforensics views``: one process's memory map in every record of it, side by side."""
+"""``vmaforensics views``: the memory map of one process, every record beside the others."""
 
 from __future__ import annotations
 
@@ -47,9 +47,9 @@ def run(args: argparse.Namespace) -> int:
     import msgspec
 
     from vmaforensics.cli.progress import watched
-    from vmaforensics.compare.chain import with_details
-    from vmaforensics.compare.records import side_by_side, side_by_side_of
-    from vmaforensics.compare.side_by_side import render
+    from vmaforensics.compare.details import details_at
+    from vmaforensics.compare.records import records_of_mm, records_of_process
+    from vmaforensics.compare.records_text import render
     from vmaforensics.kernel.find import find_kernel
     from vmaforensics.views.gather import gather_views
 
@@ -58,9 +58,11 @@ def run(args: argparse.Namespace) -> int:
             image = opened(args)
             kernel = find_kernel(image, say)
             views = gather_views(kernel, image.cpus, progress=say)
-        document = side_by_side(views, args.pid) if args.mm is None else side_by_side_of(views, args.mm)
+        records = records_of_process(views, args.pid) if args.mm is None else records_of_mm(views, args.mm)
+        document = records.document()
         if args.at is not None:
-            document = with_details(kernel, views, document, args.at)
+            details = details_at(kernel, views, records, args.at)
+            document = msgspec.structs.replace(document, at=hex(args.at), details=details)
         if args.format == "json":
             stream.write(msgspec.json.encode(document) + b"\n")
         else:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.compare.side_by_side import Member
-from vmaforensics.kernel.space.pointers import kernel_pointer
+from vmaforensics.compare.records_document import Member
 from vmaforensics.views.vmas.flag_names import flag_names
 from vmaforensics.words.printable import printable
 
@@ -91,8 +90,8 @@ def _meaning(kernel: Kernel, path: str, values: list[int], field: Field) -> str:
         bits = ((0, "present"), (1, "writable"), (2, "user"), (63, "no execute"))
         return ", ".join(name for bit, name in bits if value >> bit & 1)
     if path == "vm_pgoff":
-        return f"{(value << 12) % (1 << 64):#x} bytes"
-    if field.pointer and kernel_pointer(np.array([value], np.uint64))[0]:
+        return f"{(value << kernel.arch.page_shift) % (1 << 64):#x} bytes"
+    if field.pointer and kernel.arch.kernel_pointer(np.array([value], np.uint64))[0]:
         symbol = kernel.symbols.name_of(value)
         if symbol:
             return printable(symbol)

@@ -1,111 +1,117 @@
-"""Every area of one address space, whichever record leads to it."""
+"""The VMAs of address spaces, whichever record leads to them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.views.indices.entries import union_of
+from vmaforensics.columns.lookup import is_first, sort_order
+from vmaforensics.columns.ragged import expand_ranges
+from vmaforensics.columns.table import Table, column, table
+from vmaforensics.columns.types import I32, I64, U8, U64, Bools
 from vmaforensics.views.slab.objects import State
-from vmaforensics.views.vmas.vmas import Vmas
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from vmaforensics.views.views import Views
+    from vmaforensics.views.vmas.vmas import Vmas
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Areas:
-    """Every area of one mm that any view leads to: parallel arrays, sorted by start.
+@table()
+class ComparedVmas(Table):
+    """A VMA of an address space that any record leads to; by mm, start and address of the ``vm_area_struct``.
 
-    ``start`` and ``end`` are the VMA's own; where it could not be read, those of the index.
+    What index views lead to is in here as they have it, a VMA that hangs in two memory maps twice. The slab and the
+    reverse maps add those that no index leads to. Members are those of :class:`Vmas`.
     """
 
-    mm: int
-    mm_row: int
-    start: NDArray[np.uint64]
-    end: NDArray[np.uint64]
-    vmas: Vmas
-    names: list[bytes]
-
-    def __len__(self) -> int:
-        return len(self.vmas)
-
-    def where(self, keep: NDArray[np.bool_]) -> Areas:
-        """Those of them that ``keep`` says."""
-        return Areas(
-            mm=self.mm,
-            mm_row=self.mm_row,
-            start=self.start[keep],
-            end=self.end[keep],
-            vmas=self.vmas.take(keep),
-            names=[self.names[at] for at in np.flatnonzero(keep).tolist()],
-        )
+    mm: U64  # mm_struct whose index holds it; of others, vm_mm
+    mm_row: I32 = column(fill=-1)  # row of views.mms
+    start: U64  # vm_start; where the VMA could not be read, as the index has it, or 0
+    end: U64
+    vma: U64
+    ok: Bools  # the vm_area_struct could be read
+    owner: U64  # vm_mm
+    flags: U64
+    pgoff: U64  # pages
+    file: U64
+    anon_vma: U64
+    kind: U8  # Kind
+    vma_row: I32 = column(fill=-1)  # row of views.vmas; -1: no index leads to it
+    name: I32  # place in the names that go with the table
 
 
-def areas_of(views: Views, mm: int) -> Areas:
-    """The areas of ``mm`` in the index views, and those that only the slab or a reverse map knows."""
-    indexed = union_of([rows.take(rows.mm == np.uint64(mm)) for rows in views.regions().values()])
-    at = views.vma_rows(indexed["vma"])
-    rows = [views.vmas.take(at)]
-    start = [np.where(rows[0]["ok"], rows[0]["start"], indexed["start"])]
-    end = [np.where(rows[0]["ok"], rows[0]["end"], indexed["end"])]
-    names = [views.names[row] for row in at.tolist()]
-    known = set(indexed["vma"].tolist())
-    for strays, called in _strays(views, mm):
-        fresh = ~np.isin(strays["vma"], np.array(sorted(known), np.uint64))
-        rows.append(strays.take(fresh))
-        start.append(strays["start"][fresh])
-        end.append(strays["end"][fresh])
-        names += [name for name, new in zip(called, fresh.tolist(), strict=True) if new]
-        known.update(strays["vma"].tolist())
-    vmas = Vmas.concatenate(rows)
-    low = np.concatenate(start)
-    order = np.lexsort((vmas["vma"], low))
-    return Areas(
-        mm=mm,
-        mm_row=int(views.mm_rows(np.array([mm], np.uint64))[0]),
-        start=low[order],
-        end=np.concatenate(end)[order],
-        vmas=vmas.take(order),
-        names=[names[row] for row in order.tolist()],
+def compared_vmas(views: Views, mms: NDArray[np.uint64] | None = None) -> tuple[ComparedVmas, Sequence[bytes]]:
+    """The VMAs of ``mms`` (None: of all address spaces), and the names that ``ComparedVmas.name`` is a place in."""
+    parts, names = [indexed_vmas(views, mms)], views.names.strings
+    for strays, called in _strays(views):
+        chosen = np.flatnonzero(np.isin(strays.mm, views.mms.mm if mms is None else mms))
+        if len(chosen):
+            part = _of(strays, chosen)
+            part.mm_row[:] = views.mm_rows(part.mm)
+            part.name[:] = len(names) + np.arange(len(part))
+            parts.append(part)
+            names = [*names, *(called[row] for row in chosen.tolist())]
+    vmas = ComparedVmas.concatenate(parts)
+    if len(parts) > 1:
+        # What two records know is here as the first of them has it.
+        _, mm = np.unique(vmas.mm, return_inverse=True)
+        _, vma = np.unique(vmas.vma, return_inverse=True)
+        pair = mm.astype(np.int64) * (len(vma) + 1) + vma
+        vmas = vmas.take((vmas.vma_row >= 0) | is_first(pair))
+    return vmas.take(sort_order(vmas.mm, vmas.start, vmas.vma)), names
+
+
+def indexed_vmas(views: Views, mms: NDArray[np.uint64] | None = None) -> ComparedVmas:
+    """The VMAs that an index of ``mms`` (None: of all address spaces) leads to, by mm and start as the index has it;
+    names are places in ``views.names.strings``."""
+    union = views.union
+    rows = np.arange(len(union)) if mms is None else rows_with_mm(union.mm, mms)
+    vma_row, start, end = union.vma_row[rows], union.start[rows], union.end[rows]
+    vmas = _of(views.vmas, vma_row)
+    unread = ~vmas.ok
+    vmas.mm[:] = union.mm[rows]
+    vmas.start[unread], vmas.end[unread] = start[unread], end[unread]
+    vmas.mm_row[:] = views.mm_rows(vmas.mm)
+    vmas.vma_row[:], vmas.name[:] = vma_row, views.names.which[vma_row]
+    return vmas
+
+
+def rows_with_mm(owner: NDArray[np.uint64], mms: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """Rows of the ascending ``owner`` that equal one of ``mms``, ascending."""
+    wanted = np.unique(mms)
+    return expand_ranges(np.searchsorted(owner, wanted, "left"), np.searchsorted(owner, wanted, "right"))[1]
+
+
+def _of(vmas: Vmas, rows: I32 | I64) -> ComparedVmas:
+    """``rows`` of a table of VMAs, as members of the mm that their ``vm_mm`` names."""
+    return ComparedVmas.of(
+        mm=vmas.mm[rows],
+        start=vmas.start[rows],
+        end=vmas.end[rows],
+        vma=vmas.vma[rows],
+        ok=vmas.ok[rows],
+        owner=vmas.mm[rows],
+        flags=vmas.flags[rows],
+        pgoff=vmas.pgoff[rows],
+        file=vmas.file[rows],
+        anon_vma=vmas.anon_vma[rows],
+        kind=vmas.kind[rows],
     )
 
 
-def _strays(views: Views, mm: int) -> Iterator[tuple[Vmas, list[bytes]]]:
-    """Areas that no index view led to, by source: their rows, and their names."""
-    if (strays := views.strays) is not None:
-        live = np.flatnonzero(strays.attached & (strays.state != State.FREE) & (strays.vmas.mm == np.uint64(mm)))
+def _strays(views: Views) -> Iterator[tuple[Vmas, list[bytes]]]:
+    """VMAs that no index view led to, by the record that does, and their names."""
+    if views.strays is not None:
+        strays = views.strays
+        live = np.flatnonzero(strays.attached & (strays.state != State.FREE))
         yield strays.vmas.take(live), [strays.names[row] for row in live.tolist()]
     if views.rmap is not None:
-        rows = views.rmap.vmas
-        stray = np.isin(rows["vma"], np.array(sorted(views.rmap.strays), np.uint64))
-        stray &= rows["ok"] & (rows["mm"] == np.uint64(mm))
-        yield rows.take(stray), [views.rmap.strays[vma] for vma in rows["vma"][stray].tolist()]
-
-
-def nearest(views: Views, areas: Areas, ranges: Collection[tuple[int, int]], most: int) -> NDArray[np.bool_]:
-    """At most ``most`` areas: those that some index lacks and those in ``ranges``, then their neighbours."""
-    if len(areas) <= most:
-        return np.ones(len(areas), np.bool_)
-    named = np.zeros(len(areas), np.bool_)
-    for rows in views.regions().values():
-        named |= ~np.isin(areas.vmas["vma"], rows["vma"][rows["mm"] == np.uint64(areas.mm)])
-    for low, high in ranges:
-        named |= (areas.start < np.uint64(min(high, (1 << 64) - 1))) & (areas.end > np.uint64(low))
-    hits = np.flatnonzero(named)
-    place = np.arange(len(areas))
-    if len(hits):
-        after = np.minimum(np.searchsorted(hits, place), len(hits) - 1)
-        before = np.maximum(np.searchsorted(hits, place, "right") - 1, 0)
-        away = np.minimum(np.abs(hits[after] - place), np.abs(place - hits[before]))
-    else:
-        away = place
-    keep = np.zeros(len(areas), np.bool_)
-    keep[np.argsort(away, kind="stable")[:most]] = True
-    return keep
+        rmap = views.rmap
+        stray = np.isin(rmap.vmas.vma, np.array(sorted(rmap.strays), np.uint64)) & rmap.vmas.ok
+        vmas = rmap.vmas.take(stray)
+        yield vmas, [rmap.strays[vma] for vma in vmas.vma.tolist()]

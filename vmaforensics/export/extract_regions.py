@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.compare.ranges import areas_within, mm_of, orphans_within
+from vmaforensics.compare.ranges import mm_of, uncovered_within, vmas_within
 from vmaforensics.errors import UsageError
 from vmaforensics.export.extract import Region
-from vmaforensics.report.document.build import finding as told
+from vmaforensics.report.document.finding_parts import finding_part
 from vmaforensics.views.pages.map_counts import MapCounts
 from vmaforensics.views.pages.mapped_pages import read_pages
 from vmaforensics.views.pages.page_names import page_flag_names, set_flags
@@ -34,9 +34,9 @@ def process_regions(views: Views, pid: int, address: int) -> list[Region]:
     Raises :class:`UsageError` if there is no such process, or nothing knows the address.
     """
     mm = mm_of(views, pid)
-    for start, end, row in areas_within(views, mm, address, address + 1):
+    for start, end, row in vmas_within(views, mm, address, address + 1):
         return [_area(views, mm, pid, row, start, end)]
-    for start, end in orphans_within(views, mm, address, address + 1):
+    for start, end in uncovered_within(views, mm, address, address + 1):
         return [_orphans(mm, pid, start, end)]
     raise UsageError(f"neither an area nor a page-table entry of pid {pid} covers {address:#x}")
 
@@ -47,7 +47,7 @@ def finding_regions(views: Views, findings: list[Finding], wanted: str) -> list[
     A range that no area reaches into is one region: what was there is what the finding is about. Raises
     :class:`UsageError` if there is no such finding, or it is not about a range of a process.
     """
-    mine = [one for one in findings if told(one).id == wanted]
+    mine = [one for one in findings if finding_part(one).id == wanted]
     if not mine:
         raise UsageError(f"no finding has the id {wanted}; `vmaforensics report IMAGE --format json` tells them")
     regions: dict[tuple[int, int, int], Region] = {}
@@ -55,10 +55,10 @@ def finding_regions(views: Views, findings: list[Finding], wanted: str) -> list[
         if one.start is None or one.end is None or views.mm_rows(np.array([one.mm], np.uint64))[0] < 0:
             raise UsageError(f"finding {wanted} ({one.rule.id}) is not about a range of a process's memory")
         start, end = one.start // _PAGE * _PAGE, min(-(-one.end // _PAGE) * _PAGE, _TOP)
-        areas = areas_within(views, one.mm, start, end)
+        areas = vmas_within(views, one.mm, start, end)
         parts = [_area(views, one.mm, one.pid, row, max(low, start), min(high, end)) for low, high, row in areas]
         if parts:
-            runs = orphans_within(views, one.mm, start, end)
+            runs = uncovered_within(views, one.mm, start, end)
             parts += [_orphans(one.mm, one.pid, max(low, start), min(high, end)) for low, high in runs]
         else:
             parts = [_whole(one.mm, one.pid, start, end)]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.kernel.space.pointers import kernel_pointer
-from vmaforensics.report.document.document import HandCheck
+from vmaforensics.report.document.findings import HandCheck
 from vmaforensics.report.document.hand_lines import BEGIN, STEPS, TOOLS
 from vmaforensics.views.view import View
 
@@ -111,7 +111,7 @@ class FactFinder:
             entry=_place(one, lambda view: view == View.PAGE_TABLES.label, kernel=False),
             frame=_place(one, lambda view: view == View.PAGES.label, kernel=False),
             chain=None if vma is None else vma + self._chain,
-            file=int(subject.areas[0]["file"]) or None if vma is not None else None,
+            file=int(subject.vmas.file[0]) or None if vma is not None else None,
         )
 
 

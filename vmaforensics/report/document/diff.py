@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Literal
 import msgspec
 
 from vmaforensics.errors import UsageError
-from vmaforensics.report.document.document import Finding, Region, Seen
+from vmaforensics.report.document.findings import Finding  # noqa: TC001 - msgspec reads the annotation
+from vmaforensics.report.document.parts import Region, Seen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
-    from vmaforensics.report.document.document import Document, Process
+    from vmaforensics.report.document.document import Document
+    from vmaforensics.report.document.parts import Process
 
 _CLOCK_DRIFT = 60  # seconds by which the time of boot may seem to move as the clock is set
 _PROCESS_FACTS = ("comm", "exe", "parent", "kind", "mm", "shares_with")

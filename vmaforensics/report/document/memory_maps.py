@@ -1,4 +1,4 @@
-"""The memory maps that findings are about: every record side by side, and the part of the index around the findings."""
+"""The memory maps that findings are about: every record beside the others, and the part of the index around them."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.finding import Severity
-from vmaforensics.compare.nearby_nodes import near_nodes
-from vmaforensics.compare.records import sides_near
-from vmaforensics.report.document.document import MemoryMap
+from vmaforensics.columns.lookup import sort_order
+from vmaforensics.compare.nearby.nodes import nodes_near
+from vmaforensics.compare.records import records_near, records_of_mm
+from vmaforensics.report.document.parts import MemoryMap
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -31,46 +32,47 @@ def memory_maps(
 
     >>> maps, left_out = memory_maps(kernel, views, findings)
     """
-    mine: dict[int, list[Finding]] = {}
-    for one in findings:
-        if one.mm and one.severity.rank <= Severity.LOW.rank:
-            mine.setdefault(one.mm, []).append(one)
+    by_mm: dict[int, list[Finding]] = {}
+    for finding in findings:
+        if finding.mm and finding.severity.rank <= Severity.LOW.rank:
+            by_mm.setdefault(finding.mm, []).append(finding)
     if pids is not None:
         for mm in _of_pids(views, pids):
-            mine.setdefault(mm, [])
-    usable = views.mm_rows(np.array(list(mine), np.uint64)) >= 0
-    chosen = [mm for mm, fine in zip(mine, usable.tolist(), strict=True) if fine]
-    maps = [_map(kernel, views, mm, mine[mm]) for mm in chosen[:MOST]]
+            by_mm.setdefault(mm, [])
+    known = views.mm_rows(np.array(list(by_mm), np.uint64)) >= 0
+    chosen = [mm for mm, usable in zip(by_mm, known.tolist(), strict=True) if usable]
+    maps = [_map(kernel, views, mm, by_mm[mm]) for mm in chosen[:MOST]]
     return maps, max(len(chosen) - MOST, 0)
 
 
 def _of_pids(views: Views, pids: Collection[int]) -> list[int]:
-    tasks = views.tasks[np.isin(views.tasks["tgid"], list(pids)) & (views.tasks["mm"] != 0)]
-    order = np.lexsort((tasks["task"], ~tasks["leader"], tasks["tgid"]))
-    return list(dict.fromkeys(tasks["mm"][order].tolist()))
+    tasks = views.tasks.take(np.isin(views.tasks.tgid, list(pids)) & (views.tasks.mm != 0))
+    return list(dict.fromkeys(tasks.mm[sort_order(tasks.tgid, ~tasks.leader, tasks.task)].tolist()))
 
 
 def _map(kernel: Kernel, views: Views, mm: int, findings: list[Finding]) -> MemoryMap:
-    ranges = [(one.start, one.end) for one in findings if one.start is not None and one.end is not None]
-    sides, left_out = sides_near(views, mm, ranges, MOST_ROWS)
-    index = _index(views, findings)
+    ranges = [
+        (finding.start, finding.end) for finding in findings if finding.start is not None and finding.end is not None
+    ]
+    records = records_near(records_of_mm(views, mm), ranges, MOST_ROWS)
+    document, index = records.document(), _index(views, findings)
     return MemoryMap(
-        pid=sides.pid,
-        comm=sides.comm,
-        mm=sides.mm,
-        views=tuple(sides.views),
-        rows=tuple(sides.rows),
-        rows_left_out=left_out,
+        pid=document.pid,
+        comm=document.comm,
+        mm=document.mm,
+        views=tuple(document.views),
+        rows=tuple(document.rows),
+        rows_left_out=records.left_out,
         index=index.label,
-        nodes=near_nodes(kernel, views, mm, index, findings),
+        nodes=nodes_near(kernel, views, mm, index, findings),
     )
 
 
 def _index(views: Views, findings: Iterable[Finding]) -> View:
-    """The index that is drawn: the maple tree, else the red-black tree, unless only the list is spoken of."""
+    """The index that is drawn: the maple tree, else the red-black tree, unless the evidence names only the list."""
     if views.maple is not None:
         return View.MAPLE
-    told = {item.view for one in findings for item in one.evidence}
-    if views.rbtree is None or (View.LIST.label in told and View.RBTREE.label not in told):
+    named = {item.view for finding in findings for item in finding.evidence}
+    if views.rbtree is None or (View.LIST.label in named and View.RBTREE.label not in named):
         return View.LIST
     return View.RBTREE

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.arch.page_tables import PteState
+from vmaforensics.columns.lookup import rows_of
 from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
-from vmaforensics.report.document.document import NotAssessed
+from vmaforensics.report.document.parts import NotAssessed
 from vmaforensics.views.descriptors.content import Content
 from vmaforensics.views.pages.text_match import Match
 from vmaforensics.views.problems import Problem
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.analysis import Analysis
 
-_MOST = 200  # rows of problems told; the rest is counted
+_MOST = 200  # problems named; the rest is counted
 
 _LOST = (Problem.UNREADABLE, Problem.CUT_SHORT)
 
@@ -58,46 +59,44 @@ def _contents(analysis: Analysis) -> Iterator[tuple[str, int, str]]:
         yield "modified code (TEXT-MODIFIED)", count, f"{counted(count, 'page')} {why}"
     view = views.page_tables
     if view is not None and len(view.orphans):
-        states = view.ptes["state"][view.orphans[: len(view.contents)]].tolist()
-        lost = sum(not text for text, one in zip(view.contents, states, strict=True) if one == PteState.PRESENT)
+        present = (view.ptes.state[view.orphans[: len(view.contents)]] == PteState.PRESENT).tolist()
+        lost = sum(is_present and not text for text, is_present in zip(view.contents, present, strict=True))
         lost += len(view.orphans) - len(view.contents)
         why = f"{counted(lost, 'page')}: not in the image, or more than are looked at"
         yield "contents of pages outside every area (PTE-ORPHAN)", lost, why
     handles = views.handles
     if handles is not None:
         files = handles.memory_files
-        idle = (files["internal"] | (files["nlink"] == 0)) & ~files["mapped"]
+        unmapped = (files.internal | (files.nlink == 0)) & ~files.mapped
         for content, why in (
             (Content.NOT_IN_DUMP, "their first page is not in the image"),
             (Content.NONE, "they have no page in memory, but in swap"),
         ):
-            lost = int((idle & (files["content"] == content)).sum())
+            lost = int((unmapped & (files.content == content)).sum())
             yield "code in unmapped memory files (MEM-UNMAPPED-CODE)", lost, f"{counted(lost, 'file')}: {why}"
 
 
 def _walks(analysis: Analysis) -> list[NotAssessed]:
-    views = analysis.views
-    problems = views.problems.take(np.isin(views.problems.problem, _LOST))
+    """What the walks of records could not read, counted by record and address space."""
+    mms, problems = analysis.views.mms, analysis.views.problems
+    problems = problems.take(np.isin(problems.problem, _LOST))
     problems = problems.sort_by(problems.view, problems.problem, problems.mm)
     first = run_starts(begins_run(problems.view, problems.problem, problems.mm))
     counts = (run_lasts(first, len(problems)) - first + 1).tolist()
-    pids = views.mm_rows(problems.mm[first]).tolist()
-    out = []
-    told = list(zip(first.tolist(), counts, pids, strict=True))
-    for row, count, at in told[:_MOST]:
-        view, problem, mm = int(problems.view[row]), int(problems.problem[row]), int(problems.mm[row])
-        where = int(problems.where[row])
-        label, text = View(view).label, Problem(problem).text
+    mm_rows = rows_of(mms.mm, problems.mm[first]).tolist()
+    parts = []
+    for row, count, mm_row in list(zip(first.tolist(), counts, mm_rows, strict=True))[:_MOST]:
+        label, mm = View(int(problems.view[row])).label, int(problems.mm[row])
         more = "" if count == 1 else f" (and {count - 1} more)"
-        out.append(
+        parts.append(
             NotAssessed(
                 what=f"{label} of the address space {mm:#x}" if mm else label,
-                why=f"{where:#x}{more}: {text}",
-                pid=int(views.mms["pid"][at]) if at >= 0 else None,
+                why=f"{int(problems.where[row]):#x}{more}: {Problem(int(problems.problem[row])).text}",
+                pid=int(mms.pid[mm_row]) if mm_row >= 0 else None,
                 count=count,
             )
         )
-    if len(told) > _MOST:
-        rest = sum(count for _, count, _ in told[_MOST:])
-        out.append(NotAssessed(what="further records", why="not in the dump or not mapped", count=rest))
-    return out
+    if len(first) > _MOST:
+        rest = sum(counts[_MOST:])
+        parts.append(NotAssessed(what="further records", why="not in the dump or not mapped", count=rest))
+    return parts

@@ -1,105 +1,139 @@
 """The VMAs of every address space, over all indices, as parts of the document.
 
-Columns become lists, lists become parts, each by one pass that runs in C; a batch at a time, for what lies between
-columns and parts takes more room than either.
+They are made from columns a few thousand at a time: columns become lists, lists become parts, each by one pass that
+runs in C, and equal texts are one object.
 """
 
 from __future__ import annotations
 
 from itertools import repeat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of, sort_order, values_at
+from vmaforensics.checks.context import Context
+from vmaforensics.columns.lookup import values_at
 from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
-from vmaforensics.report.document.document import Region, Seen
-from vmaforensics.views.indices.entries import IndexEntries, union_of
+from vmaforensics.compare.index_cells import index_cells
+from vmaforensics.compare.vmas import indexed_vmas, rows_with_mm
+from vmaforensics.report.document.parts import Region, Seen
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas.kind import Kind
 from vmaforensics.words.permissions import vma_permissions
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator
 
     from numpy.typing import NDArray
 
-    from vmaforensics.columns.types import U64
+    from vmaforensics.compare.cells import IndexCells
+    from vmaforensics.compare.vmas import ComparedVmas
     from vmaforensics.views.views import Views
 
 _MINOR_BITS = 20
-_BATCH = 1 << 15
+_AT_ONCE = 1 << 14  # VMAs
 
 
-def regions_by_mm(views: Views, mms: U64) -> dict[int, list[Region]]:
+def regions_by_mm(views: Views, mms: NDArray[np.uint64]) -> dict[int, list[Region]]:
     """The regions of each of ``mms``, ascending, keyed by the address of the ``mm_struct``."""
-    chosen = {view: _of_mms(entries, mms) for view, entries in views.regions().items()}
-    union = union_of(chosen.values())
-    slots = {view: _Slots(entries) for view, entries in chosen.items()}
-    names = [printable(raw) for raw in views.names.strings]
-    regions: list[Region] = []
-    for low in range(0, len(union), _BATCH):
-        regions += _regions(views, union.take(slice(low, low + _BATCH)), slots, names)
-    first = run_starts(begins_run(union.mm))
-    bounds = zip(first.tolist(), (run_lasts(first, len(union)) + 1).tolist(), strict=True)
-    return {int(union.mm[low]): regions[low:high] for low, high in bounds}
+    parts, context = _Parts(views), Context(views)
+    regions: dict[int, list[Region]] = {}
+    for group in _groups(views, mms):
+        vmas = indexed_vmas(views, group)
+        made = parts.regions(vmas, index_cells(context, vmas, group))
+        starts = run_starts(begins_run(vmas.mm))
+        lasts = run_lasts(starts, len(vmas))
+        for mm, first, last in zip(vmas.mm[starts].tolist(), starts.tolist(), lasts.tolist(), strict=True):
+            regions[mm] = made[first : last + 1]
+    return regions
 
 
-def _of_mms(entries: IndexEntries, mms: U64) -> IndexEntries:
-    wanted = np.isin(entries.mm, mms)
-    return entries if wanted.all() else entries.take(wanted)
+def _groups(views: Views, mms: NDArray[np.uint64]) -> Iterator[NDArray[np.uint64]]:
+    """``mms`` that have VMAs, ascending, in groups of about as many VMAs as are made at once."""
+    owner = views.union.mm
+    known, count = np.unique(owner[rows_with_mm(owner, mms)], return_counts=True)
+    group = (np.cumsum(count) - count) // _AT_ONCE
+    starts = run_starts(begins_run(group))
+    for first, last in zip(starts.tolist(), run_lasts(starts, len(known)).tolist(), strict=True):
+        yield known[first : last + 1]
 
 
-def _regions(views: Views, rows: IndexEntries, slots: Mapping[View, _Slots], names: Sequence[str]) -> Iterable[Region]:
-    vmas = views.vmas.take(rows.vma_row)
-    start, end = np.where(vmas.ok, vmas.start, rows.start), np.where(vmas.ok, vmas.end, rows.end)
-    files = views.files.rows if views.files is not None else None
-    dev = values_at(files.dev, vmas.file_row) if files is not None else np.zeros(len(vmas), np.uint32)
-    inode = values_at(files.ino, vmas.file_row) if files is not None else np.zeros(len(vmas), np.uint64)
-    return map(
-        Region,
-        map(hex, start.tolist()),
-        map(hex, end.tolist()),
-        _each(vmas.flags, vma_permissions),
-        _each(vmas.flags, hex),
-        map(hex, np.where(vmas.file != 0, views.arch.bytes_of(vmas.pgoff), np.uint64(0)).tolist()),
-        _each(vmas.kind, lambda kind: Kind(kind).label),
-        map(names.__getitem__, views.names.which[rows.vma_row].tolist()),
-        _each(dev, lambda number: f"{number >> _MINOR_BITS:02x}:{number & ((1 << _MINOR_BITS) - 1):02x}"),
-        inode.tolist(),
-        map(hex, vmas.vma.tolist()),
-        vmas.ok.tolist(),
-        map(Seen, *(_slots_of(slots.get(view), rows) for view in (View.LIST, View.RBTREE, View.MAPLE))),
-    )
+class _Shared:
+    """Texts of values that many VMAs share, each made once and kept as one object."""
+
+    def __init__(self, text: Callable[[Any], str]) -> None:
+        self._text = text
+        self._known: dict[Any, str] = {}
+
+    def texts(self, values: list[Any]) -> Iterable[str]:
+        """The text of each of ``values``."""
+        for value in set(values) - self._known.keys():
+            self._known[value] = self._text(value)
+        return map(self._known.__getitem__, values)
 
 
-def _each(values: NDArray[np.generic], text: Callable[[int], str]) -> Iterable[str]:
-    """``text`` of every value, worked out once per distinct one."""
-    distinct, inverse = np.unique(values, return_inverse=True)
-    texts = [text(value) for value in distinct.tolist()]
-    return map(texts.__getitem__, inverse.tolist())
+class _Parts:
+    """Makes the regions of some VMAs after the other."""
+
+    def __init__(self, views: Views) -> None:
+        self._arch = views.arch
+        self._names = [printable(name) for name in views.names.strings]
+        self._files = None if views.files is None else views.files.rows
+        self._file_row = views.vmas.file_row
+        self._permissions = _Shared(vma_permissions)
+        self._flags = _Shared(hex)
+        self._kinds = _Shared(lambda kind: Kind(kind).label)
+        self._devices = _Shared(lambda dev: f"{dev >> _MINOR_BITS:02x}:{dev & ((1 << _MINOR_BITS) - 1):02x}")
+        self._inodes: dict[int, int] = {}
+
+    def regions(self, vmas: ComparedVmas, indices: dict[View, IndexCells]) -> list[Region]:
+        """A region for each of ``vmas``, which an index leads to; ``indices`` are their cells."""
+        start, end = _hex_pair(vmas.start, vmas.end)
+        flags = vmas.flags.tolist()
+        dev, inode = self._device_and_inode(vmas)
+        return list(
+            map(
+                Region,
+                start,
+                end,
+                self._permissions.texts(flags),
+                self._flags.texts(flags),
+                _hex(np.where(vmas.file != 0, self._arch.bytes_of(vmas.pgoff), np.uint64(0))),
+                self._kinds.texts(vmas.kind.tolist()),
+                map(self._names.__getitem__, vmas.name.tolist()),
+                self._devices.texts(dev),
+                [self._inodes.setdefault(number, number) for number in inode],
+                _hex(vmas.vma),
+                vmas.ok.tolist(),
+                map(Seen, *(_slots(indices.get(view)) for view in (View.LIST, View.RBTREE, View.MAPLE))),
+            )
+        )
+
+    def _device_and_inode(self, vmas: ComparedVmas) -> tuple[list[int], list[int]]:
+        """The device number and the inode number of the file of each VMA; 0 without a file."""
+        if self._files is None:
+            return [0] * len(vmas), [0] * len(vmas)
+        row = values_at(self._file_row, vmas.vma_row, fill=-1)
+        return values_at(self._files.dev, row).tolist(), values_at(self._files.ino, row).tolist()
 
 
-class _Slots:
-    """The words of an index that lead to VMAs, by the address of the VMA."""
-
-    def __init__(self, entries: IndexEntries) -> None:
-        self._entries = entries
-        self._order = sort_order(entries.vma)
-        self._vma = entries.vma[self._order]
-
-    def of(self, rows: IndexEntries) -> Iterable[str | None]:
-        """The word that leads to the same VMA in the same mm, None where none does."""
-        row = values_at(self._order, rows_of(self._vma, rows.vma), -1)
-        held = (row >= 0) & (values_at(self._entries.mm, row) == rows.mm)
-        slots = map(hex, values_at(self._entries.slot, row).tolist())
-        if held.all():
-            return slots
-        return [slot if here else None for slot, here in zip(slots, held.tolist(), strict=True)]
+def _hex(values: NDArray[np.uint64]) -> list[str]:
+    """Hexadecimal texts, one object for equal ones."""
+    distinct, place = np.unique(values, return_inverse=True)
+    texts = list(map(hex, distinct.tolist()))
+    return [texts[at] for at in place.tolist()]
 
 
-def _slots_of(slots: _Slots | None, rows: IndexEntries) -> Iterable[str | msgspec.UnsetType | None]:
-    """As :meth:`_Slots.of`; unset where the kernel has no such index."""
-    return repeat(msgspec.UNSET) if slots is None else slots.of(rows)
+def _hex_pair(start: NDArray[np.uint64], end: NDArray[np.uint64]) -> tuple[list[str], list[str]]:
+    """Hexadecimal texts of both; where one VMA begins at the end of another, they share one."""
+    texts = _hex(np.concatenate([start, end]))
+    return texts[: len(start)], texts[len(start) :]
+
+
+def _slots(cells: IndexCells | None) -> Iterable[str | msgspec.UnsetType | None]:
+    """The word of an index that leads to each VMA, None where none does; unset where the kernel has no such index."""
+    if cells is None:
+        return repeat(msgspec.UNSET)
+    return [hex(slot) if slot else None for slot in cells.slot.tolist()]

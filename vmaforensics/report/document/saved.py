@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from vmaforensics.errors import ExitCode, ImageUnreadableError, VmaForensicsError
-from vmaforensics.report.document.document import Document, Schema
-from vmaforensics.report.formats.json_text import is_inert, printable_all
+from vmaforensics.report.document.document import Document
+from vmaforensics.report.document.json_text import is_inert, printable_all
+from vmaforensics.report.document.parts import Schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from vmaforensics.errors import UsageError
-from vmaforensics.report.document.document import NotAssessed
+from vmaforensics.report.document.parts import NotAssessed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-    from vmaforensics.report.document.document import Document, Finding, Process
+    from vmaforensics.report.document.document import Document
+    from vmaforensics.report.document.findings import Finding
+    from vmaforensics.report.document.parts import Process
 
 SEVERITIES = ("critical", "high", "medium", "low", "info")
 NOT_RECORDED = "(not recorded)"

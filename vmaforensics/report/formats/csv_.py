@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vmaforensics.report.formats.tables import TABLES
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
@@ -33,8 +32,8 @@ _NUMBER = frozenset({"pid", "size", "inode"})  # columns of numbers that are no 
 
 
 def render_csv(document: Document, *, table: str = "findings") -> bytes:
-    """The table called ``table``; see ``report.tables``. Raises ``KeyError`` for an unknown name."""
-    rows = TABLES[table](document)
+    """The table called ``table``; see ``report/document/tables.py``. Raises ``KeyError`` for an unknown name."""
+    rows = document.table(table)
     names = [column for column in rows.dtype.names or () if not column.startswith("has_")]
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\r\n")

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from vmaforensics.report.formats.json_text import json_text
-from vmaforensics.report.formats.text import verdict
+from vmaforensics.report.document.json_text import json_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +32,7 @@ def _lines(document: Document) -> Iterator[dict[str, object]]:
     yield {
         "kind": "report",
         **about,
-        "verdict": verdict(document),
+        "verdict": document.verdict,
         "findings": counts,
         "not_assessed": len(document.not_assessed),
         "processes": document.kernel.processes,

@@ -10,13 +10,13 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from vmaforensics.report.formats.text import verdict
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from vmaforensics.report.document.document import Document, Finding, Hexdump
+    from vmaforensics.report.document.document import Document
+    from vmaforensics.report.document.findings import Finding, Hexdump
 
 _SERIOUS = ("critical", "high", "medium")
 _MOST = 100  # rows of a table
@@ -36,7 +36,7 @@ def render_markdown(document: Document) -> bytes:
 
 def _lines(document: Document) -> Iterator[str]:
     kernel = document.kernel
-    yield from ("# vmaforensics report", "", f"**Verdict:** {code(verdict(document))}", "")
+    yield from ("# vmaforensics report", "", f"**Verdict:** {code(document.verdict)}", "")
     machine = [("kernel", kernel.release), ("host", kernel.hostname), ("image taken", kernel.clock or "")]
     yield from (f"- {name}: {code(value)}" for name, value in machine if value)
     yield from ("", "## Findings", "")

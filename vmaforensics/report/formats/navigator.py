@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmaforensics.report.formats.json_text import json_text
-from vmaforensics.report.formats.text import verdict
+from vmaforensics.report.document.json_text import json_text
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
-    from vmaforensics.report.document.document import Document, Finding, Technique
+    from vmaforensics.report.document.document import Document
+    from vmaforensics.report.document.findings import Finding, Technique
 
 VERSIONS = {"attack": "19", "navigator": "5.2.0", "layer": "4.5"}
 SCORES = {"critical": 100, "high": 75, "medium": 50, "low": 25, "info": 5}
@@ -46,7 +46,7 @@ def _layer(document: Document, techniques: list[dict[str, object]]) -> dict[str,
         "versions": VERSIONS,
         "domain": "enterprise-attack",
         "description": "Techniques that the findings are consistent with, which is no proof that one was used. "
-        + printable(verdict(document)),
+        + printable(document.verdict),
         "filters": {"platforms": ["Linux"]},
         "sorting": 3,  # descending by score
         "layout": {"layout": "side", "showID": True, "showName": True, "expandedSubtechniques": "annotated"},

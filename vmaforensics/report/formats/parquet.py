@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vmaforensics.report.formats.tables import INDICES, TABLES
+from vmaforensics.report.document.tables import INDICES
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ _TYPES = {"u8": "uint64", "i8": "int64", "b1": "bool_"}
 
 
 def render_parquet(document: Document, *, table: str = "regions") -> bytes:
-    """The table called ``table``; see ``report.tables``."""
+    """The table called ``table``; see ``report/document/tables.py``."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = TABLES[table](document)
+    rows = document.table(table)
     columns = _region_views(pa, rows) if table == "regions" else _columns(pa, rows, list(rows.dtype.names or ()))
     length = len(next(iter(columns.values())))
     kernel, file = document.kernel, document.provenance.file

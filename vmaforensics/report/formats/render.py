@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 from vmaforensics.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from vmaforensics.report.document.document import Document
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
-    """A format: a function ``Document → bytes`` (or ``str``), and what people need to know of it."""
+    """A format: a function of a document that gives ``bytes``, a ``str`` or pieces of bytes, and what people need to
+    know of it."""
 
     name: str
     description: str  # what it is for, in a few words
@@ -26,7 +27,7 @@ class Format:
     binary: bool = False  # nothing for a terminal
     needs: str = ""  # module that is an optional part; its absence raises UsageError before anything is read
     options: tuple[str, ...] = ()  # keyword arguments the function takes
-    tables: tuple[str, ...] = ()  # those of report.tables it can hold, its default first
+    tables: tuple[str, ...] = ()  # those of report/document/tables.py it can hold, its default first
 
 
 _TABLES = ("findings", "evidence", "regions", "processes")
@@ -45,7 +46,7 @@ FORMATS: dict[str, Format] = {
             name="json",
             description="everything; can be rendered again",
             suffix=".json",
-            function="document.document:encode",
+            function="document.document:encoded_pieces",
         ),
         Format(
             name="jsonl",
@@ -120,9 +121,21 @@ def render(document: Document, name: str = "text", options: Mapping[str, object]
     ``options`` may hold what any renderer takes; each is given its own. Raises ``KeyError`` for an unknown
     format or table, :class:`~vmaforensics.errors.UsageError` where the format cannot show this document.
     """
+    return b"".join(rendered_pieces(document, name, options))
+
+
+def rendered_pieces(
+    document: Document, name: str = "text", options: Mapping[str, object] | None = None
+) -> Iterator[bytes]:
+    """As :func:`render`, in pieces where the format can be made so: a long document is never in memory twice."""
     form = FORMATS[name]
     require(form)
     module, _, function = form.function.partition(":")
     chosen = {key: value for key, value in (options or {}).items() if key in form.options}
     shown = getattr(import_module(f"vmaforensics.report.{module}"), function)(document, **chosen)
-    return shown.encode() if isinstance(shown, str) else bytes(shown)
+    if isinstance(shown, str):
+        yield shown.encode()
+    elif isinstance(shown, bytes):
+        yield shown
+    else:
+        yield from shown

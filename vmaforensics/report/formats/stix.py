@@ -17,13 +17,15 @@ import uuid
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from vmaforensics.report.formats.json_text import json_text
+from vmaforensics.report.document.json_text import json_text
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vmaforensics.report.document.document import Document, Finding, Process, Technique
+    from vmaforensics.report.document.document import Document
+    from vmaforensics.report.document.findings import Finding, Technique
+    from vmaforensics.report.document.parts import Process
 
 Object = dict[str, object]
 

@@ -5,39 +5,19 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from vmaforensics.report.document.verdict import SERIOUS
 from vmaforensics.report.formats.terminal import Page
-from vmaforensics.words.amounts import counted, plural
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vmaforensics.report.document.document import Document, Evidence, Finding
+    from vmaforensics.report.document.document import Document
+    from vmaforensics.report.document.findings import Finding
 
-SEVERITIES = ("critical", "high", "medium", "low", "info")
-_SERIOUS = SEVERITIES[:3]
 _EVIDENCE = 3  # pieces shown of a finding unless more detail is asked for
 _PLACES = 6  # places named of one rule that has minor findings only
 _LIMITS = 8  # things not assessed that are named
-# Which records convince most, where several disagree: those an intruder has to reach into other structures
-# for, before those next to what was changed.
-_WEIGHT = (
-    "page tables",
-    "slab",
-    "i_mmap",
-    "anon_vma",
-    "counters",
-    "struct page",
-    "maple tree",
-    "rbtree",
-    "vm_next list",
-    "mm sources",
-    "task list",
-    "descriptors",
-    "VMA",
-    "files",
-    "anchors",
-    "lock",
-)
 
 
 def render_text(
@@ -69,37 +49,12 @@ def render_text(
     return page.text()
 
 
-def verdict(document: Document) -> str:
-    """The outcome in one sentence."""
-    counts = {name: sum(one.severity == name for one in document.findings) for name in SEVERITIES}
-    serious = [one for one in document.findings if one.severity in _SERIOUS]
-    user = sum(one.kind == "user" for one in document.processes)
-    bounds = f"; {counted(len(document.not_assessed), 'thing')} could not be assessed" if document.not_assessed else ""
-    if not serious:
-        minor = sum(counts.values())
-        rest = f" ({counted(minor, 'minor finding')})" if minor else ""
-        agree = "agrees" if bounds or user == 1 else "agree"
-        if bounds:
-            return f"What could be read of {counted(user, 'process', 'es')} {agree}{rest}{bounds}."
-        return f"The records of {counted(user, 'process', 'es')} {agree}{rest}."
-    told = ", ".join(f"{counts[name]} {name}" for name in SEVERITIES if counts[name])
-    who = sorted({(one.pid, one.comm) for one in serious})
-    names = ", ".join(f"pid {pid} ({comm})" for pid, comm in who[:4]) + (", …" if len(who) > 4 else "")
-    number = sum(counts.values())
-    return f"{told} {plural(number, 'finding')} among {counted(user, 'process', 'es')}: {names}{bounds}."
-
-
 def head(one: Finding) -> Iterator[tuple[str, str]]:
     """The line that says what, who, where and how sure."""
     where = "" if one.start is None else f"  {one.start}-{(one.end or '0x?')[2:]}"
     yield f"{one.severity.upper():8}", one.severity
     yield f"  {one.rule}", "mark"
-    yield f"  {who(one)}{where}  confidence {one.confidence}", ""
-
-
-def who(one: Finding) -> str:
-    """The process of a finding."""
-    return f"pid {one.pid} ({one.comm})" if one.pid or one.comm else "no process named"
+    yield f"  {one.process}{where}  confidence {one.confidence}", ""
 
 
 def not_assessed(page: Page, document: Document, *, most: int | None = None) -> None:
@@ -126,30 +81,13 @@ def next_step(document: Document, one: Finding) -> str:
     return f"vmaforensics views {image} {owner}{at}"
 
 
-def strongest(one: Finding, most: int = _EVIDENCE) -> list[Evidence]:
-    """The pieces that convince most: what made the rule speak, then one of each further record, those first
-    that are kept farthest from what was changed."""
-    rest = list(one.evidence[1:])
-    chosen = list(one.evidence[:1])
-    while rest and len(chosen) < most:
-        seen = [item.view for item in chosen]
-        best = min(rest, key=lambda item: (seen.count(item.view), _weight(item.view)))
-        rest.remove(best)
-        chosen.append(best)
-    return chosen
-
-
-def _weight(view: str) -> int:
-    return _WEIGHT.index(view) if view in _WEIGHT else len(_WEIGHT)
-
-
 def _verdict(page: Page, document: Document, *, brief: bool) -> None:
-    worst = next((one.severity for one in document.findings if one.severity in _SERIOUS), None)
+    worst = next((one.severity for one in document.findings if one.severity in SERIOUS), None)
     look = worst or ("medium" if document.not_assessed else "good")
     if brief:
-        page.line(("VERDICT   ", "label"), (verdict(document), look))
+        page.line(("VERDICT   ", "label"), (document.verdict, look))
         return
-    page.wrapped("VERDICT   ", verdict(document), style="label", look=look)
+    page.wrapped("VERDICT   ", document.verdict, style="label", look=look)
     kernel, origin = document.kernel, document.provenance
     pages = origin.coverage
     page.wrapped(
@@ -183,16 +121,16 @@ def _findings(page: Page, document: Document) -> None:
         return
     page.heading("Findings")
     for one in document.findings:
-        if one.severity in _SERIOUS:
+        if one.severity in SERIOUS:
             _serious(page, document, one)
             page.gap()
     minor: dict[tuple[str, str, str, str], list[Finding]] = {}
     for one in document.findings:
-        if one.severity not in _SERIOUS:
+        if one.severity not in SERIOUS:
             minor.setdefault((one.severity, one.rule, one.confidence, one.rule_title), []).append(one)
     for (severity, rule, confidence, title), found in minor.items():
         page.line((f"{severity.upper():8}", severity), (f"  {rule}", "mark"), f"  confidence {confidence}  {title}")
-        places = [f"{who(one)}{'' if one.start is None else f' at {one.start}'}" for one in found[:_PLACES]]
+        places = [f"{one.process}{'' if one.start is None else f' at {one.start}'}" for one in found[:_PLACES]]
         places += [f"and {len(found) - _PLACES} more"] if len(found) > _PLACES else []
         page.wrapped(" " * 10, ", ".join(places))
     page.gap()
@@ -201,7 +139,7 @@ def _findings(page: Page, document: Document) -> None:
 def _serious(page: Page, document: Document, one: Finding) -> None:
     page.line(*head(one))
     page.wrapped("  ", f"{one.rule_title}: {one.title}.")
-    shown = strongest(one)
+    shown = one.strongest(_EVIDENCE)
     label = max((len(item.view) for item in shown), default=0)
     for item in shown:
         told = item.found in item.what and item.expected in item.what

@@ -10,8 +10,10 @@ from vmaforensics.words.amounts import counted
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from vmaforensics.compare.side_by_side import Cell
-    from vmaforensics.report.document.document import Document, Finding, Hexdump, MemoryMap, Process, Region
+    from vmaforensics.compare.records_document import Cell
+    from vmaforensics.report.document.document import Document
+    from vmaforensics.report.document.findings import Finding, Hexdump
+    from vmaforensics.report.document.parts import MemoryMap, Process, Region
     from vmaforensics.report.formats.terminal import Page, Piece
 
 _AROUND = 3  # regions shown before and after a finding

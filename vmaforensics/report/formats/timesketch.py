@@ -11,14 +11,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from vmaforensics.errors import UsageError
-from vmaforensics.report.formats.json_text import json_text
-from vmaforensics.report.formats.text import verdict
+from vmaforensics.report.document.json_text import json_text
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vmaforensics.report.document.document import Document, Finding, Process
+    from vmaforensics.report.document.document import Document
+    from vmaforensics.report.document.findings import Finding
+    from vmaforensics.report.document.parts import Process
 
 _LONGEST = 32_000  # bytes of a field; OpenSearch refuses a keyword of 32,766 or more
 ACQUIRED, CRASHED, BOOTED, STARTED = "Memory Acquired", "Kernel Crash", "System Boot", "Process Start"
@@ -47,7 +48,7 @@ def _rows(document: Document) -> Iterator[dict[str, object]]:
         taken, desc, what = kernel.clock, ACQUIRED, "memory was acquired"
     else:
         return
-    yield from _row(document, taken, desc, f"{what}; {verdict(document)}")
+    yield from _row(document, taken, desc, f"{what}; {document.verdict}")
     for finding in document.findings:
         yield from _row(document, taken, desc, _found(finding), **_finding(finding))
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from volatility3.framework.interfaces.configuration import RequirementInterface
 
     from vmaforensics.checks.finding import Finding
-    from vmaforensics.report.document.document import Evidence
-    from vmaforensics.report.document.document import Finding as Told
+    from vmaforensics.report.document.findings import Evidence
+    from vmaforensics.report.document.findings import Finding as Told
 
 COLUMNS: list[tuple[str, type]] = [
     ("Severity", str),
@@ -55,12 +55,12 @@ def finding_rows(
 
     Evidence repeats rule, process and id of its finding, so that a flat table can be filtered by them.
     """
-    from vmaforensics.report.document.build import finding as told
+    from vmaforensics.report.document.finding_parts import finding_part
 
     for one in findings:
         if one.severity.rank > Severity(least).rank or (pids and one.pid not in pids):
             continue
-        known = told(one)
+        known = finding_part(one)
         yield 0, _finding_row(known)
         for item in known.evidence:
             yield 1, _evidence_row(known, item)

@@ -51,7 +51,7 @@ def page_rows(
     Of each of ``addresses``, the area that covers it, or, where none does, the entries around it that no area
     covers.
     """
-    from vmaforensics.compare.ranges import rows_within
+    from vmaforensics.compare.ranges import entries_within
     from vmaforensics.report.document.page_entries import page_runs
 
     wanted = processes(session.views, pids)
@@ -59,7 +59,7 @@ def page_rows(
     known: set[int] = set()
     for pid, comm, mm in wanted:
         ranges = list(_ranges(session, mm, addresses, known))
-        parts = [np.asarray(rows_within(session.views, mm, low, high)) for low, high in ranges]
+        parts = [np.asarray(entries_within(session.views, mm, low, high)) for low, high in ranges]
         rows = np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.intp)
         for run in page_runs(session.kernel, session.views, rows, each=each):
             yield (pid, comm, *_row(run))

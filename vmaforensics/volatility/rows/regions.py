@@ -10,19 +10,13 @@ import numpy as np
 from volatility3.framework import renderers
 from volatility3.framework.renderers import format_hints
 
-from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_WRITE
+from vmaforensics.columns.lookup import bounds_of
+from vmaforensics.compare.cell_text import rights, run_content
+from vmaforensics.compare.cells import CellState
+from vmaforensics.compare.comparison import Comparison, compare_records
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas.kind import Kind
-from vmaforensics.volatility.rows.region_table import (
-    HELD,
-    MISSING,
-    UNREAD,
-    RegionTable,
-    Uncovered,
-    region_table,
-    uncovered,
-)
 from vmaforensics.words.amounts import counted
 from vmaforensics.words.permissions import vma_permissions
 from vmaforensics.words.printable import printable
@@ -68,30 +62,35 @@ COLUMNS: list[tuple[str, type]] = [
 
 UNREADABLE = renderers.UnreadableValue()
 NOT_APPLICABLE = renderers.NotApplicableValue()
-_VALUES = {int(HELD): True, int(MISSING): False, int(UNREAD): UNREADABLE}  # else: not applicable
+_VALUES: dict[int, Any] = {
+    CellState.HELD: True,
+    CellState.MISSING: False,
+    CellState.UNREAD: UNREADABLE,
+    CellState.NONE: NOT_APPLICABLE,
+}
 _UNKNOWN_NAME = b"?"  # vma_names: the file or mapping has a name, and it is not in the dump
 
 
 def region_rows(views: Views, pids: Collection[int] = ()) -> Iterator[Row]:
     """One row of :data:`COLUMNS` per process and region, by pid (all, if none are named) and address.
 
-    A region is an area that any record leads to, or a run of page-table entries that no area covers. Its
+    A region is a VMA that any record leads to, or a run of page-table entries that no VMA covers. Its
     bounds are those of its ``vm_area_struct``; those of the index where that could not be read. Processes that
     share an address space (vfork, CLONE_VM) each have its rows; one of whose regions none could be read has a
     row that says so. ``VMA agrees`` tells whether the ``vm_area_struct`` itself names this address space, and
     the maple tree its range.
     """
-    table = region_table(views)
-    gaps = uncovered(views, table)
-    columns, gap_columns = _columns(table), _gap_columns(views, gaps)
-    absent = {name: NOT_APPLICABLE for view, name in VIEW_COLUMNS if view not in table.cells}
+    compared = compare_records(views)
+    shown = compared.cells()
+    columns, run_columns = _vma_columns(views, compared), _run_columns(compared)
+    absent = {name: NOT_APPLICABLE for view, name in VIEW_COLUMNS if view not in shown}
     nothing = tuple(absent.get(name, UNREADABLE) for name, _ in COLUMNS[2:])
     wanted = processes(views, pids)
     warn_of_missing(pids, wanted)
     for pid, comm, mm in wanted:
-        rows, strange = _of(table, columns, mm), _of(gaps, gap_columns, mm)
-        if strange:
-            rows = sorted(rows + strange, key=_start)
+        rows, uncovered = _rows_of(compared.vmas.mm, columns, mm), _rows_of(compared.runs.mm, run_columns, mm)
+        if uncovered:
+            rows = sorted(rows + uncovered, key=_start)
         for row in rows or [nothing]:
             yield (pid, comm, *row)
 
@@ -100,9 +99,9 @@ def _start(row: Row) -> int:
     return row[0] if isinstance(row[0], int) else 0
 
 
-def _of(table: RegionTable | Uncovered, columns: list[list[Any]], mm: int) -> list[Row]:
-    """The rows of ``mm``; both tables are sorted by mm."""
-    low, high = (int(np.searchsorted(table.mm, np.uint64(mm), side)) for side in ("left", "right"))
+def _rows_of(owner: NDArray[np.uint64], columns: list[list[Any]], mm: int) -> list[Row]:
+    """The rows of ``mm``, of columns that go with the ascending ``owner``."""
+    low, high = bounds_of(owner, mm)
     return list(zip(*(column[low:high] for column in columns), strict=True))
 
 
@@ -127,57 +126,54 @@ def warn_of_missing(pids: Collection[int], found: list[tuple[int, str, int]]) ->
         log.warning("no process in the task list has pid %d and user memory", pid)
 
 
-def _columns(table: RegionTable) -> list[list[Any]]:
-    """The columns of all rows of ``table`` after PID and Process, as values volatility3 accepts."""
-    vmas = table.vmas
-    known = vmas["ok"].tolist()
+def _vma_columns(views: Views, compared: Comparison) -> list[list[Any]]:
+    """The columns of all VMAs after PID and Process, as values volatility3 accepts."""
+    vmas, shown = compared.vmas, compared.cells()
+    known = vmas.ok.tolist()
     # The list and the tree take their bounds from the VMA; where that is unreadable, they have none.
-    bounded = (vmas["ok"] | (table.end != 0)).tolist()
-    pgoff = np.where(vmas["file"] != 0, vmas["pgoff"] << np.uint64(12), np.uint64(0))  # show_map_vma
-    flags = {value: vma_permissions(value) for value in np.unique(vmas["flags"]).tolist()}
+    bounded = (vmas.ok | (vmas.end != 0)).tolist()
+    pgoff = np.where(vmas.file != 0, views.arch.bytes_of(vmas.pgoff), np.uint64(0))  # show_map_vma
+    flags = {value: vma_permissions(value) for value in np.unique(vmas.flags).tolist()}
     kinds = {int(kind): kind.label for kind in Kind}
+    named = vmas.name.tolist()
     names: dict[bytes, Any] = {b"": NOT_APPLICABLE, _UNKNOWN_NAME: UNREADABLE}
-    for name in set(table.names) - names.keys():
+    for name in {compared.names[place] for place in named} - names.keys():
         names[name] = printable(name)
+    without: list[Any] = [NOT_APPLICABLE] * len(vmas)
     return [
-        _where(bounded, _hex(table.start)),
-        _where(bounded, _hex(table.end)),
-        _where(known, [flags[value] for value in vmas["flags"].tolist()]),
+        _where(bounded, _hex(vmas.start)),
+        _where(bounded, _hex(vmas.end)),
+        _where(known, [flags[value] for value in vmas.flags.tolist()]),
         _where(known, _hex(pgoff)),
-        _where(known, [kinds[value] for value in vmas["kind"].tolist()]),
-        *(_cells(table, view) for view, _ in VIEW_COLUMNS),
-        _where(known, table.agrees.tolist()),
-        _hex(vmas["vma"]),
-        _where(known, [names[name] for name in table.names]),
+        _where(known, [kinds[value] for value in vmas.kind.tolist()]),
+        *(
+            [_VALUES[state] for state in shown[view].state.tolist()] if view in shown else without
+            for view, _ in VIEW_COLUMNS
+        ),
+        _where(known, compared.agrees().tolist()),
+        _hex(vmas.vma),
+        _where(known, [names[compared.names[place]] for place in named]),
     ]
 
 
-def _cells(table: RegionTable, view: View) -> list[Any]:
-    if view not in table.cells:
-        return [NOT_APPLICABLE] * len(table.mm)
-    return [_VALUES.get(state, NOT_APPLICABLE) for state in table.cells[view].tolist()]
-
-
-def _gap_columns(views: Views, gaps: Uncovered) -> list[list[Any]]:
-    """The same columns for page-table entries without an area: what the page tables alone know."""
-    count = len(gaps.start)
+def _run_columns(compared: Comparison) -> list[list[Any]]:
+    """The same columns for page-table entries without a VMA: what the page tables alone know."""
+    runs = compared.runs
+    count = len(runs)
     without: list[Any] = [NOT_APPLICABLE] * count
-    held = {View.PAGE_TABLES: [True] * count} | {view: [False] * count for view in views.regions()}
+    held = {View.PAGE_TABLES: [True] * count} | {view: [False] * count for view in compared.indices}
+    contents = [run_content(compared, row) for row in range(count)]
     return [
-        _hex(gaps.start),
-        _hex(gaps.end),
-        [_rights(allow) for allow in gaps.allow.tolist()],
+        _hex(runs.start),
+        _hex(runs.end),
+        [rights(allow) for allow in runs.allow.tolist()],
         without,
         ["no area"] * count,
         *(held.get(view, without) for view, _ in VIEW_COLUMNS),
         without,
         without,
-        [f"holds {text}" if text else NOT_APPLICABLE for text in gaps.contents],
+        [f"holds {text}" if text else NOT_APPLICABLE for text in contents],
     ]
-
-
-def _rights(allow: int) -> str:
-    return f"r{'w' if allow & ALLOW_WRITE else '-'}{'x' if allow & ALLOW_EXECUTE else '-'}"
 
 
 def _hex(values: NDArray[np.uint64]) -> list[Any]:
@@ -188,7 +184,7 @@ def _where(known: list[bool], values: list[Any]) -> list[Any]:
     """``values``, unreadable where not ``known``."""
     if all(known):
         return values
-    return [value if fine else UNREADABLE for value, fine in zip(values, known, strict=True)]
+    return [value if readable else UNREADABLE for value, readable in zip(values, known, strict=True)]
 
 
 def summary(views: Views) -> Iterator[str]:

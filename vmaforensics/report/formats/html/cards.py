@@ -12,8 +12,10 @@ from vmaforensics.report.formats.html.places import Places
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from vmaforensics.compare.side_by_side import Cell, Row
-    from vmaforensics.report.document.document import Document, Finding, Hexdump, MemoryMap
+    from vmaforensics.compare.records_document import Cell, Row
+    from vmaforensics.report.document.document import Document
+    from vmaforensics.report.document.findings import Finding, Hexdump
+    from vmaforensics.report.document.parts import MemoryMap
 
 _PER_LINE = 16  # bytes
 _MOST_BYTES = 256

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vmaforensics.report.formats.html.cards import Mark
-    from vmaforensics.report.formats.html.sections import Line
+    from vmaforensics.report.formats.html.line import Line
 
 _ADDRESS, _NAME, _LANE, _TAG = 122, 236, 86, 132  # widths of the columns
 _FIRST = _ADDRESS + _NAME

@@ -12,7 +12,7 @@ from vmaforensics.report.formats.html.ladder import Box, Text
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from vmaforensics.report.document.document import Node
+    from vmaforensics.compare.nearby.node import Node
 
 _MOST_NODES = 60
 _INDENT, _DEEPEST = 30, 10

@@ -9,7 +9,8 @@ from vmaforensics.report.formats.html.amounts import short
 from vmaforensics.words.amounts import counted, plural
 
 if TYPE_CHECKING:
-    from vmaforensics.report.document.document import Document, Finding
+    from vmaforensics.report.document.document import Document
+    from vmaforensics.report.document.findings import Finding
 
 SEVERITIES = ("critical", "high", "medium", "low", "info")
 _NAMED, _CHARACTERS = 3, 48  # processes named in the sentence, and of a name

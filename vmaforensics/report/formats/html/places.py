@@ -11,8 +11,8 @@ from vmaforensics.report.formats.html.amounts import number
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vmaforensics.compare.side_by_side import Row
-    from vmaforensics.report.document.document import Finding
+    from vmaforensics.compare.records_document import Row
+    from vmaforensics.report.document.findings import Finding
 
 _MOST = 500  # regions looked at per finding: it may name all of an address space
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from vmaforensics.report.document.document import Document, Process
+    from vmaforensics.report.document.document import Document
+    from vmaforensics.report.document.parts import Process
     from vmaforensics.report.formats.html.cards import Card
 
 _MOST = 2000

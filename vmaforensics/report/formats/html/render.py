@@ -27,7 +27,8 @@ from vmaforensics.words.amounts import counted
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
-    from vmaforensics.report.document.document import Document, Finding
+    from vmaforensics.report.document.document import Document
+    from vmaforensics.report.document.findings import Finding
 
 _ROOM_FOR_CARDS = 1_200_000  # bytes, by estimate; further findings become lines of a table
 _MOST_FINDINGS = 1200

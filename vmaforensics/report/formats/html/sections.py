@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING
 from vmaforensics.report.formats.html.amounts import number
 from vmaforensics.report.formats.html.cards import marks
 from vmaforensics.report.formats.html.ladder import ladder, summary
+from vmaforensics.report.formats.html.line import Line
 from vmaforensics.report.formats.html.nodes import picture
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vmaforensics.compare.side_by_side import Row
-    from vmaforensics.report.document.document import Document, MemoryMap, Process
-    from vmaforensics.report.formats.html.cards import Card, Mark
+    from vmaforensics.report.document.document import Document
+    from vmaforensics.report.document.parts import MemoryMap, Process
+    from vmaforensics.report.formats.html.cards import Card
     from vmaforensics.report.formats.html.ladder import Ladder
     from vmaforensics.report.formats.html.nodes import Picture
 
@@ -26,16 +27,6 @@ _ALL_ROWS = 600  # over all maps, in the order of their findings
 _MOST_ROWS, _FEWEST_ROWS = 120, 9  # of one map
 _MINOR_ROWS = 24  # of one that no finding above low is about
 _MINOR = ("low", "info")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
-    """A region: its cells, the findings about it, and how many regions before it are left out."""
-
-    row: Row
-    marks: tuple[Mark, ...]
-    cards: tuple[Card, ...]
-    skipped: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""The nodes of a maple tree around what findings name."""
+"""The nodes of a maple tree around what findings name: the ways there from the root, and the neighbours on them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.report.document.document import Node
+from vmaforensics.compare.nearby.node import Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-    from vmaforensics.compare.wrong_words import Wrongs
+    from vmaforensics.compare.nearby.wrong_words import WrongWords
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.indices.maple_nodes import MapleNodes
     from vmaforensics.views.views import Views
@@ -36,31 +36,31 @@ class _Slot:
     high: int
 
 
-def maple_nodes(kernel: Kernel, views: Views, mm: int, wrongs: Wrongs, most: int) -> tuple[Node, ...]:
-    """At most ``most`` nodes: the tree itself, the ways from its root to the leaves and nodes that ``wrongs`` names,
+def maple_nodes(kernel: Kernel, views: Views, mm: int, wrong: WrongWords, most: int) -> tuple[Node, ...]:
+    """At most ``most`` nodes: the tree itself, the ways from its root to the leaves and nodes that ``wrong`` names,
     the slots named there, and neighbours; each after the one above it."""
     nodes, size = views.maple_nodes, kernel.sizeof("maple_node")
-    mine = np.flatnonzero(nodes.mm == np.uint64(mm))
+    own = np.flatnonzero(nodes.mm == np.uint64(mm))
     room = most - 1
     path: dict[int, None] = {}
-    for row in _named(nodes, mine, wrongs, size):
+    for row in _named(nodes, own, wrong, size):
         way = [row]
         while nodes.parent[way[-1]] >= 0 and len(way) <= _DEPTH:
             way.append(int(nodes.parent[way[-1]]))
-        fresh = [one for one in way if one not in path]
+        fresh = [above for above in way if above not in path]
         if len(path) + len(fresh) > room * 2 // 3:
             break
         path |= dict.fromkeys(fresh)
     if not path:  # nothing is named: the root
-        path |= dict.fromkeys(mine[nodes.parent[mine] < 0][:1].tolist())
-    slots = [slot for row in path if nodes.leaf[row] for slot in _slots(nodes, row, wrongs)]
+        path |= dict.fromkeys(own[nodes.parent[own] < 0][:1].tolist())
+    slots = [slot for row in path if nodes.leaf[row] for slot in _slots(nodes, row, wrong)]
     slots = slots[: max(room - len(path), 0)]
     drawn = dict(path)
-    for row in _siblings(nodes, mine, path):
+    for row in _siblings(nodes, own, path):
         if len(drawn) + len(slots) >= room:
             break
         drawn.setdefault(row)
-    tree = _tree(kernel, views, mm, wrongs)
+    tree = _tree(kernel, views, mm, wrong)
     names = {kernel.types.constant(f"maple_{name}"): f"maple_{name}" for name in ("leaf_64", "range_64", "arange_64")}
     shown = {slot.word for slot in slots}
     out = [tree]
@@ -75,7 +75,7 @@ def maple_nodes(kernel: Kernel, views: Views, mm: int, wrongs: Wrongs, most: int
                 start=hex(int(nodes.low[row])),
                 end=hex(int(nodes.high[row]) + 1),
                 entries=int((nodes.slots[row, :end] != 0).sum()),
-                wrong=wrongs.text(address, size, besides=shown),
+                wrong=wrong.text(address, size, without=shown),
             )
         )
     out += [
@@ -86,16 +86,16 @@ def maple_nodes(kernel: Kernel, views: Views, mm: int, wrongs: Wrongs, most: int
             start=hex(slot.low),
             end=hex(slot.high + 1),
             entries=0,
-            wrong=wrongs.text(slot.word, 1),
+            wrong=wrong.text(slot.word, 1),
         )
         for slot in slots
     ]
     return tuple(out)
 
 
-def _tree(kernel: Kernel, views: Views, mm: int, wrongs: Wrongs) -> Node:
-    """The ``struct maple_tree``; what is told of the whole mm_struct or of ``ma_root`` is wrong with it."""
-    root = int(views.mms["ma_root"][int(views.mm_rows(np.array([mm], np.uint64))[0])])
+def _tree(kernel: Kernel, views: Views, mm: int, wrong: WrongWords) -> Node:
+    """The ``struct maple_tree``; what is wrong with the whole mm_struct or with ``ma_root`` is shown at it."""
+    root = int(views.mms.ma_root[int(views.mm_rows(np.array([mm], np.uint64))[0])])
     where = mm + kernel.offset("mm_struct", "mm_mt.ma_root")
     return Node(
         address=hex(mm + kernel.offset("mm_struct", "mm_mt")),
@@ -104,32 +104,32 @@ def _tree(kernel: Kernel, views: Views, mm: int, wrongs: Wrongs) -> Node:
         start="0x0",
         end=hex(_TOP + 1),
         entries=int(root != 0),
-        wrong=wrongs.text(mm, 1, where),
+        wrong=wrong.text(mm, 1, also=where),
     )
 
 
-def _named(nodes: MapleNodes, mine: NDArray[np.intp], wrongs: Wrongs, size: int) -> Iterator[int]:
+def _named(nodes: MapleNodes, own: NDArray[np.intp], wrong: WrongWords, size: int) -> Iterator[int]:
     """Nodes that hold a wrong word, then leaves that cover a range of a finding."""
-    address, leaf = nodes.address[mine], nodes.leaf[mine]
-    for word in wrongs.words:
+    address, leaf = nodes.address[own], nodes.leaf[own]
+    for word in wrong.addresses:
         inside = (address <= np.uint64(word)) & (np.uint64(word) - address < np.uint64(size))
-        yield from mine[inside][:1].tolist()
-    for start, end in wrongs.ranges:
-        covers = leaf & (nodes.low[mine] <= np.uint64(end - 1)) & (nodes.high[mine] >= np.uint64(start))
-        yield from mine[covers][:_LEAVES].tolist()
+        yield from own[inside][:1].tolist()
+    for start, end in wrong.ranges:
+        covers = leaf & (nodes.low[own] <= np.uint64(end - 1)) & (nodes.high[own] >= np.uint64(start))
+        yield from own[covers][:_LEAVES].tolist()
 
 
-def _slots(nodes: MapleNodes, row: int, wrongs: Wrongs) -> list[_Slot]:
+def _slots(nodes: MapleNodes, row: int, wrong: WrongWords) -> list[_Slot]:
     """The slots of a leaf that a finding's range or a wrong word names, and one on either side."""
     end = int(nodes.end[row]) + 1
     high = nodes.pivots[row, :end].tolist()
-    low = [int(nodes.low[row]), *(one + 1 for one in high[:-1])]
+    low = [int(nodes.low[row]), *(last + 1 for last in high[:-1])]
     base = int(nodes.address[row]) + int(nodes.slot_offset[row])
-    words = set(wrongs.words)
+    words = set(wrong.addresses)
     hits = [
         at
         for at in range(end)
-        if base + 8 * at in words or any(start <= high[at] and low[at] < stop for start, stop in wrongs.ranges)
+        if base + 8 * at in words or any(start <= high[at] and low[at] < stop for start, stop in wrong.ranges)
     ]
     wanted = sorted({at + step for at in hits[:_SLOTS] for step in (-1, 0, 1) if 0 <= at + step < end})
     return [
@@ -138,11 +138,11 @@ def _slots(nodes: MapleNodes, row: int, wrongs: Wrongs) -> list[_Slot]:
     ]
 
 
-def _siblings(nodes: MapleNodes, mine: NDArray[np.intp], path: dict[int, None]) -> Iterator[int]:
+def _siblings(nodes: MapleNodes, own: NDArray[np.intp], path: dict[int, None]) -> Iterator[int]:
     """The other children of the nodes on the way, the nearest first."""
-    parent = nodes.parent[mine]
+    parent = nodes.parent[own]
     for row in path:
         if nodes.parent[row] >= 0:
-            beside = mine[parent == nodes.parent[row]]
+            beside = own[parent == nodes.parent[row]]
             away = np.abs(nodes.parent_slot[beside] - nodes.parent_slot[row])
             yield from beside[np.argsort(away, kind="stable")][1:].tolist()

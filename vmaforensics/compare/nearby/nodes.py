@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.compare.nearby_maple import maple_nodes
-from vmaforensics.compare.wrong_words import Wrongs
-from vmaforensics.report.document.document import Node
+from vmaforensics.columns.lookup import bounds_of
+from vmaforensics.compare.nearby.maple import maple_nodes
+from vmaforensics.compare.nearby.node import Node
+from vmaforensics.compare.nearby.wrong_words import WrongWords
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-
-    from numpy.typing import NDArray
 
     from vmaforensics.checks.finding import Finding
     from vmaforensics.kernel.kernel import Kernel
@@ -27,44 +26,44 @@ _LINKS = 3  # elements of a list on either side of one that is named
 _DEPTH = 128  # no red-black tree is deeper
 
 
-def near_nodes(kernel: Kernel, views: Views, mm: int, index: View, findings: Sequence[Finding]) -> tuple[Node, ...]:
+def nodes_near(kernel: Kernel, views: Views, mm: int, index: View, findings: Sequence[Finding]) -> tuple[Node, ...]:
     """At most :data:`MOST` nodes of ``index`` of ``mm``, each after the one above it."""
-    wrongs = Wrongs.of(views, mm, index, findings)
+    wrong = WrongWords.of(views, mm, index, findings)
     if index is View.MAPLE:
-        return maple_nodes(kernel, views, mm, wrongs, MOST)
-    rows = views.rbtree if index is View.RBTREE else views.vma_list
-    if rows is None:
+        return maple_nodes(kernel, views, mm, wrong, MOST)
+    entries = views.rbtree if index is View.RBTREE else views.vma_list
+    if entries is None:
         return ()
-    owner = np.ascontiguousarray(rows["mm"])
-    low, high = (int(np.searchsorted(owner, np.uint64(mm), side)) for side in ("left", "right"))
-    named = _named(rows[low:high], views.vma_size, wrongs)
+    low, high = bounds_of(entries.mm, mm)
+    own = entries.take(slice(low, high))
+    named = _named(own, views.vma_size, wrong)
     if index is View.RBTREE and views.rb_nodes is not None:
         if not named:  # the root
             named = np.flatnonzero(views.rb_nodes.parent[low:high] < 0)[:1].tolist()
-        return tuple(_rb_nodes(views.rb_nodes, rows, [low + at for at in named], wrongs, views.vma_size))
+        return tuple(_rb_nodes(views.rb_nodes, entries, [low + at for at in named], wrong, views.vma_size))
     named = named or [0] * bool(high > low)
-    return tuple(_list_nodes(views, rows[low:high], named, wrongs))
+    return tuple(_list_nodes(views, own, named, wrong))
 
 
-def _named(rows: NDArray[np.void], size: int, wrongs: Wrongs) -> list[int]:
-    """Rows (of dtype ``REGIONS``) that findings name by range or by a word; where a range has none, those beside it."""
+def _named(entries: IndexEntries, size: int, wrong: WrongWords) -> list[int]:
+    """Rows that findings name by range or by a word; where a range has none, those beside it."""
     found: dict[int, None] = {}
-    if not len(rows):
+    if not len(entries):
         return []
-    for start, end in wrongs.ranges:
-        inside = np.flatnonzero((rows["start"] < np.uint64(end)) & (rows["end"] > np.uint64(start)))
+    for start, end in wrong.ranges:
+        inside = np.flatnonzero((entries.start < np.uint64(end)) & (entries.end > np.uint64(start)))
         if not len(inside):
-            after = int((rows["start"] < np.uint64(start)).sum())
-            inside = np.array([at for at in (after - 1, after) if 0 <= at < len(rows)])
+            after = int((entries.start < np.uint64(start)).sum())
+            inside = np.array([at for at in (after - 1, after) if 0 <= at < len(entries)])
         found |= dict.fromkeys(inside[:8].tolist())
-    for word in wrongs.words:
-        away = np.uint64(word) - rows["vma"]
-        hit = (rows["slot"] == np.uint64(word)) | ((rows["vma"] <= np.uint64(word)) & (away < np.uint64(size)))
+    for word in wrong.addresses:
+        away = np.uint64(word) - entries.vma
+        hit = (entries.slot == np.uint64(word)) | ((entries.vma <= np.uint64(word)) & (away < np.uint64(size)))
         found |= dict.fromkeys(np.flatnonzero(hit)[:2].tolist())
     return list(found)
 
 
-def _rb_nodes(nodes: RbNodes, rows: IndexEntries, named: Iterable[int], wrongs: Wrongs, size: int) -> list[Node]:
+def _rb_nodes(nodes: RbNodes, entries: IndexEntries, named: Iterable[int], wrong: WrongWords, size: int) -> list[Node]:
     chosen: dict[int, None] = {}
     for row in named:
         path = [row]
@@ -79,41 +78,41 @@ def _rb_nodes(nodes: RbNodes, rows: IndexEntries, named: Iterable[int], wrongs: 
                 chosen.setdefault(child)
     out = []
     for row in sorted(chosen, key=lambda row: (int(nodes.depth[row]), row)):
-        vma, parent = int(rows["vma"][row]), int(nodes.parent[row])
+        vma, parent = int(entries.vma[row]), int(nodes.parent[row])
         out.append(
             Node(
                 address=hex(int(nodes.address[row])),
                 parent=None if parent < 0 else hex(int(nodes.address[parent])),
                 kind="rb_node",
-                start=hex(int(rows["start"][row])),
-                end=hex(int(rows["end"][row])),
+                start=hex(int(entries.start[row])),
+                end=hex(int(entries.end[row])),
                 entries=int(nodes.has_left[row]) + int(nodes.has_right[row]),
-                wrong=wrongs.text(vma, size, int(rows["slot"][row])),
+                wrong=wrong.text(vma, size, also=int(entries.slot[row])),
             )
         )
     return out
 
 
-def _list_nodes(views: Views, rows: NDArray[np.void], named: Iterable[int], wrongs: Wrongs) -> list[Node]:
+def _list_nodes(views: Views, entries: IndexEntries, named: Iterable[int], wrong: WrongWords) -> list[Node]:
     chosen: set[int] = set()
     for row in named:
-        near = set(range(max(row - _LINKS, 0), min(row + _LINKS + 1, len(rows))))
+        near = set(range(max(row - _LINKS, 0), min(row + _LINKS + 1, len(entries))))
         if len(chosen | near) > MOST:
             break
         chosen |= near
     out = []
     for row in sorted(chosen):
-        vma, slot = int(rows["vma"][row]), int(rows["slot"][row])
-        after = int(views.vmas["next"][int(rows["vma_row"][row])]) if rows["vma_row"][row] >= 0 else 0
+        vma, slot = int(entries.vma[row]), int(entries.slot[row])
+        after = int(views.vmas.next[int(entries.vma_row[row])]) if entries.vma_row[row] >= 0 else 0
         out.append(
             Node(
                 address=hex(vma),
-                parent=hex(int(rows["vma"][row - 1])) if row else None,
+                parent=hex(int(entries.vma[row - 1])) if row else None,
                 kind="vm_area_struct",
-                start=hex(int(rows["start"][row])),
-                end=hex(int(rows["end"][row])),
+                start=hex(int(entries.start[row])),
+                end=hex(int(entries.end[row])),
                 entries=int(after != 0),
-                wrong=wrongs.text(vma, views.vma_size, slot),
+                wrong=wrong.text(vma, views.vma_size, also=slot),
             )
         )
     return out

@@ -1,4 +1,4 @@
-"""The document's tables as NumPy structured arrays: ``findings``, ``evidence``, ``regions``, ``processes``.
+"""The document's tables as NumPy structured arrays, for users: ``findings``, ``evidence``, ``regions``, ``processes``.
 
 Addresses and flag words are ``uint64``; 0 stands for none where no ``has_...`` column says otherwise. Text is in
 ``object`` columns. -1 stands for no pid.
@@ -12,11 +12,12 @@ import msgspec
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from numpy.typing import NDArray
 
-    from vmaforensics.report.document.document import Document
+    from vmaforensics.report.document.findings import Finding
+    from vmaforensics.report.document.parts import Process
 
 INDICES = ("list", "rbtree", "maple")  # the members of document.Seen
 _MOST, _LAST = (1 << 63) - 1, (1 << 64) - 1
@@ -103,17 +104,8 @@ PROCESSES = np.dtype(
 )
 
 
-def table(document: Document, name: str) -> NDArray[np.void]:
-    """The table called ``name``, its rows in the document's order. Raises ``KeyError`` for an unknown name.
-
-    >>> rows = table(document, "regions")
-    >>> rows[rows["maple"] == "missing"][["pid", "start", "end", "name"]]
-    """
-    return TABLES[name](document)
-
-
-def _findings(document: Document) -> NDArray[np.void]:
-    rows = document.findings
+def _findings(processes: Sequence[Process], findings: Sequence[Finding]) -> NDArray[np.void]:
+    rows = findings
     return _columns(
         FINDINGS,
         len(rows),
@@ -137,8 +129,8 @@ def _findings(document: Document) -> NDArray[np.void]:
     )
 
 
-def _evidence(document: Document) -> NDArray[np.void]:
-    rows = [(one, at, item) for one in document.findings for at, item in enumerate(one.evidence, 1)]
+def _evidence(processes: Sequence[Process], findings: Sequence[Finding]) -> NDArray[np.void]:
+    rows = [(one, at, item) for one in findings for at, item in enumerate(one.evidence, 1)]
     return _columns(
         EVIDENCE,
         len(rows),
@@ -155,8 +147,8 @@ def _evidence(document: Document) -> NDArray[np.void]:
     )
 
 
-def _regions(document: Document) -> NDArray[np.void]:
-    owners = [one for one in document.processes if one.regions]
+def _regions(processes: Sequence[Process], findings: Sequence[Finding]) -> NDArray[np.void]:
+    owners = [one for one in processes if one.regions]
     lengths = [len(one.regions) for one in owners]
     rows = [region for one in owners for region in one.regions]
     start, end = _numbers(one.start for one in rows), _numbers(one.end for one in rows)
@@ -188,10 +180,10 @@ def _regions(document: Document) -> NDArray[np.void]:
     )
 
 
-def _processes(document: Document) -> NDArray[np.void]:
-    rows = document.processes
+def _processes(processes: Sequence[Process], findings: Sequence[Finding]) -> NDArray[np.void]:
+    rows = processes
     told: dict[str, int] = {}
-    for finding in document.findings:
+    for finding in findings:
         told[finding.mm] = told.get(finding.mm, 0) + 1
     counters: dict[str, list[int]] = {name: [] for counter in COUNTERS for name in (counter, f"{counter}_of_areas")}
     for one in rows:
@@ -232,7 +224,8 @@ def _numbers(texts: Iterable[str | None]) -> list[int]:
     return [0 if text is None else min(int(text, 16), _LAST) for text in texts]
 
 
-TABLES: dict[str, Callable[[Document], NDArray[np.void]]] = {
+# A table is made of the processes and the findings of a document, whose order its rows have.
+TABLES: dict[str, Callable[[Sequence[Process], Sequence[Finding]], NDArray[np.void]]] = {
     "findings": _findings,
     "evidence": _evidence,
     "regions": _regions,
