@@ -9,19 +9,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.structures.per_cpu import per_cpu_offsets
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from vmaforensics.columns.types import I64, U64
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.pages.page_types import PageReader
 
 _MOST_PAGES = 1 << 24  # on all lists together; pcp->high is a small part of a zone
 
 
-def per_cpu_free(kernel: Kernel, reader: PageReader) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def per_cpu_free(kernel: Kernel, reader: PageReader) -> tuple[U64, I64]:
     """``(first frame, order)`` of every free block on the per-CPU lists.
 
     All lists are followed at once, one step of each per read. A list that cannot be read on, or that does
@@ -35,16 +33,16 @@ def per_cpu_free(kernel: Kernel, reader: PageReader) -> tuple[NDArray[np.uint64]
     while len(at) and total <= _MOST_PAGES:
         words, ok = kernel.words(at, 1)
         at = words[:, 0]
-        on = ok & (at != heads) & kernel_pointer(at)
+        on = ok & (at != heads) & kernel.arch.kernel_pointer(at)
         at, heads, orders = at[on], heads[on], orders[on]
         pages.append(at - link)
         found_orders.append(orders)
         total += len(at)
-    pfns, fine = reader.frames_of(np.concatenate(pages))
-    return pfns[fine], np.concatenate(found_orders)[fine]
+    pfns, possible = reader.frames_of(np.concatenate(pages))
+    return pfns[possible], np.concatenate(found_orders)[possible]
 
 
-def _list_heads(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+def _list_heads(kernel: Kernel) -> tuple[U64, I64]:
     """(address, order) of each list head of every zone and CPU."""
     pagesets = _pagesets(kernel)
     offsets = per_cpu_offsets(kernel)
@@ -63,19 +61,18 @@ def _list_heads(kernel: Kernel) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     return heads.reshape(-1), np.tile(order, len(heads))
 
 
-def _pagesets(kernel: Kernel) -> NDArray[np.uint64]:
+def _pagesets(kernel: Kernel) -> U64:
     """The per-CPU pointer to the lists of every zone of every node."""
     nodes = kernel.symbols.get("node_data")
     if nodes is None:
-        one = kernel.symbols.get("contig_page_data")  # without CONFIG_NUMA
-        addresses = np.array([] if one is None else [one], np.uint64)
+        node = kernel.symbols.get("contig_page_data")  # without CONFIG_NUMA
+        addresses = np.array([] if node is None else [node], np.uint64)
     else:
         mask = kernel.types.struct("nodemask_t")
         words, ok = kernel.words(np.array([nodes], np.uint64), 8 * mask.size if mask else 1)
-        addresses = words[0][kernel_pointer(words[0])] if ok[0] else np.zeros(0, np.uint64)
+        addresses = words[0][kernel.arch.kernel_pointer(words[0])] if ok[0] else np.zeros(0, np.uint64)
     zones = kernel.member("pglist_data", "node_zones")
     steps = np.arange(zones.count or 1, dtype=np.uint64) * np.uint64(zones.size)
     zone_addresses = (addresses[:, None] + (steps + np.uint64(zones.offset))[None, :]).reshape(-1)
-    got, ok = kernel.gather("zone", zone_addresses, ["per_cpu_pageset|pageset"])
-    pointers = got["per_cpu_pageset"][ok]
-    return np.unique(pointers[pointers != 0])
+    pointers, ok = kernel.gather_member("zone", "per_cpu_pageset|pageset", zone_addresses)
+    return np.unique(pointers[ok & (pointers != 0)])

@@ -63,11 +63,9 @@ class MapCounts:
 
         Entries of the whole are counted in folio._entire_mapcount since 6.3, in the first tail before.
         """
-        kernel, size = self._kernel, np.uint64(self._reader.size)
+        kernel = self._kernel
         none = np.zeros(len(heads), np.bool_)
-        with np.errstate(over="ignore"):
-            address = self._reader.base + heads * size
-            tail = address + size
+        address, tail = self._reader.addresses(heads), self._reader.addresses(heads + np.uint64(1))
         if kernel.has("folio", "_entire_mapcount"):
             count, ok = kernel.gather_signed("folio", "_entire_mapcount.counter", address)
         elif kernel.has("page", "compound_mapcount"):
@@ -119,7 +117,7 @@ class MapCounts:
         row, part = expand(np.full(len(rows), parts))
         own, ok = self._reader.read(self._pages.pfn[rows][row] + part.astype(np.uint64))
         self.ok[rows] &= ok.reshape(-1, parts).all(axis=1)
-        own_counts = map_counts(own["type"]).astype(np.int64)
+        own_counts = map_counts(own.page_type).astype(np.int64)
         counts = self._sum(rows[row], own_counts).reshape(-1, parts)
         private = np.where(counts < 2, page, 0).sum(axis=1)
         pss = ((page << shift) // np.maximum(counts, 1)).sum(axis=1)

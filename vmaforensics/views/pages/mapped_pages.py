@@ -8,11 +8,9 @@ import numpy as np
 
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, I64, U64, Bools
-from vmaforensics.views.pages.page_types import PageReader, bit_set, type_code
+from vmaforensics.views.pages.page_types import PageReader, StructPages, bit_set, type_code
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from vmaforensics.columns.types import U32
     from vmaforensics.kernel.kernel import Kernel
 
@@ -75,27 +73,28 @@ def read_pages(kernel: Kernel, frames: U64) -> Pages:
     own, ok = reader.read(frames)
     heads = np.where(ok, reader.heads(frames, own), frames)
     tails = heads != frames
-    head, head_ok = own.copy(), ok.copy()
+    head, head_ok = own, ok
     if tails.any():
-        head[tails], head_ok[tails] = reader.read(heads[tails])
-    with np.errstate(over="ignore"):
-        addresses = reader.base + heads * np.uint64(reader.size)
-    counts, counts_ok = kernel.gather(_Counts, addresses)
-    mapping = head["mapping"]
+        others, others_ok = reader.read(heads[tails])
+        rows = np.arange(len(frames))
+        rows[tails] = len(frames) + np.arange(len(others))
+        head, head_ok = StructPages.concatenate([own, others]).take(rows), np.concatenate([ok, others_ok])[rows]
+    counts, counts_ok = kernel.gather(_Counts, reader.addresses(heads))
+    mapping = head.mapping
     return Pages(
         pfn=frames,
         head=heads,
         ok=ok & head_ok & counts_ok,
-        flags=head["flags"],
+        flags=head.flags,
         mapping=mapping & ~np.uint64(_KSM),
         index=counts.index + (frames - heads),
-        mapcount=map_counts(own["type"]),
+        mapcount=map_counts(own.page_type),
         refcount=counts.refcount,
         anon=(mapping & np.uint64(_ANON)) != 0,
         ksm=(mapping & np.uint64(_KSM)) == np.uint64(_KSM),
-        swapbacked=_flag(kernel, "PG_swapbacked", head["flags"]),
+        swapbacked=_flag(kernel, "PG_swapbacked", head.flags),
         hugetlb=reader.hugetlb_heads(head, reader.tail_words(heads)),
-        compound=tails | _flag(kernel, "PG_head", head["flags"]),
+        compound=tails | _flag(kernel, "PG_head", head.flags),
         kernel_own=_kernel_own(kernel, head),
     )
 
@@ -110,13 +109,13 @@ def _flag(kernel: Kernel, name: str, flags: U64) -> Bools:
     return np.zeros(len(flags), np.bool_) if bit is None or bit >= 64 else bit_set(flags, bit)
 
 
-def _kernel_own(kernel: Kernel, head: NDArray[np.void]) -> Bools:
+def _kernel_own(kernel: Kernel, head: StructPages) -> Bools:
     """Which heads are of slabs or page tables; a slab has been told by a flag before it was a page type (6.11)."""
     own = np.zeros(len(head), np.bool_)
     for name in ("slab", "table"):
         code = type_code(kernel, name)
         if code is not None:
-            own |= code.matches(head["type"])
+            own |= code.matches(head.page_type)
         elif name == "slab":
-            own |= _flag(kernel, "PG_slab", head["flags"])
+            own |= _flag(kernel, "PG_slab", head.flags)
     return own

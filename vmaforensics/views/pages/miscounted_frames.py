@@ -17,10 +17,9 @@ from vmaforensics.views.pages.mapped_pages import Pages, map_counts, read_pages
 from vmaforensics.views.pages.page_types import PageReader, bit_set, type_code
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from vmaforensics.columns.types import I64, Bools
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.pages.page_types import StructPages
     from vmaforensics.views.pages.ptes import Ptes
 
 _TYPED = 1 << 31  # set in every page type, clear in every map count
@@ -40,26 +39,26 @@ def find_miscounted(kernel: Kernel, ptes: Ptes) -> MiscountedFrames:
     # Only entries that lead to counted pages: others are of page frames that no count is kept of.
     pfns, counts = np.unique(ptes.pfn[(ptes.page_row >= 0) & (ptes.level == 1)], return_counts=True)
     found, entries = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
-    for batch in frame_batches(described(reader)):
+    for batch in frame_batches(kernel.arch, described(reader)):
         rows, ok = reader.read(batch)
         leading = np.zeros(len(batch), np.int64)
         low, high = np.searchsorted(pfns, [batch[0], batch[-1] + np.uint64(1)])
         leading[(pfns[low:high] - batch[0]).astype(np.int64)] = counts[low:high]
-        differ = ok & _small(kernel, rows) & (map_counts(rows["type"]) != leading)
+        differ = ok & _small(kernel, rows) & (map_counts(rows.page_type) != leading)
         found.append(batch[differ])
         entries.append(leading[differ])
     return MiscountedFrames(pages=read_pages(kernel, np.concatenate(found)), entries=np.concatenate(entries))
 
 
-def _small(kernel: Kernel, rows: NDArray[np.void]) -> Bools:
-    """Which pages are mapped ones, or could be, and are in no compound page; ``rows`` as PageReader.read gives them."""
-    small: Bools = ((rows["head"] & np.uint64(1)) == 0) & (rows["mapping"] != 0)
+def _small(kernel: Kernel, rows: StructPages) -> Bools:
+    """Which pages are mapped ones, or could be, and are in no compound page."""
+    small: Bools = ((rows.head & np.uint64(1)) == 0) & (rows.mapping != 0)
     head_bit = kernel.types.constant("PG_head")
     if head_bit is not None:
-        small &= ~bit_set(rows["flags"], head_bit)
+        small &= ~bit_set(rows.flags, head_bit)
     slab_bit = kernel.types.constant("PG_slab") if type_code(kernel, "slab") is None else None
     if slab_bit is not None:  # slab_cache lies where mapping would
-        small &= ~bit_set(rows["flags"], slab_bit)
-    word = rows["type"]
+        small &= ~bit_set(rows.flags, slab_bit)
+    word = rows.page_type
     small &= ((word & np.uint32(_TYPED)) == 0) | (word == np.uint32(0xFFFFFFFF))
     return small

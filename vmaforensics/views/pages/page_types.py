@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
+from vmaforensics.columns.table import Table, member, table
+from vmaforensics.columns.types import U32, U64, Bools
 
+if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
 
 _BASE = 0x80000000  # set in every page type, clear in every map count
@@ -35,9 +36,9 @@ class TypeCode:
     mask: int
     value: int
 
-    def matches(self, page_type: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    def matches(self, page_type: U32) -> Bools:
         """Which of the words say so."""
-        found: NDArray[np.bool_] = (page_type & np.uint32(self.mask)) == np.uint32(self.value)
+        found: Bools = (page_type & np.uint32(self.mask)) == np.uint32(self.value)
         return found
 
 
@@ -73,10 +74,25 @@ def _stated(kernel: Kernel, name: str) -> int | None:
     return info.number(f"PAGE_{name.upper()}_MAPCOUNT_VALUE") if info else None
 
 
-def bit_set(words: NDArray[np.uint64], bit: int) -> NDArray[np.bool_]:
+def bit_set(words: U64, bit: int) -> Bools:
     """Whether bit number ``bit`` is set in each word."""
-    found: NDArray[np.bool_] = (words >> np.uint64(bit)) & np.uint64(1) != 0
+    found: Bools = (words >> np.uint64(bit)) & np.uint64(1) != 0
     return found
+
+
+@table(struct="page")
+class StructPages(Table):
+    """The words of ``struct page`` that say what a frame is (include/linux/mm_types.h); a row is a frame.
+
+    Read by :meth:`PageReader.read`, in the order asked for.
+    """
+
+    flags: U64 = member("flags.f|flags")  # struct memdesc_flags_t since 6.18 (53fbef56e07d)
+    head: U64 = member("compound_info|compound_head")  # compound_info since 7.1
+    mapping: U64 = member("mapping")  # of a slab, where slab_cache lies there
+    private: U64 = member("private")  # of a free block, its order
+    # Has always been there where BTF is (4.18); compound_dtor left for struct folio in 6.3.
+    page_type: U32 = member("page_type")  # the map count of a page that is mapped
 
 
 class PageReader:
@@ -89,69 +105,61 @@ class PageReader:
         self.kernel = kernel
         self.base = np.uint64(kernel.arch.vmemmap(kernel.variable))
         self.size = kernel.sizeof("page")
-        # flags: struct memdesc_flags_t since 6.18 (53fbef56e07d). compound_head: compound_info since 7.1.
-        # page_type has always been there where BTF is (4.18); compound_dtor left for struct folio in 6.3.
-        self._fields = {
-            "flags": "flags.f|flags",
-            "head": "compound_info|compound_head",
-            "mapping": "mapping",
-            "private": "private",
-            "type": "page_type",
-        }
 
-    def read(self, pfns: NDArray[np.uint64]) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
-        """``(rows, ok)``: columns flags, head, mapping, private (uint64) and type (uint32) of each frame.
+    def addresses(self, pfns: U64) -> U64:
+        """Where the struct page of each frame lies."""
+        with np.errstate(over="ignore"):
+            places: U64 = self.base + pfns * np.uint64(self.size)
+        return places
+
+    def read(self, pfns: U64) -> tuple[StructPages, Bools]:
+        """The struct page of each frame, and which could be read.
 
         Not ``ok``: the struct page is not in the image, there is none, or it was never initialised.
         """
-        with np.errstate(over="ignore"):
-            addresses = self.base + pfns * np.uint64(self.size)
-        got, ok = self.kernel.gather("page", addresses, self._fields.values())
-        names = dict(zip(got.dtype.names or (), self._fields, strict=True))
-        rows = got.view(np.dtype([(name, got.dtype[old]) for old, name in names.items()]))
-        ok &= rows["flags"] != np.uint64(2**64 - 1)  # PAGE_POISON_PATTERN, mm/debug.c
+        rows, ok = self.kernel.gather(StructPages, self.addresses(pfns))
+        ok &= rows.flags != np.uint64(2**64 - 1)  # PAGE_POISON_PATTERN, mm/debug.c
         return rows, ok
 
-    def mapped(self, pfns: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    def mapped(self, pfns: U64) -> Bools:
         """Whether the kernel has a struct page of each frame, in the image or not."""
-        with np.errstate(over="ignore"):
-            return self.kernel.space.translate(self.base + pfns * np.uint64(self.size))[2]
+        return self.kernel.space.translate(self.addresses(pfns))[2]
 
-    def heads(self, pfns: NDArray[np.uint64], rows: NDArray[np.void]) -> NDArray[np.uint64]:
+    def heads(self, pfns: U64, rows: StructPages) -> U64:
         """Frame number of the compound page each frame belongs to; its own if to none.
 
         Bit 0 of the word marks a tail page; the rest points to the head or, where ``struct page`` has a
         size of 2**n, masks the tail's own address (include/linux/page-flags.h ``_compound_head``, 7.1).
         """
-        word = rows["head"]
+        word = rows.head
         heads = pfns.copy()
         tail = (word & np.uint64(1)) != 0
+        own = self.addresses(pfns)
         with np.errstate(over="ignore"):
-            own = self.base + pfns * np.uint64(self.size)
             head = np.where(word >= _MASKS, own & word, word - np.uint64(1)) - self.base
         heads[tail] = (head // np.uint64(self.size))[tail]
         return heads
 
-    def frames_of(self, pages: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
+    def frames_of(self, pages: U64) -> tuple[U64, Bools]:
         """Frame numbers of ``struct page`` addresses, and which addresses can be one."""
         with np.errstate(over="ignore"):
             offset = pages - self.base
         size = np.uint64(self.size)
         return offset // size, (offset % size == 0) & (pages >= self.base)
 
-    def hugetlb_heads(self, rows: NDArray[np.void], raw_next: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    def hugetlb_heads(self, rows: StructPages, raw_next: U64) -> Bools:
         """Which rows are the head of a hugetlb page. ``raw_next`` is what :meth:`tail_words` gave."""
         code = type_code(self.kernel, "hugetlb")
         if code is not None:
-            return code.matches(rows["type"])
+            return code.matches(rows.page_type)
         kind, wanted = self._tail_mark()
         head_bit = self.kernel.types.constant("PG_head")
         if not kind or head_bit is None:
             return np.zeros(len(rows), np.bool_)
         said = raw_next == np.uint64(wanted) if kind == "dtor" else bit_set(raw_next, wanted)
-        return bit_set(rows["flags"], head_bit) & said
+        return bit_set(rows.flags, head_bit) & said
 
-    def tail_words(self, pfns: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    def tail_words(self, pfns: U64) -> U64:
         """What the first tail page says of the compound page that begins at each frame; zero if unread.
 
         Only kernels before the page type "hugetlb" need it: a destructor number up to 6.5, a flag since.
@@ -161,7 +169,7 @@ class PageReader:
             return np.zeros(len(pfns), np.uint64)
         offset, size = self._tail_place()
         with np.errstate(over="ignore"):
-            places = self.base + pfns * np.uint64(self.size) + np.uint64(offset)
+            places = self.addresses(pfns) + np.uint64(offset)
         data, _ = self.kernel.space.gather(places, size)
         return data.view(f"<u{size}").reshape(-1).astype(np.uint64)
 

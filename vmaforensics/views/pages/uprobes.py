@@ -8,7 +8,6 @@ import numpy as np
 
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import U64
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.structures.address_set import AddressSet
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ def read_uprobes(kernel: Kernel) -> ReadUprobes:
     seen, found, total = AddressSet(), [Uprobes.zeros(0)], 0
     for _ in range(_DEPTH):
         here = here[here != 0]
-        fresh = seen.add(here[kernel_pointer(here)])
+        fresh = seen.add(here[kernel.arch.kernel_pointer(here)])
         whole &= len(fresh) == len(here)  # else a cycle, or no pointer
         total += len(fresh)
         if not len(fresh) or total > _MOST:

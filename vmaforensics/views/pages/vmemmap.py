@@ -2,46 +2,50 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.image.memory import PAGE_SIZE
+from vmaforensics.columns.lookup import last_rows_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from numpy.typing import NDArray
-
+    from vmaforensics.columns.types import U8, U64, Bools
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.pages.page_types import PageReader
 
-_BATCH = 1 << 12  # pages of vmemmap: 1 GiB of RAM
+_BATCH = 1 << 12  # pieces read at once
 
 
-def vmemmap_pages(
-    kernel: Kernel, reader: PageReader
-) -> Iterator[tuple[NDArray[np.uint64], NDArray[np.uint8], NDArray[np.bool_]]]:
-    """``(first frame, bytes, ok)`` of pieces of vmemmap that the page tables map, a batch at a time.
+class VmemmapPieces(NamedTuple):
+    """Some pieces of vmemmap: a page each where struct pages fill it evenly, else a single struct page."""
 
-    A piece is a page where struct pages fill it evenly, else a single struct page.
-    """
+    first: U64  # frame of the first struct page in each
+    data: U8  # shape (pieces, bytes)
+    ok: Bools  # is it in the image?
+
+
+def vmemmap_pages(kernel: Kernel, reader: PageReader) -> Iterator[VmemmapPieces]:
+    """The pieces of vmemmap that the page tables map, a batch at a time."""
     ranges = kernel.memory.ranges
     if not len(ranges):
         return
-    span = PAGE_SIZE if PAGE_SIZE % reader.size == 0 else reader.size
+    page = kernel.arch.page_size
+    span = page if page % reader.size == 0 else reader.size
     low = int(reader.base)
-    high = low + -(-int(ranges[:, 1].max()) // PAGE_SIZE) * reader.size
+    high = low + -(-int(ranges[:, 1].max()) // page) * reader.size
     runs = kernel.space.runs
-    runs = runs[(runs["end"] >= np.uint64(low)) & (runs["start"] < np.uint64(high))]
-    start = np.maximum(runs["start"], np.uint64(low)) - np.uint64(low)
-    end = np.minimum(runs["end"], np.uint64(high - 1)) - np.uint64(low) + np.uint64(1)
+    runs = runs.take((runs.end >= np.uint64(low)) & (runs.start < np.uint64(high)))
+    start = np.maximum(runs.start, np.uint64(low)) - np.uint64(low)
+    end = np.minimum(runs.end, np.uint64(high - 1)) - np.uint64(low) + np.uint64(1)
     first = (start + np.uint64(span - 1)) // np.uint64(span)  # pieces that lie in one run altogether
     count = np.maximum(end // np.uint64(span), first) - first
     begin = np.cumsum(count) - count
-    for at in range(0, int(count.sum()), _BATCH):
-        index = np.arange(at, min(at + _BATCH, int(count.sum())), dtype=np.uint64)
-        run = np.searchsorted(begin, index, "right") - 1
+    total = int(count.sum())
+    for at in range(0, total, _BATCH):
+        index = np.arange(at, min(at + _BATCH, total), dtype=np.uint64)
+        run = last_rows_of(begin, index)
         addresses = np.uint64(low) + (first[run] + index - begin[run]) * np.uint64(span)
         data, ok = kernel.space.gather(addresses, span)
-        yield (addresses - reader.base) // np.uint64(reader.size), data, ok
+        yield VmemmapPieces((addresses - reader.base) // np.uint64(reader.size), data, ok)

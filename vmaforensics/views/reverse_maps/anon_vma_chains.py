@@ -9,7 +9,6 @@ import numpy as np
 from vmaforensics.columns.lookup import is_first, rows_of
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I64, U64, Bools
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.structures.address_set import AddressSet, object_pointer
 from vmaforensics.views.structures.rwsem import write_held
@@ -95,7 +94,7 @@ def walk_chains(kernel: Kernel, vmas: U64, mms: U64, seen: AddressSet, log: Prob
         at = at.take(at.after != at.owner + head_at)
         if not len(at):
             break
-        wild = ~kernel_pointer(at.after)
+        wild = ~kernel.arch.kernel_pointer(at.after)
         misaligned = ~wild & ((at.after & np.uint64(7)) != 0)
         lose(Problem.NON_CANONICAL, wild)
         lose(Problem.MISALIGNED, misaligned)
@@ -119,7 +118,7 @@ def read_anon_vmas(kernel: Kernel, addresses: U64, seen: AddressSet, log: Proble
     Those in ``seen`` are left out, and what was read is added to it. Addresses that cannot be one are skipped.
     """
     found: list[AnonVmas] = []
-    fresh = seen.add(addresses[object_pointer(addresses)])
+    fresh = seen.add(addresses[object_pointer(kernel.arch, addresses)])
     while len(fresh):
         rows, ok = kernel.gather(AnonVmas, fresh)
         rows.anon_vma[:] = fresh
@@ -128,7 +127,7 @@ def read_anon_vmas(kernel: Kernel, addresses: U64, seen: AddressSet, log: Proble
         log.add(View.ANON_RMAP, Problem.UNREADABLE, 0, fresh[~ok])
         found.append(rows)
         kin = np.concatenate([rows.root, rows.parent])
-        fresh = seen.add(kin[object_pointer(kin)])
+        fresh = seen.add(kin[object_pointer(kernel.arch, kin)])
     return AnonVmas.concatenate(found)
 
 

@@ -38,7 +38,7 @@ def inode_mappings(kernel: Kernel, log: ProblemLog) -> U64:
     inodes = _inodes(kernel, log)
     pointers, ok = kernel.gather_member("inode", "i_mapping", inodes)
     mappings = np.unique(pointers[ok])
-    return mappings[object_pointer(mappings)]
+    return mappings[object_pointer(kernel.arch, mappings)]
 
 
 def _inodes(kernel: Kernel, log: ProblemLog) -> U64:
@@ -56,7 +56,7 @@ def _inodes(kernel: Kernel, log: ProblemLog) -> U64:
         lost = fresh[~ok]
         log.add(View.FILE_RMAP, Problem.UNREADABLE, 0, lost[np.isin(lost, listed)])
         after = words[ok].reshape(-1)
-        listed = after[object_pointer(after)]
+        listed = after[object_pointer(kernel.arch, after)]
         fresh = nodes.add(listed)
         count += len(fresh)
         steps += 1
@@ -91,7 +91,7 @@ def _super_blocks(kernel: Kernel, log: ProblemLog) -> U64:
         words, ok = kernel.words(fresh, 2)
         log.add(View.FILE_RMAP, Problem.UNREADABLE, 0, fresh[~ok])
         after = words[ok].reshape(-1)
-        fresh = nodes.add(after[object_pointer(after)])
+        fresh = nodes.add(after[object_pointer(kernel.arch, after)])
         if not len(fresh):
             break
     found = nodes.all()
@@ -112,7 +112,12 @@ def _hashed(kernel: Kernel) -> U64:
     shift = int(words[1, 0]) & 0xFFFFFFFF
     # The kernel makes a bucket for every 8 KiB (alloc_large_system_hash): a table much larger is none.
     ram = _ram(kernel)
-    if not ok.all() or not object_pointer(words[:1, 0])[0] or not 0 < shift < 32 or 8 << 32 - shift > ram // 128:
+    if (
+        not ok.all()
+        or not object_pointer(kernel.arch, words[:1, 0])[0]
+        or not 0 < shift < 32
+        or 8 << 32 - shift > ram // 128
+    ):
         return none
     page = kernel.arch.page_size
     pages = np.arange(max((1 << 32 - shift) * 8 // page, 1), dtype=np.uint64) * np.uint64(page)
@@ -120,7 +125,7 @@ def _hashed(kernel: Kernel) -> U64:
     node = np.uint64(kernel.offset("dentry", "d_hash"))
     heads = buckets[ok].reshape(-1)
     fresh = heads[heads != 0] & ~np.uint64(1)
-    fresh = fresh[object_pointer(fresh)]
+    fresh = fresh[object_pointer(kernel.arch, fresh)]
     inodes = []
     for _ in range(_CHAIN):
         if not len(fresh):
@@ -128,6 +133,6 @@ def _hashed(kernel: Kernel) -> U64:
         rows, ok = kernel.gather(_HashedDentries, fresh - node)
         inodes.append(rows.inode[ok])
         fresh = np.unique(rows.next[ok])
-        fresh = fresh[object_pointer(fresh)]
+        fresh = fresh[object_pointer(kernel.arch, fresh)]
     found = np.unique(np.concatenate(inodes)) if inodes else none
-    return found[object_pointer(found)]
+    return found[object_pointer(kernel.arch, found)]

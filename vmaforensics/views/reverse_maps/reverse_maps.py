@@ -97,7 +97,7 @@ class _FileTrees(NamedTuple):
 def _file_trees(kernel: Kernel, files: FileTable | None, log: ProblemLog) -> _FileTrees:
     """The ``i_mmap`` of every file in use, and of those others that some VMA maps."""
     in_use = files.rows.mapping if files is not None else np.zeros(0, np.uint64)
-    known = np.unique(in_use[object_pointer(in_use)])
+    known = np.unique(in_use[object_pointer(kernel.arch, in_use)])
     others = np.setdiff1d(inode_mappings(kernel, log), known, assume_unique=True)
     rows = Mappings.concatenate(
         [read_mappings(kernel, known, log, mapped=False), read_mappings(kernel, others, log, mapped=True)]
@@ -135,7 +135,7 @@ def _follow(kernel: Kernel, vmas: Vmas, others: U64, log: ProblemLog) -> _Reache
     for _ in range(_ROUNDS):
         parts.append(_first_time(kernel, fresh, links, objects, log))
         found = np.unique(np.concatenate([others, parts[-1].nodes.vma]))
-        found = found[object_pointer(found)]
+        found = found[object_pointer(kernel.arch, found)]
         fresh = read_vmas(kernel, np.setdiff1d(found, vmas.vma, assume_unique=True), log)
         others = others[:0]
         if not len(fresh):

@@ -24,9 +24,8 @@ from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.pages.page_types import StructPages
     from vmaforensics.views.slab.caches import Caches
 
 
@@ -188,13 +187,13 @@ def heads_table(kernel: Kernel) -> type[_Heads]:
     return _Heads if kernel.has("slab", "slab_cache") else _OldHeads
 
 
-def is_slab(kernel: Kernel, rows: NDArray[np.void]) -> Bools:
+def is_slab(kernel: Kernel, rows: StructPages) -> Bools:
     """PG_slab was a page flag and became a page type; only the head of a slab has it."""
     code = type_code(kernel, "slab")
     if code is not None:
-        return code.matches(rows["type"])
+        return code.matches(rows.page_type)
     bit = kernel.types.constant("PG_slab")
-    return bit_set(rows["flags"], bit) if bit is not None and bit < 64 else np.zeros(len(rows), np.bool_)
+    return bit_set(rows.flags, bit) if bit is not None and bit < 64 else np.zeros(len(rows), np.bool_)
 
 
 def _page_offset(kernel: Kernel) -> np.uint64:

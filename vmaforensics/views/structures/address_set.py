@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.columns.lookup import rows_of
-from vmaforensics.kernel.space.pointers import kernel_pointer
 
 if TYPE_CHECKING:
+    from vmaforensics.arch.interface import Architecture
     from vmaforensics.columns.types import U64, Bools
 
 
@@ -36,7 +36,7 @@ class AddressSet:
         return np.sort(np.concatenate([self._large, self._small]))
 
 
-def object_pointer(pointers: U64) -> Bools:
+def object_pointer(arch: Architecture, pointers: U64) -> Bools:
     """Can each be the address of a structure with a pointer in it: in the kernel half, and a multiple of 8?"""
-    answer: Bools = kernel_pointer(pointers) & ((pointers & np.uint64(7)) == 0)
+    answer: Bools = arch.kernel_pointer(pointers) & ((pointers & np.uint64(7)) == 0)
     return answer

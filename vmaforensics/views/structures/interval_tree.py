@@ -14,7 +14,6 @@ import numpy as np
 from vmaforensics.columns.lookup import is_first
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I8, I64, U8, U64, Bools
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.structures.tree_order import in_order
 
@@ -143,7 +142,7 @@ def walk_trees(kernel: Kernel, kind: TreeKind, trees: U64, roots: U64, slots: U6
 def _read_level(kernel: Kernel, kind: TreeKind, links: _Links, total: int) -> _Level:
     """The nodes that ``links`` lead to, and the links in those; ``total`` nodes were read before."""
     pointer = links.pointer
-    wild = ~kernel_pointer(pointer)
+    wild = ~kernel.arch.kernel_pointer(pointer)
     misaligned = ~wild & ((pointer & np.uint64(7)) != 0)
     repeated = ~wild & ~misaligned & ~is_first(pointer)
     good = np.flatnonzero(~wild & ~misaligned & ~repeated)
