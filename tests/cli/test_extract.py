@@ -123,7 +123,8 @@ def test_arguments_are_those_of_proc_pid_cmdline(whole_kernel: Sample, tmp_path:
             ((one, data),) = written(analysis, process_regions(analysis.views, pid, low), folder)
         except UsageError:
             continue  # PR_SET_MM: they may be said to be anywhere
-        pages = mapped_pages(analysis.kernel, analysis.views, int(mm["mm"]), low & -PAGE, -(-high // PAGE) * PAGE)
+        views, start, end = analysis.views, low & -PAGE, -(-high // PAGE) * PAGE
+        pages = mapped_pages(analysis.kernel, views.mms, views.page_tables, int(mm["mm"]), start, end)
         if pages.has_bytes.all():
             assert data[low - one.region.start : high - one.region.start] == expected
             compared += 1
@@ -221,7 +222,7 @@ def test_what_lies_below_a_lost_page_table_is_unknown_not_unmapped(sample: Sampl
 
 
 def test_more_than_the_limit_is_refused(sample: Sample) -> None:
-    big = Region(start=0, end=5 << 30, mm=1, pid=1, what="")
+    big = Region.of_process(1, 1, (0, 5 << 30))
     with pytest.raises(UsageError, match="--max 5368709120"):
         check_size([big], 4 << 30)
     check_size([big], 5 << 30)

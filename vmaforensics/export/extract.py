@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from vmaforensics.errors import OutputError, UsageError
-from vmaforensics.export.page_source import STATES, PageRecord, frames_pages, mapped_pages
+from vmaforensics.export.page_source import STATES, PageRecord, frame_pages, mapped_pages
 from vmaforensics.export.whole_file import whole_file
 from vmaforensics.version import __version__
 from vmaforensics.words.printable import printable
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vmaforensics.export.page_source import Pages
+    from vmaforensics.export.page_source import PageSources
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.views import Views
 
 MOST_BYTES = 4 << 30  # unless the caller says more
 MANIFEST = "manifest.json"
-_CHUNK = 1 << 12  # pages read at once: 16 MiB
-_PAGE = 4096
+_CHUNK = 1 << 12  # pages read at once
+_GRAIN = 64  # pages that become a hole of the file where all are zeros
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,15 +46,23 @@ class Region:
     end: int
     mm: int | None
     pid: int | None
+    file: str  # name of the file: numbers only
     what: str  # in words
     facts: dict[str, object] = field(default_factory=dict)
 
-    @property
-    def file(self) -> str:
-        """Name of the file: numbers only."""
-        if self.mm is None:
-            return f"frames-{self.start >> 12:x}-{self.end >> 12:x}.bin"
-        return f"{max(self.pid or 0, 0)}-{self.start:x}-{self.end:x}.bin"
+    @classmethod
+    def of_process(cls, mm: int, pid: int, bounds: tuple[int, int], what: str = "", **facts: object) -> Region:
+        """The addresses from the first of ``bounds`` to before the second of a process."""
+        start, end = bounds
+        return cls(
+            start=start,
+            end=end,
+            mm=mm,
+            pid=pid,
+            file=f"{max(pid, 0)}-{start:x}-{end:x}.bin",
+            what=what,
+            facts={"pid": pid, "mm": hex(mm), **facts},
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +77,7 @@ class Written:
 
 def check_size(regions: list[Region], most: int) -> None:
     """Raise :class:`UsageError` if ``regions`` have more than ``most`` bytes, or none."""
-    total = sum(one.end - one.start for one in regions)
+    total = sum(region.end - region.start for region in regions)
     if total <= 0:
         raise UsageError("there is nothing to extract: the range is empty")
     if total > most:
@@ -106,33 +114,33 @@ def extract(
     seek, and to grow when it is truncated beyond its end. ``facts`` go to the head of the manifest. Raises
     :class:`OutputError` if something cannot be written; what was finished before stays, without a manifest.
     """
-    names = [one.file for one in regions]
+    names = [region.file for region in regions]
     if len(set(names)) != len(names):
         raise UsageError("two regions have the same bounds")
     written = []
-    for one in regions:
-        with _opened(folder, one.file) as stream:
-            written.append(write_region(kernel, views, one, stream))
+    for region in regions:
+        with _opened(folder, region.file) as stream:
+            written.append(write_region(kernel, views, region, stream))
     document = {
         "tool": "vmaforensics",
         "version": __version__,
         **facts,
         "kernel": printable(kernel.identity.release),
-        "page_size": _PAGE,
+        "page_size": kernel.arch.page_size,
         "states": STATES,
         "regions": [
             {
-                "file": one.region.file,
-                "size": one.region.end - one.region.start,
-                "sha256": one.sha256,
-                "start": hex(one.region.start),
-                "end": hex(one.region.end),
-                "what": one.region.what,
-                **one.region.facts,
-                "pages": one.counts,
-                "runs": one.runs,
+                "file": part.region.file,
+                "size": part.region.end - part.region.start,
+                "sha256": part.sha256,
+                "start": hex(part.region.start),
+                "end": hex(part.region.end),
+                "what": part.region.what,
+                **part.region.facts,
+                "pages": part.counts,
+                "runs": part.runs,
             }
-            for one in written
+            for part in written
         ],
     }
     with _opened(folder, MANIFEST) as stream:
@@ -151,12 +159,13 @@ def write_region(kernel: Kernel, views: Views, region: Region, stream: IO[bytes]
     digest = hashlib.sha256()
     counts = np.zeros(len(STATES), np.int64)
     runs: list[PageRecord] = []
-    for start in range(region.start, region.end, _CHUNK * _PAGE):
-        end = min(start + _CHUNK * _PAGE, region.end)
+    step = _CHUNK * kernel.arch.page_size
+    for start in range(region.start, region.end, step):
+        end = min(start + step, region.end)
         if region.mm is None:
-            pages = frames_pages(kernel, start, end)
+            pages = frame_pages(kernel, start, end)
         else:
-            pages = mapped_pages(kernel, views, region.mm, start, end)
+            pages = mapped_pages(kernel, views.mms, views.page_tables, region.mm, start, end)
         _add_runs(runs, pages)
         counts += np.bincount(pages.state, minlength=len(STATES))
         for data in _bytes_of(kernel, pages):
@@ -166,25 +175,24 @@ def write_region(kernel: Kernel, views: Views, region: Region, stream: IO[bytes]
             else:
                 stream.seek(data.size, os.SEEK_CUR)
     stream.truncate(region.end - region.start)
-    told = {name: count for name, count in zip(STATES, counts.tolist(), strict=True) if count}
-    return Written(region=region, sha256=digest.hexdigest(), counts=told, runs=runs)
+    by_state = {name: count for name, count in zip(STATES, counts.tolist(), strict=True) if count}
+    return Written(region=region, sha256=digest.hexdigest(), counts=by_state, runs=runs)
 
 
-def _bytes_of(kernel: Kernel, pages: Pages) -> Iterator[NDArray[np.uint8]]:
+def _bytes_of(kernel: Kernel, pages: PageSources) -> Iterator[NDArray[np.uint8]]:
     """The bytes of ``pages`` in order, in arrays; zeros for those that have none."""
-    here = pages.has_bytes
-    data = np.zeros((len(here), _PAGE), np.uint8)
-    if here.any():
-        data[here], _ = kernel.memory.gather(pages.pfn[here] << np.uint64(12), _PAGE)
-    step = 64  # pages: the grain of holes
-    for low in range(0, len(here), step):
-        yield data[low : low + step].reshape(-1)
+    held, size = pages.has_bytes, kernel.arch.page_size
+    data = np.zeros((len(held), size), np.uint8)
+    if held.any():
+        data[held], _ = kernel.memory.gather(kernel.arch.bytes_of(pages.pfn[held]), size)
+    for low in range(0, len(held), _GRAIN):
+        yield data[low : low + _GRAIN].reshape(-1)
 
 
-def _add_runs(runs: list[PageRecord], pages: Pages) -> None:
+def _add_runs(runs: list[PageRecord], pages: PageSources) -> None:
     """Append the runs of ``pages``, joined to the last where that goes on."""
-    for one in pages.records():
-        if runs and runs[-1].joins(one):
-            runs[-1] = msgspec.structs.replace(runs[-1], pages=runs[-1].pages + one.pages)
+    for record in pages.records():
+        if runs and runs[-1].joins(record):
+            runs[-1] = msgspec.structs.replace(runs[-1], pages=runs[-1].pages + record.pages)
         else:
-            runs.append(one)
+            runs.append(record)

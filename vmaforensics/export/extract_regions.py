@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.views import Views
 
-_PAGE = 4096
-_TOP = 1 << 57  # of user space, with five levels of page tables
-_MOST_TOLD = 4096  # page frames whose struct pages go into the manifest
+_MOST_SHOWN = 4096  # page frames whose struct pages go into the manifest
 
 
 def process_regions(views: Views, pid: int, address: int) -> list[Region]:
@@ -47,21 +45,22 @@ def finding_regions(views: Views, findings: list[Finding], wanted: str) -> list[
     A range that no area reaches into is one region: what was there is what the finding is about. Raises
     :class:`UsageError` if there is no such finding, or it is not about a range of a process.
     """
-    mine = [one for one in findings if finding_part(one).id == wanted]
-    if not mine:
+    meant = [found for found in findings if finding_part(found).id == wanted]
+    if not meant:
         raise UsageError(f"no finding has the id {wanted}; `vmaforensics report IMAGE --format json` tells them")
     regions: dict[tuple[int, int, int], Region] = {}
-    for one in mine:
-        if one.start is None or one.end is None or views.mm_rows(np.array([one.mm], np.uint64))[0] < 0:
-            raise UsageError(f"finding {wanted} ({one.rule.id}) is not about a range of a process's memory")
-        start, end = one.start // _PAGE * _PAGE, min(-(-one.end // _PAGE) * _PAGE, _TOP)
-        areas = vmas_within(views, one.mm, start, end)
-        parts = [_area(views, one.mm, one.pid, row, max(low, start), min(high, end)) for low, high, row in areas]
+    page = views.arch.page_size
+    for found in meant:
+        if found.start is None or found.end is None or views.mm_rows(np.array([found.mm], np.uint64))[0] < 0:
+            raise UsageError(f"finding {wanted} ({found.rule.id}) is not about a range of a process's memory")
+        start, end = found.start // page * page, min(-(-found.end // page) * page, views.arch.user_top)
+        areas = vmas_within(views, found.mm, start, end)
+        parts = [_area(views, found.mm, found.pid, row, max(low, start), min(high, end)) for low, high, row in areas]
         if parts:
-            runs = uncovered_within(views, one.mm, start, end)
-            parts += [_orphans(one.mm, one.pid, max(low, start), min(high, end)) for low, high in runs]
+            runs = uncovered_within(views, found.mm, start, end)
+            parts += [_orphans(found.mm, found.pid, max(low, start), min(high, end)) for low, high in runs]
         else:
-            parts = [_whole(one.mm, one.pid, start, end)]
+            parts = [_whole(found.mm, found.pid, start, end)]
         regions |= {(part.mm or 0, part.start, part.end): part for part in parts}
     return [regions[key] for key in sorted(regions)]
 
@@ -70,7 +69,7 @@ def frame_regions(kernel: Kernel, first: int, count: int) -> list[Region]:
     """``count`` page frames from ``first``, with what their struct pages say. Raises :class:`UsageError`."""
     if not 0 < count <= 1 << 40 or first + count > 1 << 40:
         raise UsageError(f"{count} page frames from {first:#x} are no range of physical memory (52 bits)")
-    frames = np.arange(first, first + min(count, _MOST_TOLD), dtype=np.uint64)
+    frames = np.arange(first, first + min(count, _MOST_SHOWN), dtype=np.uint64)
     pages = read_pages(kernel, frames)
     counts = MapCounts(kernel, pages)
     names, bits = page_flag_names(kernel), kernel.types.constant("__NR_PAGEFLAGS") or 64
@@ -100,37 +99,49 @@ def frame_regions(kernel: Kernel, first: int, count: int) -> list[Region]:
         if ok
     ]
     what = f"{counted(count, 'page frame')} from {first:#x}"
-    low, high = first << 12, (first + count) << 12
-    return [Region(start=low, end=high, mm=None, pid=None, what=what, facts={"struct_pages": facts})]
+    shift = kernel.arch.page_shift
+    return [
+        Region(
+            start=first << shift,
+            end=(first + count) << shift,
+            mm=None,
+            pid=None,
+            file=f"frames-{first:x}-{first + count:x}.bin",
+            what=what,
+            facts={"struct_pages": facts},
+        )
+    ]
 
 
 def _area(views: Views, mm: int, pid: int, row: int, start: int, end: int) -> Region:
-    union = views.union[row]
-    at, vma = int(union["vma_row"]), hex(int(union["vma"]))
-    facts: dict[str, object] = {"pid": pid, "mm": hex(mm), "vma": vma}
-    if at < 0 or not views.vmas["ok"][at]:
+    """The part ``[start, end)`` of the VMA at ``row`` of ``views.union``."""
+    at, vma = int(views.union.vma_row[row]), hex(int(views.union.vma[row]))
+    vmas = views.vmas
+    if at < 0 or not vmas.ok[at]:
         what = "an area whose vm_area_struct is not in the dump"
-        return Region(start=start, end=end, mm=mm, pid=pid, what=what, facts=facts)
-    one = views.vmas[at]
-    name = printable(views.names[at])
-    facts["area"] = {
-        "start": hex(int(one["start"])),
-        "end": hex(int(one["end"])),
-        "perms": vma_permissions(int(one["flags"])),
-        "flags": hex(int(one["flags"])),
-        "kind": Kind(int(one["kind"])).label,
+        return Region.of_process(mm, pid, (start, end), what, vma=vma)
+    flags, name = int(vmas.flags[at]), printable(views.names[at])
+    offset = hex(int(vmas.pgoff[at]) << views.arch.page_shift) if vmas.file[at] else None
+    area = {
+        "start": hex(int(vmas.start[at])),
+        "end": hex(int(vmas.end[at])),
+        "perms": vma_permissions(flags),
+        "flags": hex(flags),
+        "kind": Kind(int(vmas.kind[at])).label,
         "name": name,
-        "pgoff": hex(int(one["pgoff"]) << 12) if one["file"] else None,
+        "pgoff": offset,
     }
-    what = f"{vma_permissions(int(one['flags']))} area {name}".rstrip()
-    return Region(start=start, end=end, mm=mm, pid=pid, what=what, facts=facts)
+    what = f"{vma_permissions(flags)} area {name}".rstrip()
+    return Region.of_process(mm, pid, (start, end), what, vma=vma, area=area)
 
 
 def _orphans(mm: int, pid: int, start: int, end: int) -> Region:
+    """Pages ``[start, end)`` that no VMA covers."""
     what = "memory that the page tables map and no area covers"
-    return Region(start=start, end=end, mm=mm, pid=pid, what=what, facts={"pid": pid, "mm": hex(mm), "area": None})
+    return Region.of_process(mm, pid, (start, end), what, area=None)
 
 
 def _whole(mm: int, pid: int, start: int, end: int) -> Region:
+    """A range of a process of which nothing is known."""
     what = "a range that no area reaches into"
-    return Region(start=start, end=end, mm=mm, pid=pid, what=what, facts={"pid": pid, "mm": hex(mm), "area": None})
+    return Region.of_process(mm, pid, (start, end), what, area=None)

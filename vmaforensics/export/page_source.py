@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
 import numpy as np
 
 from vmaforensics.arch.page_tables import PteState
+from vmaforensics.columns.lookup import bounds_of, rows_of
+from vmaforensics.columns.ragged import expand
+from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
+from vmaforensics.columns.table import Table, column, table
+from vmaforensics.columns.types import I8, U8, U64, Bools
 from vmaforensics.image.memory import PageState
 from vmaforensics.views.pages.page_names import zero_frame
 from vmaforensics.words.permissions import entry_permissions
@@ -16,10 +20,10 @@ from vmaforensics.words.permissions import entry_permissions
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from numpy.typing import NDArray
-
+    from vmaforensics.arch.interface import Architecture
     from vmaforensics.kernel.kernel import Kernel
-    from vmaforensics.views.views import Views
+    from vmaforensics.views.pages.page_tables import PageTablesView
+    from vmaforensics.views.processes.mms import Mms
 
 # Name of each state, and what it means; the bytes of all but the first two are written as zeros.
 STATES = {
@@ -55,128 +59,112 @@ class PageRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.pfn is None or later.pfn is None or int(self.pfn, 16) + self.pages == int(later.pfn, 16)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pages:
-    """The pages of a range, in order: parallel arrays. ``pfn`` counts where a frame is named at all."""
+@table()
+class PageSources(Table):
+    """The pages of a range, in order of address; see :func:`mapped_pages` and :func:`frame_pages`."""
 
-    start: int
-    page_size: int  # bytes
-    state: NDArray[np.uint8]
-    pfn: NDArray[np.uint64]
-    allow: NDArray[np.uint8]
-    pte_state: NDArray[np.uint8]
-    level: NDArray[np.int8]  # 0: no entry
-    entry: NDArray[np.uint64]
+    address: U64  # virtual of a process's page, physical of a frame
+    state: U8 = column(fill=NOT_MAPPED)
+    pfn: U64  # counts where a frame is named at all
+    allow: U8  # what the entries of all levels allow, as of Ptes
+    pte_state: U8  # PteState
+    level: I8  # of the page table with the entry; 0: no entry
+    entry: U64
 
     @property
-    def has_bytes(self) -> NDArray[np.bool_]:
+    def has_bytes(self) -> Bools:
         """Which pages' bytes are read from the dump."""
-        answer: NDArray[np.bool_] = self.state == PRESENT
+        answer: Bools = self.state == PRESENT
         return answer
 
     def records(self) -> Iterator[PageRecord]:
         """Runs of pages of one state."""
-        framed = self.state <= NOT_RAM
-        first = np.ones(len(self.state), np.bool_)
-        for column in (self.state, self.allow, self.pte_state, self.level):
-            first[1:] &= column[1:] == column[:-1]
-        first[1:] &= ~framed[1:] | (self.pfn[1:] == self.pfn[:-1] + np.uint64(1))
-        first[1:] &= self.state[1:] != SWAPPED
-        first[1:] = ~first[1:]
-        begin = np.flatnonzero(first)
-        ends = np.append(begin[1:], len(first))
-        columns = (self.state, self.pfn, self.allow, self.pte_state, self.level, self.entry)
-        for at, end, state, pfn, allow, pte_state, level, entry in zip(
-            begin.tolist(), ends.tolist(), *(column[begin].tolist() for column in columns), strict=True
+        named = self.state <= NOT_RAM  # a frame is named
+        begins = begins_run(self.state, self.allow, self.pte_state, self.level) | (self.state == SWAPPED)
+        begins[1:] |= named[1:] & (self.pfn[1:] != self.pfn[:-1] + np.uint64(1))
+        first = run_starts(begins)
+        counts = run_lasts(first, len(self)) - first + 1
+        runs = self.take(first)
+        for start, count, state, pfn, allow, pte_state, level, entry in zip(
+            runs.address.tolist(),
+            counts.tolist(),
+            runs.state.tolist(),
+            runs.pfn.tolist(),
+            runs.allow.tolist(),
+            runs.pte_state.tolist(),
+            runs.level.tolist(),
+            runs.entry.tolist(),
+            strict=True,
         ):
+            known = state <= NOT_RAM
             yield PageRecord(
-                start=hex(self.start + at * self.page_size),
-                pages=end - at,
+                start=hex(start),
+                pages=count,
                 state=_NAMES[state],
-                pfn=hex(pfn) if state <= NOT_RAM else None,
-                perms=entry_permissions(allow, present=pte_state == PteState.PRESENT)
-                if level and state <= NOT_RAM
-                else None,
+                pfn=hex(pfn) if known else None,
+                perms=entry_permissions(allow, present=pte_state == PteState.PRESENT) if level and known else None,
                 level=level or None,
                 entry=hex(entry) if state == SWAPPED else None,
             )
 
 
-def mapped_pages(kernel: Kernel, views: Views, mm: int, start: int, end: int) -> Pages:
-    """The pages of ``[start, end)`` of a process, through its page tables. Bounds are multiples of a page."""
-    shift = kernel.arch.page_shift
-    count = (end - start) >> shift
-    state = np.full(count, NOT_MAPPED, np.uint8)
-    pfn, entry = np.zeros(count, np.uint64), np.zeros(count, np.uint64)
-    allow, pte_state, level = np.zeros(count, np.uint8), np.zeros(count, np.uint8), np.zeros(count, np.int8)
-    pages = Pages(
-        start=start,
-        page_size=kernel.arch.page_size,
-        state=state,
-        pfn=pfn,
-        allow=allow,
-        pte_state=pte_state,
-        level=level,
-        entry=entry,
-    )
-    view = views.page_tables
-    mm_row = int(views.mm_rows(np.array([mm], np.uint64))[0])
+def mapped_pages(kernel: Kernel, mms: Mms, view: PageTablesView | None, mm: int, start: int, end: int) -> PageSources:
+    """The pages of ``[start, end)`` of the process of ``mm``, through its page tables.
+
+    Bounds are multiples of a page; ``view`` is None where no page tables were read.
+    """
+    arch = kernel.arch
+    pages = PageSources.zeros((end - start) >> arch.page_shift)
+    pages.address[:] = np.uint64(start) + arch.bytes_of(np.arange(len(pages), dtype=np.uint64))
+    mm_row = int(rows_of(mms.mm, np.array([mm], np.uint64))[0])
     if view is None or mm_row < 0:
-        state[:] = UNKNOWN
+        pages.state[:] = UNKNOWN
         return pages
-    # Below a table that could not be read nothing is known; page tables above 2 MiB entries cover more.
-    lost = view.tables.take((view.tables.owner == mm_row) & ~view.tables.ok)
-    reach = lost.va + kernel.arch.table_span(lost.level)
-    near = (lost.va < np.uint64(end)) & (reach > np.uint64(start))
-    for low, stop in zip(lost.va[near].tolist(), reach[near].tolist(), strict=True):
-        state[(max(low, start) - start) >> shift : (min(stop, end) - start) >> shift] = UNKNOWN
-    if view.truncated or not views.mms["ok"][mm_row] or (not view.whole[mm_row] and not len(lost)):
-        state[:] = UNKNOWN
-    low, high = np.searchsorted(view.ptes["mm_row"], [mm_row, mm_row + 1])
-    at = view.ptes.rows_at(kernel.arch, np.array([mm_row]), np.array([start], np.uint64))[0]
-    first = int(at) if at >= 0 else low + int(np.searchsorted(view.ptes["va"][low:high], np.uint64(start)))
-    last = low + int(np.searchsorted(view.ptes["va"][low:high], np.uint64(end)))
-    ptes = view.ptes[first:last]
+    _mark_unread(pages, arch, mms, view, mm_row)
+    ptes = view.ptes.take(_entries_within(view, mm_row, start, end))
     # Each entry clipped to the range, then repeated for each of its pages.
-    begin = np.maximum(ptes["va"], np.uint64(start))
-    stop_ = np.minimum(ptes.ends(kernel.arch), np.uint64(end))
-    many = ((np.maximum(stop_, begin) - begin) >> np.uint64(shift)).astype(np.int64)
-    row = np.repeat(np.arange(len(ptes)), many)
-    within = (np.arange(len(row)) - np.repeat(np.cumsum(many) - many, many)).astype(np.uint64)
-    place = ((begin[row] - np.uint64(start)) >> np.uint64(shift)).astype(np.int64) + within.astype(np.int64)
-    one = ptes[row]
-    pfn[place] = one["pfn"] + ((begin[row] - one["va"]) >> np.uint64(shift)) + within
-    allow[place], pte_state[place], level[place], entry[place] = (
-        one[name] for name in ("allow", "state", "level", "entry")
-    )
-    named = np.zeros(count, np.bool_)
-    named[place] = one["state"] <= PteState.PROTNONE
-    state[place] = np.where(one["state"] == PteState.SWAP, SWAPPED, OTHER)
-    state[named] = _frame_states(kernel, pfn[named])
+    begin = np.maximum(ptes.va, np.uint64(start))
+    stop = np.minimum(ptes.ends(arch), np.uint64(end))
+    row, place = expand(arch.pages(np.maximum(stop, begin) - begin))
+    at = arch.pages(begin - np.uint64(start))[row].astype(np.int64) + place
+    pages.pfn[at] = (ptes.pfn + arch.pages(begin - ptes.va))[row] + place.astype(np.uint64)
+    pages.allow[at], pages.pte_state[at] = ptes.allow[row], ptes.state[row]
+    pages.level[at], pages.entry[at] = ptes.level[row], ptes.entry[row]
+    pages.state[at] = np.where(ptes.state == PteState.SWAP, np.uint8(SWAPPED), np.uint8(OTHER))[row]
+    named = np.unique(at[(ptes.state <= PteState.PROTNONE)[row]])
+    pages.state[named] = _frame_states(kernel, pages.pfn[named])
     zero = zero_frame(kernel)
     if zero is not None:
-        state[named & (pfn == np.uint64(zero))] = ZERO
+        pages.state[named[pages.pfn[named] == np.uint64(zero)]] = ZERO
     return pages
 
 
-def frames_pages(kernel: Kernel, start: int, end: int) -> Pages:
+def _mark_unread(pages: PageSources, arch: Architecture, mms: Mms, view: PageTablesView, mm_row: int) -> None:
+    """Set the state to UNKNOWN where page tables of the mm are not in the dump: below such a table nothing is known."""
+    lost = view.tables.take((view.tables.owner == mm_row) & ~view.tables.ok)
+    for low, stop in zip(lost.va.tolist(), (lost.va + arch.table_span(lost.level)).tolist(), strict=True):
+        pages.state[(pages.address >= np.uint64(low)) & (pages.address < np.uint64(stop))] = UNKNOWN
+    if view.truncated or not mms.ok[mm_row] or (not view.whole[mm_row] and not len(lost)):
+        pages.state[:] = UNKNOWN
+
+
+def _entries_within(view: PageTablesView, mm_row: int, start: int, end: int) -> slice:
+    """Rows of the entries of an mm that map a part of ``[start, end)``."""
+    low, high = bounds_of(view.ptes.mm_row, mm_row)
+    first, last = low + np.searchsorted(view.ptes.va[low:high], np.array([start, end], np.uint64))
+    covering = int(view.ptes.rows_at(view.arch, np.array([mm_row]), np.array([start], np.uint64))[0])
+    return slice(covering if covering >= 0 else int(first), int(last))
+
+
+def frame_pages(kernel: Kernel, start: int, end: int) -> PageSources:
     """The page frames of the physical range ``[start, end)``; bounds are multiples of a page."""
-    pfn = np.arange(start >> kernel.arch.page_shift, end >> kernel.arch.page_shift, dtype=np.uint64)
-    none = np.zeros(len(pfn), np.uint8)
-    return Pages(
-        start=start,
-        page_size=kernel.arch.page_size,
-        state=_frame_states(kernel, pfn),
-        pfn=pfn,
-        allow=none,
-        pte_state=none,
-        level=none.view(np.int8),
-        entry=np.zeros(len(pfn), np.uint64),
-    )
+    shift = kernel.arch.page_shift
+    pfn = np.arange(start >> shift, end >> shift, dtype=np.uint64)
+    return PageSources.of(address=kernel.arch.bytes_of(pfn), state=_frame_states(kernel, pfn), pfn=pfn)
 
 
-def _frame_states(kernel: Kernel, pfns: NDArray[np.uint64]) -> NDArray[np.uint8]:
-    """What the dump has of each frame; one that is promised but cannot be read counts as absent."""
+def _frame_states(kernel: Kernel, pfns: U64) -> U8:
+    """What the dump has of each frame; a frame that is promised but cannot be read counts as absent."""
     pas = kernel.arch.bytes_of(pfns)
     known = kernel.memory.page_states(pas >> np.uint64(kernel.memory.page_shift))
     state = np.full(len(pfns), PRESENT, np.uint8)

@@ -116,7 +116,7 @@ def _dump(session: Session, pid: int, mm: int, line: Line, output: Output, most:
         log.warning("%s has more than %d bytes and is not dumped; --maxsize allows more", where, most)
         return "Error outputting file"
     name = f"pid.{pid}.vma.{line.start:#x}-{line.end:#x}.dmp"
-    region = Region(start=line.start, end=line.end, mm=mm, pid=pid, what="")
+    region = Region.of_process(mm, pid, (line.start, line.end))
     try:
         with output(name) as stream:
             written = write_region(session.kernel, session.views, region, stream)
