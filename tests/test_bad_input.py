@@ -9,13 +9,13 @@ import json
 import os
 import subprocess
 import sys
-import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from support import PAGE, Edit, Sample, again_from_views, leader, with_memory
 from tamper.edits import list_cycle, maple_node_self_pointing, tree_cycle
+from work import analysis_budget
 
 from vmaforensics.analysis import Analysis, analyse_image
 from vmaforensics.errors import KernelNotFoundError, VmaForensicsError
@@ -298,11 +298,10 @@ def test_without_the_token_table_the_lists_are_still_walked(either_sample: Sampl
 # Circles -------------------------------------------------------------------------------------------------
 
 
-def quickly(sample: Sample, overlay: Overlay) -> Analysis:
-    begun = time.monotonic()
-    found = again_from_views(sample.analysis, overlay)
-    render_text(build_document(found))
-    assert time.monotonic() - begun < 15
+def bounded(sample: Sample, overlay: Overlay) -> Analysis:
+    with analysis_budget():
+        found = again_from_views(sample.analysis, overlay)
+        render_text(build_document(found))
     return found
 
 
@@ -310,13 +309,13 @@ def quickly(sample: Sample, overlay: Overlay) -> Analysis:
 def test_circles_of_the_list_and_the_tree_end(list_sample: Sample, edit: Callable[[Edit], object]) -> None:
     copy = Edit(list_sample.analysis)
     edit(copy)
-    assert "LINK" in str([one.rule.id for one in quickly(list_sample, copy.overlay).findings])
+    assert "LINK" in str([one.rule.id for one in bounded(list_sample, copy.overlay).findings])
 
 
 def test_a_maple_node_that_leads_to_itself_ends(maple_sample: Sample) -> None:
     copy = Edit(maple_sample.analysis)
     label = maple_node_self_pointing(copy)
-    assert label.pid in {one.pid for one in quickly(maple_sample, copy.overlay).findings}
+    assert label.pid in {one.pid for one in bounded(maple_sample, copy.overlay).findings}
 
 
 @pytest.mark.parametrize("to", ["itself", "the one before", "the first"])
@@ -329,7 +328,7 @@ def test_a_task_list_that_leads_in_a_circle_ends_and_is_followed_backwards(eithe
     here = order[len(order) // 2]
     target = {"itself": here, "the one before": order[len(order) // 2 - 1], "the first": order[0]}[to]
     edit.put(edit.at("task_struct", here, "tasks.next"), target + base)
-    found = quickly(either_sample, edit.overlay)
+    found = bounded(either_sample, edit.overlay)
     assert set(leaders["pid"].tolist()) <= set(found.views.tasks["pid"].tolist())
     assert "task list is broken" in str([one.title for one in found.findings])
 
@@ -340,7 +339,7 @@ def test_a_thread_list_that_leads_in_a_circle_ends(either_sample: Sample) -> Non
     thread = tasks[~tasks["leader"]][0]
     base = edit.clean.kernel.offset("task_struct", "thread_node")
     edit.put(edit.at("task_struct", int(thread["task"]), "thread_node.next"), int(thread["task"]) + base)
-    found = quickly(either_sample, edit.overlay)
+    found = bounded(either_sample, edit.overlay)
     assert int(thread["pid"]) in found.views.tasks["pid"].tolist()
     assert "task list is broken" in str([one.title for one in found.findings])
 
@@ -351,9 +350,8 @@ def test_page_tables_that_lead_to_themselves_end(either_sample: Sample) -> None:
     own = edit.physical(pgd)
     for slot in range(256):
         edit.put(pgd + 8 * slot, own | 0x67)
-    begun = time.monotonic()
-    again_from_views(edit.clean, edit.overlay)
-    assert time.monotonic() - begun < 20
+    with analysis_budget():
+        again_from_views(edit.clean, edit.overlay)
 
 
 def test_a_kernel_half_that_leads_to_itself_ends(either_sample: Sample) -> None:
@@ -362,12 +360,11 @@ def test_a_kernel_half_that_leads_to_itself_ends(either_sample: Sample) -> None:
     own = edit.physical(root)
     for slot in range(256, 500):
         edit.put(root + 8 * slot, own | 0x67)
-    begun = time.monotonic()
-    try:
-        edit.again()
-    except VmaForensicsError as error:
-        assert "\n" not in str(error)
-    assert time.monotonic() - begun < 30
+    with analysis_budget():
+        try:
+            edit.again()
+        except VmaForensicsError as error:
+            assert "\n" not in str(error)
 
 
 # Random damage --------------------------------------------------------------------------------------------

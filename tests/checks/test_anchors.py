@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from support import Edit, again_from_views, findings_of, kernel_on
+from tamper import anchor_edits as edits
 
-from tests.tamper import anchor_edits as edits
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.finding import Severity
 from vmaforensics.checks.vmas.coverage import Cover
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from support import Sample
+    from tamper.edits import Label
 
-    from tests.tamper.edits import Label
     from vmaforensics.arch.registers import CpuState
     from vmaforensics.checks.finding import Finding
     from vmaforensics.views.views import Views

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support import again_from_views
+from tamper import anchor_edits as edits
 
-from tests.checks.test_anchors import by_rule, copy_of, everything, new, reread
-from tests.tamper import anchor_edits as edits
+from checks.test_anchors import by_rule, copy_of, everything, new, reread
 from vmaforensics.checks.finding import Severity
 from vmaforensics.report.document.not_assessed import not_assessed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.checks.handmade_views import Process, views_of
+from checks.handmade_views import Process, views_of
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.weigh import run_checks
 from vmaforensics.views.view import View

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from support import NO_SAMPLE, ROOT, SAMPLES
 
-from tests.support import NO_SAMPLE, ROOT, SAMPLES
 from vmaforensics.cli.main import main
 from vmaforensics.image.open import open_image
 

@@ -6,8 +6,8 @@ import itertools
 
 import numpy as np
 import pytest
+from handmade import LINUX, Machine
 
-from tests.handmade import LINUX, Machine
 from vmaforensics.columns.types import U64
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.structures.interval_tree import ANON, FILE, IntervalWalk, walk_trees

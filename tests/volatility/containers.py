@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import cramjam
 import numpy as np
+from image import build
 
-from tests.image import build
 from vmaforensics.image.memory import PAGE_SIZE, PageState
 
 if TYPE_CHECKING:

@@ -10,12 +10,12 @@ import pytest
 
 pytest.importorskip("volatility3")
 
+from image import build
 from volatility3.framework import contexts, exceptions, interfaces
 from volatility3.framework.automagic import construct_layers
 from volatility3.framework.configuration import requirements
 from volatility3.framework.layers import physical, scanners
 
-from tests.image import build
 from vmaforensics.volatility.layers.image_layer import ImageLayer
 from vmaforensics.volatility.layers.image_stacker import ImageStacker
 from vmaforensics.volatility.layers.parts import parts_of

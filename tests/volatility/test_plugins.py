@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import pytest
+from image import build
 
-from tests.image import build
 from vmaforensics.analysis import analyse_image
 from vmaforensics.cli.main import main
 from vmaforensics.image.memory import PAGE_SIZE, PageState
