@@ -68,7 +68,9 @@ def test_counts_are_those_of_slabinfo(whole_kernel: Sample) -> None:
     """Objects on lists of CPUs and in sheaves are free here and active there; a merged cache has its first name."""
     slab, truth = _slab(whole_kernel), _slabinfo(whole_kernel)
     compared = 0
-    for number_of_kind, most in zip(slab.caches.kind.tolist(), slab.caches.most().tolist(), strict=True):
+    for number_of_kind, most in zip(
+        slab.caches.kind.tolist(), slab.caches.most(whole_kernel.analysis.kernel.arch).tolist(), strict=True
+    ):
         kind = ObjectKind(number_of_kind)
         name = kind.struct
         if name not in truth:

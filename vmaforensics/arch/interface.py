@@ -271,6 +271,10 @@ class Architecture(ABC):
     def loaded_mm_words(self, kernel: KernelReader, cpus: I32) -> U64:
         """Address of the word in which the kernel notes the mm that each CPU has loaded; 0 where there is none."""
 
+    @abstractmethod
+    def has_other_tables(self, kernel: KernelReader, mms: U64) -> Bools:
+        """Which mms have page tables counted in pgtables_bytes that :meth:`walk_user` does not meet."""
+
     # Special pages -----------------------------------------------------------------------------------
 
     @abstractmethod
@@ -298,6 +302,14 @@ class Architecture(ABC):
     @abstractmethod
     def vm_flag_names(self, kernel: KernelReader) -> dict[int, str]:
         """Name, without ``VM_``, of each bit of ``vm_flags`` that has a meaning on this CPU alone."""
+
+    @abstractmethod
+    def has_protection_keys(self, kernel: KernelReader, mms: U64) -> bool:
+        """Does the kernel print the protection key of each VMA (arch_pkeys_enabled)?"""
+
+    @abstractmethod
+    def protection_key(self, vm_flags: int) -> int:
+        """The protection key in ``vm_flags`` (vma_pkey)."""
 
     @abstractmethod
     def shadow_stack_flag(self, kernel: KernelReader) -> int:

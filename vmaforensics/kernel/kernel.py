@@ -89,12 +89,6 @@ class Kernel:
         self.arch = arch  # bound to this kernel
         self.root = root  # physical address of page tables that map the kernel; None: none could be used
 
-    @property
-    def pte_mask(self) -> int:
-        """TRANSITION: ask ``arch``."""
-        mask: int = self.arch.address_mask  # type: ignore[attr-defined]
-        return mask
-
     # Types -----------------------------------------------------------------------------------------
 
     def has(self, struct: str, path: str) -> bool:
@@ -281,7 +275,8 @@ class Kernel:
             data, ok = self.space.gather(addresses[left], size)
             short = np.flatnonzero(~ok)
             if len(short):  # perhaps only because the page ends here
-                room = 4096 - (addresses[left[short]] & np.uint64(4095)).astype(np.int64)
+                page = self.memory.page_size
+                room = page - (addresses[left[short]] % np.uint64(page)).astype(np.int64)
                 for piece in np.unique(room[room < size]).tolist():
                     rows = short[room == piece]
                     data[rows, :piece], ok[rows] = self.space.gather(addresses[left[rows]], piece)

@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.columns.lookup import bounds_of, values_at
-from vmaforensics.columns.table import Table, member, table
-from vmaforensics.columns.types import U64
 from vmaforensics.words.permissions import vma_permissions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from vmaforensics.arch.interface import GateArea
     from vmaforensics.columns.types import I32
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.views import Views
     from vmaforensics.views.vmas.vmas import Vmas
 
 _NAME_COLUMN = 72  # 25 + 6 * sizeof(void *) - 1, then one space
-_VSYSCALL_NONE = 2  # enum { EMULATE, XONLY, NONE }, arch/x86/entry/vsyscall/vsyscall_64.c
 _MINOR_BITS = 20
 
 
@@ -48,9 +46,9 @@ def maps_lines(kernel: Kernel, views: Views, mm: int) -> Iterator[bytes]:
             yield _line(start, end, flags, (pgoff << kernel.arch.page_shift) % (1 << 64), dev, ino, name)
         else:
             yield _line(start, end, flags, 0, 0, 0, name)
-    gate = gate_vma(kernel, views, mm)
+    gate = gate_area(kernel, views, mm)
     if gate is not None:
-        yield _line(int(gate.start[0]), int(gate.end[0]), int(gate.flags[0]), 0, 0, 0, b"[vsyscall]")
+        yield _line(gate.start, gate.end, gate.flags, 0, 0, 0, gate.name)
 
 
 class ShownVmas(NamedTuple):
@@ -73,26 +71,10 @@ def shown_vmas(views: Views, mm: int) -> ShownVmas:
     return ShownVmas(rows=rows, vmas=views.vmas.take(rows), names=[views.names[row] for row in rows.tolist()])
 
 
-@table(struct="vm_area_struct")
-class GateVma(Table):
-    """The VMA of the vsyscall page, which no index of an mm holds (gate_vma, arch/x86/entry/vsyscall)."""
-
-    start: U64 = member("vm_start")
-    end: U64 = member("vm_end")
-    flags: U64 = member("vm_flags")
-
-
-def gate_vma(kernel: Kernel, views: Views, mm: int) -> GateVma | None:
-    """The gate VMA as a table of one row, if ``/proc/PID/maps`` of this mm shows it (get_gate_vma)."""
-    mode, gate = kernel.symbols.get("vsyscall_mode"), kernel.symbols.get("gate_vma")
+def gate_area(kernel: Kernel, views: Views, mm: int) -> GateArea | None:
+    """The gate area, if ``/proc/PID/maps`` of this mm shows it (get_gate_vma); no index of an mm holds it."""
     row = int(views.mm_rows(np.array([mm], np.uint64))[0])
-    if mode is None or gate is None or row < 0 or not views.mms.has_vsyscall[row]:
-        return None
-    data, ok = kernel.space.gather(np.array([mode], np.uint64), 4)
-    if not ok[0] or int(data.view("<u4")[0, 0]) == _VSYSCALL_NONE:
-        return None
-    vma, ok = kernel.gather(GateVma, np.array([gate], np.uint64))
-    return vma if ok[0] else None
+    return kernel.arch.gate_area(kernel) if row >= 0 and views.mms.has_gate_area[row] else None
 
 
 def _line(start: int, end: int, vm_flags: int, offset: int, dev: int, ino: int, name: bytes) -> bytes:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.columns.lookup import bounds_of
-from vmaforensics.proc.maps import gate_vma, maps_lines
+from vmaforensics.proc.maps import gate_area, maps_lines
 from vmaforensics.views.pages.smaps import PSS_SHIFT, read_smaps
 from vmaforensics.views.pages.thp import thp_eligible
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vmaforensics.kernel.kernel import Kernel
-    from vmaforensics.views.processes.mms import Mms
     from vmaforensics.views.views import Views
 
 # Member of mem_size_stats and label of the line it is printed in, in order.
@@ -63,9 +62,7 @@ _LETTERS = (
     "rd wr ex sh mr mw me ms gd um pf dw uw lo io sr rr dc de lf ac nr ht sf ar wf dd sd mm hg nh mg "
     "- - - - ?? ss ui ?? dp ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? ?? sl"
 )
-_KEYS = "context.pkey_allocation_map"
 _KB = 10
-_PKEY_SHIFT = 32  # VM_PKEY_SHIFT
 
 
 class _Figures(NamedTuple):
@@ -94,7 +91,7 @@ class SmapsPrinter:
         self._stats = "".join(_format(_LABELS[name]) for name in self._names)
         padded = kernel.types.struct("ptdesc") is not None
         self._thp = "THPeligible:    %8d\n" if padded else "THPeligible:    %d\n"
-        self._keys = _protection_keys(kernel, views.mms)
+        self._keys = kernel.arch.has_protection_keys(kernel, views.mms.mm)
 
     def lines(self, mm: int) -> Iterator[bytes]:
         """The text of the process whose ``mm_struct`` is at ``mm``, a VMA at a time."""
@@ -108,7 +105,7 @@ class SmapsPrinter:
         return int((~self.rows.known[low:high]).sum())
 
     def _figures(self, mm: int) -> Iterator[_Figures]:
-        """What is printed of the VMAs that maps_lines prints, but for the gate VMA."""
+        """What is printed of the VMAs that maps_lines prints, but for the gate area."""
         low, high = bounds_of(self.rows.mm, np.uint64(mm))
         vma_row = self.rows.vma_row[low:high]
         at = low + np.flatnonzero((vma_row >= 0) & self._views.vmas.ok[vma_row])
@@ -129,10 +126,12 @@ class SmapsPrinter:
             yield _Figures(size=size, page=page, stats=stat if known else None, eligible=eligible, flags=flags)
 
     def _gate(self, mm: int) -> _Figures:
-        """The gate VMA, which has no page tables of its own to add up (get_gate_vma)."""
-        gate = gate_vma(self._kernel, self._views, mm)
-        flags = int(gate.flags[0]) if gate is not None else 0
-        return _Figures(size=4, page=4, stats=(0,) * len(self._names), eligible=0, flags=flags)
+        """The gate area, which has no page tables of its own to add up (get_gate_area)."""
+        gate = gate_area(self._kernel, self._views, mm)
+        size, flags = (gate.end - gate.start >> _KB, gate.flags) if gate is not None else (0, 0)
+        return _Figures(
+            size=size, page=self._kernel.arch.page_size >> _KB, stats=(0,) * len(self._names), eligible=0, flags=flags
+        )
 
     def _body(self, figures: _Figures) -> bytes:
         page, flags = figures.page, figures.flags
@@ -141,7 +140,7 @@ class SmapsPrinter:
         text += self._stats % figures.stats if figures.stats is not None else ""
         text += self._thp % figures.eligible if figures.eligible >= 0 else ""
         if self._keys:
-            text += f"ProtectionKey:  {flags >> _PKEY_SHIFT & 0xF:8d}\n"
+            text += f"ProtectionKey:  {self._kernel.arch.protection_key(flags):8d}\n"
         shown = self._shown.get(flags)
         if shown is None:
             each = (letters for bit, letters in enumerate(self._letters) if flags >> bit & 1 and letters)
@@ -158,14 +157,6 @@ def _has_line(kernel: Kernel, name: str) -> bool:
 def _format(label: str) -> str:
     """A line of a size; the one label that is too long for its column takes the space from the number's."""
     return f"{label}: %7d kB\n" if len(label) > 14 else f"{label + ':':<16}%8d kB\n"
-
-
-def _protection_keys(kernel: Kernel, mms: Mms) -> bool:
-    """arch_pkeys_enabled: only then has an mm a key to begin with (init_new_context, arch/x86)."""
-    if not kernel.has("mm_struct", _KEYS):
-        return False
-    maps, _ = kernel.gather_member("mm_struct", _KEYS, mms.mm)
-    return bool((maps != 0).any())
 
 
 def letters(kernel: Kernel) -> list[str]:
@@ -186,7 +177,7 @@ def letters(kernel: Kernel) -> list[str]:
         plain[11] = "gu"
     if kernel.types.struct("ptdesc") is None:
         plain[19] = plain[63] = "??"
-    if kernel.types.struct("thread_shstk") is None:
+    if not kernel.arch.shadow_stack_flag(kernel):
         plain[37] = "ui" if kernel.has("vm_area_struct", "anon_name") else "??"
     for name, bit, two in (("VMA_UFFD_MINOR_BIT", 38, "ui"), ("VMA_SEALED_BIT", 63, "sl")):
         number = kernel.types.constant(name)

@@ -68,7 +68,7 @@ def gather_views(
         mm_offsets=MmOffsets.of(kernel),
         vma_size=kernel.sizeof("vm_area_struct"),
         stack_guard_gap=_stack_guard_gap(kernel),
-        shadow_stacks=kernel.types.struct("thread_shstk") is not None,
+        shadow_stack_flag=kernel.arch.shadow_stack_flag(kernel),
     )
     extra = _Extra(kernel, wanted, progress)
     views.slab = extra.get("slab", lambda: gather_slab(kernel, log))

@@ -195,6 +195,12 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
     def loaded_mm_words(self, kernel: KernelReader, cpus: I32) -> U64:
         return registers.loaded_mm_words(kernel, cpus)
 
+    def has_other_tables(self, kernel: KernelReader, mms: U64) -> Bools:
+        # A local descriptor table is mapped by page tables of its own in the kernel half (arch/x86/kernel/ldt.c).
+        tables, _ = kernel.gather_member("mm_struct", "context.ldt?", mms)
+        has: Bools = tables != 0
+        return has
+
     # Special pages -----------------------------------------------------------------------------------
 
     def has_gate_area(self, kernel: KernelReader, mms: U64) -> Bools:
@@ -216,6 +222,12 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
 
     def vm_flag_names(self, kernel: KernelReader) -> dict[int, str]:
         return special_pages.vm_flag_names(kernel)
+
+    def has_protection_keys(self, kernel: KernelReader, mms: U64) -> bool:
+        return special_pages.has_protection_keys(kernel, mms)
+
+    def protection_key(self, vm_flags: int) -> int:
+        return special_pages.protection_key(vm_flags)
 
     def shadow_stack_flag(self, kernel: KernelReader) -> int:
         return special_pages.shadow_stack_flag(kernel)

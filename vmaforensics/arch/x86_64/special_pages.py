@@ -18,8 +18,9 @@ _VSYSCALL_NONE = 2  # enum { EMULATE, XONLY, NONE }, arch/x86/entry/vsyscall/vsy
 _HAS_VSYSCALL = 1 << 1  # MM_CONTEXT_HAS_VSYSCALL, arch/x86/include/asm/mmu.h
 
 _SHADOW_STACK = 37  # VM_SHADOW_STACK on kernels that have user shadow stacks (6.6+); UFFD_MINOR in 6.1
-# include/linux/mm.h: ARCH_1 is PAT, and the protection key has bits 32 to 35.
-_FLAGS = {24: "ARCH_1", 32: "PKEY_BIT0", 33: "PKEY_BIT1", 34: "PKEY_BIT2", 35: "PKEY_BIT3"}
+_FLAGS = {32: "PKEY_BIT0", 33: "PKEY_BIT1", 34: "PKEY_BIT2", 35: "PKEY_BIT3"}  # include/linux/mm.h
+_KEY_SHIFT, _KEY_MASK = 32, 0xF  # VM_PKEY_SHIFT
+_KEYS = "context.pkey_allocation_map"
 
 
 def in_fixed_pages(addresses: U64) -> Bools:
@@ -63,6 +64,17 @@ def gate_area(kernel: KernelReader) -> GateArea | None:
 def vm_flag_names(kernel: KernelReader) -> dict[int, str]:
     """Name of each bit of ``vm_flags`` that is x86's own."""
     return _FLAGS | ({_SHADOW_STACK: "SHADOW_STACK"} if has_shadow_stacks(kernel) else {})
+
+
+def has_protection_keys(kernel: KernelReader, mms: U64) -> bool:
+    """arch_pkeys_enabled: only then has an mm a key to begin with (init_new_context, arch/x86)."""
+    maps, _ = kernel.gather_member("mm_struct", f"{_KEYS}?", mms)
+    return bool((maps != 0).any())
+
+
+def protection_key(vm_flags: int) -> int:
+    """vma_pkey of arch/x86/include/asm/pkeys.h."""
+    return vm_flags >> _KEY_SHIFT & _KEY_MASK
 
 
 def shadow_stack_flag(kernel: KernelReader) -> int:

@@ -52,7 +52,7 @@ def check(context: Context) -> Iterator[Finding]:
     mms = context.views.mms
     expected = table_bytes(view, len(mms))
     # A local descriptor table is mapped by page tables of its own in the kernel half.
-    judged = view.whole & mms.ok & (mms.ldt == 0) & _deposits_known(view, len(mms))
+    judged = view.whole & mms.ok & ~mms.other_tables & _deposits_known(view, len(mms))
     wrong = np.flatnonzero((mms.pgtables_bytes != expected) & judged)
 
     def evidence(row: int) -> Evidence:

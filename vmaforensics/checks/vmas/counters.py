@@ -49,7 +49,7 @@ def sum_vmas(context: Context) -> Sums:
     keep = (owner >= 0) & values_at(views.vmas.ok, union.vma_row)
     owner, at = owner[keep], union.vma_row[keep]
     size = (views.vmas.end[at] - views.vmas.start[at]) >> np.uint64(12)
-    classes = _classes(views.vmas.flags[at], shadow_stacks=views.shadow_stacks)
+    classes = _classes(views.vmas.flags[at], shadow_stack=views.shadow_stack_flag)
 
     def total(which: Bools) -> I64:
         return sum_by(owner[which], size[which], count)
@@ -79,11 +79,10 @@ class _Classes(NamedTuple):
     locked: Bools
 
 
-def _classes(vm_flags: U64, *, shadow_stacks: bool) -> _Classes:
+def _classes(vm_flags: U64, *, shadow_stack: int) -> _Classes:
     """The classes of vm_stat_account: is_exec_mapping, is_stack_mapping, is_data_mapping (mm/internal.h), in turn."""
     stack = (vm_flags & np.uint64(flags.VM_GROWSDOWN)) != 0
-    if shadow_stacks:
-        stack |= (vm_flags & np.uint64(flags.VM_SHADOW_STACK)) != 0
+    stack |= (vm_flags & np.uint64(shadow_stack)) != 0
     told_by = np.uint64(flags.VM_EXEC | flags.VM_WRITE | flags.VM_GROWSDOWN)
     executable = (vm_flags & told_by) == np.uint64(flags.VM_EXEC)
     told_by = np.uint64(flags.VM_WRITE | flags.VM_SHARED | flags.VM_GROWSDOWN)

@@ -14,7 +14,6 @@ import numpy as np
 from vmaforensics.columns.table import Table, column, member, table
 from vmaforensics.columns.types import U8, U32, U64, Bools
 from vmaforensics.errors import KernelNotFoundError
-from vmaforensics.image.memory import PAGE_SHIFT
 from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.descriptors.content import Content, contents
 from vmaforensics.views.pages.page_types import PageReader
@@ -186,7 +185,7 @@ def _look(kernel: Kernel, rows: MemoryFiles) -> None:
         return
     pfns, known = reader.frames_of(rows.page)
     at = np.flatnonzero(known & (rows.page != 0) & (pfns < _MOST_PFN))
-    rows.pa[at] = pfns[at] << np.uint64(PAGE_SHIFT)
+    rows.pa[at] = kernel.arch.bytes_of(pfns[at])
     astray = (rows.internal | (rows.nlink == 0)) & ~rows.mapped
     rows.content[rows.page != 0] = Content.NOT_IN_DUMP
     rows.content[at[~astray[at]]] = Content.UNSEEN

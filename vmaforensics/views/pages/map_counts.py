@@ -41,7 +41,7 @@ class _Whole(NamedTuple):
 class MapCounts:
     """Map counts of ``pages``, by row.
 
-    ``ok`` is False where a count could not be read. Kernels with CONFIG_NO_PAGE_MAPCOUNT (6.15 and later, an
+    ``ok`` is False where a count could not be read. Kernels with CONFIG_NOpage_MAPCOUNT (6.15 and later, an
     option no distribution is known to set) keep no counts of parts and estimate them: their large folios that
     are mapped in parts come out as private here.
     """

@@ -78,7 +78,7 @@ def shmem_swapped(kernel: Kernel, ptes: Ptes, files: Files, vmas: Vmas, mm_row: 
     """
     page_shift = np.uint64(kernel.arch.page_shift)
     total = np.zeros(len(vmas), np.int64)
-    shmem = _shmem_files(kernel, files)
+    arch, shmem = kernel.arch, _shmem_files(kernel, files)
     known = (vmas.file_row < 0) | values_at(shmem.ok, vmas.file_row)
     at = np.flatnonzero(vmas.ok & (values_at(shmem.swapped, vmas.file_row) > 0))
     if not len(at):
@@ -100,7 +100,7 @@ def shmem_swapped(kernel: Kernel, ptes: Ptes, files: Files, vmas: Vmas, mm_row: 
         row, value = expand_ranges(low[private], high[private])
         vma = private[row]
         va = asked.start[vma] + ((values.place[value] - asked.pgoff[vma]) << page_shift)
-        hole = ptes.rows_at(kernel.arch, mm_row[at[vma]], va) < 0
+        hole = ptes.rows_at(arch, mm_row[at[vma]], va) < 0
         count[private] = sum_by(row, hole, len(private))
     total[at] = count << kernel.arch.page_shift
     known[at] &= ~np.isin(which, values.unread) | (whole & ~copies)

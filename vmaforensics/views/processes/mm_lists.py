@@ -58,7 +58,7 @@ def on_pgd_list(kernel: Kernel, mms: U64, log: ProblemLog) -> Listed | None:
         return None
     pgd, ok = kernel.gather_member("mm_struct", "pgd", mms)
     pas, _, mapped = kernel.space.translate(pgd)
-    frames = pas[ok & mapped] >> np.uint64(12)
+    frames = kernel.arch.pages(pas[ok & mapped])
     offset = np.uint64(kernel.offset(struct, link))
     with np.errstate(over="ignore"):
         guesses = reader.base + frames * np.uint64(reader.size) + offset

@@ -53,8 +53,8 @@ class Mms(Table):
     locked_vm: U64 = member("locked_vm")
     highest_vm_end: U64 = member("highest_vm_end?")  # up to 6.0
     pgtables_bytes: I64 = member("pgtables_bytes.counter?")  # of all page tables
-    hugetlb_usage: I64 = member("hugetlb_usage.counter?")  # pages of 4 KiB
-    ldt: U64 = member("context.ldt?")  # ldt_struct
+    hugetlb_usage: I64 = member("hugetlb_usage.counter?")  # pages of the CPU
+    other_tables: Bools  # has it page tables that are counted and no part of the user half?
     pgd: U64 = member("pgd")  # the top page table
     task_size: U64 = member("task_size")  # end of user addresses
     mmap: U64 = member("mmap?")  # head of the vm_next list, up to 6.0
@@ -74,7 +74,7 @@ class Mms(Table):
     env_end: U64 = member("env_end")
     vdso: U64 = member("context.vdso?")  # where it is mapped
     exe_file: U64 = member("exe_file?")  # file
-    has_vsyscall: Bools  # /proc/PID/maps shows the vsyscall page
+    has_gate_area: Bools  # /proc/PID/maps shows the gate area (get_gate_vma)
 
 
 # A writer holds bit 0, readers count from bit 8 (kernel/locking/rwsem.c).
@@ -82,8 +82,6 @@ _RWSEM = ("mmap_lock.count.counter", "mmap_sem.count.counter")
 # PREEMPT_RT: READER_BIAS plus readers, or WRITER_BIAS (include/linux/rwbase_rt.h, rwbase_rt.c).
 _RWBASE = "mmap_lock.rwbase.readers.counter"
 _READER_BIAS, _WRITER_BIAS = 1 << 31, 1 << 30
-
-_HAS_VSYSCALL = 1 << 1  # MM_CONTEXT_HAS_VSYSCALL, arch/x86/include/asm/mmu.h
 
 
 def read_mms(kernel: Kernel, tasks: Tasks, log: ProblemLog) -> Mms:
@@ -102,7 +100,8 @@ def read_mms(kernel: Kernel, tasks: Tasks, log: ProblemLog) -> Mms:
     rows.ok[:] = ok
     log.add(View.TASKS, Problem.UNREADABLE, users.mm[~ok], users.mm[~ok])
     rows.lock[:] = lock_states(kernel, users.mm)
-    rows.has_vsyscall[:] = _vsyscall(kernel, users.mm)
+    rows.has_gate_area[:] = kernel.arch.has_gate_area(kernel, users.mm)
+    rows.other_tables[:] = kernel.arch.has_other_tables(kernel, users.mm)
     return rows
 
 
@@ -173,17 +172,3 @@ def lock_states(kernel: Kernel, mms: U64) -> U8:
         held = np.where(count == _WRITER_BIAS, Lock.WRITE, np.where(count == _READER_BIAS, Lock.FREE, Lock.READ))
         return np.where(ok, held, Lock.UNKNOWN).astype(np.uint8)
     return states
-
-
-def _vsyscall(kernel: Kernel, mms: U64) -> Bools:
-    """Would get_gate_vma (arch/x86/entry/vsyscall) give this mm the gate area? 64-bit processes have it."""
-    if kernel.has("mm_struct", "context.flags"):
-        flags, ok = kernel.gather_member("mm_struct", "context.flags", mms)
-        has: Bools = ok & ((flags & np.uint64(_HAS_VSYSCALL)) != 0)
-        return has
-    # 5.10 has ia32_compat instead of context.flags, and asks for it to be zero.
-    if kernel.has("mm_struct", "context.ia32_compat"):
-        compat, ok = kernel.gather_member("mm_struct", "context.ia32_compat", mms)
-        native: Bools = ok & (compat == 0)
-        return native
-    return np.ones(len(mms), np.bool_)

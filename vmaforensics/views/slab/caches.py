@@ -13,16 +13,15 @@ import numpy as np
 from vmaforensics.columns.lookup import first_rows
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I64, U8, U64
-from vmaforensics.image.memory import PAGE_SIZE
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
+    from vmaforensics.arch.interface import Architecture
     from vmaforensics.kernel.kernel import Kernel
 
 _OO_SHIFT = np.uint64(16)  # OO_SHIFT, mm/slub.c: order above, objects below
 _OO_MASK = np.uint64((1 << 16) - 1)
-_LARGEST_ORDER = np.uint64(10)  # MAX_PAGE_ORDER on x86-64
 _POINTER = np.uint64(8)
 
 
@@ -70,10 +69,10 @@ class Caches(Table):
     cpu_sheaves: U64 = member("cpu_sheaves?")
     users: I64 = member("refcount")  # how many kinds of objects were merged into it
 
-    def most(self) -> U64:
+    def most(self, arch: Architecture) -> U64:
         """Objects that a slab of each cache can have."""
-        order = np.minimum(self.oo >> _OO_SHIFT, _LARGEST_ORDER)
-        fits = (np.uint64(PAGE_SIZE) << order) // np.maximum(self.size, np.uint64(1))
+        order = np.minimum(self.oo >> _OO_SHIFT, np.uint64(arch.max_order))
+        fits = (np.uint64(arch.page_size) << order) // np.maximum(self.size, np.uint64(1))
         most: U64 = np.minimum(self.oo & _OO_MASK, fits)
         return most
 
@@ -106,7 +105,7 @@ def read_caches(kernel: Kernel, log: ProblemLog) -> Caches:
     log.add(View.SLAB, Problem.UNREADABLE, 0, where[~found])
     log.add(View.SLAB, Problem.UNREADABLE, 0, rows.cache[found & ~read])
     least = np.array([_least(kernel, kind) for kind in known], np.uint64)
-    sane = (rows.size >= least) & (rows.offset + _POINTER <= rows.size) & (rows.most() > 0)
+    sane = (rows.size >= least) & (rows.offset + _POINTER <= rows.size) & (rows.most(kernel.arch) > 0)
     log.add(View.SLAB, Problem.BAD_TAG, 0, rows.cache[read & ~sane], rows.size[read & ~sane])
     return rows.take(found & read & sane)
 

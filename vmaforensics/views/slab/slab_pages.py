@@ -16,8 +16,6 @@ from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I64, U8, U16, U64, Bools
 from vmaforensics.errors import KernelNotFoundError
-from vmaforensics.image.memory import PAGE_SHIFT
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.pages.page_types import PageReader, bit_set, type_code
 from vmaforensics.views.pages.vmemmap import vmemmap_pages
 from vmaforensics.views.problems import Problem, ProblemLog
@@ -108,7 +106,7 @@ def find_slabs(kernel: Kernel, caches: Caches, log: ProblemLog) -> Slabs:
     except KernelNotFoundError as error:
         kernel.identity.problems.append(f"{error}: slab objects are not looked at")
         return Slabs.zeros(0)
-    direct_map = _page_offset(kernel)
+    direct_map = np.uint64(kernel.arch.direct_map(kernel.variable))
     order = sort_order(caches.cache)
     known = caches.cache[order]
     found: list[Slabs] = []
@@ -130,7 +128,7 @@ def find_slabs(kernel: Kernel, caches: Caches, log: ProblemLog) -> Slabs:
         found.append(
             Slabs(
                 page=pages[keep],
-                base=direct_map + (pfns[keep] << np.uint64(PAGE_SHIFT)),
+                base=direct_map + kernel.arch.bytes_of(pfns[keep]),
                 cache=order[cache].astype(np.uint8),
                 first=np.zeros(len(keep), np.int64),
                 objects=head.objects[keep],
@@ -146,7 +144,7 @@ def find_slabs(kernel: Kernel, caches: Caches, log: ProblemLog) -> Slabs:
 def _bounded(kernel: Kernel, caches: Caches, slabs: Slabs, log: ProblemLog) -> Slabs:
     """The slabs that can be believed, by base and with ``first`` filled in."""
     slabs = slabs.sort_by(slabs.base)
-    believed = slabs.objects <= caches.most()[slabs.cache]
+    believed = slabs.objects <= caches.most(kernel.arch)[slabs.cache]
     log.add(View.SLAB, Problem.BAD_TAG, 0, slabs.page[~believed], slabs.objects[~believed].astype(np.uint64))
     slabs = slabs.take(believed)
     taken = np.cumsum(slabs.objects * caches.size[slabs.cache].astype(np.float64))
@@ -171,7 +169,7 @@ def outside_cache(kernel: Kernel, addresses: U64, cache: int) -> Bools:
     except KernelNotFoundError:
         return np.zeros(len(addresses), np.bool_)
     pas, _, mapped = kernel.space.translate(addresses)
-    pfns = pas >> np.uint64(PAGE_SHIFT)
+    pfns = kernel.arch.pages(pas)
     rows, read = reader.read(pfns)
     heads = reader.heads(pfns, rows)
     rows, head_read = reader.read(heads)
@@ -194,12 +192,3 @@ def is_slab(kernel: Kernel, rows: StructPages) -> Bools:
         return code.matches(rows.page_type)
     bit = kernel.types.constant("PG_slab")
     return bit_set(rows.flags, bit) if bit is not None and bit < 64 else np.zeros(len(rows), np.bool_)
-
-
-def _page_offset(kernel: Kernel) -> np.uint64:
-    """Start of the direct map (page_offset_base; a constant without CONFIG_RANDOMIZE_MEMORY)."""
-    at = kernel.symbols.get("page_offset_base")
-    words, ok = kernel.words(np.array([at or 0], np.uint64), 1)
-    if ok[0] and kernel_pointer(words[0])[0]:
-        return np.uint64(words[0, 0])
-    return np.uint64(0xFF11000000000000 if kernel.identity.levels == 5 else 0xFFFF888000000000)

@@ -90,7 +90,7 @@ def _names(kernel: Kernel, strays: Vmas, live: Bools, mms: Mms, tasks: Tasks, lo
 def _attached(kernel: Kernel, rows: Vmas) -> Bools:
     """Do the marks of the per-VMA locks say that each VMA is in a tree? All of them before 6.4."""
     attached: Bools = rows.ok & (rows.mm != 0) & (rows.start < rows.end)
-    attached &= ((rows.start | rows.end) & np.uint64(4095)) == 0
+    attached &= (rows.start | rows.end) % np.uint64(kernel.arch.page_size) == 0
     attached &= ~rows.detached
     if kernel.has("vm_area_struct", "vm_refcnt"):  # 6.15: 0 is detached, mm/mmap_lock.c
         attached &= (rows.refcnt & _READERS) >= 1

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
 
-# include/linux/mm.h, by bit. On x86 ARCH_1 is PAT, and the protection key has bits 32 to 35.
+# include/linux/mm.h, by bit; what is an architecture's own, it names itself.
 _STABLE = {
     0: "READ",
     1: "WRITE",
@@ -45,28 +45,22 @@ _STABLE = {
     29: "HUGEPAGE",
     30: "NOHUGEPAGE",
     31: "MERGEABLE",
-    32: "PKEY_BIT0",
-    33: "PKEY_BIT1",
-    34: "PKEY_BIT2",
-    35: "PKEY_BIT3",
 }
-_ENUMERATED = ("MAYBE_GUARD", "SHADOW_STACK", "DROPPABLE", "UFFD_MINOR", "SEALED", "UFFD_RWP")
+_ENUMERATED = ("MAYBE_GUARD", "DROPPABLE", "UFFD_MINOR", "SEALED", "UFFD_RWP")
 
 
 def bit_names(kernel: Kernel) -> dict[int, str]:
     """Name of each bit of ``vm_flags`` that this kernel gives a meaning, without ``VM_``."""
     constant = kernel.types.constant
     if constant("VMA_READ_BIT") is not None:
-        told = {name: constant(f"VMA_{name}_BIT") for name in (*_STABLE.values(), *_ENUMERATED)}
-        own = {bit: name for name, bit in told.items() if bit is not None}
-        if kernel.types.struct("thread_shstk") is None:
-            own = {bit: name for bit, name in own.items() if name != "SHADOW_STACK"}
-        return dict(sorted(own.items()))
-    names = dict(_STABLE)
+        known = (*_STABLE.values(), *_ENUMERATED, *kernel.arch.vm_flag_names(kernel).values())
+        bits = {name: constant(f"VMA_{name}_BIT") for name in known}
+        return dict(sorted((bit, name) for name, bit in bits.items() if bit is not None))
+    names = _STABLE | kernel.arch.vm_flag_names(kernel)
     if kernel.has("vm_area_struct", "vm_next"):
         names[11] = "DENYWRITE"  # gone before the list went; nothing sets the bit in between
-    if kernel.types.struct("thread_shstk") is not None:  # user shadow stacks, 6.6
-        names |= {37: "SHADOW_STACK", 38: "UFFD_MINOR"}
+    if kernel.arch.shadow_stack_flag(kernel):  # 6.6: UFFD_MINOR made room for it
+        names[38] = "UFFD_MINOR"
     elif kernel.has("mm_struct", "mm_mt"):
         names[37] = "UFFD_MINOR"
     return names

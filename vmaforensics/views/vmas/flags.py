@@ -21,4 +21,3 @@ VM_HUGETLB = 1 << 22
 VM_MIXEDMAP = 1 << 28
 VM_HUGEPAGE = 1 << 29
 VM_NOHUGEPAGE = 1 << 30
-VM_SHADOW_STACK = 1 << 37  # only on x86 kernels that have user shadow stacks (6.6+); UFFD_MINOR in 6.1
