@@ -19,11 +19,12 @@ import numpy as np
 
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.registry import rule_modules
+from vmaforensics.columns.texts import Texts
 from vmaforensics.views.indices.entries import IndexEntries
 from vmaforensics.views.indices.maple_nodes import MapleNodes
 from vmaforensics.views.indices.rbtree import RbNodes
 from vmaforensics.views.problems import Problem, Problems
-from vmaforensics.views.processes.mms import Lock, Mms
+from vmaforensics.views.processes.mms import Lock, MmOffsets, Mms
 from vmaforensics.views.processes.tasks import Tasks
 from vmaforensics.views.views import Views
 from vmaforensics.views.vmas import flags
@@ -161,10 +162,10 @@ def views_of(*processes: Process, index: str = "maple", per_leaf: int = 12) -> V
     views = Views(
         tasks=_tasks(processes),
         mms=_mms(processes, vmas),
-        mm_offsets=dict(OFFSETS),
+        mm_offsets=MmOffsets(**OFFSETS),
         vma_size=192,
         stack_guard_gap=STACK_GUARD_GAP,
-        names=[vma.path.encode() for vma in every],
+        names=Texts.of(vma.path.encode() for vma in every),
         files=files.table(),
     )
     if index == "maple":

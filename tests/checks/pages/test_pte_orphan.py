@@ -1,0 +1,35 @@
+"""PTE-ORPHAN on page tables made by hand."""
+
+from __future__ import annotations
+
+from tests.checks.handmade_pages import Entry, add_page_tables
+from tests.checks.handmade_views import Process, add_problem, findings, mm_of, views_of
+from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_USER
+from vmaforensics.views.problems import Problem
+from vmaforensics.views.view import View
+
+_GHOSTS = tuple(
+    Entry(pid=100, va=0x10000 + 0x1000 * page, pfn=0x99 + page, allow=ALLOW_USER | ALLOW_EXECUTE) for page in range(2)
+)
+
+
+def test_entries_of_vmas_are_none() -> None:
+    views = views_of(Process(pid=100), Process(pid=101))
+    add_page_tables(views)
+    assert findings(views, "PTE-ORPHAN") == []
+
+
+def test_neighbouring_entries_in_no_vma_are_one_finding() -> None:
+    views = views_of(Process(pid=100), Process(pid=101))
+    add_page_tables(views, *_GHOSTS)
+    (found,) = findings(views, "PTE-ORPHAN")
+    assert (found.mm, found.start, found.end) == (mm_of(100), 0x10000, 0x12000)
+    (evidence,) = found.evidence
+    assert "0x10000-0x12000 (2 pages, 8 KiB) as executable" in evidence.what
+
+
+def test_nothing_is_said_of_a_map_that_was_not_read_whole() -> None:
+    views = views_of(Process(pid=100))
+    add_page_tables(views, *_GHOSTS)
+    add_problem(views, View.MAPLE, Problem.UNREADABLE, mm=mm_of(100))
+    assert findings(views, "PTE-ORPHAN") == []
