@@ -29,7 +29,7 @@ demo: $(STAMP) ## report on a bundled image of a real kernel that was tampered w
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
-test-fast: $(STAMP) ## the tests that need no image of a whole kernel: under two minutes
+test-fast: $(STAMP) ## the tests that need neither an image of a whole kernel nor a program of its own: under two minutes
 	$(BIN)/python -m pytest $(PYTEST_ARGS) -m "not image"
 
 coverage: $(STAMP) ## run the tests and show which lines and branches of the engine they reach

@@ -11,12 +11,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-# Fixtures that hand out an image of a whole kernel: what asks for one is in the slow lane.
-_WHOLE = {"samples", "sample", "any_kernel", "whole_kernel", "tampered", "kept_guest"}
+# Fixtures that hand out an image of a whole kernel, or what a whole program made of one: what asks for them is in the
+# slow lane. A test that takes neither, and yet runs programs on samples, carries the mark itself.
+_WHOLE = {
+    *("samples", "sample", "any_kernel", "whole_kernel", "tampered", "kept_guest", "kernel_of", "tampered_one"),
+    *("maple_sample", "list_sample", "either_sample", "saved", "names", "vol"),
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what analyses an image of a whole kernel, so that ``make test-fast`` can do without."""
+    """Mark what analyses images of whole kernels or runs whole programs: ``make test-fast`` does without."""
     for item in items:
         if _WHOLE.intersection(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.image)

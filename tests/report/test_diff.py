@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from hostile import handmade, inert, tampered_document, tampered_sample
 from support import Edit, Sample, again_from_views, leader, mm_of
 
 from vmaforensics.errors import ExitCode, UsageError
@@ -19,6 +18,8 @@ from vmaforensics.report.document.diff import Difference, compare
 from vmaforensics.report.document.document import Document, encode
 from vmaforensics.report.document.json_text import json_text
 from vmaforensics.report.formats.diff_text import render_diff, summary
+
+from .hostile import handmade, inert, tampered_document, tampered_sample
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,6 @@ import jsonschema
 import msgspec
 import pytest
 import stix2
-from hostile import handmade, planted_document, tampered_document
 
 from vmaforensics.errors import UsageError
 from vmaforensics.report.document.attack import TECHNIQUES
@@ -20,6 +19,8 @@ from vmaforensics.report.formats.jsonl import render_jsonl
 from vmaforensics.report.formats.navigator import render_navigator
 from vmaforensics.report.formats.stix import render_stix
 from vmaforensics.report.formats.timesketch import render_timesketch
+
+from .hostile import handmade, planted_document, tampered_document
 
 if TYPE_CHECKING:
     from vmaforensics.report.document.document import Document

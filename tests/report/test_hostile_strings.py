@@ -10,10 +10,11 @@ from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
-from hostile import handmade, inert, planted_document, tampered_document
 from markdown_it import MarkdownIt
 
 from vmaforensics.report.formats.render import FORMATS, render
+
+from .hostile import handmade, inert, planted_document, tampered_document
 
 if TYPE_CHECKING:
     from vmaforensics.report.document.document import Document

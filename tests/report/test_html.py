@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from example import HOSTILE, clean, example, finding, hostile, memory_map, process
-from parsed_page import Page
 
 from vmaforensics.compare.nearby.node import Node
 from vmaforensics.report.document.build import build_document
@@ -29,6 +27,9 @@ from vmaforensics.report.formats.html.nodes import picture
 from vmaforensics.report.formats.html.overview import overview
 from vmaforensics.report.formats.html.processes import processes
 from vmaforensics.report.formats.html.sections import sections
+
+from .example import HOSTILE, clean, example, finding, hostile, memory_map, process
+from .parsed_page import Page
 
 if TYPE_CHECKING:
     from support import Sample

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from chromium import NAMES, Browser, executable
-from example import clean, example, hostile
 
 from vmaforensics.report.formats.html import render_html
+
+from .chromium import NAMES, Browser, executable
+from .example import clean, example, hostile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

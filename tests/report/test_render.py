@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from hostile import tampered_document, tampered_sample
 from support import ROOT
 
 from vmaforensics.cli import main as cli
@@ -18,6 +17,8 @@ from vmaforensics.report.document.document import Document, encode
 from vmaforensics.report.document.saved import parse
 from vmaforensics.report.formats import render as formats
 from vmaforensics.report.formats.render import FORMATS, Format, render
+
+from .hostile import tampered_document, tampered_sample
 
 if TYPE_CHECKING:
     from pathlib import Path

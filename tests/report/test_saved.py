@@ -10,7 +10,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hostile import handmade, inert, tampered_document, tampered_sample
 from support import bundled
 
 from vmaforensics.errors import ExitCode, UsageError
@@ -19,6 +18,8 @@ from vmaforensics.report.document.document import encode
 from vmaforensics.report.document.saved import DocumentInvalidError, is_saved, parse
 from vmaforensics.report.formats.diff_text import render_diff
 from vmaforensics.report.formats.render import FORMATS, render
+
+from .hostile import handmade, inert, tampered_document, tampered_sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from hostile import tampered_document, tampered_sample
 
 from vmaforensics.errors import UsageError
 from vmaforensics.report.document.build import build_document
 from vmaforensics.report.document.selection import select
+
+from .hostile import tampered_document, tampered_sample
 
 if TYPE_CHECKING:
     from support import Sample

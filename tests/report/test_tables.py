@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 import pytest
-from hostile import handmade, tampered_document
 
 from vmaforensics.report.document.build import build_document
 from vmaforensics.report.document.document import Document, encode
@@ -18,6 +17,8 @@ from vmaforensics.report.document.tables import TABLES
 from vmaforensics.report.formats.csv_ import cell, render_csv
 from vmaforensics.views.view import View
 from vmaforensics.words.printable import printable
+
+from .hostile import handmade, tampered_document
 
 if TYPE_CHECKING:
     from support import Sample

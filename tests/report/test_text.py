@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 import pytest
-from example import HOSTILE, clean, example, finding, hostile
-from hostile import inert
 
 from vmaforensics.report.document.findings import Evidence, Hexdump
 from vmaforensics.report.formats.terminal import Page
 from vmaforensics.report.formats.text import next_step, render_text
+
+from .example import HOSTILE, clean, example, finding, hostile
+from .hostile import inert
 
 if TYPE_CHECKING:
     from vmaforensics.report.document.document import Document

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 import pytest
+from support import ROOT
 
 import vmaforensics.export.excerpt
 from vmaforensics.analysis import analyse_image
@@ -29,8 +30,6 @@ from vmaforensics.views.pages.frame_kinds import USER_KINDS, FrameKind, classify
 if TYPE_CHECKING:
     from vmaforensics.analysis import Analysis
     from vmaforensics.export.excerpt import Selection
-
-ROOT = Path(__file__).parent.parent
 
 
 def sample_images() -> list[Path]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from support import ROOT
 
 from vmaforensics.errors import MemoryReadError
 from vmaforensics.image.open import open_image
@@ -24,7 +25,7 @@ from vmaforensics.views.pages.page_types import PageReader, type_code
 if TYPE_CHECKING:
     from vmaforensics.kernel.symbols.vmcoreinfo import Vmcoreinfo
 
-ROOT = Path(__file__).parent.parent
+
 MIB = 1 << 20
 LINEAR = 0xFFFF8880_00000000
 VMEMMAP = 0xFFFFEA00_00000000
