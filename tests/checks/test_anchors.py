@@ -12,7 +12,7 @@ from tamper import anchor_edits as edits
 
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.finding import Severity
-from vmaforensics.checks.vmas.coverage import Cover
+from vmaforensics.checks.vmas.coverage import Coverage
 from vmaforensics.views.anchors.anchors import gather_anchors
 from vmaforensics.views.descriptors.handles import gather_handles
 from vmaforensics.views.problems import Problem, ProblemLog, Problems
@@ -148,7 +148,7 @@ def test_the_user_half_of_isolated_page_tables_is_the_same_process(sample: Sampl
 
 def test_cover_agrees_with_the_areas_one_by_one(sample: Sample) -> None:
     views = sample.analysis.views
-    cover = Cover(Context(views))
+    cover = Coverage(Context(views))
     rows = next(iter(views.regions().values()))
     assert cover.holds(rows["mm"], rows["start"]).all()
     assert cover.holds(rows["mm"], rows["end"] - np.uint64(1)).all()

@@ -19,8 +19,8 @@ from tamper.edits import (
 )
 from tamper.slab_edits import task_off_both
 
-from vmaforensics.checks import rules
 from vmaforensics.checks.finding import Confidence, Evidence, Finding, Severity
+from vmaforensics.checks.vmas.vma_range import RULE
 from vmaforensics.cli.main import main
 from vmaforensics.compare.nearby.nodes import MOST as MOST_NODES
 from vmaforensics.compare.ranges import mm_of as mm_of_pid
@@ -141,7 +141,7 @@ def test_pids_choose_the_maps(either_sample: Sample) -> None:
 
 def finding(mm: int, pid: int, start: int, end: int) -> Finding:
     return Finding(
-        rule=rules.RANGE,
+        rule=RULE,
         severity=Severity.HIGH,
         confidence=Confidence.HIGH,
         mm=mm,

@@ -51,6 +51,10 @@ class Context:
         made: T = self._shared[make]
         return made
 
+    def release(self) -> None:
+        """Let go of what was shared; what is asked for again is made again."""
+        self._shared.clear()
+
     def whole(self, view: View, mms: U64) -> Bools:
         """Was every node and link of the index ``view`` read for these mms?"""
         return ~np.isin(mms, self._partial[view]) & ~np.isin(mms, self._lost)

@@ -86,6 +86,7 @@ class Rule:
     # the templates of report/document/hand_lines.py that are filled in for a finding, in order.
     by_hand: tuple[str, ...]
     steps: tuple[str, ...]
+    found_is_subject: bool = True  # may what its evidence found be the address of a VMA that the finding is about?
 
     # How its findings are joined with others about the same address space. Of two causes, the one of the lower
     # ``rank`` takes up the other; evidence is taken up in order of rank.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 def run_checks(context: Context) -> list[Finding]:
     """All findings, most severe first; deterministic order."""
-    found = [weigh(finding) for module in rule_modules() for finding in module.check(context)]
+    found: list[Finding] = []
+    for _, modules in itertools.groupby(rule_modules(), key=lambda module: module.chapter):
+        found += [weigh(finding) for module in modules for finding in module.check(context)]
+        context.release()  # rules of one chapter share most
     return sorted(join(found), key=_order)
 
 

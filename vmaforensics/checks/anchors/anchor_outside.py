@@ -15,7 +15,7 @@ import numpy as np
 from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import INDICES, Confidence, Part, Rule, Severity
-from vmaforensics.checks.vmas.coverage import Cover
+from vmaforensics.checks.vmas.coverage import Coverage
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U64, Bools
@@ -62,7 +62,7 @@ def check(context: Context) -> Iterator[Finding]:
     anchors = context.views.anchors
     if anchors is None:
         return
-    cover = context.shared(Cover)
+    cover = context.shared(Coverage)
     parts = _bounds(context) | _auxiliary_vectors(anchors) | _pointers(context, anchors)
     names = list(parts)
     name, _ = expand(np.array([len(part) for part in parts.values()]))

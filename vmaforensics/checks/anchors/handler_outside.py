@@ -14,7 +14,7 @@ import numpy as np
 from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import INDICES, Confidence, Part, Rule, Severity
-from vmaforensics.checks.vmas.coverage import Cover
+from vmaforensics.checks.vmas.coverage import Coverage
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def check(context: Context) -> Iterator[Finding]:
     anchors = context.views.anchors
     if anchors is None:
         return
-    handlers, cover = anchors.handlers, context.shared(Cover)
+    handlers, cover = anchors.handlers, context.shared(Coverage)
     judged = np.flatnonzero(cover.whole(handlers.mm))
     row = np.tile(judged, 2)
     address = np.concatenate([handlers.handler[judged], handlers.restorer[judged]])

@@ -20,7 +20,7 @@ from vmaforensics.checks import hand
 from vmaforensics.checks.context import MOST, comm_of
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import BUG, BUSY, INDICES, SMEAR, Confidence, Part, Rule, Severity
-from vmaforensics.checks.vmas.coverage import Cover
+from vmaforensics.checks.vmas.coverage import Coverage
 from vmaforensics.columns.lookup import sort_order
 from vmaforensics.columns.runs import begins_run, run_starts
 from vmaforensics.views.view import View
@@ -69,7 +69,7 @@ def check(context: Context) -> Iterator[Finding]:
     anchors = context.views.anchors
     if anchors is None:
         return
-    threads, offsets, cover = anchors.threads, anchors.place.offsets, context.shared(Cover)
+    threads, offsets, cover = anchors.threads, anchors.place.offsets, context.shared(Coverage)
     arch, mm, ip, sp = context.views.arch, threads.mm, threads.ip, threads.sp
     judged = threads.user & cover.whole(mm)
     astray = judged & ~cover.holds(mm, ip) & ~arch.in_fixed_pages(ip)
@@ -86,7 +86,7 @@ def check(context: Context) -> Iterator[Finding]:
 def _findings(context: Context, threads: Threads, rows: I64, register: _Register) -> Iterator[Finding]:
     """One finding for each gap that ``register`` of the threads ``rows`` leads into."""
     mm, address = threads.mm[rows], register.values[rows]
-    gap = context.shared(Cover).gap(mm, address)
+    gap = context.shared(Coverage).gap(mm, address)
     order = sort_order(mm, gap)
     starts = run_starts(begins_run(mm[order], gap[order]))
     for group in np.split(rows[order], starts[1:]) if len(rows) else []:

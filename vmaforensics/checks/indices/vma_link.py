@@ -48,6 +48,7 @@ RULE = Rule(
     "looked at",
     by_hand=("crash: rd -64 ADDRESS", "drgn: hex(prog.read_u64(ADDRESS))"),
     steps=("word", "area", "index", "tree", "list"),
+    found_is_subject=False,  # it leads elsewhere
     part=Part.TRACE,
     rank=420,
 )

@@ -93,6 +93,3 @@ def _ranges(context: Context) -> Iterator[_Ranges]:
         own &= (vmas.start[at] != entries.start) | (vmas.end[at] != entries.end)
         at = at[own]
         yield _Ranges(entries.mm[own], vmas.start[at], vmas.end[at], grows[own])
-
-
-Cover = Coverage  # TRANSITION: the name that the checks of anchors use

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.checks import rules
 from vmaforensics.columns.lookup import bounds_of, first_rows, last_rows_of, rows_of, sort_order, values_at
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas.vmas import Vmas
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from vmaforensics.views.views import Views
 
 _MOST = 64  # pieces of evidence looked at in one finding
-# Their evidence is a word that leads elsewhere: what it holds is not what the finding is about.
-_BY_WORD = (rules.LINK,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +45,7 @@ def subjects(views: Views, findings: Sequence[Finding]) -> list[Subject]:
         return []
     known = _KnownVmas(views)
     asked = [
-        _Item(place, item.address, _number(item.found), finding.rule not in _BY_WORD, item.view)
+        _Item(place, item.address, _number(item.found), finding.rule.found_is_subject, item.view)
         for place, finding in enumerate(findings)
         for item in finding.evidence[:_MOST]
         if item.address < 1 << 64
