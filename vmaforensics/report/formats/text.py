@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from vmaforensics.report.document.verdict import SERIOUS
 from vmaforensics.report.formats.terminal import Page
+from vmaforensics.report.formats.text_full import full
+from vmaforensics.report.formats.text_parts import head, not_assessed
 from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from vmaforensics.report.document.document import Document
     from vmaforensics.report.document.findings import Finding
 
@@ -39,36 +39,12 @@ def render_text(
             page.line(*head(one))
         return page.text()
     if detail > 0 or all_regions:
-        from vmaforensics.report.formats.text_full import full
-
         full(page, document, detail=detail, all_regions=all_regions)
         return page.text()
     _findings(page, document)
     not_assessed(page, document, most=_LIMITS)
     _origin(page, document)
     return page.text()
-
-
-def head(one: Finding) -> Iterator[tuple[str, str]]:
-    """The line that says what, who, where and how sure."""
-    where = "" if one.start is None else f"  {one.start}-{(one.end or '0x?')[2:]}"
-    yield f"{one.severity.upper():8}", one.severity
-    yield f"  {one.rule}", "mark"
-    yield f"  {one.process}{where}  confidence {one.confidence}", ""
-
-
-def not_assessed(page: Page, document: Document, *, most: int | None = None) -> None:
-    """What bounds the verdict; at most ``most`` items of it."""
-    page.heading("Not assessed")
-    if not document.not_assessed:
-        page.line("Nothing: every record of these views could be read.")
-    for one in document.not_assessed[:most]:
-        named = f" (pid {one.pid})" if one.pid is not None else ""
-        page.wrapped("  - ", f"{one.what}{named}: {one.why}")
-    rest = document.not_assessed[most:] if most is not None else []
-    if rest:
-        page.line(f"  and {len(rest)} more; -v lists them")
-    page.gap()
 
 
 def next_step(document: Document, one: Finding) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmaforensics.report.formats.text import head, not_assessed
+from vmaforensics.report.formats.text_parts import head, not_assessed
 from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:

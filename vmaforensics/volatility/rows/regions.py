@@ -11,6 +11,7 @@ from volatility3.framework import renderers
 from volatility3.framework.renderers import format_hints
 
 from vmaforensics.columns.lookup import bounds_of
+from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
 from vmaforensics.compare.cell_text import rights, run_content
 from vmaforensics.compare.cells import CellState
 from vmaforensics.compare.comparison import Comparison, compare_records
@@ -111,12 +112,12 @@ def processes(views: Views, pids: Collection[int] = ()) -> list[tuple[int, str, 
     A process is named by its leader. Its threads share one mm; if one of them says otherwise, the process is
     listed once for each.
     """
-    tasks = views.tasks[views.tasks["ok"]]
+    tasks = views.tasks.take(views.tasks.ok)
     names: dict[int, str] = {}
-    for pid, comm in zip(tasks["tgid"].tolist(), tasks["comm"].tolist(), strict=True):
+    for pid, comm in zip(tasks.tgid.tolist(), tasks.comm.tolist(), strict=True):
         names.setdefault(pid, printable(comm.split(b"\0", 1)[0]))  # leaders come first
-    users = tasks[tasks["mm"] != 0]
-    pairs = dict.fromkeys(zip(users["tgid"].tolist(), users["mm"].tolist(), strict=True))
+    users = tasks.take(tasks.mm != 0)
+    pairs = dict.fromkeys(zip(users.tgid.tolist(), users.mm.tolist(), strict=True))
     return [(pid, names[pid], mm) for pid, mm in pairs if not pids or pid in pids]
 
 
@@ -189,12 +190,14 @@ def _where(known: list[bool], values: list[Any]) -> list[Any]:
 
 def summary(views: Views) -> Iterator[str]:
     """What the views could not read or believe: a sentence per view and kind of problem, with counts."""
-    problems = views.problems
-    for view, problem in np.unique(np.stack([problems.view, problems.problem], 1), axis=0).tolist():
-        rows = problems[(problems["view"] == view) & (problems["problem"] == problem)]
-        mms = len(np.unique(rows["mm"][rows["mm"] != 0]))
+    problems = views.problems.sort_by(views.problems.view, views.problems.problem)
+    first = run_starts(begins_run(problems.view, problems.problem))
+    for row, last in zip(first.tolist(), run_lasts(first, len(problems)).tolist(), strict=True):
+        owners = np.unique(problems.mm[row : last + 1])
+        mms = int((owners != 0).sum())
         within = f" of {counted(mms, 'address space')}" if mms else ""
         yield (
-            f"{View(view).label}: {Problem(problem).text}, in {counted(len(rows), 'place')}{within} "
-            f"(first: {int(rows['value'][0]):#x} at {int(rows['where'][0]):#x})"
+            f"{View(int(problems.view[row])).label}: {Problem(int(problems.problem[row])).text}, "
+            f"in {counted(last + 1 - row, 'place')}{within} "
+            f"(first: {int(problems.value[row]):#x} at {int(problems.where[row]):#x})"
         )
