@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tests.checks.handmade_views import PAGE, mm_of
+from checks.handmade_views import PAGE, mm_of
 from vmaforensics.arch.page_tables import (
     ALLOW_EXECUTE,
     ALLOW_USER,

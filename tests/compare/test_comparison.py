@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from checks.handmade_views import Process, add_problem, drop_entry, entry_row, mm_of, views_of, vma_row
 
-from tests.checks.handmade_views import Process, add_problem, drop_entry, entry_row, mm_of, views_of, vma_row
-from tests.compare.records_by_hand import (
+from compare.records_by_hand import (
     ENTRIES,
     PAGE,
     SLAB_PAGE,

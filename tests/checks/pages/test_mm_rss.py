@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.checks.handmade_pages import Entry, add_page_tables, entry_row, page_row
-from tests.checks.handmade_views import Process, findings, mm_of, views_of
+from checks.handmade_pages import Entry, add_page_tables, entry_row, page_row
+from checks.handmade_views import Process, findings, mm_of, views_of
 from vmaforensics.arch.page_tables import PteState
 from vmaforensics.views.pages.rss import KINDS
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.checks.handmade_pages import add_page_tables
-from tests.checks.handmade_views import Process, findings, mm_of, views_of
+from checks.handmade_pages import add_page_tables
+from checks.handmade_views import Process, findings, mm_of, views_of
 from vmaforensics.arch.page_tables import IsolatedEntries
 
 

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from tests.checks.handmade_pages import Entry, add_page_tables
-from tests.checks.handmade_views import Process, findings, mm_of, views_of
+from checks.handmade_pages import Entry, add_page_tables
+from checks.handmade_views import Process, findings, mm_of, views_of
 from vmaforensics.views.vmas.kind import Kind
 
 if TYPE_CHECKING:

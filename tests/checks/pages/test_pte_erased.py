@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.checks.handmade_pages import FRAMES, Entry, add_page_tables, entry_row, miscount
-from tests.checks.handmade_views import Process, findings, mm_of, views_of
+from checks.handmade_pages import FRAMES, Entry, add_page_tables, entry_row, miscount
+from checks.handmade_views import Process, findings, mm_of, views_of
 
 _TEXT, _STACK = 0x400000, 0x7F0000
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.checks.handmade_pages import add_page_tables, page_row
-from tests.checks.handmade_views import Process, findings, mm_of, views_of
+from checks.handmade_pages import add_page_tables, page_row
+from checks.handmade_views import Process, findings, mm_of, views_of
 from vmaforensics.checks.rule import Severity
 
 _STACK = 0x7F0000

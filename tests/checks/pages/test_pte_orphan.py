@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.checks.handmade_pages import Entry, add_page_tables
-from tests.checks.handmade_views import Process, add_problem, findings, mm_of, views_of
+from checks.handmade_pages import Entry, add_page_tables
+from checks.handmade_views import Process, add_problem, findings, mm_of, views_of
 from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_USER
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.view import View

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.checks.handmade_pages import add_page_tables, entry_row
-from tests.checks.handmade_views import Process, findings, mm_of, views_of, vma_row
+from checks.handmade_pages import add_page_tables, entry_row
+from checks.handmade_views import Process, findings, mm_of, views_of, vma_row
 from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_USER, ALLOW_WRITE, PteState
 
 _TEXT, _STACK = 0x400000, 0x7F0000

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.checks.handmade_pages import ANON_VMAS, add_page_tables, page_row
-from tests.checks.handmade_views import Process, findings, mm_of, views_of
+from checks.handmade_pages import ANON_VMAS, add_page_tables, page_row
+from checks.handmade_views import Process, findings, mm_of, views_of
 
 if TYPE_CHECKING:
     from vmaforensics.views.pages.mapped_pages import Pages

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from tests.checks.handmade_pages import add_page_tables, entry_row
-from tests.checks.handmade_views import Process, findings, mm_of, views_of
+from checks.handmade_pages import add_page_tables, entry_row
+from checks.handmade_views import Process, findings, mm_of, views_of
 from vmaforensics.checks.rule import Severity
 from vmaforensics.views.pages.text_match import Match
 from vmaforensics.views.pages.text_pages import TextPages, TextView

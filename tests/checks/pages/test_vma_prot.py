@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.checks.handmade_views import Process, findings, mm_of, views_of
+from checks.handmade_views import Process, findings, mm_of, views_of
 
 _PRESENT, _WRITE, _USER, _NX = 1, 2, 4, 1 << 63
 _READ_ONLY = _PRESENT | _USER | _NX
