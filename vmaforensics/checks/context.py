@@ -14,6 +14,7 @@ from vmaforensics.views.problems import Problem
 from vmaforensics.views.processes.mms import Lock
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
+from vmaforensics.words.amounts import pages
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -50,6 +51,10 @@ class Context:
             self._shared[make] = make(self)
         made: T = self._shared[make]
         return made
+
+    def pages(self, count: int) -> str:
+        """A number of pages in words, and how much memory that is."""
+        return pages(count, self.views.arch.page_size)
 
     def release(self) -> None:
         """Let go of what was shared; what is asked for again is made again."""

@@ -121,12 +121,13 @@ class Holes:
         if not len(before) or not len(after) or views.files is None or min(before.file_row[0], after.file_row[0]) < 0:
             return None
         inode = views.files.rows.inode
-        offset = int(before.pgoff[0]) + (int(before.end[0] - before.start[0]) >> 12)
+        offset = int(before.pgoff[0]) + int(views.arch.pages(before.end - before.start)[0])
         if inode[before.file_row[0]] != inode[after.file_row[0]] or int(after.pgoff[0]) < offset:
             return None
         name = views.names[int(views.vma_rows(before.vma[:1])[0])].decode("utf-8", "backslashreplace")
         return Evidence(
-            what=f"the areas on both sides map {name}; between them is room for its file offset {offset << 12:#x}",
+            what=f"the areas on both sides map {name}; between them is room for its file offset "
+            f"{offset * views.arch.page_size:#x}",
             view=View.FILES.label,
             address=int(before.vma[0]),
         )

@@ -48,7 +48,7 @@ def sum_vmas(context: Context) -> Sums:
     owner, count = views.mm_rows(union.mm), len(views.mms)
     keep = (owner >= 0) & values_at(views.vmas.ok, union.vma_row)
     owner, at = owner[keep], union.vma_row[keep]
-    size = (views.vmas.end[at] - views.vmas.start[at]) >> np.uint64(12)
+    size = views.arch.pages(views.vmas.end[at] - views.vmas.start[at])
     classes = _classes(views.vmas.flags[at], shadow_stack=views.shadow_stack_flag)
 
     def total(which: Bools) -> I64:

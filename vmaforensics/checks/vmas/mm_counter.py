@@ -25,7 +25,6 @@ from vmaforensics.checks.rule import INDICES, LAGS, Part, Rule, Severity
 from vmaforensics.checks.vmas.counters import Difference, Way, differences, sum_vmas
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
-from vmaforensics.words.amounts import pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -71,9 +70,9 @@ def _mixed(context: Context, difference: Difference) -> Finding:
         severity = Severity.HIGH
         count = lacks["exec_vm"]
         title = (
-            f"{pages(abs(count))} were counted as executable and now lie in areas that are not"
+            f"{context.pages(abs(count))} were counted as executable and now lie in areas that are not"
             if count > 0
-            else f"{pages(abs(count))} lie in executable areas and were not counted as executable"
+            else f"{context.pages(abs(count))} lie in executable areas and were not counted as executable"
         )
         evidence += _same_size(context, difference.mm, abs(count), executable=count < 0)
     return context.finding(RULE, difference.mm, title, evidence, severity=severity)
@@ -86,7 +85,8 @@ def _same_size(context: Context, mm: int, size: int, *, executable: bool) -> lis
     entries = context.views.regions()[context.index]
     vmas = context.views.vmas.take(entries.vma_row[entries.mm == np.uint64(mm)])
     is_executable = (vmas.flags & np.uint64(flags.VM_EXEC)) != 0
-    fits = np.flatnonzero((vmas.end - vmas.start == np.uint64(size << 12)) & (is_executable == executable))
+    wanted = np.uint64(size * context.views.arch.page_size)
+    fits = np.flatnonzero((vmas.end - vmas.start == wanted) & (is_executable == executable))
     return [
         Evidence(
             what=f"an area of that size: {int(vmas.start[row]):#x}-{int(vmas.end[row]):#x}, "

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
 
-_PAGE_MASK = np.uint64(4095)
 
 RULE = Rule(
     id="VMA-BOUNDS",
@@ -49,7 +48,7 @@ def check(context: Context) -> Iterator[Finding]:
     start, end = vmas.start[indexed.vma_row], vmas.end[indexed.vma_row]
     mm_row = context.views.mm_rows(entries.mm)
     empty = start >= end
-    unaligned = ((start | end) & _PAGE_MASK) != 0
+    unaligned = context.views.arch.page_bases(start | end) != (start | end)
     top = values_at(mms.task_size, mm_row)
     outside = (top != 0) & (end > top)
     wrong = np.flatnonzero(empty | unaligned | outside)

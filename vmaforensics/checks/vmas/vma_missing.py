@@ -26,7 +26,7 @@ from vmaforensics.checks.indices.holes import Hole, Holes
 from vmaforensics.checks.rule import INDICES, LAGS, Part, Rule, Severity
 from vmaforensics.checks.vmas.counters import Difference, Way, differences
 from vmaforensics.views.view import View
-from vmaforensics.words.amounts import counted, pages
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +75,8 @@ def _of_counters(context: Context, difference: Difference) -> Finding:
     lacks = difference.lacks
     vmas, total = lacks["map_count"], lacks["total_vm"]
     kind = next((word for name, word in _CLASS_OF.items() if total and lacks[name] == total), "")
-    places = context.shared(Holes).candidates(difference.mm, total << 12) if vmas <= 1 else []
+    size = total * context.views.arch.page_size
+    places = context.shared(Holes).candidates(difference.mm, size) if vmas <= 1 else []
     if len(places) == 1:
         return _at(context, difference, places[0], kind)
     return _somewhere(context, difference, places, kind)
@@ -84,9 +85,11 @@ def _of_counters(context: Context, difference: Difference) -> Finding:
 def _at(context: Context, difference: Difference, place: Hole, kind: str) -> Finding:
     what = f"{kind} area" if kind else "area"
     verb = "has been taken out of" if difference.lacks["map_count"] else "is counted in and in no area of"
-    size = place.end - place.start
-    title = f"{what} {place.start:#x}-{place.end:#x} ({pages(size >> 12)}) {verb} the {context.index.label}"
-    exact = size == difference.lacks["total_vm"] << 12
+    size, page_size = place.end - place.start, context.views.arch.page_size
+    title = (
+        f"{what} {place.start:#x}-{place.end:#x} ({context.pages(size // page_size)}) {verb} the {context.index.label}"
+    )
+    exact = size == difference.lacks["total_vm"] * page_size
     return context.finding(
         RULE,
         difference.mm,
@@ -102,7 +105,9 @@ def _somewhere(context: Context, difference: Difference, places: list[Hole], kin
     mm, vmas, total = difference.mm, difference.lacks["map_count"], difference.lacks["total_vm"]
     mms, row = context.views.mms, difference.mm_row
     what = counted(vmas, f"{kind} area" if kind else "area") if vmas else "part of an area"
-    title = f"{what} ({pages(total)}) {'has' if vmas <= 1 else 'have'} been taken out of the {context.index.label}"
+    title = (
+        f"{what} ({context.pages(total)}) {'has' if vmas <= 1 else 'have'} been taken out of the {context.index.label}"
+    )
     if mms.ma_root[row] == 0 and context.index is View.MAPLE:
         title += ": its root is empty"
     evidence = list(difference.evidence)

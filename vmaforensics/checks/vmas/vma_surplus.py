@@ -13,7 +13,7 @@ from vmaforensics.checks import hand
 from vmaforensics.checks.rule import INDICES, Part, Rule, Severity
 from vmaforensics.checks.vmas.counters import Way, differences
 from vmaforensics.views.view import View
-from vmaforensics.words.amounts import counted, pages
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,5 +45,5 @@ def check(context: Context) -> Iterator[Finding]:
             continue
         vmas, total = -difference.lacks["map_count"], -difference.lacks["total_vm"]
         what = f"{counted(vmas, 'area')} more" if vmas else "larger areas"
-        title = f"the {context.index.label} holds {what} than the kernel counted ({pages(total)})"
+        title = f"the {context.index.label} holds {what} than the kernel counted ({context.pages(total)})"
         yield context.finding(RULE, difference.mm, title, difference.evidence)
