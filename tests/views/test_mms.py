@@ -110,9 +110,9 @@ def test_offsets_of_words_that_a_kernel_lacks_are_none() -> None:
     assert mm + offsets.pgtables_bytes == machine.at("mm_struct", mm, "pgtables_bytes.counter")
 
 
-def test_a_32_bit_process_has_no_vsyscall_page() -> None:
+def test_a_32_bit_process_has_no_gate_area() -> None:
     machine = Machine(LINUX_5_10)
     native = machine.put("mm_struct")
     compat = machine.put("mm_struct", {"context.ia32_compat": 1})
     mms, _ = read(machine, tasks_of(native, compat))
-    assert mms.has_vsyscall.tolist() == [True, False]
+    assert mms.has_gate_area.tolist() == [True, False]

@@ -44,6 +44,8 @@ log = logging.getLogger(__name__)
 # Views beyond the indices, the areas and the counters, by the names the command line uses.
 EXTRA = ("slab", "sources", "anchors", "handles", "page-tables", "text", "rmap")
 
+_GUARD_PAGES = 256
+
 
 def gather_views(
     kernel: Kernel, cpus: tuple[CpuState, ...] = (), wanted: Collection[str] = EXTRA, progress: Progress = unheard
@@ -60,11 +62,10 @@ def gather_views(
     log = ProblemLog()
     progress("tasks")
     tasks = walk_tasks(kernel, log)
-    mms = read_mms(kernel, tasks, log)
     views = Views(
         arch=kernel.arch,
         tasks=tasks,
-        mms=mms,
+        mms=read_mms(kernel, tasks, log),
         mm_offsets=MmOffsets.of(kernel),
         vma_size=kernel.sizeof("vm_area_struct"),
         stack_guard_gap=_stack_guard_gap(kernel),
@@ -75,49 +76,65 @@ def gather_views(
     views.sources = extra.get("sources", lambda: gather_sources(kernel, tasks, views.slab, log))
     if views.sources is not None:
         # An address space that no listed process has is read like any other.
-        mms = Mms.concatenate([mms, views.sources.hidden()])
-        mms = views.mms = mms.sort_by(mms.mm)
+        mms = Mms.concatenate([views.mms, views.sources.hidden()])
+        views.mms = mms.sort_by(mms.mm)
     progress("indices")
-    rbtree = walk_rbtree(kernel, mms, log)
-    if rbtree is not None:
+    _walk_indices(kernel, views, log)
+    progress("areas")
+    _read_vmas(kernel, views, log)
+    progress("files")
+    _read_files(kernel, views, log)
+    _gather_witnesses(kernel, views, cpus, extra, log)
+    views.problems = log.table()
+    return views
+
+
+def _walk_indices(kernel: Kernel, views: Views, log: ProblemLog) -> None:
+    """The indices that this kernel has, not yet with the VMAs they lead to."""
+    if (rbtree := walk_rbtree(kernel, views.mms, log)) is not None:
         views.rbtree, views.rb_nodes = rbtree
     hint = views.rbtree.vma if views.rbtree is not None else np.zeros(0, np.uint64)
-    views.vma_list = walk_list(kernel, mms, hint, log)
-    maple = walk_maple(kernel, mms, log)
-    if maple is not None:
+    views.vma_list = walk_list(kernel, views.mms, hint, log)
+    if (maple := walk_maple(kernel, views.mms, log)) is not None:
         views.maple, views.maple_nodes = maple
 
-    progress("areas")
+
+def _read_vmas(kernel: Kernel, views: Views, log: ProblemLog) -> None:
+    """Every VMA that an index leads to; the rows of the indices that lead there."""
     indices = views.regions().values()
     views.vmas = read_vmas(kernel, np.concatenate([np.zeros(0, np.uint64), *(index.vma for index in indices)]), log)
     for index in indices:
         index.vma_row[:] = views.vma_rows(index.vma)
-    progress("files")
-    used = np.concatenate([views.vmas.file, mms.exe_file])
-    views.files = read_files(kernel, used, reader_root(kernel, tasks), log)
-    classify(kernel, views.vmas, views.files)
-    views.names = vma_names(kernel, views.vmas, mms, views.files)
     for bare in (views.vma_list, views.rbtree):
         if bare is not None:  # it has no bounds of its own: those of the VMA are its
             bare.start[:], bare.end[:] = views.vmas.start[bare.vma_row], views.vmas.end[bare.vma_row]
+
+
+def _read_files(kernel: Kernel, views: Views, log: ProblemLog) -> None:
+    """The files of VMAs and processes, and what they make of the VMAs: their kinds and names."""
+    used = np.concatenate([views.vmas.file, views.mms.exe_file])
+    views.files = read_files(kernel, used, reader_root(kernel, views.tasks), log)
+    classify(kernel, views.vmas, views.files)
+    views.names = vma_names(kernel, views.vmas, views.mms, views.files)
+
+
+def _gather_witnesses(kernel: Kernel, views: Views, cpus: tuple[CpuState, ...], extra: _Extra, log: ProblemLog) -> None:
+    """The views that are held against the indices. Each takes the tables it needs, and none this whole bag."""
+    tasks, mms, vmas, files, union = views.tasks, views.mms, views.vmas, views.files, views.union
+    assert files is not None
     if (slab := views.slab) is not None:
-        views.strays = extra.get("slab", lambda: find_strays(kernel, slab, views.vmas, views.mms, views.tasks, log))
-    views.anchors = extra.get("anchors", lambda: gather_anchors(kernel, views.tasks, views.mms, cpus, log))
-    views.handles = extra.get("handles", lambda: gather_handles(kernel, views.tasks, log))
+        views.strays = extra.get("slab", lambda: find_strays(kernel, slab, vmas, mms, tasks, log))
+    views.anchors = extra.get("anchors", lambda: gather_anchors(kernel, tasks, mms, cpus, log))
+    views.handles = extra.get("handles", lambda: gather_handles(kernel, tasks, log))
     tasks_whole = bool(tasks.ok.all()) and not log.met(View.TASKS)
     every = views.sources.tasks if views.sources is not None else tasks
-    views.page_tables = extra.get(
+    page_tables = views.page_tables = extra.get(
         "page-tables",
-        lambda: gather_page_tables(kernel, every, mms, views.vmas, views.union, log, tasks_whole=tasks_whole),
+        lambda: gather_page_tables(kernel, every, mms, vmas, union, log, tasks_whole=tasks_whole),
     )
-    files, page_tables = views.files, views.page_tables
     if page_tables is not None and len(files.rows):
-        views.text = extra.get(
-            "text", lambda: gather_text_pages(kernel, tasks, views.vmas, files.rows, page_tables, log)
-        )
-    views.rmap = extra.get("rmap", lambda: gather_rmap(kernel, tasks, mms, views.vmas, files, log))
-    views.problems = log.table()
-    return views
+        views.text = extra.get("text", lambda: gather_text_pages(kernel, tasks, vmas, files.rows, page_tables, log))
+    views.rmap = extra.get("rmap", lambda: gather_rmap(kernel, tasks, mms, vmas, files, log))
 
 
 class _Extra:
@@ -146,6 +163,7 @@ class _Extra:
 
 
 def _stack_guard_gap(kernel: Kernel) -> int:
+    """Bytes kept free below a stack (mm/mmap.c): the kernel's variable, or what it is without stack_guard_gap=."""
     at = kernel.symbols.get("stack_guard_gap")
     words, ok = kernel.words(np.array([at or 0], np.uint64), 1)
-    return int(words[0, 0]) if ok[0] else 256 << 12
+    return int(words[0, 0]) if ok[0] else _GUARD_PAGES << kernel.arch.page_shift
