@@ -210,7 +210,7 @@ class Machine:
         """The kernel, as if it had been found in an image."""
         memory = self.memory()
         identity = Identity(
-            release="handmade", banner="", build_id=None, levels=4, pti=False, kaslr_offset=None, phys_base=0,
+            release="handmade", banner="", build_id=None, levels=4, isolation=False, kaslr_offset=None, phys_base=0,
             vmcoreinfo_source=None, symbols_source="", types_source="", translation_source="",
         )  # fmt: skip
         return Kernel(

@@ -39,7 +39,7 @@ def tables_of(analysis: Analysis) -> PageTablesView:
 
 @pytest.mark.parametrize("edit", PAGE_EDITS, ids=lambda edit: edit.__name__)
 def test_an_edit_is_found_where_it_was_made(either_sample: Sample, edit: Callable[[Edit], Label]) -> None:
-    if edit is user_copy_only and not either_sample.analysis.kernel.identity.pti:
+    if edit is user_copy_only and not either_sample.analysis.kernel.identity.isolation:
         pytest.skip("this kernel has no page-table isolation")
     copy = Edit(either_sample.analysis)
     label = edit(copy)
@@ -84,7 +84,7 @@ def isolated() -> Sample:
 
 
 def test_isolation_is_recognised_and_both_copies_of_a_clean_kernel_agree(isolated: Sample) -> None:
-    assert isolated.analysis.kernel.identity.pti is True
+    assert isolated.analysis.kernel.identity.isolation is True
     assert b"pti=on" in isolated.truth["proc/cmdline"]
     assert len(tables_of(isolated.analysis).isolated) == 0
     assert [one.title for one in isolated.analysis.findings if one.rule.id == "PT-ISOLATION"] == []

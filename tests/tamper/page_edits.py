@@ -179,7 +179,7 @@ def own_table_again(edit: Edit) -> Label:
 
 def user_copy_only(edit: Edit) -> Label:
     """With page-table isolation: memory of another process hung into the copy that user mode runs on, and no other."""
-    assert edit.kernel.identity.pti, "the kernel has no page-table isolation"
+    assert edit.kernel.identity.isolation, "the kernel has no page-table isolation"
     view, levels = _view(edit), edit.kernel.identity.levels
     tables = view.tables[(view.tables.level == levels) & view.tables.ok]
     raw, _ = edit.kernel.memory.gather(tables["pa"], 4096)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from support import Edit, Sample, kernel_on, mm_of
 
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.processes.mm_lists import on_lru_lists, on_pgd_list
 from vmaforensics.views.processes.mm_sources import Source, SourcesView
@@ -95,4 +94,4 @@ def test_an_index_of_pids_that_leads_back_ends(whole_kernel: Sample) -> None:
     assert found is not None
     assert not found[1]
     assert (log.table()["problem"] == Problem.CYCLE).any()
-    assert kernel_pointer(found[0]).all()
+    assert kernel.arch.kernel_pointer(found[0]).all()

@@ -210,6 +210,7 @@ class Architecture(ABC):
     image_start: int  # first address at which a kernel image may be mapped
     image_size: int  # bytes from there that it may lie in
     base_symbol: str  # the variable that says where the kernel image was put; see image_offset_of
+    place_symbols: tuple[str, ...]  # variables that say where KASLR put the image and the maps of memory
     kaslr_step: int  # the kernel image is moved by multiples of this
     direct_map_size: int  # physical memory that the direct map can reach
     kernel_tables: KernelTables

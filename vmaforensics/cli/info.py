@@ -74,8 +74,8 @@ def _kernel(kernel: Kernel) -> Iterator[tuple[str, str]]:
     yield "kernel", identity.release
     yield "banner", identity.banner
     yield "build id", identity.build_id or "unknown"
-    pti = {True: "page-table isolation on", False: "page-table isolation off", None: "isolation unknown"}
-    yield "paging", f"x86-64, {identity.levels} levels, {pti[identity.pti]}"
+    isolation = {True: "page-table isolation on", False: "page-table isolation off", None: "isolation unknown"}
+    yield "paging", f"{kernel.arch.name}, {identity.levels} levels, {isolation[identity.isolation]}"
     offset = "unknown" if identity.kaslr_offset is None else hex(identity.kaslr_offset)
     yield "KASLR offset", f"{offset}, phys_base {identity.phys_base:#x}"
     yield "VMCOREINFO", identity.vmcoreinfo_source or "not found"

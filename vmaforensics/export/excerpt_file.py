@@ -12,7 +12,7 @@ import numpy as np
 
 from vmaforensics.errors import OutputError
 from vmaforensics.image.kdump.writer import write_kdump
-from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState
+from vmaforensics.image.memory import PageState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,8 +42,8 @@ def held_frames(memory: PhysicalMemory) -> NDArray[np.uint64]:
         )
     found = [np.zeros(0, np.uint64)]
     for start, end in memory.ranges.tolist():
-        last = -(-end // PAGE_SIZE)
-        for low in range(start >> PAGE_SHIFT, last, _BATCH):
+        last = -(-end // memory.page_size)
+        for low in range(start >> memory.page_shift, last, _BATCH):
             pfns = np.arange(low, min(low + _BATCH, last), dtype=np.uint64)
             found.append(pfns[memory.page_states(pfns) <= PageState.ZERO])
     return np.unique(np.concatenate(found))

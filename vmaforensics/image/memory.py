@@ -22,13 +22,15 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-PAGE_SIZE = 4096
+# The unit that the contents of images are known by: it divides the pages of every CPU that Linux runs on.
 PAGE_SHIFT = 12
+PAGE_SIZE = 1 << PAGE_SHIFT
 
 TRACE_FLAGS = 1 << 28  # pages a trace keeps a flag for: 1 TiB
 
 
 _COUNTED_AT_ONCE = 1 << 22  # page frames
+_READ_AT_ONCE = 1 << 12  # pages
 
 
 class PageState(IntEnum):
@@ -192,7 +194,7 @@ class PhysicalMemory(ABC):
             raise MemoryReadError(pa, size, "physical", "addresses have 64 bits")
         while pa < end:
             step = min(end - pa, PAGE_SIZE - pa % PAGE_SIZE)
-            count = max(1, min((end - pa) // PAGE_SIZE, 4096)) if step == PAGE_SIZE else 1
+            count = max(1, min((end - pa) // PAGE_SIZE, _READ_AT_ONCE)) if step == PAGE_SIZE else 1
             pas = np.arange(count, dtype=np.uint64) * np.uint64(PAGE_SIZE) + np.uint64(pa)
             data, ok = self.gather(pas, step)
             if not ok.all():

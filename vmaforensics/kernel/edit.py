@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.errors import MemoryReadError
-from vmaforensics.image.memory import PAGE_SHIFT
 from vmaforensics.image.overlay import Overlay
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ class Edit:
 
     def drop(self, address: int, size: int = 1) -> None:
         """Take the pages of ``[address, address + size)`` out of the dump."""
-        shift = PAGE_SHIFT
+        shift = self.overlay.page_shift
         for page in range(address >> shift, (address + size - 1 >> shift) + 1):
             self.overlay.drop(self.physical(page << shift) >> shift)
 

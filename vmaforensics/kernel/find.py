@@ -43,9 +43,6 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.structures.layout import Types
     from vmaforensics.progress import Progress
 
-# What only the second ways read. It is traced all the same: an excerpt stays as robust as its image.
-_SPARE = ("page_offset_base", "linux_banner")
-
 
 def find_kernel(image: Image, progress: Progress = unheard, symbols: str | os.PathLike[str] | None = None) -> Kernel:
     """Find and understand the kernel of ``image``.
@@ -103,7 +100,7 @@ def find_kernel(image: Image, progress: Progress = unheard, symbols: str | os.Pa
             banner=banner,
             build_id=identify.build_id(text, table, located.info),
             levels=arch.levels,
-            pti=arch.isolation,
+            isolation=arch.isolation,
             kaslr_offset=identify.kaslr(table, located.info, arch),
             phys_base=arch.phys_base(offset),
             vmcoreinfo_source=located.info.source if located.info else None,
@@ -115,7 +112,8 @@ def find_kernel(image: Image, progress: Progress = unheard, symbols: str | os.Pa
     )
     if found.root is None:
         translate_through_a_process(kernel, offset)
-    for name in (arch.base_symbol, *_SPARE):
+    # What only the second ways read is traced all the same: an excerpt stays as robust as its image.
+    for name in (*arch.place_symbols, "linux_banner"):
         at = table.get(name)
         if at is not None:
             memory.touch((at - offset) % WORD, 8)

@@ -55,7 +55,7 @@ class Identity:
     banner: str
     build_id: str | None
     levels: int  # of page tables: 4 or 5
-    pti: bool | None  # None: could not be told
+    isolation: bool | None  # None: could not be told
     kaslr_offset: int | None
     phys_base: int
     vmcoreinfo_source: str | None

@@ -57,6 +57,7 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
     image_start = kernel_image.IMAGE_START
     image_size = kernel_image.IMAGE_SIZE
     base_symbol = kernel_image.BASE_SYMBOL
+    place_symbols = kernel_image.PLACE_SYMBOLS
     kaslr_step = kernel_image.KASLR_STEP
     direct_map_size = kernel_image.DIRECT_MAP_SIZE
     kernel_tables = kernel_image.KERNEL_TABLES

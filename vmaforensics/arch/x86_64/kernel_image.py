@@ -20,6 +20,7 @@ IMAGE_SIZE = 1 << 30  # KERNEL_IMAGE_SIZE with KASLR
 KASLR_STEP = 2 << 20  # CONFIG_PHYSICAL_ALIGN
 DIRECT_MAP_SIZE = 1 << 46  # 64 TiB: what four levels have room for
 BASE_SYMBOL = "phys_base"
+PLACE_SYMBOLS = (BASE_SYMBOL, "page_offset_base")
 KERNEL_TABLES = KernelTables(
     tables=("init_top_pgt", "swapper_pg_dir", "early_top_pgt"),
     mms=("init_mm", "efi_mm"),

@@ -24,8 +24,9 @@ def open_raw(path: Path, source: FileSource) -> Image:
             "a VMware .vmem file larger than 3 GiB leaves out the PCI hole, so addresses from 4 GiB up "
             "are read from the wrong place; convert it together with its .vmss or .vmsn first"
         )
-    if size % 4096:
+    if size % memory.page_size:
         problems.append(
-            f"the size of a raw image, {size:#x} bytes, is not a multiple of 4096; the file may be truncated"
+            f"the size of a raw image, {size:#x} bytes, is not a multiple of {memory.page_size}; "
+            "the file may be truncated"
         )
     return Image(path=path, size=size, format="raw", memory=memory, problems=tuple(problems))

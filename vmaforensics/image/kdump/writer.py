@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 import zstandard
 
+from vmaforensics.arch.known import DEFAULT
 from vmaforensics.errors import OutputError
 from vmaforensics.image.image import Note
 from vmaforensics.image.kdump.bitmap import pack
@@ -151,7 +152,7 @@ def _main_header(
         "sysname": "Linux",
         "release": release or "(unknown)",
         "version": "(unknown)",
-        "machine": "x86_64",
+        "machine": DEFAULT.machine,
     }
     names |= utsname
     header: bytes = MAIN_HEADER.build(

@@ -11,15 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.image.memory import PAGE_SIZE
-
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vmaforensics.image.memory import PhysicalMemory
 
 _START = b"OSRELEASE="
-_LIMIT = PAGE_SIZE  # VMCOREINFO_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,15 +73,16 @@ def scan(memory: PhysicalMemory) -> Iterator[Vmcoreinfo]:
     Copies left by an earlier kernel, or by a guest of this machine, may come too: the caller checks.
     """
     for pa, chunk in memory.scan():
-        skip = -pa % PAGE_SIZE
-        pages = (len(chunk) - skip) // PAGE_SIZE
+        page_size = memory.page_size
+        skip = -pa % page_size
+        pages = (len(chunk) - skip) // page_size
         if pages <= 0:
             continue
-        rows = chunk[skip : skip + pages * PAGE_SIZE].reshape(pages, PAGE_SIZE)
+        rows = chunk[skip : skip + pages * page_size].reshape(pages, page_size)
         for lead in (0, 24):
             hit = rows[:, lead] == _START[0]
             for page in np.flatnonzero(hit).tolist():
-                text = rows[page, lead:_LIMIT].tobytes()
+                text = rows[page, lead:].tobytes()
                 if text.startswith(_START):
-                    address = pa + skip + page * PAGE_SIZE + lead
+                    address = pa + skip + page * page_size + lead
                     yield parse(text, f"physical memory at {address:#x}")

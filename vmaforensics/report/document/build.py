@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from vmaforensics.image.memory import PAGE_SIZE
 from vmaforensics.kernel.machine import hostname, read_clock
 from vmaforensics.report.document.document import Document
 from vmaforensics.report.document.finding_parts import finding_parts
@@ -52,7 +51,7 @@ def build_document(
 def _image(image: Image) -> ImageFacts:
     ranges = image.memory.ranges.tolist()
     return ImageFacts(
-        page_size=PAGE_SIZE,
+        page_size=image.memory.page_size,
         ram=hex(sum(end - start for start, end in ranges)),
         ranges=tuple((hex(start), hex(end)) for start, end in ranges[:1024]),
     )
@@ -65,9 +64,9 @@ def _kernel(analysis: Analysis, clock: Clock | None) -> KernelFacts:
         release=printable(identity.release),
         banner=printable(identity.banner),
         build_id=None if identity.build_id is None else printable(identity.build_id),
-        architecture="x86-64",
+        architecture=analysis.kernel.arch.name,
         page_table_levels=identity.levels,
-        page_table_isolation=identity.pti,
+        page_table_isolation=identity.isolation,
         kaslr_offset=None if identity.kaslr_offset is None else hex(identity.kaslr_offset),
         phys_base=identity.phys_base,
         processes=int(tasks.leader.sum()) - kernel_threads,

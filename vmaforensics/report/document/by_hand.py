@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.report.document.findings import HandCheck
 from vmaforensics.report.document.hand_lines import BEGIN, STEPS, TOOLS
 from vmaforensics.views.view import View
@@ -19,6 +18,7 @@ from vmaforensics.views.view import View
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vmaforensics.arch.interface import Architecture
     from vmaforensics.checks.finding import Finding
     from vmaforensics.checks.rule import Rule
     from vmaforensics.kernel.kernel import Kernel
@@ -107,19 +107,19 @@ class FactFinder:
             head=head or None,
             head_of=one.mm if row >= 0 and views.vma_list is not None else None,
             node=next((node for node in nodes if node in self._nodes), None),
-            word=_place(one, lambda view: view not in (View.COUNTERS.label, "lock"), kernel=True),
-            entry=_place(one, lambda view: view == View.PAGE_TABLES.label, kernel=False),
-            frame=_place(one, lambda view: view == View.PAGES.label, kernel=False),
+            word=_place(views.arch, one, lambda view: view not in (View.COUNTERS.label, "lock"), kernel=True),
+            entry=_place(views.arch, one, lambda view: view == View.PAGE_TABLES.label, kernel=False),
+            frame=_place(views.arch, one, lambda view: view == View.PAGES.label, kernel=False),
             chain=None if vma is None else vma + self._chain,
             file=int(subject.vmas.file[0]) or None if vma is not None else None,
         )
 
 
-def _place(one: Finding, fits: Callable[[str], bool], *, kernel: bool) -> int | None:
+def _place(arch: Architecture, one: Finding, fits: Callable[[str], bool], *, kernel: bool) -> int | None:
     """Address of the first evidence that ``fits`` by its view, and is a kernel address or a physical one."""
     for item in one.evidence:
         if not 0 < item.address < 1 << 64 or not fits(item.view):
             continue
-        if bool(kernel_pointer(np.array([item.address], np.uint64))[0]) == kernel:
+        if arch.is_kernel_address(item.address) == kernel:
             return item.address
     return None

@@ -9,7 +9,6 @@ import numpy as np
 from vmaforensics.columns.lookup import first_rows
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import I32, U64
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 
@@ -41,7 +40,7 @@ def read_handlers(kernel: Kernel, threads: Threads, log: ProblemLog) -> Handlers
     copy_process). One that cannot be read is a problem of the view ``ANCHORS``.
     """
     sighands, ok = kernel.gather_member("task_struct", "sighand", threads.task)
-    usable = np.flatnonzero(ok & kernel_pointer(sighands))  # NULL once a task has been released
+    usable = np.flatnonzero(ok & kernel.arch.kernel_pointer(sighands))  # NULL once a task has been released
     owner = usable[first_rows(sighands[usable])]
     sighands = sighands[owner]
     action = kernel.member("sighand_struct", "action")

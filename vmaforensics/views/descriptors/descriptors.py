@@ -11,7 +11,6 @@ from vmaforensics.columns.lookup import first_rows
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, I64, U32, U64
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 
@@ -55,7 +54,7 @@ class _Holders:
     def read(cls, kernel: Kernel, tasks: Tasks, log: ProblemLog) -> _Holders:
         """The holders among ``tasks``; a table that cannot be read has no descriptors."""
         files, ok = kernel.gather_member("task_struct", "files", tasks.task)
-        usable = np.flatnonzero(ok & tasks.ok & kernel_pointer(files))  # NULL in zombies
+        usable = np.flatnonzero(ok & tasks.ok & kernel.arch.kernel_pointer(files))  # NULL in zombies
         owner = usable[first_rows(files[usable])]
         files, mm = files[owner], tasks.mm[owner]
         table_at, found = kernel.gather_member("files_struct", "fdt", files)
@@ -98,7 +97,7 @@ def read_descriptors(kernel: Kernel, tasks: Tasks, log: ProblemLog) -> tuple[Des
         slots = holders.tables.fd[marked.holder] + np.uint64(8) * marked.number.astype(np.uint64)
     pointers, there = kernel.words(slots, 1)
     file = pointers[:, 0]
-    wild = there & (file != 0) & ~kernel_pointer(file)
+    wild = there & (file != 0) & ~kernel.arch.kernel_pointer(file)
     for problem, bad in ((Problem.UNREADABLE, ~there), (Problem.NON_CANONICAL, wild)):
         at = np.flatnonzero(bad)
         at = at[first_rows(marked.holder[at])]  # the first of each table: there may be millions

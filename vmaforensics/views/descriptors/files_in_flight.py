@@ -15,7 +15,6 @@ import numpy as np
 from vmaforensics.columns.lookup import first_rows
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, I64, U64, U64Wide
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.descriptors.keepers import Keeper, KeptFiles, Origins, Walk
 from vmaforensics.views.problems import Problem
 
@@ -89,7 +88,7 @@ class UnixSockets:
 
     def _unix(self, sockets: _Sockets) -> _Sockets:
         """Those of ``sockets`` that are unix sockets and were not met before, each once."""
-        usable = np.flatnonzero(kernel_pointer(sockets.sock) & ~np.isin(sockets.sock, self._seen))
+        usable = np.flatnonzero(self._kernel.arch.kernel_pointer(sockets.sock) & ~np.isin(sockets.sock, self._seen))
         sockets = sockets.take(usable[first_rows(sockets.sock[usable])])
         self._seen = np.union1d(self._seen, sockets.sock)
         family, ok = self._kernel.gather_member("sock", "__sk_common.skc_family", sockets.sock)
@@ -120,7 +119,7 @@ class UnixSockets:
         while len(here):
             live = here != head[which]
             which, here = which[live], here[live]
-            bad = ~kernel_pointer(here)
+            bad = ~kernel.arch.kernel_pointer(here)
             walk.lost(Problem.NON_CANONICAL, head[which[bad]], here[bad])
             cycle = ~bad & np.array([buffer in seen for buffer in here.tolist()], np.bool_)
             walk.lost(Problem.CYCLE, head[which[cycle]], here[cycle])
@@ -145,7 +144,7 @@ class UnixSockets:
         """Take the files of each ``scm_fp_list`` that is not NULL; ``receivers`` has a row for each list."""
         kernel = self._kernel
         files_at = np.uint64(kernel.offset("scm_fp_list", "fp"))
-        there = np.flatnonzero(kernel_pointer(lists))
+        there = np.flatnonzero(self._kernel.arch.kernel_pointer(lists))
         for low in range(0, len(there), _LISTS):
             part = there[low : low + _LISTS]
             passed, ok = kernel.gather(_FileLists, lists[part])

@@ -9,7 +9,6 @@ import numpy as np
 
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import I32, U8, U64
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 
@@ -66,7 +65,7 @@ class Walk:
 
     def kept(self, keeper: Keeper, by: U64, slot: U64, file: U64, origins: Origins) -> KeptFiles:
         """A row for each pointer ``file`` that is not NULL; arrays of one length. ``inode`` is left 0."""
-        wild = (file != 0) & ~kernel_pointer(file)
+        wild = (file != 0) & ~self.kernel.arch.kernel_pointer(file)
         self.lost(Problem.NON_CANONICAL, slot[wild], file[wild])
         keep = (file != 0) & ~wild
         count = int(keep.sum())

@@ -13,7 +13,6 @@ import numpy as np
 from vmaforensics.columns.lookup import first_rows
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import U64
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.descriptors.descriptors import inodes_of
 from vmaforensics.views.descriptors.files_in_flight import UnixSockets
 from vmaforensics.views.descriptors.keepers import KeptFiles, Origins, Walk
@@ -72,7 +71,9 @@ def read_kept_files(kernel: Kernel, descriptors: Descriptors, log: ProblemLog) -
         files, ok = kernel.gather(_OpenFiles, fresh.file)  # one that is not in the dump was noted on the way here
         kept: list[KeptFiles] = []
         for kind in kinds:
-            which = np.flatnonzero(ok & (files.operations == kind.operations) & kernel_pointer(files.private))
+            which = np.flatnonzero(
+                ok & (files.operations == kind.operations) & kernel.arch.kernel_pointer(files.private)
+            )
             kept += kind.follower.follow(files.private[which], fresh.take(which))
         found += kept
         fresh = Origins.concatenate(Origins(file=rows.file, pid=rows.pid, fd=rows.fd) for rows in kept)

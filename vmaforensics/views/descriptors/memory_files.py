@@ -14,7 +14,6 @@ import numpy as np
 from vmaforensics.columns.table import Table, column, member, table
 from vmaforensics.columns.types import U8, U32, U64, Bools
 from vmaforensics.errors import KernelNotFoundError
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.descriptors.content import Content, contents
 from vmaforensics.views.pages.page_types import PageReader
 from vmaforensics.views.problems import Problem, ProblemLog
@@ -158,7 +157,7 @@ def _follow(kernel: Kernel, heads: U64, most: int, log: ProblemLog) -> tuple[U64
     while len(here) and len(found) < most:
         words, ok = kernel.words(here, 1)
         after = words[:, 0]
-        wild = ok & ~kernel_pointer(after)
+        wild = ok & ~kernel.arch.kernel_pointer(after)
         new = np.array([address not in seen for address in after.tolist()], np.bool_)
         end = np.array([address in ends for address in after.tolist()], np.bool_)
         cycle = ok & ~wild & ~new & ~end
@@ -200,7 +199,7 @@ def _names(kernel: Kernel, links: U64) -> list[bytes | None]:
     with np.errstate(over="ignore"):
         dentries = links - np.uint64(alias)
     pointers, ok = kernel.gather_member("dentry", "d_name.name|__d_name.name", dentries)
-    named = np.flatnonzero(ok & kernel_pointer(links))
+    named = np.flatnonzero(ok & kernel.arch.kernel_pointer(links))
     names: list[bytes | None] = [None] * len(links)
     for row, text in zip(named.tolist(), kernel.strings(pointers[named]), strict=True):
         names[row] = text

@@ -9,7 +9,6 @@ import numpy as np
 from vmaforensics.columns.lookup import first_rows
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.types import I64, U64
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.descriptors.keepers import Keeper, KeptFiles, Origins, Walk
 from vmaforensics.views.problems import Problem
 
@@ -62,9 +61,9 @@ class IoUrings:
         counts, ok = kernel.gather_member("io_ring_ctx", count_path, rings)
         tables, held = kernel.gather_member("io_ring_ctx", table_path, rings)
         walk.lost(Problem.UNREADABLE, rings[~(ok & held)])
-        count = np.where(ok & held & kernel_pointer(tables), counts & np.uint64(0xFFFFFFFF), np.uint64(0)).astype(
-            np.int64
-        )
+        count = np.where(
+            ok & held & kernel.arch.kernel_pointer(tables), counts & np.uint64(0xFFFFFFFF), np.uint64(0)
+        ).astype(np.int64)
         room = np.maximum(_MOST_FILES - (np.cumsum(count) - count), 0)
         cut = count > room
         walk.lost(Problem.CUT_SHORT, rings[cut], count[cut].astype(np.uint64))
@@ -78,7 +77,7 @@ class IoUrings:
 
     def _files_of_nodes(self, nodes: _Pointers) -> _Pointers:
         """``file_ptr`` of the nodes that the words lead to; a slot without a file is NULL."""
-        there = kernel_pointer(nodes.word)
+        there = self._kernel.arch.kernel_pointer(nodes.word)
         ring, node = nodes.ring[there], nodes.word[there]
         files, ok = self._kernel.gather_member("io_rsrc_node", "file_ptr", node)
         self._walk.lost(Problem.UNREADABLE, node[~ok])

@@ -8,7 +8,6 @@ import numpy as np
 
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, I64, U64
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.structures.xarray import all_pointers
 from vmaforensics.views.view import View
@@ -62,7 +61,7 @@ def read_segments(kernel: Kernel, tasks: Tasks, log: ProblemLog) -> tuple[Segmen
     which, pointers, whole = all_pointers(kernel, words[ok, 0], View.HANDLES, log)
     # kern_ipc_perm, which the index leads to, is the first member of shmid_kernel
     pointers -= np.uint64(kernel.offset("shmid_kernel", "shm_perm"))
-    wild = ~kernel_pointer(pointers)
+    wild = ~kernel.arch.kernel_pointer(pointers)
     log.add(View.HANDLES, Problem.NON_CANONICAL, 0, spaces[which[wild]], pointers[wild])
     pointers = pointers[~wild]
     rows, read = kernel.gather(Segments, pointers)
@@ -83,14 +82,14 @@ def _numbers(kernel: Kernel, pids: U64) -> I32:
     at = np.uint64(kernel.offset("pid", "numbers") + kernel.offset("upid", "nr"))
     with np.errstate(over="ignore"):
         data, ok = kernel.space.gather(pids + at, 4)
-    return np.where(ok & kernel_pointer(pids), data.view("<i4")[:, 0], 0).astype(np.int32)
+    return np.where(ok & kernel.arch.kernel_pointer(pids), data.view("<i4")[:, 0], 0).astype(np.int32)
 
 
 def _namespaces(kernel: Kernel, tasks: Tasks) -> U64:
     """Every ``ipc_namespace`` that a task is in, and the first, by address."""
     proxies, ok = kernel.gather_member("task_struct", "nsproxy", tasks.task[tasks.ok])
-    proxies = np.unique(proxies[ok & kernel_pointer(proxies)])
+    proxies = np.unique(proxies[ok & kernel.arch.kernel_pointer(proxies)])
     spaces, held = kernel.gather_member("nsproxy", "ipc_ns", proxies)
     first = kernel.symbols.get("init_ipc_ns")
-    known = spaces[held & kernel_pointer(spaces)]
+    known = spaces[held & kernel.arch.kernel_pointer(spaces)]
     return np.unique(np.append(known, np.array([first] if first else [], np.uint64)))

@@ -13,7 +13,6 @@ from vmaforensics.columns.lookup import first_rows
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I64, U64
-from vmaforensics.kernel.space.pointers import kernel_pointer
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.structures.per_cpu import per_cpu_offsets
 from vmaforensics.views.view import View
@@ -100,7 +99,7 @@ def _barn_sheaves(kernel: Kernel, caches: Caches, log: ProblemLog) -> _Sheaves:
         log.add(View.SLAB, Problem.UNREADABLE, 0, at[~ok])
         after = words[:, 0]
         end = ok & (after == heads)
-        on = ok & ~end & kernel_pointer(after) & ~np.isin(after, seen)
+        on = ok & ~end & kernel.arch.kernel_pointer(after) & ~np.isin(after, seen)
         broken.append(cache[~on & ~end])
         at, heads, cache = after[on], heads[on], cache[on]
         if not len(at):
@@ -130,7 +129,7 @@ def _barns(kernel: Kernel, caches: Caches) -> tuple[U64, I64]:
     if not by_array:
         barns, held = kernel.gather_member("kmem_cache_node", "barn", barns)
         ok &= held
-    used = ok & kernel_pointer(barns)
+    used = ok & kernel.arch.kernel_pointer(barns)
     return barns[used], cache[used]
 
 
