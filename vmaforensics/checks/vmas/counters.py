@@ -21,7 +21,7 @@ from vmaforensics.views.vmas import flags
 if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.columns.types import I64, U64, Bools
-    from vmaforensics.views.processes.mms import Mms
+    from vmaforensics.views.processes.mms import MmOffsets, Mms
 
 EXACT = ("map_count", "total_vm", "exec_vm", "stack_vm", "data_vm")
 
@@ -30,6 +30,12 @@ def exact_counters(mms: Mms) -> dict[str, I64]:
     """The counters as stored, by name, those of EXACT."""
     columns = (mms.map_count, mms.total_vm, mms.exec_vm, mms.stack_vm, mms.data_vm)
     return {name: column.astype(np.int64) for name, column in zip(EXACT, columns, strict=True)}
+
+
+def _exact_offset(offsets: MmOffsets, name: str) -> int:
+    """Byte offset of one of them in ``mm_struct``."""
+    columns = (offsets.map_count, offsets.total_vm, offsets.exec_vm, offsets.stack_vm, offsets.data_vm)
+    return columns[EXACT.index(name)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,7 +165,7 @@ def counter_evidence(context: Context, mm: int, name: str, stored: int, real: in
     return Evidence(
         what=f"{name} is {stored}, the areas add up to {real}",
         view=View.COUNTERS.label,
-        address=mm + context.views.mm_offsets[name],
+        address=mm + _exact_offset(context.views.mm_offsets, name),
         found=str(stored),
         expected=str(real),
     )

@@ -107,7 +107,7 @@ def _locked(context: Context) -> Iterator[Finding]:
         evidence = Evidence(
             what=f"locked_vm is {int(stored[row])}, locked areas add up to {int(sums.locked[row])}",
             view=View.COUNTERS.label,
-            address=mm + views.mm_offsets["locked_vm"],
+            address=mm + views.mm_offsets.locked_vm,
             found=str(int(stored[row])),
             expected=f"at least {int(sums.locked[row])}",
         )

@@ -144,18 +144,6 @@ class MmOffsets:
                 offsets[field.name] = kernel.offset("mm_struct", path.removesuffix("?"))
         return cls(**offsets)
 
-    # TRANSITION: by name; goes when nobody uses it any more.
-    def __getitem__(self, name: str) -> int:
-        return self.get(name, 0)
-
-    def __contains__(self, name: str) -> bool:
-        return getattr(self, name) is not None
-
-    def get(self, name: str, default: int) -> int:
-        """TRANSITION."""
-        offset: int | None = getattr(self, name)
-        return default if offset is None else offset
-
 
 def lock_states(kernel: Kernel, mms: U64) -> U8:
     """The :class:`Lock` state of each mm's mmap lock."""
