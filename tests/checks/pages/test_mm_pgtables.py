@@ -40,6 +40,6 @@ def test_silent_with_a_local_descriptor_table_or_unread_tables() -> None:
     views = views_of(Process(pid=100), Process(pid=101))
     view = add_page_tables(views)
     views.mms.pgtables_bytes[:] += PAGE
-    views.mms.ldt[0] = 0xFFFF_8880_0000_1000
+    views.mms.other_tables[0] = 0xFFFF_8880_0000_1000
     view.whole[1] = False
     assert findings(views, "MM-PGTABLES") == []

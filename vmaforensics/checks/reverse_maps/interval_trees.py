@@ -44,7 +44,9 @@ class IntervalTrees:
     unclear: Bools  # one of two neighbours of which either may stand in the wrong place
 
 
-class _OutOfOrder(NamedTuple):
+class Misplaced(NamedTuple):
+    """Nodes out of order; see :class:`IntervalTrees`."""
+
     moved: Bools
     unclear: Bools
 
@@ -65,7 +67,7 @@ def judge_trees(trees: TreeSet, view: View) -> IntervalTrees:
     subtree_last = np.maximum(last, below)
     parent = values_at(nodes.node, nodes.parent)
     stale = judged & (subtree_last != nodes.last)
-    order = _out_of_order(nodes.tree, first, judged, stale)
+    misplaced = find_misplaced(nodes.tree, first, judged, stale)
     return IntervalTrees(
         view=view,
         nodes=nodes,
@@ -78,12 +80,12 @@ def judge_trees(trees: TreeSet, view: View) -> IntervalTrees:
         stale=stale,
         beyond=stale & (last > nodes.last),
         astray=judged & ((nodes.parent_word & ~_COLOUR) != parent),
-        moved=order.moved,
-        unclear=order.unclear,
+        moved=misplaced.moved,
+        unclear=misplaced.unclear,
     )
 
 
-def _out_of_order(tree: U64, first: U64, judged: Bools, stale: Bools) -> _OutOfOrder:
+def find_misplaced(tree: U64, first: U64, judged: Bools, stale: Bools) -> Misplaced:
     """Nodes that stand in the wrong place, and pairs of which either may; ``tree`` and ``first`` are in tree order.
 
     Of two neighbours in descending order, the one without which the rest is in order is wrong; where that is both,
@@ -102,4 +104,4 @@ def _out_of_order(tree: U64, first: U64, judged: Bools, stale: Bools) -> _OutOfO
     moved[b[blame_b]] = True
     neither = ~blame_a & ~blame_b
     unclear[a[neither]] = unclear[b[neither]] = True
-    return _OutOfOrder(moved=moved, unclear=unclear & ~moved)
+    return Misplaced(moved=moved, unclear=unclear & ~moved)
