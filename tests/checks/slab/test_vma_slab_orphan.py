@@ -1,0 +1,82 @@
+"""VMA-SLAB-ORPHAN on VMAs made by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from checks.handmade_views import Process, add_problem, drop_entry, findings, mm_of, views_of
+from vmaforensics.columns.texts import Texts
+from vmaforensics.views.problems import Problem
+from vmaforensics.views.slab.objects import State
+from vmaforensics.views.slab.strays import StrayVmas
+from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from vmaforensics.views.views import Views
+
+
+def _views(*, state: State = State.ALLOCATED, refcnt: int = -1, attached: bool = True) -> Views:
+    """The text of a process is in the slab and in no index."""
+    views = views_of(Process(pid=100))
+    views.vmas.refcnt[0] = refcnt
+    views.strays = StrayVmas(
+        vmas=views.vmas.take(np.array([0])),
+        state=np.array([state], np.uint8),
+        attached=np.array([attached]),
+        names=Texts.of([b"/bin/cat"]),
+        foreign=np.zeros(0, np.uint64),
+    )
+    drop_entry(views, 0x400000)
+    return views
+
+
+def test_without_stray_vmas_there_is_none() -> None:
+    assert findings(views_of(Process()), "VMA-SLAB-ORPHAN") == []
+
+
+def test_an_allocated_vma_in_no_index_is_found() -> None:
+    (found,) = findings(_views(), "VMA-SLAB-ORPHAN")
+    assert (found.mm, found.start, found.end) == (mm_of(100), 0x400000, 0x402000)
+    assert "(/bin/cat) is alive" in found.title
+    assert found.evidence[0].expected == "in the maple tree"
+
+
+@pytest.mark.parametrize(
+    ("state", "refcnt", "count"), [(State.UNKNOWN, 1, 1), (State.UNKNOWN, -1, 0), (State.FREE, 1, 0)]
+)
+def test_where_the_lists_are_incomplete_the_reference_count_decides(state: State, refcnt: int, count: int) -> None:
+    assert len(findings(_views(state=state, refcnt=refcnt), "VMA-SLAB-ORPHAN")) == count
+
+
+def test_a_vma_that_says_it_is_detached_waits_to_be_freed() -> None:
+    assert findings(_views(attached=False), "VMA-SLAB-ORPHAN") == []
+
+
+def test_nothing_is_missing_from_an_index_that_was_not_read_whole() -> None:
+    views = _views()
+    add_problem(views, View.MAPLE, Problem.UNREADABLE, mm=mm_of(100))
+    assert findings(views, "VMA-SLAB-ORPHAN") == []
+
+
+def test_vmas_behind_a_failed_fork_are_in_no_index() -> None:
+    views = _views()
+    add_problem(views, View.MAPLE, Problem.RESERVED, mm=mm_of(100))
+    assert findings(views, "VMA-SLAB-ORPHAN") == []
+
+
+@pytest.mark.parametrize("change", ["no users", "not read", "not of any process", "above user space"])
+def test_old_contents_of_an_object_are_no_vma_of_a_process(change: str) -> None:
+    views = _views()
+    assert views.strays is not None
+    if change == "no users":
+        views.mms.users[0] = 0
+    elif change == "not read":
+        views.mms.ok[0] = False
+    elif change == "not of any process":
+        views.strays.vmas.mm[0] = 0x1234
+    else:
+        views.strays.vmas.end[0] = 1 << 62
+    assert findings(views, "VMA-SLAB-ORPHAN") == []
