@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from handmade import LINUX, Machine, circular_list
 
-from tests.handmade import LINUX, Machine, circular_list
 from vmaforensics.columns.types import U64
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.reverse_maps.anon_vma_chains import Chains, read_anon_vmas, walk_chains

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.views.user_memory import ANON, LARGE, PRESENT, SWAPBACKED, USER, UserMemory, present
+from views.user_memory import ANON, LARGE, PRESENT, SWAPBACKED, USER, UserMemory, present
 from vmaforensics.views.pages.map_counts import MapCounts
 from vmaforensics.views.pages.mapped_pages import read_pages
 

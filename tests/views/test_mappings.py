@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from handmade import LINUX, PAGE, Machine, circular_list
 
-from tests.handmade import LINUX, PAGE, Machine, circular_list
 from vmaforensics.columns.types import U64
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.reverse_maps.inodes import inode_mappings

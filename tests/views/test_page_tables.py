@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.views.user_memory import ANON, GLOBAL, KSM, LARGE, PRESENT, SPECIAL, USER, UserMemory, present, swapped
+from views.user_memory import ANON, GLOBAL, KSM, LARGE, PRESENT, SPECIAL, USER, UserMemory, present, swapped
 from vmaforensics.arch.known import DEFAULT
 from vmaforensics.arch.page_tables import PteState
 from vmaforensics.views.indices.entries import IndexEntries

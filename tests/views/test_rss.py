@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+from handmade import LINUX, Machine
 
-from tests.handmade import LINUX, Machine
 from vmaforensics.views.pages.rss import read_rss
 from vmaforensics.views.processes.mms import Mms
 from vmaforensics.views.processes.tasks import Tasks

@@ -15,8 +15,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from handmade import BASE, CONSTANTS, LINUX, PAGE, Machine
 
-from tests.handmade import BASE, CONSTANTS, LINUX, PAGE, Machine
 from vmaforensics.views.indices.entries import IndexEntries
 from vmaforensics.views.pages.page_tables import PageTablesView, gather_page_tables
 from vmaforensics.views.problems import ProblemLog
