@@ -7,8 +7,9 @@ import pytest
 from handmade import LINUX, LINUX_5_10, Machine
 
 from vmaforensics.views.problems import Problem, ProblemLog
-from vmaforensics.views.processes.mms import Lock, MmOffsets, Mms, lock_states, read_mms
+from vmaforensics.views.processes.mms import MmOffsets, Mms, mmap_locks, read_mms
 from vmaforensics.views.processes.tasks import Tasks
+from vmaforensics.views.structures.rwsem import Lock
 
 WILD = 0x1000
 
@@ -78,7 +79,7 @@ def test_an_mm_that_is_not_in_the_dump_is_known_by_its_address() -> None:
 def test_the_count_of_a_semaphore_says_who_holds_it(count: int, state: Lock) -> None:
     machine = Machine()
     mm = machine.put("mm_struct", {"mmap_lock.count.counter": count})
-    assert lock_states(machine.kernel(), np.array([mm], np.uint64)).tolist() == [state]
+    assert mmap_locks(machine.kernel(), np.array([mm], np.uint64)).tolist() == [state]
 
 
 @pytest.mark.parametrize(
@@ -92,13 +93,13 @@ def test_the_count_of_a_semaphore_says_who_holds_it(count: int, state: Lock) -> 
 def test_the_lock_of_a_realtime_kernel(readers: int, state: Lock) -> None:
     machine = Machine(LINUX | {"rw_semaphore": "rwbase:rwbase_rt", "rwbase_rt": "readers:atomic_t"})
     mm = machine.put("mm_struct", {"mmap_lock.rwbase.readers.counter": readers})
-    assert lock_states(machine.kernel(), np.array([mm], np.uint64)).tolist() == [state]
+    assert mmap_locks(machine.kernel(), np.array([mm], np.uint64)).tolist() == [state]
 
 
 def test_the_state_of_a_lock_of_another_kind_is_not_known() -> None:
     machine = Machine(LINUX | {"rw_semaphore": "strange:u64"})
     mm = machine.put("mm_struct")
-    assert lock_states(machine.kernel(), np.array([mm], np.uint64)).tolist() == [Lock.UNKNOWN]
+    assert mmap_locks(machine.kernel(), np.array([mm], np.uint64)).tolist() == [Lock.UNKNOWN]
 
 
 def test_offsets_of_words_that_a_kernel_lacks_are_none() -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from vmaforensics.columns.lookup import is_first
 from vmaforensics.columns.table import Table, member, table
-from vmaforensics.columns.types import I8, I64, U64, Bools
+from vmaforensics.columns.types import I8, I32, I64, U64, Bools
 from vmaforensics.views.indices.entries import IndexEntries
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.structures.tree_order import in_order
@@ -26,10 +26,10 @@ class RbNodes(Table):
     """Nodes of red-black trees, one row per row of the tree's entries; -1 where there is no such row."""
 
     address: U64  # of the rb_node
-    parent: I64  # row by which the walk came
-    left: I64
-    right: I64
-    depth: I64  # 1 for a root
+    parent: I32  # row by which the walk came
+    left: I32
+    right: I32
+    depth: I32  # 1 for a root
     parent_word: U64  # __rb_parent_color
     has_left: Bools  # the pointer is not NULL, whether or not it could be followed
     has_right: Bools
@@ -52,7 +52,7 @@ class _Level(Table):
     slot: U64  # address of the word that led here
     parent: I64  # row, counted over all levels; -1 for a root
     side: I8  # 1 for a right child
-    depth: I64
+    depth: I32
     word: U64
     has_left: Bools
     has_right: Bools
@@ -109,7 +109,7 @@ def walk_rbtree(kernel: Kernel, mms: Mms, log: ProblemLog) -> RbTree | None:
                 slot=slot,
                 parent=parent,
                 side=side,
-                depth=np.full(len(mm), depth, np.int64),
+                depth=np.full(len(mm), depth, np.int32),
                 word=links.word,
                 has_left=links.left != 0,
                 has_right=links.right != 0,
@@ -138,9 +138,9 @@ def _in_order(levels: list[_Level]) -> RbTree:
     entries.order[:] = order.order[sort]
     nodes = RbNodes(
         address=found.node[sort],
-        parent=order.parent[sort],
-        left=order.left[sort],
-        right=order.right[sort],
+        parent=order.parent[sort].astype(np.int32),
+        left=order.left[sort].astype(np.int32),
+        right=order.right[sort].astype(np.int32),
         depth=found.depth[sort],
         parent_word=found.word[sort],
         has_left=found.has_left[sort],

@@ -66,8 +66,10 @@ class SourcesView:
     whole: Source  # those that were read whole, so that something can be said not to be there
 
     def hidden(self) -> Mms:
-        """Address spaces in use that the task list does not lead to; exec's new one, with but its
-        stack, and the kernel's own are left out."""
+        """Address spaces in use that the task list does not lead to.
+
+        Left out are the kernel's own, and those of one VMA: what exec is making has only its stack yet.
+        """
         fits = (self.mm_sources & np.uint16(Source.TASK_LIST)) == 0
         fits &= self.mms.ok & (self.mms.users > 0) & (self.mms.map_count > 1) & ~self.kernel_own
         return self.mms.take(fits)

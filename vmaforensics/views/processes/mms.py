@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,25 +11,12 @@ from vmaforensics.columns.lookup import first_rows
 from vmaforensics.columns.table import Table, columns_of, member, table
 from vmaforensics.columns.types import I32, I64, U8, U32, U64, Bools, Bytes16
 from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.structures.rwsem import lock_states
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.processes.tasks import Tasks
-
-
-class Lock(IntEnum):
-    """State of the mmap lock when the image was taken; see ``lock_states``."""
-
-    FREE = 0
-    READ = 1
-    WRITE = 2
-    UNKNOWN = 3
-
-    @property
-    def text(self) -> str:
-        """The state in words."""
-        return ("free", "read-held", "write-held", "unknown")[self]
 
 
 @table(struct="mm_struct")
@@ -77,13 +63,6 @@ class Mms(Table):
     has_gate_area: Bools  # /proc/PID/maps shows the gate area (get_gate_vma)
 
 
-# A writer holds bit 0, readers count from bit 8 (kernel/locking/rwsem.c).
-_RWSEM = ("mmap_lock.count.counter", "mmap_sem.count.counter")
-# PREEMPT_RT: READER_BIAS plus readers, or WRITER_BIAS (include/linux/rwbase_rt.h, rwbase_rt.c).
-_RWBASE = "mmap_lock.rwbase.readers.counter"
-_READER_BIAS, _WRITER_BIAS = 1 << 31, 1 << 30
-
-
 def read_mms(kernel: Kernel, tasks: Tasks, log: ProblemLog) -> Mms:
     """One row per ``mm_struct`` that some of ``tasks`` uses.
 
@@ -99,7 +78,7 @@ def read_mms(kernel: Kernel, tasks: Tasks, log: ProblemLog) -> Mms:
     rows.mm[:], rows.task[:], rows.pid[:], rows.comm[:] = users.mm, users.task, users.tgid, users.comm
     rows.ok[:] = ok
     log.add(View.TASKS, Problem.UNREADABLE, users.mm[~ok], users.mm[~ok])
-    rows.lock[:] = lock_states(kernel, users.mm)
+    rows.lock[:] = mmap_locks(kernel, users.mm)
     rows.has_gate_area[:] = kernel.arch.has_gate_area(kernel, users.mm)
     rows.other_tables[:] = kernel.arch.has_other_tables(kernel, users.mm)
     return rows
@@ -145,18 +124,7 @@ class MmOffsets:
         return cls(**offsets)
 
 
-def lock_states(kernel: Kernel, mms: U64) -> U8:
-    """The :class:`Lock` state of each mm's mmap lock."""
-    states = np.full(len(mms), Lock.UNKNOWN, np.uint8)
-    for path in _RWSEM:
-        if kernel.has("mm_struct", path):
-            count, ok = kernel.gather_signed("mm_struct", path, mms)
-            writer, readers = (count & 1) != 0, (count & ~0xFF) > 0
-            held = np.where(writer, Lock.WRITE, np.where(readers, Lock.READ, Lock.FREE))
-            return np.where(ok, held, Lock.UNKNOWN).astype(np.uint8)
-    if kernel.has("mm_struct", _RWBASE):
-        count, ok = kernel.gather_signed("mm_struct", _RWBASE, mms)
-        count &= 0xFFFFFFFF
-        held = np.where(count == _WRITER_BIAS, Lock.WRITE, np.where(count == _READER_BIAS, Lock.FREE, Lock.READ))
-        return np.where(ok, held, Lock.UNKNOWN).astype(np.uint8)
-    return states
+def mmap_locks(kernel: Kernel, mms: U64) -> U8:
+    """The :class:`Lock` state of each mm's mmap lock; before 5.8 it is called mmap_sem."""
+    member = "mmap_lock" if kernel.has("mm_struct", "mmap_lock") else "mmap_sem"
+    return lock_states(kernel, "mm_struct", mms, member)

@@ -5,7 +5,7 @@ for_each_process and for_each_thread of include/linux/sched/signal.h, without tr
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -59,52 +59,56 @@ def walk_tasks(kernel: Kernel, log: ProblemLog) -> Tasks:
 
 
 def _leaders(kernel: Kernel, first: int, log: ProblemLog) -> Tasks:
-    """One step per process: a list has to be followed. The structures are read in one go afterwards."""
-    link = kernel.offset("task_struct", "tasks.next")
-    base = kernel.offset("task_struct", "tasks")
-    found: list[int] = []
+    """The list of processes from ``init_task`` on, one step each: a list has to be followed.
+
+    Where it breaks off, its other direction still leads to the tasks behind the break.
+    """
     seen = {first}
-    task = first
+    found: list[int] = []
     while len(found) < _MOST:
-        word = np.array([task + link], np.uint64)
-        data, ok = kernel.words(word, 1)
-        pointer = int(data[0, 0])
-        if not ok[0]:
-            log.add(View.TASKS, Problem.UNREADABLE, 0, task + link)
-            found += _backwards(kernel, first, seen)
-            break
-        after = (pointer - base) % (1 << 64)
+        at = found[-1] if found else first
+        after, pointer, problem = _step(kernel, at, "tasks.next", seen)
         if after == first:
             break
-        if not kernel.arch.kernel_pointer(data[0])[0]:
-            log.add(View.TASKS, Problem.NON_CANONICAL, 0, task + link, pointer)
-            found += _backwards(kernel, first, seen)
-            break
-        if after in seen:
-            log.add(View.TASKS, Problem.CYCLE, 0, task + link, pointer)
+        if problem is not None:
+            log.add(View.TASKS, problem, 0, at + kernel.offset("task_struct", "tasks.next"), pointer)
             found += _backwards(kernel, first, seen)
             break
         seen.add(after)
         found.append(after)
-        task = after
     return read_tasks(kernel, np.array(found, np.uint64), leader=True, log=log)
 
 
 def _backwards(kernel: Kernel, first: int, seen: set[int]) -> list[int]:
-    """Where the list breaks off, its other direction still leads to the tasks behind the break."""
-    link = kernel.offset("task_struct", "tasks.prev")
-    base = kernel.offset("task_struct", "tasks")
+    """The tasks that ``prev`` pointers lead to from ``first`` on and ``seen`` does not have, in list order."""
     found: list[int] = []
-    task = first
     while len(found) < _MOST:
-        data, ok = kernel.words(np.array([task + link], np.uint64), 1)
-        after = (int(data[0, 0]) - base) % (1 << 64)
-        if not ok[0] or after in seen or not kernel.arch.kernel_pointer(data[0])[0]:
+        after, _, problem = _step(kernel, found[-1] if found else first, "tasks.prev", seen)
+        if problem is not None:
             break
         seen.add(after)
         found.append(after)
-        task = after
     return found[::-1]
+
+
+class _Step(NamedTuple):
+    """Where one pointer of the task list leads."""
+
+    task: int  # the task_struct
+    pointer: int  # to the list_head in it
+    problem: Problem | None  # why it is not followed
+
+
+def _step(kernel: Kernel, task: int, path: str, seen: set[int]) -> _Step:
+    """Follow the pointer ``path`` of ``task``; ``seen`` are tasks that were visited."""
+    words, ok = kernel.words(np.array([task + kernel.offset("task_struct", path)], np.uint64), 1)
+    if not ok[0]:
+        return _Step(0, 0, Problem.UNREADABLE)
+    pointer = int(words[0, 0])
+    after = (pointer - kernel.offset("task_struct", "tasks")) % (1 << 64)
+    if not kernel.arch.kernel_pointer(words[0])[0]:
+        return _Step(after, pointer, Problem.NON_CANONICAL)
+    return _Step(after, pointer, Problem.CYCLE if after in seen else None)
 
 
 def _threads(kernel: Kernel, leaders: Tasks, log: ProblemLog) -> Tasks:
