@@ -1,7 +1,7 @@
-"""The reverse maps against the VMAs: everything that is wrong, before it is told by rules.
+"""The reverse maps against the VMAs: everything that is wrong, before rules make findings of it.
 
 A VMA that was cut out of a tree leaves a tree behind whose records do not fit any more. Those traces lie with
-whoever hung next to it; here they are kept apart, to be told with the VMA that is missing.
+whoever hung next to it; here they are kept apart, as evidence for the VMA that is missing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
 
 _MOST_TRACES: Final = 64  # of one kind that are looked at
-_MOST_TOLD: Final = 16  # with one missing VMA
+_MOST_SHOWN: Final = 16  # beside the missing VMAs of one mm
 
 
 class Defect(IntEnum):
@@ -130,15 +130,15 @@ class ComparedTrees:
 
     def traces(self) -> dict[int, list[Evidence]]:
         """What the cut trees show, by the mm of the VMA that is missing."""
-        told: dict[int, list[Evidence]] = {}
+        found: dict[int, list[Evidence]] = {}
         for intervals, defects in self.defects():
             tree = intervals.nodes.tree[defects.node_row]
             for row in np.flatnonzero(np.isin(tree, self.cut.tree)).tolist()[:_MOST_TRACES]:
-                told.setdefault(self._mm_of(tree[row]), []).append(self.defect_evidence(intervals, defects, row))
+                found.setdefault(self._mm_of(tree[row]), []).append(self.defect_evidence(intervals, defects, row))
         tree = self.trees.vmas.rmap.anon_vmas.anon_vma[self.count_defects.anon_vma_row]
         for row in np.flatnonzero(np.isin(tree, self.cut.tree)).tolist()[:_MOST_TRACES]:
-            told.setdefault(self._mm_of(tree[row]), []).append(self.count_evidence(row))
-        return {mm: traces[:_MOST_TOLD] for mm, traces in told.items()}
+            found.setdefault(self._mm_of(tree[row]), []).append(self.count_evidence(row))
+        return {mm: traces[:_MOST_SHOWN] for mm, traces in found.items()}
 
     def _mm_of(self, tree: np.uint64) -> int:
         return int(self.cut.mm[np.searchsorted(self.cut.tree, tree)])

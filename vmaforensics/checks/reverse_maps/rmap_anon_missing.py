@@ -45,13 +45,13 @@ RULE = Rule(
 def check(context: Context) -> Iterator[Finding]:
     """One finding for each process with such VMAs, and what the cut left behind in the trees as its evidence.
 
-    Where the process has a VMA that is missing from its file's i_mmap too, RMAP-FILE-MISSING tells of the traces.
+    Where the process has a VMA that is missing from its file's i_mmap too, they are evidence of RMAP-FILE-MISSING.
     """
     for compared in context.shared(compared_trees):
         traces = compared.traces()
-        told = set(compared.trees.vmas.rmap.vmas.mm[compared.files.missing].tolist())
+        shown = set(compared.trees.vmas.rmap.vmas.mm[compared.files.missing].tolist())
         for finding in _findings(compared):
-            more = () if finding.mm in told else traces.get(finding.mm, ())
+            more = () if finding.mm in shown else traces.get(finding.mm, ())
             yield compared.trees.weigh(replace(finding, evidence=(*finding.evidence, *more)))
 
 

@@ -85,8 +85,8 @@ def _other_pages(compared: ComparedTrees) -> Iterator[Finding]:
 
     def nodes_of(at: int) -> list[tuple[bool, int]]:
         """(is it of an anon_vma tree, row of the node) for the nodes that contradict a VMA."""
-        mine = np.flatnonzero(nodes.vma_row == rows[at])[:_MOST_NODES]
-        return list(zip(nodes.anon[mine].tolist(), nodes.node_row[mine].tolist(), strict=True))
+        found = np.flatnonzero(nodes.vma_row == rows[at])[:_MOST_NODES]
+        return list(zip(nodes.anon[found].tolist(), nodes.node_row[found].tolist(), strict=True))
 
     def place(anon: bool, node: int) -> str:
         trees = compared.anon_trees if anon else compared.file_trees

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.checks.context import allows
+from vmaforensics.checks.context import vma_text
 from vmaforensics.columns.lookup import values_at
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class RmapVmas:
-    """Columns parallel to ``RmapView.vmas``, and words about one of its rows."""
+    """Columns parallel to ``RmapView.vmas``, and the words for a row."""
 
     def __init__(self, context: Context, rmap: RmapView) -> None:
         self._context, self.rmap = context, rmap
@@ -47,9 +47,7 @@ class RmapVmas:
         vma = int(vmas.vma[row])
         if vma not in self.rmap.strays:
             return self._context.area(vma)
-        name = self.rmap.strays[vma]
-        text = f"{allows(int(vmas.flags[row]))} area {int(vmas.start[row]):#x}-{int(vmas.end[row]):#x}"
-        return f"{text} ({name.decode('utf-8', 'backslashreplace')})" if name else text
+        return vma_text(int(vmas.flags[row]), int(vmas.start[row]), int(vmas.end[row]), self.rmap.strays[vma])
 
     def bounds(self, row: int) -> tuple[int, int] | None:
         """(vm_start, vm_end) of a VMA; None where it could not be read."""

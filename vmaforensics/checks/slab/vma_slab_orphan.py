@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks import hand
-from vmaforensics.checks.context import allows
+from vmaforensics.checks.context import vma_text
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import INDICES, LAGS, Part, Rule, Severity
 from vmaforensics.columns.lookup import values_at
@@ -61,9 +61,7 @@ def check(context: Context) -> Iterator[Finding]:
     strays, rows = found.vmas, orphans(context, found)
 
     def text(row: int) -> str:
-        name = found.names[row].decode("utf-8", "backslashreplace")
-        said = f"{allows(int(strays.flags[row]))} area {int(strays.start[row]):#x}-{int(strays.end[row]):#x}"
-        return f"{said} ({name})" if name else said
+        return vma_text(int(strays.flags[row]), int(strays.start[row]), int(strays.end[row]), found.names[row])
 
     def evidence(at: int) -> Evidence:
         row = int(rows[at])
@@ -92,7 +90,7 @@ def orphans(context: Context, found: StrayVmas) -> I64:
     """
     strays, views = found.vmas, context.views
     mms, owner = views.mms, views.mm_rows(strays.mm)
-    # Where the lists of free objects are incomplete, vm_refcnt (6.15) still tells a live one.
+    # Where the lists of free objects are incomplete, vm_refcnt (6.15) still says which are live.
     alive = (found.state == State.ALLOCATED) | ((found.state == State.UNKNOWN) & (strays.refcnt >= 1))
     task_size = values_at(mms.task_size, owner)
     fits = values_at(mms.ok & (mms.users > 0), owner) & ((task_size == 0) | (strays.end <= task_size))
