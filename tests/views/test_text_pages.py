@@ -70,8 +70,7 @@ class Program(UserMemory):
         """What is said of the process with frame ``pfn`` mapped."""
         self.map(self.mm, START, present(pfn))
         vmas, entries = self.ranges((self.mm, START, START + PAGE))
-        columns = {"flags": [vm_flags], "file_row": [0], "pgoff": [PGOFF], "kind": [Kind.FILE]}
-        vmas = Vmas.of(**vmas.columns() | columns)
+        vmas.flags[:], vmas.file_row[:], vmas.pgoff[:], vmas.kind[:] = vm_flags, 0, PGOFF, Kind.FILE
         files = Files.of(file=[1], ok=[True], mapping=[self.mapping], regular=[True])
         tasks = Tasks.of(task=[self.task], mm=[self.mms[self.mm]], ok=[True])
         return self.judge(vmas, entries, files, tasks)

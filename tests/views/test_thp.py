@@ -1,0 +1,137 @@
+"""Which VMAs may have transparent huge pages."""
+
+from __future__ import annotations
+
+import pytest
+from handmade import LINUX, Machine
+
+from vmaforensics.views.pages.thp import ThpEligible, thp_eligible
+from vmaforensics.views.vmas import flags
+from vmaforensics.views.vmas.files import Files
+from vmaforensics.views.vmas.vmas import Vmas
+
+# enum transparent_hugepage_flag, include/linux/huge_mm.h
+NUMBERS = {
+    "TRANSPARENT_HUGEPAGE_UNSUPPORTED": 0,
+    "TRANSPARENT_HUGEPAGE_FLAG": 1,
+    "TRANSPARENT_HUGEPAGE_REQ_MADV_FLAG": 2,
+}
+ALWAYS, MADVISE = 1 << 1, 1 << 2
+TMPFS_MAGIC = 0x01021994
+STRUCTS = LINUX | {
+    "mm_struct": "map_count:i32 flags:u64",
+    "address_space": "host:*",
+    "inode": LINUX["inode"] + " i_size:i64",
+    "super_block": LINUX["super_block"] + " s_fs_info:*",
+    "shmem_sb_info": "max_blocks:u64 huge:u8",
+}
+HUGE = 2 << 20
+ADVISED, NEVER = flags.VM_HUGEPAGE, flags.VM_NOHUGEPAGE
+
+
+def machine(mode: int, *, shmem: int | None = None) -> Machine:
+    made = Machine(STRUCTS, NUMBERS)
+    made.symbols["transparent_hugepage_flags"] = made.room(8)
+    made.word(made.symbols["transparent_hugepage_flags"], mode)
+    if shmem is not None:
+        made.symbols["shmem_huge"] = made.room(4)
+        made.write(made.symbols["shmem_huge"], shmem.to_bytes(4, "little", signed=True))
+    return made
+
+
+def eligible(
+    made: Machine, vm_flags: int = 0, *, start: int = HUGE, size: int = HUGE, mm_flags: int = 0, **more: int
+) -> ThpEligible:
+    mm = made.put("mm_struct", {"flags": mm_flags})
+    columns = {"mm": mm, "start": start, "end": start + size, "flags": vm_flags, "ok": True} | more
+    vmas = Vmas.of(**{name: [value] for name, value in columns.items()})
+    return thp_eligible(made.kernel(), Files.zeros(0), vmas)
+
+
+@pytest.mark.parametrize(
+    ("mode", "vm_flags", "expected"),
+    [
+        (0, 0, False),
+        (0, ADVISED, False),
+        (MADVISE, 0, False),
+        (MADVISE, ADVISED, True),
+        (ALWAYS, 0, True),
+        (ALWAYS, NEVER, False),
+        (ALWAYS | 1, 0, False),  # TRANSPARENT_HUGEPAGE_UNSUPPORTED
+        # vma_is_temporary_stack: a program that is just being started
+        (ALWAYS, flags.VM_GROWSDOWN | flags.VM_SEQ_READ | flags.VM_RAND_READ, False),
+    ],
+)
+def test_anonymous_memory_follows_the_setting_and_the_advice(mode: int, vm_flags: int, expected: bool) -> None:
+    found = eligible(machine(mode), vm_flags)
+    assert (found.eligible.tolist(), found.known.tolist()) == ([expected], [True])
+
+
+@pytest.mark.parametrize(
+    ("start", "size", "expected"),
+    [(HUGE, HUGE - 4096, False), (HUGE + 4096, HUGE, False), (HUGE - 4096, HUGE + 8192, True), (0, 4096, False)],
+)
+def test_there_must_be_room_for_an_aligned_huge_page(start: int, size: int, expected: bool) -> None:
+    assert eligible(machine(ALWAYS), start=start, size=size).eligible.tolist() == [expected]
+
+
+def test_a_process_may_have_switched_them_off() -> None:
+    assert eligible(machine(ALWAYS), mm_flags=1 << 24).eligible.tolist() == [False]  # MMF_DISABLE_THP
+
+
+def test_the_gate_vma_has_no_mm_and_no_huge_pages() -> None:
+    found = eligible(machine(ALWAYS), mm=0)
+    assert (found.eligible.tolist(), found.known.tolist()) == ([False], [True])
+
+
+def test_a_setting_that_is_not_in_the_image_leaves_it_open() -> None:
+    made = machine(ALWAYS)
+    made.drop(made.symbols["transparent_hugepage_flags"])
+    assert eligible(made).known.tolist() == [False]
+
+
+def test_a_kernel_without_huge_pages_has_none() -> None:
+    made = machine(ALWAYS)
+    del made.symbols["transparent_hugepage_flags"]
+    found = eligible(made)
+    assert (found.eligible.tolist(), found.known.tolist()) == ([False], [True])
+
+
+def shared(made: Machine, mount: int, *, vm_flags: int = 0, pages: int = 512, pgoff: int = 512) -> bool:
+    """Is a VMA of a file on a tmpfs mounted with ``huge=mount`` eligible?"""
+    sb = made.put("super_block", {"s_magic": TMPFS_MAGIC, "s_fs_info": made.put("shmem_sb_info", {"huge": mount})})
+    inode = made.put("inode", {"i_sb": sb, "i_size": pages << 12})
+    files = Files.of(file=[1], ok=[True], regular=[True], mapping=[made.put("address_space", {"host": inode})])
+    vmas = Vmas.of(
+        mm=[made.put("mm_struct")], start=[HUGE], end=[2 * HUGE], pgoff=[pgoff], flags=[vm_flags], ok=[True],
+        ops=[1], file_row=[0],
+    )  # fmt: skip
+    found = thp_eligible(made.kernel(), files, vmas)
+    assert found.known.tolist() == [True]
+    return bool(found.eligible[0])
+
+
+# SHMEM_HUGE_*, mm/shmem.c
+@pytest.mark.parametrize(
+    ("mount", "vm_flags", "pages", "expected"),
+    [
+        (0, ADVISED, 2048, False),  # never
+        (1, 0, 0, True),  # always
+        (2, 0, 1024, True),  # within_size: the huge page ends within the file
+        (2, 0, 1023, False),
+        (2, ADVISED, 0, True),
+        (3, 0, 2048, False),  # advise
+        (3, ADVISED, 2048, True),
+    ],
+)
+def test_shared_memory_follows_its_mount(mount: int, vm_flags: int, pages: int, expected: bool) -> None:
+    assert shared(machine(MADVISE), mount, vm_flags=vm_flags, pages=pages) == expected
+
+
+def test_the_system_can_force_and_deny_huge_pages_of_shared_memory() -> None:
+    assert shared(machine(MADVISE, shmem=-2), 0)
+    assert not shared(machine(MADVISE, shmem=-1), 1)
+
+
+def test_shared_memory_that_is_not_aligned_in_its_file_has_none() -> None:
+    assert not shared(machine(MADVISE), 1, pgoff=511)
