@@ -37,7 +37,7 @@ def rows_as(table: type[_T], *rows: dict[str, Any]) -> _T:
 
 
 def region(mm: int, vma: int, start: int, end: int) -> dict[str, int]:
-    return {"mm": mm, "vma": vma, "start": start, "end": end}
+    return {"mm": mm, "vma": vma, "start": start, "end": end, "vma_row": (A, B, LOST).index(vma)}
 
 
 def task(pid: int, comm: bytes, mm: int, *, leader: bool = True, tgid: int = 0) -> dict[str, Any]:

@@ -35,9 +35,9 @@ def script(shell: str) -> str:
     from vmaforensics.cli.main import build_parser
 
     parser = build_parser()
-    (verbs,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
-    for one in verbs.choices.values():
-        _tell_paths(one)
+    (verbs,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
+    for verb in verbs.choices.values():
+        _tell_paths(verb)
     _tell_rules(verbs.choices["explain"])
     text: str = shtab.complete(parser, shell=shell)
     return text.rstrip("\n") + "\n"

@@ -32,7 +32,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     parser.add_argument(
         "--fail-on",
-        choices=[one.value for one in Severity],
+        choices=[severity.value for severity in Severity],
         metavar="SEVERITY",
         help="exit with 1 if a finding that is new or has become worse is at least this severe",
     )
@@ -63,10 +63,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _worse(found: Difference, limit: Severity) -> bool:
     """Is there a finding of that severity which was not there, or was less severe?"""
-    for one in found.findings:
-        if one.how == "went" or Severity(one.finding.severity).rank > limit.rank:
+    for finding in found.findings:
+        if finding.how == "went" or Severity(finding.finding.severity).rank > limit.rank:
             continue
-        was = [change.before for change in one.changes if change.fact == "severity"]
-        if one.how == "came" or (was and Severity(was[0]).rank > Severity(one.finding.severity).rank):
+        was = [change.before for change in finding.changes if change.fact == "severity"]
+        if finding.how == "came" or (was and Severity(was[0]).rank > Severity(finding.finding.severity).rank):
             return True
     return False

@@ -89,9 +89,9 @@ def _installation() -> Iterator[tuple[str, str]]:
     required, optional = _requirements()
     if not required:
         yield "note", f"{_NAME} runs from its sources and is not installed; what it requires is not known here"
-    for one in required:
-        yield _state(one, needed=True)
-    known = {one.name: one for one in optional}
+    for requirement in required:
+        yield _state(requirement, needed=True)
+    known = {requirement.name: requirement for requirement in optional}
     for name, adds in _OPTIONAL.items():
         state, text = _state(known.get(name, Requirement(name, "")), needed=False)
         yield state, text if state == "ok" else f"{text}; it adds: {adds}"
@@ -115,31 +115,32 @@ def _requirements() -> tuple[list[Requirement], list[Requirement]]:
     return required, optional
 
 
-def _state(one: Requirement, *, needed: bool) -> tuple[str, str]:
+def _state(requirement: Requirement, *, needed: bool) -> tuple[str, str]:
     import importlib.metadata
 
     missing = "MISSING" if needed else "absent"
     try:
-        version = importlib.metadata.version(one.name)
+        version = importlib.metadata.version(requirement.name)
     except importlib.metadata.PackageNotFoundError:
-        return missing, f"{one.name}; to install it: {install_command(one)}"
-    if _numbers(version) < _numbers(one.least):
-        return missing, f"{one.name} {version} is older than {one.least}; to renew it: {install_command(one)}"
-    return "ok", f"{one.name} {version}"
+        return missing, f"{requirement.name}; to install it: {install_command(requirement)}"
+    if _numbers(version) < _numbers(requirement.least):
+        older = f"{requirement.name} {version} is older than {requirement.least}"
+        return missing, f"{older}; to renew it: {install_command(requirement)}"
+    return "ok", f"{requirement.name} {version}"
 
 
 def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(one) for one in re.findall(r"\d+", version.partition("+")[0])[:3])
+    return tuple(int(digits) for digits in re.findall(r"\d+", version.partition("+")[0])[:3])
 
 
-def install_command(one: Requirement) -> str:
-    """The command that puts ``one`` where this Python finds it."""
+def install_command(requirement: Requirement) -> str:
+    """The command that puts ``requirement`` where this Python finds it."""
     parts = Path(sys.prefix).parts
     if "pipx" in parts:
-        return f"pipx inject {_NAME} {shlex.quote(one.spelled)}"
+        return f"pipx inject {_NAME} {shlex.quote(requirement.spelled)}"
     if "uv" in parts and "tools" in parts:
-        return f"uv tool install {_NAME} --with {shlex.quote(one.spelled)}"
-    return f"{shlex.quote(sys.executable)} -m pip install {shlex.quote(one.spelled)}"
+        return f"uv tool install {_NAME} --with {shlex.quote(requirement.spelled)}"
+    return f"{shlex.quote(sys.executable)} -m pip install {shlex.quote(requirement.spelled)}"
 
 
 def _cache() -> tuple[str, str]:
@@ -149,7 +150,7 @@ def _cache() -> tuple[str, str]:
     if not folder.exists():
         return "ok", f"cache {folder}: not there yet; symbol files for volatility3 will be kept in it"
     try:
-        files = [one.stat().st_size for one in folder.iterdir() if one.is_file()]
+        files = [path.stat().st_size for path in folder.iterdir() if path.is_file()]
     except OSError as error:
         return "note", f"cache {folder}: cannot be read ({error.strerror}); symbol files are made anew each time"
     held = f"{counted(len(files), 'file')}, {sum(files) / 1e6:.1f} MB; it may be deleted"

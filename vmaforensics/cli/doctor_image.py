@@ -68,8 +68,8 @@ def _analysis(analysis: Analysis) -> Iterator[Line]:
     yield ("ok" if identity.vmcoreinfo_source else "note"), f"VMCOREINFO: {identity.vmcoreinfo_source or 'not found'}"
     yield "ok", f"records read: {', '.join(view.label for view in analysis.views.available())}"
     lacking = not_assessed(analysis)
-    for one in lacking:
-        yield "note", f"{one.what}{'' if one.pid is None else f' (pid {one.pid})'}: {one.why}"
+    for item in lacking:
+        yield "note", f"{item.what}{'' if item.pid is None else f' (pid {item.pid})'}: {item.why}"
     if lacking:
         yield "note", f"a report would be incomplete in {counted(len(lacking), 'respect')}"
     else:

@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
 
     image = opened(args)
     target = Path(args.output)
-    if target.exists() and any(target.samefile(one) for one in image.paths):
+    if target.exists() and any(target.samefile(path) for path in image.paths):
         raise OutputError(f"{target} is the image itself; choose another name for the excerpt")
     with output(args.output, force=args.force) as stream, watched(args) as say:
         selection = select(image, Keep(args.keep), say)

@@ -88,8 +88,8 @@ def run(args: argparse.Namespace) -> int:
     facts: dict[str, object] = {"image": printable(str(image.path)), "image_size": image.size}
     if args.finding is not None:
         facts["finding"] = printable(args.finding)
-    for one in extract(kernel, views, regions, folder, facts):
-        states = ", ".join(f"{count} {name}" for name, count in one.counts.items())
-        sys.stdout.write(f"{one.region.file}: {one.region.what}; pages: {states}\n")
+    for file in extract(kernel, views, regions, folder, facts):
+        states = ", ".join(f"{count} {name}" for name, count in file.counts.items())
+        sys.stdout.write(f"{file.region.file}: {file.region.what}; pages: {states}\n")
     sys.stdout.write(f"{printable(str(folder / MANIFEST))}\n")
     return ExitCode.OK

@@ -52,9 +52,9 @@ def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
     parsers = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
     for verb in verbs:
         import_module(f"vmaforensics.cli.{verb.replace('-', '_')}").add_parser(parsers)
-        one = parsers.choices[verb]
-        add_common(one, of_verb=True)
-        one.epilog, one.formatter_class = epilog_of(verb), HelpFormatter
+        chosen = parsers.choices[verb]
+        add_common(chosen, of_verb=True)
+        chosen.epilog, chosen.formatter_class = epilog_of(verb), HelpFormatter
     return parser
 
 
@@ -62,7 +62,7 @@ def _needed(arguments: Sequence[str]) -> Sequence[str]:
     """The verbs that a command line needs the parsers of: its own, or all, to tell what there is."""
     if list(arguments) == ["--version"]:
         return ()
-    first = next((one for one in arguments if not one.startswith("-")), None)
+    first = next((argument for argument in arguments if not argument.startswith("-")), None)
     return (first,) if first in VERBS else VERBS
 
 

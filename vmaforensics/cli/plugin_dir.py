@@ -77,7 +77,7 @@ def install(settings: Path, directory: Path) -> bool:
         raise OutputError(f"{directory} has a {_SEPARATOR!r} in it, which separates directories for volatility3")
     known = _read(settings)
     held = _named(known, settings)
-    wanted = [one for one in held if not _ours(one)] + [str(directory)]
+    wanted = [path for path in held if not _ours(path)] + [str(directory)]
     if wanted == held:
         return False
     _write(settings, known | {_KEY: _SEPARATOR.join(wanted)})
@@ -91,7 +91,7 @@ def uninstall(settings: Path) -> bool:
     """
     known = _read(settings)
     held = _named(known, settings)
-    kept = [one for one in held if not _ours(one)]
+    kept = [path for path in held if not _ours(path)]
     if kept == held:
         return False
     rest = {key: value for key, value in known.items() if key != _KEY}
@@ -129,7 +129,7 @@ def _named(known: dict[str, Any], settings: Path) -> list[str]:
     value = known.get(_KEY, "")
     if not isinstance(value, str):
         raise OutputError(f"{_KEY} in {settings} is no string; mend it or remove it")
-    return [one for one in value.split(_SEPARATOR) if one]
+    return [path for path in value.split(_SEPARATOR) if path]
 
 
 def _write(settings: Path, known: dict[str, Any]) -> None:

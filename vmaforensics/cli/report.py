@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vmaforensics.report.document.document import Document
     from vmaforensics.views.views import Views
 
-_SEVERITIES = [one.value for one in Severity]
+_SEVERITIES = [severity.value for severity in Severity]
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -31,7 +31,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--format json is rendered again, with the same bytes as from the image.",
     )
     add_image(parser)
-    described = "; ".join(f"{one.name}: {one.description}" for one in FORMATS.values())
+    described = "; ".join(f"{form.name}: {form.description}" for form in FORMATS.values())
     parser.add_argument(
         "--format", choices=tuple(FORMATS), default="text", metavar="FORMAT", help=f"default: text. {described}"
     )
@@ -90,7 +90,7 @@ def _require_fitting(args: argparse.Namespace) -> None:
     """Refuse at once what would only be refused after the analysis."""
     form = FORMATS[args.format]
     if args.table and not form.tables:
-        holding = ", ".join(one.name for one in FORMATS.values() if one.tables)
+        holding = ", ".join(form.name for form in FORMATS.values() if form.tables)
         raise UsageError(f"--table goes with the formats {holding}, not with {args.format}")
     if form.binary and args.output is None and sys.stdout.isatty():
         raise UsageError(f"{args.format} is binary and is not written to a terminal; give -o FILE{form.suffix}")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _DEPTH = 4  # of structures within structures
 _MOST = 512  # members
+_SHOWN = 16  # elements of an array
 
 
 def decode(kernel: Kernel, struct: str, address: int) -> list[Member]:
@@ -76,7 +77,9 @@ def _text(values: list[int], field: Field) -> str:
     if len(values) == 1:
         return str(values[0]) if values[0] < 0 else hex(values[0])
     step = field.size if field.size in (1, 2, 4, 8) else 1
-    return " ".join(f"{one % (1 << 8 * step):0{2 * step}x}" for one in values[:16]) + (" …" if len(values) > 16 else "")
+    return " ".join(f"{value % (1 << 8 * step):0{2 * step}x}" for value in values[:16]) + (
+        " …" if len(values) > 16 else ""
+    )
 
 
 def _meaning(kernel: Kernel, path: str, values: list[int], field: Field) -> str:

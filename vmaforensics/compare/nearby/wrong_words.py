@@ -43,7 +43,11 @@ class WrongWords:
             # A dead node is shown at the node, other problems at the word that leads on.
             address = value & -_NODE if problem == Problem.DEAD else where
             texts.append((address, f"{value:#x} at {where:#x}: {problem.text}"))
-        spans = [(one.start, min(one.end, (1 << 64) - 1)) for one in findings if one.start is not None and one.end]
+        spans = [
+            (finding.start, min(finding.end, (1 << 64) - 1))
+            for finding in findings
+            if finding.start is not None and finding.end
+        ]
         return cls(
             texts=tuple((address, text) for address, text in texts[:_MOST] if 0 < address < 1 << 64),
             ranges=tuple((start, end) for start, end in spans if start < end),

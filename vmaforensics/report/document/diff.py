@@ -121,10 +121,10 @@ def compare(before: Document, after: Document) -> Difference:
 def _require_same_boot(before: Document, after: Document) -> tuple[str, ...]:
     """What makes the comparison doubtful. Facts that must be equal on one boot end it."""
     facts: tuple[tuple[str, Callable[[Document], object]], ...] = (
-        ("release", lambda one: one.kernel.release),
-        ("build id", lambda one: one.kernel.build_id),
-        ("KASLR offset", lambda one: one.kernel.kaslr_offset),
-        ("phys_base", lambda one: one.kernel.phys_base),
+        ("release", lambda document: document.kernel.release),
+        ("build id", lambda document: document.kernel.build_id),
+        ("KASLR offset", lambda document: document.kernel.kaslr_offset),
+        ("phys_base", lambda document: document.kernel.phys_base),
         ("task_struct of pid 1", _first_task),
     )
     unlike = [
@@ -145,7 +145,7 @@ def _require_same_boot(before: Document, after: Document) -> tuple[str, ...]:
     if x is not None and y is not None and _seconds(y) < _seconds(x):
         notes.append(f"the first was taken at {x}, after the second ({y}): came and went may be exchanged")
     if before.kernel.hostname != after.kernel.hostname:
-        x, y = (one.kernel.hostname or "nothing" for one in (before, after))
+        x, y = (document.kernel.hostname or "nothing" for document in (before, after))
         notes.append(f"the host was called {x}, then {y}")
     if before.kernel.views != after.kernel.views:
         notes.append("different views were read, so findings may have come or gone for that alone")
@@ -157,7 +157,7 @@ def _require_same_boot(before: Document, after: Document) -> tuple[str, ...]:
 
 
 def _first_task(document: Document) -> str | None:
-    return next((one.task for one in document.processes if one.pid == 1), None)
+    return next((process.task for process in document.processes if process.pid == 1), None)
 
 
 def _seconds(text: str) -> float:
@@ -171,64 +171,64 @@ def _side(document: Document) -> Side:
         sha256=file.sha256,
         clock=document.kernel.clock,
         processes=len(document.processes),
-        regions=sum(len(one.regions) for one in document.processes),
+        regions=sum(len(process.regions) for process in document.processes),
         findings=len(document.findings),
         not_assessed=len(document.not_assessed),
     )
 
 
 def _findings(before: Document, after: Document) -> Iterator[FindingChange]:
-    old, new = ({one.id: one for one in document.findings} for document in (before, after))
-    for one in after.findings:
-        if one.id not in old:
-            yield FindingChange(how="came", finding=one)
-        elif changes := _changes(old[one.id], one, _FINDING_FACTS):
-            yield FindingChange(how="changed", finding=one, changes=changes)
-    yield from (FindingChange(how="went", finding=one) for one in before.findings if one.id not in new)
+    old, new = ({finding.id: finding for finding in document.findings} for document in (before, after))
+    for finding in after.findings:
+        if finding.id not in old:
+            yield FindingChange(how="came", finding=finding)
+        elif changes := _changes(old[finding.id], finding, _FINDING_FACTS):
+            yield FindingChange(how="changed", finding=finding, changes=changes)
+    yield from (FindingChange(how="went", finding=finding) for finding in before.findings if finding.id not in new)
 
 
 def _processes(before: Document, after: Document) -> Iterator[ProcessChange]:
     """Those of the second document in its order, then those that went."""
-    timed = all(one.started is not None for document in (before, after) for one in document.processes)
+    timed = all(process.started is not None for document in (before, after) for process in document.processes)
 
-    def key(one: Process) -> Hashable:
-        return (one.pid, one.task, one.started if timed else None)
+    def key(process: Process) -> Hashable:
+        return (process.pid, process.task, process.started if timed else None)
 
-    old, new = ({key(one): one for one in document.processes} for document in (before, after))
-    for at, one in new.items():
+    old, new = ({key(process): process for process in document.processes} for document in (before, after))
+    for at, process in new.items():
         was = old.get(at)
         if was is None:
-            yield _whole("came", one)
+            yield _whole("came", process)
             continue
-        changes = _changes(was, one, _PROCESS_FACTS)
-        replaced = was.mm != one.mm
+        changes = _changes(was, process, _PROCESS_FACTS)
+        replaced = was.mm != process.mm
         # A process whose memory another process's list holds has none of its own to compare.
-        own = not replaced and was.shares_with == one.shares_with
-        regions = tuple(_regions(was.regions, one.regions)) if own else ()
+        own = not replaced and was.shares_with == process.shares_with
+        regions = tuple(_regions(was.regions, process.regions)) if own else ()
         if changes or regions:
             yield ProcessChange(
                 how="changed",
-                pid=one.pid,
-                comm=one.comm,
-                task=one.task,
-                started=one.started,
+                pid=process.pid,
+                comm=process.comm,
+                task=process.task,
+                started=process.started,
                 regions_before=len(was.regions),
-                regions_after=len(one.regions),
+                regions_after=len(process.regions),
                 replaced=replaced,
                 changes=changes,
                 regions=regions,
             )
-    yield from (_whole("went", one) for at, one in old.items() if at not in new)
+    yield from (_whole("went", process) for at, process in old.items() if at not in new)
 
 
-def _whole(how: Literal["came", "went"], one: Process) -> ProcessChange:
-    count = len(one.regions)
+def _whole(how: Literal["came", "went"], process: Process) -> ProcessChange:
+    count = len(process.regions)
     return ProcessChange(
         how=how,
-        pid=one.pid,
-        comm=one.comm,
-        task=one.task,
-        started=one.started,
+        pid=process.pid,
+        comm=process.comm,
+        task=process.task,
+        started=process.started,
         regions_before=count if how == "went" else 0,
         regions_after=count if how == "came" else 0,
     )
@@ -239,27 +239,27 @@ def _regions(before: list[Region], after: list[Region]) -> list[RegionChange]:
     start alone (replaced). A ``vm_area_struct`` whose bounds are both others is one that was freed and used anew."""
     if before == after:
         return []
-    old, new = ({(one.start, one.vma): one for one in regions} for regions in (before, after))
+    old, new = ({(region.start, region.vma): region for region in regions} for regions in (before, after))
     pairs = [(old.pop(key), new.pop(key)) for key in list(new) if key in old]
-    for key in (lambda one: (one.vma, one.end), lambda one: one.start):
-        left = {key(one): at for at, one in old.items()}
-        for at, one in list(new.items()):
-            was = left.pop(key(one), None)
+    for key in (lambda region: (region.vma, region.end), lambda region: region.start):
+        left = {key(region): at for at, region in old.items()}
+        for at, region in list(new.items()):
+            was = left.pop(key(region), None)
             if was is not None:
                 pairs.append((old.pop(was), new.pop(at)))
-    found = [RegionChange(how="went", region=one) for one in old.values()]
-    found += [RegionChange(how="came", region=one) for one in new.values()]
+    found = [RegionChange(how="went", region=region) for region in old.values()]
+    found += [RegionChange(how="came", region=region) for region in new.values()]
     found += [
-        RegionChange(how="changed", region=one, changes=changes)
-        for was, one in pairs
-        if was != one and (changes := _changes(was, one, _REGION_FACTS))
+        RegionChange(how="changed", region=region, changes=changes)
+        for was, region in pairs
+        if was != region and (changes := _changes(was, region, _REGION_FACTS))
     ]
-    return sorted(found, key=lambda one: (int(one.region.start, 16), one.how))
+    return sorted(found, key=lambda change: (int(change.region.start, 16), change.how))
 
 
 def _changes(before: object, after: object, facts: tuple[str, ...]) -> tuple[Change, ...]:
-    told = ((fact, _text(getattr(before, fact)), _text(getattr(after, fact))) for fact in facts)
-    return tuple(Change(fact=fact, before=x, after=y) for fact, x, y in told if x != y)
+    texts = ((fact, _text(getattr(before, fact)), _text(getattr(after, fact))) for fact in facts)
+    return tuple(Change(fact=fact, before=x, after=y) for fact, x, y in texts if x != y)
 
 
 def _text(value: object) -> str:

@@ -129,10 +129,10 @@ def _wrong(document: Document) -> str:
     for number in _integers(document):
         if not -(_WORD >> 1) <= number < _WORD >> 1:
             return f"the number {str(number)[:40]} is out of range"
-    if any(not 0 <= region.inode < _WORD for one in document.processes for region in one.regions):
+    if any(not 0 <= region.inode < _WORD for process in document.processes for region in process.regions):
         return "an inode number is out of range"
     kernel = document.kernel
-    for text in (kernel.booted, kernel.clock, kernel.crashed, *(one.started for one in document.processes)):
+    for text in (kernel.booted, kernel.clock, kernel.crashed, *(process.started for process in document.processes)):
         if text is not None and not _is_time(text):
             return f"{text[:40]!r} is no time"
     return ""

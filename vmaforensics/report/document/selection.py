@@ -32,24 +32,26 @@ def select(
     What ``rules`` and ``min_severity`` leave out is counted in ``not_assessed``, so that a verdict never says
     more than was looked at. Raises :class:`UsageError` for a pid that no process has.
     """
-    known = {one.pid for one in document.processes}
+    known = {process.pid for process in document.processes}
     for pid in pids or ():
         if pid not in known:
             raise UsageError(f"no process of the image has pid {pid}; `vmaforensics report IMAGE -v` lists them")
-    mine = [one for one in document.findings if pids is None or one.pid in pids]
-    findings, left_out = list(mine), []
+    kept = [finding for finding in document.findings if pids is None or finding.pid in pids]
+    findings, left_out = list(kept), []
     if rules is not None:
-        findings, dropped = _parted(findings, [one.rule in rules for one in findings])
+        findings, dropped = _parted(findings, [finding.rule in rules for finding in findings])
         left_out += _left_out("findings of other rules", "only some rules were asked for (--rules)", dropped)
     if min_severity is not None:
         weighty = SEVERITIES[: SEVERITIES.index(min_severity) + 1]
-        findings, dropped = _parted(findings, [one.severity in weighty for one in findings])
+        findings, dropped = _parted(findings, [finding.severity in weighty for finding in findings])
         why = f"only findings from {min_severity} on were asked for (--min-severity)"
         left_out += _left_out(f"findings below {min_severity}", why, dropped)
     chosen = document.processes if pids is None else list(_processes(document.processes, pids))
-    named = {one.mm for one in (findings if pids is None else chosen)}
-    maps = [one for one in document.maps if one.mm in named]
-    without = {one.mm for one in findings if one.severity != "info"} - {one.mm for one in maps}
+    named = {item.mm for item in (findings if pids is None else chosen)}
+    maps = [memory_map for memory_map in document.maps if memory_map.mm in named]
+    without = {finding.mm for finding in findings if finding.severity != "info"} - {
+        memory_map.mm for memory_map in maps
+    }
     return msgspec.structs.replace(
         document,
         processes=chosen,
@@ -61,7 +63,7 @@ def select(
 
 
 def _parted(findings: list[Finding], kept: list[bool]) -> tuple[list[Finding], int]:
-    return [one for one, keep in zip(findings, kept, strict=True) if keep], kept.count(False)
+    return [finding for finding, keep in zip(findings, kept, strict=True) if keep], kept.count(False)
 
 
 def _left_out(what: str, why: str, count: int) -> list[NotAssessed]:
@@ -70,18 +72,20 @@ def _left_out(what: str, why: str, count: int) -> list[NotAssessed]:
 
 def _processes(processes: list[Process], pids: Collection[int]) -> Iterator[Process]:
     """Those of ``pids``. Where several share an mm, the first of them that is left holds its regions."""
-    regions = {one.mm: one.regions for one in processes if one.mm is not None and one.shares_with is None}
+    regions = {
+        process.mm: process.regions for process in processes if process.mm is not None and process.shares_with is None
+    }
     owner: dict[str, int] = {}
-    for one in processes:
-        if one.pid not in pids:
+    for process in processes:
+        if process.pid not in pids:
             continue
-        first = owner.setdefault(one.mm, one.pid) if one.mm is not None else one.pid
-        if one.shares_with is None or first == one.shares_with:
-            yield one
-        elif first == one.pid:
-            yield msgspec.structs.replace(one, shares_with=None, regions=regions.get(one.mm or "", []))
+        first = owner.setdefault(process.mm, process.pid) if process.mm is not None else process.pid
+        if process.shares_with is None or first == process.shares_with:
+            yield process
+        elif first == process.pid:
+            yield msgspec.structs.replace(process, shares_with=None, regions=regions.get(process.mm or "", []))
         else:
-            yield msgspec.structs.replace(one, shares_with=first)
+            yield msgspec.structs.replace(process, shares_with=first)
 
 
 def reproducible(document: Document) -> Document:

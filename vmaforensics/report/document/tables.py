@@ -109,35 +109,35 @@ def _findings(processes: Sequence[Process], findings: Sequence[Finding]) -> NDAr
     return _columns(
         FINDINGS,
         len(rows),
-        id=[one.id for one in rows],
-        severity=[one.severity for one in rows],
-        confidence=[one.confidence for one in rows],
-        rule=[one.rule for one in rows],
-        rule_title=[one.rule_title for one in rows],
-        pid=[one.pid for one in rows],
-        comm=[one.comm for one in rows],
-        mm=_numbers(one.mm for one in rows),
-        has_range=[one.start is not None for one in rows],
-        start=_numbers(one.start for one in rows),
-        end=_numbers(one.end for one in rows),
-        title=[one.title for one in rows],
-        lock=[one.lock for one in rows],
-        vma=_numbers(one.vma for one in rows),
-        flags=[" ".join(one.flags) for one in rows],
-        evidence=[len(one.evidence) for one in rows],
-        attack=[" ".join(item.id for item in one.attack) for one in rows],
+        id=[row.id for row in rows],
+        severity=[row.severity for row in rows],
+        confidence=[row.confidence for row in rows],
+        rule=[row.rule for row in rows],
+        rule_title=[row.rule_title for row in rows],
+        pid=[row.pid for row in rows],
+        comm=[row.comm for row in rows],
+        mm=_numbers(row.mm for row in rows),
+        has_range=[row.start is not None for row in rows],
+        start=_numbers(row.start for row in rows),
+        end=_numbers(row.end for row in rows),
+        title=[row.title for row in rows],
+        lock=[row.lock for row in rows],
+        vma=_numbers(row.vma for row in rows),
+        flags=[" ".join(row.flags) for row in rows],
+        evidence=[len(row.evidence) for row in rows],
+        attack=[" ".join(item.id for item in row.attack) for row in rows],
     )
 
 
 def _evidence(processes: Sequence[Process], findings: Sequence[Finding]) -> NDArray[np.void]:
-    rows = [(one, at, item) for one in findings for at, item in enumerate(one.evidence, 1)]
+    rows = [(finding, at, item) for finding in findings for at, item in enumerate(finding.evidence, 1)]
     return _columns(
         EVIDENCE,
         len(rows),
-        finding=[one.id for one, _, _ in rows],
-        rule=[one.rule for one, _, _ in rows],
-        severity=[one.severity for one, _, _ in rows],
-        pid=[one.pid for one, _, _ in rows],
+        finding=[row.id for row, _, _ in rows],
+        rule=[row.rule for row, _, _ in rows],
+        severity=[row.severity for row, _, _ in rows],
+        pid=[row.pid for row, _, _ in rows],
         number=[at for _, at, _ in rows],
         view=[item.view for _, _, item in rows],
         address=_numbers(item.address for _, _, item in rows),
@@ -148,34 +148,34 @@ def _evidence(processes: Sequence[Process], findings: Sequence[Finding]) -> NDAr
 
 
 def _regions(processes: Sequence[Process], findings: Sequence[Finding]) -> NDArray[np.void]:
-    owners = [one for one in processes if one.regions]
-    lengths = [len(one.regions) for one in owners]
-    rows = [region for one in owners for region in one.regions]
-    start, end = _numbers(one.start for one in rows), _numbers(one.end for one in rows)
+    owners = [process for process in processes if process.regions]
+    lengths = [len(process.regions) for process in owners]
+    rows = [region for process in owners for region in process.regions]
+    start, end = _numbers(row.start for row in rows), _numbers(row.end for row in rows)
     indices: dict[str, list[str] | list[int]] = {}
     for name in INDICES:
-        seen = [getattr(one.seen, name) for one in rows]
-        indices[name] = ["held" if isinstance(one, str) else "missing" if one is None else "" for one in seen]
-        indices[f"{name}_at"] = _numbers(None if one is msgspec.UNSET else one for one in seen)
+        seen = [getattr(row.seen, name) for row in rows]
+        indices[name] = ["held" if isinstance(item, str) else "missing" if item is None else "" for item in seen]
+        indices[f"{name}_at"] = _numbers(None if item is msgspec.UNSET else item for item in seen)
     return _columns(
         REGIONS,
         len(rows),
-        pid=np.repeat(np.array([one.pid for one in owners], np.int64), lengths),
-        comm=np.repeat(np.array([one.comm for one in owners], object), lengths),
-        mm=np.repeat(np.array(_numbers(one.mm for one in owners), np.uint64), lengths),
+        pid=np.repeat(np.array([process.pid for process in owners], np.int64), lengths),
+        comm=np.repeat(np.array([process.comm for process in owners], object), lengths),
+        mm=np.repeat(np.array(_numbers(process.mm for process in owners), np.uint64), lengths),
         start=start,
         end=end,
         # An end that lies below its start, as of a broken vm_area_struct, has no size.
         size=[max(high - low, 0) for low, high in zip(start, end, strict=True)],
-        perms=[one.perms for one in rows],
-        flags=_numbers(one.flags for one in rows),
-        pgoff=_numbers(one.pgoff for one in rows),
-        kind=[one.kind for one in rows],
-        name=[one.name for one in rows],
-        dev=[one.dev for one in rows],
-        inode=[one.inode for one in rows],
-        vma=_numbers(one.vma for one in rows),
-        readable=[one.readable for one in rows],
+        perms=[row.perms for row in rows],
+        flags=_numbers(row.flags for row in rows),
+        pgoff=_numbers(row.pgoff for row in rows),
+        kind=[row.kind for row in rows],
+        name=[row.name for row in rows],
+        dev=[row.dev for row in rows],
+        inode=[row.inode for row in rows],
+        vma=_numbers(row.vma for row in rows),
+        readable=[row.readable for row in rows],
         **indices,
     )
 
@@ -186,27 +186,27 @@ def _processes(processes: Sequence[Process], findings: Sequence[Finding]) -> NDA
     for finding in findings:
         told[finding.mm] = told.get(finding.mm, 0) + 1
     counters: dict[str, list[int]] = {name: [] for counter in COUNTERS for name in (counter, f"{counter}_of_areas")}
-    for one in rows:
-        known = {counter.name: counter for counter in one.counters}
+    for row in rows:
+        known = {counter.name: counter for counter in row.counters}
         for name in COUNTERS:
             counters[name].append(min(known[name].stored, _MOST) if name in known else -1)
             counters[f"{name}_of_areas"].append(min(known[name].areas, _MOST) if name in known else -1)
     return _columns(
         PROCESSES,
         len(rows),
-        pid=[one.pid for one in rows],
-        comm=[one.comm for one in rows],
-        exe=[one.exe for one in rows],
-        parent=[-1 if one.parent is None else one.parent for one in rows],
-        started=np.array(["NaT" if one.started is None else one.started[:19] for one in rows], "datetime64[s]"),
-        kind=[one.kind for one in rows],
-        task=_numbers(one.task for one in rows),
-        mm=_numbers(one.mm for one in rows),
-        lock=[one.lock or "" for one in rows],
-        shares_with=[-1 if one.shares_with is None else one.shares_with for one in rows],
-        threads=[len(one.threads) + 1 for one in rows],
-        regions=[len(one.regions) for one in rows],
-        findings=[told.get(one.mm, 0) if one.mm else 0 for one in rows],
+        pid=[row.pid for row in rows],
+        comm=[row.comm for row in rows],
+        exe=[row.exe for row in rows],
+        parent=[-1 if row.parent is None else row.parent for row in rows],
+        started=np.array(["NaT" if row.started is None else row.started[:19] for row in rows], "datetime64[s]"),
+        kind=[row.kind for row in rows],
+        task=_numbers(row.task for row in rows),
+        mm=_numbers(row.mm for row in rows),
+        lock=[row.lock or "" for row in rows],
+        shares_with=[-1 if row.shares_with is None else row.shares_with for row in rows],
+        threads=[len(row.threads) + 1 for row in rows],
+        regions=[len(row.regions) for row in rows],
+        findings=[told.get(row.mm, 0) if row.mm else 0 for row in rows],
         **counters,
     )
 

@@ -59,15 +59,15 @@ def _cells(rows: NDArray[np.void], name: str) -> Iterable[str | int]:
         known = {text: cell(text) for text in set(listed)}
         return map(known.__getitem__, listed)
     if kind == "M":
-        return ["" if one is None else f"{one.isoformat()}Z" for one in listed]
+        return ["" if time is None else f"{time.isoformat()}Z" for time in listed]
     if kind == "b":
-        return ["yes" if one else "no" for one in listed]
+        return ["yes" if flag else "no" for flag in listed]
     if kind == "i":
-        return ["" if one == -1 else one for one in listed]
+        return ["" if number == -1 else number for number in listed]
     if name in _NUMBER:
         return listed
     given = _given(rows, name).tolist()
-    return [hex(one) if here else "" for one, here in zip(listed, given, strict=True)]
+    return [hex(number) if here else "" for number, here in zip(listed, given, strict=True)]
 
 
 def _given(rows: NDArray[np.void], name: str) -> NDArray[np.bool_]:

@@ -32,7 +32,7 @@ def render_diff(found: Difference, *, detail: int = 0, color: bool = False, widt
 def summary(found: Difference) -> str:
     """The outcome in one sentence."""
     parts = [_counted(found.findings, "finding"), _counted(found.processes, "process", "es")]
-    regions = [region for one in found.processes for region in one.regions]
+    regions = [region for process in found.processes for region in process.regions]
     parts.append(_counted(regions, "region"))
     told = "; ".join(part for part in parts if part)
     return f"{told}." if told else "Nothing is different."
@@ -41,13 +41,13 @@ def summary(found: Difference) -> str:
 def _counted(
     changes: tuple[FindingChange, ...] | tuple[ProcessChange, ...] | list[RegionChange], noun: str, ending: str = "s"
 ) -> str:
-    counts: Counter[str] = Counter(one.how for one in changes)
+    counts: Counter[str] = Counter(change.how for change in changes)
     told = [f"{counts[how]} {word}" for how, word in _WORDS.items() if counts[how]]
     return f"{', '.join(told)} {plural(len(changes), noun, ending)}" if told else ""
 
 
 def _summary(page: Page, found: Difference) -> None:
-    serious = any(one.how == "came" and one.finding.severity in ("critical", "high") for one in found.findings)
+    serious = any(change.how == "came" and change.finding.severity in ("critical", "high") for change in found.findings)
     page.wrapped("SUMMARY   ", summary(found), style="heading", look="high" if serious else "")
     for label, side in (("BEFORE    ", found.before), ("AFTER     ", found.after)):
         when = f", taken {side.clock}" if side.clock else ""
@@ -62,21 +62,21 @@ def _summary(page: Page, found: Difference) -> None:
 
 
 def _findings(page: Page, found: Difference, detail: int) -> None:
-    shown = [one for one in found.findings if detail > 0 or one.finding.severity != "info"]
+    shown = [change for change in found.findings if detail > 0 or change.finding.severity != "info"]
     if not found.findings:
         return
     page.heading("Findings")
-    for one in shown:
-        item = one.finding
+    for change in shown:
+        item = change.finding
         where = "" if item.start is None else f"  {item.start}-{(item.end or '0x?')[2:]}"
         page.line(
-            (f"{_MARKS[one.how]} {_WORDS[one.how]:8}", "mark"),
+            (f"{_MARKS[change.how]} {_WORDS[change.how]:8}", "mark"),
             (f"{item.severity.upper():8}", item.severity),
             f"  {item.rule}  pid {item.pid} ({item.comm}){where}  {item.id}",
         )
         page.wrapped("    ", item.title)
-        for change in one.changes:
-            page.wrapped(f"    {change.fact}: ", f"{change.before} → {change.after}")
+        for fact in change.changes:
+            page.wrapped(f"    {fact.fact}: ", f"{fact.before} → {fact.after}")
     hidden = len(found.findings) - len(shown)
     if hidden:
         page.line(f"  {counted(hidden, 'minor finding')} besides (-v shows them)")
@@ -85,35 +85,35 @@ def _findings(page: Page, found: Difference, detail: int) -> None:
 
 def _processes(page: Page, found: Difference, detail: int) -> None:
     for how in ("came", "went", "changed"):
-        mine = [one for one in found.processes if one.how == how]
-        if not mine:
+        chosen = [change for change in found.processes if change.how == how]
+        if not chosen:
             continue
         page.heading(f"Processes: {_WORDS[how]}")
         if how == "changed":  # the strangest first
-            mine.sort(key=lambda one: -max((_weight(region) for region in one.regions), default=0))
-        for one in mine if detail > 0 else mine[:_PROCESSES]:
-            _process(page, one, detail)
-        if detail <= 0 and len(mine) > _PROCESSES:
-            page.line(f"  {len(mine) - _PROCESSES} more (-v shows them)")
+            chosen.sort(key=lambda change: -max((_weight(region) for region in change.regions), default=0))
+        for change in chosen if detail > 0 else chosen[:_PROCESSES]:
+            _process(page, change, detail)
+        if detail <= 0 and len(chosen) > _PROCESSES:
+            page.line(f"  {len(chosen) - _PROCESSES} more (-v shows them)")
         page.gap()
 
 
-def _process(page: Page, one: ProcessChange, detail: int) -> None:
-    started = f", started {one.started}" if one.started else ""
-    held = one.regions_before if one.how == "went" else one.regions_after
-    counts = _counted(list(one.regions), "region") or counted(held, "region")
-    told = "another memory map, as after execve" if one.replaced else counts
-    page.line((f"{_MARKS[one.how]} ", "mark"), f"pid {one.pid} ({one.comm}){started}: {told}")
-    for change in one.changes:
-        if change.fact != "mm" or not one.replaced:
-            page.wrapped(f"      {change.fact}: ", f"{change.before} → {change.after}")
-    shown = list(one.regions)
+def _process(page: Page, process: ProcessChange, detail: int) -> None:
+    started = f", started {process.started}" if process.started else ""
+    held = process.regions_before if process.how == "went" else process.regions_after
+    counts = _counted(list(process.regions), "region") or counted(held, "region")
+    changed = "another memory map, as after execve" if process.replaced else counts
+    page.line((f"{_MARKS[process.how]} ", "mark"), f"pid {process.pid} ({process.comm}){started}: {changed}")
+    for fact in process.changes:
+        if fact.fact != "mm" or not process.replaced:
+            page.wrapped(f"      {fact.fact}: ", f"{fact.before} → {fact.after}")
+    shown = list(process.regions)
     if detail <= 0 and len(shown) > _REGIONS:
         kept = sorted(range(len(shown)), key=lambda at: (-_weight(shown[at]), at))[:_REGIONS]
         shown = [shown[at] for at in sorted(kept)]
     page.table([_region(item) for item in shown], indent=4)
-    if len(one.regions) > len(shown):
-        page.line(f"      {len(one.regions) - len(shown)} more (-v shows them)")
+    if len(process.regions) > len(shown):
+        page.line(f"      {len(process.regions) - len(shown)} more (-v shows them)")
 
 
 def _region(item: RegionChange) -> list[str]:

@@ -28,7 +28,7 @@ def render_jsonl(document: Document) -> bytes:
 
 def _lines(document: Document) -> Iterator[dict[str, object]]:
     about = _about(document)
-    counts = {name: sum(one.severity == name for one in document.findings) for name in _SEVERITIES}
+    counts = {name: sum(finding.severity == name for finding in document.findings) for name in _SEVERITIES}
     yield {
         "kind": "report",
         **about,

@@ -44,55 +44,64 @@ def _lines(document: Document) -> Iterator[str]:
         yield from ("None.", "")
     else:
         yield from _findings(document.findings)
-    for one in [one for one in document.findings if one.severity in _SERIOUS][:_FULL]:
-        yield from _finding(one)
+    for serious in [finding for finding in document.findings if finding.severity in _SERIOUS][:_FULL]:
+        yield from _finding(serious)
     yield from ("## Not assessed", "")
     if not document.not_assessed:
         yield from ("Nothing: every record of these views could be read.", "")
     else:
         missing = document.not_assessed
-        rows = [[code(one.what), "" if one.pid is None else str(one.pid), code(one.why)] for one in missing[:_MOST]]
+        rows = [
+            [code(item.what), "" if item.pid is None else str(item.pid), code(item.why)] for item in missing[:_MOST]
+        ]
         yield from _table(("what", "pid", "why"), rows, len(missing))
     yield from _provenance(document)
 
 
 def _findings(findings: Sequence[Finding]) -> Iterator[str]:
     rows = [
-        [prose(one.severity), code(one.rule), _who(one), _where(one), code(one.title), code(one.id)]
-        for one in findings[:_MOST]
+        [
+            prose(finding.severity),
+            code(finding.rule),
+            _who(finding),
+            _where(finding),
+            code(finding.title),
+            code(finding.id),
+        ]
+        for finding in findings[:_MOST]
     ]
     yield from _table(("severity", "rule", "process", "range", "what", "id"), rows, len(findings))
 
 
-def _finding(one: Finding) -> Iterator[str]:
-    yield from (f"### {prose(one.severity.upper())}: {prose(one.rule_title)}", "")
-    where = "" if one.start is None else f", {_where(one)}"
-    yield from (f"{_who(one)}{where}, rule {code(one.rule)}, confidence {prose(one.confidence)}", "")
-    yield from (code(one.title), "", f"**Why it matters:** {prose(one.why)}", "")
+def _finding(finding: Finding) -> Iterator[str]:
+    yield from (f"### {prose(finding.severity.upper())}: {prose(finding.rule_title)}", "")
+    where = "" if finding.start is None else f", {_where(finding)}"
+    yield from (f"{_who(finding)}{where}, rule {code(finding.rule)}, confidence {prose(finding.confidence)}", "")
+    yield from (code(finding.title), "", f"**Why it matters:** {prose(finding.why)}", "")
     rows = [
         [prose(item.view), code(item.address or ""), code(item.what), code(item.found), code(item.expected)]
-        for item in one.evidence[:_MOST]
+        for item in finding.evidence[:_MOST]
     ]
-    yield from _table(("view", "address", "what", "found", "expected"), rows, len(one.evidence))
+    yield from _table(("view", "address", "what", "found", "expected"), rows, len(finding.evidence))
     yield from ("**Innocent causes considered:**", "")
-    yield from (f"- {prose(cause)}" for cause in one.benign_causes)
-    yield from (f"- the mmap lock was {code(one.lock)}", "")
-    if one.attack:
-        names = ", ".join(f"{code(item.id)} {prose(item.name)}" for item in one.attack)
+    yield from (f"- {prose(cause)}" for cause in finding.benign_causes)
+    yield from (f"- the mmap lock was {code(finding.lock)}", "")
+    if finding.attack:
+        names = ", ".join(f"{code(item.id)} {prose(item.name)}" for item in finding.attack)
         yield from (f"**Consistent with (ATT\\&CK):** {names}", "")
-    for dump in one.dumps:
+    for dump in finding.dumps:
         if dump.data is not None:
             yield from (f"{prose(dump.what)}, {code(dump.address)}:", "", *fenced(_hex_lines(dump)), "")
-    for check in one.by_hand:
+    for check in finding.by_hand:
         yield from (f"By hand, in {prose(check.tool)}:", "", *fenced(check.lines, _TOOLS.get(check.tool, "text")), "")
 
 
-def _who(one: Finding) -> str:
-    return f"pid {one.pid} {code(one.comm)}" if one.pid or one.comm else "no process"
+def _who(finding: Finding) -> str:
+    return f"pid {finding.pid} {code(finding.comm)}" if finding.pid or finding.comm else "no process"
 
 
-def _where(one: Finding) -> str:
-    return "" if one.start is None else code(f"{one.start}-{one.end or '?'}")
+def _where(finding: Finding) -> str:
+    return "" if finding.start is None else code(f"{finding.start}-{finding.end or '?'}")
 
 
 def _provenance(document: Document) -> Iterator[str]:

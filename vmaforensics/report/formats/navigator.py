@@ -63,13 +63,13 @@ def _layer(document: Document, techniques: list[dict[str, object]]) -> dict[str,
 
 
 def _technique(technique: Technique, findings: list[Finding]) -> dict[str, object]:
-    counts = {name: sum(one.severity == name for one in findings) for name in SCORES}
-    lines = [_line(one) for one in findings[:_MOST]]
+    counts = {name: sum(finding.severity == name for finding in findings) for name in SCORES}
+    lines = [_line(finding) for finding in findings[:_MOST]]
     if len(findings) > _MOST:
         lines.append(f"and {len(findings) - _MOST} more")
     return {
         "techniqueID": technique.id,
-        "score": max(SCORES[one.severity] for one in findings),
+        "score": max(SCORES[finding.severity] for finding in findings),
         "comment": "\n".join(lines),
         "enabled": True,
         "metadata": [
@@ -79,9 +79,9 @@ def _technique(technique: Technique, findings: list[Finding]) -> dict[str, objec
     }
 
 
-def _line(one: Finding) -> str:
-    who = f" pid {one.pid} ({_short(one.comm)})" if one.pid or one.comm else ""
-    return f"{one.severity}: {printable(one.rule)}{who}, finding {printable(one.id)}"
+def _line(finding: Finding) -> str:
+    who = f" pid {finding.pid} ({_short(finding.comm)})" if finding.pid or finding.comm else ""
+    return f"{finding.severity}: {printable(finding.rule)}{who}, finding {printable(finding.id)}"
 
 
 def _short(text: str) -> str:

@@ -52,13 +52,13 @@ def render_parquet(document: Document, *, table: str = "regions") -> bytes:
 
 def _region_views(pa: Any, rows: NDArray[np.void]) -> dict[str, Any]:  # noqa: ANN401 - pyarrow has no types
     """A row per region and index the kernel has, the indices of one region one after the other."""
-    views = [one for one in INDICES if (rows[one] != "").any()]
-    own = [one for one in rows.dtype.names or () if one not in INDICES and not one.endswith("_at")]
+    views = [name for name in INDICES if (rows[name] != "").any()]
+    own = [name for name in rows.dtype.names or () if name not in INDICES and not name.endswith("_at")]
     at = np.repeat(np.arange(len(rows)), len(views))
     columns = _columns(pa, rows[own], own)
     columns = {name: column.take(pa.array(at)) for name, column in columns.items()}
-    states = np.stack([rows[one] for one in views], 1).ravel() if views else np.zeros(0, object)
-    slots = np.stack([rows[f"{one}_at"] for one in views], 1).ravel() if views else np.zeros(0, np.uint64)
+    states = np.stack([rows[view] for view in views], 1).ravel() if views else np.zeros(0, object)
+    slots = np.stack([rows[f"{view}_at"] for view in views], 1).ravel() if views else np.zeros(0, np.uint64)
     columns["view"] = pa.array(np.tile(np.array(views, object), len(rows)), pa.string()).dictionary_encode()
     columns["state"] = pa.array(states, pa.string()).dictionary_encode()
     columns["at"] = pa.array(slots, pa.uint64(), mask=slots == 0)

@@ -33,8 +33,8 @@ class Format:
 _TABLES = ("findings", "evidence", "regions", "processes")
 
 FORMATS: dict[str, Format] = {
-    one.name: one
-    for one in (
+    form.name: form
+    for form in (
         Format(
             name="text",
             description="for the terminal",

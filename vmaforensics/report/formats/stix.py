@@ -39,8 +39,8 @@ _SIGHTED = ("critical", "high", "medium")
 
 def render_stix(document: Document) -> bytes:
     """The bundle, as one line of JSON."""
-    objects = list({one["id"]: one for one in _objects(document)}.values())
-    name = "\n".join(str(one["id"]) for one in objects)
+    objects = list({entry["id"]: entry for entry in _objects(document)}.values())
+    name = "\n".join(str(entry["id"]) for entry in objects)
     bundle = {"type": "bundle", "id": f"bundle--{uuid.uuid5(_OWN, name)}", "objects": objects}
     return json_text(bundle) + b"\n"
 
@@ -49,13 +49,13 @@ def _objects(document: Document) -> Iterator[Object]:
     maker = _fixed("identity", "vmaforensics", name="vmaforensics", identity_class="system")
     yield maker
     taken = _time(document.kernel.crashed) or _time(document.kernel.clock)
-    owners = {one.mm: one for one in reversed(document.processes) if one.mm is not None}
+    owners = {process.mm: process for process in reversed(document.processes) if process.mm is not None}
     for finding in document.findings:
         if finding.severity == "info":
             continue
         observables = list(_observables(finding, owners.get(finding.mm)))
         yield from observables
-        refs = [str(one["id"]) for one in observables]
+        refs = [str(entry["id"]) for entry in observables]
         common: Object = {"created_by_ref": maker["id"], "created": taken or _FIXED, "modified": taken or _FIXED}
         observed = None
         if taken is not None:
@@ -68,9 +68,9 @@ def _objects(document: Document) -> Iterator[Object]:
                 object_refs=refs,
             )
             yield observed
-        patterns = [_pattern(one) for one in finding.attack]
+        patterns = [_pattern(technique) for technique in finding.attack]
         yield from patterns
-        about = ([str(observed["id"])] if observed else refs) + [str(one["id"]) for one in patterns]
+        about = ([str(observed["id"])] if observed else refs) + [str(pattern["id"]) for pattern in patterns]
         yield _note(document, finding, common, about)
         if observed and finding.severity in _SIGHTED:
             for pattern in patterns:

@@ -48,7 +48,7 @@ class Page:
 
     def line(self, *pieces: Piece) -> None:
         """One line; it is not wrapped."""
-        self._lines.append("".join(self._styled(*_pair(one)) for one in pieces).rstrip())
+        self._lines.append("".join(self._styled(*_pair(piece)) for piece in pieces).rstrip())
 
     def wrapped(self, label: str, text: str, *, style: str = "", look: str = "") -> None:
         """Prose under each other, to the right of ``label``, whose style is ``style``; the prose's is ``look``.
@@ -62,8 +62,8 @@ class Page:
             break_long_words=False,
             break_on_hyphens=False,
         )
-        for at, one in enumerate(lines or [label]):
-            self.line((one[: len(label)], style if at == 0 else ""), (one[len(label) :], look))
+        for at, text in enumerate(lines or [label]):
+            self.line((text[: len(label)], style if at == 0 else ""), (text[len(label) :], look))
 
     def heading(self, text: str) -> None:
         """A title with a rule under it."""

@@ -35,8 +35,8 @@ def render_text(
     page = Page(width=width, color=color)
     _verdict(page, document, brief=detail < 0)
     if detail < 0:
-        for one in document.findings:
-            page.line(*head(one))
+        for finding in document.findings:
+            page.line(*head(finding))
         return page.text()
     if detail > 0 or all_regions:
         full(page, document, detail=detail, all_regions=all_regions)
@@ -47,18 +47,18 @@ def render_text(
     return page.text()
 
 
-def next_step(document: Document, one: Finding) -> str:
+def next_step(document: Document, finding: Finding) -> str:
     """The command that shows what a finding is about."""
     image = shlex.quote(document.provenance.file.path)
-    owner = f"--pid {one.pid}" if one.pid else f"--mm {one.mm}"
-    if not one.pid and one.mm in ("", "0x0"):
-        return f"vmaforensics explain {one.rule}"
-    at = "" if one.start is None else f" --at {one.start}"
+    owner = f"--pid {finding.pid}" if finding.pid else f"--mm {finding.mm}"
+    if not finding.pid and finding.mm in ("", "0x0"):
+        return f"vmaforensics explain {finding.rule}"
+    at = "" if finding.start is None else f" --at {finding.start}"
     return f"vmaforensics views {image} {owner}{at}"
 
 
 def _verdict(page: Page, document: Document, *, brief: bool) -> None:
-    worst = next((one.severity for one in document.findings if one.severity in SERIOUS), None)
+    worst = next((finding.severity for finding in document.findings if finding.severity in SERIOUS), None)
     look = worst or ("medium" if document.not_assessed else "good")
     if brief:
         page.line(("VERDICT   ", "label"), (document.verdict, look))
@@ -79,13 +79,13 @@ def _verdict(page: Page, document: Document, *, brief: bool) -> None:
 
 
 def _processes(document: Document) -> str:
-    user = [one for one in document.processes if one.kind == "user"]
-    threads = sum(len(one.threads) + 1 for one in user)
-    kernel = sum(one.kind == "kernel" for one in document.processes)
-    areas = sum(len(one.regions) for one in user)
+    user = [process for process in document.processes if process.kind == "user"]
+    threads = sum(len(process.threads) + 1 for process in user)
+    kernel = sum(process.kind == "kernel" for process in document.processes)
+    areas = sum(len(process.regions) for process in user)
     shown = f"{len(user)} with memory, {counted(threads, 'thread')}, {counted(areas, 'area')}"
-    torn = sum(any(not view.complete for view in one.views) for one in user)
-    busy = sum(one.lock not in ("free", None) for one in user)
+    torn = sum(any(not view.complete for view in process.views) for process in user)
+    busy = sum(process.lock not in ("free", None) for process in user)
     notes = [f"{counted(kernel, 'kernel thread')}"] if kernel else []
     notes += [f"the map of {torn} could not be read whole"] if torn else []
     notes += [f"the mmap lock of {busy} was not free"] if busy else []
@@ -96,34 +96,38 @@ def _findings(page: Page, document: Document) -> None:
     if not document.findings:
         return
     page.heading("Findings")
-    for one in document.findings:
-        if one.severity in SERIOUS:
-            _serious(page, document, one)
+    for finding in document.findings:
+        if finding.severity in SERIOUS:
+            _serious(page, document, finding)
             page.gap()
     minor: dict[tuple[str, str, str, str], list[Finding]] = {}
-    for one in document.findings:
-        if one.severity not in SERIOUS:
-            minor.setdefault((one.severity, one.rule, one.confidence, one.rule_title), []).append(one)
+    for finding in document.findings:
+        if finding.severity not in SERIOUS:
+            minor.setdefault((finding.severity, finding.rule, finding.confidence, finding.rule_title), []).append(
+                finding
+            )
     for (severity, rule, confidence, title), found in minor.items():
         page.line((f"{severity.upper():8}", severity), (f"  {rule}", "mark"), f"  confidence {confidence}  {title}")
-        places = [f"{one.process}{'' if one.start is None else f' at {one.start}'}" for one in found[:_PLACES]]
+        places = [
+            f"{finding.process}{'' if finding.start is None else f' at {finding.start}'}" for finding in found[:_PLACES]
+        ]
         places += [f"and {len(found) - _PLACES} more"] if len(found) > _PLACES else []
         page.wrapped(" " * 10, ", ".join(places))
     page.gap()
 
 
-def _serious(page: Page, document: Document, one: Finding) -> None:
-    page.line(*head(one))
-    page.wrapped("  ", f"{one.rule_title}: {one.title}.")
-    shown = one.strongest(_EVIDENCE)
+def _serious(page: Page, document: Document, finding: Finding) -> None:
+    page.line(*head(finding))
+    page.wrapped("  ", f"{finding.rule_title}: {finding.title}.")
+    shown = finding.strongest(_EVIDENCE)
     label = max((len(item.view) for item in shown), default=0)
     for item in shown:
         told = item.found in item.what and item.expected in item.what
         values = "" if told or not item.found or not item.expected else f" [{item.found} instead of {item.expected}]"
         page.wrapped(f"    {item.view:{label}}  ", item.what + values, style="label")
-    if len(one.evidence) > len(shown):
-        page.line(f"    and {counted(len(one.evidence) - len(shown), 'more piece')} of evidence; -v shows all")
-    page.line(("  next: ", "label"), (next_step(document, one), "command"))
+    if len(finding.evidence) > len(shown):
+        page.line(f"    and {counted(len(finding.evidence) - len(shown), 'more piece')} of evidence; -v shows all")
+    page.line(("  next: ", "label"), (next_step(document, finding), "command"))
 
 
 def _origin(page: Page, document: Document) -> None:

@@ -24,8 +24,8 @@ def full(page: Page, document: Document, *, detail: int, all_regions: bool) -> N
     """Everything below the verdict. From ``detail`` 2 on also the records side by side, bytes and hand checks."""
     if document.findings:
         page.heading("Findings")
-    for one in document.findings:
-        _finding(page, one, deep=detail > 1)
+    for finding in document.findings:
+        _finding(page, finding, deep=detail > 1)
         page.gap()
     if detail > 1:
         for found in document.maps:
@@ -39,29 +39,29 @@ def full(page: Page, document: Document, *, detail: int, all_regions: bool) -> N
     _provenance(page, document, deep=detail > 1)
 
 
-def _finding(page: Page, one: Finding, *, deep: bool) -> None:
-    page.line(*head(one))
-    page.wrapped("  ", f"{one.rule_title}: {one.title}.")
+def _finding(page: Page, finding: Finding, *, deep: bool) -> None:
+    page.line(*head(finding))
+    page.wrapped("  ", f"{finding.rule_title}: {finding.title}.")
     page.line(("  seen:", "label"))
-    for item in one.evidence:
+    for item in finding.evidence:
         values = f" [{item.found} instead of {item.expected}]" if item.found and item.expected else ""
         at = f" ({item.view} at {item.address})" if item.address else ""
         page.wrapped("    - ", item.what + values + at)
-    page.wrapped("  why it matters: ", one.why, style="label")
-    causes = "; ".join(one.benign_causes)
-    page.wrapped("  innocent causes: ", f"{causes}. The mmap lock was {one.lock}.", style="label")
-    if one.attack:
-        named = ", ".join(f"{item.id} {item.name}" for item in one.attack)
+    page.wrapped("  why it matters: ", finding.why, style="label")
+    causes = "; ".join(finding.benign_causes)
+    page.wrapped("  innocent causes: ", f"{causes}. The mmap lock was {finding.lock}.", style="label")
+    if finding.attack:
+        named = ", ".join(f"{item.id} {item.name}" for item in finding.attack)
         page.wrapped("  consistent with: ", named, style="label")
-    page.line(("  finding id: ", "label"), one.id)
+    page.line(("  finding id: ", "label"), finding.id)
     if not deep:
         return
-    if one.vma is not None:
-        flags = f", {' '.join(one.flags)}" if one.flags else ""
-        page.wrapped("  vm_area_struct: ", f"{one.vma}{flags}", style="label")
-    for dump in one.dumps:
+    if finding.vma is not None:
+        flags = f", {' '.join(finding.flags)}" if finding.flags else ""
+        page.wrapped("  vm_area_struct: ", f"{finding.vma}{flags}", style="label")
+    for dump in finding.dumps:
         _hexdump(page, dump)
-    for check in one.by_hand:
+    for check in finding.by_hand:
         page.line((f"  by hand, in {check.tool}:", "label"))
         for line in check.lines:
             page.line("    ", (line, "command"))
@@ -76,7 +76,7 @@ def _hexdump(page: Page, dump: Hexdump) -> None:
     first = int(dump.address, 16)
     for at in range(0, len(data), _DUMPED):
         part = data[at : at + _DUMPED]
-        shown = "".join(chr(one) if 0x20 <= one < 0x7F else "." for one in part)
+        shown = "".join(chr(octet) if 0x20 <= octet < 0x7F else "." for octet in part)
         page.line(f"    {first + at:016x}  {part.hex(' '):{3 * _DUMPED - 1}}  {shown}")
 
 
@@ -98,8 +98,15 @@ def _side_by_side(page: Page, found: MemoryMap) -> None:
         page.table(
             [["node", "parent", "kind", "range", "entries", "wrong"]]
             + [
-                [one.address, one.parent or "root", one.kind, f"{one.start}-{one.end}", str(one.entries), one.wrong]
-                for one in found.nodes
+                [
+                    node.address,
+                    node.parent or "root",
+                    node.kind,
+                    f"{node.start}-{node.end}",
+                    str(node.entries),
+                    node.wrong,
+                ]
+                for node in found.nodes
             ],
             right={4},
             whole=True,
@@ -121,43 +128,43 @@ def _processes(page: Page, document: Document, all_regions: bool, shown: set[str
     marked: dict[str, list[Finding]] = {}
     for finding in document.findings:
         marked.setdefault(finding.mm, []).append(finding)
-    user = [one for one in document.processes if one.kind == "user"]
-    for one in user:
-        mine = marked.get(one.mm or "", [])
-        if one.regions and (all_regions or (mine and one.mm not in shown)):
-            _regions(page, one, mine, all_regions)
+    user = [process for process in document.processes if process.kind == "user"]
+    for process in user:
+        about = marked.get(process.mm or "", [])
+        if process.regions and (all_regions or (about and process.mm not in shown)):
+            _regions(page, process, about, all_regions)
     page.heading("Processes")
-    views = list(dict.fromkeys(view.view for one in user for view in one.views))
+    views = list(dict.fromkeys(view.view for process in user for view in process.views))
     rows: list[list[Piece]] = [["pid", "comm", "threads", *views, "map_count", "total_vm", "lock", "findings"]]
-    for one in user:
-        held = {view.view: f"{view.regions}{'' if view.complete else '?'}" for view in one.views}
-        stored = {counter.name: counter.stored for counter in one.counters}
-        mine = marked.get(one.mm or "", [])
-        rules = ", ".join(sorted({item.rule for item in mine}))
+    for owner in user:
+        held = {view.view: f"{view.regions}{'' if view.complete else '?'}" for view in owner.views}
+        stored = {counter.name: counter.stored for counter in owner.counters}
+        about = marked.get(owner.mm or "", [])
+        rules = ", ".join(sorted({item.rule for item in about}))
         rows.append(
             [
-                str(one.pid),
-                one.comm,
-                str(len(one.threads) + 1),
+                str(owner.pid),
+                owner.comm,
+                str(len(owner.threads) + 1),
                 *(held.get(view, "-") for view in views),
                 str(stored.get("map_count", "-")),
                 str(stored.get("total_vm", "-")),
-                one.lock or "-",
-                (rules, mine[0].severity)
-                if mine
-                else (f"memory of {one.shares_with}" if one.shares_with is not None else ""),
+                owner.lock or "-",
+                (rules, about[0].severity)
+                if about
+                else (f"memory of {owner.shares_with}" if owner.shares_with is not None else ""),
             ]
         )
     page.table(rows, right={0, *range(2, 5 + len(views))})
     page.gap()
 
 
-def _regions(page: Page, one: Process, findings: list[Finding], everything: bool) -> None:
+def _regions(page: Page, process: Process, findings: list[Finding], everything: bool) -> None:
     """One row per region, one column per index; holes that a finding names are rows too."""
     rows: list[tuple[int, Region | None, Finding | None]] = [
-        (int(region.start, 16), region, None) for region in one.regions
+        (int(region.start, 16), region, None) for region in process.regions
     ]
-    starts = {region.start for region in one.regions}
+    starts = {region.start for region in process.regions}
     rows += [
         (int(item.start, 16), None, item) for item in findings if item.start is not None and item.start not in starts
     ]
@@ -169,8 +176,8 @@ def _regions(page: Page, one: Process, findings: list[Finding], everything: bool
             near.update(range(max(at - _AROUND, 0), min(at + _AROUND + 1, len(rows))))
     if not near:
         return
-    page.line((f"pid {one.pid} ({one.comm}), mm {one.mm}", "heading"))
-    views = [view.view for view in one.views]
+    page.line((f"pid {process.pid} ({process.comm}), mm {process.mm}", "heading"))
+    views = [view.view for view in process.views]
     table: list[Sequence[Piece]] = [["", "range", "perms", *views, "what"]]
     last = -1
     for at in sorted(near):

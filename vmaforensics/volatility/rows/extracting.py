@@ -50,8 +50,8 @@ def extract_rows(
     if "finding" in asked:
         facts["finding"] = printable(asked["finding"])
     written = extract(read.kernel, read.views, regions, output, facts)
-    for one in written:
-        yield _row(one, output)
+    for written_region in written:
+        yield _row(written_region, output)
     yield (*(NOT_APPLICABLE for _ in COLUMNS[:-1]), output.names[MANIFEST])
 
 
@@ -67,9 +67,9 @@ def _regions(session: Session, asked: dict[str, Any], option: Callable[[str], An
     return process_regions(session.views, int(option("pid")), int(asked["address"]))
 
 
-def _row(one: Written, output: Output) -> Row:
-    region = one.region
+def _row(region_file: Written, output: Output) -> Row:
+    region = region_file.region
     pid: Any = NOT_APPLICABLE if region.pid is None else region.pid
-    counts = (one.counts.get(name, 0) for name in STATES)
+    counts = (region_file.counts.get(name, 0) for name in STATES)
     bounds = (format_hints.Hex(region.start), format_hints.Hex(region.end))
-    return (pid, *bounds, region.what, *counts, one.sha256, output.names[region.file])
+    return (pid, *bounds, region.what, *counts, region_file.sha256, output.names[region.file])

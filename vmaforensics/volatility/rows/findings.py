@@ -40,7 +40,7 @@ COLUMNS: list[tuple[str, type]] = [
 def severity_requirement() -> RequirementInterface:
     """``--min-severity``."""
     return requirements.ChoiceRequirement(
-        choices=[one.value for one in Severity],
+        choices=[severity.value for severity in Severity],
         name="min_severity",
         description="Leave out findings below this severity",
         default=Severity.INFO.value,
@@ -57,26 +57,36 @@ def finding_rows(
     """
     from vmaforensics.report.document.finding_parts import finding_part
 
-    for one in findings:
-        if one.severity.rank > Severity(least).rank or (pids and one.pid not in pids):
+    for finding in findings:
+        if finding.severity.rank > Severity(least).rank or (pids and finding.pid not in pids):
             continue
-        known = finding_part(one)
+        known = finding_part(finding)
         yield 0, _finding_row(known)
         for item in known.evidence:
             yield 1, _evidence_row(known, item)
 
 
-def _finding_row(one: Told) -> Row:
-    bounds = (_hex(one.start), _hex(one.end))
+def _finding_row(finding: Told) -> Row:
+    bounds = (_hex(finding.start), _hex(finding.end))
     nothing: list[Any] = [NOT_APPLICABLE] * 4
-    return (one.severity, one.confidence, one.rule, one.pid, one.comm, *bounds, one.title, *nothing, one.id)
+    return (
+        finding.severity,
+        finding.confidence,
+        finding.rule,
+        finding.pid,
+        finding.comm,
+        *bounds,
+        finding.title,
+        *nothing,
+        finding.id,
+    )
 
 
-def _evidence_row(one: Told, item: Evidence) -> Row:
+def _evidence_row(finding: Told, item: Evidence) -> Row:
     nothing: list[Any] = [NOT_APPLICABLE] * 2
     record = (item.view or NOT_APPLICABLE, _hex(item.address), item.found or NOT_APPLICABLE)
     expected = item.expected or NOT_APPLICABLE
-    return (*nothing, one.rule, one.pid, one.comm, *nothing, item.what, *record, expected, one.id)
+    return (*nothing, finding.rule, finding.pid, finding.comm, *nothing, item.what, *record, expected, finding.id)
 
 
 def _hex(text: str | None) -> Any:  # noqa: ANN401

@@ -89,7 +89,7 @@ def map_rows(
     warn_of_missing(pids, wanted)
     for pid, comm, mm in wanted:
         for line in map(Line.of, maps_lines(session.kernel, session.views, mm)):
-            if addresses and not any(line.start <= one < line.end for one in addresses):
+            if addresses and not any(line.start <= address < line.end for address in addresses):
                 continue
             file = "Disabled" if output is None else _dump(session, pid, mm, line, output, most)
             yield (

@@ -59,10 +59,10 @@ class Card:
 def cards(document: Document, most: int) -> list[Card]:
     """A card for each of the ``most`` gravest findings, in the order of severity and otherwise of the document."""
     order = ("critical", "high", "medium", "low", "info")
-    maps = {one.mm: (one, Places(one.rows)) for one in document.maps}
-    ordered = sorted(document.findings, key=lambda one: order.index(one.severity))
+    maps = {memory_map.mm: (memory_map, Places(memory_map.rows)) for memory_map in document.maps}
+    ordered = sorted(document.findings, key=lambda finding: order.index(finding.severity))
     taken: dict[str, int] = {}
-    return [_card(one, maps.get(one.mm), taken) for one in ordered[:most]]
+    return [_card(finding, maps.get(finding.mm), taken) for finding in ordered[:most]]
 
 
 def marks(row: Row, views: Sequence[str]) -> tuple[Mark, ...]:
@@ -76,18 +76,18 @@ def _mark(view: str, cell: Cell | None) -> Mark:
     return Mark(view=view, state=cell.state, word=_WORDS[cell.state], address=cell.address or "", note=cell.note)
 
 
-def _card(one: Finding, memory: tuple[MemoryMap, Places] | None, taken: dict[str, int]) -> Card:
-    at = memory[1].of(one) if memory is not None else []
-    row = _closest(one, [memory[0].rows[index] for index in at]) if memory is not None else None
+def _card(finding: Finding, memory: tuple[MemoryMap, Places] | None, taken: dict[str, int]) -> Card:
+    at = memory[1].of(finding) if memory is not None else []
+    row = _closest(finding, [memory[0].rows[index] for index in at]) if memory is not None else None
     return Card(
-        finding=one,
-        anchor=_anchor(one.id, taken),
-        size=extent(one.start, one.end) if len(at) == 1 or (not at and one.vma is not None) else "",
+        finding=finding,
+        anchor=_anchor(finding.id, taken),
+        size=extent(finding.start, finding.end) if len(at) == 1 or (not at and finding.vma is not None) else "",
         rows=frozenset(at),
         row=row,
         marks=marks(row, memory[0].views) if row is not None and memory is not None else (),
-        dumps=tuple(_dump(dump) for dump in one.dumps),
-        commands=tuple(_commands(one)),
+        dumps=tuple(_dump(dump) for dump in finding.dumps),
+        commands=tuple(_commands(finding)),
     )
 
 
@@ -98,39 +98,39 @@ def _anchor(name: str, taken: dict[str, int]) -> str:
     return anchor if taken[anchor] == 1 else f"{anchor}~{taken[anchor]}"
 
 
-def _closest(one: Finding, rows: Sequence[Row]) -> Row | None:
+def _closest(finding: Finding, rows: Sequence[Row]) -> Row | None:
     """The region a finding is about most: its own area, else the one at its start, else one that a view lacks."""
 
     def nearness(row: Row) -> tuple[bool, bool, bool]:
         missing = any(cell.state == "missing" for cell in row.cells.values())
-        return one.vma is None or row.vma != one.vma, row.start != one.start, not missing
+        return finding.vma is None or row.vma != finding.vma, row.start != finding.start, not missing
 
     return min(rows, key=nearness, default=None)
 
 
-def _dump(one: Hexdump) -> Dump:
+def _dump(dump: Hexdump) -> Dump:
     try:
-        data = bytes.fromhex(one.data or "")[:_MOST_BYTES]
+        data = bytes.fromhex(dump.data or "")[:_MOST_BYTES]
     except ValueError:
         data = b""
-    base = number(one.address) or 0
+    base = number(dump.address) or 0
     lines = []
     for at in range(0, len(data), _PER_LINE):
         part = data[at : at + _PER_LINE]
         shown = "".join(chr(byte) if 0x20 <= byte < 0x7F else "·" for byte in part)
         halves = (part[:8].hex(" "), part[8:].hex(" "))
         lines.append((f"{base + at:016x}", "  ".join(halves), shown))
-    return Dump(what=one.what, address=one.address, lines=tuple(lines))
+    return Dump(what=dump.what, address=dump.address, lines=tuple(lines))
 
 
-def _commands(one: Finding) -> Iterator[str]:
+def _commands(finding: Finding) -> Iterator[str]:
     """Our own commands that show more of it."""
-    if one.pid and one.mm and number(one.start) is not None:
-        yield f"vmaforensics views IMAGE --pid {one.pid} --at {one.start}"
-        yield f"vmaforensics pages IMAGE --pid {one.pid} --at {one.start}"
-        if re.fullmatch(r"[A-Za-z0-9_.-]+", one.id) and not one.id.startswith("-"):
-            yield f"vmaforensics extract IMAGE --finding {one.id} -o DIR"
-    elif one.pid:
-        yield f"vmaforensics views IMAGE --pid {one.pid}"
-    if re.fullmatch(r"[A-Z0-9][A-Z0-9-]*", one.rule):
-        yield f"vmaforensics explain {one.rule}"
+    if finding.pid and finding.mm and number(finding.start) is not None:
+        yield f"vmaforensics views IMAGE --pid {finding.pid} --at {finding.start}"
+        yield f"vmaforensics pages IMAGE --pid {finding.pid} --at {finding.start}"
+        if re.fullmatch(r"[A-Za-z0-9_.-]+", finding.id) and not finding.id.startswith("-"):
+            yield f"vmaforensics extract IMAGE --finding {finding.id} -o DIR"
+    elif finding.pid:
+        yield f"vmaforensics views IMAGE --pid {finding.pid}"
+    if re.fullmatch(r"[A-Z0-9][A-Z0-9-]*", finding.rule):
+        yield f"vmaforensics explain {finding.rule}"

@@ -31,7 +31,7 @@ class Overview:
 
 def overview(document: Document) -> Overview:
     """What the findings of ``document``, and what is missing from it, come to."""
-    counts = {name: sum(one.severity == name for one in document.findings) for name in SEVERITIES}
+    counts = {name: sum(finding.severity == name for finding in document.findings) for name in SEVERITIES}
     tone, headline, meaning = _judged(document, counts)
     return Overview(
         tone=tone,
@@ -65,7 +65,7 @@ def _judged(document: Document, counts: dict[str, int]) -> tuple[str, str, str]:
                 "changing, or something changed it behind the kernel’s back. The findings say which is likelier."
             ),
         )
-    if not any(one.kind == "user" for one in document.processes):
+    if not any(process.kind == "user" for process in document.processes):
         return (
             "unknown",
             "No process could be examined.",
@@ -92,23 +92,25 @@ def _judged(document: Document, counts: dict[str, int]) -> tuple[str, str, str]:
 
 def _told(document: Document, counts: dict[str, int]) -> str:
     """Counts and names, as a sentence."""
-    user = counted(sum(one.kind == "user" for one in document.processes), "process", "es")
+    user = counted(sum(process.kind == "user" for process in document.processes), "process", "es")
     if not document.findings:
         return f"No finding among {user}."
     number = sum(counts.values())
     kinds = [f"{counts[name]:,} {name}" for name in SEVERITIES if counts[name]]
     kinds = [*kinds[:-2], " and ".join(kinds[-2:])]
     sentence = f"{', '.join(kinds)} {plural(number, 'finding')} among {user}"
-    serious = [one for one in document.findings if one.severity in SEVERITIES[:3]]
+    serious = [finding for finding in document.findings if finding.severity in SEVERITIES[:3]]
     if not serious:
         return f"{sentence}, none of them a contradiction."
-    who = list(dict.fromkeys(_who(one) for one in serious))
+    who = list(dict.fromkeys(_who(finding) for finding in serious))
     rest = f" and {len(who) - _NAMED:,} more" if len(who) > _NAMED else ""
     return f"{sentence}. Look at {', '.join(who[:_NAMED])}{rest}."
 
 
-def _who(one: Finding) -> str:
-    return f"pid\u00a0{one.pid} ({short(one.comm, _CHARACTERS)})" if one.pid or one.comm else "the kernel"
+def _who(finding: Finding) -> str:
+    return (
+        f"pid\u00a0{finding.pid} ({short(finding.comm, _CHARACTERS)})" if finding.pid or finding.comm else "the kernel"
+    )
 
 
 def _limits(document: Document) -> str:

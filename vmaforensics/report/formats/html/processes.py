@@ -65,32 +65,32 @@ def processes(document: Document, shown: Sequence[Card]) -> Processes:
         about.setdefault(card.finding.mm, []).append(card)
         if not card.finding.mm:
             about.setdefault(f"pid {card.finding.pid}", []).append(card)
-    others = [one for one in document.processes if one.kind != "kernel"]
-    views = tuple(dict.fromkeys(view.view for one in others for view in one.views))
+    others = [process for process in document.processes if process.kind != "kernel"]
+    views = tuple(dict.fromkeys(view.view for process in others for view in process.views))
     placed = list(_placed(others))
     if len(placed) > _MOST:
         ranked = sorted(range(len(placed)), key=lambda at: (_key(placed[at][0]) not in about, at))
         placed = [placed[at] for at in sorted(ranked[:_MOST])]
-    rows = tuple(_row(one, depth, views, about) for one, depth in placed)
+    rows = tuple(_row(process, depth, views, about) for process, depth in placed)
     return Processes(
         views=views,
         rows=rows,
-        kernel=tuple(one for one in document.processes if one.kind == "kernel")[:_MOST],
+        kernel=tuple(process for process in document.processes if process.kind == "kernel")[:_MOST],
         left_out=len(others) - len(rows),
-        times=any(one.started for one in others),
-        parents=any(one.parent is not None for one in others),
+        times=any(process.started for process in others),
+        parents=any(process.parent is not None for process in others),
     )
 
 
-def _key(one: Process) -> str:
-    return one.mm or f"pid {one.pid}"
+def _key(process: Process) -> str:
+    return process.mm or f"pid {process.pid}"
 
 
-def _row(one: Process, depth: int, views: tuple[str, ...], about: dict[str, list[Card]]) -> ProcessRow:
-    held = {view.view: view for view in one.views}
-    stored = {counter.name: counter for counter in one.counters}
+def _row(process: Process, depth: int, views: tuple[str, ...], about: dict[str, list[Card]]) -> ProcessRow:
+    held = {view.view: view for view in process.views}
+    stored = {counter.name: counter for counter in process.counters}
     return ProcessRow(
-        process=one,
+        process=process,
         depth=depth,
         held=tuple(
             Held(number=f"{held[name].regions:,}", partial=not held[name].complete)
@@ -107,27 +107,27 @@ def _row(one: Process, depth: int, views: tuple[str, ...], about: dict[str, list
             else Stored(number="", areas="")
             for name in COUNTERS
         ),
-        cards=tuple(about.get(_key(one), ())),
+        cards=tuple(about.get(_key(process), ())),
     )
 
 
 def _placed(everyone: Sequence[Process]) -> Iterator[tuple[Process, int]]:
     """(process, depth) from the roots down; each once, whatever the parents say."""
-    pids = {one.pid for one in everyone}
+    pids = {process.pid for process in everyone}
     children: dict[int, list[Process]] = {}
     roots = []
-    for one in everyone:
-        if one.parent is None or one.parent not in pids or one.parent == one.pid:
-            roots.append(one)
+    for process in everyone:
+        if process.parent is None or process.parent not in pids or process.parent == process.pid:
+            roots.append(process)
         else:
-            children.setdefault(one.parent, []).append(one)
+            children.setdefault(process.parent, []).append(process)
     seen: set[int] = set()
     for start in (*roots, *everyone):  # parents that form a ring start at the first of them
         stack = [(start, 0)]
         while stack:
-            one, depth = stack.pop()
-            if id(one) in seen:
+            process, depth = stack.pop()
+            if id(process) in seen:
                 continue
-            seen.add(id(one))
-            yield one, min(depth, _DEEPEST)
-            stack += [(child, depth + 1) for child in reversed(children.get(one.pid, []))]
+            seen.add(id(process))
+            yield process, min(depth, _DEEPEST)
+            stack += [(child, depth + 1) for child in reversed(children.get(process.pid, []))]

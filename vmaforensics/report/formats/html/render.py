@@ -75,11 +75,11 @@ def render_html(document: Document) -> bytes:
     return page.encode()
 
 
-def _cost(one: Finding) -> int:
+def _cost(finding: Finding) -> int:
     """About how many bytes the card of a finding takes."""
-    said = sum(250 + min(len(item.what), _MOST_OF_A_SENTENCE) for item in one.evidence[:_MOST_EVIDENCE])
-    typed = sum(len(line) for hand in one.by_hand for line in hand.lines)
-    return 4000 + said + typed + 1000 * len(one.dumps)
+    said = sum(250 + min(len(item.what), _MOST_OF_A_SENTENCE) for item in finding.evidence[:_MOST_EVIDENCE])
+    typed = sum(len(line) for hand in finding.by_hand for line in hand.lines)
+    return 4000 + said + typed + 1000 * len(finding.dumps)
 
 
 @cache

@@ -51,23 +51,23 @@ def sections(document: Document, shown: Sequence[Card]) -> tuple[list[Section], 
     for card in shown:
         about.setdefault(card.finding.mm, []).append(card)
     rank = {key: at for at, key in enumerate(about)}
-    maps = sorted(document.maps, key=lambda one: rank.get(one.mm, len(rank)))
-    processes = {one.pid: one for one in document.processes}
+    maps = sorted(document.maps, key=lambda memory_map: rank.get(memory_map.mm, len(rank)))
+    processes = {process.pid: process for process in document.processes}
     room, out = _ALL_ROWS, []
     for at, memory in enumerate(maps[:_MOST_MAPS]):
-        mine = about.get(memory.mm, [])
-        section = _section(memory, processes.get(memory.pid), f"map-{at + 1}", mine, room)
+        named = about.get(memory.mm, [])
+        section = _section(memory, processes.get(memory.pid), f"map-{at + 1}", named, room)
         room -= len(section.lines)
         out.append(section)
     return out, maps[_MOST_MAPS:]
 
 
-def _section(memory: MemoryMap, process: Process | None, anchor: str, mine: list[Card], room: int) -> Section:
+def _section(memory: MemoryMap, process: Process | None, anchor: str, cards: list[Card], room: int) -> Section:
     about: list[list[Card]] = [[] for _ in memory.rows]
-    for card in mine:
+    for card in cards:
         for at in card.rows:
             about[at].append(card)
-    serious = any(card.finding.severity not in _MINOR for card in mine)
+    serious = any(card.finding.severity not in _MINOR for card in cards)
     kept = _nearest(memory, about, min(_MOST_ROWS if serious else _MINOR_ROWS, max(room, _FEWEST_ROWS)))
     hidden = _unlisted(memory, process)
     lines, last, low = [], -1, 0
@@ -81,7 +81,7 @@ def _section(memory: MemoryMap, process: Process | None, anchor: str, mine: list
         memory=memory,
         process=process,
         anchor=anchor,
-        cards=tuple(mine),
+        cards=tuple(cards),
         serious=serious,
         lines=tuple(lines),
         left_out=len(memory.rows) - len(kept) + memory.rows_left_out,
