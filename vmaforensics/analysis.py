@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.weigh import run_checks
+from vmaforensics.image.image import Image
 from vmaforensics.image.open import open_image
 from vmaforensics.kernel.find import find_kernel
 from vmaforensics.progress import unheard
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from vmaforensics.checks.finding import Finding
-    from vmaforensics.image.image import Image
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.progress import Progress
     from vmaforensics.views.views import Views
@@ -48,9 +48,7 @@ def analyse_image(
     Raises the errors of :mod:`vmaforensics.errors`: for a file that is no image, an image without a Linux
     kernel, a kernel without symbols or types. What is merely missing is listed in the result instead.
     """
-    from vmaforensics.image.image import Image as Opened
-
-    opened = image if isinstance(image, Opened) else open_image(image)
+    opened = image if isinstance(image, Image) else open_image(image)
 
     def heard(stage: str, done: int = 0, total: int = 0, /) -> None:
         # What one stage read, the next seldom reads again; mapped pages would count as this process's to the end.
