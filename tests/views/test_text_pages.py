@@ -15,7 +15,6 @@ from vmaforensics.views.processes.tasks import Tasks
 from vmaforensics.views.vmas import flags
 from vmaforensics.views.vmas.files import Files
 from vmaforensics.views.vmas.kind import Kind
-from vmaforensics.views.vmas.vmas import Vmas
 
 if TYPE_CHECKING:
     from typing import Any
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vmaforensics.views.indices.entries import IndexEntries
+    from vmaforensics.views.vmas.vmas import Vmas
 
 START = 0x40_0000
 PGOFF = 3
