@@ -51,7 +51,7 @@ def test_a_vma_that_is_in_no_index_is_missing(start: int, pages: int, kind: str)
     assert kind in found.title
     assert found.evidence[0].what == "map_count is 4, the areas add up to 3"
     assert f"total_vm is {10}, the areas add up to {10 - pages}" in [item.what for item in found.evidence]
-    assert found.evidence[0].address == mm_of(100) + views.mm_offsets["map_count"]
+    assert found.evidence[0].address == mm_of(100) + views.mm_offsets.map_count
 
 
 def test_the_place_is_named_where_one_gap_has_just_that_size() -> None:

@@ -1,0 +1,235 @@
+"""TASK-HIDDEN, MM-DECOY, MM-HIDDEN and TASK-KTHREAD-MM on tasks and address spaces made by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from tests.checks.handmade_views import Process, add_problem, findings, mm_of, task_of, views_of
+from vmaforensics.checks.finding import Confidence, Severity
+from vmaforensics.checks.processes.sources import PF_EXITING, PF_KTHREAD, TASK_NEW
+from vmaforensics.views.problems import Problem
+from vmaforensics.views.processes.mm_lists import TreeRoots
+from vmaforensics.views.processes.mm_sources import Source, SourcesView
+from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from vmaforensics.views.views import Views
+
+RULES = ("TASK-HIDDEN", "MM-DECOY", "MM-HIDDEN", "TASK-KTHREAD-MM")
+BOTH = Source.TASK_LIST | Source.PID_INDEX
+EVERYBODY = BOTH | Source.SLAB
+
+
+def _views() -> tuple[Views, SourcesView]:
+    """Three processes that every record knows, each with an mm that it owns."""
+    views = views_of(Process(pid=100), Process(pid=101), Process(pid=102))
+    views.sources = SourcesView(
+        tasks=views.tasks,
+        task_sources=np.full(3, EVERYBODY, np.uint16),
+        executing=np.zeros(3, np.bool_),
+        mms=views.mms,
+        mm_sources=np.full(3, BOTH | Source.SLAB | Source.PGD_LIST | Source.TREE_ROOT, np.uint16),
+        owner=views.tasks.task.copy(),
+        kernel_own=np.zeros(3, np.bool_),
+        roots=TreeRoots.zeros(0),
+        whole=BOTH | Source.SLAB,
+    )
+    return views, views.sources
+
+
+def _rules(views: Views) -> list[str]:
+    return [rule for rule in RULES for _ in findings(views, rule)]
+
+
+def test_what_everybody_knows_is_no_finding() -> None:
+    views, _ = _views()
+    assert _rules(views) == []
+
+
+def test_without_the_records_nothing_is_said() -> None:
+    assert _rules(views_of(Process())) == []
+
+
+# Tasks -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("known", "title"),
+    [
+        (Source.PID_INDEX | Source.SLAB, "process is not on the task list"),
+        (Source.TASK_LIST | Source.SLAB, "process is not on the pid index"),
+        (Source.SLAB, "process is not on the task list nor in the pid index"),
+    ],
+)
+def test_a_task_that_a_record_leaves_out(known: Source, title: str) -> None:
+    views, sources = _views()
+    sources.task_sources[1] = known
+    (found,) = findings(views, "TASK-HIDDEN")
+    assert found.title == title
+    assert (found.pid, found.comm, found.mm, found.severity) == (101, b"cat", mm_of(101), Severity.HIGH)
+    assert (found.evidence[0].address, found.evidence[0].found) == (task_of(101), known.label)
+
+
+def test_threads_of_a_process_are_one_finding() -> None:
+    views, sources = _views()
+    views.tasks.tgid[2] = 101
+    sources.task_sources[1:] = Source.PID_INDEX
+    (found,) = findings(views, "TASK-HIDDEN")
+    assert len(found.evidence) == 2
+    sources.task_sources[1] = EVERYBODY
+    (found,) = findings(views, "TASK-HIDDEN")
+    assert found.title == "thread 102 is not on the task list"
+
+
+@pytest.mark.parametrize("state", ["exiting", "new", "dead", "idle", "unread"])
+def test_what_comes_and_goes_may_be_in_neither(state: str) -> None:
+    views, sources = _views()
+    sources.task_sources[1] = Source.SLAB
+    if state == "exiting":
+        views.tasks.flags[1] = PF_EXITING
+    elif state == "new":
+        views.tasks.state[1] = TASK_NEW
+    elif state == "dead":
+        views.tasks.exit_state[1] = 16
+    elif state == "idle":
+        views.tasks.pid[1] = 0
+    else:
+        views.tasks.ok[1] = False
+    assert findings(views, "TASK-HIDDEN") == []
+
+
+def test_what_the_slab_alone_knows_weighs_less() -> None:
+    """No run queue has it and it owns no address space: perhaps a fork has just begun."""
+    views, sources = _views()
+    sources.task_sources[1], sources.owner[1] = Source.SLAB, 0
+    (found,) = findings(views, "TASK-HIDDEN")
+    assert (found.severity, found.confidence) == (Severity.MEDIUM, Confidence.LOW)
+    sources.task_sources[1] |= np.uint16(Source.RUN_QUEUE)
+    (found,) = findings(views, "TASK-HIDDEN")
+    assert found.severity is Severity.HIGH
+
+
+def test_nothing_is_absent_from_a_task_list_that_was_not_read_whole() -> None:
+    views, sources = _views()
+    sources.task_sources[1] = Source.PID_INDEX
+    add_problem(views, View.TASKS, Problem.UNREADABLE, mm=mm_of(100))
+    assert len(findings(views, "TASK-HIDDEN")) == 1  # it was an mm that could not be read
+    add_problem(views, View.TASKS, Problem.UNREADABLE, where=task_of(100))
+    assert findings(views, "TASK-HIDDEN") == []
+
+
+# Address spaces ----------------------------------------------------------------------------------------------
+
+
+def test_a_process_that_runs_on_another_mm_than_it_shows() -> None:
+    views, _ = _views()
+    views.tasks.active_mm[1] = mm_of(100)
+    (found,) = findings(views, "MM-DECOY")
+    assert (found.pid, found.mm) == (101, mm_of(100))
+    assert (found.evidence[0].found, found.evidence[0].expected) == (f"{mm_of(100):#x}", f"{mm_of(101):#x}")
+
+
+def test_a_process_that_owns_an_mm_nobody_uses_and_shows_another() -> None:
+    views, sources = _views()
+    views.tasks.mm[1] = views.tasks.active_mm[1] = mm_of(100)
+    sources.mm_sources[1] = Source.PGD_LIST | Source.SLAB
+    (found,) = findings(views, "MM-DECOY")
+    assert (found.pid, found.mm) == (101, mm_of(101))
+    assert found.title.endswith(f"{mm_of(100):#x}; its own is {mm_of(101):#x}")
+    assert findings(views, "MM-HIDDEN") == []  # that is the same mm
+
+
+@pytest.mark.parametrize("state", ["exec", "exiting", "kernel thread"])
+def test_exec_and_those_without_user_memory_are_no_decoys(state: str) -> None:
+    views, sources = _views()
+    views.tasks.active_mm[1] = mm_of(100)
+    if state == "exec":
+        sources.executing[1] = True
+    else:
+        views.tasks.flags[1] = PF_EXITING if state == "exiting" else PF_KTHREAD
+    assert findings(views, "MM-DECOY") == []
+
+
+def _hide_mm(views: Views, sources: SourcesView) -> None:
+    """Process 101 is gone from all records of tasks; its mm is not."""
+    views.tasks.mm[1] = 0
+    sources.owner[1] = 0
+    sources.mm_sources[1] = Source.PGD_LIST | Source.SLAB
+
+
+def test_an_mm_in_use_that_no_task_has() -> None:
+    views, sources = _views()
+    _hide_mm(views, sources)
+    (found,) = findings(views, "MM-HIDDEN")
+    assert (found.mm, found.evidence[0].found) == (mm_of(101), "slab, pgd_list")
+    # Its owner is not known: a reader may hold what is left of a process that has ended.
+    assert (found.severity, found.confidence) == (Severity.MEDIUM, Confidence.LOW)
+
+
+@pytest.mark.parametrize(
+    ("state", "known", "severity"),
+    [
+        ("alive", Source.PGD_LIST | Source.SLAB, Severity.HIGH),
+        ("alive", Source.SLAB, Severity.MEDIUM),
+        ("exiting", Source.PGD_LIST | Source.SLAB, Severity.MEDIUM),
+        ("new", Source.PGD_LIST | Source.SLAB, Severity.LOW),
+        ("exec", Source.PGD_LIST | Source.SLAB, Severity.LOW),
+    ],
+)
+def test_a_hidden_mm_weighs_as_its_owner_and_its_records_say(state: str, known: Source, severity: Severity) -> None:
+    views, sources = _views()
+    _hide_mm(views, sources)
+    sources.owner[1], sources.mm_sources[1] = task_of(101), known
+    views.tasks.flags[1] = PF_EXITING if state == "exiting" else 0
+    views.tasks.state[1] = TASK_NEW if state == "new" else 0
+    sources.executing[1] = state == "exec"
+    (found,) = findings(views, "MM-HIDDEN")
+    assert found.severity is severity
+
+
+@pytest.mark.parametrize("state", ["no users", "one VMA", "the kernel's own", "in the pid index", "unread list"])
+def test_mms_that_need_no_task(state: str) -> None:
+    views, sources = _views()
+    _hide_mm(views, sources)
+    if state == "no users":
+        views.mms.users[1] = 0
+    elif state == "one VMA":
+        views.mms.map_count[1] = 1
+    elif state == "the kernel's own":
+        sources.kernel_own[1] = True
+    elif state == "in the pid index":
+        sources.mm_sources[1] |= np.uint16(Source.PID_INDEX)
+    else:
+        add_problem(views, View.TASKS, Problem.CUT_SHORT)
+    assert findings(views, "MM-HIDDEN") == []
+
+
+# Kernel threads ----------------------------------------------------------------------------------------------
+
+
+def test_a_kernel_thread_that_borrows_an_mm() -> None:
+    """kthread_use_mm: what it uses is owned by another."""
+    views, sources = _views()
+    views.tasks.flags[1], views.tasks.mm[1], sources.owner[1] = PF_KTHREAD, mm_of(100), 0
+    (found,) = findings(views, "TASK-KTHREAD-MM")
+    assert (found.pid, found.mm, found.severity) == (101, mm_of(100), Severity.LOW)
+
+
+def test_a_process_with_the_mark_of_a_kernel_thread() -> None:
+    views, sources = _views()
+    views.tasks.flags[1] = PF_KTHREAD
+    (found,) = findings(views, "TASK-KTHREAD-MM")
+    assert (found.severity, found.confidence) == (Severity.HIGH, Confidence.HIGH)
+    assert "owns its memory" in found.title
+    sources.executing[1] = True  # exec clears the mark of a helper last
+    (found,) = findings(views, "TASK-KTHREAD-MM")
+    assert found.severity is Severity.LOW
+
+
+def test_a_kernel_thread_without_memory() -> None:
+    views, _ = _views()
+    views.tasks.flags[1], views.tasks.mm[1] = PF_KTHREAD, 0
+    assert findings(views, "TASK-KTHREAD-MM") == []
