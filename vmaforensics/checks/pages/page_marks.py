@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vmaforensics.columns.types import I64, U32, Bools
+    from vmaforensics.columns.types import I32, I64, U32, Bools
     from vmaforensics.views.pages.page_tables import PageTablesView
     from vmaforensics.views.views import Views
 
@@ -129,9 +129,8 @@ def _page_marks(views: Views, view: PageTablesView, entry: I64 | NDArray[np.intp
     kernel_own = pages.kernel_own[page]
     judged = seen & (in_file | anonymous) & ~pages.ksm[page] & ~kernel_own
     offset = views.arch.pages(view.ptes.va[entry] - vmas.start[vma])
-    index, anon, roots = pages.index[page], pages.anon[page], view.anon_roots
-    root = roots.roots_of(pages.anon_vmas()[page])
-    foreign = anon & ((root == 0) | (root != roots.roots_of(vmas.anon_vma[vma])))
+    index, anon = pages.index[page], pages.anon[page]
+    foreign = anon & _of_another_family(views, view, page, vma)
     other = ~anon & in_file & (pages.mapping[page] != values_at(files.rows.mapping, vmas.file_row)[vma])
     return _words(
         {
@@ -143,6 +142,21 @@ def _page_marks(views: Views, view: PageTablesView, entry: I64 | NDArray[np.intp
             Mark.NOT_ANONYMOUS: judged & ~anon & anonymous,
         }
     )
+
+
+def _of_another_family(views: Views, view: PageTablesView, page: I32, vma: I64) -> Bools:
+    """Has the anon_vma that each page names another root than that of the VMA (row of ``vmas``), or is it not known?
+
+    There may be millions of pages: most name the anon_vma of their VMA, whose root is looked up once per VMA.
+    """
+    roots, own = view.anon_roots, views.vmas.anon_vma
+    named = view.pages.anon_vmas()[page]
+    vma_root = roots.roots_of(own)[vma] if len(vma) > len(own) else roots.roots_of(own[vma])
+    root = vma_root.copy()
+    others = np.flatnonzero(named != own[vma])
+    root[others] = roots.roots_of(named[others])
+    foreign: Bools = (root == 0) | (root != vma_root)
+    return foreign
 
 
 def _words(marks: Mapping[Mark, Bools]) -> U32:
