@@ -24,7 +24,6 @@ from vmaforensics.kernel.symbols import kallsyms, vmcoreinfo, window
 from vmaforensics.report.document.build import build_document, decode
 from vmaforensics.report.document.document import encode
 from vmaforensics.report.formats.text import render_text
-from vmaforensics.views.indices.entries import union_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,13 +37,13 @@ Rows = dict[int, list[tuple[object, ...]]]
 def regions(analysis: Analysis, *, names: bool = True) -> Rows:
     """What every address space holds, by the address of its ``mm_struct``."""
     views = analysis.views
-    rows = union_of(list(views.regions().values()))
-    at = views.vma_rows(rows["vma"])
-    vmas = views.vmas[at]
+    rows = views.union
+    at = views.vma_rows(rows.vma)
+    vmas = views.vmas.take(at)
     found: Rows = {}
-    columns = [vmas[name].tolist() for name in ("vma", "start", "end", "flags", "pgoff")]
+    columns = [column.tolist() for column in (vmas.vma, vmas.start, vmas.end, vmas.flags, vmas.pgoff)]
     columns.append([views.names[row] for row in at.tolist()] if names else [None] * len(at))
-    for mm, *row in zip(rows["mm"].tolist(), *columns, strict=True):
+    for mm, *row in zip(rows.mm.tolist(), *columns, strict=True):
         found.setdefault(mm, []).append(tuple(row))
     return found
 
@@ -99,30 +98,30 @@ def test_a_lost_page_of_maple_nodes_costs_only_those_trees(maple_sample: Sample)
 def test_a_lost_page_of_areas_costs_only_those_address_spaces(either_sample: Sample) -> None:
     edit = Edit(either_sample.analysis)
     vmas = edit.clean.views.vmas
-    address = int(vmas["vma"][len(vmas) // 3])
+    address = int(vmas.vma[len(vmas) // 3])
     edit.drop(address)
     size = edit.clean.kernel.sizeof("vm_area_struct")
-    lost = vmas[touching(vmas["vma"], size, page_of(address))]
+    lost = vmas.take(touching(vmas.vma, size, page_of(address)))
     hurt = again_from_views(edit.clean, edit.overlay)
-    check(edit.clean, hurt, set(lost["mm"].tolist()), "not in the dump")
+    check(edit.clean, hurt, set(lost.mm.tolist()), "not in the dump")
     # The areas next to the lost ones are still shown where an index leads to them.
     kept = {row[0] for rows in regions(hurt).values() for row in rows}
     if edit.clean.views.maple is not None:
-        assert set(vmas["vma"].tolist()) == kept
+        assert set(vmas.vma.tolist()) == kept
 
 
 def test_a_lost_page_of_files_costs_only_names(either_sample: Sample) -> None:
     edit = Edit(either_sample.analysis)
     files = edit.clean.views.files
     assert files is not None
-    address = int(files.rows["file"][len(files.rows) // 2])
+    address = int(files.rows.file[len(files.rows) // 2])
     edit.drop(address)
     hurt = again_from_views(edit.clean, edit.overlay)
     check(edit.clean, hurt, set(), f"files: {address & -PAGE:#x}"[:-3], names=False)
-    lost = touching(files.rows["file"], edit.clean.kernel.sizeof("file"), page_of(address))
-    lost_files = set(files.rows["file"][lost].tolist())
+    lost = touching(files.rows.file, edit.clean.kernel.sizeof("file"), page_of(address))
+    lost_files = set(files.rows.file[lost].tolist())
     before, after = edit.clean.views, hurt.views
-    for row, file in enumerate(before.vmas["file"].tolist()):
+    for row, file in enumerate(before.vmas.file.tolist()):
         if file in lost_files:
             assert after.names[row] == b"?"
         else:
@@ -134,7 +133,7 @@ def test_a_lost_dentry_costs_only_paths_through_it(either_sample: Sample) -> Non
     files = edit.clean.views.files
     assert files is not None
     wanted = next(row for row, path in enumerate(files.paths) if path and path.count(b"/") > 2)
-    address = int(files.rows["dentry"][wanted])
+    address = int(files.rows.dentry[wanted])
     edit.drop(address)
     hurt = again_from_views(edit.clean, edit.overlay)
     check(edit.clean, hurt, set(), "files: ", names=False)
@@ -147,37 +146,37 @@ def test_a_lost_dentry_costs_only_paths_through_it(either_sample: Sample) -> Non
 
 def test_a_lost_mm_struct_costs_only_that_process(either_sample: Sample) -> None:
     edit = Edit(either_sample.analysis)
-    mms = edit.clean.views.mms["mm"]
+    mms = edit.clean.views.mms.mm
     address = int(mms[len(mms) // 2])
     edit.drop(address)
     victims = set(mms[touching(mms, edit.clean.kernel.sizeof("mm_struct"), page_of(address))].tolist())
     hurt = again_from_views(edit.clean, edit.overlay)
     check(edit.clean, hurt, victims, f"of the address space {address:#x}")
-    assert not hurt.views.mms["ok"][hurt.views.mm_rows(np.array([address], np.uint64))[0]]
+    assert not hurt.views.mms.ok[hurt.views.mm_rows(np.array([address], np.uint64))[0]]
 
 
 def test_a_lost_task_struct_costs_only_that_process(either_sample: Sample) -> None:
     edit = Edit(either_sample.analysis)
     tasks = edit.clean.views.tasks
-    own = tasks[tasks["leader"] & (tasks["mm"] != 0)]
-    address = int(own["task"][len(own) // 2])
+    own = tasks.take(tasks.leader & (tasks.mm != 0))
+    address = int(own.task[len(own) // 2])
     size = edit.clean.kernel.sizeof("task_struct")
     # The page with its links, so that the list breaks there.
     link = edit.at("task_struct", address, "tasks")
     edit.drop(link)
-    lost = tasks[touching(tasks["task"], size, page_of(link))]
+    lost = tasks.take(touching(tasks.task, size, page_of(link)))
     hurt = again_from_views(edit.clean, edit.overlay)
-    check(edit.clean, hurt, set(lost["mm"].tolist()), "task list")
-    missing = set(tasks["pid"].tolist()) - set(hurt.views.tasks["pid"].tolist())
-    assert missing <= set(tasks["pid"][np.isin(tasks["tgid"], lost["tgid"])].tolist())
+    check(edit.clean, hurt, set(lost.mm.tolist()), "task list")
+    missing = set(tasks.pid.tolist()) - set(hurt.views.tasks.pid.tolist())
+    assert missing <= set(tasks.pid[np.isin(tasks.tgid, lost.tgid)].tolist())
 
 
 def test_a_lost_process_directory_of_pages_is_no_accusation(either_sample: Sample) -> None:
     edit = Edit(either_sample.analysis)
-    row = edit.clean.views.mms[len(edit.clean.views.mms) // 2]
-    if not edit.clean.kernel.space.gather(np.array([row["pgd"]], np.uint64), 8)[1][0]:
+    pgd = int(edit.clean.views.mms.pgd[len(edit.clean.views.mms) // 2])
+    if not edit.clean.kernel.space.gather(np.array([pgd], np.uint64), 8)[1][0]:
         pytest.skip("this excerpt does not hold page tables of processes")
-    edit.drop(int(row["pgd"]))
+    edit.drop(pgd)
     hurt = again_from_views(edit.clean, edit.overlay)
     check(edit.clean, hurt, set(), "page tables of the address space")
 
@@ -187,7 +186,7 @@ def test_pages_lost_at_random_are_no_accusation(either_sample: Sample, seed: int
     clean = either_sample.analysis
     rng = np.random.default_rng(seed)
     views = clean.views
-    pool = [views.vmas["vma"], views.tasks["task"], views.mms["mm"], views.maple_nodes.address]
+    pool = [views.vmas.vma, views.tasks.task, views.mms.mm, views.maple_nodes.address]
     edit = Edit(clean)
     for address in rng.choice(np.concatenate(pool), 6, replace=False).tolist():
         edit.drop(address)
@@ -322,31 +321,32 @@ def test_a_maple_node_that_leads_to_itself_ends(maple_sample: Sample) -> None:
 def test_a_task_list_that_leads_in_a_circle_ends_and_is_followed_backwards(either_sample: Sample, to: str) -> None:
     edit = Edit(either_sample.analysis)
     tasks = edit.clean.views.tasks
-    leaders = tasks[tasks["leader"]]
+    leaders = tasks.take(tasks.leader)
     base = edit.clean.kernel.offset("task_struct", "tasks")
-    order = leaders[np.argsort(leaders["start"], kind="stable")]["task"].tolist()
+    order = leaders.sort_by(leaders.start).task.tolist()
     here = order[len(order) // 2]
     target = {"itself": here, "the one before": order[len(order) // 2 - 1], "the first": order[0]}[to]
     edit.put(edit.at("task_struct", here, "tasks.next"), target + base)
     found = bounded(either_sample, edit.overlay)
-    assert set(leaders["pid"].tolist()) <= set(found.views.tasks["pid"].tolist())
+    assert set(leaders.pid.tolist()) <= set(found.views.tasks.pid.tolist())
     assert "task list is broken" in str([one.title for one in found.findings])
 
 
 def test_a_thread_list_that_leads_in_a_circle_ends(either_sample: Sample) -> None:
     edit = Edit(either_sample.analysis)
     tasks = edit.clean.views.tasks
-    thread = tasks[~tasks["leader"]][0]
+    thread = tasks.take(~tasks.leader)
+    task = int(thread.task[0])
     base = edit.clean.kernel.offset("task_struct", "thread_node")
-    edit.put(edit.at("task_struct", int(thread["task"]), "thread_node.next"), int(thread["task"]) + base)
+    edit.put(edit.at("task_struct", task, "thread_node.next"), task + base)
     found = bounded(either_sample, edit.overlay)
-    assert int(thread["pid"]) in found.views.tasks["pid"].tolist()
+    assert int(thread.pid[0]) in found.views.tasks.pid.tolist()
     assert "task list is broken" in str([one.title for one in found.findings])
 
 
 def test_page_tables_that_lead_to_themselves_end(either_sample: Sample) -> None:
     edit = Edit(either_sample.analysis)
-    pgd = int(edit.clean.views.mms["pgd"][len(edit.clean.views.mms) // 2])
+    pgd = int(edit.clean.views.mms.pgd[len(edit.clean.views.mms) // 2])
     own = edit.physical(pgd)
     for slot in range(256):
         edit.put(pgd + 8 * slot, own | 0x67)
@@ -381,15 +381,15 @@ def damage(sample: Sample, seed: int) -> Overlay:
     edit = Edit(clean)
     assert views.files is not None
     kinds = [
-        (views.vmas["vma"], kernel.sizeof("vm_area_struct")),
+        (views.vmas.vma, kernel.sizeof("vm_area_struct")),
         (views.maple_nodes.address, 256),
-        (views.tasks["task"], kernel.sizeof("task_struct")),
-        (views.tasks["signal"], kernel.sizeof("signal_struct")),
-        (views.mms["mm"], kernel.sizeof("mm_struct")),
-        (views.files.rows["file"], kernel.sizeof("file")),
-        (views.files.rows["dentry"], kernel.sizeof("dentry")),
-        (views.files.rows["inode"], kernel.sizeof("inode")),
-        (views.files.rows["mnt"], kernel.sizeof("vfsmount")),
+        (views.tasks.task, kernel.sizeof("task_struct")),
+        (views.tasks.signal, kernel.sizeof("signal_struct")),
+        (views.mms.mm, kernel.sizeof("mm_struct")),
+        (views.files.rows.file, kernel.sizeof("file")),
+        (views.files.rows.dentry, kernel.sizeof("dentry")),
+        (views.files.rows.inode, kernel.sizeof("inode")),
+        (views.files.rows.mnt, kernel.sizeof("vfsmount")),
     ]
     pointers = np.concatenate([addresses for addresses, _ in kinds])
     for _ in range(int(rng.integers(1, 60))):

@@ -22,7 +22,7 @@ def _sources(sample: Sample) -> SourcesView:
 def test_every_record_knows_of_every_process(whole_kernel: Sample) -> None:
     sources = _sources(whole_kernel)
     both = np.uint16(Source.TASK_LIST | Source.PID_INDEX | Source.SLAB)
-    assert (sources.task_sources[sources.tasks["pid"] > 0] & both == both).all()
+    assert (sources.task_sources[sources.tasks.pid > 0] & both == both).all()
     wanted = Source.TASK_LIST | Source.PID_INDEX | Source.SLAB | Source.PGD_LIST
     if whole_kernel.analysis.views.maple is not None:
         wanted |= Source.TREE_ROOT | Source.LRU_GEN
@@ -30,7 +30,7 @@ def test_every_record_knows_of_every_process(whole_kernel: Sample) -> None:
     assert (mine == np.uint16(wanted)).all()
     assert sources.kernel_own.sum() == 1
     assert not len(sources.hidden())
-    assert sources.roots["current"].all()
+    assert sources.roots.current.all()
 
 
 def test_the_pid_index_has_every_thread_of_the_guest(whole_kernel: Sample) -> None:
@@ -41,14 +41,14 @@ def test_the_pid_index_has_every_thread_of_the_guest(whole_kernel: Sample) -> No
     assert found[1]
     sources = views.sources
     assert sources is not None
-    pids = set(sources.tasks["pid"][sources.task_rows(found[0])].tolist())
+    pids = set(sources.tasks.pid[sources.task_rows(found[0])].tolist())
     assert set(truth.pids()) <= pids
 
 
 def test_lists_are_read_without_knowing_what_is_on_them(whole_kernel: Sample) -> None:
     """With one address space to start from, or none, the lists lead to all others."""
     sources, kernel = _sources(whole_kernel), whole_kernel.analysis.kernel
-    mms = sources.mms["mm"][~sources.kernel_own]
+    mms = sources.mms.mm[~sources.kernel_own]
     found = on_pgd_list(kernel, mms[:0], ProblemLog())
     assert found is not None
     assert set(mms.tolist()) <= set(found[0].tolist())
@@ -74,7 +74,7 @@ def test_an_mm_off_the_pgd_list_is_not_on_it(whole_kernel: Sample) -> None:
     after, before = edit.get(at), edit.get(at + 8)
     edit.put(before, after)
     edit.put(after + 8, before)
-    found = on_pgd_list(kernel_on(kernel, edit.overlay), sources.mms["mm"], ProblemLog())
+    found = on_pgd_list(kernel_on(kernel, edit.overlay), sources.mms.mm, ProblemLog())
     assert found is not None
     assert mm not in found[0].tolist()
     assert len(found[0]) == len(sources.mms) - 1
@@ -93,5 +93,5 @@ def test_an_index_of_pids_that_leads_back_ends(whole_kernel: Sample) -> None:
     found = tasks_by_pid(kernel_on(kernel, edit.overlay), log)
     assert found is not None
     assert not found[1]
-    assert (log.table()["problem"] == Problem.CYCLE).any()
+    assert (log.table().problem == Problem.CYCLE).any()
     assert kernel.arch.kernel_pointer(found[0]).all()

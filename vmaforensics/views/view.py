@@ -28,6 +28,19 @@ class View(IntEnum):
     def label(self) -> str:
         """What people call it."""
         return (
-            "task list", "vm_next list", "rbtree", "maple tree", "VMA", "counters", "files", "page tables",
-            "struct page", "i_mmap", "anon_vma", "slab", "mm sources", "anchors", "descriptors",
-        )[self]  # fmt: skip
+            "task list",
+            "vm_next list",
+            "rbtree",
+            "maple tree",
+            "VMA",
+            "counters",
+            "files",
+            "page tables",
+            "struct page",
+            "i_mmap",
+            "anon_vma",
+            "slab",
+            "mm sources",
+            "anchors",
+            "descriptors",
+        )[self]
