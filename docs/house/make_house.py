@@ -21,8 +21,8 @@ ROOT: Final = Path(__file__).parents[2]
 FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("errors", "progress", "version"),
     ("columns",),
-    ("words",),
     ("arch",),
+    ("words",),
     ("image",),
     ("kernel",),
     ("views",),
