@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -14,6 +13,7 @@ from support import ROOT
 import vmaforensics.export.excerpt
 from vmaforensics.analysis import analyse_image
 from vmaforensics.cli.main import main
+from vmaforensics.columns.table import Table
 from vmaforensics.errors import ExitCode, OutputError
 from vmaforensics.export.excerpt import Keep, select, write_selection
 from vmaforensics.export.excerpt_file import held_frames, write_excerpt
@@ -28,6 +28,8 @@ from vmaforensics.report.document.document import encode
 from vmaforensics.views.pages.frame_kinds import USER_KINDS, FrameKind, classify_frames, kinds_of
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vmaforensics.analysis import Analysis
     from vmaforensics.export.excerpt import Selection
 
@@ -85,12 +87,16 @@ def raw(tmp_path: Path) -> Path:
 
 
 def assert_same(one: Analysis, other: Analysis) -> None:
+    compared = 0
     for field in fields(one.views):
         a, b = getattr(one.views, field.name), getattr(other.views, field.name)
-        if isinstance(a, np.ndarray):
-            np.testing.assert_array_equal(a, b, err_msg=field.name)
-    assert one.views.names == other.views.names
-    for mm in one.views.mms["mm"].tolist():
+        if isinstance(a, Table):
+            compared += 1
+            for name, values in a.columns().items():
+                np.testing.assert_array_equal(values, b.columns()[name], err_msg=f"{field.name}.{name}")
+    assert compared > 4
+    assert one.views.names.tolist() == other.views.names.tolist()
+    for mm in one.views.mms.mm.tolist():
         lines = list(maps_lines(one.kernel, one.views, mm))
         assert lines == list(maps_lines(other.kernel, other.views, mm))
     # The first bytes of a process's memory, which a report shows, are user memory: excerpts leave them out.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +22,8 @@ from vmaforensics.views.pages.free_lists import per_cpu_free
 from vmaforensics.views.pages.page_types import PageReader, type_code
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vmaforensics.kernel.symbols.vmcoreinfo import Vmcoreinfo
 
 
