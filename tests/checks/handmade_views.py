@@ -25,8 +25,8 @@ from vmaforensics.views.indices.maple_nodes import MapleNodes
 from vmaforensics.views.indices.rbtree import RbNodes
 from vmaforensics.views.problems import Problem, Problems
 from vmaforensics.views.processes.mms import MmOffsets, Mms
-from vmaforensics.views.structures.rwsem import Lock
 from vmaforensics.views.processes.tasks import Tasks
+from vmaforensics.views.structures.rwsem import Lock
 from vmaforensics.views.views import Views
 from vmaforensics.views.vmas import flags
 from vmaforensics.views.vmas.files import Files, FileTable

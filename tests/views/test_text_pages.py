@@ -8,8 +8,8 @@ import pytest
 from handmade import BASE, LINUX, PAGE
 
 from views.user_memory import ANON, NUMBERS, STRUCTS, UserMemory, present
-from vmaforensics.views.pages.text_match import Match
-from vmaforensics.views.pages.text_pages import TextPages, TextView, gather_text_pages
+from vmaforensics.views.pages.text_match import Match, TextPages
+from vmaforensics.views.pages.text_pages import TextView, gather_text_pages
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.processes.tasks import Tasks
 from vmaforensics.views.vmas import flags

@@ -10,8 +10,8 @@ import pytest
 from checks.handmade_pages import add_page_tables, entry_row
 from checks.handmade_views import Process, findings, mm_of, views_of
 from vmaforensics.checks.rule import Severity
-from vmaforensics.views.pages.text_match import Match
-from vmaforensics.views.pages.text_pages import TextPages, TextView
+from vmaforensics.views.pages.text_match import Match, TextPages
+from vmaforensics.views.pages.text_pages import TextView
 from vmaforensics.views.vmas import flags
 
 if TYPE_CHECKING:

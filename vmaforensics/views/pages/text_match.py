@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.columns.ragged import expand, expand_ranges
+from vmaforensics.columns.table import Table, table
+from vmaforensics.columns.types import I32, I64, U8, U64, Bools, U8Wide
 
 if TYPE_CHECKING:
     from vmaforensics.arch.interface import Architecture
-    from vmaforensics.columns.types import U8, U64, Bools
     from vmaforensics.kernel.kernel import Kernel
-    from vmaforensics.views.pages.text_pages import TextPages
     from vmaforensics.views.pages.uprobes import Uprobes
 
 SHOWN = 8  # bytes kept from the first difference on
@@ -30,6 +30,26 @@ class Match(IntEnum):
     NOT_CACHED = 3  # the page cache has no such page any more
     NOT_INDEXED = 4  # the page cache's index is not in the image
     NOT_COMPARED = 5  # there are more than are compared
+
+
+@table()
+class TextPages(Table):
+    """A row is a page of code that is not the one the page cache has there, by process and address."""
+
+    pte_row: I64  # row of PageTablesView.ptes
+    vma_row: I64  # row of Views.vmas
+    va: U64
+    pfn: U64  # the frame mapped
+    cached: U64  # the frame in the page cache, 0 if it is not known
+    index: U64  # pages into the file
+    match: U8  # Match
+    first: I32  # offset in the page of the first byte that differs
+    count: I32  # bytes that differ
+    probed: I32  # of these, those at a registered uprobe
+    breakpoints: I32  # of the others, those that are a breakpoint
+    now: U8Wide  # mapped, from the first difference on
+    was: U8Wide  # in the page cache
+    traced: Bools  # a debugger is attached to the process
 
 
 def compare_pages(kernel: Kernel, pages: TextPages, mapping: U64, probes: Uprobes) -> None:

@@ -16,10 +16,10 @@ from vmaforensics.columns.lookup import sort_order, values_at
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.runs import begins_run, run_numbers, run_starts
 from vmaforensics.columns.table import Table, table
-from vmaforensics.columns.types import I32, I64, U8, U64, Bools, U8Wide
+from vmaforensics.columns.types import I64, U8, U64, Bools
 from vmaforensics.views.pages.mapped_pages import read_pages
 from vmaforensics.views.pages.page_types import PageReader
-from vmaforensics.views.pages.text_match import SHOWN, Match, compare_pages
+from vmaforensics.views.pages.text_match import SHOWN, Match, TextPages, compare_pages
 from vmaforensics.views.pages.uprobes import read_uprobes
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.structures.xarray import entries_at, is_pointer
@@ -37,26 +37,6 @@ if TYPE_CHECKING:
 
 _MOST = 1 << 20  # pages of mapped code looked at: 4 GiB
 _LARGEST = 1 << 18  # pages of the largest folio: 1 GiB
-
-
-@table()
-class TextPages(Table):
-    """A row is a page of code that is not the one the page cache has there, by process and address."""
-
-    pte_row: I64  # row of PageTablesView.ptes
-    vma_row: I64  # row of Views.vmas
-    va: U64
-    pfn: U64  # the frame mapped
-    cached: U64  # the frame in the page cache, 0 if it is not known
-    index: U64  # pages into the file
-    match: U8  # Match
-    first: I32  # offset in the page of the first byte that differs
-    count: I32  # bytes that differ
-    probed: I32  # of these, those at a registered uprobe
-    breakpoints: I32  # of the others, those that are a breakpoint
-    now: U8Wide  # mapped, from the first difference on
-    was: U8Wide  # in the page cache
-    traced: Bools  # a debugger is attached to the process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
