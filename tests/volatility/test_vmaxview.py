@@ -35,7 +35,7 @@ def by_pid(rows: list[dict[str, Any]]) -> dict[int, list[Region]]:
 
 
 def processes(views: Views) -> list[tuple[int, int]]:
-    pairs = dict.fromkeys(views.tasks[["tgid", "mm"]].tolist())
+    pairs = dict.fromkeys(zip(views.tasks.tgid.tolist(), views.tasks.mm.tolist(), strict=True))
     return [(pid, mm) for pid, mm in pairs if mm]
 
 
@@ -48,7 +48,7 @@ def test_rows_are_those_of_the_report_and_of_the_guest(image: Path, vol: Vol) ->
     views = analyse_image(image).views
 
     # The regions of the report: every area an index leads to.
-    document = regions_by_mm(views, views.mms["mm"])
+    document = regions_by_mm(views, views.mms.mm)
     indexed = [row for row in rows if any(row[name] for _, name in VIEW_COLUMNS[:3])]
     listed = {
         (pid, int(one.start, 16), int(one.end, 16), one.perms, int(one.vma, 16))
@@ -66,8 +66,8 @@ def test_rows_are_those_of_the_report_and_of_the_guest(image: Path, vol: Vol) ->
     assert all(row["VMA agrees"] for row in rows if row["VMA"] is not None)
     for pid, mm in processes(views):
         own = shown_vmas(views, mm).vmas
-        columns = (own[name].tolist() for name in ("start", "end", "flags"))
-        expected = sorted((start, end, vma_permissions(flags)) for start, end, flags in zip(*columns, strict=True))
+        columns = (own.start.tolist(), own.end.tolist(), map(vma_permissions, own.flags.tolist()))
+        expected = sorted(zip(*columns, strict=True))
         assert by_pid([row for row in rows if row["VMA"] is not None])[pid] == expected
 
 

@@ -82,19 +82,19 @@ class FactFinder:
     def __init__(self, kernel: Kernel, views: Views) -> None:
         self._views = views
         self._nodes = set(views.maple_nodes.address.tolist())
-        self._pids = set(views.tasks["tgid"].tolist())
+        self._pids = set(views.tasks.tgid.tolist())
         self._chain = kernel.offset("vm_area_struct", "anon_vma_chain")
-        tables = [views.tasks["task"]] + ([views.sources.tasks["task"]] if views.sources is not None else [])
+        tables = [views.tasks.task] + ([views.sources.tasks.task] if views.sources is not None else [])
         self._tasks = set(np.concatenate(tables).tolist())
-        leaders = views.tasks[views.tasks["leader"]]
-        self._leader = dict(zip(leaders["tgid"].tolist(), leaders["task"].tolist(), strict=True))
+        leaders = views.tasks.take(views.tasks.leader)
+        self._leader = dict(zip(leaders.tgid.tolist(), leaders.task.tolist(), strict=True))
 
     def facts(self, one: Finding, subject: Subject) -> Facts:
         """What is known of ``one``."""
         views = self._views
         row = int(views.mm_rows(np.array([one.mm], np.uint64))[0]) if one.mm else -1
         vma = subject.vma
-        head = int(views.mms["mmap"][row]) if row >= 0 and views.vma_list is not None else 0
+        head = int(views.mms.mmap[row]) if row >= 0 and views.vma_list is not None else 0
         named = (item.address for item in one.evidence if item.address in self._tasks)
         nodes = (item.address & -_NODE for item in one.evidence if item.view == View.MAPLE.label)
         return Facts(
