@@ -32,6 +32,17 @@ class Severity(StrEnum):
         """0 for the highest."""
         return list(Severity).index(self)
 
+    @property
+    def meaning(self) -> str:
+        """What a finding of this severity is, for people."""
+        return (
+            "a state that gives a program the kernel's own power",
+            "records contradict each other in a way the kernel never leaves at rest",
+            "numbers or records do not add up; weaker than a plain contradiction",
+            "unusual, and seen now and then on healthy machines",
+            "legal and worth knowing when you look at that process",
+        )[self.rank]
+
 
 class Confidence(StrEnum):
     """How sure it is that the records disagree for the reason the finding gives."""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import rows_of
 from vmaforensics.report.document.findings import HandCheck
 from vmaforensics.report.document.hand_lines import BEGIN, STEPS, TOOLS
 from vmaforensics.views.view import View
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from vmaforensics.arch.interface import Architecture
     from vmaforensics.checks.finding import Finding
     from vmaforensics.checks.rule import Rule
+    from vmaforensics.columns.types import U64
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.report.document.subjects import Subject
     from vmaforensics.views.views import Views
@@ -52,72 +54,80 @@ class Facts:
 
 def hand_checks(facts: Facts, rule: Rule) -> tuple[HandCheck, ...]:
     """The lines for a finding of ``rule``, of each tool that has any; no line twice."""
-    known = {one.name: getattr(facts, one.name) for one in fields(facts)}
-    known = {name: value for name, value in known.items() if value is not None}
-    out = []
+    values = {field.name: getattr(facts, field.name) for field in fields(facts)}
+    known = {name: value for name, value in values.items() if value is not None}
+    checks = []
     for tool in TOOLS:
         lines: dict[str, None] = {}
         for step in rule.steps:
             lines |= dict.fromkeys(_filled(STEPS[step].get(tool, ()), known))
         if lines:
-            out.append(HandCheck(tool=tool, lines=(*BEGIN[tool], *lines)))
-    return tuple(out)
+            checks.append(HandCheck(tool=tool, lines=(*BEGIN[tool], *lines)))
+    return tuple(checks)
 
 
 def _filled(lines: tuple[str, ...], known: dict[str, int]) -> list[str]:
     """The lines with what they need; the first names an object that the others may use, so all go without it."""
-    out = []
-    for at, line in enumerate(lines):
+    filled = []
+    for number, line in enumerate(lines):
         try:
-            out.append(line.format(**known))
+            filled.append(line.format(**known))
         except KeyError:
-            if at == 0:
+            if number == 0:
                 return []
-    return out
+    return filled
 
 
 class FactFinder:
     """Looks up what lines about a finding are filled in with."""
 
     def __init__(self, kernel: Kernel, views: Views) -> None:
+        tasks = views.tasks
+        known_tasks = [tasks.task] if views.sources is None else [tasks.task, views.sources.tasks.task]
+        leaders = tasks.take(tasks.leader)
         self._views = views
-        self._nodes = set(views.maple_nodes.address.tolist())
-        self._pids = set(views.tasks.tgid.tolist())
-        self._chain = kernel.offset("vm_area_struct", "anon_vma_chain")
-        tables = [views.tasks.task] + ([views.sources.tasks.task] if views.sources is not None else [])
-        self._tasks = set(np.concatenate(tables).tolist())
-        leaders = views.tasks.take(views.tasks.leader)
+        self._nodes = np.sort(views.maple_nodes.address)
+        self._tasks = np.unique(np.concatenate(known_tasks))
+        self._pids = set(tasks.tgid.tolist())
         self._leader = dict(zip(leaders.tgid.tolist(), leaders.task.tolist(), strict=True))
+        self._chain = kernel.offset("vm_area_struct", "anon_vma_chain")
 
-    def facts(self, one: Finding, subject: Subject) -> Facts:
-        """What is known of ``one``."""
+    def facts(self, finding: Finding, subject: Subject) -> Facts:
+        """What is known of a finding and of the VMAs it is about."""
         views = self._views
-        row = int(views.mm_rows(np.array([one.mm], np.uint64))[0]) if one.mm else -1
+        row = int(views.mm_rows(np.array([finding.mm], np.uint64))[0]) if finding.mm else -1
+        mm = finding.mm if row >= 0 else None
         vma = subject.vma
-        head = int(views.mms.mmap[row]) if row >= 0 and views.vma_list is not None else 0
-        named = (item.address for item in one.evidence if item.address in self._tasks)
-        nodes = (item.address & -_NODE for item in one.evidence if item.view == View.MAPLE.label)
+        placed = [item for item in finding.evidence if 0 <= item.address < 1 << 64]
+        words = [item.address for item in placed]
+        nodes = [item.address & -_NODE for item in placed if item.view == View.MAPLE.label]
         return Facts(
-            pid=one.pid if one.pid in self._pids and one.pid else None,
-            task=next(named, self._leader.get(one.pid)),
-            mm=one.mm if row >= 0 else None,
+            pid=finding.pid if finding.pid in self._pids and finding.pid else None,
+            task=_first_in(self._tasks, words) or self._leader.get(finding.pid),
+            mm=mm,
             vma=vma,
-            at=one.start if one.mm else None,
-            tree=one.mm if row >= 0 and views.maple is not None else None,
-            head=head or None,
-            head_of=one.mm if row >= 0 and views.vma_list is not None else None,
-            node=next((node for node in nodes if node in self._nodes), None),
-            word=_place(views.arch, one, lambda view: view not in (View.COUNTERS.label, "lock"), kernel=True),
-            entry=_place(views.arch, one, lambda view: view == View.PAGE_TABLES.label, kernel=False),
-            frame=_place(views.arch, one, lambda view: view == View.PAGES.label, kernel=False),
+            at=finding.start if finding.mm else None,
+            tree=mm if views.maple is not None else None,
+            head=(int(views.mms.mmap[row]) or None) if row >= 0 and views.vma_list is not None else None,
+            head_of=mm if views.vma_list is not None else None,
+            node=_first_in(self._nodes, nodes),
+            word=_place(views.arch, finding, lambda view: view not in (View.COUNTERS.label, "lock"), kernel=True),
+            entry=_place(views.arch, finding, lambda view: view == View.PAGE_TABLES.label, kernel=False),
+            frame=_place(views.arch, finding, lambda view: view == View.PAGES.label, kernel=False),
             chain=None if vma is None else vma + self._chain,
             file=int(subject.vmas.file[0]) or None if vma is not None else None,
         )
 
 
-def _place(arch: Architecture, one: Finding, fits: Callable[[str], bool], *, kernel: bool) -> int | None:
+def _first_in(known: U64, addresses: list[int]) -> int | None:
+    """The first of ``addresses`` that is among the ascending ``known``."""
+    found = rows_of(known, np.array(addresses, np.uint64)) >= 0
+    return next((address for address, hit in zip(addresses, found.tolist(), strict=True) if hit), None)
+
+
+def _place(arch: Architecture, finding: Finding, fits: Callable[[str], bool], *, kernel: bool) -> int | None:
     """Address of the first evidence that ``fits`` by its view, and is a kernel address or a physical one."""
-    for item in one.evidence:
+    for item in finding.evidence:
         if not 0 < item.address < 1 << 64 or not fits(item.view):
             continue
         if arch.is_kernel_address(item.address) == kernel:

@@ -74,12 +74,12 @@ STEPS: dict[str, dict[Tool, tuple[str, ...]]] = {
     "counters": {
         "drgn": (
             'mm = Object(prog, "struct mm_struct *", {mm:#x})',
-            f"print({', '.join(f'mm.{one}' for one in _COUNTERS)})",
+            f"print({', '.join(f'mm.{name}' for name in _COUNTERS)})",
         ),
         "crash": (f"struct mm_struct.{','.join(_COUNTERS)} {{mm:#x}}",),
         "volshell": (
             'mm = self.kernel.object("mm_struct", {mm:#x}, absolute=True)',
-            f"{', '.join(f'int(mm.{one})' for one in _COUNTERS)}",
+            f"{', '.join(f'int(mm.{name})' for name in _COUNTERS)}",
         ),
     },
     "resident": {

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from vmaforensics.checks.rule import Severity
+
 VIEWS = {
     "task list": "every task, linked through tasks and thread_node: which processes there are",
     "vm_next list": "vm_next from mm_struct.mmap: the areas in order, as /proc/PID/maps walks them before 6.1",
@@ -27,13 +29,7 @@ STATES = (
     ("none", "–", "the view need not have one"),
 )
 
-SEVERITIES = (
-    ("critical", "a state that gives a program the kernel's own power"),
-    ("high", "records contradict each other in a way the kernel never leaves at rest"),
-    ("medium", "numbers or records do not add up; weaker than a plain contradiction"),
-    ("low", "unusual, and seen now and then on healthy machines"),
-    ("info", "legal and worth knowing when you look at that process"),
-)
+SEVERITIES = tuple((severity.value, severity.meaning) for severity in Severity)
 
 ALLOWED = (
     ("allow-x", "executable"),
