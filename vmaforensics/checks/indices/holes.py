@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.indices.maple_slots import leaf_slots, node_gaps, null_pairs, slot_addresses
+from vmaforensics.checks.indices.maple_slots import leaf_slots, node_gaps, null_pairs
+from vmaforensics.views.indices.maple_nodes import slot_addresses
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from vmaforensics.checks.finding import Evidence
 from vmaforensics.columns.lookup import sort_order
 from vmaforensics.columns.runs import begins_run
 from vmaforensics.columns.table import Table, table
-from vmaforensics.columns.types import I32, I64, U8, U64, Bools, U64Wide
+from vmaforensics.columns.types import I32, I64, U8, U64, Bools
+from vmaforensics.views.indices.maple_nodes import lower_bounds, used_slots
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from vmaforensics.checks.finding import Finding
     from vmaforensics.checks.rule import Rule
     from vmaforensics.views.indices.maple_nodes import MapleNodes
-
-_SLOT_BYTES = np.uint64(8)
 
 
 @table()
@@ -52,27 +51,6 @@ def leaf_slots(context: Context) -> LeafSlots:
         high=nodes.pivots[node, slot],
         empty=nodes.slots[node, slot] == 0,
     )
-
-
-def slot_addresses(nodes: MapleNodes, node: I64 | I32, slot: I64 | U8) -> U64:
-    """Address of each slot, given the row of its node and its number."""
-    offset = nodes.slot_offset[node].astype(np.uint64) + _SLOT_BYTES * slot.astype(np.uint64)
-    return nodes.address[node] + offset
-
-
-def used_slots(nodes: MapleNodes) -> Bools:
-    """Which slots of each node are used: those up to its end. As many columns as ``nodes.slots``."""
-    found: Bools = np.arange(nodes.slots.shape[1])[None, :] <= nodes.end[:, None]
-    return found
-
-
-def lower_bounds(nodes: MapleNodes) -> U64Wide:
-    """First index of every slot of every node."""
-    low = np.empty_like(nodes.pivots)
-    low[:, :1] = nodes.low[:, None]
-    with np.errstate(over="ignore"):
-        low[:, 1:] = nodes.pivots[:, :-1] + np.uint64(1)
-    return low
 
 
 def node_range(nodes: MapleNodes, row: int) -> tuple[int, int]:

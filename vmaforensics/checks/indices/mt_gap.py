@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks import hand
-from vmaforensics.checks.indices.maple_slots import Wording, node_findings, node_gaps, used_slots
+from vmaforensics.checks.indices.maple_slots import Wording, node_findings, node_gaps
 from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.views.indices.maple_nodes import used_slots
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:

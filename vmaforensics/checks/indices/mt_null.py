@@ -16,8 +16,9 @@ import numpy as np
 
 from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.indices.maple_slots import leaf_slots, node_range, null_pairs, slot_addresses
+from vmaforensics.checks.indices.maple_slots import leaf_slots, node_range, null_pairs
 from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.views.indices.maple_nodes import slot_addresses
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks import hand
-from vmaforensics.checks.indices.maple_slots import Wording, lower_bounds, node_findings, used_slots
+from vmaforensics.checks.indices.maple_slots import Wording, node_findings
 from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.views.indices.maple_nodes import lower_bounds, used_slots
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:

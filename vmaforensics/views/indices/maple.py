@@ -19,10 +19,10 @@ from vmaforensics.views.indices.maple_nodes import (
     ROOT_NODE,
     MapleNodes,
     NodeTypes,
-    first_indices,
-    in_use,
-    slot_words,
+    lower_bounds,
+    slot_addresses,
     take_apart,
+    used_slots,
 )
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
@@ -159,9 +159,9 @@ def _descend(kernel: Kernel, nodes: MapleNodes, base: int, log: ProblemLog) -> _
 
     ``base`` is the row of the first of them among the nodes of all levels.
     """
-    low, used = first_indices(nodes), in_use(nodes)
+    low, used = lower_bounds(nodes), used_slots(nodes)
     row, slot = np.nonzero(used & nodes.leaf[:, None] & (nodes.slots != 0))
-    entry, where = nodes.slots[row, slot], slot_words(nodes, row, slot)
+    entry, where = nodes.slots[row, slot], slot_addresses(nodes, row, slot)
     reserved = (entry < _RESERVED) & ((entry & np.uint64(3)) == np.uint64(2))
     wild = ~reserved & ~kernel.arch.kernel_pointer(entry)
     misaligned = ~reserved & ~wild & ((entry & np.uint64(7)) != 0)
@@ -177,7 +177,7 @@ def _descend(kernel: Kernel, nodes: MapleNodes, base: int, log: ProblemLog) -> _
     entries = IndexEntries.of(mm=nodes.mm[row], vma=entry, start=low[row, slot], end=end, slot=where)
 
     row, slot = np.nonzero(used & ~nodes.leaf[:, None])
-    child, where = nodes.slots[row, slot], slot_words(nodes, row, slot)
+    child, where = nodes.slots[row, slot], slot_addresses(nodes, row, slot)
     empty = child == 0
     log.add(View.MAPLE, Problem.NULL_CHILD, nodes.mm[row[empty]], where[empty])
     row, slot, child, where = row[~empty], slot[~empty], child[~empty], where[~empty]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.columns.table import Table, table
-from vmaforensics.columns.types import I64, U8, U64, Bools, U64Wide
+from vmaforensics.columns.types import I32, I64, U8, U64, Bools, U64Wide
 from vmaforensics.errors import KernelNotFoundError
 
 if TYPE_CHECKING:
@@ -172,8 +172,8 @@ def take_apart(types: NodeTypes, kind: U8, words: U64, high: U64) -> NodeWords:
     return NodeWords(slots, logical, pivots, gaps, end, capacity, gap_slot, offset)
 
 
-def first_indices(nodes: MapleNodes) -> U64:
-    """First index of every slot of every node; shape (nodes, slots)."""
+def lower_bounds(nodes: MapleNodes) -> U64Wide:
+    """First index of every slot of every node; as many columns as ``nodes.slots``."""
     low = np.empty_like(nodes.pivots)
     low[:, :1] = nodes.low[:, None]
     with np.errstate(over="ignore"):
@@ -181,12 +181,13 @@ def first_indices(nodes: MapleNodes) -> U64:
     return low
 
 
-def in_use(nodes: MapleNodes) -> Bools:
-    """Which slots are not behind the last in use; shape (nodes, slots)."""
+def used_slots(nodes: MapleNodes) -> Bools:
+    """Which slots of each node are used: those up to its end; as many columns as ``nodes.slots``."""
     used: Bools = np.arange(nodes.slots.shape[1])[None, :] <= nodes.end[:, None]
     return used
 
 
-def slot_words(nodes: MapleNodes, rows: I64, slots: I64) -> U64:
-    """Address of the word of each slot."""
-    return nodes.address[rows] + (nodes.slot_offset[rows] + _WORD * slots).astype(np.uint64)
+def slot_addresses(nodes: MapleNodes, node: I64 | I32, slot: I64 | U8) -> U64:
+    """Address of each slot, given the row of its node and its number."""
+    offset = nodes.slot_offset[node].astype(np.uint64) + np.uint64(_WORD) * slot.astype(np.uint64)
+    return nodes.address[node] + offset
