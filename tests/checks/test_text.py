@@ -79,7 +79,7 @@ def test_the_evidence_names_entry_frames_and_bytes(either_sample: Sample) -> Non
     (row,) = rows[rows["match"] == Match.DIFFERS][-1:] if len(rows) == 1 else rows[rows["va"] == np.uint64(label.start)]
     view = found.views.page_tables
     assert view is not None
-    assert evidence.address == int(view.ptes["where"][row["pte"]])
+    assert evidence.address == int(view.ptes["where"][row["pte_row"]])
     assert f"frame {int(row['pfn']):#x}" in evidence.what
     assert f"frame {int(row['cached']):#x}" in evidence.what
     assert f"{int(row['count'])} bytes differ, at {PLACE:#x}" in evidence.what
