@@ -17,10 +17,8 @@ from vmaforensics.views.view import View
 from vmaforensics.views.vmas.vmas import Vmas
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from vmaforensics.arch.interface import Architecture
+    from vmaforensics.columns.types import I64, U64
     from vmaforensics.views.anchors.anchors import AnchorsView
     from vmaforensics.views.descriptors.handles import HandlesView
     from vmaforensics.views.indices.rbtree import RbNodes
@@ -37,7 +35,10 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class Views:
-    """Everything the views of one image say. A view that the kernel does not have is None."""
+    """Everything the views of one image say. A view that the kernel does not have, or nobody asked for, is None.
+
+    Filled by :func:`~vmaforensics.views.gather.gather_views`, which alone in ``views/`` knows this class.
+    """
 
     arch: Architecture = DEFAULT  # of the kernel read
     tasks: Tasks
@@ -65,7 +66,7 @@ class Views:
     problems: Problems = field(default_factory=lambda: Problems.zeros(0))
 
     def regions(self) -> dict[View, IndexEntries]:
-        """The views that list regions, by view, in a fixed order."""
+        """The indices that this kernel has, by view, in a fixed order."""
         pairs = ((View.LIST, self.vma_list), (View.RBTREE, self.rbtree), (View.MAPLE, self.maple))
         return {view: rows for view, rows in pairs if rows is not None}
 
@@ -95,15 +96,15 @@ class Views:
         read = [View.TASKS, *self.regions(), View.VMA, View.COUNTERS]
         return read + [view for view, table in optional.items() if table is not None]
 
-    def vma_rows(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
+    def vma_rows(self, addresses: U64) -> I64:
         """Row in ``vmas`` of each VMA address, -1 where it is not there."""
         return rows_of(self.vmas.vma, addresses)
 
     @cached_property
     def union(self) -> IndexEntries:
-        """Every area of every address space once, over all index views, by mm and start; see ``union_of``."""
+        """Every VMA of every address space once, over all indices, by mm and start; see ``union_of``."""
         return union_of(self.regions().values())
 
-    def mm_rows(self, addresses: NDArray[np.uint64]) -> NDArray[np.int64]:
+    def mm_rows(self, addresses: U64) -> I64:
         """Row in ``mms`` of each mm address, -1 where it is not there."""
         return rows_of(self.mms.mm, addresses)

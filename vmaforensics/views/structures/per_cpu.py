@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from vmaforensics.columns.types import U64
     from vmaforensics.kernel.kernel import Kernel
 
 _MOST_CPUS = 8192  # CONFIG_NR_CPUS with MAXSMP
 
 
-def per_cpu_offsets(kernel: Kernel) -> NDArray[np.uint64]:
+def per_cpu_offsets(kernel: Kernel) -> U64:
     """``__per_cpu_offset[cpu]`` of each possible CPU; just 0 without CONFIG_SMP."""
     table, many = kernel.symbols.get("__per_cpu_offset"), kernel.symbols.get("nr_cpu_ids")
     if table is None:
@@ -24,5 +23,5 @@ def per_cpu_offsets(kernel: Kernel) -> NDArray[np.uint64]:
         data, ok = kernel.space.gather(np.array([many], np.uint64), 4)
         count = min(max(int(data.view("<u4")[0, 0]), 1), _MOST_CPUS) if ok[0] else 1
     words, ok = kernel.words(np.uint64(table) + np.arange(count, dtype=np.uint64) * np.uint64(8), 1)
-    offsets: NDArray[np.uint64] = words[ok, 0]
+    offsets: U64 = words[ok, 0]
     return offsets

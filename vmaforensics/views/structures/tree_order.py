@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import sort_order
+
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from vmaforensics.columns.types import I8, I64, U64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TreeOrder:
-    """Order of the rows of any number of trees; all int64, -1 for no row.
+    """Order of the rows of any number of trees; -1 for no row.
 
     ``sort`` are the rows by tree and by position within it, ``order`` is that position, row by row as they
     came. ``parent``, ``left`` and ``right`` are, row by row as they came, places in the sorted rows.
     """
 
-    sort: NDArray[np.int64]
-    order: NDArray[np.int64]
-    parent: NDArray[np.int64]
-    left: NDArray[np.int64]
-    right: NDArray[np.int64]
+    sort: I64
+    order: I64
+    parent: I64
+    left: I64
+    right: I64
 
 
-def in_order(
-    parent: NDArray[np.int64], side: NDArray[np.int8], edges: NDArray[np.int64], tree: NDArray[np.uint64]
-) -> TreeOrder:
+def in_order(parent: I64, side: I8, edges: I64, tree: U64) -> TreeOrder:
     """The in-order positions of rows that stand level by level.
 
     ``parent`` is the row of each row's parent, -1 for a root; ``side`` is 1 for right children; level *k* is
@@ -36,8 +36,8 @@ def in_order(
     """
     count = len(parent)
     left, right = np.full(count, -1, np.int64), np.full(count, -1, np.int64)
-    for children, which in ((left, 0), (right, 1)):
-        child = np.flatnonzero((side == which) & (parent >= 0))
+    for children, number in ((left, 0), (right, 1)):
+        child = np.flatnonzero((side == number) & (parent >= 0))
         children[parent[child]] = child
     size = np.ones(count + 1, np.int64)
     size[-1] = 0  # what -1 selects
@@ -48,7 +48,7 @@ def in_order(
         up = parent[low:high]
         before = order[up] - size[left[up]]
         order[low:high] += np.where(side[low:high] == 1, order[up] + 1, before)
-    sort = np.lexsort((order, tree))
+    sort = sort_order(tree, order)
     place = np.empty(count + 1, np.int64)
     place[sort] = np.arange(count)
     place[-1] = -1
