@@ -62,7 +62,7 @@ def trace_analysis(image: Image, progress: Progress = unheard) -> tuple[Kernel, 
     analysis = analyse_image(image, progress=progress)
     if analysis.views.page_tables is not None:
         SmapsPrinter(analysis.kernel, analysis.views)  # reads the settings that smaps shows
-    for mm in analysis.views.mms["mm"].tolist():
+    for mm in analysis.views.mms.mm.tolist():
         for _ in maps_lines(analysis.kernel, analysis.views, mm):
             pass
     build_document(analysis, contents=False)  # reads the clock, and what evidence points at
@@ -70,7 +70,7 @@ def trace_analysis(image: Image, progress: Progress = unheard) -> tuple[Kernel, 
 
 
 def select(image: Image, keep: Keep, progress: Progress = unheard) -> Selection:
-    """Choose the pages; ``progress`` is told how far that has come.
+    """Choose the pages; ``progress`` is called with how far that has come.
 
     Raises :class:`KernelNotFoundError` if there is no kernel to ask, unless every page is kept anyway.
 

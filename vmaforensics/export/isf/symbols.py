@@ -89,7 +89,7 @@ def counted(kernel: Kernel) -> list[str]:
     names = [name for name, texts in VARIABLES.items() if any("[*]" in text for text in texts)]
     found = [(name, at) for name in names if (at := kernel.symbols.get(name)) is not None]
     _, ok = kernel.space.gather(np.array([at for _, at in found], np.uint64), _MOST_ROOM)
-    return [name for (name, _), fine in zip(found, ok.tolist(), strict=True) if fine]
+    return [name for (name, _), readable in zip(found, ok.tolist(), strict=True) if readable]
 
 
 def banner_bytes(kernel: Kernel) -> bytes | None:
@@ -120,7 +120,7 @@ def declaration(text: str, types: IsfTypes, content: Callable[[], bytes]) -> Des
     name, rest = hit.groups()
     found: Descriptor | None = FUNCTION if name == "()" else types.named(name)
     if name.startswith("{"):
-        found = types.unnamed_with(tuple(one.strip() for one in name[1:-1].split(",")))
+        found = types.unnamed_with(tuple(part.strip() for part in name[1:-1].split(",")))
     if found is None:
         return None
     for suffix in _SUFFIX.finditer(rest):
@@ -135,7 +135,7 @@ def declaration(text: str, types: IsfTypes, content: Callable[[], bytes]) -> Des
 def _elements(content: bytes, size: int) -> int:
     """How many elements of ``size`` bytes there are up to the first that is all zero, or to the end."""
     count = len(content) // size if size else 0
-    return next((one for one in range(count) if not any(content[one * size : (one + 1) * size])), count)
+    return next((at for at in range(count) if not any(content[at * size : (at + 1) * size])), count)
 
 
 def _content(kernel: Kernel, name: str, linked_at: int, edges: list[int]) -> bytes:

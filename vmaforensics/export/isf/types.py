@@ -67,7 +67,7 @@ class IsfTypes:
         self._flagged = any(self._words[at + 1] >> 31 for at in self._starts if self._kind(at) in _ENUMS)
         self.base_types = self._base_types()
         self.user_types = self._user_types()
-        self.enums = {name: self._enum(self._starts[one - 1]) for one, name in self._enums.items()}
+        self.enums = {name: self._enum(self._starts[type_id - 1]) for type_id, name in self._enums.items()}
 
     # Names ----------------------------------------------------------------------------------------
 
@@ -78,6 +78,7 @@ class IsfTypes:
         return self._starts[type_id - 1] if 1 <= type_id <= len(self._starts) else None
 
     def _give_names(self) -> None:
+        """Give every structure, union and enumeration the name it has in the ISF; of equal names the largest has it."""
         words = self._words
         enums: dict[str, int] = {}
         structs: list[tuple[int, int]] = []
@@ -90,7 +91,7 @@ class IsfTypes:
                 self._enums[type_id] = self._own(words[at], type_id, enums)
             elif kind == btf.TYPEDEF:
                 typedefs.append((type_id, words[at + 2]))
-        for type_id, at in sorted(structs, key=lambda one: -words[one[1] + 2]):
+        for type_id, at in sorted(structs, key=lambda struct: -words[struct[1] + 2]):
             self._structs[type_id] = self._own(words[at], type_id, self._by_name)
         for type_id, target in typedefs:
             if target in self._structs:
@@ -134,6 +135,7 @@ class IsfTypes:
         return found
 
     def _describe(self, type_id: int, depth: int) -> Descriptor:
+        """The descriptor of a type that is not in ``_known`` yet; ``depth`` counts the types that led here."""
         at = self._at(type_id)
         if at is None or depth > _DEPTH:
             return VOID
@@ -167,6 +169,7 @@ class IsfTypes:
         return {"kind": "union" if kind == btf.UNION else "struct", "name": name}
 
     def _base_types(self) -> dict[str, Any]:
+        """The part ``base_types``: the names programs look up, then BTF's own integers and floats."""
         found = {
             name: {"size": size, "signed": signed, "kind": kind, "endian": "little"}
             for name, (size, signed, kind) in _BASE_TYPES.items()
@@ -196,6 +199,7 @@ class IsfTypes:
         return found
 
     def _enum(self, at: int) -> dict[str, Any]:
+        """The enumeration whose description begins at word ``at``."""
         words = self._words
         info, size = words[at + 1], words[at + 2]
         wide = self._kind(at) == btf.ENUM64
@@ -203,12 +207,12 @@ class IsfTypes:
         constants = {}
         signed = bool(info >> 31) or not (self._flagged or wide)
         negative = False
-        for one in range(at + 3, at + 3 + step * (info & 0xFFFFFF), step):
-            value = words[one + 1] | (words[one + 2] << 32 if wide else 0)
+        for entry in range(at + 3, at + 3 + step * (info & 0xFFFFFF), step):
+            value = words[entry + 1] | (words[entry + 2] << 32 if wide else 0)
             if signed and value >> (bits - 1):
                 value -= 1 << bits
                 negative = True
-            constants[self._btf.string(words[one])] = value
+            constants[self._btf.string(words[entry])] = value
         names = _SIGNED_NAMES if negative else _UNSIGNED_NAMES
         return {"size": size, "base": names.get(size, "unsigned int"), "constants": dict(sorted(constants.items()))}
 
@@ -221,6 +225,7 @@ class IsfTypes:
         return found
 
     def _fields(self, at: int) -> dict[str, Any]:
+        """The members of the structure whose description begins at word ``at``, by name."""
         fields: dict[str, Any] = {}
         unnamed = 0
         for name, type_id, offset, bits in self._members(at):
@@ -244,8 +249,8 @@ class IsfTypes:
         info = words[at + 1]
         packed = info >> 31  # then the offset holds the width as well
         string = self._btf.string
-        for one in range(at + 3, at + 3 + 3 * (info & 0xFFFFFF), 3):
-            name, type_id, offset = words[one : one + 3]
+        for entry in range(at + 3, at + 3 + 3 * (info & 0xFFFFFF), 3):
+            name, type_id, offset = words[entry : entry + 3]
             text = string(name) if name else ""
             if packed:
                 yield text, type_id, offset & 0xFFFFFF, offset >> 24
@@ -265,7 +270,7 @@ class IsfTypes:
                 at = self._at(self._words[at + 2])
             if at is None or self._kind(at) not in _STRUCTS:
                 return 0
-            inner = [self._height(one, depth + 1) for name, one, _, _ in self._members(at) if not name]
+            inner = [self._height(member, depth + 1) for name, member, _, _ in self._members(at) if not name]
             known = self._heights[type_id] = 1 + max(inner, default=0)
         return known
 

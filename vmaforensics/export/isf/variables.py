@@ -3,9 +3,8 @@
 BTF describes types, functions and per-CPU variables; what other variables are stands only in the kernel's
 sources. A declaration is written as in C, after its name has been taken away: ``struct fb_info *[]`` is an
 array of pointers; ``()`` is a function, ``{seq, timekeeper}`` the structure without a name that begins with
-these members, and ``[*]`` as many elements
-as there are before one of zeros. Where it changed, the first
-declaration whose types the kernel has is taken.
+these members, and ``[*]`` as many elements as there are before an element of zeros. Where a type has changed, the
+first declaration whose types the kernel has is taken.
 """
 
 from __future__ import annotations

@@ -62,9 +62,9 @@ def read_cpus(kernel: Kernel, mms: Mms, cpus: tuple[CpuState, ...]) -> Cpus:
     words, ok = kernel.words(rows.loaded_from, 1)
     rows.loaded_mm[:] = np.where(ok, words[:, 0], np.uint64(0))
 
-    processes = mms[mms["ok"]]
-    roots, mapped = _roots(kernel, processes["pgd"])
-    _match(rows, meant, roots[mapped], processes["mm"][mapped], RootOwner.PROCESS)
+    processes = mms.take(mms.ok)
+    roots, mapped = _roots(kernel, processes.pgd)
+    _match(rows, meant, roots[mapped], processes.mm[mapped], RootOwner.PROCESS)
     own = _own_roots(kernel)
     _match(rows, meant, own, np.zeros(len(own), np.uint64), RootOwner.KERNEL)
     _match_loaded(kernel, rows, meant[-1])

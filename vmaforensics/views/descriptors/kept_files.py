@@ -92,7 +92,7 @@ def _unseen(origins: Origins, seen: U64) -> Origins:
 
 
 def _kinds(walk: Walk) -> list[_Kind]:
-    """The kinds of files that keep others, as far as this kernel's can be told and read."""
+    """The kinds of files that keep others, as far as those of this kernel can be recognised and read."""
     kernel = walk.kernel
     kinds: list[_Kind] = []
     followers: tuple[_Follower, ...] = (UnixSockets(walk), IoUrings(walk))

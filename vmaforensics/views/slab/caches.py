@@ -63,7 +63,7 @@ class Caches(Table):
     pad: U64 = member("red_left_pad?")  # bytes before the first object
     offset: U64 = member("offset")  # of the free pointer within a free object
     random: U64 = member("random?")  # what free pointers are hidden with; 0 without CONFIG_SLAB_FREELIST_HARDENED
-    oo: U64 = member("oo.x")  # order of the slabs, and how many objects one has
+    oo: U64 = member("oo.x")  # order of the slabs, and how many objects each has
     capacity: U64 = member("sheaf_capacity?")  # objects of a sheaf; 0 for none
     cpu_slab: U64 = member("cpu_slab?")  # per-CPU pointers, 0 for none
     cpu_sheaves: U64 = member("cpu_sheaves?")

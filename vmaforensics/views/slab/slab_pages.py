@@ -1,7 +1,7 @@
 """The slabs of caches: pages that the allocator cut into objects (mm/slab.h, mm/slub.c).
 
 Full slabs are on no list, so the pages are found by their ``struct page``: all of vmemmap is read once and the
-heads of slabs whose ``slab_cache`` is one of the caches are kept.
+heads of slabs whose ``slab_cache`` is among the caches are kept.
 """
 
 from __future__ import annotations

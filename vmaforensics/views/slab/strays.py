@@ -94,8 +94,8 @@ def _attached(kernel: Kernel, rows: Vmas) -> Bools:
     attached &= ~rows.detached
     if kernel.has("vm_area_struct", "vm_refcnt"):  # 6.15: 0 is detached, mm/mmap_lock.c
         attached &= (rows.refcnt & _READERS) >= 1
-    # 6.4 to 6.14: vm_rcu over vm_start and vm_end while the object waits to be freed (__vm_area_free); the
-    # callback's address is not aligned to a page of user space, but an unlucky one would be.
+    # 6.4 to 6.14: vm_rcu lies over vm_start and vm_end while the object waits to be freed (__vm_area_free). The
+    # callback's address is hardly ever a multiple of a page, and is compared for the case that it is.
     callback = kernel.symbols.get("vm_area_free_rcu_cb")
     if callback is not None:
         attached &= rows.end != np.uint64(callback)
