@@ -68,7 +68,7 @@ def finding(number: int, severity: str = "high", **changes: object) -> Finding:
     facts: dict[str, Any] = {
         "id": f"{number:012x}",
         "rule": "VMA-MISSING",
-        "rule_title": "area has been taken out of the memory map",
+        "rule_title": "VMA has been taken out of the memory map",
         "severity": severity,
         "confidence": "high",
         "pid": 100 + number,

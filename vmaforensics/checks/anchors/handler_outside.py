@@ -1,6 +1,6 @@
-"""HANDLER-OUTSIDE: signal handler outside every area of the memory map.
+"""HANDLER-OUTSIDE: signal handler outside every VMA of the memory map.
 
-*Compared:* handlers and restorers of all signals with the areas of all indices.
+*Compared:* handlers and restorers of all signals with the VMAs of all indices.
 
 *Guaranteed by:* nothing: the kernel does not check them.
 """
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 RULE = Rule(
     id="HANDLER-OUTSIDE",
-    title="signal handler outside every area of the memory map",
+    title="signal handler outside every VMA of the memory map",
     severity=Severity.LOW,
     confidence=Confidence.LOW,
-    why="A handler is code. If no area holds it, the code is gone or hidden.",
+    why="A handler is code. If no VMA holds it, the code is gone or hidden.",
     benign=("a library that set the handler has been unloaded", "the program never meant the signal to arrive"),
     attack=("T1564",),
-    compares="handlers and restorers of all signals with the areas of all indices",
+    compares="handlers and restorers of all signals with the VMAs of all indices",
     views=(View.ANCHORS, *INDICES),
     transient="none: the kernel does not check them",
     by_hand=("crash: sig PID", hand.VM),

@@ -1,6 +1,6 @@
-"""MM-EXE-UNMAPPED: no area maps the program file.
+"""MM-EXE-UNMAPPED: no VMA maps the program file.
 
-*Compared:* the inode of `mm->exe_file` with those of the files of all areas.
+*Compared:* the inode of `mm->exe_file` with those of the files of all VMAs.
 
 *Guaranteed by:* `exec` maps the program it sets as `exe_file`; programs may unmap it later.
 """
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 RULE = Rule(
     id="MM-EXE-UNMAPPED",
-    title="no area maps the program file",
+    title="no VMA maps the program file",
     severity=Severity.INFO,
     why="The process is said to run a file of which nothing is mapped: its code has been replaced or moved elsewhere.",
     benign=(
@@ -36,7 +36,7 @@ RULE = Rule(
         "prctl(PR_SET_MM_EXE_FILE), as used when a process is restored",
     ),
     attack=("T1055",),
-    compares="the inode of mm->exe_file with those of the files of all areas",
+    compares="the inode of mm->exe_file with those of the files of all VMAs",
     views=(View.FILES, *INDICES),
     transient="exec",
     by_hand=("crash: struct mm_struct.exe_file MM", hand.VM),

@@ -3,7 +3,7 @@
 *Severity:* medium, confidence medium; low for scripts.
 
 *Compared:* the first page held of each file of shared memory that has no path (memfd, System V, deleted) and is in no
-area and in no `i_mmap`: does it begin as an ELF file or a script? Who keeps it is looked for among descriptors,
+VMA and in no `i_mmap`: does it begin as an ELF file or a script? Who keeps it is looked for among descriptors,
 System V segments, files in flight over unix sockets (SCM_RIGHTS: in the queues of sockets that descriptors lead to, of
 their peers, of connections not yet accepted, and of sockets that are in flight themselves) and files registered with
 io_uring. Sockets that no descriptor leads to are not looked at.
@@ -47,7 +47,7 @@ RULE = Rule(
         "a file in flight from one process to another",
     ),
     attack=("T1620", "T1564"),
-    compares="files of shared memory without a path that are in no area and in no i_mmap: does the first page held "
+    compares="files of shared memory without a path that are in no VMA and in no i_mmap: does the first page held "
     "begin as an ELF file or a script? Kept by descriptors, segments, queues of unix sockets or io_uring",
     views=(View.HANDLES, View.FILE_RMAP, *INDICES),
     transient="none: such files are legal",

@@ -4,7 +4,7 @@ Kernels from 6.8 into late 6.x.
 
 *Compared:* nothing: an entry of a leaf that is no pointer but one of the xarray's own (`XA_ZERO_ENTRY`).
 
-*Guaranteed by:* `dup_mmap` (kernel/fork.c) overwrites the failing area's range with XA_ZERO_ENTRY and sets
+*Guaranteed by:* `dup_mmap` (kernel/fork.c) overwrites the failing VMA's range with XA_ZERO_ENTRY and sets
 MMF_UNSTABLE.
 """
 
@@ -27,7 +27,7 @@ RULE = Rule(
     id="MT-RESERVED",
     title="reserved entry left by a failed fork",
     severity=Severity.INFO,
-    why="When a fork fails half-way, kernels from 6.8 on mark the place; areas behind it still are the parent's.",
+    why="When a fork fails half-way, kernels from 6.8 on mark the place; VMAs behind it still are the parent's.",
     benign=("the system was short of memory while the process forked",),
     attack=(),
     compares="nothing: an entry of a leaf is no pointer but XA_ZERO_ENTRY, 0x406",

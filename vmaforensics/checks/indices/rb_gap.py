@@ -2,8 +2,8 @@
 
 Kernels up to 6.0.
 
-*Compared:* `rb_subtree_gap` of each area with the largest gap before an area of its subtree, recomputed: from the end
-of the area before to its start, less `stack_guard_gap` where it grows down. Only where the whole tree could be read.
+*Compared:* `rb_subtree_gap` of each VMA with the largest gap before a VMA of its subtree, recomputed: from the end
+of the VMA before to its start, less `stack_guard_gap` where it grows down. Only where the whole tree could be read.
 
 *Guaranteed by:* `vma_compute_gap` and the augmented callbacks (mm/mmap.c); `validate_mm_rb` checks it.
 """
@@ -33,8 +33,8 @@ RULE = Rule(
     id="RB-GAP",
     title="gap recorded in the red-black tree is not the gap there is",
     severity=Severity.HIGH,
-    why="Each node records the largest free gap below it. Cutting an area out by hand leaves that record as it was.",
-    compares="rb_subtree_gap of each area with the largest gap before an area of its subtree, recomputed",
+    why="Each node records the largest free gap below it. Cutting a VMA out by hand leaves that record as it was.",
+    compares="rb_subtree_gap of each VMA with the largest gap before a VMA of its subtree, recomputed",
     views=(View.RBTREE, View.VMA),
     transient="expand_downwards of 5.10, under the read lock and page_table_lock",
     by_hand=("crash: struct vm_area_struct.rb_subtree_gap,vm_start,vm_prev VMA",),

@@ -2,7 +2,7 @@
 
 Kernels up to 6.0.
 
-*Compared:* `__rb_parent_color` of each node with the node that led to it; where the whole tree and its areas could be
+*Compared:* `__rb_parent_color` of each node with the node that led to it; where the whole tree and its VMAs could be
 read, also colours: no red child of a red node, a black root, the same number of black nodes on every way down.
 
 *Guaranteed by:* lib/rbtree.c; `browse_rb` (mm/mmap.c) checks order.

@@ -2,11 +2,11 @@
 
 Kernels up to 6.0.
 
-*Compared:* `vm_prev` of each area with the element before it in the list; `mm->highest_vm_end` with the end of the last
-area.
+*Compared:* `vm_prev` of each VMA with the element before it in the list; `mm->highest_vm_end` with the end of the last
+VMA.
 
 *Guaranteed by:* `__vma_link_list` and `__vma_unlink_list` (mm/util.c); `validate_mm` checks `highest_vm_end`
-(`vm_end_gap` of the last area; on x86 no area grows up).
+(`vm_end_gap` of the last VMA; on x86 no VMA grows up).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ RULE = Rule(
     id="VMA-BACKLINK",
     title="backward link of the list disagrees",
     severity=Severity.HIGH,
-    why="vm_prev leads back along the list. Unlinking an area by hand has to mend it, and often is not complete.",
-    compares="vm_prev of each area with the element before it in the list; mm->highest_vm_end with the end of the last "
-    "area (kernels up to 6.0)",
+    why="vm_prev leads back along the list. Unlinking a VMA by hand has to mend it, and often is not complete.",
+    compares="vm_prev of each VMA with the element before it in the list; mm->highest_vm_end with the end of the last "
+    "VMA (kernels up to 6.0)",
     views=(View.LIST, View.VMA),
     transient="any change of the map, under the mmap write lock",
     by_hand=(hand.LIST,),

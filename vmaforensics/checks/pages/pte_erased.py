@@ -1,7 +1,7 @@
 """PTE-ERASED: page counts other mappings than page tables hold.
 
 *Compared:* the map count of pages with the number of entries that lead to them, over all processes. Only where the page
-tables of all processes could be read whole. The place is named where just one area has room for the page.
+tables of all processes could be read whole. The place is named where just one VMA has room for the page.
 
 *Guaranteed by:* every entry made or cleared changes the count of its page (mm/rmap.c).
 """

@@ -1,6 +1,6 @@
 """PTE-KERNEL: user page table leads to the kernel's own memory.
 
-*Compared:* what `struct page` says of each frame that a user entry in an area leads to: a slab or page-table page is a
+*Compared:* what `struct page` says of each frame that a user entry in a VMA leads to: a slab or page-table page is a
 finding.
 
 *Guaranteed by:* user entries lead to user pages, or to what a driver maps.

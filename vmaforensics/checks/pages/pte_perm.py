@@ -1,8 +1,8 @@
-"""PTE-PERM: page table and area allow different things.
+"""PTE-PERM: page table and VMA allow different things.
 
 *Compared:* execute, write and user rights of each present entry, over all levels, with VM_EXEC and VM_WRITE of its
-area. More rights than the area has; also an executable area whose entry cannot be executed. An entry that cannot be
-written in a writable area is copy-on-write and is no finding.
+VMA. More rights than the VMA has; also an executable VMA whose entry cannot be executed. An entry that cannot be
+written in a writable VMA is copy-on-write and is no finding.
 
 *Guaranteed by:* entries are made from `vm_page_prot`; `mprotect` changes both (mm/mprotect.c).
 """
@@ -27,10 +27,10 @@ MARKS: Final = (Mark.EXECUTABLE, Mark.NOT_EXECUTABLE, Mark.WRITABLE, Mark.NOT_US
 
 RULE = Rule(
     id="PTE-PERM",
-    title="page table and area allow different things",
+    title="page table and VMA allow different things",
     severity=Severity.HIGH,
-    why="The CPU heeds the page table, people read vm_flags. Entries that allow more than their area were changed "
-    "by hand, and so was an area that looks harmless and whose pages can be executed.",
+    why="The CPU heeds the page table, people read vm_flags. Entries that allow more than their VMA were changed "
+    "by hand, and so was a VMA that looks harmless and whose pages can be executed.",
     attack=("T1014", "T1055"),
     compares="execute, write and user rights of each present entry, over all levels, with VM_EXEC and VM_WRITE",
     views=(View.PAGE_TABLES, View.VMA),

@@ -1,6 +1,6 @@
-"""PTE-REMAP: page in an area belongs elsewhere.
+"""PTE-REMAP: page in a VMA belongs elsewhere.
 
-*Compared:* `mapping` and `index` of each page with the area it is mapped in: the root of the anon_vma and the address
+*Compared:* `mapping` and `index` of each page with the VMA it is mapped in: the root of the anon_vma and the address
 for anonymous pages, the `address_space` and the offset for pages of regular files. KSM pages and pages of devices,
 sockets and rings are left out.
 
@@ -28,14 +28,14 @@ MARKS: Final = (Mark.OTHER_ANON_VMA, Mark.OTHER_ADDRESS, Mark.OTHER_FILE, Mark.O
 
 RULE = Rule(
     id="PTE-REMAP",
-    title="page in an area belongs elsewhere",
+    title="page in a VMA belongs elsewhere",
     severity=Severity.HIGH,
     why="Every page names the file or anon_vma it belongs to and its place there. A page that names another one "
-    "was put into the page table by hand: what is shown as the area's contents is not what runs.",
+    "was put into the page table by hand: what is shown as the VMA's contents is not what runs.",
     attack=("T1014", "T1055"),
-    compares="mapping and index of each page with the file or anon_vma of its area and its place there",
+    compares="mapping and index of each page with the file or anon_vma of its VMA and its place there",
     views=(View.PAGE_TABLES, View.PAGES, View.VMA),
-    transient="mremap moves entries and areas, under the write lock",
+    transient="mremap moves entries and VMAs, under the write lock",
     by_hand=(
         hand.VTOP,
         "crash: struct page.mapping,index PAGE",

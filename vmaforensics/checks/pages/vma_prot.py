@@ -1,7 +1,7 @@
 """VMA-PROT: vm_page_prot does not follow from vm_flags.
 
-*Compared:* execute and write bits of `vm_page_prot` with VM_EXEC, VM_WRITE and VM_SHARED. Writable only where the area
-is shared and writable, for private areas are written by copying. Areas without access are left out.
+*Compared:* execute and write bits of `vm_page_prot` with VM_EXEC, VM_WRITE and VM_SHARED. Writable only where the VMA
+is shared and writable, for private VMAs are written by copying. VMAs without access are left out.
 
 *Guaranteed by:* `vm_get_page_prot` and `vma_set_page_prot`.
 """

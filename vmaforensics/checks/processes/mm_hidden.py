@@ -36,7 +36,7 @@ RULE = Rule(
     id="MM-HIDDEN",
     title="address space in use belongs to no process",
     severity=Severity.HIGH,
-    why="Page directories, reclaim and the allocator have records of address spaces of their own. One with areas "
+    why="Page directories, reclaim and the allocator have records of address spaces of their own. One with VMAs "
     "and users that no process has is the memory of a process that was hidden.",
     benign=(
         SMEAR,
@@ -44,7 +44,7 @@ RULE = Rule(
         "a process that has ended while somebody still held its memory",
         BUG,
     ),
-    compares="the mm_structs of pgd_list, the lru_gen list, root maple nodes and the slab, if they have areas and "
+    compares="the mm_structs of pgd_list, the lru_gen list, root maple nodes and the slab, if they have VMAs and "
     "users, with those of all tasks",
     views=(View.SOURCES, View.SLAB, View.TASKS),
     transient="fork and exec have one that no task has yet or has any more; a reader may hold one whose process ended",

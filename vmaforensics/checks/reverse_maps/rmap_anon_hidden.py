@@ -1,6 +1,6 @@
-"""RMAP-ANON-HIDDEN: area of anonymous memory that no index of the memory map holds.
+"""RMAP-ANON-HIDDEN: VMA of anonymous memory that no index of the memory map holds.
 
-*Compared:* as RMAP-FILE-HIDDEN, for areas that an anon_vma's tree leads to and no `i_mmap` does.
+*Compared:* as RMAP-FILE-HIDDEN, for VMAs that an anon_vma's tree leads to and no `i_mmap` does.
 
 *Guaranteed by:* `anon_vma_clone`, `unlink_anon_vmas` (mm/rmap.c).
 """
@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 RULE = Rule(
     id="RMAP-ANON-HIDDEN",
-    title="area of anonymous memory that no index of the memory map holds",
+    title="VMA of anonymous memory that no index of the memory map holds",
     severity=Severity.HIGH,
-    why="An anon_vma's tree leads to every area that may map its pages. One that hangs there, belongs to a "
+    why="An anon_vma's tree leads to every VMA that may map its pages. One that hangs there, belongs to a "
     "running process and is in no index of its memory map was taken out of it by hand.",
-    compares="the areas that anon_vma trees lead to, and no i_mmap does, with those of their process's indices",
+    compares="the VMAs that anon_vma trees lead to, and no i_mmap does, with those of their process's indices",
     views=(View.ANON_RMAP, *INDICES),
-    transient="fork, mmap and splits link an area into the reverse map before the index has it, under the write lock; "
+    transient="fork, mmap and splits link a VMA into the reverse map before the index has it, under the write lock; "
     "munmap takes it out of the index first, and may go on under the read lock",
     by_hand=(hand.ANON, hand.VM),
     steps=("area", "anon", "index", "tree", "list"),

@@ -1,7 +1,7 @@
-"""RMAP-ANON-MISSING: area is not linked to the reverse map of its anonymous pages.
+"""RMAP-ANON-MISSING: VMA is not linked to the reverse map of its anonymous pages.
 
-*Compared:* the `anon_vma_chain` of each area: a link to its own `anon_vma`, every link in the tree of its anon_vma,
-every link naming this area, and no link of this area in a tree that its chain lacks.
+*Compared:* the `anon_vma_chain` of each VMA: a link to its own `anon_vma`, every link in the tree of its anon_vma,
+every link naming this VMA, and no link of this VMA in a tree that its chain lacks.
 
 *Guaranteed by:* `anon_vma_chain_link` (mm/rmap.c).
 """
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 RULE = Rule(
     id="RMAP-ANON-MISSING",
-    title="area is not linked to the reverse map of its anonymous pages",
+    title="VMA is not linked to the reverse map of its anonymous pages",
     severity=Severity.HIGH,
-    why="An area with anonymous pages is chained to its anon_vma and hangs in its tree. An area that is not there "
+    why="A VMA with anonymous pages is chained to its anon_vma and hangs in its tree. A VMA that is not there "
     "escapes whoever looks for the users of a page; an anon_vma pointer that was changed makes it look like "
     "another.",
-    compares="the anon_vma_chain of each area with its anon_vma, and every link of it with the tree it should be in",
+    compares="the anon_vma_chain of each VMA with its anon_vma, and every link of it with the tree it should be in",
     views=(View.ANON_RMAP, *INDICES),
-    transient="merges and splits take an area out of the reverse map for a while, under the write lock",
+    transient="merges and splits take a VMA out of the reverse map for a while, under the write lock",
     by_hand=("crash: list anon_vma_chain.same_vma -H <&vma->anon_vma_chain> -s anon_vma_chain.vma,anon_vma", hand.ANON),
     steps=("area", "anon"),
     part=Part.CAUSE,

@@ -1,6 +1,6 @@
-"""RMAP-FILE-HIDDEN: area of a file that no index of the memory map holds.
+"""RMAP-FILE-HIDDEN: VMA of a file that no index of the memory map holds.
 
-*Compared:* the areas in the `i_mmap` trees of files, if their `vm_mm` is the `mm_struct` of a task, with the areas of
+*Compared:* the VMAs in the `i_mmap` trees of files, if their `vm_mm` is the `mm_struct` of a task, with the VMAs of
 its indices. Only where every index was read whole.
 
 *Guaranteed by:* `vma_link_file` and `unlink_file_vma` (mm/mmap.c, later mm/vma.c).
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 RULE = Rule(
     id="RMAP-FILE-HIDDEN",
-    title="area of a file that no index of the memory map holds",
+    title="VMA of a file that no index of the memory map holds",
     severity=Severity.HIGH,
-    why="Every area of a file hangs in the file's i_mmap too. One that hangs there, belongs to a running process "
+    why="Every VMA of a file hangs in the file's i_mmap too. One that hangs there, belongs to a running process "
     "and is in no index of its memory map was taken out of it by hand; its pages stay mapped and usable.",
-    compares="the areas in the i_mmap trees of files, if their vm_mm is that of a process, with those of its indices",
+    compares="the VMAs in the i_mmap trees of files, if their vm_mm is that of a process, with those of its indices",
     views=(View.FILE_RMAP, *INDICES),
-    transient="fork, mmap and splits link an area into the reverse map before the index has it, under the write lock; "
+    transient="fork, mmap and splits link a VMA into the reverse map before the index has it, under the write lock; "
     "munmap takes it out of the index first, and may go on under the read lock",
     by_hand=(hand.I_MMAP, hand.VM),
     steps=("area", "file", "index", "tree", "list"),

@@ -1,9 +1,9 @@
-"""RMAP-FILE-MISMATCH: area shows another file or other pages than its reverse map.
+"""RMAP-FILE-MISMATCH: VMA shows another file or other pages than its reverse map.
 
-*Compared:* the `i_mmap` tree that an area hangs in with the `address_space` of its `vm_file`; its pages, from
+*Compared:* the `i_mmap` tree that a VMA hangs in with the `address_space` of its `vm_file`; its pages, from
 `vm_pgoff` on, with its place in the tree and the last page recorded for its node.
 
-*Guaranteed by:* the trees are keyed by `vm_pgoff` (mm/interval_tree.c); `vm_file` does not change while an area lives.
+*Guaranteed by:* the trees are keyed by `vm_pgoff` (mm/interval_tree.c); `vm_file` does not change while a VMA lives.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _MOST_NODES: Final = 4  # that contradict one VMA and are named
 
 RULE = Rule(
     id="RMAP-FILE-MISMATCH",
-    title="area shows another file or other pages than its reverse map",
+    title="VMA shows another file or other pages than its reverse map",
     severity=Severity.HIGH,
     why="vm_file and vm_pgoff are what /proc and most tools print. The reverse map was built from them when the "
-    "area was made: where they contradict it, they were changed afterwards, to pass for something else.",
+    "VMA was made: where they contradict it, they were changed afterwards, to pass for something else.",
     attack=("T1014", "T1564", "T1036"),
-    compares="the i_mmap tree an area hangs in with the address_space of its vm_file; its pages, from vm_pgoff on, "
+    compares="the i_mmap tree a VMA hangs in with the address_space of its vm_file; its pages, from vm_pgoff on, "
     "with its place in the tree and the last page recorded there",
     views=(View.FILE_RMAP, View.VMA, View.FILES),
-    transient="merges and splits change vm_pgoff while the area is out of the tree, under the write lock",
+    transient="merges and splits change vm_pgoff while the VMA is out of the tree, under the write lock",
     by_hand=("crash: struct vm_area_struct.vm_file,vm_pgoff,shared VMA", hand.I_MMAP),
     steps=("area", "file"),
     part=Part.CAUSE,

@@ -1,6 +1,6 @@
-"""VMA-SLAB-STATE: area in the memory map was never allocated, or has been freed.
+"""VMA-SLAB-STATE: VMA in the memory map was never allocated, or has been freed.
 
-*Compared:* the areas of all indices with the slab cache: does each lie in it, on an object that is allocated?
+*Compared:* the VMAs of all indices with the slab cache: does each lie in it, on an object that is allocated?
 
 *Guaranteed by:* `vm_area_alloc` and `vm_area_dup` (kernel/fork.c, later mm/vma_init.c).
 """
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 RULE = Rule(
     id="VMA-SLAB-STATE",
-    title="area in the memory map was never allocated, or has been freed",
+    title="VMA in the memory map was never allocated, or has been freed",
     severity=Severity.HIGH,
     why="The kernel takes every vm_area_struct from one slab cache. One that lies elsewhere was made by hand; one "
-    "that is free there shows what the area has been, not what it is.",
-    compares="every area of the index with the slab cache of such structures: it lies there and is allocated",
+    "that is free there shows what the VMA has been, not what it is.",
+    compares="every VMA of the index with the slab cache of such structures: it lies there and is allocated",
     views=(View.SLAB, *INDICES),
-    transient="exit frees the areas while the tree still leads to them; such an mm_struct has no users",
+    transient="exit frees the VMAs while the tree still leads to them; such an mm_struct has no users",
     by_hand=(hand.SLAB,),
     steps=("slab", "area", "word", "index"),
     part=Part.CAUSE,

@@ -1,10 +1,10 @@
-"""MM-COUNTER: counter of the address space disagrees with its areas.
+"""MM-COUNTER: counter of the address space disagrees with its VMAs.
 
 *Severity:* medium; high where only `exec_vm` and its counterparts differ: pages that were counted as executable and
 now are not, or the other way round.
 
 *Compared:* as VMA-MISSING, for the differences that are neither plainly too few nor too many. Also `locked_vm`, which
-may be more than the areas with VM_LOCKED add up to, not less: io_uring, vfio, bpf and RDMA add to it.
+may be more than the VMAs with VM_LOCKED add up to, not less: io_uring, vfio, bpf and RDMA add to it.
 
 The classes are those of `vm_stat_account`, tested in this order: executable and neither writable nor growing down;
 growing down, or a shadow stack; writable and not shared.
@@ -36,12 +36,12 @@ _MOST_PAGES = 1 << 52  # no VMA has as many
 
 RULE = Rule(
     id="MM-COUNTER",
-    title="counter of the address space disagrees with its areas",
+    title="counter of the address space disagrees with its VMAs",
     severity=Severity.MEDIUM,
-    why="These counters are exact while the mmap lock is free. A difference means that areas were added, removed "
+    why="These counters are exact while the mmap lock is free. A difference means that VMAs were added, removed "
     "or changed without the kernel's own code.",
     compares="as VMA-MISSING, for differences that are neither plainly too few nor too many; and locked_vm with the "
-    "areas that have VM_LOCKED, which may be fewer and not more",
+    "VMAs that have VM_LOCKED, which may be fewer and not more",
     views=(View.COUNTERS, *INDICES, View.VMA),
     transient="as VMA-MISSING",
     by_hand=(hand.COUNTERS, hand.VMAS),

@@ -1,6 +1,6 @@
 """VMA-EXEC-ANON: executable memory without a file.
 
-*Compared:* nothing: executable anonymous areas.
+*Compared:* nothing: executable anonymous VMAs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RULE = Rule(
     why="Injected code lies in such memory, as does code that a program makes at run time.",
     benign=("just-in-time compilers", "trampolines and closures", "programs linked to need executable stacks"),
     attack=("T1055",),
-    compares="nothing: tells executable anonymous areas",
+    compares="nothing: tells executable anonymous VMAs",
     views=(View.VMA,),
     transient="none",
     by_hand=(hand.VM,),

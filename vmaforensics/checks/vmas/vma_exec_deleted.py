@@ -1,6 +1,6 @@
 """VMA-EXEC-DELETED: executable memory of a deleted file.
 
-*Compared:* nothing: executable areas of files whose link count is 0.
+*Compared:* nothing: executable VMAs of files whose link count is 0.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RULE = Rule(
     why="Code whose file is gone can be had from memory only.",
     benign=("the package was upgraded while the program ran", "programs that delete what they unpacked"),
     attack=("T1070.004",),
-    compares="nothing: tells executable areas of files whose link count is 0",
+    compares="nothing: tells executable VMAs of files whose link count is 0",
     views=(View.VMA, View.FILES),
     transient="none",
     by_hand=(hand.VM, "crash: struct inode.i_nlink INODE"),

@@ -1,6 +1,6 @@
 """VMA-EXEC-MEMFD: executable memory of a file that has no path.
 
-*Compared:* nothing: executable areas of shared memory.
+*Compared:* nothing: executable VMAs of shared memory.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RULE = Rule(
     why="Code in a memfd or in shared memory never was on a disk.",
     benign=("just-in-time compilers", "libffi closures", "container runtimes that run a copy of themselves"),
     attack=("T1620",),
-    compares="nothing: tells executable areas of shared memory",
+    compares="nothing: tells executable VMAs of shared memory",
     views=(View.VMA, View.FILES),
     transient="none",
     by_hand=(hand.VM,),

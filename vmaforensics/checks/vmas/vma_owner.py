@@ -1,8 +1,8 @@
-"""VMA-OWNER: area belongs to another address space.
+"""VMA-OWNER: VMA belongs to another address space.
 
-*Compared:* `vm_mm` of every area with the `mm_struct` whose index led to it, in every index.
+*Compared:* `vm_mm` of every VMA with the `mm_struct` whose index led to it, in every index.
 
-*Guaranteed by:* `vm_mm` is set when an area is allocated (`vm_area_alloc`) or copied by `dup_mmap`.
+*Guaranteed by:* `vm_mm` is set when a VMA is allocated (`vm_area_alloc`) or copied by `dup_mmap`.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 RULE = Rule(
     id="VMA-OWNER",
-    title="area belongs to another address space",
+    title="VMA belongs to another address space",
     severity=Severity.HIGH,
-    why="Every area points back to the mm_struct whose index holds it. A foreign area in an index was put there "
+    why="Every VMA points back to the mm_struct whose index holds it. A foreign VMA in an index was put there "
     "by hand or by corruption.",
-    benign=(SMEAR, BUSY, "a fork that failed half-way (6.8 and later leave the parent's areas behind)", BUG),
-    compares="vm_mm of every area with the mm_struct whose index led to it",
+    benign=(SMEAR, BUSY, "a fork that failed half-way (6.8 and later leave the parent's VMAs behind)", BUG),
+    compares="vm_mm of every VMA with the mm_struct whose index led to it",
     views=(*INDICES, View.VMA),
-    transient="dup_mmap of 6.8 and later fills the child's tree with the parent's areas first, under the write lock",
+    transient="dup_mmap of 6.8 and later fills the child's tree with the parent's VMAs first, under the write lock",
     by_hand=("crash: struct vm_area_struct.vm_mm VMA", 'drgn: Object(prog, "struct vm_area_struct *", VMA).vm_mm'),
     steps=("area", "index", "tree", "list"),
     part=Part.CAUSE,

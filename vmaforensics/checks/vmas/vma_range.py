@@ -1,11 +1,11 @@
-"""VMA-RANGE: index range and bounds of an area differ.
+"""VMA-RANGE: index range and bounds of a VMA differ.
 
 Kernels with a maple tree.
 
-*Compared:* the index range of the leaf slot with `[vm_start, vm_end)` of the area in it. Not for an area that belongs
+*Compared:* the index range of the leaf slot with `[vm_start, vm_end)` of the VMA in it. Not for a VMA that belongs
 to another address space (VMA-OWNER).
 
-*Guaranteed by:* areas are stored over the range `[vm_start, vm_end - 1]`; `validate_mm` (mm/mmap.c, later mm/vma.c)
+*Guaranteed by:* VMAs are stored over the range `[vm_start, vm_end - 1]`; `validate_mm` (mm/mmap.c, later mm/vma.c)
 checks it in debug kernels.
 """
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 RULE = Rule(
     id="VMA-RANGE",
-    title="index range and bounds of an area differ",
+    title="index range and bounds of a VMA differ",
     severity=Severity.HIGH,
-    why="A page fault finds an area by its index range, /proc and most tools print vm_start and vm_end. Memory "
+    why="A page fault finds a VMA by its index range, /proc and most tools print vm_start and vm_end. Memory "
     "between the two bounds is usable and not shown, or shown and not usable.",
-    compares="the index range of each leaf slot with vm_start and vm_end of the area in it",
+    compares="the index range of each leaf slot with vm_start and vm_end of the VMA in it",
     views=(View.MAPLE, View.VMA),
     transient="split, merge, expand_downwards and the moving of the stack by exec change one before the other, under "
     "the write lock",

@@ -1,6 +1,6 @@
-"""VMA-SURPLUS: area in the memory map that the kernel never counted in.
+"""VMA-SURPLUS: VMA in the memory map that the kernel never counted in.
 
-*Compared:* as VMA-MISSING, the other way: more areas, or as many areas with more pages, than the counters say.
+*Compared:* as VMA-MISSING, the other way: more VMAs, or as many VMAs with more pages, than the counters say.
 
 *Guaranteed by:* as VMA-MISSING.
 """
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 RULE = Rule(
     id="VMA-SURPLUS",
-    title="area in the memory map that the kernel never counted in",
+    title="VMA in the memory map that the kernel never counted in",
     severity=Severity.HIGH,
-    why="The index holds more areas or pages than the kernel's counters. An area that was put in by hand, or one "
+    why="The index holds more VMAs or pages than the kernel's counters. A VMA that was put in by hand, or one "
     "that was made larger, looks like this.",
-    compares="as VMA-MISSING, the other way: more areas or pages than the counters say",
+    compares="as VMA-MISSING, the other way: more VMAs or pages than the counters say",
     views=(View.COUNTERS, *INDICES, View.VMA),
     transient="an insertion, before map_count or total_vm follows, under the write lock",
     by_hand=(hand.COUNTERS, hand.VM, hand.VMAS),
