@@ -15,12 +15,16 @@ from vmaforensics.views.vmas.kind import Kind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
     from support import Edit
 
+    from vmaforensics.arch.page_tables import TablePages
+    from vmaforensics.columns.types import Bools
+    from vmaforensics.views.pages.mapped_pages import Pages
     from vmaforensics.views.pages.page_tables import PageTablesView
+    from vmaforensics.views.pages.ptes import Ptes
+    from vmaforensics.views.vmas.vmas import Vmas
 
-    Pick = Callable[[NDArray[np.void], NDArray[np.void], NDArray[np.void]], NDArray[np.bool_]]
+    Pick = Callable[[Vmas, Pages], Bools]
 
 
 def _view(edit: Edit) -> PageTablesView:
@@ -29,119 +33,124 @@ def _view(edit: Edit) -> PageTablesView:
     return view
 
 
-def _pte(edit: Edit, pick: Pick) -> np.void:
-    """The first present small entry whose (entries, areas' VMAs, pages) ``pick`` chooses."""
+def _pte(edit: Edit, pick: Pick) -> Ptes:
+    """A table of one present small entry whose (VMA, page) ``pick`` chooses."""
     view = _view(edit)
-    ptes = view.ptes[(view.ptes.page_row >= 0) & (view.ptes.range_row >= 0) & (view.ptes.state == PteState.PRESENT)]
-    ptes = ptes[ptes["level"] == 1]
-    vmas = edit.views.vmas[view.ranges["vma_row"][ptes["range_row"]]]
-    found = np.flatnonzero(pick(ptes, vmas, view.pages[ptes["page_row"]]))
+    ptes = view.ptes
+    ptes = ptes.take(
+        (ptes.page_row >= 0) & (ptes.range_row >= 0) & (ptes.state == PteState.PRESENT) & (ptes.level == 1)
+    )
+    vmas = edit.views.vmas.take(view.ranges.vma_row[ptes.range_row])
+    found = np.flatnonzero(pick(vmas, view.pages.take(ptes.page_row)))
     assert len(found), "no entry fits this edit"
-    return ptes[found[len(found) // 2]]
+    middle = len(found) // 2
+    return ptes.take(found[middle : middle + 1])
 
 
-def _label(edit: Edit, technique: str, pte: np.void, size: int = 4096) -> Label:
-    pid = int(edit.views.mms["pid"][pte["mm_row"]])
-    return Label(technique=technique, pid=pid, start=int(pte["va"]), end=int(pte["va"]) + size)
+def _label(edit: Edit, technique: str, pte: Ptes, size: int = 4096) -> Label:
+    pid = int(edit.views.mms.pid[pte.mm_row[0]])
+    return Label(technique=technique, pid=pid, start=int(pte.va[0]), end=int(pte.va[0]) + size)
 
 
 def _write(edit: Edit, where: int, value: int) -> None:
     edit.overlay.write(where, value.to_bytes(8, "little"))
 
 
-def _code(ptes: NDArray[np.void], vmas: NDArray[np.void], pages: NDArray[np.void]) -> NDArray[np.bool_]:
-    return ((vmas["flags"] & np.uint64(flags.VM_EXEC)) != 0) & (vmas["kind"] == Kind.FILE) & ~pages["anon"]
+def _code(vmas: Vmas, pages: Pages) -> Bools:
+    code: Bools = ((vmas.flags & np.uint64(flags.VM_EXEC)) != 0) & (vmas.kind == Kind.FILE) & ~pages.anon
+    return code
 
 
-def _heap(ptes: NDArray[np.void], vmas: NDArray[np.void], pages: NDArray[np.void]) -> NDArray[np.bool_]:
-    small = pages["anon"] & ~pages["ksm"] & ~pages["compound"] & (pages["mapcount"] == 1)
-    return (vmas["kind"] == Kind.ANONYMOUS) & small
+def _heap(vmas: Vmas, pages: Pages) -> Bools:
+    small: Bools = pages.anon & ~pages.ksm & ~pages.compound & (pages.mapcount == 1) & (vmas.kind == Kind.ANONYMOUS)
+    return small
 
 
 def pte_pointed_elsewhere(edit: Edit) -> Label:
     """A code page's entry made to lead to an anonymous page of another process."""
     pte = _pte(edit, _code)
     view = _view(edit)
-    others = view.ptes[(view.ptes.page_row >= 0) & (view.ptes.mm_row != pte["mm_row"]) & (view.ptes.level == 1)]
-    anon = others[view.pages["anon"][others["page_row"]]]
-    entry = int(pte["entry"]) & ~bits.ADDRESS_MASK | int(anon["pfn"][0]) << 12
-    _write(edit, int(pte["where"]), entry)
+    others = view.ptes.take((view.ptes.page_row >= 0) & (view.ptes.mm_row != pte.mm_row[0]) & (view.ptes.level == 1))
+    anon = others.take(view.pages.anon[others.page_row])
+    entry = int(pte.entry[0]) & ~bits.ADDRESS_MASK | int(anon.pfn[0]) << 12
+    _write(edit, int(pte.where[0]), entry)
     return _label(edit, "PTE pointed at another page", pte)
 
 
 def pte_to_slab(edit: Edit) -> Label:
     """An anonymous page's entry made to lead to the page of the process's own mm_struct."""
     pte = _pte(edit, _heap)
-    pa, _, _ = edit.kernel.space.translate(edit.views.mms["mm"][[pte["mm_row"]]])
-    entry = int(pte["entry"]) & ~bits.ADDRESS_MASK | int(pa[0]) & ~4095
-    _write(edit, int(pte["where"]), entry)
+    pa, _, _ = edit.kernel.space.translate(edit.views.mms.mm[pte.mm_row])
+    entry = int(pte.entry[0]) & ~bits.ADDRESS_MASK | int(pa[0]) & ~4095
+    _write(edit, int(pte.where[0]), entry)
     return _label(edit, "PTE pointed at kernel memory", pte)
 
 
 def pte_zeroed(edit: Edit) -> Label:
     """The entry of an anonymous page set to 0; the page stays."""
     pte = _pte(edit, _heap)
-    _write(edit, int(pte["where"]), 0)
+    _write(edit, int(pte.where[0]), 0)
     return _label(edit, "PTE zeroed", pte)
 
 
 def pte_made_executable(edit: Edit) -> Label:
     """The no-execute bit of an anonymous page's entry cleared."""
     pte = _pte(edit, _heap)
-    _write(edit, int(pte["where"]), int(pte["entry"]) & ~bits.NO_EXECUTE)
+    _write(edit, int(pte.where[0]), int(pte.entry[0]) & ~bits.NO_EXECUTE)
     return _label(edit, "NX cleared in PTE", pte)
 
 
 def exec_cleared_in_pte(edit: Edit) -> Label:
     """The no-execute bit of a code page's entry set."""
     pte = _pte(edit, _code)
-    _write(edit, int(pte["where"]), int(pte["entry"]) | bits.NO_EXECUTE)
+    _write(edit, int(pte.where[0]), int(pte.entry[0]) | bits.NO_EXECUTE)
     return _label(edit, "exec cleared in PTE", pte)
 
 
 def exec_cleared_in_flags(edit: Edit) -> Label:
     """VM_EXEC taken out of the vm_flags of an area with code."""
     pte = _pte(edit, _code)
-    vma = edit.views.vmas[_view(edit).ranges["vma_row"][pte["range_row"]]]
-    edit.put(edit.at("vm_area_struct", int(vma["vma"]), "vm_flags"), int(vma["flags"]) & ~flags.VM_EXEC)
-    pid = int(edit.views.mms["pid"][pte["mm_row"]])
-    return Label(technique="exec cleared in flags", pid=pid, start=int(vma["start"]), end=int(vma["end"]))
+    vma = edit.views.vmas.take(_view(edit).ranges.vma_row[pte.range_row])
+    edit.put(edit.at("vm_area_struct", int(vma.vma[0]), "vm_flags"), int(vma.flags[0]) & ~flags.VM_EXEC)
+    pid = int(edit.views.mms.pid[pte.mm_row[0]])
+    return Label(technique="exec cleared in flags", pid=pid, start=int(vma.start[0]), end=int(vma.end[0]))
 
 
 def exec_set_in_page_prot(edit: Edit) -> Label:
     """The no-execute bit taken out of the vm_page_prot of a writable anonymous area."""
     pte = _pte(edit, _heap)
-    vma = edit.views.vmas[_view(edit).ranges["vma_row"][pte["range_row"]]]
-    prot = edit.at("vm_area_struct", int(vma["vma"]), "vm_page_prot")
-    edit.put(prot, int(vma["page_prot"]) & ~bits.NO_EXECUTE)
-    pid = int(edit.views.mms["pid"][pte["mm_row"]])
-    return Label(technique="exec set in page_prot", pid=pid, start=int(vma["start"]), end=int(vma["end"]))
+    vma = edit.views.vmas.take(_view(edit).ranges.vma_row[pte.range_row])
+    prot = edit.at("vm_area_struct", int(vma.vma[0]), "vm_page_prot")
+    edit.put(prot, int(vma.page_prot[0]) & ~bits.NO_EXECUTE)
+    pid = int(edit.views.mms.pid[pte.mm_row[0]])
+    return Label(technique="exec set in page_prot", pid=pid, start=int(vma.start[0]), end=int(vma.end[0]))
 
 
-def _ghost(edit: Edit, level: int) -> tuple[np.void, int, int]:
+def _ghost(edit: Edit, level: int) -> tuple[TablePages, int, int]:
     """(table, address, physical address of a zero entry) in a table of ``level``, in no area."""
     view = _view(edit)
-    tables = view.tables[(view.tables.level == level) & view.tables.ok]
+    tables = view.tables.take((view.tables.level == level) & view.tables.ok)
     span = 1 << (12 + 9 * (level - 1))
-    for table in tables[:200]:
-        raw, _ = edit.kernel.memory.gather(np.array([table["pa"]], np.uint64), 4096)
+    for row in range(min(len(tables), 200)):
+        table = tables.take(slice(row, row + 1))
+        raw, _ = edit.kernel.memory.gather(table.pa, 4096)
         free = np.flatnonzero(raw.view("<u8")[0] == 0)
         for slot in free.tolist():
-            va = int(table["va"]) + slot * span
-            areas = view.ranges[view.ranges["mm_row"] == table["owner"]]
-            if not ((areas["start"] < np.uint64(va + span)) & (areas["end"] > np.uint64(va))).any() and va < 1 << 46:
-                return table, va, int(table["pa"]) + 8 * slot
+            va = int(table.va[0]) + slot * span
+            areas = view.ranges.take(view.ranges.mm_row == table.owner[0])
+            if not ((areas.start < np.uint64(va + span)) & (areas.end > np.uint64(va))).any() and va < 1 << 46:
+                return table, va, int(table.pa[0]) + 8 * slot
     raise AssertionError("no free entry outside every area")
 
 
-def _ghost_label(edit: Edit, technique: str, table: np.void, va: int, size: int) -> Label:
-    return Label(technique=technique, pid=int(edit.views.mms["pid"][table["owner"]]), start=va, end=va + size)
+def _ghost_label(edit: Edit, technique: str, table: TablePages, va: int, size: int) -> Label:
+    return Label(technique=technique, pid=int(edit.views.mms.pid[table.owner[0]]), start=va, end=va + size)
 
 
 def ghost_page(edit: Edit) -> Label:
     """An executable 4 KiB entry outside every area, for a page of another mapping."""
     table, va, where = _ghost(edit, 1)
-    pfn = int(_pte(edit, _heap)["pfn"])
+    pfn = int(_pte(edit, _heap).pfn)
     _write(edit, where, pfn << 12 | 0x67)
     return _ghost_label(edit, "ghost 4 KiB", table, va, 4096)
 
@@ -157,9 +166,9 @@ def ghost_subtree(edit: Edit) -> Label:
     """A page table of another process hung in outside every area."""
     table, va, where = _ghost(edit, 2)
     view = _view(edit)
-    foreign = view.tables[(view.tables.level == 1) & (view.tables.owner != table["owner"])]
-    counts = {int(pa): 0 for pa in foreign["pa"].tolist()}
-    for pa in (view.ptes["where"][view.ptes["level"] == 1] & ~np.uint64(4095)).tolist():
+    foreign = view.tables.take((view.tables.level == 1) & (view.tables.owner != table.owner[0]))
+    counts = {int(pa): 0 for pa in foreign.pa.tolist()}
+    for pa in (view.ptes.where[view.ptes.level == 1] & ~np.uint64(4095)).tolist():
         if pa in counts:
             counts[pa] += 1
     fullest = max(counts, key=lambda pa: counts[pa])
@@ -171,9 +180,9 @@ def own_table_again(edit: Edit) -> Label:
     """A page table of the process hung in a second time, outside every area."""
     table, va, where = _ghost(edit, 2)
     view = _view(edit)
-    mine = view.tables[(view.tables.level == 1) & (view.tables.owner == table["owner"])]
+    mine = view.tables.take((view.tables.level == 1) & (view.tables.owner == table.owner[0]))
     assert len(mine), "the process has no page table"
-    _write(edit, where, int(mine["pa"][0]) | 0x67)
+    _write(edit, where, int(mine.pa[0]) | 0x67)
     return _ghost_label(edit, "own page table a second time", table, va, 2 << 20)
 
 
@@ -181,16 +190,16 @@ def user_copy_only(edit: Edit) -> Label:
     """With page-table isolation: memory of another process hung into the copy that user mode runs on, and no other."""
     assert edit.kernel.identity.isolation, "the kernel has no page-table isolation"
     view, levels = _view(edit), edit.kernel.identity.levels
-    tables = view.tables[(view.tables.level == levels) & view.tables.ok]
-    raw, _ = edit.kernel.memory.gather(tables["pa"], 4096)
+    tables = view.tables.take((view.tables.level == levels) & view.tables.ok)
+    raw, _ = edit.kernel.memory.gather(tables.pa, 4096)
     words = raw.view("<u8").reshape(-1, 512)[:, :256]
     row = int(np.flatnonzero((words == 0).any(axis=1))[0])
     other = int(np.flatnonzero((words != 0).any(axis=1) & (np.arange(len(words)) != row))[0])
     slot = int(np.flatnonzero(words[row] == 0)[0])
     entry = int(words[other][words[other] != 0][0]) & ~bits.NO_EXECUTE
-    _write(edit, int(tables["pa"][row]) + 4096 + 8 * slot, entry)
+    _write(edit, int(tables.pa[row]) + 4096 + 8 * slot, entry)
     span = 1 << (12 + 9 * (levels - 1))
-    return _ghost_label(edit, "ghost in the user's copy alone", tables[row], slot * span, span)
+    return _ghost_label(edit, "ghost in the user's copy alone", tables.take(slice(row, row + 1)), slot * span, span)
 
 
 PAGE_EDITS: tuple[Callable[[Edit], Label], ...] = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from support import Edit
+
+    from vmaforensics.views.pages.mapped_pages import Pages
+    from vmaforensics.views.pages.ptes import Ptes
+    from vmaforensics.views.vmas.vmas import Vmas
 
 PAGE = 4096
 PLACE = 0x340  # of the bytes that are changed, in the page
@@ -54,28 +58,39 @@ def _count(edit: Edit, mm: int, kind: str, by: int) -> None:
     _change(edit, where, by)
 
 
-def _target(edit: Edit) -> tuple[np.void, np.void, np.void, np.void]:
-    """(entry, its area's VMA, its page, the entry of an anonymous copy in the same area) of code to be replaced.
+class _Target(NamedTuple):
+    """Code to be replaced, in tables of one row each."""
+
+    pte: Ptes
+    vma: Vmas
+    page: Pages
+    model: Ptes  # the entry of an anonymous copy in the same VMA
+
+
+def _target(edit: Edit) -> _Target:
+    """Code beside an anonymous copy.
 
     The copy that a real write left there (a uprobe's) tells what another one looks like.
     """
     view = edit.views.page_tables
     assert view is not None
     assert edit.views.files is not None
-    ptes = view.ptes[(view.ptes.page_row >= 0) & (view.ptes.range_row >= 0) & (view.ptes.state == PteState.PRESENT)]
-    vma_row = view.ranges["vma_row"][ptes["range_row"]]
-    vmas, pages = edit.views.vmas[vma_row], view.pages[ptes["page_row"]]
-    code = (vmas["kind"] == Kind.FILE) & (vmas["anon_vma"] != 0) & (ptes["level"] == 1) & ~pages["compound"]
-    code &= (vmas["flags"] & np.uint64(flags.VM_EXEC | flags.VM_WRITE | flags.VM_ACCOUNT)) == np.uint64(flags.VM_EXEC)
-    copies = np.flatnonzero(code & pages["anon"] & (pages["mapcount"] == 1))
-    mapping = edit.views.files.rows["mapping"][vmas["file_row"]]
+    ptes = view.ptes
+    ptes = ptes.take((ptes.page_row >= 0) & (ptes.range_row >= 0) & (ptes.state == PteState.PRESENT))
+    vma_row = view.ranges.vma_row[ptes.range_row]
+    vmas, pages = edit.views.vmas.take(vma_row), view.pages.take(ptes.page_row)
+    code = (vmas.kind == Kind.FILE) & (vmas.anon_vma != 0) & (ptes.level == 1) & ~pages.compound
+    code &= (vmas.flags & np.uint64(flags.VM_EXEC | flags.VM_WRITE | flags.VM_ACCOUNT)) == np.uint64(flags.VM_EXEC)
+    copies = np.flatnonzero(code & pages.anon & (pages.mapcount == 1))
+    mapping = edit.views.files.rows.mapping[vmas.file_row]
     for copy in copies.tolist():
-        same = code & ~pages["anon"] & (ptes["range_row"] == ptes["range_row"][copy])
+        same = code & ~pages.anon & (ptes.range_row == ptes.range_row[copy])
         for at in np.flatnonzero(same).tolist():
-            heads, _ = edit.kernel.gather("address_space", mapping[[at]], ["i_pages.xa_head"])
-            entry, ok = entries_at(edit.kernel, heads["i_pages.xa_head"], pages["index"][[at]])
-            if ok[0] and int(entry[0]) == _struct_page(edit, int(pages["pfn"][at])):
-                return ptes[at], vmas[at], pages[at], ptes[copy]
+            heads, _ = edit.kernel.gather_member("address_space", "i_pages.xa_head", mapping[[at]])
+            entry, ok = entries_at(edit.kernel, heads, pages.index[[at]])
+            if ok[0] and int(entry[0]) == _struct_page(edit, int(pages.pfn[at])):
+                one = slice(at, at + 1)
+                return _Target(ptes.take(one), vmas.take(one), pages.take(one), ptes.take(slice(copy, copy + 1)))
     raise AssertionError("no code beside an anonymous copy, of a file whose page cache can be looked up")
 
 
@@ -86,25 +101,25 @@ def _copied(edit: Edit, change: Callable[[bytearray], None], technique: str) -> 
     page cache. Where the image does not hold what the page cache has (an excerpt), it gets contents of its own.
     """
     pte, vma, page, model = _target(edit)
-    mm, frame, old = int(vma["mm"]), _free_frame(edit), int(page["pfn"])
+    mm, frame, old = int(vma.mm[0]), _free_frame(edit), int(page.pfn[0])
     data, ok = edit.overlay.gather(np.array([old << 12], np.uint64), PAGE)
     content = bytearray(data[0].tobytes()) if ok[0] else bytearray(bytes(range(256)) * 16)
     edit.overlay.write(old << 12, bytes(content))
     change(content)
     edit.overlay.write(frame << 12, bytes(content))
-    copy, new = _struct_page(edit, int(model["pfn"])), _struct_page(edit, frame)
+    copy, new = _struct_page(edit, int(model.pfn[0])), _struct_page(edit, frame)
     for at in range(0, PageReader(edit.kernel).size, 8):
         edit.put(new + at, edit.get(copy + at))
-    index = (int(pte["va"]) - int(vma["start"]) >> 12) + int(vma["anon_pgoff"])
+    index = (int(pte.va[0]) - int(vma.start[0]) >> 12) + int(vma.anon_pgoff[0])
     edit.put(new + edit.kernel.member("page", "index|__folio_index").offset, index)
     for member in ("_mapcount.counter", "_refcount.counter"):
         _change(edit, edit.at("page", _struct_page(edit, old), member), -1, 4)
-    entry = int(pte["entry"]) & ~bits.ADDRESS_MASK | frame << 12
-    edit.overlay.write(int(pte["where"]), entry.to_bytes(8, "little"))
-    _count(edit, mm, KINDS[3] if page["swapbacked"] else KINDS[0], -1)
+    entry = int(pte.entry[0]) & ~bits.ADDRESS_MASK | frame << 12
+    edit.overlay.write(int(pte.where[0]), entry.to_bytes(8, "little"))
+    _count(edit, mm, KINDS[3] if page.swapbacked[0] else KINDS[0], -1)
     _count(edit, mm, KINDS[1], 1)
-    pid = int(edit.views.mms["pid"][pte["mm_row"]])
-    return Label(technique=technique, pid=pid, start=int(pte["va"]), end=int(pte["va"]) + PAGE)
+    pid = int(edit.views.mms.pid[pte.mm_row[0]])
+    return Label(technique=technique, pid=pid, start=int(pte.va[0]), end=int(pte.va[0]) + PAGE)
 
 
 def text_page_replaced(edit: Edit) -> Label:

@@ -27,11 +27,11 @@ def test_every_file_area_that_the_guest_lists_hangs_in_i_mmap_and_no_other(clean
     views, truth = clean.analysis.views, clean.truth
     rmap = views.rmap
     assert rmap is not None
-    area = rmap.vmas[rmap.vma_rows(np.unique(rmap.file_nodes["vma"]))]
-    pid = views.mms["pid"][views.mm_rows(area["mm"])]
-    found = set(zip(pid.tolist(), area["start"].tolist(), area["end"].tolist(), strict=True))
+    area = rmap.vmas.take(rmap.vma_rows(np.unique(rmap.file_nodes.vma)))
+    pid = views.mms.pid[views.mm_rows(area.mm)]
+    found = set(zip(pid.tolist(), area.start.tolist(), area.end.tolist(), strict=True))
     expected = set()
-    for one in set(views.mms["pid"].tolist()):
+    for one in set(views.mms.pid.tolist()):
         # A process whose first thread has ended shows its areas in the other threads' files alone.
         files = [f"proc/{one}/maps", *(name for name in truth if re.fullmatch(rf"proc/{one}/task/\d+/maps", name))]
         for line in b"".join(truth.get(name, b"") for name in files).splitlines():
@@ -49,7 +49,7 @@ def test_both_directions_of_the_anonymous_map_agree(clean: Sample) -> None:
     down = set(zip(*(rmap.anon_nodes[name].tolist() for name in ("tree", "item", "vma")), strict=True))
     up = set(zip(*(rmap.chains[name].tolist() for name in ("anon_vma", "avc", "vma")), strict=True))
     assert down == up
-    assert set(rmap.chains["vma"].tolist()) == set(rmap.vmas["vma"][rmap.vmas["anon_vma"] != 0].tolist())
+    assert set(rmap.chains.vma.tolist()) == set(rmap.vmas.vma[rmap.vmas.anon_vma != 0].tolist())
 
 
 def test_a_clean_image_has_no_strays_and_no_findings(clean: Sample) -> None:
@@ -64,13 +64,13 @@ def test_absent_pages_are_no_evidence(clean: Sample) -> None:
     rmap = clean.analysis.views.rmap
     assert rmap is not None
     edit = Edit(clean.analysis)
-    held = (rmap.anon_nodes["item"], rmap.file_nodes["item"], rmap.mappings["mapping"], rmap.anon_vmas["anon_vma"])
+    held = (rmap.anon_nodes.item, rmap.file_nodes.item, rmap.mappings.mapping, rmap.anon_vmas.anon_vma)
     pages = np.unique(np.concatenate(held) & ~np.uint64(4095))
     for page in np.random.default_rng(1).permutation(pages)[: len(pages) // 3].tolist():
         edit.drop(page)
     changed = again_from_views(clean.analysis, edit.overlay)
     assert not [one for one in serious(changed) if one[1].startswith("RMAP") or one[1] == "VMA-LINK"]
-    assert np.isin(changed.views.problems["view"], (View.FILE_RMAP, View.ANON_RMAP)).any()
+    assert np.isin(changed.views.problems.view, (View.FILE_RMAP, View.ANON_RMAP)).any()
 
 
 def test_hostile_links_are_problems_and_cost_only_their_own_tree(clean: Sample) -> None:
@@ -83,19 +83,19 @@ def test_hostile_links_are_problems_and_cost_only_their_own_tree(clean: Sample) 
         ("vm_area_struct", "shared.rb.", rmap.file_nodes),
         ("anon_vma_chain", "rb.", rmap.anon_nodes),
     ):
-        chosen = rng.permutation(nodes)[:40]
-        junk = [int(nodes["node"][0]), int(chosen["node"][-1]), 0x4141414141414141, int(nodes["node"][1]) | 1, 1 << 62]
-        for n, item in enumerate(chosen["item"].tolist()):
+        chosen = nodes.take(rng.permutation(len(nodes))[:40])
+        junk = [int(nodes.node[0]), int(chosen.node[-1]), 0x4141414141414141, int(nodes.node[1]) | 1, 1 << 62]
+        for n, item in enumerate(chosen.item.tolist()):
             side = ("rb_left", "rb_right")[n % 2]
             edit.put(edit.at(struct, item, member + side), junk[n % len(junk)])
-    for n, avc in enumerate(rng.permutation(rmap.chains["avc"])[:40].tolist()):
-        junk = [avc, int(rmap.chains["avc"][n]), 0x4242424242424242, 0]
+    for n, avc in enumerate(rng.permutation(rmap.chains.avc)[:40].tolist()):
+        junk = [avc, int(rmap.chains.avc[n]), 0x4242424242424242, 0]
         edit.put(edit.at("anon_vma_chain", avc, "same_vma.next"), junk[n % len(junk)])
     changed = again_from_views(analysis, edit.overlay)
-    met = set(changed.views.problems["problem"][changed.views.problems["view"] == View.FILE_RMAP].tolist())
+    met = set(changed.views.problems.problem[changed.views.problems.view == View.FILE_RMAP].tolist())
     assert {Problem.CYCLE, Problem.NON_CANONICAL, Problem.MISALIGNED} <= met
     assert changed.views.rmap is not None
-    whole = changed.views.rmap.mappings["whole"]
+    whole = changed.views.rmap.mappings.whole
     assert whole.any()
     assert not whole.all()
 

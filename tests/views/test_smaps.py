@@ -151,8 +151,8 @@ def test_figures_are_left_out_where_a_struct_page_is_not_in_the_dump(sample: Sam
     broken = dataclasses.replace(view, pages=view.pages.replace(ok=readable))
     views = dataclasses.replace(clean.views, page_tables=broken)
     own = SmapsPrinter(clean.kernel, views)
-    mm = int(views.mms["mm"][view.ptes["mm_row"][entry]])
-    start = int(views.vmas["start"][view.ranges["vma_row"][view.ptes["range_row"][entry]]])
+    mm = int(views.mms.mm[view.ptes.mm_row[entry]])
+    start = int(views.vmas.start[view.ranges.vma_row[view.ptes.range_row[entry]]])
     assert own.unknown(mm) >= 1
     (area,) = (one for one in map(fields, own.lines(mm)) if one[""].startswith(f"{start:08x}-".encode()))
     assert "Rss" not in area
@@ -170,7 +170,7 @@ def test_letters_without_the_kernels_own_table_are_the_same(whole_kernel: Sample
     bare = kernel_on(kernel, kernel.memory)
     bare.symbols = Without()  # type: ignore[assignment]
     vmas = whole_kernel.analysis.views.vmas
-    used = int(np.bitwise_or.reduce(vmas["flags"]))
+    used = int(np.bitwise_or.reduce(vmas.flags))
     guessed = letters(bare)
     assert [own[bit] for bit in range(64) if used >> bit & 1] == [guessed[bit] for bit in range(64) if used >> bit & 1]
     assert own[:4] == ["rd", "wr", "ex", "sh"]
@@ -179,7 +179,7 @@ def test_letters_without_the_kernels_own_table_are_the_same(whole_kernel: Sample
 def test_swap_is_counted_as_the_kernel_counts_it(sample: Sample) -> None:
     kernel, view = sample.analysis.kernel, sample.analysis.views.page_tables
     assert view is not None
-    rows = np.flatnonzero((view.ptes["state"] == PteState.SWAP) & (view.ptes["level"] == 1))
+    rows = np.flatnonzero((view.ptes.state == PteState.SWAP) & (view.ptes.level == 1))
     told = swap_counts(kernel, view.ptes, rows)
     bare = kernel_on(kernel, kernel.memory)
     bare.symbols = type("Without", (), {"get": lambda self, name: None})()
@@ -198,9 +198,9 @@ def test_a_page_cache_that_leads_into_itself_does_not_hang(sample: Sample) -> No
     assert clean.views.files is not None
     edit = Edit(clean)
     kernel = clean.kernel
-    mappings = np.unique(clean.views.files.rows["mapping"])
-    heads, _ = kernel.gather("address_space", mappings, ["i_pages.xa_head"])
-    nodes = [int(one) - 2 for one in heads["i_pages.xa_head"].tolist() if one & 3 == 2 and one > 4096]
+    mappings = np.unique(clean.views.files.rows.mapping)
+    heads, _ = kernel.gather_member("address_space", "i_pages.xa_head", mappings)
+    nodes = [head - 2 for head in heads.tolist() if head & 3 == 2 and head > 4096]
     changed = 0
     for node in nodes:
         try:
