@@ -93,7 +93,7 @@ def test_isolation_is_recognised_and_both_copies_of_a_clean_kernel_agree(isolate
 def test_the_copies_that_are_compared_are_the_ones_cpus_run_on(isolated: Sample) -> None:
     """The kernel's copy has NX on every entry of the user half, the user's copy on none (__pti_set_user_pgtbl)."""
     analysis = isolated.analysis
-    pgd = analysis.views.mms["pgd"][analysis.views.mms["ok"] & (analysis.views.mms["pid"] > 0)]
+    pgd = analysis.views.mms.pgd[analysis.views.mms.ok & (analysis.views.mms.pid > 0)]
     roots, _, _ = analysis.kernel.space.translate(pgd)
     raw, ok = analysis.kernel.memory.gather(roots, 8192)
     words = raw[ok].view("<u8").reshape(-1, 2, 512)[:, :, :256]
@@ -105,7 +105,7 @@ def test_the_copies_that_are_compared_are_the_ones_cpus_run_on(isolated: Sample)
 
 def test_the_user_half_is_walked(isolated: Sample) -> None:
     view = tables_of(isolated.analysis)
-    assert view.whole[isolated.analysis.views.mms["ok"]].all()
+    assert view.whole[isolated.analysis.views.mms.ok].all()
     assert len(view.ptes) > 10000
 
 
@@ -113,28 +113,28 @@ def test_what_hangs_in_the_users_copy_alone_is_found_and_walked(isolated: Sample
     copy = Edit(isolated.analysis)
     label = user_copy_only(copy)
     found = again_from_views(isolated.analysis, copy.overlay)
-    (isolation,) = tables_of(found).isolated
-    assert (int(isolation["va"]), int(isolation["entry"])) == (label.start, 0)
+    isolation = tables_of(found).isolated
+    assert (isolation.va.tolist(), isolation.entry.tolist()) == ([label.start], [0])
     (one,) = serious(found)
     assert (one.pid, one.rule.id) == (label.pid, "PTE-ORPHAN")
     assert names(one, label)
     said = " ".join(item.what for item in one.evidence)
-    assert f"the top-level entry for {label.start:#x} is {int(isolation['user']):#x} in the user's copy" in said
+    assert f"the top-level entry for {label.start:#x} is {int(isolation.user[0]):#x} in the user's copy" in said
     # The pages behind it are told like any others that no area has.
-    ghosts = tables_of(found).ptes[tables_of(found).orphans]
+    ghosts = tables_of(found).ptes.take(tables_of(found).orphans)
     assert len(ghosts)
-    assert ((ghosts["va"] >= np.uint64(label.start)) & (ghosts["va"] < np.uint64(label.end))).all()
+    assert ((ghosts.va >= np.uint64(label.start)) & (ghosts.va < np.uint64(label.end))).all()
 
 
 def test_an_entry_that_the_users_copy_lacks_is_found(isolated: Sample) -> None:
     copy = Edit(isolated.analysis)
     view, kernel = tables_of(isolated.analysis), copy.kernel
-    top = view.tables[view.tables["level"] == kernel.identity.levels]
-    raw, _ = kernel.memory.gather(top["pa"], 4096)
+    top = view.tables.take(view.tables.level == kernel.identity.levels)
+    raw, _ = kernel.memory.gather(top.pa, 4096)
     words = raw.view("<u8").reshape(-1, 512)[:, :256]
     row = int(np.flatnonzero((words != 0).any(axis=1))[0])
     slot = int(np.flatnonzero(words[row])[0])
-    copy.overlay.write(int(top["pa"][row]) + 4096 + 8 * slot, bytes(8))
+    copy.overlay.write(int(top.pa[row]) + 4096 + 8 * slot, bytes(8))
     found = serious(again_from_views(isolated.analysis, copy.overlay))
-    pid = int(copy.views.mms["pid"][top["owner"][row]])
+    pid = int(copy.views.mms.pid[top.owner[row]])
     assert [(one.rule.id, one.pid, one.start) for one in found] == [("PT-ISOLATION", pid, slot << 39)]

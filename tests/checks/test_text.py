@@ -42,16 +42,16 @@ def test_code_of_a_clean_kernel_is_that_of_its_files(any_kernel: Sample) -> None
 def test_only_pages_beside_a_uprobe_are_copies(whole_kernel: Sample) -> None:
     """The guest's tracer put a probe on one program, so each process that runs it has a copy of one page."""
     text = text_of(whole_kernel.analysis)
-    rows = text.pages[text.pages["match"] == Match.DIFFERS]
+    rows = text.pages.take(text.pages.match == Match.DIFFERS)
     if not len(rows):
         pytest.skip("an excerpt holds no user memory")
     probes, whole = read_uprobes(whole_kernel.analysis.kernel)
     assert whole
     assert len(probes) == 1
-    assert set((rows["index"] * 4096 + rows["first"].astype(np.uint64)).tolist()) == set(probes["offset"].tolist())
-    assert (rows["count"] == 1).all()
-    assert (rows["probed"] == 1).all()
-    assert {bytes(one)[:1] for one in rows["now"]} == {b"\xcc"}
+    assert set((rows.index * 4096 + rows.first.astype(np.uint64)).tolist()) == set(probes.offset.tolist())
+    assert (rows.count == 1).all()
+    assert (rows.probed == 1).all()
+    assert rows.now[:, 0].tolist() == [0xCC] * len(rows)
 
 
 @pytest.mark.parametrize("edit", TEXT_EDITS, ids=lambda edit: edit.__name__)
@@ -76,13 +76,14 @@ def test_the_evidence_names_entry_frames_and_bytes(either_sample: Sample) -> Non
     found = again_from_views(either_sample.analysis, copy.overlay)
     (evidence,) = told(found)[0].evidence
     rows = text_of(found).pages
-    (row,) = rows[rows["match"] == Match.DIFFERS][-1:] if len(rows) == 1 else rows[rows["va"] == np.uint64(label.start)]
+    row = rows.take(rows.va == np.uint64(label.start))
+    assert row.match.tolist() == [Match.DIFFERS]
     view = found.views.page_tables
     assert view is not None
-    assert evidence.address == int(view.ptes["where"][row["pte_row"]])
-    assert f"frame {int(row['pfn']):#x}" in evidence.what
-    assert f"frame {int(row['cached']):#x}" in evidence.what
-    assert f"{int(row['count'])} bytes differ, at {PLACE:#x}" in evidence.what
+    assert evidence.address == int(view.ptes.where[row.pte_row[0]])
+    assert f"frame {int(row.pfn[0]):#x}" in evidence.what
+    assert f"frame {int(row.cached[0]):#x}" in evidence.what
+    assert f"{int(row.count[0])} bytes differ, at {PLACE:#x}" in evidence.what
 
 
 @pytest.mark.parametrize("which", ["pfn", "cached"])
@@ -90,9 +91,9 @@ def test_absent_contents_are_no_difference_and_not_assessed(either_sample: Sampl
     copy = Edit(either_sample.analysis)
     label = text_page_replaced(copy)
     rows = text_of(again_from_views(either_sample.analysis, copy.overlay)).pages
-    row = rows[(rows["va"] == np.uint64(label.start)) & (rows["match"] == Match.DIFFERS)][0]
+    row = rows.take((rows.va == np.uint64(label.start)) & (rows.match == Match.DIFFERS))
     before = sum(int(one.count) for one in not_assessed(either_sample.analysis) if "page cache, are not" in one.why)
-    copy.overlay.drop(int(row[which]))
+    copy.overlay.drop(int((row.pfn if which == "pfn" else row.cached)[0]))
     found = again_from_views(either_sample.analysis, copy.overlay)
     assert told(found) == []
     (one,) = [one for one in not_assessed(found) if "page cache, are not" in one.why]
@@ -104,7 +105,7 @@ def test_absent_contents_are_no_difference_and_not_assessed(either_sample: Sampl
 
 def test_an_excerpt_says_once_that_contents_are_missing(sample: Sample) -> None:
     rows = text_of(sample.analysis).pages
-    lost = int((rows["match"] == Match.NOT_IN_DUMP).sum())
+    lost = int((rows.match == Match.NOT_IN_DUMP).sum())
     said = [one.count for one in not_assessed(sample.analysis) if "page cache, are not" in one.why]
     assert said == ([lost] if lost else [])
 
@@ -124,8 +125,8 @@ def _step(sample: Sample, role: str, step: str) -> tuple[int, int]:
 def test_a_breakpoint_of_a_debugger_is_told_at_low_rank(kept_guest: Sample) -> None:
     debugger, address = _step(kept_guest, "debugged", "breakpoint")
     tasks = kept_guest.analysis.views.tasks
-    parent = tasks["task"][tasks["pid"] == debugger][0]
-    child = int(tasks["pid"][tasks["parent"] == parent][0])
+    parent = tasks.task[tasks.pid == debugger][0]
+    child = int(tasks.pid[tasks.parent == parent][0])
     (one,) = [one for one in told(kept_guest.analysis) if one.pid == child]
     assert one.severity is Severity.LOW
     assert "a debugger is attached" in one.title
