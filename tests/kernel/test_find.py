@@ -97,7 +97,7 @@ def test_without_any_vmcoreinfo_the_symbol_table_shows_where_the_kernel_lies(who
     assert kernel.vmcoreinfo is None
     assert any("VMCOREINFO" in text and "symbol table" in text for text in kernel.identity.problems)
     ours, theirs = kernel.identity, clean.kernel.identity
-    for name in ("release", "banner", "levels", "pti", "kaslr_offset", "phys_base", "types_source"):
+    for name in ("release", "banner", "levels", "isolation", "kaslr_offset", "phys_base", "types_source"):
         assert getattr(ours, name) == getattr(theirs, name), name
     assert ours.build_id in (theirs.build_id, None)  # an excerpt need not hold the kernel's own notes
     assert list(kernel.symbols.items())[::997] == list(clean.kernel.symbols.items())[::997]

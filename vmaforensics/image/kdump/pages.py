@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.table import Table, table
+from vmaforensics.columns.types import U32, U64
 from vmaforensics.image.kdump.codecs import NAMES, decompress
 from vmaforensics.image.memory import PAGE_SHIFT, PageState, PhysicalMemory
 from vmaforensics.words.amounts import counted
@@ -23,9 +25,31 @@ if TYPE_CHECKING:
     from vmaforensics.image.kdump.bitmap import PageBitmap
     from vmaforensics.image.source import FileSource
 
-# page_desc_t (makedumpfile, diskdump_mod.h), one per dumped page in the order of the page frames
+# page_desc_t (makedumpfile, diskdump_mod.h), as it lies in the file
 DESCRIPTOR = np.dtype([("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
 CACHE_BYTES = 256 << 20
+
+
+@table()
+class Descriptors(Table):
+    """Where the data of dumped pages lies (page_desc_t), in the order of the page frames."""
+
+    offset: U64  # in the file
+    size: U32  # bytes there
+    flags: U32  # how they are compressed; see codecs.NAMES
+
+    @classmethod
+    def of_records(cls, records: NDArray[np.void]) -> Descriptors:
+        """The columns of records of dtype :data:`DESCRIPTOR`."""
+        return cls.from_structured(records)
+
+    def to_records(self) -> NDArray[np.void]:
+        """Records of dtype :data:`DESCRIPTOR`, as they are written."""
+        records = np.zeros(len(self), DESCRIPTOR)
+        for name, values in self.columns().items():
+            records[name] = values
+        return records
+
 
 # Why a dumped page is not to be read from its descriptor; 0 is a page that may be.
 ZERO, LOST, OUTSIDE, OVERSIZE, CODEC, CORRUPT = -1, -2, -3, -4, -5, -6
@@ -49,6 +73,10 @@ class Part:
     descriptors_at: int
     count: int
     zero_offset: int | None
+
+    def descriptors(self, numbers: NDArray[np.int64]) -> Descriptors:
+        """The descriptors with these numbers within the part; zeros for what cannot be read."""
+        return Descriptors.of_records(self.source.records(DESCRIPTOR, self.descriptors_at, numbers))
 
 
 class KdumpMemory(PhysicalMemory):
@@ -135,8 +163,8 @@ class KdumpMemory(PhysicalMemory):
         kinds = self._slots[index]
         fresh = np.zeros(len(index), dtype=np.int32)
         for part, where, numbers in self._by_part(index):
-            rows = part.source.records(DESCRIPTOR, part.descriptors_at, numbers)
-            offset, size, flags = rows["offset"], rows["size"].astype(np.uint64), rows["flags"]
+            pages = part.descriptors(numbers)
+            offset, size, flags = pages.offset, pages.size.astype(np.uint64), pages.flags
             end = np.uint64(len(part.source))
             fresh[where] = np.select(
                 [
@@ -172,10 +200,10 @@ class KdumpMemory(PhysicalMemory):
         """Decompress pages to the byte positions ``at`` of ``out``; returns which could be."""
         fine = np.zeros(len(index), dtype=np.bool_)
         for part, where, numbers in self._by_part(index):
-            table = part.source.records(DESCRIPTOR, part.descriptors_at, numbers)
-            offsets, sizes = table["offset"].astype(np.int64), table["size"].astype(np.int64)
+            pages = part.descriptors(numbers)
+            offsets, sizes = pages.offset.astype(np.int64), pages.size.astype(np.int64)
             for rows, file, places in part.source.spans(offsets, sizes):
-                sized, flags = table["size"][rows], table["flags"][rows]
+                sized, flags = pages.size[rows], pages.flags[rows]
                 fine[where[rows]] = decompress(file, places, sized, flags, out, at[where[rows]], 1 << self._shift)
         self._refuse(index, blocks, np.where(fine, 0, CORRUPT))
         return fine

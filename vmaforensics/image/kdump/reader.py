@@ -23,7 +23,7 @@ from vmaforensics.image.kdump.header import (
     KdumpHeader,
     read_header,
 )
-from vmaforensics.image.kdump.pages import DESCRIPTOR, KdumpMemory, Part
+from vmaforensics.image.kdump.pages import DESCRIPTOR, Descriptors, KdumpMemory, Part
 from vmaforensics.image.notes import LARGEST_AREA, cpu_states, erased, parse_notes, vmcoreinfo_of
 from vmaforensics.words.amounts import counted
 
@@ -132,7 +132,8 @@ def _part(one: KdumpFile, dumped: PageBitmap, counts: _Counts, problems: list[st
             f"{count:,} page descriptors are missing"
         )
         count = room
-    first = source.array(DESCRIPTOR, header.descriptors_at, min(count, MOST_COUNTED))
+    records = source.array(DESCRIPTOR, header.descriptors_at, min(count, MOST_COUNTED))
+    first = Descriptors.of_records(records)
     zero_offset = _zero_page(source, first, header.block_size)
     counts.add(one, first, count, zero_offset, problems)
     return Part(
@@ -171,37 +172,37 @@ def _notes(source: FileSource, header: KdumpHeader, problems: list[str]) -> list
     return notes
 
 
-def _zero_page(source: FileSource, descriptors: NDArray[np.void], page_size: int) -> int | None:
+def _zero_page(source: FileSource, descriptors: Descriptors, page_size: int) -> int | None:
     """The file offset of the page all zero pages share, if there is one.
 
     makedumpfile and QEMU write it before all others. If the lowest page is not zero, the lowest that
     several page frames share is tried.
     """
-    offsets = descriptors["offset"]
-    usable = (offsets > 0) & (offsets < len(source)) & (descriptors["size"] <= page_size)
-    usable &= np.isin(descriptors["flags"], list(NAMES))
+    offsets = descriptors.offset
+    usable = (offsets > 0) & (offsets < len(source)) & (descriptors.size <= page_size)
+    usable &= np.isin(descriptors.flags, list(NAMES))
     if not usable.any():
         return None
     lowest = offsets[usable].min()
-    if not _is_zero(source, descriptors[usable & (offsets == lowest)][:1], page_size):
+    if not _is_zero(source, descriptors.take(np.flatnonzero(usable & (offsets == lowest))[:1]), page_size):
         ordered = np.sort(offsets[usable])
         shared = ordered[1:][ordered[1:] == ordered[:-1]]
         if len(shared) == 0:
             return None
         lowest = shared[0]
-        if not _is_zero(source, descriptors[usable & (offsets == lowest)][:1], page_size):
+        if not _is_zero(source, descriptors.take(np.flatnonzero(usable & (offsets == lowest))[:1]), page_size):
             return None
     return int(lowest)
 
 
-def _is_zero(source: FileSource, row: NDArray[np.void], page_size: int) -> bool:
+def _is_zero(source: FileSource, one: Descriptors, page_size: int) -> bool:
     page = np.ones(page_size, dtype=np.uint8)
-    at = int(row["offset"][0])
-    file = source[at : at + int(row["size"][0])]
-    if len(file) < int(row["size"][0]):
+    at = int(one.offset[0])
+    file = source[at : at + int(one.size[0])]
+    if len(file) < int(one.size[0]):
         return False
     start = np.zeros(1, np.int64)
-    fine = decompress(file, start, row["size"], row["flags"], page.data, start, page_size)
+    fine = decompress(file, start, one.size, one.flags, page.data, start, page_size)
     return bool(fine[0] and not page.any())
 
 
@@ -228,20 +229,18 @@ class _Counts:
     def __init__(self) -> None:
         self._descriptors, self._zeros, self._whole = 0, 0, True
 
-    def add(
-        self, one: KdumpFile, first: NDArray[np.void], count: int, zero_offset: int | None, problems: list[str]
-    ) -> None:
+    def add(self, one: KdumpFile, first: Descriptors, count: int, zero_offset: int | None, problems: list[str]) -> None:
         """Count a file of ``count`` descriptors, the ``first`` of which are given."""
         whole = len(first) == count
         source, at = one.source, one.header.descriptors_at + (count - len(first)) * DESCRIPTOR.itemsize
         # Data is written in order: where the file is cut off, the last descriptors show it.
-        sample = first if whole else source.array(DESCRIPTOR, at, len(first))
+        sample = first if whole else Descriptors.of_records(source.array(DESCRIPTOR, at, len(first)))
         self._descriptors += count
-        self._zeros += int((sample["offset"] == zero_offset).sum()) if zero_offset is not None else 0
+        self._zeros += int((sample.offset == zero_offset).sum()) if zero_offset is not None else 0
         self._whole &= whole
         end = np.uint64(len(source))
-        offsets = sample["offset"]
-        beyond = int(((offsets > end) | (sample["size"] > end - np.minimum(offsets, end))).sum())
+        offsets = sample.offset
+        beyond = int(((offsets > end) | (sample.size > end - np.minimum(offsets, end))).sum())
         if beyond:
             problems.append(
                 f"the file {_named(one)}is truncated: it ends at offset {len(source):#x}, and the data of "

@@ -19,7 +19,7 @@ from vmaforensics.image.image import Note
 from vmaforensics.image.kdump.bitmap import pack
 from vmaforensics.image.kdump.codecs import RAW, ZSTD
 from vmaforensics.image.kdump.header import MAIN_HEADER, PAGE_LIMIT, SUB_HEADER, UTSNAME
-from vmaforensics.image.kdump.pages import DESCRIPTOR
+from vmaforensics.image.kdump.pages import DESCRIPTOR, Descriptors
 from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState
 from vmaforensics.image.notes import pack_note
 
@@ -93,7 +93,7 @@ def write_kdump(
     stream.write(_ram_bitmap(ranges, octets).tobytes())
     stream.seek(zero_at)
     stream.write(bytes(PAGE_SIZE))
-    table = np.zeros(len(pfns), dtype=DESCRIPTOR)
+    table = Descriptors.zeros(len(pfns))
     kept = np.zeros(len(pfns), dtype=np.bool_)
     at = zero_at + PAGE_SIZE
     compressor = zstandard.ZstdCompressor(level=level, write_content_size=True)
@@ -102,21 +102,21 @@ def write_kdump(
         if memory.watch is not None:
             memory.watch(low * PAGE_SIZE, len(pfns) * PAGE_SIZE)
         data, kept[rows] = memory.gather(pfns[rows] << np.uint64(PAGE_SHIFT), PAGE_SIZE)
-        at = _write_pages(stream, data, table[rows], at, zero_at, compressor)
-    table, pfns = table[kept], pfns[kept]
+        at = _write_pages(stream, data, table.take(rows), at, zero_at, compressor)
+    table, pfns = table.take(kept), pfns[kept]
     stream.seek(bitmap_at + octets)
     stream.write(pack(pfns, octets).tobytes())
-    stream.write(table.tobytes())
+    stream.write(table.to_records().tobytes())
     stream.seek(at)
     stream.truncate()
-    zeros = int((table["offset"] == zero_at).sum())
+    zeros = int((table.offset == zero_at).sum())
     return Written(held=len(table) - zeros, zero=zeros, absent=asked - len(table), size=at)
 
 
 def _write_pages(
     stream: BinaryIO,
     data: NDArray[np.uint8],
-    table: NDArray[np.void],
+    table: Descriptors,
     at: int,
     zero_at: int,
     compressor: zstandard.ZstdCompressor,
@@ -124,7 +124,7 @@ def _write_pages(
     """Append the pages of ``data`` at file offset ``at`` and describe them in ``table``; returns the end.
 
     Pages that could not be read are zeros here, so they cost nothing; the caller drops their rows."""
-    table["offset"], table["size"] = zero_at, PAGE_SIZE
+    table.offset[:], table.size[:] = zero_at, PAGE_SIZE
     for row in np.flatnonzero(data.any(axis=1)).tolist():
         page = data[row].tobytes()
         packed = compressor.compress(page)
@@ -132,7 +132,7 @@ def _write_pages(
         if len(packed) >= PAGE_SIZE:
             packed, flags = page, RAW
         stream.write(packed)
-        table[row] = (at, len(packed), flags, 0)
+        table.offset[row], table.size[row], table.flags[row] = at, len(packed), flags
         at += len(packed)
     return at
 
