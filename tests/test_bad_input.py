@@ -20,7 +20,7 @@ from work import analysis_budget
 from vmaforensics.analysis import Analysis, analyse_image
 from vmaforensics.errors import KernelNotFoundError, VmaForensicsError
 from vmaforensics.image.overlay import Overlay
-from vmaforensics.kernel.symbols import kallsyms, vmcoreinfo, window
+from vmaforensics.kernel.symbols import kallsyms_tables, vmcoreinfo, window
 from vmaforensics.report.document.build import build_document, decode
 from vmaforensics.report.document.document import encode
 from vmaforensics.report.formats.text import render_text
@@ -245,7 +245,7 @@ def test_types_that_are_not_whole_are_one_clear_sentence(either_sample: Sample, 
     assert "\n" not in text
 
 
-def tables_of(sample: Sample) -> tuple[int, kallsyms.Tables]:
+def tables_of(sample: Sample) -> tuple[int, kallsyms_tables.Tables]:
     """Physical address of the window around the symbol tables, and where in it they lie."""
     kernel = sample.analysis.kernel
     stext = kernel.symbols.get("_stext")

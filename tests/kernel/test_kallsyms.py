@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vmaforensics.kernel.symbols import kallsyms as reader
+from vmaforensics.kernel.symbols import kallsyms_tables
 
 from .build import FORMS, PAGE, Blob, Form, Symbol, kallsyms, many_symbols
 
@@ -18,8 +19,8 @@ PLACE = 0xFFFFFFFF_9A000000
 
 def decoded(blob: Blob, form: Form) -> reader.Kallsyms:
     """What the reader makes of the blob, from the token table on."""
-    assert blob.tables in list(reader.token_tables(blob.data))
-    tables = reader.locate(blob.data, *blob.tables, IMAGE_START)
+    assert blob.tables in list(kallsyms_tables.token_tables(blob.data))
+    tables = kallsyms_tables.locate(blob.data, *blob.tables, IMAGE_START)
     assert tables is not None
     assert tables.names == blob.at["names"]
     assert tables.markers == blob.at["markers"]
@@ -114,20 +115,20 @@ def test_digits_that_are_no_token_table_are_passed_over(form: Form, symbols: lis
         decoy += np.arange(256, dtype="<u2").tobytes()
     for spot in (0x1000, blob.at["end"] + 0x800):
         blob.data[spot : spot + len(decoy)] = np.frombuffer(decoy, np.uint8)
-    assert list(reader.token_tables(blob.data)) == [blob.tables]
+    assert list(kallsyms_tables.token_tables(blob.data)) == [blob.tables]
     assert list(decoded(blob, form).items()) == symbols
 
 
 def test_noise_has_no_tables() -> None:
     noise = np.random.default_rng(5).integers(0, 256, 1 << 20, np.uint8)
-    assert list(reader.token_tables(noise)) == []
-    assert reader.locate(noise, 1 << 19, (1 << 19) + 1024, IMAGE_START) is None
+    assert list(kallsyms_tables.token_tables(noise)) == []
+    assert kallsyms_tables.locate(noise, 1 << 19, (1 << 19) + 1024, IMAGE_START) is None
 
 
 def test_a_token_table_without_the_others_is_not_taken(form: Form, symbols: list[Symbol]) -> None:
     blob = kallsyms(form, symbols, place=PLACE)
     blob.data[blob.at["names"] : blob.at["markers"]] = 0
-    assert reader.locate(blob.data, *blob.tables, IMAGE_START) is None
+    assert kallsyms_tables.locate(blob.data, *blob.tables, IMAGE_START) is None
 
 
 def test_symbols_of_a_real_kernel_are_those_its_proc_kallsyms_lists(any_kernel: Sample) -> None:
@@ -148,7 +149,7 @@ def test_symbols_of_a_real_kernel_are_those_its_proc_kallsyms_lists(any_kernel: 
 
 def test_a_lost_page_of_offsets_gives_no_address_at_all(form: Form, symbols: list[Symbol]) -> None:
     blob = kallsyms(form, symbols, place=PLACE)
-    tables = reader.locate(blob.data, *blob.tables, IMAGE_START)
+    tables = kallsyms_tables.locate(blob.data, *blob.tables, IMAGE_START)
     assert tables is not None
     held = np.ones(-(-len(blob.data) // PAGE), np.bool_)
     page = blob.at["offsets"] // PAGE + 2
@@ -168,7 +169,7 @@ def test_a_name_that_ends_on_a_lost_page_is_lost_with_its_group(form: Form, symb
     blob = kallsyms(form, symbols, place=PLACE, before=(1 << 18) + (over - starts[after]) % PAGE)
     starts = group_starts(blob, form)
     assert 0 < starts[after] % PAGE == over < 4
-    tables = reader.locate(blob.data, *blob.tables, IMAGE_START)
+    tables = kallsyms_tables.locate(blob.data, *blob.tables, IMAGE_START)
     assert tables is not None
     held = np.ones(-(-len(blob.data) // PAGE), np.bool_)
     page = starts[after] // PAGE

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vmaforensics.image.memory import PhysicalMemory
     from vmaforensics.kernel.kernel import Symbols
     from vmaforensics.kernel.symbols.isf import Isf
+    from vmaforensics.kernel.symbols.kallsyms_tables import Tables
     from vmaforensics.kernel.symbols.vmcoreinfo import Vmcoreinfo
 
 BANNER = b"Linux version "
@@ -107,7 +108,7 @@ def _readable(memory: PhysicalMemory, pa: int) -> bool:
 
 
 def _prove(
-    memory: PhysicalMemory, arch: Architecture, view: window.Window, tables: kallsyms.Tables
+    memory: PhysicalMemory, arch: Architecture, view: window.Window, tables: Tables
 ) -> tuple[kallsyms.Kallsyms, int] | None:
     """(symbols, offset of the image) if the kernel's own ``arch.base_symbol`` confirms where the tables lie.
 

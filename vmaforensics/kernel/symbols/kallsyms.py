@@ -1,13 +1,6 @@
 """The kernel's own symbol table, decoded from its read-only data (kernel/kallsyms.c, scripts/kallsyms.c).
 
-The tables are found by their structure alone and every step checks itself against another table, so no
-order, alignment or encoding is chosen by release: each is tried, and what does not fit is dropped.
-
-=============  ============================================================================================
-4.19 to 6.3    offsets, relative_base, num_syms, names, markers, [seqs_of_names,] token_table, token_index
-6.4 to 6.19    num_syms, names, markers, token_table, token_index, offsets, relative_base, seqs_of_names
-7.0 and later  the same, without relative_base; aligned to 4 bytes instead of 8
-=============  ============================================================================================
+Where the tables are, :mod:`~vmaforensics.kernel.symbols.kallsyms_tables` finds out.
 
 Addresses are ``base + offset`` (6.15 to 6.19); up to 6.14 an offset >= 0 is an absolute (per-CPU) value and
 a negative one stands for ``base - 1 - offset``; from 7.0 an offset counts from its own place in the table.
@@ -16,38 +9,18 @@ a negative one stands for ``base - 1 - offset``; from 7.0 an offset counts from 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from vmaforensics.kernel.symbols.kallsyms_tables import GROUP
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
-# Tokens 0x30 to 0x39 stand for themselves: every digit occurs in some symbol name.
-_DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
-_GROUP = 256  # names between two markers
-_MAX_NAME = 2 + 512  # length field and KSYM_NAME_LEN
-_MAX_SYMBOLS = 1 << 23
-_MOST_RUNS = 1 << 16  # places tried as the beginning of the markers
-_REACH = 24 << 20  # bytes before the token table in which the other tables must lie
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tables:
-    """Byte offsets of the tables within one buffer, and what they turned out to be."""
-
-    token_table: int
-    token_index: int
-    markers: int
-    marker_width: int  # bytes; 8 up to 4.19
-    names: int
-    count: int
-    offsets: int
-    num_syms: int
-    relative_base: int | None  # the value; None: offsets count from their own place
+    from vmaforensics.kernel.symbols.kallsyms_tables import Tables
 
 
 class Kallsyms:
@@ -127,149 +100,6 @@ class Kallsyms:
             yield address, text[:1], text[1:]
 
 
-def token_tables(buffer: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
-    """(token_table, token_index) byte offsets of every place in ``buffer`` where both fit each other.
-
-    The index holds the 256 cumulative offsets of the table's strings, so a hit proves itself.
-    """
-    raw = buffer.tobytes()
-    at = raw.find(_DIGITS)
-    while at >= 0:
-        end = at
-        for _ in range(_GROUP - ord("0")):
-            end = raw.find(b"\0", end, end + 64) + 1
-            if end == 0:
-                break
-        if end:
-            for align in (8, 4):
-                index = -(-end // align) * align
-                if index + 512 > len(raw):
-                    continue
-                offsets = np.frombuffer(raw, "<u2", _GROUP, index)
-                start = at - int(offsets[ord("0")])
-                if start >= 0 and offsets[0] == 0 and _tokens_fit(raw, start, end, offsets):
-                    yield start, index
-                    break
-        at = raw.find(_DIGITS, at + 1)
-
-
-def _tokens_fit(raw: bytes, start: int, end: int, offsets: NDArray[np.uint16]) -> bool:
-    starts = np.concatenate([[0], np.flatnonzero(np.frombuffer(raw, np.uint8, end - start, start) == 0) + 1])
-    return len(starts) == _GROUP + 1 and bool((starts[:-1] == offsets).all())
-
-
-def locate(buffer: NDArray[np.uint8], token_table: int, token_index: int, image_start: int) -> Tables | None:
-    """Find the other tables around a token table; None if nothing fits. ``buffer`` should hold some
-    24 MiB before it and 4 MiB after; no address of the kernel image is below ``image_start``.
-    Pages that could not be read must be zero in it."""
-    for width in (4, 8):
-        for markers, values in _marker_runs(buffer, token_table, width):
-            found = _names_before(buffer, markers, values)
-            if found is None:
-                continue
-            num_syms, names, count = found
-            placed = _offsets_for(buffer, names, count, token_index, image_start)
-            if placed is not None:
-                return Tables(
-                    token_table=token_table,
-                    token_index=token_index,
-                    markers=markers,
-                    marker_width=width,
-                    names=names,
-                    count=count,
-                    offsets=placed[0],
-                    num_syms=num_syms,
-                    relative_base=placed[1],
-                )
-    return None
-
-
-def _marker_runs(buffer: NDArray[np.uint8], before: int, width: int) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Runs of numbers from 0 up, in steps that 256 names can take, nearest to ``before`` first."""
-    low = max(0, before - _REACH)
-    low += -(low - before) % width
-    words = buffer[low:before].view(f"<u{width}")
-    # The first marker is 0: only from there is a run worth following.
-    zeros = np.flatnonzero((words[:-1] == 0) & (words[1:] >= 2 * _GROUP) & (words[1:] <= _MAX_NAME * _GROUP))
-    for first in zeros[::-1][:_MOST_RUNS].tolist():
-        length = 256
-        while True:
-            run = words[first : first + length].astype(np.int64)
-            step = np.diff(run)
-            good = (step >= 2 * _GROUP) & (step <= _MAX_NAME * _GROUP)
-            if not good.all():
-                run = run[: int(np.argmin(good)) + 1]
-                break
-            if first + length >= len(words):
-                break
-            length *= 4
-        if len(run) > 16:
-            yield low + first * width, run
-
-
-def _names_before(buffer: NDArray[np.uint8], markers: int, values: NDArray[np.int64]) -> tuple[int, int, int] | None:
-    """(num_syms, names, number of symbols), found as a plausible num_syms after which the markers fit the names."""
-    groups = len(values)
-    high = markers - int(values[-1])
-    low = max(0, high - _MAX_NAME * _GROUP)
-    low += -low % 4
-    if high - low < 8:
-        return None
-    words = buffer[low : low + (high - low) // 4 * 4].view("<u4")
-    plausible = (words > (groups - 1) * _GROUP) & (words <= groups * _GROUP) & (words <= _MAX_SYMBOLS)
-    view = buffer.data
-    for word in np.flatnonzero(plausible)[::-1].tolist():
-        for names in (low + word * 4 + 8, low + word * 4 + 4):
-            if _fits(view, names, values):
-                return low + word * 4, names, int(words[word])
-    return None
-
-
-def _fits(view: memoryview, names: int, values: NDArray[np.int64]) -> bool:
-    """Do the names from ``names`` on reach the markers? Two groups that can be read are enough, and none
-    may miss; no name is empty, so a length of 0 is that of a page that is not held."""
-    agreed = 0
-    for group in range(min(len(values) - 1, 64)):
-        at = names + int(values[group])
-        for _ in range(_GROUP):
-            if at + 1 >= len(view):
-                return False
-            length = view[at]
-            if length == 0:
-                break
-            at += 1 + length if length < 0x80 else 2 + (length & 0x7F | view[at + 1] << 7)
-        else:
-            if at != names + int(values[group + 1]):
-                return False
-            agreed += 1
-            if agreed == 2:
-                return True
-    return False
-
-
-def _offsets_for(
-    buffer: NDArray[np.uint8], names: int, count: int, token_index: int, image_start: int
-) -> tuple[int, int | None] | None:
-    """(offsets, relative base) of the 4-byte offset table, before num_syms or after token_index."""
-
-    def base_at(at: int) -> int | None:
-        if at < 0 or at + 8 > len(buffer):
-            return None
-        value = int(buffer[at : at + 8].view("<u8")[0])
-        return value if value >= image_start else None
-
-    for num_syms in (names - 8, names - 4):
-        early = num_syms - 8
-        base = base_at(early)
-        if base is not None and early % 4 == 0:
-            return early - -(-4 * count // 8) * 8, base
-    late = token_index + 512
-    if late + 4 * count > len(buffer):
-        return None
-    base = base_at(late + -(-4 * count // 8) * 8)
-    return late, base
-
-
 def decode(
     buffer: NDArray[np.uint8], tables: Tables, place: int, held: NDArray[np.bool_] | None = None, page_size: int = 0
 ) -> Kallsyms:
@@ -311,16 +141,16 @@ def _name_lanes(
     Returns (first token byte, number of tokens, symbol index) of every name in order, without those of
     groups that are not held whole or do not lead to the next marker.
     """
-    groups = -(-tables.count // _GROUP)
+    groups = -(-tables.count // GROUP)
     width = tables.marker_width
     words = buffer[tables.markers : tables.markers + width * groups].view(f"<u{width}")
     at = tables.names + words.astype(np.int64)
     first = at.copy()
-    starts = np.zeros((_GROUP, groups), np.int64)
-    lengths = np.zeros((_GROUP, groups), np.int64)
-    last = tables.count - (groups - 1) * _GROUP
+    starts = np.zeros((GROUP, groups), np.int64)
+    lengths = np.zeros((GROUP, groups), np.int64)
+    last = tables.count - (groups - 1) * GROUP
     top = len(buffer) - 2
-    for row in range(_GROUP):
+    for row in range(GROUP):
         here = np.clip(at, 0, top)
         length = buffer[here].astype(np.int64)
         long = length >= 0x80
@@ -337,9 +167,9 @@ def _name_lanes(
     lost = np.concatenate([[0], np.cumsum(~held)])
     ends = np.append(first[1:], tables.markers)
     good &= lost[np.clip(-(-ends // page_size), 0, len(held))] == lost[np.clip(first // page_size, 0, len(held))]
-    keep = np.repeat(good[None, :], _GROUP, axis=0)
+    keep = np.repeat(good[None, :], GROUP, axis=0)
     keep[last:, -1] = False
-    index = np.arange(groups, dtype=np.int64)[None, :] * _GROUP + np.arange(_GROUP, dtype=np.int64)[:, None]
+    index = np.arange(groups, dtype=np.int64)[None, :] * GROUP + np.arange(GROUP, dtype=np.int64)[:, None]
     flat = keep.T.ravel()
     return (
         starts.T.ravel()[flat],
@@ -362,7 +192,7 @@ def _expand(
     name_end = np.cumsum(lengths + 1)
     which = np.repeat(starts - (name_end - lengths - 1), lengths + 1) + np.arange(total, dtype=np.int64)
     tokens = buffer[np.minimum(which, len(buffer) - 1)].astype(np.int64)
-    tokens[name_end - 1] = _GROUP
+    tokens[name_end - 1] = GROUP
     sizes = token_size[tokens]
     edges = np.cumsum(sizes)
     characters = np.repeat(token_start[tokens] - (edges - sizes), sizes) + np.arange(int(edges[-1]))

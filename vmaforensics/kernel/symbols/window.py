@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.kernel.symbols import kallsyms
+from vmaforensics.kernel.symbols import kallsyms_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,13 +44,13 @@ def read(memory: PhysicalMemory, pa: int, size: int) -> Window:
     return Window(pa=low, data=data.reshape(-1), held=held, page_size=page)
 
 
-def symbols_from(memory: PhysicalMemory, text: int, arch: Architecture) -> tuple[Window, kallsyms.Tables] | None:
+def symbols_from(memory: PhysicalMemory, text: int, arch: Architecture) -> tuple[Window, kallsyms_tables.Tables] | None:
     """Find kallsyms behind the physical address ``text`` where the kernel's text begins."""
     before = np.zeros(0, np.uint8)
     for start in range(text, text + _REACH, _STEP):
         step = read(memory, start, _STEP)
         data = np.concatenate([before, step.data])
-        for table, _ in kallsyms.token_tables(data):
+        for table, _ in kallsyms_tables.token_tables(data):
             found = _around(memory, step.pa - len(before) + table, arch)
             if found is not None:
                 return found
@@ -58,7 +58,7 @@ def symbols_from(memory: PhysicalMemory, text: int, arch: Architecture) -> tuple
     return None
 
 
-def symbols_anywhere(memory: PhysicalMemory, arch: Architecture) -> Iterator[tuple[Window, kallsyms.Tables]]:
+def symbols_anywhere(memory: PhysicalMemory, arch: Architecture) -> Iterator[tuple[Window, kallsyms_tables.Tables]]:
     """Every complete set of kallsyms tables in physical memory, in address order.
 
     There may be stale ones: what the decompressor unpacked, before it was relocated, often survives.
@@ -69,25 +69,25 @@ def symbols_anywhere(memory: PhysicalMemory, arch: Architecture) -> Iterator[tup
         if pa != follows:
             before = np.zeros(0, np.uint8)
         data = np.concatenate([before, chunk])
-        for table, _ in kallsyms.token_tables(data):
+        for table, _ in kallsyms_tables.token_tables(data):
             found = _around(memory, pa - len(before) + table, arch)
             if found is not None:
                 yield found
         before, follows = data[-_OVERLAP:], pa + len(chunk)
 
 
-def _around(memory: PhysicalMemory, pa: int, arch: Architecture) -> tuple[Window, kallsyms.Tables] | None:
+def _around(memory: PhysicalMemory, pa: int, arch: Architecture) -> tuple[Window, kallsyms_tables.Tables] | None:
     """The window around a token table at ``pa`` and the tables in it, if they fit together."""
     low = max(pa - _BEFORE, 0) & ~(memory.page_size - 1)
     window = read(memory, low, pa - low + _AFTER)
-    for table, index in kallsyms.token_tables(window.data[pa - low : pa - low + _OVERLAP]):
+    for table, index in kallsyms_tables.token_tables(window.data[pa - low : pa - low + _OVERLAP]):
         if table == 0:
-            tables = kallsyms.locate(window.data, pa - low, pa - low + index, arch.image_start)
+            tables = kallsyms_tables.locate(window.data, pa - low, pa - low + index, arch.image_start)
             return None if tables is None else (window, tables)
     return None
 
 
-def touch_tables(memory: PhysicalMemory, window: Window, tables: kallsyms.Tables) -> None:
+def touch_tables(memory: PhysicalMemory, window: Window, tables: kallsyms_tables.Tables) -> None:
     """Trace the pages the symbol tables lie in."""
     groups = -(-tables.count // 256)
     for start, end in (
