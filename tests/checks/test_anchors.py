@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def copy_of(sample: Sample) -> Edit:
     """A copy of a sample that holds what these edits change."""
     copy = Edit(sample.analysis)
-    if not edits.anchors_of(copy).threads["user"].any() or not edits.handles_of(copy).whole:
+    if not edits.anchors_of(copy).threads.user.any() or not edits.handles_of(copy).whole:
         pytest.skip(f"{sample.name} does not hold the kernel stacks and descriptors")
     return copy
 
@@ -112,7 +112,7 @@ def test_registers_are_no_evidence_while_the_index_is_not_whole(either_sample: S
     thread = edits.a_thread(copy)
     edits.rip_moved(copy)
     rows = copy.views.regions()[edits.index_of(copy)]
-    mine = rows["vma"][rows["mm"] == thread["mm"]]
+    mine = rows.vma[rows.mm == thread["mm"]]
     copy.drop(int(mine[len(mine) // 2]))
     assert thread["mm"] not in [one.mm for one in by_rule(everything(copy), "THREAD-OUTSIDE")]
 
@@ -150,25 +150,25 @@ def test_cover_agrees_with_the_areas_one_by_one(sample: Sample) -> None:
     views = sample.analysis.views
     cover = Coverage(Context(views))
     rows = next(iter(views.regions().values()))
-    assert cover.holds(rows["mm"], rows["start"]).all()
-    assert cover.holds(rows["mm"], rows["end"] - np.uint64(1)).all()
-    last = np.flatnonzero(np.append(rows["mm"][1:] != rows["mm"][:-1], [True]))
-    assert not cover.holds(rows["mm"][last], rows["end"][last]).any()
-    edge = rows["end"][:-1] < rows["start"][1:]
-    edge &= rows["mm"][:-1] == rows["mm"][1:]
-    assert not cover.holds(rows["mm"][:-1][edge], rows["end"][:-1][edge]).any()
+    assert cover.holds(rows.mm, rows.start).all()
+    assert cover.holds(rows.mm, rows.end - np.uint64(1)).all()
+    last = np.flatnonzero(np.append(rows.mm[1:] != rows.mm[:-1], [True]))
+    assert not cover.holds(rows.mm[last], rows.end[last]).any()
+    edge = rows.end[:-1] < rows.start[1:]
+    edge &= rows.mm[:-1] == rows.mm[1:]
+    assert not cover.holds(rows.mm[:-1][edge], rows.end[:-1][edge]).any()
     beyond = np.full(len(rows), 2**64 - 1, np.uint64)
-    assert not cover.holds(rows["mm"], beyond).any()
+    assert not cover.holds(rows.mm, beyond).any()
 
 
 def test_stacks_that_are_not_in_the_dump_are_problems_and_no_findings(sample: Sample) -> None:
     copy = copy_of(sample)
     threads = edits.anchors_of(copy).threads
-    for address in threads["registers"][threads["registers"] != 0].tolist():
+    for address in threads.registers[threads.registers != 0].tolist():
         copy.drop(int(address))
     changed, found = reread(copy)
     assert changed.anchors is not None
-    assert not changed.anchors.threads["user"].any()
-    rows = changed.problems[changed.problems["view"] == View.ANCHORS]
-    assert (rows["problem"] == Problem.UNREADABLE).sum() >= len(threads)
+    assert not changed.anchors.threads.user.any()
+    rows = changed.problems.take(changed.problems.view == View.ANCHORS)
+    assert (rows.problem == Problem.UNREADABLE).sum() >= len(threads)
     assert by_rule(found, "THREAD-OUTSIDE") == []

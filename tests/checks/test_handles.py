@@ -38,7 +38,7 @@ def test_code_that_cannot_be_read_is_not_assessed(sample: Sample) -> None:
     copy = copy_of(sample)
     edits.memfd_kept(copy)
     files = edits.handles_of(copy).memory_files
-    for pa in files["pa"][files["pa"] != 0].tolist():
+    for pa in files.pa[files.pa != 0].tolist():
         copy.overlay.drop(int(pa) >> 12)
     found = again_from_views(sample.analysis, copy.overlay)
     assert by_rule(found.findings, "MEM-UNMAPPED-CODE") == []
@@ -67,7 +67,7 @@ def test_no_content_is_no_code(sample: Sample) -> None:
     copy = copy_of(sample)
     edits.code_in_memory_file(copy)
     files = edits.handles_of(copy).memory_files
-    for pa in files["pa"][files["pa"] != 0].tolist():
+    for pa in files.pa[files.pa != 0].tolist():
         copy.overlay.drop(int(pa) >> 12)
     assert by_rule(reread(copy)[1], "MEM-UNMAPPED-CODE") == []
 
@@ -75,7 +75,7 @@ def test_no_content_is_no_code(sample: Sample) -> None:
 def test_attach_counts_are_no_evidence_while_areas_are_missing_from_the_dump(either_sample: Sample) -> None:
     copy = copy_of(either_sample)
     edits.attach_count_raised(copy)
-    copy.drop(int(copy.views.vmas["vma"][0]))
+    copy.drop(int(copy.views.vmas.vma[0]))
     assert by_rule(everything(copy), "SHM-ATTACH-COUNT") == []
 
 

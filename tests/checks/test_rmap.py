@@ -91,8 +91,8 @@ def test_a_tree_whose_lock_was_held_is_weighed_less(either_sample: Sample) -> No
     label = edit(copy)
     rmap = copy.views.rmap
     assert rmap is not None
-    mine = rmap.vmas["start"] == label.start
-    mapping = int(rmap.mapping[mine & (rmap.vmas["end"] == label.end) & (rmap.mapping != 0)][0])
+    mine = rmap.vmas.start == label.start
+    mapping = int(rmap.mapping[mine & (rmap.vmas.end == label.end) & (rmap.mapping != 0)][0])
     if not copy.kernel.has("address_space", "i_mmap_rwsem.count.counter"):
         pytest.skip("the lock of a real-time kernel")
     copy.put(copy.at("address_space", mapping, "i_mmap_rwsem.count.counter"), 1)
@@ -106,13 +106,13 @@ def test_nothing_is_hidden_from_an_index_that_was_not_read_whole(either_sample: 
     edit = next(edit for edit, _ in RMAP_EDITS if edit.__name__ == "file_area_hidden")
     label = edit(copy)
     views = copy.views
-    mm = int(views.mms["mm"][views.mms["pid"] == label.pid][0])
+    mm = int(views.mms.mm[views.mms.pid == label.pid][0])
     nodes = views.maple_nodes
     if views.maple is not None:
         copy.drop(int(nodes.address[(nodes.mm == mm) & nodes.leaf][0]))
     else:
         row = views.regions()[View.LIST]
-        copy.drop(int(row["vma"][(row["mm"] == mm) & (row["order"] == 1)][0]))
+        copy.drop(int(row.vma[(row.mm == mm) & (row.order == 1)][0]))
     changed = again_from_views(either_sample.analysis, copy.overlay)
     found = [one.rule.id for one in findings_of(Context(changed.views), "reverse_maps") if one.pid == label.pid]
     assert "RMAP-FILE-HIDDEN" not in found

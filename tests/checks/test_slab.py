@@ -110,9 +110,9 @@ def test_the_memory_map_of_a_hidden_process_is_read_all_the_same(either_sample: 
     copy = _copy(either_sample)
     label = mm_decoy(copy)
     views = gather_views(kernel_on(copy.kernel, copy.overlay))
-    assert views.mms["mm"].tolist() == copy.views.mms["mm"].tolist()
+    assert views.mms.mm.tolist() == copy.views.mms.mm.tolist()
     assert len(views.vmas) == len(copy.views.vmas)
-    assert label.pid in views.mms["pid"].tolist()
+    assert label.pid in views.mms.pid.tolist()
 
 
 def test_one_finding_tells_of_one_area(maple_sample: Sample) -> None:
@@ -129,7 +129,7 @@ def test_one_finding_tells_of_one_area(maple_sample: Sample) -> None:
 def test_while_the_lock_is_held_it_weighs_little(maple_sample: Sample) -> None:
     copy = _copy(maple_sample)
     label = slot_zeroed_repaired(copy)
-    mm = next(int(one["mm"]) for one in copy.views.mms if one["pid"] == label.pid)
+    mm = int(copy.views.mms.mm[copy.views.mms.pid == label.pid][0])
     if not copy.kernel.has("mm_struct", "mmap_lock.count.counter"):
         pytest.skip("the lock is another kind")
     copy.put(copy.at("mm_struct", mm, "mmap_lock.count.counter"), 1)
