@@ -15,6 +15,7 @@ from vmaforensics.views.structures.rwsem import Lock
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
 from vmaforensics.words.amounts import pages
+from vmaforensics.words.printable import decoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -156,7 +157,7 @@ class Context:
 def vma_text(vm_flags: int, start: int, end: int, name: bytes) -> str:
     """A VMA in words: what it allows, its bounds, its name if it has one."""
     text = f"{allows(vm_flags)} area {start:#x}-{end:#x}"
-    return f"{text} ({name.decode('utf-8', 'backslashreplace')})" if name else text
+    return f"{text} ({decoded(name)})" if name else text
 
 
 def allows(vm_flags: int) -> str:

@@ -17,6 +17,15 @@ _UNSAFE = re.compile(
 )
 
 
+def decoded(raw: bytes) -> str:
+    r"""Bytes of an image as text: UTF-8, with ``\xNN`` for what is not. Not fit to be shown, see :func:`printable`.
+
+    >>> decoded(b"a\xff")
+    'a\\xff'
+    """
+    return raw.decode("utf-8", "backslashreplace")
+
+
 def printable(raw: bytes | str) -> str:
     r"""``raw`` as text of one line, without any character that controls what displays it.
 
@@ -31,7 +40,7 @@ def printable(raw: bytes | str) -> str:
     >>> printable(b"a\x1b[2Jb\xff")
     'a\\x1b[2Jb\\xff'
     """
-    text = raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw
+    text = decoded(raw) if isinstance(raw, bytes) else raw
     if text.isprintable():  # none of the above is
         return text
     return _UNSAFE.sub(_escape, text)

@@ -16,6 +16,7 @@ from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import INDICES, Rule, Severity
 from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.view import View
+from vmaforensics.words.printable import decoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,7 +57,7 @@ def check(context: Context) -> Iterator[Finding]:
     lost = np.flatnonzero(judged & ~_maps_program(context, files, exe))
 
     def path(at: int) -> str:
-        return (files.paths[int(exe[lost[at]])] or b"unknown").decode("utf-8", "backslashreplace")
+        return decoded(files.paths[int(exe[lost[at]])] or b"unknown")
 
     def evidence(at: int) -> Evidence:
         return Evidence(

@@ -27,6 +27,7 @@ from vmaforensics.views.descriptors.content import Content
 from vmaforensics.views.descriptors.keepers import Keeper
 from vmaforensics.views.view import View
 from vmaforensics.words.amounts import pages
+from vmaforensics.words.printable import decoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,7 +76,7 @@ def check(context: Context) -> Iterator[Finding]:
     unmapped = ~files.mapped & ~np.isin(files.mapping, context.shared(file_vmas).mapping)
     code = np.isin(files.content, (Content.ELF, Content.SCRIPT))
     for row in np.flatnonzero(pathless & unmapped & code).tolist():
-        name = (handles.names[row] or b"?").decode("utf-8", "backslashreplace")
+        name = decoded(handles.names[row] or b"?")
         content, keepers = Content(int(files.content[row])), _keepers(handles, row)
         amount = pages(int(files.pages[row])) if files.pages[row] else f"{int(files.size[row])} bytes"
         first_page = Evidence(

@@ -11,6 +11,7 @@ from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.indices.maple_slots import leaf_slots, node_gaps, null_pairs
 from vmaforensics.views.indices.maple_nodes import slot_addresses
 from vmaforensics.views.view import View
+from vmaforensics.words.printable import decoded
 
 if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
@@ -125,7 +126,7 @@ class Holes:
         offset = int(before.pgoff[0]) + int(views.arch.pages(before.end - before.start)[0])
         if inode[before.file_row[0]] != inode[after.file_row[0]] or int(after.pgoff[0]) < offset:
             return None
-        name = views.names[int(views.vma_rows(before.vma[:1])[0])].decode("utf-8", "backslashreplace")
+        name = decoded(views.names[int(views.vma_rows(before.vma[:1])[0])])
         return Evidence(
             what=f"the areas on both sides map {name}; between them is room for its file offset "
             f"{offset * views.arch.page_size:#x}",

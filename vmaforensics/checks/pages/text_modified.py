@@ -31,6 +31,7 @@ from vmaforensics.checks.rule import BUG, SMEAR, Confidence, Part, Rule, Severit
 from vmaforensics.views.pages.text_match import Match
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
+from vmaforensics.words.printable import decoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -125,7 +126,7 @@ def _findings(context: Context, text: TextView, chosen: I64, note: str) -> Itera
     ptes, pages = views.page_tables.ptes, views.page_tables.pages
 
     def name(row: int) -> str:
-        return views.names[int(rows.vma_row[row])].decode("utf-8", "backslashreplace") or "its file"
+        return decoded(views.names[int(rows.vma_row[row])]) or "its file"
 
     def evidence(at: int) -> Evidence:
         row = int(chosen[at])

@@ -21,6 +21,7 @@ from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.processes.sources import PF_KTHREAD, about_task
 from vmaforensics.checks.rule import BUG, SMEAR, Confidence, Rule, Severity
 from vmaforensics.views.view import View
+from vmaforensics.words.printable import decoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -69,7 +70,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _borrower(context: Context, sources: SourcesView, row: int) -> Finding:
-    name = comm_of(sources.tasks.comm[row]).decode("utf-8", "backslashreplace")
+    name = decoded(comm_of(sources.tasks.comm[row]))
     title = f"kernel thread {name} uses the memory of a process"
     mm = int(sources.tasks.mm[row])
     evidence = Evidence(
@@ -83,7 +84,7 @@ def _borrower(context: Context, sources: SourcesView, row: int) -> Finding:
 
 
 def _owner(context: Context, sources: SourcesView, row: int) -> Finding:
-    name = comm_of(sources.tasks.comm[row]).decode("utf-8", "backslashreplace")
+    name = decoded(comm_of(sources.tasks.comm[row]))
     finding = _borrower(context, sources, row)
     evidence = Evidence(
         what="mm->owner of it is the thread itself",

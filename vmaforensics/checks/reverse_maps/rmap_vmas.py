@@ -8,6 +8,7 @@ import numpy as np
 
 from vmaforensics.checks.context import vma_text
 from vmaforensics.columns.lookup import values_at
+from vmaforensics.words.printable import decoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -66,7 +67,7 @@ class RmapVmas:
         for row in np.flatnonzero(files.rows.mapping == np.uint64(mapping)).tolist():
             path = files.paths[row]
             if path:
-                return path.decode("utf-8", "backslashreplace")
+                return decoded(path)
         return ""
 
     def findings(
