@@ -47,6 +47,8 @@ class Pages(Table):
 
 @table(struct="page")
 class _Counts(Table):
+    """What else is read of the head of each frame's page."""
+
     index: U64 = member("index|__folio_index")
     refcount: I32 = member("_refcount.counter")
 

@@ -36,6 +36,8 @@ _LAST = np.uint64((1 << _INDEX_BITS) - 1)
 
 @table(struct="swap_info_struct")
 class _SwapFiles(Table):
+    """A row is a swap file (include/linux/swap.h)."""
+
     swap_map: U64 = member("swap_map")  # a byte per page of the swap file
     pages: U64 = member("max")
 
@@ -118,17 +120,22 @@ class _ShmemFiles(NamedTuple):
 
 @table(struct="address_space")
 class _Caches(Table):
+    """A row is a file's address_space (include/linux/fs.h)."""
+
     host: U64 = member("host")
     head: U64 = member("i_pages.xa_head")
 
 
 @table(struct="inode")
 class _Inodes(Table):
+    """A row is the inode of an address_space."""
+
     sb: U64 = member("i_sb")
     size: U64 = member("i_size")
 
 
 def _shmem_files(kernel: Kernel, files: Files) -> _ShmemFiles:
+    """What shmem_inode_info says of each of ``files`` that lies on a tmpfs (include/linux/shmem_fs.h)."""
     none = np.zeros(len(files), np.uint64)
     if not kernel.has("shmem_inode_info", "swapped") or not kernel.has("shmem_inode_info", "vfs_inode"):
         return _ShmemFiles(none, none.astype(np.int64), none, np.ones(len(files), np.bool_))
@@ -162,7 +169,9 @@ class _ValueEntries(NamedTuple):
 
 @table(struct="xa_node")
 class _Nodes(Table):
-    shift: U8 = member("shift")
+    """A row is a node of a page cache's index (include/linux/xarray.h)."""
+
+    shift: U8 = member("shift")  # bits of an index that lie below the node
     slots: U64Wide = member("slots")
 
 

@@ -142,19 +142,25 @@ class _Shmem(NamedTuple):
 
 @table(struct="inode")
 class _Inodes(Table):
+    """A row is the inode of a file that is mapped."""
+
     sb: U64 = member("i_sb")
-    size: U64 = member("i_size")
+    size: U64 = member("i_size")  # bytes
 
 
 @table(struct="super_block")
 class _SuperBlocks(Table):
+    """A row is the super block of such an inode."""
+
     magic: U64 = member("s_magic")
     info: U64 = member("s_fs_info")
 
 
 @table(struct="shmem_sb_info")
 class _ShmemMounts(Table):
-    huge: U8 = member("huge")
+    """A row is what a tmpfs keeps of its mount (include/linux/shmem_fs.h)."""
+
+    huge: U8 = member("huge")  # SHMEM_HUGE_*
 
 
 def _shmem(kernel: Kernel, files: Files, vmas: Vmas, advised: Bools, settings: _Settings) -> _Shmem:

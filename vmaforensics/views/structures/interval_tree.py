@@ -71,6 +71,8 @@ class _Words(Table):
 
 @table(struct="vm_area_struct")
 class _FileWords(_Words):
+    """Of a VMA in the i_mmap of its file."""
+
     parent_word: U64 = member("shared.rb.__rb_parent_color")
     left: U64 = member("shared.rb.rb_left")
     right: U64 = member("shared.rb.rb_right")
@@ -79,6 +81,8 @@ class _FileWords(_Words):
 
 @table(struct="anon_vma_chain")
 class _AnonWords(_Words):
+    """Of a link in the tree of an anon_vma."""
+
     parent_word: U64 = member("rb.__rb_parent_color")
     left: U64 = member("rb.rb_left")
     right: U64 = member("rb.rb_right")
