@@ -93,19 +93,19 @@ def test_a_vma_in_words() -> None:
     views = views_of(Process(vmas=("1000-2000 rwxp", "2000-3000 r-xp /bin/\\udcff", "3000-4000 ---p")))
     views.vmas.ok[2] = False
     context = Context(views)
-    texts = [context.area(vma) for vma in views.vmas.vma.tolist()]
+    texts = [context.vma_in_words(vma) for vma in views.vmas.vma.tolist()]
     assert texts[0] == "writable and executable area 0x1000-0x2000"
     assert texts[1].startswith("executable area 0x2000-0x3000 (/bin/")
     assert texts[2].endswith("not readable)")
-    assert context.area(task_of(100)).endswith("not readable)")
+    assert context.vma_in_words(task_of(100)).endswith("not readable)")
 
 
 def test_the_vma_whose_structure_holds_a_word() -> None:
     views = views_of(Process())
     context, address = Context(views), int(views.vmas.vma[1])
-    assert context.area_holding(address) == context.area_holding(address + 191) == (0x7F0000, 0x7F4000)
-    assert context.area_holding(address + 192) is None
-    assert context.area_holding(int(views.vmas.vma[0]) - 1) is None
+    assert context.vma_holding(address) == context.vma_holding(address + 191) == (0x7F0000, 0x7F4000)
+    assert context.vma_holding(address + 192) is None
+    assert context.vma_holding(int(views.vmas.vma[0]) - 1) is None
 
 
 # Coverage ----------------------------------------------------------------------------------------------------

@@ -137,7 +137,7 @@ class Context:
                 end=max((end for _, end in ranges), default=None),
             )
 
-    def area_holding(self, address: int) -> tuple[int, int] | None:
+    def vma_holding(self, address: int) -> tuple[int, int] | None:
         """Bounds of the VMA whose ``vm_area_struct`` has the word at ``address``, if one has."""
         vmas = self.views.vmas
         row = int(last_rows_of(vmas.vma, np.array([address], np.uint64))[0])
@@ -145,7 +145,7 @@ class Context:
             return None
         return int(vmas.start[row]), int(vmas.end[row])
 
-    def area(self, vma: int) -> str:
+    def vma_in_words(self, vma: int) -> str:
         """A VMA in words, given the address of its vm_area_struct: what it allows, its bounds, its name."""
         vmas = self.views.vmas
         row = int(self.views.vma_rows(np.array([vma], np.uint64))[0])

@@ -113,7 +113,8 @@ def _evidence(context: Context, segments: Segments, row: int, vmas: U64) -> list
         expected=str(found),
     )
     mapping = [
-        Evidence(what=f"the {context.area(vma)}", view=View.VMA.label, address=vma) for vma in vmas[:MOST].tolist()
+        Evidence(what=f"the {context.vma_in_words(vma)}", view=View.VMA.label, address=vma)
+        for vma in vmas[:MOST].tolist()
     ]
     return [count, *mapping]
 

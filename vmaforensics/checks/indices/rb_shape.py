@@ -80,7 +80,9 @@ def _parents(context: Context, entries: IndexEntries, nodes: RbNodes) -> Iterato
         RULE,
         entries.mm[wrong],
         evidence,
-        lambda row: f"parent pointer in the rbtree is wrong for the {context.area(int(entries.vma[wrong[row]]))}",
+        lambda row: (
+            f"parent pointer in the rbtree is wrong for the {context.vma_in_words(int(entries.vma[wrong[row]]))}"
+        ),
         lambda row: (int(entries.start[wrong[row]]), int(entries.end[wrong[row]])),
     )
 

@@ -74,7 +74,7 @@ def _backward(context: Context, indexed: IndexedVmas) -> Iterator[Finding]:
         RULE,
         entries.mm[wrong],
         evidence,
-        lambda row: f"vm_prev of the {context.area(int(entries.vma[wrong[row]]))} skips or leaves the list",
+        lambda row: f"vm_prev of the {context.vma_in_words(int(entries.vma[wrong[row]]))} skips or leaves the list",
         lambda row: (int(entries.start[wrong[row]]), int(entries.end[wrong[row]])),
     )
 

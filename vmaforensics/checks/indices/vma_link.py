@@ -76,5 +76,5 @@ def _of_view(context: Context, view: View, problems: Problems) -> Iterator[Findi
         return f"the {view.label} is broken at {where:#x}: {why} ({int(problems.value[row]):#x})"
 
     yield from context.per_mm(
-        RULE, problems.mm, evidence, title, lambda row: context.area_holding(int(problems.where[row]))
+        RULE, problems.mm, evidence, title, lambda row: context.vma_holding(int(problems.where[row]))
     )

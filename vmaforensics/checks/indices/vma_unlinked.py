@@ -65,16 +65,16 @@ def _in(entries: IndexEntries, others: IndexEntries) -> Bools:
 def _missing(context: Context, here: View, there: View, missing: IndexEntries) -> Iterator[Finding]:
     def evidence(row: int) -> Evidence:
         return Evidence(
-            what=f"the {here.label} holds the {context.area(int(missing.vma[row]))}, the {there.label} does not",
+            what=f"the {here.label} holds the {context.vma_in_words(int(missing.vma[row]))}, the {there.label} does not",
             view=here.label,
             address=int(missing.slot[row]),
             found=f"{int(missing.vma[row]):#x}",
         )
 
+    def title(row: int) -> str:
+        vma = context.vma_in_words(int(missing.vma[row]))
+        return f"{vma} is in the {here.label}, hidden from the {there.label}"
+
     yield from context.per_mm(
-        RULE,
-        missing.mm,
-        evidence,
-        lambda row: f"{context.area(int(missing.vma[row]))} is in the {here.label}, hidden from the {there.label}",
-        lambda row: (int(missing.start[row]), int(missing.end[row])),
+        RULE, missing.mm, evidence, title, lambda row: (int(missing.start[row]), int(missing.end[row]))
     )

@@ -61,7 +61,7 @@ def check(context: Context) -> Iterator[Finding]:
         )
 
     def title(row: int) -> str:
-        return f"vm_page_prot of the {context.area(int(vmas.vma[at[row]]))} allows other than its vm_flags"
+        return f"vm_page_prot of the {context.vma_in_words(int(vmas.vma[at[row]]))} allows other than its vm_flags"
 
     def bounds(row: int) -> tuple[int, int]:
         return int(vmas.start[at[row]]), int(vmas.end[at[row]])

@@ -47,7 +47,7 @@ class RmapVmas:
         vmas = self.rmap.vmas
         vma = int(vmas.vma[row])
         if vma not in self.rmap.strays:
-            return self._context.area(vma)
+            return self._context.vma_in_words(vma)
         return vma_text(int(vmas.flags[row]), int(vmas.start[row]), int(vmas.end[row]), self.rmap.strays[vma])
 
     def bounds(self, row: int) -> tuple[int, int] | None:

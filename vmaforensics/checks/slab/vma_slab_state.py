@@ -64,7 +64,7 @@ def check(context: Context) -> Iterator[Finding]:
         )
 
     def title(at: int) -> str:
-        return f"the vm_area_struct of the {context.area(int(regions.vma[rows[at]]))} {state(at)}"
+        return f"the vm_area_struct of the {context.vma_in_words(int(regions.vma[rows[at]]))} {state(at)}"
 
     def bounds(at: int) -> tuple[int, int]:
         return int(regions.start[rows[at]]), int(regions.end[rows[at]])

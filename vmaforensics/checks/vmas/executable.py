@@ -35,7 +35,7 @@ def list_vmas(context: Context, rule: Rule, vmas: Vmas, which: Bools) -> Iterato
 
     def evidence(row: int) -> Evidence:
         return Evidence(
-            what=f"the {context.area(int(vmas.vma[row]))}",
+            what=f"the {context.vma_in_words(int(vmas.vma[row]))}",
             view=View.VMA.label,
             address=int(vmas.vma[row]),
             found=f"vm_flags {int(vmas.flags[row]):#x}",
@@ -45,6 +45,6 @@ def list_vmas(context: Context, rule: Rule, vmas: Vmas, which: Bools) -> Iterato
         rule,
         vmas.mm,
         evidence,
-        lambda row: context.area(int(vmas.vma[row])),
+        lambda row: context.vma_in_words(int(vmas.vma[row])),
         lambda row: (int(vmas.start[row]), int(vmas.end[row])),
     )

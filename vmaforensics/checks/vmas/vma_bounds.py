@@ -69,6 +69,6 @@ def check(context: Context) -> Iterator[Finding]:
         RULE,
         entries.mm,
         evidence,
-        lambda row: f"{context.area(int(vmas.vma[row]))} cannot be: {reasons[row]}",
+        lambda row: f"{context.vma_in_words(int(vmas.vma[row]))} cannot be: {reasons[row]}",
         lambda row: (int(vmas.start[row]), int(vmas.end[row])),
     )

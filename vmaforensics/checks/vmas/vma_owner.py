@@ -64,6 +64,6 @@ def _foreign(context: Context, view: View, indexed: IndexedVmas) -> Iterator[Fin
         RULE,
         entries.mm,
         evidence,
-        lambda row: f"{context.area(int(vmas.vma[row]))} in the {view.label} belongs to another address space",
+        lambda row: f"{context.vma_in_words(int(vmas.vma[row]))} in the {view.label} belongs to another address space",
         lambda row: (int(entries.start[row]), int(entries.end[row])),
     )
