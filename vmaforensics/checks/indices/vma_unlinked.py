@@ -64,8 +64,9 @@ def _in(entries: IndexEntries, others: IndexEntries) -> Bools:
 
 def _missing(context: Context, here: View, there: View, missing: IndexEntries) -> Iterator[Finding]:
     def evidence(row: int) -> Evidence:
+        vma = context.vma_in_words(int(missing.vma[row]))
         return Evidence(
-            what=f"the {here.label} holds the {context.vma_in_words(int(missing.vma[row]))}, the {there.label} does not",
+            what=f"the {here.label} holds the {vma}, the {there.label} does not",
             view=here.label,
             address=int(missing.slot[row]),
             found=f"{int(missing.vma[row]):#x}",
