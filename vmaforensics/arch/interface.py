@@ -255,6 +255,7 @@ class Architecture(ABC):
 
     thread_pointer: ThreadPointer
     sa_restorer: int  # SA_RESTORER of sigaction.sa_flags
+    red_zone: int  # bytes beyond the stack pointer that functions may use
 
     @abstractmethod
     def find_saved_registers(self, kernel: KernelReader, stacks: U64) -> Place:

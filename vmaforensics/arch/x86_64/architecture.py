@@ -64,6 +64,7 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
 
     thread_pointer = ThreadPointer(name="fsbase", path="thread.fsbase")
     sa_restorer = 0x04000000  # arch/x86/include/uapi/asm/signal.h
+    red_zone = 128  # System V ABI, AMD64 supplement, 3.2.2
 
     # Addresses -----------------------------------------------------------------------------------------
 

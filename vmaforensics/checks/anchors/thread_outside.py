@@ -12,7 +12,7 @@ below one as it may grow. The vsyscall page is no VMA and is left out.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from vmaforensics.checks.finding import Finding
     from vmaforensics.columns.types import I64, U64
     from vmaforensics.views.anchors.registers import Threads
-
-_RED_ZONE: Final = 128  # bytes below RSP that functions may use (System V ABI)
 
 RULE = Rule(
     id="THREAD-OUTSIDE",
@@ -78,7 +76,7 @@ def check(context: Context) -> Iterator[Finding]:
 
     # An empty stack begins at its very end, and one that has not been touched yet below its VMA.
     held = cover.holds(mm, sp) | cover.holds(mm, np.maximum(sp, np.uint64(1)) - np.uint64(1))
-    held |= cover.may_grow_to(mm, sp, context.views.stack_guard_gap + _RED_ZONE)
+    held |= cover.may_grow_to(mm, sp, context.views.stack_guard_gap + arch.red_zone)
     stack = _Register(name=arch.registers.sp, holds="stack", values=sp, offset=offsets["sp"], severity=Severity.MEDIUM)
     yield from _findings(context, threads, np.flatnonzero(judged & ~held & ~astray), stack)
 

@@ -151,6 +151,7 @@ def compared_trees(context: Context) -> tuple[ComparedTrees, ...]:
 
 
 def _compare(trees: TreeSet) -> ComparedTrees:
+    """Compare links first: a tree that a VMA is missing from cannot be held against the VMAs in it."""
     files, faults = compare_file_links(trees), compare_anon_links(trees)
     cut = _cut_trees(trees, files, faults)
     file_trees, anon_trees = judge_trees(trees, View.FILE_RMAP), judge_trees(trees, View.ANON_RMAP)
