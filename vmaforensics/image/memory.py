@@ -83,7 +83,7 @@ class PhysicalMemory(ABC):
         """The :class:`PageState` of each page frame number, without reading its contents."""
 
     def frame_counts(self) -> NDArray[np.int64]:
-        """Page frames of RAM in each :class:`PageState`, without a look at every frame where that can be told
+        """Page frames of RAM in each :class:`PageState`, without a look at every frame where that is known
         otherwise: a header may claim any amount of RAM."""
         counts = np.zeros(len(PageState), np.int64)
         for start, end in self.ranges.tolist():
@@ -103,7 +103,7 @@ class PhysicalMemory(ABC):
         return ()
 
     def scan(self, size: int = 1 << 24) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """:meth:`chunks`, for searches: :attr:`watch` is told how far they have come."""
+        """:meth:`chunks`, for searches: :attr:`watch` hears how far they have come."""
         total = int((self.ranges[:, 1] - self.ranges[:, 0]).sum())
         before = 0  # bytes of the ranges up to the one that the search is in
         ranges = iter(self.ranges.tolist())
@@ -149,11 +149,11 @@ class PhysicalMemory(ABC):
             while start < size:
                 stop = min(size, first) if start == 0 else min(size, start + PAGE_SIZE)
                 piece = np.zeros((len(rows), stop - start), dtype=np.uint8)
-                fine = np.ones(len(rows), dtype=np.bool_)
+                held = np.ones(len(rows), dtype=np.bool_)
                 with np.errstate(over="ignore"):
-                    self._fill(pas[rows] + np.uint64(start), piece, fine, None)
+                    self._fill(pas[rows] + np.uint64(start), piece, held, None)
                 data[rows, start:stop] = piece
-                ok[rows] &= fine
+                ok[rows] &= held
                 start = stop
         data[~ok] = 0
         return data, ok

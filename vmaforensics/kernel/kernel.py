@@ -55,7 +55,7 @@ class Identity:
     banner: str
     build_id: str | None
     levels: int  # of page tables: 4 or 5
-    isolation: bool | None  # None: could not be told
+    isolation: bool | None  # None: not known
     kaslr_offset: int | None
     phys_base: int
     vmcoreinfo_source: str | None
@@ -119,8 +119,8 @@ class Kernel:
         return layout.size
 
     def _member(self, struct: str, path: str) -> Field | None:
-        for one in path.split("|"):
-            found = member(self.types, struct, one)
+        for spelling in path.split("|"):
+            found = member(self.types, struct, spelling)
             if found is not None:
                 return found
         return None
@@ -148,22 +148,24 @@ class Kernel:
         """
         if isinstance(struct, str):
             return self._gather_members(struct, addresses, fields)
-        found = {name: self._member_of(struct.struct, one.path) for name, one in columns_of(struct).items() if one.path}
+        found = {
+            name: self._member_of(struct.struct, known.path) for name, known in columns_of(struct).items() if known.path
+        }
         wanted = [(name, at) for name, at in found.items() if at is not None]
         columns: dict[str, NDArray[Any]] = {}
-        for name, one in columns_of(struct).items():
+        for name, known in columns_of(struct).items():
             at = found.get(name)
             width = at.dtype.shape[0] if at is not None and at.dtype.shape else 0
-            shape = (len(addresses), width) if one.wide else (len(addresses),)
-            columns[name] = np.full(shape, one.fill, one.dtype) if one.fill else np.zeros(shape, one.dtype)
+            shape = (len(addresses), width) if known.wide else (len(addresses),)
+            columns[name] = np.full(shape, known.fill, known.dtype) if known.fill else np.zeros(shape, known.dtype)
         ok = np.ones(len(addresses), np.bool_)
         for low in range(0, len(addresses), _BATCH):
             part = slice(low, low + _BATCH)
             self._read_batch(
                 wanted, addresses[part], {name: values[part] for name, values in columns.items()}, ok[part]
             )
-        for name, one in columns_of(struct).items():
-            columns[name][~ok] = one.fill
+        for name, known in columns_of(struct).items():
+            columns[name][~ok] = known.fill
         return struct(**columns), ok
 
     def gather_member(self, struct: str, path: str, addresses: U64) -> tuple[U64, Bools]:
@@ -198,8 +200,8 @@ class Kernel:
     ) -> None:
         """Read members at ``addresses`` into the ``columns`` of their names; clear ``ok`` where one is unreadable."""
         for cluster in _clusters(wanted):
-            low = min(one.offset for _, one in cluster)
-            high = max(one.offset + one.extent for _, one in cluster)
+            low = min(field.offset for _, field in cluster)
+            high = max(field.offset + field.extent for _, field in cluster)
             with np.errstate(over="ignore"):
                 data, readable = self.space.gather(addresses + np.uint64(low), high - low)
             ok &= readable
@@ -310,10 +312,10 @@ def _clusters(wanted: list[tuple[str, Field]]) -> list[list[tuple[str, Field]]]:
     groups: list[list[tuple[str, Field]]] = []
     end = 0
     for item in sorted(wanted, key=lambda pair: pair[1].offset):
-        one = item[1]
-        if groups and one.offset - end <= _CLUSTER_GAP:
+        field = item[1]
+        if groups and field.offset - end <= _CLUSTER_GAP:
             groups[-1].append(item)
         else:
             groups.append([item])
-        end = max(end if len(groups[-1]) > 1 else 0, one.offset + one.extent)
+        end = max(end if len(groups[-1]) > 1 else 0, field.offset + field.extent)
     return groups

@@ -198,15 +198,15 @@ class KdumpMemory(PhysicalMemory):
         self, index: NDArray[np.int64], blocks: NDArray[np.uint64], out: memoryview, at: NDArray[np.int64]
     ) -> NDArray[np.bool_]:
         """Decompress pages to the byte positions ``at`` of ``out``; returns which could be."""
-        fine = np.zeros(len(index), dtype=np.bool_)
+        unpacked = np.zeros(len(index), dtype=np.bool_)
         for part, where, numbers in self._by_part(index):
             pages = part.descriptors(numbers)
             offsets, sizes = pages.offset.astype(np.int64), pages.size.astype(np.int64)
             for rows, file, places in part.source.spans(offsets, sizes):
                 sized, flags = pages.size[rows], pages.flags[rows]
-                fine[where[rows]] = decompress(file, places, sized, flags, out, at[where[rows]], 1 << self._shift)
-        self._refuse(index, blocks, np.where(fine, 0, CORRUPT))
-        return fine
+                unpacked[where[rows]] = decompress(file, places, sized, flags, out, at[where[rows]], 1 << self._shift)
+        self._refuse(index, blocks, np.where(unpacked, 0, CORRUPT))
+        return unpacked
 
     def _refuse(self, index: NDArray[np.int64], blocks: NDArray[np.uint64], kinds: NDArray[np.int32]) -> None:
         """Remember the pages that will not be read, and count those not counted before."""

@@ -1,6 +1,6 @@
 """kdump-compressed dumps (makedumpfile, QEMU's ``dump-guest-memory`` with kdump-raw formats) and diskdump.
 
-Four states are told apart: RAM whose page was filtered out is in the first bitmap and not in the second,
+Four states are distinguished: RAM whose page was filtered out is in the first bitmap and not in the second,
 and all zero pages share one page of zeros in the file.
 """
 
@@ -202,8 +202,8 @@ def _is_zero(source: FileSource, one: Descriptors, page_size: int) -> bool:
     if len(file) < int(one.size[0]):
         return False
     start = np.zeros(1, np.int64)
-    fine = decompress(file, start, one.size, one.flags, page.data, start, page_size)
-    return bool(fine[0] and not page.any())
+    unpacked = decompress(file, start, one.size, one.flags, page.data, start, page_size)
+    return bool(unpacked[0] and not page.any())
 
 
 def _details(header: KdumpHeader) -> dict[str, str]:

@@ -88,14 +88,14 @@ class KernelSpace:
         if straight.all():
             return self.memory.gather(pas, size)
         data = np.zeros((len(vas), size), np.uint8)
-        fine = np.zeros(len(vas), np.bool_)
+        readable = np.zeros(len(vas), np.bool_)
         if straight.any():
-            data[straight], fine[straight] = self.memory.gather(pas[straight], size)
+            data[straight], readable[straight] = self.memory.gather(pas[straight], size)
         # What runs over the end of a run is put together page by page.
         rest = np.flatnonzero(ok & ~straight)
         for room in np.unique(left[rest]).tolist():
             rows = rest[left[rest] == room]
-            fine[rows] = True
+            readable[rows] = True
             at = 0
             while at < size:
                 step = min(size - at, room if at == 0 else self.memory.page_size)
@@ -104,10 +104,10 @@ class KernelSpace:
                 mapped &= more >= np.uint64(step)
                 piece, held = self.memory.gather(np.where(mapped, spot, np.uint64(0)), step)
                 data[rows, at : at + step] = piece
-                fine[rows] &= mapped & held
+                readable[rows] &= mapped & held
                 at += step
-        data[~fine] = 0
-        return data, fine
+        data[~readable] = 0
+        return data, readable
 
     def read(self, va: int, size: int) -> bytes:
         """The bytes ``[va, va + size)``. Raises :class:`MemoryReadError` naming the first bad page."""

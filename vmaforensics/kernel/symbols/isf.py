@@ -137,9 +137,9 @@ class Isf:
         # dwarf2json lists local variables too, at 0. Per-CPU offsets (up to 6.14) are small and are not moved.
         return IsfSymbols(
             {
-                name: one.address + moved if one.address >= image_start else one.address
-                for name, one in self._file.symbols.items()
-                if 0 < one.address < (1 << 64) - moved
+                name: symbol.address + moved if symbol.address >= image_start else symbol.address
+                for name, symbol in self._file.symbols.items()
+                if 0 < symbol.address < (1 << 64) - moved
             }
         )
 
