@@ -29,6 +29,6 @@ def test_an_amount_that_rounds_up_to_a_unit_is_in_that_unit() -> None:
 
 
 def test_pages_say_how_much_memory_they_are() -> None:
-    assert pages(1) == "1 page, 4 KiB"
-    assert pages(2560) == "2560 pages, 10 MiB"
+    assert pages(1, 4096) == "1 page, 4 KiB"
+    assert pages(2560, 4096) == "2560 pages, 10 MiB"
     assert pages(1, 1 << 16) == "1 page, 64 KiB"

@@ -35,10 +35,10 @@ def amount(size: int) -> str:
     return f"{value:.1f}".removesuffix(".0") + f" {_UNITS[unit]}"
 
 
-def pages(count: int, size: int = 4096) -> str:
+def pages(count: int, size: int) -> str:
     """``count`` pages of ``size`` bytes, and how much that is; MiB are rounded down.
 
-    >>> pages(5)
+    >>> pages(5, 4096)
     '5 pages, 20 KiB'
     """
     kib = count * size >> 10

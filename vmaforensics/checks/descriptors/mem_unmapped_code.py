@@ -26,7 +26,6 @@ from vmaforensics.checks.rule import INDICES, Confidence, Rule, Severity
 from vmaforensics.views.descriptors.content import Content
 from vmaforensics.views.descriptors.keepers import Keeper
 from vmaforensics.views.view import View
-from vmaforensics.words.amounts import pages
 from vmaforensics.words.printable import decoded
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def check(context: Context) -> Iterator[Finding]:
     for row in np.flatnonzero(pathless & unmapped & code).tolist():
         name = decoded(handles.names[row] or b"?")
         content, keepers = Content(int(files.content[row])), _keepers(handles, row)
-        amount = pages(int(files.pages[row])) if files.pages[row] else f"{int(files.size[row])} bytes"
+        amount = context.pages(int(files.pages[row])) if files.pages[row] else f"{int(files.size[row])} bytes"
         first_page = Evidence(
             what=f"page {int(files.index[row])} of {name} ({amount}) begins as {content.label}; i_mmap is empty",
             view=View.HANDLES.label,

@@ -25,7 +25,6 @@ from vmaforensics.columns.lookup import bounds_of, sort_order
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.structures.rwsem import Lock
 from vmaforensics.views.view import View
-from vmaforensics.words.amounts import pages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -96,7 +95,7 @@ def _title(context: Context, segments: Segments, row: int, lacking: int) -> str:
     number, nattch = int(segments.id[row]), int(segments.nattch[row])
     if lacking < 0:
         return f"System V segment {number} is mapped by {nattch - lacking} areas and counts {nattch}"
-    size = pages(-(-int(segments.size[row]) // context.views.arch.page_size))
+    size = context.pages(-(-int(segments.size[row]) // context.views.arch.page_size))
     if lacking == 1:
         return f"1 area that maps System V segment {number} ({size}) is hidden"
     return f"{lacking} areas that map System V segment {number} ({size}) are hidden"

@@ -26,7 +26,7 @@ class Runs:
     mm_row: I64
     start: U64
     end: U64
-    page_shift: int
+    page_size: int  # bytes
 
     @classmethod
     def of(cls, view: PageTablesView, rows: I64 | NDArray[np.intp]) -> Runs:
@@ -39,7 +39,7 @@ class Runs:
             mm_row=ptes.mm_row[first].astype(np.int64),
             start=ptes.va[first],
             end=end[run_lasts(first, len(rows))],
-            page_shift=view.arch.page_shift,
+            page_size=view.arch.page_size,
         )
 
     def mm(self, context: Context) -> U64:
@@ -57,4 +57,4 @@ class Runs:
     def text(self, row: int) -> str:
         """The range of run ``row`` in words."""
         start, end = self.bounds(row)
-        return f"{start:#x}-{end:#x} ({pages((end - start) >> self.page_shift)})"
+        return f"{start:#x}-{end:#x} ({pages((end - start) // self.page_size, self.page_size)})"

@@ -30,7 +30,6 @@ class Handlers(Table):
 
 
 _SIG_IGN = 1  # include/uapi/asm-generic/signal-defs.h; SIG_DFL is 0
-_SA_RESTORER = 0x04000000  # arch/x86/include/uapi/asm/signal.h
 
 
 def read_handlers(kernel: Kernel, threads: Threads, log: ProblemLog) -> Handlers:
@@ -52,7 +51,7 @@ def read_handlers(kernel: Kernel, threads: Threads, log: ProblemLog) -> Handlers
         actions[:, :, kernel.offset("k_sigaction", f"sa.sa_{name}") // 8] for name in ("handler", "flags", "restorer")
     )
     who, which = np.nonzero(held[:, None] & (handler > _SIG_IGN))
-    restores = (flags[who, which] & np.uint64(_SA_RESTORER)) != 0
+    restores = (flags[who, which] & np.uint64(kernel.arch.sa_restorer)) != 0
     return Handlers(
         mm=threads.mm[owner[who]],
         task=threads.task[owner[who]],
