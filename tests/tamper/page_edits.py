@@ -150,7 +150,7 @@ def _ghost_label(edit: Edit, technique: str, table: TablePages, va: int, size: i
 def ghost_page(edit: Edit) -> Label:
     """An executable 4 KiB entry outside every area, for a page of another mapping."""
     table, va, where = _ghost(edit, 1)
-    pfn = int(_pte(edit, _heap).pfn)
+    pfn = int(_pte(edit, _heap).pfn[0])
     _write(edit, where, pfn << 12 | 0x67)
     return _ghost_label(edit, "ghost 4 KiB", table, va, 4096)
 
