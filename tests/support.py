@@ -12,7 +12,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from vmaforensics.analysis import Analysis, analyse_image
 from vmaforensics.checks.context import Context
@@ -23,9 +26,8 @@ from vmaforensics.kernel.space.kernel_space import KernelSpace
 from vmaforensics.views.gather import gather_views
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from vmaforensics.checks.finding import Finding
+    from vmaforensics.columns.table import Table
     from vmaforensics.image.image import Image
     from vmaforensics.image.memory import PhysicalMemory
     from vmaforensics.kernel.kernel import Kernel
@@ -178,12 +180,28 @@ def serious(analysis: Analysis) -> list[tuple[str, str, int, str]]:
     ]
 
 
-def leader(analysis: Analysis, pid: int) -> np.void:
+Row = SimpleNamespace  # a row of a table, for tests that look at one thing after another: its columns as attributes
+
+
+def row_at(table: Table, row: int) -> Row:
+    """A row of a table as plain numbers and bytes; of a wide column, an array."""
+    (found,) = rows_in(table.take(slice(row, row + 1)))
+    return found
+
+
+def rows_in(table: Table) -> list[Row]:
+    """Every row of a table; see :func:`row_at`."""
+    names = list(table.columns())
+    columns = [values.tolist() if values.ndim == 1 else list(values) for values in table.columns().values()]
+    return [Row(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
+
+
+def leader(analysis: Analysis, pid: int) -> Row:
     """The task row of a process."""
     tasks = analysis.views.tasks
-    return tasks[tasks["leader"] & (tasks["pid"] == pid)][0]
+    return row_at(tasks, int(np.flatnonzero(tasks.leader & (tasks.pid == pid))[0]))
 
 
 def mm_of(analysis: Analysis, pid: int) -> int:
     """Address of the ``mm_struct`` of a process."""
-    return int(leader(analysis, pid)["mm"])
+    return int(leader(analysis, pid).mm)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from handmade import BASE, LINUX, LINUX_5_10, Machine, circular_list
+from handmade import BASE, LINUX, LINUX_5_10, Machine, Value, circular_list
 
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, U64, Bytes16, U64Wide
@@ -34,7 +34,7 @@ def test_members_lie_at_their_natural_alignment() -> None:
 
 def test_a_gather_fills_the_columns_of_a_table() -> None:
     machine = Machine(STRUCTS)
-    members = {"small": -5, "inner.second": 1 << 63, "name": b"bash", "many": [1, 2, 3]}
+    members: dict[str, Value] = {"small": -5, "inner.second": 1 << 63, "name": b"bash", "many": [1, 2, 3]}
     things = [machine.put("thing", members), machine.put("thing", {"small": 9})]
     rows, ok = machine.kernel().gather(Things, np.array(things, np.uint64))
     assert ok.all()

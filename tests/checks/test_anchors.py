@@ -114,7 +114,7 @@ def test_registers_are_no_evidence_while_the_index_is_not_whole(either_sample: S
     rows = copy.views.regions()[edits.index_of(copy)]
     mine = rows.vma[rows.mm == thread["mm"]]
     copy.drop(int(mine[len(mine) // 2]))
-    assert thread["mm"] not in [one.mm for one in by_rule(everything(copy), "THREAD-OUTSIDE")]
+    assert thread.mm not in [one.mm for one in by_rule(everything(copy), "THREAD-OUTSIDE")]
 
 
 def test_a_program_file_that_nothing_maps_and_moved_parts_are_information(sample: Sample) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.checks.handmade_views import PAGE, STACK_GUARD_GAP, Process, add_problem, mm_of, task_of, views_of
+from checks.handmade_views import PAGE, STACK_GUARD_GAP, Process, add_problem, mm_of, task_of, views_of
 from vmaforensics.checks.context import MOST, Context
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.registry import rule

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support import Edit, Sample, findings_of, kernel_on
+from support import Edit, Sample, findings_of, kernel_on, rows_in
 from tamper.edits import Label, executable_file, labelled, pick
 from tamper.slab_edits import (
     LIST_SLAB_EDITS,
@@ -119,7 +119,7 @@ def test_one_finding_tells_of_one_area(maple_sample: Sample) -> None:
     """The counters miss an area, the slab has it: the finding carries both, and the area's own bounds."""
     copy = _copy(maple_sample)
     row = pick(copy, View.MAPLE, executable_file)
-    copy.put(int(row["slot"]), 0)
+    copy.put(int(row.slot), 0)
     label = labelled(copy, "slot zeroed", row)
     mine = [one for one in copy.again().findings if one.pid == label.pid and one.severity is Severity.HIGH]
     assert [(one.start, one.end) for one in mine] == [(label.start, label.end)]

@@ -50,7 +50,7 @@ def edited(sample: Sample, edit: Technique) -> tuple[Analysis, Label]:
 def accuses_no_other(sample: Sample, found: Analysis, label: Label) -> None:
     """Every serious finding is about the process edited, or one that shares its memory."""
     tasks = sample.analysis.views.tasks
-    mine = set(tasks["tgid"][tasks["mm"] == leader(sample.analysis, label.pid)["mm"]].tolist())
+    mine = set(tasks.tgid[tasks.mm == leader(sample.analysis, label.pid).mm].tolist())
     assert {one.pid for one in serious(found)} <= mine, tell(found, label)
 
 
@@ -82,7 +82,9 @@ def test_an_edit_of_the_list_or_the_tree_is_found_where_it_was_made(list_sample:
 
 
 @pytest.mark.parametrize("edit", [list_only, tree_only], ids=lambda edit: edit.__name__)
-def test_repaired_counters_do_not_hide_an_area_from_the_other_index(list_sample: Sample, edit: Technique) -> None:
+def test_repaired_counters_do_not_hide_an_area_from_the_other_index(
+    list_sample: Sample, edit: Callable[..., Label]
+) -> None:
     found, label = edited(list_sample, lambda copy: edit(copy, repaired=True))
     assert hits(found, label), tell(found, label)
 

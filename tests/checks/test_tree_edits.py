@@ -82,5 +82,5 @@ def test_one_area_is_gone_and_no_other(sample: Sample, edit: Technique) -> None:
     found, _ = edited(sample, edit)
     for view, rows in found.views.regions().items():
         before = sample.analysis.views.regions()[view]
-        assert len(set(before["vma"].tolist()) - set(rows["vma"].tolist())) == 1
+        assert len(set(before.vma.tolist()) - set(rows.vma.tolist())) == 1
         assert len(before) == len(rows) + 1

@@ -6,7 +6,7 @@ from itertools import permutations
 
 import pytest
 
-from tests.checks.handmade_views import Process, mm_of, views_of
+from checks.handmade_views import Process, mm_of, views_of
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.finding import Confidence, Evidence, Finding, Severity
 from vmaforensics.checks.registry import all_rules, rule

@@ -151,7 +151,7 @@ def test_strict_ends_with_13_if_anything_is_missing(
     maple_sample: Sample, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     edit = Edit(maple_sample.analysis)
-    edit.drop(int(edit.clean.views.mms["mm"][3]))
+    edit.drop(int(edit.clean.views.mms.mm[3]))
     hurt = replace(edit.clean.image, memory=edit.overlay)
     monkeypatch.setattr("vmaforensics.image.open.open_image", lambda path: hurt)
     out = tmp_path / "out"
@@ -242,16 +242,16 @@ def test_names_from_the_image_do_not_act_on_the_terminal(
 ) -> None:
     edit = Edit(maple_sample.analysis)
     views = edit.clean.views
-    task = int(leader(edit.clean, pid)["task"])
+    task = int(leader(edit.clean, pid).task)
     edit.write(edit.at("task_struct", task, "comm"), HOSTILE.ljust(16, b"\0"))
     # A file's name, where the dentry holds it itself.
     assert views.files is not None
-    mm = int(leader(edit.clean, pid)["mm"])
-    mine = views.vmas[(views.vmas["mm"] == mm) & (views.vmas["file_row"] >= 0)]
-    dentry = int(views.files.rows["dentry"][int(mine["file_row"][0])])
+    mm = int(leader(edit.clean, pid).mm)
+    mine = views.vmas.take((views.vmas.mm == mm) & (views.vmas.file_row >= 0))
+    dentry = int(views.files.rows.dentry[int(mine.file_row[0])])
     kernel = edit.clean.kernel
     name_at = kernel.member("dentry", "d_name.name|__d_name.name").offset
-    size = len(views.files.paths[int(mine["file_row"][0])].rpartition(b"/")[2])  # type: ignore[union-attr]
+    size = len(views.files.paths[int(mine.file_row[0])].rpartition(b"/")[2])  # type: ignore[union-attr]
     edit.write(edit.get(dentry + name_at), b"\x1b[2J\x07\xff\xff\xff"[:size])
     # Something to find, so that names stand in findings too.
     counter = edit.at("mm_struct", mm, "map_count")

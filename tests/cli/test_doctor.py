@@ -152,7 +152,7 @@ def test_what_a_report_would_lack_is_named(
     installed: dict[str, str], maple_sample: Sample, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     edit = Edit(maple_sample.analysis)
-    edit.drop(int(edit.clean.views.mms["mm"][3]))
+    edit.drop(int(edit.clean.views.mms.mm[3]))
     import dataclasses
 
     details = {**edit.clean.image.details, "dump level": "24"}

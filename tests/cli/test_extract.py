@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from support import Edit, again_from_views
+from support import Edit, Row, again_from_views, row_at, rows_in
 from tamper.page_edits import ghost_huge_page, ghost_page
 
 from vmaforensics.arch.page_tables import PteState
@@ -59,7 +59,7 @@ def written(analysis: Analysis, regions: list[Region], folder: Path) -> list[tup
 def holds_user_pages(sample: Sample) -> bool:
     view = sample.analysis.views.page_tables
     assert view is not None
-    anon = view.pages["pfn"][view.pages["anon"]]
+    anon = view.pages.pfn[view.pages.anon]
     return bool((sample.analysis.image.memory.page_states(anon) == PageState.PRESENT).any())
 
 
@@ -69,24 +69,24 @@ def whole(sample: Sample) -> Sample:
     return sample
 
 
-def areas(analysis: Analysis, name: bytes) -> list[tuple[int, np.void]]:
+def areas(analysis: Analysis, name: bytes) -> list[tuple[int, Row]]:
     """(pid, area) of every area called so, of processes that lead the list of their mm."""
     views = analysis.views
-    pids = dict(zip(views.mms["mm"].tolist(), views.mms["pid"].tolist(), strict=True))
+    pids = dict(zip(views.mms.mm.tolist(), views.mms.pid.tolist(), strict=True))
     rows = (row for row, one in enumerate(views.names) if one == name)
-    return [(pids[int(views.vmas["mm"][row])], views.vmas[row]) for row in rows if int(views.vmas["mm"][row]) in pids]
+    return [(pids[int(views.vmas.mm[row])], row_at(views.vmas, row)) for row in rows if int(views.vmas.mm[row]) in pids]
 
 
 def test_the_first_page_of_a_program_is_an_elf_header(whole_kernel: Sample, tmp_path: Path) -> None:
     analysis = whole(whole_kernel).analysis
     found = 0
     for number, (pid, area) in enumerate(areas(analysis, b"/usr/bin/busybox")[:8]):
-        if area["pgoff"] or area["kind"] != Kind.FILE:
+        if area.pgoff or area.kind != Kind.FILE:
             continue
         folder = tmp_path / str(number)
         open_folder(folder)
-        ((one, data),) = written(analysis, process_regions(analysis.views, pid, int(area["start"])), folder)
-        assert one.region.file == f"{pid}-{int(area['start']):x}-{int(area['end']):x}.bin"
+        ((one, data),) = written(analysis, process_regions(analysis.views, pid, int(area.start)), folder)
+        assert one.region.file == f"{pid}-{int(area.start):x}-{int(area.end):x}.bin"
         if one.runs[0].state == "present":
             assert data.startswith(b"\x7fELF")
             found += 1
@@ -99,7 +99,7 @@ def test_the_vdso_is_an_elf_file_and_the_same_in_every_process(whole_kernel: Sam
     for number, (pid, area) in enumerate(areas(analysis, b"[vdso]")[:8]):
         folder = tmp_path / str(number)
         open_folder(folder)
-        ((one, data),) = written(analysis, process_regions(analysis.views, pid, int(area["start"])), folder)
+        ((one, data),) = written(analysis, process_regions(analysis.views, pid, int(area.start)), folder)
         # Pages nobody called are not mapped.
         if one.counts == {"present": len(data) // PAGE} and len(data) > PAGE:
             contents.add(data)
@@ -112,8 +112,8 @@ def test_the_vdso_is_an_elf_file_and_the_same_in_every_process(whole_kernel: Sam
 def test_arguments_are_those_of_proc_pid_cmdline(whole_kernel: Sample, tmp_path: Path) -> None:
     analysis, truth = whole(whole_kernel).analysis, whole_kernel.truth
     compared = 0
-    for mm in analysis.views.mms[:24]:
-        pid, low, high = int(mm["pid"]), int(mm["arg_start"]), int(mm["arg_end"])
+    for mm in rows_in(analysis.views.mms.take(slice(24))):
+        pid, low, high = int(mm.pid), int(mm.arg_start), int(mm.arg_end)
         expected = truth.get(f"proc/{pid}/cmdline")
         if pid == truth.capturing or not expected or not low or len(expected) != high - low:
             continue
@@ -124,7 +124,7 @@ def test_arguments_are_those_of_proc_pid_cmdline(whole_kernel: Sample, tmp_path:
         except UsageError:
             continue  # PR_SET_MM: they may be said to be anywhere
         views, start, end = analysis.views, low & -PAGE, -(-high // PAGE) * PAGE
-        pages = mapped_pages(analysis.kernel, views.mms, views.page_tables, int(mm["mm"]), start, end)
+        pages = mapped_pages(analysis.kernel, views.mms, views.page_tables, int(mm.mm), start, end)
         if pages.has_bytes.all():
             assert data[low - one.region.start : high - one.region.start] == expected
             compared += 1
@@ -135,11 +135,11 @@ def test_an_excerpt_has_no_user_page_and_says_so_of_each(sample: Sample, tmp_pat
     if holds_user_pages(sample):
         pytest.skip("this image holds user pages")
     analysis = sample.analysis
-    kinds = set()
+    kinds: set[str] = set()
     for pid, area in areas(analysis, b"[stack]")[:5] + areas(analysis, b"/usr/bin/busybox")[:5]:
-        folder = tmp_path / f"{pid}-{int(area['start']):x}"
+        folder = tmp_path / f"{pid}-{int(area.start):x}"
         open_folder(folder)
-        ((one, data),) = written(analysis, process_regions(analysis.views, pid, int(area["start"])), folder)
+        ((one, data),) = written(analysis, process_regions(analysis.views, pid, int(area.start)), folder)
         assert not data.strip(b"\0")
         kinds |= one.counts.keys()
         assert "present" not in one.counts
@@ -151,11 +151,11 @@ def test_swapped_pages_and_pages_of_zeros_are_told(sample: Sample, tmp_path: Pat
     analysis = sample.analysis
     view = analysis.views.page_tables
     assert view is not None
-    swapped = view.ptes[view.ptes["state"] == PteState.SWAP][0]
-    pid = int(analysis.views.mms["pid"][swapped["mm_row"]])
-    ((one, _),) = written(analysis, process_regions(analysis.views, pid, int(swapped["va"])), tmp_path)
+    swapped = row_at(view.ptes.take(view.ptes.state == PteState.SWAP), 0)
+    pid = int(analysis.views.mms.pid[swapped.mm_row])
+    ((one, _),) = written(analysis, process_regions(analysis.views, pid, int(swapped.va)), tmp_path)
     assert one.counts["swapped"] >= 1
-    assert hex(int(swapped["entry"])) in {run.entry for run in one.runs}
+    assert hex(int(swapped.entry)) in {run.entry for run in one.runs}
 
 
 @pytest.mark.parametrize("edit", [ghost_page, ghost_huge_page], ids=lambda edit: edit.__name__)
@@ -183,7 +183,7 @@ def test_page_frames_are_written_with_what_their_struct_pages_say(whole_kernel: 
     analysis = whole_kernel.analysis
     view = analysis.views.page_tables
     assert view is not None
-    first = int(view.pages["pfn"][view.pages["anon"]][0])
+    first = int(view.pages.pfn[view.pages.anon][0])
     ((one, data),) = written(analysis, frame_regions(analysis.kernel, first, 3), tmp_path)
     pas = (np.arange(3, dtype=np.uint64) + np.uint64(first)) << np.uint64(12)
     raw, ok = analysis.image.memory.gather(pas, PAGE)
@@ -210,11 +210,11 @@ def test_what_lies_below_a_lost_page_table_is_unknown_not_unmapped(sample: Sampl
     assert view is not None
     pid, area = areas(clean, b"[stack]")[0]
     row = clean.views.mm_rows(np.array([mm_of(clean.views, pid)], np.uint64))[0]
-    start = int(area["end"]) - PAGE
-    below = (view.tables["owner"] == row) & (view.tables["level"] == 1)
-    (table,) = view.tables[below & (view.tables["va"] == np.uint64(start >> 21 << 21))]
+    start = int(area.end) - PAGE
+    below = (view.tables.owner == row) & (view.tables.level == 1)
+    (table,) = rows_in(view.tables.take(below & (view.tables.va == np.uint64(start >> 21 << 21))))
     edit = Edit(clean)
-    edit.overlay.drop(int(table["pa"]) >> 12)
+    edit.overlay.drop(int(table.pa) >> 12)
     found = again_from_views(clean, edit.overlay)
     ((one, _),) = written(found, process_regions(found.views, pid, start), tmp_path)
     assert set(one.counts) == {"unknown"} or one.counts["unknown"] >= 1
@@ -260,9 +260,9 @@ def test_the_command_writes_a_region_and_refuses_to_do_so_again(
 ) -> None:
     image, folder = str(either_sample.image_path), str(tmp_path / "out")
     pid, area = areas(either_sample.analysis, b"[stack]")[0]
-    at = f"{int(area['start']):#x}"
+    at = f"{int(area.start):#x}"
     assert main(["extract", image, "--pid", str(pid), "--at", at, "-o", folder]) == ExitCode.OK
-    assert f"{pid}-{int(area['start']):x}-" in capsys.readouterr().out
+    assert f"{pid}-{int(area.start):x}-" in capsys.readouterr().out
     assert main(["extract", image, "--pid", str(pid), "--at", at, "-o", folder]) == ExitCode.OUTPUT
     assert main(["extract", image, "--at", at, "-o", str(tmp_path / "other")]) == ExitCode.USAGE
     assert not (tmp_path / "other").exists()

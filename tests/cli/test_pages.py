@@ -6,6 +6,7 @@ import io
 import json
 from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 import pytest
 from support import Edit, again_from_views
@@ -47,7 +48,8 @@ def runs_of(analysis: Analysis, pid: int, at: int | None = None, *, each: bool =
 
 
 def user_pids(analysis: Analysis) -> list[int]:
-    return analysis.views.mms["pid"].tolist()
+    pids: list[int] = analysis.views.mms.pid.tolist()
+    return pids
 
 
 def _within(one: PageRun, other: PageRun) -> bool:
@@ -75,7 +77,7 @@ def a_run(**changes: object) -> PageRun:
         area="1000-2000 r--p name",
         marks=(),
     )
-    return PageRun(**{name: getattr(plain, name) for name in PageRun.__struct_fields__} | changes)  # type: ignore[arg-type]
+    return msgspec.structs.replace(plain, **changes)
 
 
 def test_no_entry_of_a_clean_image_disagrees_with_its_area(any_kernel: Sample) -> None:
@@ -108,7 +110,7 @@ def test_owners_of_every_sort_are_told(sample: Sample) -> None:
 def test_swapped_pages_show_where_they_went(sample: Sample) -> None:
     swapped = [one for pid in user_pids(sample.analysis) for one in runs_of(sample.analysis, pid) if one.swap]
     assert swapped
-    assert all(one.state == "swap" and one.pfn is None and one.swap.startswith("0:0x") for one in swapped)
+    assert all(one.state == "swap" and one.pfn is None and str(one.swap).startswith("0:0x") for one in swapped)
     single = [one for pid in user_pids(sample.analysis) for one in runs_of(sample.analysis, pid, each=True) if one.swap]
     assert sum(one.pages for one in swapped) == len(single)
     assert len({one.swap for one in single}) == len(single)
@@ -181,7 +183,7 @@ def test_absent_views_give_no_rows(sample: Sample) -> None:
     views = sample.analysis.views
     assert page_runs(sample.analysis.kernel, views, np.zeros(0, np.intp)) == []
     assert views.page_tables is not None
-    assert set(np.unique(views.page_tables.ptes["state"]).tolist()) <= set(PteState)
+    assert set(np.unique(views.page_tables.ptes.state).tolist()) <= set(PteState)
 
 
 def test_the_three_formats_hold_the_same(either_sample: Sample, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 import pytest
-from support import Edit, again_from_views
+from support import Edit, again_from_views, leader
 from tamper.page_edits import ghost_page
 from tamper.tree_edits import bounds_of_neighbour, list_and_tree, maple_erased
 
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 def a_process(analysis: Analysis) -> int:
     """The process with most areas."""
     rows = next(iter(analysis.views.regions().values()))
-    mm, count = np.unique(rows["mm"], return_counts=True)
+    mm, count = np.unique(rows.mm, return_counts=True)
     row = analysis.views.mm_rows(mm[count.argmax() : count.argmax() + 1])[0]
-    return int(analysis.views.mms["pid"][row])
+    return int(analysis.views.mms.pid[row])
 
 
 def detailed(analysis: Analysis, pid: int, at: int) -> RecordsDocument:
@@ -68,7 +68,7 @@ def test_the_rows_of_a_process_are_the_lines_of_its_maps(sample: Sample) -> None
 
 def test_no_record_of_a_clean_kernel_lacks_a_region(sample: Sample) -> None:
     views = sample.analysis.views
-    for pid in np.unique(views.mms["pid"]).tolist():
+    for pid in np.unique(views.mms.pid).tolist():
         document = records_of_process(views, pid).document()
         missing = [
             (row.start, view) for row in document.rows for view, cell in row.cells.items() if cell.state == "missing"
@@ -177,8 +177,7 @@ def test_an_address_in_no_region_is_answered(maple_sample: Sample) -> None:
 def test_names_of_the_image_cannot_act_on_a_terminal(maple_sample: Sample) -> None:
     copy = Edit(maple_sample.analysis)
     pid = a_process(maple_sample.analysis)
-    task = copy.views.tasks[(copy.views.tasks["pid"] == pid)][0]
-    comm = copy.at("task_struct", int(task["task"]), "comm")
+    comm = copy.at("task_struct", int(leader(maple_sample.analysis, pid).task), "comm")
     copy.put(comm, int.from_bytes(b"\x1b[2J\n\xff\t|", "little"))
     changed = again_from_views(maple_sample.analysis, copy.overlay)
     text = render(records_of_process(changed.views, pid).document())
@@ -200,7 +199,7 @@ def test_the_command_writes_text_and_json(sample: Sample, capfdbinary: pytest.Ca
 
 def test_a_process_without_a_memory_map_is_told_so(sample: Sample) -> None:
     tasks = sample.analysis.views.tasks
-    thread = int(tasks["pid"][(tasks["flags"] & np.uint32(0x00200000)) != 0][0])
+    thread = int(tasks.pid[(tasks.flags & np.uint32(0x00200000)) != 0][0])
     with pytest.raises(UsageError, match="kernel thread"):
         records_of_process(sample.analysis.views, thread).document()
     with pytest.raises(UsageError, match="no process"):

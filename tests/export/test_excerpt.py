@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from vmaforensics.analysis import Analysis
     from vmaforensics.export.excerpt import Selection
 
+Capture = pytest.CaptureFixture[str]
+
 
 def sample_images() -> list[Path]:
     """The bundled images, and some of those the recipe has built here: these alone hold user memory."""
@@ -40,15 +42,14 @@ def sample_images() -> list[Path]:
     return sorted(ROOT.glob("samples/*/image.kdump")) + [path for path in built if path.exists()]
 
 
-def name_of(path: Path | None) -> str:
-    return f"{path.parent.name}/{path.stem}" if path else ""
+def name_of(path: Path) -> str:
+    return f"{path.parent.name}/{path.stem}"
 
 
-@pytest.fixture(scope="module", params=sample_images() or [None], ids=name_of)
+@pytest.fixture(scope="module", params=sample_images(), ids=name_of)
 def sample(request: pytest.FixtureRequest) -> Path:
-    if request.param is None:
-        pytest.skip("no sample images here")
-    return request.param
+    path: Path = request.param
+    return path
 
 
 @pytest.fixture
@@ -213,7 +214,7 @@ def test_the_container_says_what_the_image_said(sample: Path, selection: Selecti
 # The command ----------------------------------------------------------------------------------------------
 
 
-def test_all_keeps_every_page_even_without_a_kernel(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_all_keeps_every_page_even_without_a_kernel(raw: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "all.kdump"
     assert main(["excerpt", str(raw), "-o", str(out), "--keep", "all"]) == ExitCode.OK
     assert capsys.readouterr().out.splitlines() == [
@@ -225,7 +226,7 @@ def test_all_keeps_every_page_even_without_a_kernel(raw: Path, tmp_path: Path, c
     assert open_image(out).details["dump level"] == "0"
 
 
-def test_the_summary_counts_pages_by_class(full_sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_summary_counts_pages_by_class(full_sample: Path, tmp_path: Path, capsys: Capture) -> None:
     assert main(["excerpt", str(full_sample), "-o", str(tmp_path / "small.kdump")]) == ExitCode.OK
     captured = capsys.readouterr()
     rows = [line.rsplit(maxsplit=2) for line in captured.out.splitlines()[1:-1]]
@@ -234,7 +235,7 @@ def test_the_summary_counts_pages_by_class(full_sample: Path, tmp_path: Path, ca
     assert captured.err == ""  # no terminal, no progress
 
 
-def test_an_existing_file_is_replaced_only_if_forced(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_an_existing_file_is_replaced_only_if_forced(raw: Path, tmp_path: Path, capsys: Capture) -> None:
     out = tmp_path / "out"
     out.write_text("precious")
     command = ["excerpt", str(raw), "-o", str(out), "--keep", "all"]
@@ -245,7 +246,7 @@ def test_an_existing_file_is_replaced_only_if_forced(raw: Path, tmp_path: Path, 
     assert out.read_bytes().startswith(b"KDUMP   ")
 
 
-def test_the_image_itself_is_never_replaced(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_image_itself_is_never_replaced(raw: Path, tmp_path: Path, capsys: Capture) -> None:
     before = raw.read_bytes()
     (tmp_path / "link").symlink_to(raw)
     for out in (raw, tmp_path / "link"):
@@ -254,7 +255,7 @@ def test_the_image_itself_is_never_replaced(raw: Path, tmp_path: Path, capsys: p
     assert raw.read_bytes() == before
 
 
-def test_nothing_is_left_behind_when_it_fails(raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_nothing_is_left_behind_when_it_fails(raw: Path, tmp_path: Path, capsys: Capture) -> None:
     before = sorted(tmp_path.iterdir())
     assert main(["excerpt", str(raw), "-o", str(tmp_path / "out")]) == ExitCode.SYMBOLS_MISSING
     assert "no Linux kernel" in capsys.readouterr().err

@@ -12,6 +12,7 @@ import pytest
 
 from vmaforensics.errors import UnsupportedFormatError
 from vmaforensics.image.formats.avml_frames import FrameSource
+from vmaforensics.image.formats.segments import FlatMemory
 from vmaforensics.image.open import open_image
 
 from .build import (
@@ -69,6 +70,7 @@ def test_blocks_that_are_no_whole_pages_are_held_to_the_byte(opened: Opener) -> 
 @pytest.mark.parametrize("slots", [1, 2])
 def test_a_cache_smaller_than_what_is_asked_for_lets_go_of_the_oldest(opened: Opener, slots: int) -> None:
     image = opened(avml([(0x1000, MANY)]))
+    assert isinstance(image.memory, FlatMemory)
     source = image.memory._source
     assert isinstance(source, FrameSource)
     image.memory._source = FrameSource(

@@ -124,7 +124,7 @@ def test_what_makedumpfile_flattens_and_splits_is_the_dump(tmp_path: Path) -> No
     truth = open_image(FILTERED_BY_MAKEDUMPFILE)
     stream = tmp_path / "flat"
     with stream.open("wb") as out:
-        command = ["makedumpfile", "-F", "-l", "-d", "1", FILTERED_BY_MAKEDUMPFILE]
+        command: list[str | Path] = ["makedumpfile", "-F", "-l", "-d", "1", FILTERED_BY_MAKEDUMPFILE]
         subprocess.run(command, stdout=out, stderr=subprocess.DEVNULL, check=True)
     parts = [tmp_path / f"part{number}" for number in range(3)]
     command = ["makedumpfile", "--split", "--splitblock-size", "1024", "-l", "-d", "1", FILTERED_BY_MAKEDUMPFILE]

@@ -105,10 +105,10 @@ def test_any_records_make_the_bytes_that_writing_them_in_turn_makes(
         assert ok[0] == (end or filled)
         if ok[0]:
             assert take(buffer, where[:1], size).tobytes() == truth[at : at + size]
-        for rows, data, starts in source.spans(np.array([at], np.int64), np.array([size], np.int64)):
+        for rows, held, starts in source.spans(np.array([at], np.int64), np.array([size], np.int64)):
             for row, start in zip(rows.tolist(), starts.tolist(), strict=True):
                 assert row == 0
-                assert bytes(data[start : start + size]) == truth[at : at + size]
+                assert bytes(held[start : start + size]) == truth[at : at + size]
         found = bytearray(len(truth))
         for low, piece in source.pieces(at, size, 17):
             assert 0 < len(piece) <= 17

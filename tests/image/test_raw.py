@@ -3,11 +3,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmaforensics.image.memory import PageState
+from vmaforensics.image.open import open_image
 
 from .build import page
 from .truth import check, pfns, states
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .conftest import Opener
 
 MIB = 1 << 20
@@ -31,9 +34,7 @@ def test_a_tail_that_is_no_whole_page_is_held_to_its_last_byte(opened: Opener) -
     assert "not a multiple of 4096" in image.problems[0]
 
 
-def test_a_large_vmem_file_is_said_to_lack_the_hole(tmp_path, opened: Opener) -> None:  # noqa: ANN001
-    from vmaforensics.image.open import open_image
-
+def test_a_large_vmem_file_is_said_to_lack_the_hole(tmp_path: Path) -> None:
     path = tmp_path / "guest.vmem"
     with path.open("wb") as stream:
         stream.truncate((3 << 30) + (1 << 20))

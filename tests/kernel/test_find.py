@@ -14,6 +14,7 @@ from vmaforensics.image.open import open_image
 from vmaforensics.image.overlay import Overlay
 from vmaforensics.kernel.find import find_kernel
 from vmaforensics.kernel.symbols import vmcoreinfo
+from vmaforensics.kernel.symbols.kallsyms import Kallsyms
 
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
@@ -100,6 +101,8 @@ def test_without_any_vmcoreinfo_the_symbol_table_shows_where_the_kernel_lies(who
     for name in ("release", "banner", "levels", "isolation", "kaslr_offset", "phys_base", "types_source"):
         assert getattr(ours, name) == getattr(theirs, name), name
     assert ours.build_id in (theirs.build_id, None)  # an excerpt need not hold the kernel's own notes
+    assert isinstance(kernel.symbols, Kallsyms)
+    assert isinstance(clean.kernel.symbols, Kallsyms)
     assert list(kernel.symbols.items())[::997] == list(clean.kernel.symbols.items())[::997]
     assert np.array_equal(kernel.space.runs.to_structured(), clean.kernel.space.runs.to_structured())
 
@@ -155,8 +158,8 @@ def test_a_page_table_root_that_is_not_held_is_replaced_by_a_process(whole_kerne
     assert "a process's page tables" in found.kernel.identity.translation_source
     assert any("page-table root" in text for text in found.kernel.identity.problems)
     vmas, clean = found.views.vmas, edit.clean.views.vmas
-    assert np.array_equal(vmas["vma"], clean["vma"])
-    assert np.array_equal(vmas["ok"], clean["ok"])
+    assert np.array_equal(vmas.vma, clean.vma)
+    assert np.array_equal(vmas.ok, clean.ok)
 
 
 def test_a_kernel_without_type_information_is_named_in_the_error(either_sample: Sample) -> None:
@@ -190,5 +193,5 @@ def test_found_again_it_is_the_same(maple_sample: Sample) -> None:
     clean = maple_sample.analysis
     other = again(clean, clean.image.memory)
     assert other.kernel.identity == clean.kernel.identity
-    assert np.array_equal(other.views.vmas, clean.views.vmas)
+    assert np.array_equal(other.views.vmas.to_structured(), clean.views.vmas.to_structured())
     assert other.findings == clean.findings

@@ -114,15 +114,16 @@ def planted() -> Analysis:
     kernel, views = edit.clean.kernel, edit.clean.views
     names = itertools.cycle(NAMES)
     suspect = max(edit.clean.findings, key=lambda one: -one.severity.rank).pid
-    tasks = views.tasks[views.tasks["leader"]]
-    pids = [suspect, *(pid for pid in tasks["pid"].tolist() if pid != suspect)]
+    tasks = views.tasks.take(views.tasks.leader)
+    pids = [suspect, *(pid for pid in tasks.pid.tolist() if pid != suspect)]
     for pid, name in zip(pids, NAMES, strict=False):
-        task = int(leader(edit.clean, pid)["task"])
+        task = int(leader(edit.clean, pid).task)
         edit.write(edit.at("task_struct", task, "comm"), name[:15].ljust(16, b"\0"))
     assert views.files is not None
-    dentries = np.unique(views.files.rows["dentry"][views.files.rows["dentry"] != 0])
-    got, ok = kernel.gather("dentry", dentries, ["d_name.name", "d_name.len"])
-    for at, size in zip(got["d_name.name"][ok].tolist(), got["d_name.len"][ok].tolist(), strict=True):
+    dentries = np.unique(views.files.rows.dentry[views.files.rows.dentry != 0])
+    starts, ok = kernel.gather_member("dentry", "d_name.name", dentries)
+    sizes, _ = kernel.gather_member("dentry", "d_name.len", dentries)
+    for at, size in zip(starts[ok].tolist(), sizes[ok].tolist(), strict=True):
         # Without a slash or a NUL, which a name cannot hold; as long as the old one.
         name = next(names).replace(b"/", b"\\")
         fitting = (name + b"x" * size)[:size] if len(name) <= size else b""

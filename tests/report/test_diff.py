@@ -60,7 +60,8 @@ def changed(document: Document, pid: int, **facts: object) -> Document:
 
 
 def test_an_image_is_not_different_from_itself() -> None:
-    assert same().findings == same().processes == ()
+    assert same().findings == ()
+    assert same().processes == ()
     assert summary(same()) == "Nothing is different."
     assert render_diff(same()).startswith("SUMMARY   Nothing is different.")
 
@@ -199,7 +200,7 @@ def test_edits_of_a_running_machine_are_found_in_its_memory(either_sample: Sampl
     analysis = either_sample.analysis
     edit = Edit(analysis)
     row = leader(analysis, 1)
-    edit.write(edit.at("task_struct", int(row["task"]), "comm"), b"renamed".ljust(16, b"\0"))
+    edit.write(edit.at("task_struct", int(row.task), "comm"), b"renamed".ljust(16, b"\0"))
     mm = mm_of(analysis, 1)
     count = edit.at("mm_struct", mm, "map_count")
     edit.put(count, (edit.get(count) & 0xFFFFFFFF) + 1, 4)

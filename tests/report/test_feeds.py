@@ -23,6 +23,8 @@ from vmaforensics.report.formats.timesketch import render_timesketch
 from .hostile import handmade, planted_document, tampered_document
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmaforensics.report.document.document import Document
 
 BOOTED, STARTED, CLOCK, CRASHED = (f"2026-11-22T21:0{at}:00Z" for at in range(4))
@@ -31,7 +33,11 @@ BOOTED, STARTED, CLOCK, CRASHED = (f"2026-11-22T21:0{at}:00Z" for at in range(4)
 @cache
 def timed(name: str = "plain", crashed: bool = False) -> Document:
     """A document whose image tells every time."""
-    made = {"plain": tampered_document, "planted": planted_document, "handmade": lambda: handmade(tampered_document())}
+    made: dict[str, Callable[[], Document]] = {
+        "plain": tampered_document,
+        "planted": planted_document,
+        "handmade": lambda: handmade(tampered_document()),
+    }
     document = made[name]()
     kernel = msgspec.structs.replace(document.kernel, booted=BOOTED, clock=CLOCK, crashed=CRASHED if crashed else None)
     processes = [msgspec.structs.replace(one, started=STARTED) for one in document.processes]
@@ -40,7 +46,8 @@ def timed(name: str = "plain", crashed: bool = False) -> Document:
 
 @pytest.fixture(params=["plain", "planted", "handmade"])
 def document(request: pytest.FixtureRequest) -> Document:
-    return timed(request.param)
+    name: str = request.param
+    return timed(name)
 
 
 def lines(raw: bytes) -> list[dict[str, Any]]:

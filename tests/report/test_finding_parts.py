@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import inspect
 import re
 from functools import cache
 from typing import TYPE_CHECKING
 
 import pytest
-from support import SAMPLES, Edit, Sample, again_from_views, built, mm_of
+from support import SAMPLES, Edit, Sample, again_from_views, built, mm_of, rows_in
 from tamper.edits import labelled, list_only, maple_slot_zeroed, tree_only, vma_of
 from tamper.page_edits import exec_cleared_in_pte, ghost_page
 from tamper.rmap_edits import anon_link_cut, file_link_cut, file_swapped
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
     Technique = Callable[[Edit], Label]
 
-OF_ONE_AREA: tuple[Edit, ...] = (
+OF_ONE_AREA: tuple[Callable[[Edit], Label], ...] = (
     maple_slot_zeroed,
     list_only,
     tree_only,
@@ -61,9 +62,9 @@ def changed(sample: Sample, edit: Technique) -> tuple[Analysis, Label]:
     return done
 
 
-def about(analysis: Analysis, label: Label, **options: bool) -> list[Finding]:
+def about(analysis: Analysis, label: Label, *, contents: bool = True) -> list[Finding]:
     """The findings of at least high severity about what was edited, as parts of the document."""
-    document = build_document(analysis, **options)
+    document = build_document(analysis, contents=contents)
     found = [one for one in document.findings if one.pid == label.pid and one.severity in ("critical", "high")]
     return [one for one in found if label.end == 0 or one.start is None or int(one.start, 16) < label.end]
 
@@ -73,13 +74,13 @@ def test_a_finding_names_the_area_that_was_edited(either_sample: Sample, edit: T
     """The area: the one that the clean image, whose maps are the guest's own, has at the place of the edit."""
     analysis, label = changed(either_sample, edit)
     rows = either_sample.analysis.views.union
-    mine = rows[rows["mm"] == mm_of(either_sample.analysis, label.pid)]
-    mine = mine[(mine["start"] <= label.start) & (mine["end"] > label.start)]
+    mine = rows.take(rows.mm == mm_of(either_sample.analysis, label.pid))
+    mine = mine.take((mine.start <= label.start) & (mine.end > label.start))
     assert len(mine) == 1
     lines = either_sample.truth[f"proc/{label.pid}/maps"].decode("latin-1").splitlines()
-    (perms,) = (line.split()[1] for line in lines if int(line.split("-")[0], 16) == mine["start"][0])
+    (perms,) = (line.split()[1] for line in lines if int(line.split("-")[0], 16) == mine.start[0])
     (found,) = about(analysis, label)
-    assert found.vma == hex(int(mine["vma"][0]))
+    assert found.vma == hex(int(mine.vma[0]))
     # None of these edits changes vm_flags: they are as the guest showed them.
     for letter, name in zip("rwx", ("VM_READ", "VM_WRITE", "VM_EXEC"), strict=True):
         assert (name in found.flags) == (letter in perms), found.flags
@@ -112,16 +113,16 @@ def test_the_dump_of_the_evidence_shows_the_word_that_was_written(maple_sample: 
     analysis, label = changed(maple_sample, maple_slot_zeroed)
     maple = maple_sample.analysis.views.maple
     assert maple is not None
-    mine = maple[maple["mm"] == mm_of(maple_sample.analysis, label.pid)]
-    (row,) = mine[mine["start"] == label.start]
+    mine = maple.take(maple.mm == mm_of(maple_sample.analysis, label.pid))
+    (row,) = rows_in(mine.take(mine.start == label.start))
     (found,) = about(analysis, label)
     (dump,) = (one for one in found.dumps if "maple tree" in one.what)
-    at = int(row["slot"]) - int(dump.address, 16)
+    at = int(row.slot) - int(dump.address, 16)
     assert 0 <= at < SIZE
     assert dump.data is not None
     held = bytes.fromhex(dump.data)
     assert held[at : at + 8] == bytes(8)
-    others = {int(one["slot"]): int(one["vma"]) for one in mine if int(one["slot"]) != int(row["slot"])}
+    others = {int(one.slot): int(one.vma) for one in rows_in(mine) if int(one.slot) != int(row.slot)}
     near = [word for word in others if 0 <= word - int(dump.address, 16) < SIZE]
     assert near
     for word in near:
@@ -138,12 +139,12 @@ def test_the_first_bytes_of_hidden_memory_are_those_of_its_file(name: str) -> No
     copy = Edit(samples[0].analysis)
     index = next(iter(copy.views.regions().values()))
     library = [name.endswith(b"/libc.so.6") for name in copy.views.names]
-    row = next(one for one in index if library[int(one["vma_row"])] and not vma_of(copy, one)["pgoff"] and one["order"])
+    row = next(one for one in rows_in(index) if library[int(one.vma_row)] and not vma_of(copy, one).pgoff and one.order)
     label = labelled(copy, "hidden", row)
     if copy.views.maple is not None:
-        copy.put(int(row["slot"]), 0)
+        copy.put(int(row.slot), 0)
     else:
-        copy.put(int(row["slot"]), int(vma_of(copy, row)["next"]))
+        copy.put(int(row.slot), int(vma_of(copy, row).next))
     (found,) = about(again_from_views(samples[0].analysis, copy.overlay), label)
     dump = found.dumps[0]
     assert (dump.what, dump.address) == ("first bytes of the memory", hex(label.start))
@@ -225,11 +226,7 @@ def test_lines_of_drgn_and_volshell_are_python(either_sample: Sample) -> None:
 
 
 def _has_drgn() -> bool:
-    try:
-        import drgn  # noqa: F401 - an optional tool
-    except ImportError:
-        return False
-    return True
+    return importlib.util.find_spec("drgn") is not None
 
 
 def test_the_tools_are_those_of_the_document() -> None:

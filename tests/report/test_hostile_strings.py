@@ -106,7 +106,7 @@ def test_markdown_is_plain_text_and_our_own_structure(document: Document, reader
         prose = prose.replace("|", "")
     assert not re.search(r"[@#<>$`\[\]{}*_~|]|https?:|www\.|:[a-z]+:", prose), prose
     if reader == "gfm":
-        rows = [[]]
+        rows: list[list[object]] = [[]]
         for token in tokens:
             if token.type == "tr_open":
                 rows.append([])

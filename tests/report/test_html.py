@@ -20,13 +20,14 @@ from vmaforensics.report.document.findings import Evidence
 from vmaforensics.report.document.parts import NotAssessed
 from vmaforensics.report.formats import html
 from vmaforensics.report.formats.html import render_html
-from vmaforensics.report.formats.html.amounts import amount, extent, number
+from vmaforensics.report.formats.html.amounts import extent, number
 from vmaforensics.report.formats.html.cards import cards
 from vmaforensics.report.formats.html.ladder import ladder
 from vmaforensics.report.formats.html.nodes import picture
 from vmaforensics.report.formats.html.overview import overview
 from vmaforensics.report.formats.html.processes import processes
 from vmaforensics.report.formats.html.sections import sections
+from vmaforensics.words.amounts import amount
 
 from .example import HOSTILE, clean, example, finding, hostile, memory_map, process
 from .parsed_page import Page
@@ -302,7 +303,7 @@ def test_a_chain_of_ten_thousand_links_is_cut_around_what_is_wrong() -> None:
         assert drawn
         assert len(drawn.boxes) == 60
         assert drawn.left_out == 9940
-    assert [node.address for node in drawn.wrong] in ([], ["0x2329"])
+        assert [node.address for node in drawn.wrong] in ([], ["0x2329"])
 
 
 @pytest.mark.parametrize(

@@ -157,7 +157,7 @@ def finding(mm: int, pid: int, start: int, end: int) -> Finding:
 def test_many_findings_give_a_bounded_number_of_maps_and_say_so(either_sample: Sample) -> None:
     analysis = either_sample.analysis
     rows = analysis.views.mms
-    many = [finding(mm, pid, 0, 4096) for mm, pid in zip(rows["mm"].tolist(), rows["pid"].tolist(), strict=True)]
+    many = [finding(mm, pid, 0, 4096) for mm, pid in zip(rows.mm.tolist(), rows.pid.tolist(), strict=True)]
     document = build_document(replace(analysis, findings=many))
     assert [one.mm for one in document.maps] == [hex(one.mm) for one in many[:MOST]]
     assert document.maps_left_out == len(many) - MOST > 0
@@ -187,7 +187,7 @@ def test_a_process_on_no_list_has_a_side_by_side_by_pid_and_by_mm(either_sample:
         (row.start, row.end, row.vma)
         for row in records_of_process(either_sample.analysis.views, label.pid).document().rows
     ]
-    assert label.pid not in analysis.views.tasks["tgid"]
+    assert label.pid not in analysis.views.tasks.tgid
     assert mm_of_pid(analysis.views, label.pid) == mm
     for document in (
         records_of_process(analysis.views, label.pid).document(),

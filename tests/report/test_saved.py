@@ -123,7 +123,7 @@ def test_a_report_that_was_tampered_with_is_refused_or_shown_and_never_breaks_a_
     raw["processes"] = [one for one in raw["processes"] if one["pid"] in (1, 166, 167)]
     raw["kernel"] |= {"clock": "2026-01-01T00:00:00Z", "booted": "2026-01-01T00:00:00Z"}
     whole = json.dumps(raw)
-    values = [
+    values: list[object] = [
         None,
         "",
         "0x0",
@@ -154,14 +154,15 @@ def test_a_report_that_was_tampered_with_is_refused_or_shown_and_never_breaks_a_
         except DocumentInvalidError:
             continue
         shown += 1
-        for name, options in (
+        asked: list[tuple[str, dict[str, object]]] = [
             *((one, {}) for one in FORMATS if one != "timesketch"),
             ("csv", {"table": "regions"}),
             ("csv", {"table": "processes"}),
             ("csv", {"table": "evidence"}),
             ("text", {"detail": 2}),
             ("text", {"detail": 1, "all_regions": True, "width": 60}),
-        ):
+        ]
+        for name, options in asked:
             assert render(document, name, options)
         with contextlib.suppress(UsageError):
             render(document, "timesketch")

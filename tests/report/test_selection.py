@@ -23,6 +23,7 @@ def test_processes_are_those_a_document_of_them_alone_would_hold(either_sample: 
     sharing = [one for one in whole.processes if one.shares_with is not None]
     assert sharing, "the guests run processes that share their memory"
     first = sharing[0]
+    assert first.shares_with is not None
     for pids in ([1], [first.pid], [first.pid, first.shares_with], [1, first.pid, 2]):
         alone = build_document(analysis, pids=pids)
         chosen = select(whole, pids=pids)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from support import row_at, rows_in
 
 from tamper.edits import Label, labelled, pick, repair_counters
 from vmaforensics.arch.x86_64 import bits
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-    from support import Edit
+    from support import Edit, Row
 
     from vmaforensics.views.anchors.anchors import AnchorsView
     from vmaforensics.views.descriptors.handles import HandlesView
+    from vmaforensics.views.indices.entries import IndexEntries
+    from vmaforensics.views.vmas.vmas import Vmas
 
 PAGE = 4096
 
@@ -44,34 +47,33 @@ def index_of(edit: Edit) -> View:
 
 def pid_of(edit: Edit, mm: int) -> int:
     """Process of a memory map."""
-    return int(edit.views.mms["pid"][edit.views.mm_rows(np.array([mm], np.uint64))[0]])
+    return int(edit.views.mms.pid[edit.views.mm_rows(np.array([mm], np.uint64))[0]])
 
 
 def free_page(edit: Edit, mm: int) -> int:
     """A page between two areas of ``mm``, far from any."""
     rows = edit.views.regions()[index_of(edit)]
-    mine = rows[rows["mm"] == np.uint64(mm)]
-    gaps = mine["start"][1:] - mine["end"][:-1]
+    mine = rows.take(rows.mm == np.uint64(mm))
+    gaps = mine.start[1:] - mine.end[:-1]
     widest = int(gaps.argmax())
     assert int(gaps[widest]) > 8 << 20
-    return (int(mine["end"][widest]) + int(gaps[widest]) // 2) & -PAGE
+    return (int(mine.end[widest]) + int(gaps[widest]) // 2) & -PAGE
 
 
-def a_thread(edit: Edit) -> np.void:
+def a_thread(edit: Edit) -> Row:
     """A thread with saved registers, of a process of the usual shape."""
     threads = anchors_of(edit).threads
-    fits = threads["user"] & (threads["registers"] != 0) & (threads["pid"] > 1)
-    found: np.void = threads[fits][0]
-    return found
+    fits = threads.user & (threads.registers != 0) & (threads.pid > 1)
+    return row_at(threads, int(np.flatnonzero(fits)[0]))
 
 
 def _register_moved(edit: Edit, register: str) -> Label:
     thread = a_thread(edit)
-    page = free_page(edit, int(thread["mm"]))
-    edit.put(edit.at("pt_regs", int(thread["registers"]), register), page + 0x123)
+    page = free_page(edit, int(thread.mm))
+    edit.put(edit.at("pt_regs", int(thread.registers), register), page + 0x123)
     name = {"ip": "RIP", "sp": "RSP"}[register]
     return Label(
-        technique=f"saved {name} outside every area", pid=pid_of(edit, int(thread["mm"])), start=page, end=page + PAGE
+        technique=f"saved {name} outside every area", pid=pid_of(edit, int(thread.mm)), start=page, end=page + PAGE
     )
 
 
@@ -88,18 +90,18 @@ def rsp_moved(edit: Edit) -> Label:
 def code_hidden_under_rip(edit: Edit) -> Label:
     """The area a thread will return to taken out of the maple tree, counters repaired."""
     threads = anchors_of(edit).threads
-    threads = threads[threads["user"]]
+    threads = threads.take(threads.user)
 
-    def fits(rows: NDArray[np.void], vmas: NDArray[np.void]) -> NDArray[np.bool_]:
-        executable = (vmas["file"] != 0) & ((vmas["flags"] & np.uint64(flags.VM_EXEC)) != 0)
+    def fits(rows: IndexEntries, vmas: Vmas) -> NDArray[np.bool_]:
+        executable: NDArray[np.bool_] = (vmas.file != 0) & ((vmas.flags & np.uint64(flags.VM_EXEC)) != 0)
         holds = np.zeros(len(rows), np.bool_)
-        for thread in threads:
-            inside = (rows["start"] <= thread["ip"]) & (thread["ip"] < rows["end"])
-            holds |= (rows["mm"] == thread["mm"]) & inside
+        for thread in rows_in(threads):
+            inside = (rows.start <= thread.ip) & (thread.ip < rows.end)
+            holds |= (rows.mm == thread.mm) & inside
         return executable & holds
 
     row = pick(edit, View.MAPLE, fits)
-    edit.put(int(row["slot"]), 0)
+    edit.put(int(row.slot), 0)
     repair_counters(edit, row)
     return labelled(edit, "area of running code out of the tree, counters repaired", row)
 
@@ -128,13 +130,13 @@ def segment_hidden(edit: Edit) -> Label:
     """An area that maps a System V segment taken out of the maple tree, counters repaired."""
     handles, files = handles_of(edit), edit.views.files
     assert files is not None
-    mappings = files.rows["mapping"]
+    mappings = files.rows.mapping
 
-    def fits(rows: NDArray[np.void], vmas: NDArray[np.void]) -> NDArray[np.bool_]:
-        return (vmas["file_row"] >= 0) & np.isin(mappings[vmas["file_row"]], handles.segments.mapping)
+    def fits(rows: IndexEntries, vmas: Vmas) -> NDArray[np.bool_]:
+        return (vmas.file_row >= 0) & np.isin(mappings[vmas.file_row], handles.segments.mapping)
 
     row = pick(edit, View.MAPLE, fits)
-    edit.put(int(row["slot"]), 0)
+    edit.put(int(row.slot), 0)
     repair_counters(edit, row)
     return labelled(edit, "area of a System V segment out of the tree, counters repaired", row)
 
@@ -144,9 +146,9 @@ def area_made_executable(edit: Edit) -> Label:
     row = pick(
         edit,
         index_of(edit),
-        lambda rows, vmas: (vmas["file"] == 0) & (vmas["kind"] == 1) & ((vmas["flags"] & np.uint64(0x107)) == 3),
+        lambda rows, vmas: (vmas.file == 0) & (vmas.kind == 1) & ((vmas.flags & np.uint64(0x107)) == 3),
     )
-    where = edit.at("vm_area_struct", int(row["vma"]), "vm_flags")
+    where = edit.at("vm_area_struct", int(row.vma), "vm_flags")
     edit.put(where, edit.get(where) | flags.VM_EXEC)
     return labelled(edit, "anonymous area made executable", row)
 
@@ -200,13 +202,13 @@ def area_made_executable_whole(edit: Edit) -> Label:
     label = area_made_executable(edit)
     view, vmas = edit.views.page_tables, edit.views.vmas
     assert view is not None
-    mm = next(int(one["mm"]) for one in edit.views.mms if one["pid"] == label.pid)
-    (vma,) = vmas[(vmas["mm"] == np.uint64(mm)) & (vmas["start"] == np.uint64(label.start))]
-    prot = edit.at("vm_area_struct", int(vma["vma"]), "vm_page_prot")
-    edit.put(prot, int(vma["page_prot"]) & ~bits.NO_EXECUTE)
-    row = view.ranges["vma_row"][view.ptes["range_row"]]
-    for pte in view.ptes[(view.ptes["range_row"] >= 0) & (vmas["vma"][row] == vma["vma"])]:
-        edit.overlay.write(int(pte["where"]), (int(pte["entry"]) & ~bits.NO_EXECUTE).to_bytes(8, "little"))
+    mm = edit.views.mms.mm[edit.views.mms.pid == label.pid][0]
+    (vma,) = rows_in(vmas.take((vmas.mm == mm) & (vmas.start == np.uint64(label.start))))
+    prot = edit.at("vm_area_struct", int(vma.vma), "vm_page_prot")
+    edit.put(prot, int(vma.page_prot) & ~bits.NO_EXECUTE)
+    row = view.ranges.vma_row[view.ptes.range_row]
+    for pte in rows_in(view.ptes.take((view.ptes.range_row >= 0) & (vmas.vma[row] == vma.vma))):
+        edit.overlay.write(int(pte.where), (int(pte.entry) & ~bits.NO_EXECUTE).to_bytes(8, "little"))
     return replace(label, rank=Severity.LOW)
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from support import row_at
 
 from vmaforensics.checks.finding import Severity
 from vmaforensics.views.view import View
@@ -19,7 +20,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-    from support import Edit
+    from support import Edit, Row
+
+    from vmaforensics.views.indices.entries import IndexEntries
+    from vmaforensics.views.vmas.vmas import Vmas
+
+    Fits = Callable[[IndexEntries, Vmas], NDArray[np.bool_]]
 
 WORD = 1 << 64
 
@@ -35,32 +41,32 @@ class Label:
     rank: Severity = Severity.HIGH  # that a finding must have at least; lower for what leaves a legal state
 
 
-def pick(edit: Edit, view: View, fits: Callable[[NDArray[np.void], NDArray[np.void]], NDArray[np.bool_]]) -> np.void:
+def pick(edit: Edit, view: View, fits: Fits) -> Row:
     """The first row of an index ``view`` that ``fits(rows, their vmas)`` chooses."""
     rows = edit.views.regions()[view]
-    vmas = edit.views.vmas[edit.views.vma_rows(rows["vma"])]
+    vmas = edit.views.vmas.take(edit.views.vma_rows(rows.vma))
     found = np.flatnonzero(fits(rows, vmas))
     assert len(found), "no VMA fits this edit"
-    return rows[found[0]]
+    return row_at(rows, int(found[0]))
 
 
-def vma_of(edit: Edit, row: np.void) -> np.void:
+def vma_of(edit: Edit, row: Row) -> Row:
     """The decoded VMA of a row of an index."""
-    return edit.views.vmas[edit.views.vma_rows(np.array([row["vma"]], np.uint64))[0]]
+    return row_at(edit.views.vmas, int(edit.views.vma_rows(np.array([row.vma], np.uint64))[0]))
 
 
-def labelled(edit: Edit, technique: str, row: np.void) -> Label:
+def labelled(edit: Edit, technique: str, row: Row) -> Label:
     """The label of an edit of ``row``."""
-    mm = edit.views.mms[edit.views.mm_rows(np.array([row["mm"]], np.uint64))[0]]
+    mm = row_at(edit.views.mms, int(edit.views.mm_rows(np.array([row.mm], np.uint64))[0]))
     vma = vma_of(edit, row)
-    return Label(technique=technique, pid=int(mm["pid"]), start=int(vma["start"]), end=int(vma["end"]))
+    return Label(technique=technique, pid=int(mm.pid), start=int(vma.start), end=int(vma.end))
 
 
-def repair_counters(edit: Edit, row: np.void) -> None:
+def repair_counters(edit: Edit, row: Row) -> None:
     """Take a VMA out of every counter, as the kernel's own unmapping would."""
-    vma, mm = vma_of(edit, row), int(row["mm"])
-    pages = int(vma["end"] - vma["start"]) >> 12
-    vm_flags = int(vma["flags"])
+    vma, mm = vma_of(edit, row), int(row.mm)
+    pages = int(vma.end - vma.start) >> 12
+    vm_flags = int(vma.flags)
     amounts = {"map_count": 1, "total_vm": pages}
     if vm_flags & (flags.VM_EXEC | flags.VM_WRITE | flags.VM_GROWSDOWN) == flags.VM_EXEC:
         amounts["exec_vm"] = pages
@@ -75,13 +81,13 @@ def repair_counters(edit: Edit, row: np.void) -> None:
         edit.put(where, old - amount, size)
 
 
-def executable_file(rows: NDArray[np.void], vmas: NDArray[np.void]) -> NDArray[np.bool_]:
+def executable_file(rows: IndexEntries, vmas: Vmas) -> NDArray[np.bool_]:
     """Executable areas of files that have an area before and after them in the same address space."""
-    fits = (vmas["file"] != 0) & ((vmas["flags"] & np.uint64(flags.VM_EXEC)) != 0)
+    fits: NDArray[np.bool_] = (vmas.file != 0) & ((vmas.flags & np.uint64(flags.VM_EXEC)) != 0)
     inside = np.zeros(len(rows), np.bool_)
-    inside[1:-1] = (rows["mm"][:-2] == rows["mm"][1:-1]) & (rows["mm"][2:] == rows["mm"][1:-1])
+    inside[1:-1] = (rows.mm[:-2] == rows.mm[1:-1]) & (rows.mm[2:] == rows.mm[1:-1])
     between = np.zeros(len(rows), np.bool_)
-    between[1:-1] = (vmas["end"][:-2] == vmas["start"][1:-1]) & (vmas["start"][2:] == vmas["end"][1:-1])
+    between[1:-1] = (vmas.end[:-2] == vmas.start[1:-1]) & (vmas.start[2:] == vmas.end[1:-1])
     return fits & inside & between
 
 
@@ -91,7 +97,7 @@ def executable_file(rows: NDArray[np.void], vmas: NDArray[np.void]) -> NDArray[n
 def maple_slot_zeroed(edit: Edit, *, repaired: bool = False) -> Label:
     """The leaf slot of an executable area set to NULL, nothing else."""
     row = pick(edit, View.MAPLE, executable_file)
-    edit.put(int(row["slot"]), 0)
+    edit.put(int(row.slot), 0)
     if repaired:
         repair_counters(edit, row)
     return labelled(edit, "slot zeroed" + (", counters repaired" if repaired else ""), row)
@@ -100,15 +106,15 @@ def maple_slot_zeroed(edit: Edit, *, repaired: bool = False) -> Label:
 def maple_root_emptied(edit: Edit) -> Label:
     """``ma_root`` set to NULL."""
     row = pick(edit, View.MAPLE, executable_file)
-    edit.put(edit.at("mm_struct", int(row["mm"]), "mm_mt.ma_root"), 0)
+    edit.put(edit.at("mm_struct", int(row.mm), "mm_mt.ma_root"), 0)
     return labelled(edit, "root emptied", row)
 
 
 def bounds_shrunk(edit: Edit) -> Label:
     """``vm_end`` of an executable area moved down by a page."""
     index = View.MAPLE if View.MAPLE in edit.views.regions() else View.LIST
-    row = pick(edit, index, lambda rows, vmas: executable_file(rows, vmas) & (vmas["end"] - vmas["start"] > 8192))
-    end = edit.at("vm_area_struct", int(row["vma"]), "vm_end")
+    row = pick(edit, index, lambda rows, vmas: executable_file(rows, vmas) & (vmas.end - vmas.start > 8192))
+    end = edit.at("vm_area_struct", int(row.vma), "vm_end")
     edit.put(end, edit.get(end) - 4096)
     return labelled(edit, "bounds shrunk", row)
 
@@ -117,15 +123,15 @@ def _node_of(edit: Edit, *, leaf: bool) -> int:
     """Row of a maple node that is not a root, in the tree of the process with most areas."""
     nodes = edit.views.maple_nodes
     mm = np.bincount(edit.views.mm_rows(nodes.mm)).argmax()
-    mine = nodes.mm == edit.views.mms["mm"][mm]
+    mine = nodes.mm == edit.views.mms.mm[mm]
     found = np.flatnonzero(mine & (nodes.leaf == leaf) & (nodes.parent >= 0))
     return int(found[len(found) // 2])
 
 
 def _node_label(edit: Edit, technique: str, node: int) -> Label:
     nodes = edit.views.maple_nodes
-    mm = edit.views.mms[edit.views.mm_rows(nodes.mm[node : node + 1])[0]]
-    return Label(technique=technique, pid=int(mm["pid"]), start=int(nodes.low[node]), end=int(nodes.high[node]) + 1)
+    mm = row_at(edit.views.mms, int(edit.views.mm_rows(nodes.mm[node : node + 1])[0]))
+    return Label(technique=technique, pid=int(mm.pid), start=int(nodes.low[node]), end=int(nodes.high[node]) + 1)
 
 
 def maple_node_self_pointing(edit: Edit) -> Label:
@@ -176,7 +182,7 @@ def maple_foreign_vma(edit: Edit) -> Label:
     """A slot that leads to an area of another process."""
     row = pick(edit, View.MAPLE, executable_file)
     rows = edit.views.regions()[View.MAPLE]
-    edit.put(int(row["slot"]), int(rows["vma"][rows["mm"] != row["mm"]][-1]))
+    edit.put(int(row.slot), int(rows.vma[rows.mm != row.mm][-1]))
     return labelled(edit, "foreign VMA in a slot", row)
 
 
@@ -187,8 +193,8 @@ def list_only(edit: Edit, *, repaired: bool = False) -> Label:
     """An area unlinked from the ``vm_next`` list in both directions; the tree still has it."""
     row = pick(edit, View.LIST, executable_file)
     vma = vma_of(edit, row)
-    edit.put(edit.at("vm_area_struct", int(vma["prev"]), "vm_next"), int(vma["next"]))
-    edit.put(edit.at("vm_area_struct", int(vma["next"]), "vm_prev"), int(vma["prev"]))
+    edit.put(edit.at("vm_area_struct", int(vma.prev), "vm_next"), int(vma.next))
+    edit.put(edit.at("vm_area_struct", int(vma.next), "vm_prev"), int(vma.prev))
     if repaired:
         repair_counters(edit, row)
     return labelled(edit, "list only" + (", counters repaired" if repaired else ""), row)
@@ -200,11 +206,13 @@ def tree_only(edit: Edit, *, repaired: bool = False) -> Label:
     assert nodes is not None
     childless = ~nodes.has_left & ~nodes.has_right & (nodes.parent >= 0)
 
-    def fits(rows: NDArray[np.void], vmas: NDArray[np.void]) -> NDArray[np.bool_]:
-        return childless & ((vmas["flags"] & np.uint64(flags.VM_EXEC)) != 0) & (vmas["file"] != 0)
+    def fits(rows: IndexEntries, vmas: Vmas) -> NDArray[np.bool_]:
+        code: NDArray[np.bool_] = childless & (vmas.file != 0)
+        code &= (vmas.flags & np.uint64(flags.VM_EXEC)) != 0
+        return code
 
     row = pick(edit, View.RBTREE, fits)
-    edit.put(int(row["slot"]), 0)
+    edit.put(int(row.slot), 0)
     if repaired:
         repair_counters(edit, row)
     return labelled(edit, "tree only" + (", counters repaired" if repaired else ""), row)
@@ -213,9 +221,9 @@ def tree_only(edit: Edit, *, repaired: bool = False) -> Label:
 def list_cycle(edit: Edit) -> Label:
     """The list's last element leads back to its first."""
     rows = edit.views.regions()[View.LIST]
-    mine = rows[rows["mm"] == rows["mm"][0]]
-    edit.put(edit.at("vm_area_struct", int(mine["vma"][-1]), "vm_next"), int(mine["vma"][0]))
-    return labelled(edit, "list cycle", mine[-1])
+    mine = rows.take(rows.mm == rows.mm[0])
+    edit.put(edit.at("vm_area_struct", int(mine.vma[-1]), "vm_next"), int(mine.vma[0]))
+    return labelled(edit, "list cycle", row_at(mine, len(mine) - 1))
 
 
 def tree_cycle(edit: Edit) -> Label:
@@ -223,10 +231,10 @@ def tree_cycle(edit: Edit) -> Label:
     nodes, rows = edit.views.rb_nodes, edit.views.regions()[View.RBTREE]
     assert nodes is not None
     leaf = int(np.flatnonzero(~nodes.has_left & ~nodes.has_right & (nodes.parent >= 0))[0])
-    mm = np.uint64(rows["mm"][leaf])
-    root = int(nodes.address[(nodes.parent < 0) & (rows["mm"] == mm)][0])
-    edit.put(edit.at("vm_area_struct", int(rows["vma"][leaf]), "vm_rb.rb_left"), root)
-    return labelled(edit, "tree cycle", rows[leaf])
+    mm = np.uint64(rows.mm[leaf])
+    root = int(nodes.address[(nodes.parent < 0) & (rows.mm == mm)][0])
+    edit.put(edit.at("vm_area_struct", int(rows.vma[leaf]), "vm_rb.rb_left"), root)
+    return labelled(edit, "tree cycle", row_at(rows, leaf))
 
 
 MAPLE_EDITS: tuple[Callable[[Edit], Label], ...] = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from support import row_at
 
 from tamper.edits import Label, executable_file, labelled, pick, repair_counters, vma_of
 from vmaforensics.views.view import View
@@ -14,9 +15,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-    from support import Edit
+    from support import Edit, Row
 
+    from tamper.edits import Fits
+    from vmaforensics.views.indices.entries import IndexEntries
     from vmaforensics.views.reverse_maps.reverse_maps import RmapView
+    from vmaforensics.views.structures.interval_tree import IntervalNodes
+    from vmaforensics.views.vmas.vmas import Vmas
 
 
 def _rmap(edit: Edit) -> RmapView:
@@ -28,13 +33,12 @@ def _index(edit: Edit) -> View:
     return View.MAPLE if View.MAPLE in edit.views.regions() else View.LIST
 
 
-def _region_of(edit: Edit, vma: int) -> np.void:
+def _region_of(edit: Edit, vma: int) -> Row:
     rows = edit.views.regions()[_index(edit)]
-    found: np.void = rows[rows["vma"] == np.uint64(vma)][0]
-    return found
+    return row_at(rows, int(np.flatnonzero(rows.vma == np.uint64(vma))[0]))
 
 
-def _hide(edit: Edit, technique: str, fits: Callable[[NDArray[np.void], NDArray[np.void]], NDArray[np.bool_]]) -> Label:
+def _hide(edit: Edit, technique: str, fits: Fits) -> Label:
     """The first VMA of ``fits`` taken out of every index, counters repaired."""
     if View.MAPLE in edit.views.regions():
         row = pick(edit, View.MAPLE, fits)
@@ -45,12 +49,12 @@ def _hide(edit: Edit, technique: str, fits: Callable[[NDArray[np.void], NDArray[
         row = pick(
             edit,
             View.RBTREE,
-            lambda rows, vmas: childless & (vmas["prev"] != 0) & (vmas["next"] != 0) & fits(rows, vmas),
+            lambda rows, vmas: childless & (vmas.prev != 0) & (vmas.next != 0) & fits(rows, vmas),
         )
         vma = vma_of(edit, row)
-        edit.put(edit.at("vm_area_struct", int(vma["prev"]), "vm_next"), int(vma["next"]))
-        edit.put(edit.at("vm_area_struct", int(vma["next"]), "vm_prev"), int(vma["prev"]))
-    edit.put(int(row["slot"]), 0)
+        edit.put(edit.at("vm_area_struct", int(vma.prev), "vm_next"), int(vma.next))
+        edit.put(edit.at("vm_area_struct", int(vma.next), "vm_prev"), int(vma.prev))
+    edit.put(int(row.slot), 0)
     repair_counters(edit, row)
     return labelled(edit, technique, row)
 
@@ -63,43 +67,43 @@ def file_area_hidden(edit: Edit) -> Label:
 def anon_area_hidden(edit: Edit) -> Label:
     """An anonymous area whose pages another area may map too, taken out of every index, counters repaired."""
     rmap = _rmap(edit)
-    trees, count = np.unique(rmap.anon_nodes["tree"], return_counts=True)
-    shared = np.isin(rmap.anon_nodes["tree"], trees[count > 1])
-    others = rmap.anon_nodes["vma"][shared]
+    trees, count = np.unique(rmap.anon_nodes.tree, return_counts=True)
+    shared = np.isin(rmap.anon_nodes.tree, trees[count > 1])
+    others = rmap.anon_nodes.vma[shared]
 
-    def fits(rows: NDArray[np.void], vmas: NDArray[np.void]) -> NDArray[np.bool_]:
-        found: NDArray[np.bool_] = np.isin(vmas["vma"], others) & (vmas["file"] == 0)
+    def fits(rows: IndexEntries, vmas: Vmas) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = np.isin(vmas.vma, others) & (vmas.file == 0)
         return found
 
     return _hide(edit, "anonymous area out of the index, counters repaired", fits)
 
 
-def _cut(edit: Edit, nodes: NDArray[np.void], last: str, struct: str, choice: NDArray[np.bool_], mend: bool) -> int:
+def _cut(edit: Edit, nodes: IntervalNodes, last: str, struct: str, choice: NDArray[np.bool_], mend: bool) -> int:
     """Cut the first childless node of ``choice`` off its parent; returns its VMA."""
     rmap = _rmap(edit)
-    alone = (nodes["left"] < 0) & (nodes["right"] < 0) & (nodes["parent"] >= 0)
+    alone = (nodes.left < 0) & (nodes.right < 0) & (nodes.parent >= 0)
     row = int(np.flatnonzero(alone & choice)[0])
-    vma = int(nodes["vma"][row])
-    edit.put(int(nodes["slot"][row]), 0)
+    vma = int(nodes.vma[row])
+    edit.put(int(nodes.slot[row]), 0)
     if mend:
-        area = rmap.vma_rows(nodes["vma"])
-        key = rmap.vmas["pgoff" if struct == "vm_area_struct" else "anon_pgoff"][area]
-        pages = (rmap.vmas["end"][area] - rmap.vmas["start"][area]) >> np.uint64(12)
-        stored = nodes["last"].astype(np.uint64)
+        area = rmap.vma_rows(nodes.vma)
+        key = (rmap.vmas.pgoff if struct == "vm_area_struct" else rmap.vmas.anon_pgoff)[area]
+        pages = (rmap.vmas.end[area] - rmap.vmas.start[area]) >> np.uint64(12)
+        stored = nodes.last.astype(np.uint64)
         stored[row] = 0
-        up = int(nodes["parent"][row])
+        up = int(nodes.parent[row])
         while up >= 0:
-            below = [int(stored[one]) for one in (nodes["left"][up], nodes["right"][up]) if one >= 0]
+            below = [int(stored[one]) for one in (nodes.left[up], nodes.right[up]) if one >= 0]
             stored[up] = max([int(key[up] + pages[up]) - 1, *below])
-            edit.put(edit.at(struct, int(nodes["item"][up]), last), int(stored[up]))
-            up = int(nodes["parent"][up])
+            edit.put(edit.at(struct, int(nodes.item[up]), last), int(stored[up]))
+            up = int(nodes.parent[up])
     return vma
 
 
 def file_link_cut(edit: Edit, *, mend: bool = False) -> Label:
     """An area taken out of its file's i_mmap; with ``mend`` its ancestors' rb_subtree_last too."""
     nodes = _rmap(edit).file_nodes
-    listed = np.isin(nodes["vma"], edit.views.regions()[_index(edit)]["vma"])
+    listed = np.isin(nodes.vma, edit.views.regions()[_index(edit)].vma)
     vma = _cut(edit, nodes, "shared.rb_subtree_last", "vm_area_struct", listed, mend)
     return labelled(edit, "out of i_mmap" + (", last pages mended" if mend else ""), _region_of(edit, vma))
 
@@ -108,15 +112,15 @@ def anon_link_cut(edit: Edit, *, mend: bool = False) -> Label:
     """An area taken out of the tree of its own anon_vma."""
     rmap = _rmap(edit)
     nodes = rmap.anon_nodes
-    own = rmap.vmas["anon_vma"][rmap.vma_rows(nodes["vma"])] == nodes["tree"]
+    own = rmap.vmas.anon_vma[rmap.vma_rows(nodes.vma)] == nodes.tree
     vma = _cut(edit, nodes, "rb_subtree_last", "anon_vma_chain", own, mend)
     return labelled(edit, "out of the anon_vma tree" + (", last pages mended" if mend else ""), _region_of(edit, vma))
 
 
 def anon_vma_cleared(edit: Edit) -> Label:
     """``vma->anon_vma`` set to NULL; the chain stays."""
-    row = pick(edit, _index(edit), lambda rows, vmas: vmas["anon_vma"] != 0)
-    edit.put(edit.at("vm_area_struct", int(row["vma"]), "anon_vma"), 0)
+    row = pick(edit, _index(edit), lambda rows, vmas: vmas.anon_vma != 0)
+    edit.put(edit.at("vm_area_struct", int(row.vma), "anon_vma"), 0)
     return labelled(edit, "anon_vma cleared", row)
 
 
@@ -124,23 +128,23 @@ def file_swapped(edit: Edit) -> Label:
     """``vm_file`` of an executable area replaced by a file that another process maps."""
     row = pick(edit, _index(edit), executable_file)
     rmap = _rmap(edit)
-    own = rmap.mapping[rmap.vma_rows(np.array([row["vma"]], np.uint64))[0]]
-    others = (rmap.vmas["mm"] != row["mm"]) & (rmap.mapping != 0) & (rmap.mapping != own)
-    edit.put(edit.at("vm_area_struct", int(row["vma"]), "vm_file"), int(rmap.vmas["file"][others][0]))
+    own = rmap.mapping[rmap.vma_rows(np.array([row.vma], np.uint64))[0]]
+    others = (rmap.vmas.mm != row.mm) & (rmap.mapping != 0) & (rmap.mapping != own)
+    edit.put(edit.at("vm_area_struct", int(row.vma), "vm_file"), int(rmap.vmas.file[others][0]))
     return labelled(edit, "vm_file swapped", row)
 
 
 def file_cleared(edit: Edit) -> Label:
     """``vm_file`` of an executable area set to NULL: it looks anonymous."""
     row = pick(edit, _index(edit), executable_file)
-    edit.put(edit.at("vm_area_struct", int(row["vma"]), "vm_file"), 0)
+    edit.put(edit.at("vm_area_struct", int(row.vma), "vm_file"), 0)
     return labelled(edit, "vm_file cleared", row)
 
 
 def pgoff_moved(edit: Edit) -> Label:
     """``vm_pgoff`` of an executable area moved on by 16 pages."""
     row = pick(edit, _index(edit), executable_file)
-    where = edit.at("vm_area_struct", int(row["vma"]), "vm_pgoff")
+    where = edit.at("vm_area_struct", int(row.vma), "vm_pgoff")
     edit.put(where, edit.get(where) + 16)
     return labelled(edit, "vm_pgoff moved", row)
 
@@ -150,11 +154,9 @@ def pgoff_moved_writable(edit: Edit) -> Label:
     row = pick(
         edit,
         _index(edit),
-        lambda rows, vmas: (
-            (vmas["file"] != 0) & (vmas["anon_vma"] != 0) & ((vmas["flags"] & np.uint64(flags.VM_WRITE)) != 0)
-        ),
+        lambda rows, vmas: (vmas.file != 0) & (vmas.anon_vma != 0) & ((vmas.flags & np.uint64(flags.VM_WRITE)) != 0),
     )
-    where = edit.at("vm_area_struct", int(row["vma"]), "vm_pgoff")
+    where = edit.at("vm_area_struct", int(row.vma), "vm_pgoff")
     edit.put(where, edit.get(where) + 16)
     return labelled(edit, "vm_pgoff of data moved", row)
 
@@ -162,9 +164,9 @@ def pgoff_moved_writable(edit: Edit) -> Label:
 def file_link_self_pointing(edit: Edit) -> Label:
     """A childless node of an i_mmap whose left pointer leads to itself."""
     nodes = _rmap(edit).file_nodes
-    row = int(np.flatnonzero((nodes["left"] < 0) & (nodes["right"] < 0) & (nodes["parent"] >= 0))[0])
-    vma = int(nodes["vma"][row])
-    edit.put(edit.at("vm_area_struct", vma, "shared.rb.rb_left"), int(nodes["node"][row]))
+    row = int(np.flatnonzero((nodes.left < 0) & (nodes.right < 0) & (nodes.parent >= 0))[0])
+    vma = int(nodes.vma[row])
+    edit.put(edit.at("vm_area_struct", vma, "shared.rb.rb_left"), int(nodes.node[row]))
     return labelled(edit, "self-pointing i_mmap node", _region_of(edit, vma))
 
 

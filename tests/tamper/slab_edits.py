@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from support import row_at, rows_in
 
 from tamper.edits import Label, executable_file, labelled, pick, repair_counters, vma_of
 from vmaforensics.checks.finding import Severity
@@ -14,13 +15,13 @@ from vmaforensics.views.view import View
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support import Edit
+    from support import Edit, Row
 
 
 def slot_zeroed_repaired(edit: Edit) -> Label:
     """A leaf slot emptied and every counter repaired: the index and the counters agree."""
     row = pick(edit, View.MAPLE, executable_file)
-    edit.put(int(row["slot"]), 0)
+    edit.put(int(row.slot), 0)
     repair_counters(edit, row)
     return labelled(edit, "slot zeroed, counters repaired", row)
 
@@ -29,8 +30,8 @@ def area_erased(edit: Edit) -> Label:
     """The same in a tree of a single leaf, which records no gap: nothing in the tree is wrong."""
     nodes = edit.views.maple_nodes
     lone = nodes.mm[(nodes.parent < 0) & nodes.leaf]
-    row = pick(edit, View.MAPLE, lambda rows, vmas: executable_file(rows, vmas) & np.isin(rows["mm"], lone))
-    edit.put(int(row["slot"]), 0)
+    row = pick(edit, View.MAPLE, lambda rows, vmas: executable_file(rows, vmas) & np.isin(rows.mm, lone))
+    edit.put(int(row.slot), 0)
     repair_counters(edit, row)
     return labelled(edit, "area erased, counters repaired", row)
 
@@ -43,8 +44,8 @@ def area_forged(edit: Edit) -> Label:
     assert init_task is not None
     copy = (edit.at("task_struct", init_task, "thread") + 255) & ~255
     for at in range(0, size, 8):
-        edit.put(copy + at, edit.get(int(row["vma"]) + at))
-    edit.put(int(row["slot"]), copy)
+        edit.put(copy + at, edit.get(int(row.vma) + at))
+    edit.put(int(row.slot), copy)
     return labelled(edit, "forged area", row)
 
 
@@ -56,35 +57,35 @@ def list_and_tree_unlinked(edit: Edit) -> Label:
     leaf = (tree.left < 0) & (tree.right < 0) & (tree.parent >= 0)
     # A red leaf: taking it out needs no rebalancing (rb_color: bit 0 of __rb_parent_color, 0 is red).
     leaf &= (tree.parent_word & np.uint64(1)) == 0
-    mine = rows["vma"][leaf]
-    row = pick(edit, View.LIST, lambda rows, vmas: executable_file(rows, vmas) & np.isin(rows["vma"], mine))
-    at = int(np.flatnonzero(rows["vma"] == row["vma"])[0])
+    mine = rows.vma[leaf]
+    row = pick(edit, View.LIST, lambda rows, vmas: executable_file(rows, vmas) & np.isin(rows.vma, mine))
+    at = int(np.flatnonzero(rows.vma == row.vma)[0])
     parent = int(tree.parent[at])
     side = "vm_rb.rb_left" if int(tree.left[parent]) == at else "vm_rb.rb_right"
-    edit.put(edit.at("vm_area_struct", int(rows["vma"][parent]), side), 0)
+    edit.put(edit.at("vm_area_struct", int(rows.vma[parent]), side), 0)
     vma = vma_of(edit, row)
-    edit.put(edit.at("vm_area_struct", int(vma["prev"]), "vm_next"), int(vma["next"]))
-    edit.put(edit.at("vm_area_struct", int(vma["next"]), "vm_prev"), int(vma["prev"]))
+    edit.put(edit.at("vm_area_struct", int(vma.prev), "vm_next"), int(vma.next))
+    edit.put(edit.at("vm_area_struct", int(vma.next), "vm_prev"), int(vma.prev))
     repair_counters(edit, row)
     return labelled(edit, "list and tree unlinked, counters repaired", row)
 
 
-def _victim(edit: Edit, *, alone: bool = True) -> np.void:
+def _victim(edit: Edit, *, alone: bool = True) -> Row:
     """A process with an address space of its own and a single thread, neither init nor the last one."""
     tasks = edit.views.tasks
-    users = {int(mm): int(count) for mm, count in zip(*np.unique(tasks["mm"], return_counts=True), strict=True)}
-    fits = [row for row in tasks if row["leader"] and row["mm"] and row["pid"] > 1 and users[int(row["mm"])] == 1]
+    users = {int(mm): int(count) for mm, count in zip(*np.unique(tasks.mm, return_counts=True), strict=True)}
+    fits = [row for row in rows_in(tasks) if row.leader and row.mm and row.pid > 1 and users[int(row.mm)] == 1]
     return fits[len(fits) // 2 if alone else 0]
 
 
-def _process(technique: str, task: np.void) -> Label:
-    return Label(technique=technique, pid=int(task["tgid"]), start=0, end=0)
+def _process(technique: str, task: Row) -> Label:
+    return Label(technique=technique, pid=int(task.tgid), start=0, end=0)
 
 
 def task_off_list(edit: Edit) -> Label:
     """A process taken out of init_task.tasks in both directions."""
     task = _victim(edit)
-    where = edit.at("task_struct", int(task["task"]), "tasks")
+    where = edit.at("task_struct", int(task.task), "tasks")
     after, before = edit.get(where), edit.get(where + 8)
     edit.put(before, after)
     edit.put(after + 8, before)
@@ -94,7 +95,7 @@ def task_off_list(edit: Edit) -> Label:
 def task_off_pid_index(edit: Edit) -> Label:
     """A process taken off its struct pid: kill and /proc do not find it any more."""
     task = _victim(edit)
-    pid = edit.get(edit.at("task_struct", int(task["task"]), "thread_pid"))
+    pid = edit.get(edit.at("task_struct", int(task.task), "thread_pid"))
     edit.put(edit.at("pid", pid, "tasks"), 0)
     return _process("task off the pid index", task)
 
@@ -109,8 +110,8 @@ def task_off_both(edit: Edit) -> Label:
 def mm_decoy(edit: Edit) -> Label:
     """``task->mm`` set to the address space of another process; active_mm as it was."""
     task, other = _victim(edit), _victim(edit, alone=False)
-    assert task["mm"] != other["mm"]
-    edit.put(edit.at("task_struct", int(task["task"]), "mm"), int(other["mm"]))
+    assert task.mm != other.mm
+    edit.put(edit.at("task_struct", int(task.task), "mm"), int(other.mm))
     return _process("decoy mm", task)
 
 
@@ -118,33 +119,34 @@ def mm_decoy_active(edit: Edit) -> Label:
     """The same with ``active_mm``."""
     task, other = _victim(edit), _victim(edit, alone=False)
     for member in ("mm", "active_mm"):
-        edit.put(edit.at("task_struct", int(task["task"]), member), int(other["mm"]))
+        edit.put(edit.at("task_struct", int(task.task), member), int(other.mm))
     return _process("decoy mm and active_mm", task)
 
 
 def mm_cleared(edit: Edit) -> Label:
     """``task->mm`` set to NULL, as of a kernel thread, with its mark."""
     task = _victim(edit)
-    edit.put(edit.at("task_struct", int(task["task"]), "mm"), 0)
-    flags = edit.at("task_struct", int(task["task"]), "flags")
-    edit.put(flags, int(task["flags"]) | 0x00200000, 4)
+    edit.put(edit.at("task_struct", int(task.task), "mm"), 0)
+    flags = edit.at("task_struct", int(task.task), "flags")
+    edit.put(flags, int(task.flags) | 0x00200000, 4)
     return _process("mm cleared", task)
 
 
 def marked_as_kernel_thread(edit: Edit) -> Label:
     """PF_KTHREAD set in the flags of a process that keeps its memory: ``ps`` shows it in brackets."""
     task = _victim(edit)
-    edit.put(edit.at("task_struct", int(task["task"]), "flags"), int(task["flags"]) | 0x00200000, 4)
+    edit.put(edit.at("task_struct", int(task.task), "flags"), int(task.flags) | 0x00200000, 4)
     return _process("process marked as a kernel thread", task)
 
 
 def memory_lent_to_kernel_thread(edit: Edit) -> Label:
     """A kernel thread given the memory of a process, as kthread_use_mm does: legal, so of low rank."""
     tasks = edit.views.tasks
-    thread = tasks[((tasks["flags"] & 0x00200000) != 0) & (tasks["pid"] > 2) & (tasks["mm"] == 0)][0]
-    mm = int(_victim(edit)["mm"])
+    threads = ((tasks.flags & 0x00200000) != 0) & (tasks.pid > 2) & (tasks.mm == 0)
+    thread = row_at(tasks, int(np.flatnonzero(threads)[0]))
+    mm = int(_victim(edit).mm)
     for member in ("mm", "active_mm"):
-        edit.put(edit.at("task_struct", int(thread["task"]), member), mm)
+        edit.put(edit.at("task_struct", int(thread.task), member), mm)
     return replace(_process("memory lent to a kernel thread", thread), rank=Severity.LOW)
 
 
@@ -160,7 +162,7 @@ def root_exchanged(edit: Edit) -> Label:
         edit.put(copy + at, edit.get(old + at))
     root = edit.at("mm_struct", mm, "mm_mt.ma_root")
     edit.put(root, edit.get(root) - old + copy)
-    pid = int(edit.views.mms["pid"][edit.views.mm_rows(nodes.mm[node : node + 1])[0]])
+    pid = int(edit.views.mms.pid[edit.views.mm_rows(nodes.mm[node : node + 1])[0]])
     return Label(technique="root exchanged for a copy", pid=pid, start=0, end=0)
 
 

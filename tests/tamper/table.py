@@ -115,18 +115,19 @@ def names(one: Finding, label: Label) -> bool:
 
 def try_edit(sample: Sample, family: str, name: str, edit: Callable[[Edit], Label]) -> Outcome:
     """Make the edit on a copy of the image and analyse it."""
-    known = {"kernel": sample.name, "family": family, "edit": name}
     copy = Edit(sample.analysis)
     try:
         label = edit(copy)
     except _DOES_NOT_APPLY as error:
-        return Outcome(**known, why=f"{type(error).__name__}: {error}")
+        return Outcome(kernel=sample.name, family=family, edit=name, why=f"{type(error).__name__}: {error}")
     findings = again_from_views(sample.analysis, copy.overlay).findings
     found = serious(findings, sample.analysis.findings, label.rank)
     right = [one for one in found if names(one, label)]
     placed = [one for one in right if label.end == 0 or one.start is not None]
     return Outcome(
-        **known,
+        kernel=sample.name,
+        family=family,
+        edit=name,
         technique=label.technique,
         rank=label.rank,
         hit=bool(placed),

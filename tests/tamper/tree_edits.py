@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+from support import row_at, rows_in
 
 from tamper.edits import Label, executable_file, labelled, pick, repair_counters, vma_of
 from vmaforensics.views.view import View
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
-    from support import Edit
+    from support import Edit, Row
+
+    from vmaforensics.views.indices.entries import IndexEntries
+    from vmaforensics.views.vmas.vmas import Vmas
 
 _WORD = 1 << 64
 _LEAST = 7  # slots of a leaf from which one or two may be taken: mt_min_slots is 6
@@ -26,20 +30,20 @@ def _index(edit: Edit) -> View:
     return View.MAPLE if View.MAPLE in edit.views.regions() else View.LIST
 
 
-def _leaf_of(edit: Edit, row: np.void) -> tuple[int, int]:
+def _leaf_of(edit: Edit, row: Row) -> tuple[int, int]:
     """(row of the leaf, slot) that a region of the maple tree was found in."""
     nodes = edit.views.maple_nodes
     base = nodes.address + nodes.slot_offset.astype(np.uint64)
-    within = nodes.leaf & (row["slot"] >= base) & (row["slot"] < base + np.uint64(128))
+    within = nodes.leaf & (row.slot >= base) & (row.slot < base + np.uint64(128))
     leaf = int(np.flatnonzero(within)[0])
-    return leaf, (int(row["slot"]) - int(base[leaf])) // 8
+    return leaf, (int(row.slot) - int(base[leaf])) // 8
 
 
-def _in_leaf(edit: Edit, fits: Callable[[int, int, list[int]], bool]) -> tuple[np.void, int, int]:
+def _in_leaf(edit: Edit, fits: Callable[[int, int, list[int]], bool]) -> tuple[Row, int, int]:
     """The first executable area of a file, the leaf and the slot that ``fits(leaf, slot, slots)`` accepts."""
     nodes, rows = edit.views.maple_nodes, edit.views.regions()[View.MAPLE]
-    vmas = edit.views.vmas[edit.views.vma_rows(rows["vma"])]
-    for row in rows[executable_file(rows, vmas)]:
+    vmas = edit.views.vmas.take(edit.views.vma_rows(rows.vma))
+    for row in rows_in(rows.take(executable_file(rows, vmas))):
         leaf, slot = _leaf_of(edit, row)
         if fits(leaf, slot, nodes.slots[leaf].tolist()):
             return row, leaf, slot
@@ -118,9 +122,9 @@ def bounds_of_neighbour(edit: Edit) -> Label:
     """``vm_start`` and ``vm_end`` of an executable area made those of the area before it."""
     rows = edit.views.regions()[_index(edit)]
     row = pick(edit, _index(edit), executable_file)
-    before = vma_of(edit, rows[int(np.flatnonzero(rows["vma"] == row["vma"])[0]) - 1])
-    for member, column in (("vm_start", "start"), ("vm_end", "end")):
-        edit.put(edit.at("vm_area_struct", int(row["vma"]), member), int(before[column]))
+    before = vma_of(edit, row_at(rows, int(np.flatnonzero(rows.vma == row.vma)[0]) - 1))
+    for member, value in (("vm_start", before.start), ("vm_end", before.end)):
+        edit.put(edit.at("vm_area_struct", int(row.vma), member), value)
     return labelled(edit, "bounds of a neighbour", row)
 
 
@@ -132,18 +136,19 @@ def list_and_tree(edit: Edit, *, repaired: bool = False) -> Label:
     red = (nodes.parent_word & np.uint64(1)) == _RED
     alone = (nodes.left < 0) & (nodes.right < 0) & (nodes.parent >= 0) & red
 
-    def fits(rows: NDArray[np.void], vmas: NDArray[np.void]) -> NDArray[np.bool_]:
-        inside = (vmas["prev"] != 0) & (vmas["next"] != 0)
-        return alone & inside & ((vmas["flags"] & np.uint64(flags.VM_EXEC)) != 0) & (vmas["file"] != 0)
+    def fits(rows: IndexEntries, vmas: Vmas) -> NDArray[np.bool_]:
+        chosen: NDArray[np.bool_] = alone & (vmas.prev != 0) & (vmas.next != 0) & (vmas.file != 0)
+        chosen &= (vmas.flags & np.uint64(flags.VM_EXEC)) != 0
+        return chosen
 
     row = pick(edit, View.RBTREE, fits)
     vma = vma_of(edit, row)
-    edit.put(int(row["slot"]), 0)
-    edit.put(edit.at("vm_area_struct", int(vma["prev"]), "vm_next"), int(vma["next"]))
-    edit.put(edit.at("vm_area_struct", int(vma["next"]), "vm_prev"), int(vma["prev"]))
+    edit.put(int(row.slot), 0)
+    edit.put(edit.at("vm_area_struct", int(vma.prev), "vm_next"), int(vma.next))
+    edit.put(edit.at("vm_area_struct", int(vma.next), "vm_prev"), int(vma.prev))
     if repaired:
         repair_counters(edit, row)
-        _mend_subtree_gaps(edit, int(np.flatnonzero(rows["vma"] == row["vma"])[0]))
+        _mend_subtree_gaps(edit, int(np.flatnonzero(rows.vma == row.vma)[0]))
     return labelled(edit, "list and tree" + (", gaps and counters repaired" if repaired else ""), row)
 
 
@@ -151,19 +156,19 @@ def _mend_subtree_gaps(edit: Edit, gone: int) -> None:
     """vma_compute_gap and its maxima (mm/mmap.c), for the tree of row ``gone`` without that row."""
     nodes, rows = edit.views.rb_nodes, edit.views.regions()[View.RBTREE]
     assert nodes is not None
-    mine = [at for at in np.flatnonzero(rows["mm"] == rows["mm"][gone]).tolist() if at != gone]
-    vmas = edit.views.vmas[edit.views.vma_rows(rows["vma"])]
+    mine = [at for at in np.flatnonzero(rows.mm == rows.mm[gone]).tolist() if at != gone]
+    vmas = edit.views.vmas.take(edit.views.vma_rows(rows.vma))
     gap, floor = {}, 0
     for at in mine:  # in order of addresses
-        start, end = int(vmas["start"][at]), int(vmas["end"][at])
-        if int(vmas["flags"][at]) & flags.VM_GROWSDOWN:
+        start, end = int(vmas.start[at]), int(vmas.end[at])
+        if int(vmas.flags[at]) & flags.VM_GROWSDOWN:
             start = max(start - edit.views.stack_guard_gap, 0)
         gap[at] = max(start - floor, 0)
         floor = end
     for at in sorted(mine, key=lambda at: -int(nodes.depth[at])):
         children = [int(one) for one in (nodes.left[at], nodes.right[at]) if one >= 0 and one != gone]
         gap[at] = max([gap[at], *(gap[one] for one in children)])
-        edit.put(edit.at("vm_area_struct", int(rows["vma"][at]), "rb_subtree_gap"), gap[at])
+        edit.put(edit.at("vm_area_struct", int(rows.vma[at]), "rb_subtree_gap"), gap[at])
 
 
 MAPLE_TREE_EDITS: tuple[Callable[..., Label], ...] = (maple_erased, maple_pivot_to_end, bounds_of_neighbour)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from support import rows_in
 
 from vmaforensics.views.anchors.anchors import AUXV
 from vmaforensics.views.anchors.cpus import RootOwner
@@ -25,8 +26,8 @@ def anchors_of(sample: Sample) -> AnchorsView:
 
 
 def test_saved_registers_are_those_the_guest_showed(sample: Sample) -> None:
-    threads = {int(one["pid"]): one for one in anchors_of(sample).threads}
-    if not anchors_of(sample).threads["user"].any():
+    threads = {int(one.pid): one for one in rows_in(anchors_of(sample).threads)}
+    if not anchors_of(sample).threads.user.any():
         pytest.skip(f"{sample.name} does not hold the kernel stacks")
     compared = 0
     for name, raw in sample.truth.items():
@@ -40,21 +41,23 @@ def test_saved_registers_are_those_the_guest_showed(sample: Sample) -> None:
         stack, code = int(words[-2], 16), int(words[-1], 16)
         if (stack, code) == (0, 0):
             continue  # kernel threads
-        assert (bool(one["user"]), int(one["sp"]), int(one["ip"])) == (True, stack, code), name
+        assert (bool(one.user), int(one.sp), int(one.ip)) == (True, stack, code), name
         compared += 1
     assert compared > 50
 
 
 def test_auxiliary_vectors_are_those_the_guest_showed(sample: Sample) -> None:
     views, compared = sample.analysis.views, 0
-    for row, mm in zip(anchors_of(sample).mms, views.mms, strict=True):
-        raw = sample.truth.get(f"proc/{int(mm['pid'])}/auxv", b"")
-        if not raw or not row["ok"]:
+    for row, mm in zip(rows_in(anchors_of(sample).mms), rows_in(views.mms), strict=True):
+        raw = sample.truth.get(f"proc/{int(mm.pid)}/auxv", b"")
+        if not raw or not row.ok:
             continue
-        pair = "<II" if int(mm["task_size"]) <= 1 << 32 else "<QQ"
+        pair = "<II" if int(mm.task_size) <= 1 << 32 else "<QQ"
         whole = raw[: len(raw) - len(raw) % struct.calcsize(pair)]
         said = dict(struct.iter_unpack(pair, whole))
-        assert {name: int(row[name]) for name in AUXV} == {name: said.get(number, 0) for name, number in AUXV.items()}
+        assert {name: int(getattr(row, name)) for name in AUXV} == {
+            name: said.get(number, 0) for name, number in AUXV.items()
+        }
         compared += 1
     assert compared > 50
 
@@ -63,12 +66,12 @@ def test_page_tables_of_the_cpus_are_those_of_processes_or_the_kernel(sample: Sa
     cpus = anchors_of(sample).cpus
     known = [one for one in sample.analysis.image.cpus if one.table_register is not None]
     assert len(cpus) == len(known)
-    assert np.isin(cpus["owner"], (RootOwner.PROCESS, RootOwner.KERNEL, RootOwner.DEAD)).all()
+    assert np.isin(cpus.owner, (RootOwner.PROCESS, RootOwner.KERNEL, RootOwner.DEAD)).all()
 
 
 def test_handlers_lie_in_the_half_of_the_user(sample: Sample) -> None:
     anchors = anchors_of(sample)
     if not len(anchors.handlers):
         pytest.skip(f"{sample.name} does not hold the signal handlers")
-    assert (anchors.handlers["handler"] < np.uint64(1 << 57)).all()
-    assert ((anchors.handlers["signal"] >= 1) & (anchors.handlers["signal"] <= 64)).all()
+    assert (anchors.handlers.handler < np.uint64(1 << 57)).all()
+    assert ((anchors.handlers.signal >= 1) & (anchors.handlers.signal <= 64)).all()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from support import rows_in
 
 from vmaforensics.views.descriptors.content import Content, contents
 from vmaforensics.views.problems import ProblemLog
@@ -30,9 +31,9 @@ def handles_of(sample: Sample) -> HandlesView:
 def test_open_files_of_every_process_are_those_the_guest_listed(sample: Sample) -> None:
     handles, tasks = handles_of(sample), sample.analysis.views.tasks
     found: dict[int, set[int]] = defaultdict(set)
-    for one in handles.descriptors:
-        found[int(one["pid"])].add(int(one["fd"]))
-    exited = set(tasks["pid"][tasks["leader"] & (tasks["exit_state"] != 0)].tolist())
+    for one in rows_in(handles.descriptors):
+        found[int(one.pid)].add(int(one.fd))
+    exited = set(tasks.pid[tasks.leader & (tasks.exit_state != 0)].tolist())
     compared = 0
     for pid in sample.truth.pids():
         raw = sample.truth.get(f"proc/{pid}/fd.links")
@@ -48,16 +49,15 @@ def test_segments_are_those_of_proc_sysvipc(sample: Sample) -> None:
     lines = [line.split() for line in sample.truth["proc/sysvipc/shm"].decode().splitlines()[1:]]
     said = sorted((int(one[1]), int(one[0]), int(one[3]), int(one[6])) for one in lines)
     rows = handles.segments
-    columns = (rows[name].tolist() for name in ("id", "key", "size", "nattch"))
-    assert sorted(zip(*columns, strict=True)) == said
+    assert sorted((one.id, one.key, one.size, one.nattch) for one in rows_in(rows)) == said
     assert len(said) > 1
 
 
 def test_memory_files_are_found_with_their_names(sample: Sample) -> None:
     handles = handles_of(sample)
-    named = [name for name, row in zip(handles.names, handles.memory_files, strict=True) if row["internal"]]
+    named = [name for name, internal in zip(handles.names, handles.memory_files.internal, strict=True) if internal]
     assert {b"memfd:plain memfd", b"memfd:huge memfd", b"SYSV00000000", b"dev/zero"} <= set(named)
-    assert handles.memory_files["mapped"][handles.memory_files["internal"]].all()
+    assert handles.memory_files.mapped[handles.memory_files.internal].all()
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_an_index_that_leads_back_into_itself_ends(sample: Sample) -> None:
     handles = handles_of(sample)
     kernel, log = sample.analysis.kernel, ProblemLog()
     # Any readable memory will do as a hostile node: a segment whose words are read as slots.
-    heads = handles.segments["segment"] + np.uint64(2)
+    heads = handles.segments.segment + np.uint64(2)
     which, _, _ = all_pointers(kernel, np.repeat(heads, 4), View.HANDLES, log)
     assert len(which) < 1 << 16
 
@@ -88,15 +88,15 @@ def test_an_index_that_leads_back_into_itself_ends(sample: Sample) -> None:
 def test_an_entry_is_found_at_its_index_and_no_other(sample: Sample) -> None:
     """xa_load against the walk over whole arrays."""
     handles, kernel = handles_of(sample), sample.analysis.kernel
-    files = handles.memory_files[handles.memory_files["page"] != 0]
-    cache, ok = kernel.gather("address_space", files["mapping"], ["i_pages.xa_head"])
-    heads = cache["i_pages.xa_head"][ok]
-    entries, fine = entries_at(kernel, heads, files["index"][ok])
+    files = handles.memory_files.take(handles.memory_files.page != 0)
+    heads, ok = kernel.gather_member("address_space", "i_pages.xa_head", files.mapping)
+    heads = heads[ok]
+    entries, fine = entries_at(kernel, heads, files.index[ok])
     assert fine.all()
-    assert (entries == files["page"][ok]).all()
+    assert (entries == files.page[ok]).all()
     # Behind the end of a file that holds all its pages, and no huge one that reaches further, there is none.
-    behind = (files["size"][ok] + np.uint64(4095)) >> np.uint64(12)
-    full = behind == files["pages"][ok]
+    behind = (files.size[ok] + np.uint64(4095)) >> np.uint64(12)
+    full = behind == files.pages[ok]
     assert full.any()
     entries, _ = entries_at(kernel, heads[full], behind[full])
     assert not entries.any()
@@ -104,14 +104,14 @@ def test_an_entry_is_found_at_its_index_and_no_other(sample: Sample) -> None:
 
 def test_an_index_beyond_the_array_has_no_entry(sample: Sample) -> None:
     handles, kernel = handles_of(sample), sample.analysis.kernel
-    cache, _ = kernel.gather("address_space", handles.memory_files["mapping"], ["i_pages.xa_head"])
-    entries, fine = entries_at(kernel, cache["i_pages.xa_head"], np.full(len(cache), 1 << 51, np.uint64))
+    heads, _ = kernel.gather_member("address_space", "i_pages.xa_head", handles.memory_files.mapping)
+    entries, fine = entries_at(kernel, heads, np.full(len(heads), 1 << 51, np.uint64))
     assert fine.all()
     assert not entries.any()
 
 
 def test_looking_up_in_an_array_that_leads_into_itself_ends(sample: Sample) -> None:
     handles, kernel = handles_of(sample), sample.analysis.kernel
-    heads = handles.segments["segment"] + np.uint64(2)
+    heads = handles.segments.segment + np.uint64(2)
     entries, _ = entries_at(kernel, heads, np.arange(len(heads), dtype=np.uint64))
     assert len(entries) == len(heads)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support import Edit, kernel_on
+from support import Edit, kernel_on, rows_in
 
 from vmaforensics.views.descriptors.descriptors import read_descriptors
 from vmaforensics.views.descriptors.keepers import Keeper
@@ -14,11 +14,10 @@ from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from support import Sample
 
     from vmaforensics.views.descriptors.handles import HandlesView
+    from vmaforensics.views.descriptors.keepers import KeptFiles
 
 # What guest/kept.c made, and what keeps it.
 MADE = {
@@ -38,7 +37,7 @@ def owner(sample: Sample) -> int:
     return int(sample.truth["run/log/kept"].split()[1])
 
 
-def reread(sample: Sample, edit: Edit) -> tuple[NDArray[np.void], bool, ProblemLog]:
+def reread(sample: Sample, edit: Edit) -> tuple[KeptFiles, bool, ProblemLog]:
     kernel, log = kernel_on(sample.analysis.kernel, edit.overlay), ProblemLog()
     descriptors, _ = read_descriptors(kernel, sample.analysis.views.tasks, log)
     return *read_kept_files(kernel, descriptors, log), log
@@ -47,18 +46,18 @@ def reread(sample: Sample, edit: Edit) -> tuple[NDArray[np.void], bool, ProblemL
 def test_every_file_that_is_kept_is_found(kept_guest: Sample) -> None:
     handles = handles_of(kept_guest)
     assert handles.kept_whole
-    names = dict(zip(handles.memory_files["inode"].tolist(), handles.names, strict=True))
-    mine = handles.kept[handles.kept["pid"] == owner(kept_guest)]
-    found = {names[int(one["inode"])]: Keeper(int(one["keeper"])) for one in mine if int(one["inode"]) in names}
+    names = dict(zip(handles.memory_files.inode.tolist(), handles.names, strict=True))
+    mine = handles.kept.take(handles.kept.pid == owner(kept_guest))
+    found = {names[int(one.inode)]: Keeper(int(one.keeper)) for one in rows_in(mine) if int(one.inode) in names}
     assert found == MADE
 
 
 def test_what_else_is_kept_is_a_device_and_a_socket(kept_guest: Sample) -> None:
     """io_uring has /dev/null too, and one of the files in flight is a socket with a file in its own queue."""
     handles = handles_of(kept_guest)
-    memory = set(handles.memory_files["inode"].tolist())
-    rest = [one for one in handles.kept if int(one["inode"]) not in memory]
-    assert sorted(Keeper(int(one["keeper"])) for one in rest) == [Keeper.QUEUE, Keeper.IO_URING]
+    memory = set(handles.memory_files.inode.tolist())
+    rest = [one for one in rows_in(handles.kept) if int(one.inode) not in memory]
+    assert sorted(Keeper(int(one.keeper)) for one in rest) == [Keeper.QUEUE, Keeper.IO_URING]
 
 
 def test_code_in_each_of_them_names_who_leads_to_it(kept_guest: Sample) -> None:
@@ -77,43 +76,43 @@ def test_ordinary_guests_keep_nothing(whole_kernel: Sample) -> None:
 
 def test_a_queue_that_leads_back_into_itself_ends(kept_guest: Sample) -> None:
     edit = Edit(kept_guest.analysis)
-    queue = next(one for one in handles_of(kept_guest).kept if one["keeper"] == Keeper.QUEUE)
-    head = edit.at("sock", int(queue["by"]), "sk_receive_queue.next")
+    queue = next(one for one in rows_in(handles_of(kept_guest).kept) if one.keeper == Keeper.QUEUE)
+    head = edit.at("sock", int(queue.by), "sk_receive_queue.next")
     first = edit.get(head)
     edit.put(edit.at("sk_buff", first, "next"), first)
     _, whole, log = reread(kept_guest, edit)
     assert not whole
-    assert Problem.CYCLE in log.table()["problem"]
+    assert Problem.CYCLE in log.table().problem
 
 
 @pytest.mark.parametrize("value", [0x4141414141414141, 1, 0xFFFF800000000123])
 def test_wild_pointers_in_a_queue_cost_only_that_queue(kept_guest: Sample, value: int) -> None:
     edit = Edit(kept_guest.analysis)
     kept = handles_of(kept_guest).kept
-    queue = next(one for one in kept if one["keeper"] == Keeper.QUEUE)
-    edit.put(edit.at("sock", int(queue["by"]), "sk_receive_queue.next"), value)
+    queue = next(one for one in rows_in(kept) if one.keeper == Keeper.QUEUE)
+    edit.put(edit.at("sock", int(queue.by), "sk_receive_queue.next"), value)
     rows, whole, log = reread(kept_guest, edit)
     assert not whole
-    assert (log.table()["view"] == View.HANDLES).all()
-    assert {int(one["file"]) for one in kept if one["keeper"] == Keeper.IO_URING} <= set(rows["file"].tolist())
+    assert (log.table().view == View.HANDLES).all()
+    assert {int(one.file) for one in rows_in(kept) if one.keeper == Keeper.IO_URING} <= set(rows.file.tolist())
 
 
 def test_a_count_of_registered_files_beyond_reason_is_cut_short(kept_guest: Sample) -> None:
     edit = Edit(kept_guest.analysis)
-    ring = next(one for one in handles_of(kept_guest).kept if one["keeper"] == Keeper.IO_URING)
+    ring = next(one for one in rows_in(handles_of(kept_guest).kept) if one.keeper == Keeper.IO_URING)
     kernel = kept_guest.analysis.kernel
     path = next(one for one in ("file_table.data.nr", "nr_user_files") if kernel.has("io_ring_ctx", one))
-    edit.put(edit.at("io_ring_ctx", int(ring["by"]), path), 0xFFFFFFFF, 4)
+    edit.put(edit.at("io_ring_ctx", int(ring.by), path), 0xFFFFFFFF, 4)
     rows, whole, log = reread(kept_guest, edit)
     assert not whole
-    assert Problem.CUT_SHORT in log.table()["problem"]
-    assert not (rows["by"] == ring["by"]).any()
+    assert Problem.CUT_SHORT in log.table().problem
+    assert not (rows.by == ring.by).any()
 
 
 def test_queues_that_are_not_in_the_dump_are_said_not_to_be(kept_guest: Sample) -> None:
     edit = Edit(kept_guest.analysis)
-    queue = next(one for one in handles_of(kept_guest).kept if one["keeper"] == Keeper.QUEUE)
-    edit.drop(edit.get(edit.at("sock", int(queue["by"]), "sk_receive_queue.next")))
+    queue = next(one for one in rows_in(handles_of(kept_guest).kept) if one.keeper == Keeper.QUEUE)
+    edit.drop(edit.get(edit.at("sock", int(queue.by), "sk_receive_queue.next")))
     _, whole, log = reread(kept_guest, edit)
     assert not whole
-    assert Problem.UNREADABLE in log.table()["problem"]
+    assert Problem.UNREADABLE in log.table().problem

@@ -46,8 +46,9 @@ def test_every_file_area_that_the_guest_lists_hangs_in_i_mmap_and_no_other(clean
 def test_both_directions_of_the_anonymous_map_agree(clean: Sample) -> None:
     rmap = clean.analysis.views.rmap
     assert rmap is not None
-    down = set(zip(*(rmap.anon_nodes[name].tolist() for name in ("tree", "item", "vma")), strict=True))
-    up = set(zip(*(rmap.chains[name].tolist() for name in ("anon_vma", "avc", "vma")), strict=True))
+    nodes, chains = rmap.anon_nodes, rmap.chains
+    down = set(zip(nodes.tree.tolist(), nodes.item.tolist(), nodes.vma.tolist(), strict=True))
+    up = set(zip(chains.anon_vma.tolist(), chains.avc.tolist(), chains.vma.tolist(), strict=True))
     assert down == up
     assert set(rmap.chains.vma.tolist()) == set(rmap.vmas.vma[rmap.vmas.anon_vma != 0].tolist())
 

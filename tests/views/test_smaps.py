@@ -81,7 +81,8 @@ def fields(area: bytes) -> dict[str, bytes]:
 
 def tasks_mm(analysis: Analysis) -> dict[int, int]:
     """Address of the ``mm_struct`` of each thread; 0 for none."""
-    return dict(zip(*(analysis.views.tasks[name].tolist() for name in ("pid", "mm")), strict=True))
+    tasks = analysis.views.tasks
+    return dict(zip(tasks.pid.tolist(), tasks.mm.tolist(), strict=True))
 
 
 def smaps_of(kernel: Kernel, views: Views) -> Smaps:

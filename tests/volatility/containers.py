@@ -110,7 +110,10 @@ def _split(pages: Pages, path: Path) -> None:
 
 
 def _kdump(codec: str) -> Callable[[Pages, Path], None]:
-    return lambda pages, path: path.write_bytes(pages.kdump(codec)) and None
+    def write(pages: Pages, path: Path) -> None:
+        path.write_bytes(pages.kdump(codec))
+
+    return write
 
 
 WRITERS: dict[str, Callable[[Pages, Path], None]] = {

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 _ADDRESSES = (1 << 48) - 1
 
 
-class MemoryLayer(interfaces.layers.DataLayerInterface):
+class MemoryLayer(interfaces.layers.DataLayerInterface):  # type: ignore[misc]
     """The physical memory of an image, of any format the engine reads."""
 
     def __init__(self, context: Context, config_path: str, name: str, memory: PhysicalMemory) -> None:

@@ -71,17 +71,17 @@ def test_user_pages_translate_as_the_engine_does(stacked: tuple[Any, Any]) -> No
     assert view is not None
     checked = {PteState.PRESENT: 0, PteState.SWAP: 0}
     for row in range(len(views.mms)):
-        ptes = view.ptes[view.ptes["mm_row"] == row]
+        ptes = view.ptes.take(view.ptes.mm_row == row)
         if not len(ptes):
             continue
-        pgd, _, _ = subject.kernel.space.translate(views.mms["pgd"][row : row + 1])
+        pgd, _, _ = subject.kernel.space.translate(views.mms.pgd[row : row + 1])
         context, name = layer.context, f"process{row}"
         context.config[f"{name}.memory_layer"] = layer.config["memory_layer"]
         context.config[f"{name}.page_map_offset"] = int(pgd[0])
         mine = type(layer)(context, name, name)
         for state in checked:
-            some = ptes[(ptes["state"] == state) & (ptes["level"] == 1)][:8]
-            for va, pfn in zip(some["va"].tolist(), some["pfn"].tolist(), strict=True):
+            some = ptes.take((ptes.state == state) & (ptes.level == 1)).take(slice(8))
+            for va, pfn in zip(some.va.tolist(), some.pfn.tolist(), strict=True):
                 if state == PteState.SWAP:
                     with pytest.raises(exceptions.InvalidAddressException):
                         mine.translate(va)

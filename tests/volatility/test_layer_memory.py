@@ -123,7 +123,7 @@ def test_a_truncated_file_is_absent_and_not_zero(tmp_path: Path) -> None:
         memory.read(7 * PAGE, 8)
 
 
-class Flaky(physical.BufferDataLayer):
+class Flaky(physical.BufferDataLayer):  # type: ignore[misc]
     """A layer that claims more than it can read, as a decoder of damaged data does."""
 
     bad = frozenset({3, 4, 9})
@@ -133,7 +133,8 @@ class Flaky(physical.BufferDataLayer):
             if address // PAGE == 9:
                 raise ZeroDivisionError("a bug of the decoder")
             raise exceptions.InvalidAddressException(self.name, address, "cannot be decoded")
-        return super().read(address, length, pad)
+        data: bytes = super().read(address, length, pad)
+        return data
 
 
 def test_pages_a_layer_fails_to_read_are_absent_and_counted() -> None:
@@ -177,7 +178,7 @@ def test_a_format_only_volatility3_knows_is_read_through_its_layer(tmp_path: Pat
     path.write_bytes(data)
     context, _ = file_layer(path)
 
-    class Upwards(elf.Elf64Layer):
+    class Upwards(elf.Elf64Layer):  # type: ignore[misc]
         def _load_segments(self) -> None:
             self._segments = [(0x100000, 0, 1 << 20, 1 << 20)]
 

@@ -87,12 +87,12 @@ def test_dumped_regions_hold_the_bytes_of_the_image(vol: Vol, tmp_path: Path) ->
     view = views.page_tables
     assert view is not None
     # The samples hold no user memory: give a page of a process some.
-    small = view.ptes[(view.ptes["level"] == 1) & (view.ptes["state"] == 0) & (view.ptes["range_row"] >= 0)]
-    at = int(np.flatnonzero(kernel.memory.page_states(small["pfn"]) == PageState.ABSENT)[0])
-    address, contents = int(small["va"][at]), build.page(99)
-    pid = int(views.mms["pid"][small["mm_row"][at]])
+    small = view.ptes.take((view.ptes.level == 1) & (view.ptes.state == 0) & (view.ptes.range_row >= 0))
+    at = int(np.flatnonzero(kernel.memory.page_states(small.pfn) == PageState.ABSENT)[0])
+    address, contents = int(small.va[at]), build.page(99)
+    pid = int(views.mms.pid[small.mm_row[at]])
     pages = Pages(open_image(OLD))
-    pages.put(int(small["pfn"][at]), contents)
+    pages.put(int(small.pfn[at]), contents)
     image = tmp_path / "image.kdump"
     image.write_bytes(pages.kdump("lzo"))
     asked = ("--pid", str(pid), "--address", hex(address))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from tests.checks.handmade_views import MAX_INDEX, Process, add_problem, findings, mm_of, views_of
+from checks.handmade_views import MAX_INDEX, Process, add_problem, findings, mm_of, views_of
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.view import View
 

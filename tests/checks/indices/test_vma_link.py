@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.checks.handmade_views import Process, add_problem, findings, mm_of, views_of
+from checks.handmade_views import Process, add_problem, findings, mm_of, views_of
 from vmaforensics.checks.finding import Severity
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.view import View

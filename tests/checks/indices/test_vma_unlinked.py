@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.checks.handmade_views import Process, add_problem, drop_entry, findings, mm_of, views_of
+from checks.handmade_views import Process, add_problem, drop_entry, findings, mm_of, views_of
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.view import View
 

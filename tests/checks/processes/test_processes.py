@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from tests.checks.handmade_views import Process, add_problem, findings, mm_of, task_of, views_of
+from checks.handmade_views import Process, add_problem, findings, mm_of, task_of, views_of
 from vmaforensics.checks.finding import Confidence, Severity
 from vmaforensics.checks.processes.sources import PF_EXITING, PF_KTHREAD, TASK_NEW
 from vmaforensics.views.problems import Problem

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from tests.checks.handmade_views import Process, add_problem, drop_entry, findings, mm_of, views_of, vma_row
+from checks.handmade_views import Process, add_problem, drop_entry, findings, mm_of, views_of, vma_row
 from vmaforensics.checks.finding import Confidence, Severity
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.view import View

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.checks.handmade_views import Process, findings, mm_of, views_of
+from checks.handmade_views import Process, findings, mm_of, views_of
 from vmaforensics.checks.finding import Severity
 
 if TYPE_CHECKING:

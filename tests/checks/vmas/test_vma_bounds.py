@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.checks.handmade_views import TASK_SIZE, Process, findings, views_of
+from checks.handmade_views import TASK_SIZE, Process, findings, views_of
 
 
 def test_no_finding_up_to_the_very_top_of_user_space() -> None:

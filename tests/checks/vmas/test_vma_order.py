@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.checks.handmade_views import Process, findings, views_of, vma_row
+from checks.handmade_views import Process, findings, views_of, vma_row
 
 THREE = Process(vmas=("a000-c000 rw-p", "c000-d000 r--p", "f000-12000 rw-p"))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.checks.handmade_views import Process, findings, mm_of, views_of
+from checks.handmade_views import Process, findings, mm_of, views_of
 
 
 @pytest.mark.parametrize("index", ["maple", "list"])

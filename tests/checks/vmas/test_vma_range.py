@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.checks.handmade_views import Process, entry_row, findings, mm_of, views_of, vma_row
+from checks.handmade_views import Process, entry_row, findings, mm_of, views_of, vma_row
 
 
 def test_no_finding_where_bounds_and_index_agree() -> None:

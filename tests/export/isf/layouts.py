@@ -49,8 +49,8 @@ def words(described: Isf) -> str:
     if kind == "bitfield":
         return f"bits {described['bit_position']}+{described['bit_length']} of {words(described['type'])}"
     if kind == "function":
-        return kind
-    name = re.sub("^unnamed_.*", "unnamed", described["name"])
+        return "function"
+    name = re.sub("^unnamed_.*", "unnamed", str(described["name"]))
     return f"{kind} {name}"
 
 

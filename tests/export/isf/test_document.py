@@ -75,7 +75,9 @@ def test_addresses_are_those_before_the_kernel_was_moved(sample: Sample, documen
     assert moved
     symbols = document["symbols"]
     assert symbols["_text"]["address"] == 0xFFFFFFFF_81000000  # CONFIG_PHYSICAL_START
-    assert symbols["init_task"]["address"] == kernel.symbols.get("init_task") - moved
+    init_task = kernel.symbols.get("init_task")
+    assert init_task is not None
+    assert symbols["init_task"]["address"] == init_task - moved
     per_cpu = kernel.symbols.get("runqueues")
     assert per_cpu is not None
     # Up to 6.14 an offset into every CPU's area, which KASLR does not move.
