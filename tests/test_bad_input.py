@@ -510,9 +510,9 @@ def test_a_truncated_image_is_told_of(maple_sample: Sample, tmp_path: Path, keep
 def test_a_process_that_is_lost_is_still_listed(either_sample: Sample) -> None:
     edit = Edit(either_sample.analysis)
     row = leader(edit.clean, 1)
-    edit.drop(int(row["mm"]))
+    edit.drop(int(row.mm))
     document = build_document(again_from_views(edit.clean, edit.overlay))
     one = next(process for process in document.processes if process.pid == 1)
-    assert one.mm == hex(int(row["mm"]))
+    assert one.mm == hex(int(row.mm))
     assert one.regions == []
     assert not any(view.complete for view in one.views)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 
 from vmaforensics.arch.interface import BootFacts
 from vmaforensics.arch.registers import CpuState
 from vmaforensics.arch.x86_64.architecture import X86_64
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ARCH = X86_64()
 NEGATIVE = -174063616  # phys_base of a kernel that KASLR put lower than its virtual offset
@@ -22,11 +27,15 @@ def facts(numbers: dict[str, int] | None = None, words: dict[str, int] | None = 
     )
 
 
+def numbers(**known: int) -> Callable[[str], int | None]:
+    return lambda name: known.get(name)
+
+
 def test_the_note_and_the_variable_say_the_same_of_the_image() -> None:
-    by_note = ARCH.image_offset({"phys_base": NEGATIVE}.get)
+    by_note = ARCH.image_offset(numbers(phys_base=NEGATIVE))
     assert by_note == ARCH.image_offset_of(NEGATIVE % (1 << 64)) == 0xFFFFFFFF_80000000 - NEGATIVE
     assert ARCH.phys_base(by_note) == NEGATIVE
-    assert ARCH.image_offset({}.get) is None
+    assert ARCH.image_offset(numbers()) is None
 
 
 def test_kaslr_is_how_far_text_is_from_16_mib_into_the_map() -> None:

@@ -10,6 +10,7 @@ from vmaforensics.arch.known import DEFAULT
 from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_USER, ALLOW_WRITE, IsolatedEntries, PteState, TablePages
 from vmaforensics.arch.registers import Place
 from vmaforensics.columns.lookup import covering_rows
+from vmaforensics.columns.texts import Texts
 from vmaforensics.views.anchors.anchors import AnchorsView, MmAnchors
 from vmaforensics.views.anchors.cpus import Cpus
 from vmaforensics.views.anchors.registers import Threads
@@ -105,7 +106,7 @@ def add_slab(
         vmas=found,
         state=np.full(len(found), State.ALLOCATED, np.uint8),
         attached=np.ones(len(found), np.bool_),
-        names=[b""] * len(found),
+        names=Texts.of([b""] * len(found)),
         foreign=np.array(foreign, np.uint64),
     )
 

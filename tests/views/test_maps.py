@@ -119,7 +119,8 @@ def test_counters_are_those_of_proc_pid_status(sample: Sample) -> None:
     views, truth = sample.analysis.views, sample.truth
     mms = views.mms
     stored = {"VmSize": mms.total_vm, "VmLck": mms.locked_vm, "VmData": mms.data_vm, "VmStk": mms.stack_vm}
-    wrong, compared = [], 0
+    wrong: list[tuple[object, ...]] = []
+    compared = 0
     for row, pid in enumerate(mms.pid.tolist()):
         status = truth.status(pid)
         if pid == truth.capturing or "VmSize" not in status:
