@@ -152,16 +152,19 @@ def _lock(rule: Rule) -> Iterator[str]:
 
 
 def _items(texts: Iterable[str]) -> str:
-    return "\n".join(
-        textwrap.fill(text, _WIDTH, initial_indent="* ", subsequent_indent="  ", **_AS_IS) for text in texts
-    )
+    return "\n".join(_wrapped(text, indent=("* ", "  ")) for text in texts)
 
 
 def _filled(text: str) -> str:
-    return textwrap.fill(text, _WIDTH, **_AS_IS)
+    return _wrapped(text)
 
 
-_AS_IS = {"break_on_hyphens": False, "break_long_words": False}
+def _wrapped(text: str, indent: tuple[str, str] = ("", "")) -> str:
+    """``text`` in lines of at most 120 columns; no word is broken. ``indent`` is of the first line and of others."""
+    first, others = indent
+    return textwrap.fill(
+        text, _WIDTH, initial_indent=first, subsequent_indent=others, break_on_hyphens=False, break_long_words=False
+    )
 
 
 def _ended(text: str) -> str:
