@@ -112,7 +112,7 @@ def test_registers_are_no_evidence_while_the_index_is_not_whole(either_sample: S
     thread = edits.a_thread(copy)
     edits.rip_moved(copy)
     rows = copy.views.regions()[edits.index_of(copy)]
-    mine = rows.vma[rows.mm == thread["mm"]]
+    mine = rows.vma[rows.mm == thread.mm]
     copy.drop(int(mine[len(mine) // 2]))
     assert thread.mm not in [one.mm for one in by_rule(everything(copy), "THREAD-OUTSIDE")]
 

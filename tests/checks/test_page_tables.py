@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from support import FURTHER, Edit, again_from_views, rows_in
+from support import FURTHER, Edit, again_from_views
 from tamper.page_edits import PAGE_EDITS, ghost_subtree, own_table_again, pte_to_slab, user_copy_only
 
 from vmaforensics.checks.finding import Severity

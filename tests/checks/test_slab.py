@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support import Edit, Sample, findings_of, kernel_on, rows_in
+from support import Edit, Sample, findings_of, kernel_on
 from tamper.edits import Label, executable_file, labelled, pick
 from tamper.slab_edits import (
     LIST_SLAB_EDITS,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from support import Edit, again_from_views, rows_in
+from support import Edit, again_from_views
 from tamper.text_edits import PLACE, TEXT_EDITS, breakpoint_left, text_page_replaced
 
 from vmaforensics.checks.finding import Severity

@@ -117,8 +117,6 @@ def made_up(tmp_path: Path, constants: dict[str, int], edit: dict[int, dict[int,
     path = tmp_path / "image.raw"
     path.write_bytes(data.tobytes())
     memory = open_image(path).memory
-    nothing = dict.fromkeys(("release", "banner", "symbols_source", "types_source", "translation_source"), "")
-    absent = dict.fromkeys(("build_id", "isolation", "kaslr_offset", "vmcoreinfo_source"))
     info: Vmcoreinfo | None = None
     if constants is OLD:
         info = parse(b"NUMBER(PAGE_BUDDY_MAPCOUNT_VALUE)=-129\nNUMBER(PAGE_OFFLINE_MAPCOUNT_VALUE)=-257\n", "")

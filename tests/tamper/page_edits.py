@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from support import row_at, rows_in
 
 from tamper.edits import Label
 from vmaforensics.arch.page_tables import PteState

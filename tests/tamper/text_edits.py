@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from support import row_at
 
 from tamper.edits import Label
 from vmaforensics.arch.page_tables import PteState
@@ -20,7 +19,7 @@ from vmaforensics.views.vmas.kind import Kind
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from support import Edit, Row
+    from support import Edit
 
     from vmaforensics.views.pages.mapped_pages import Pages
     from vmaforensics.views.pages.ptes import Ptes
