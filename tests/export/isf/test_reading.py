@@ -186,7 +186,7 @@ def member(**described: object) -> dict[str, object]:
         (json.dumps(WHOLE | {"symbols": {"a": {"address": "here"}}}).encode(), "is not a symbol file"),
         (json.dumps(WHOLE | {"enums": {"a": {"size": 99, "base": "int", "constants": {}}}}).encode(), "<= 8"),
         (b"\xfd7zXZ\0" + bytes(50), "cannot be read"),
-        (gzip.compress(b"{}")[:-6], "cannot be read"),
+        (gzip.compress(b"{}", mtime=0)[:-6], "cannot be read"),
         (lzma.compress(json.dumps(WHOLE).encode())[:-20], "cannot be read"),
         (b"BZh9 nothing", "cannot be read"),
     ],
