@@ -20,6 +20,7 @@ from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.processes.mm_sources import gather_sources
 from vmaforensics.views.processes.mms import MmOffsets, Mms, read_mms
 from vmaforensics.views.processes.tasks import walk_tasks
+from vmaforensics.views.processes.tracers import read_tracers
 from vmaforensics.views.reverse_maps.reverse_maps import gather_rmap
 from vmaforensics.views.slab.objects import gather_slab
 from vmaforensics.views.slab.strays import find_strays
@@ -74,6 +75,7 @@ def gather_views(
     extra = _Extra(kernel, wanted, progress)
     views.slab = extra.get("slab", lambda: gather_slab(kernel, log))
     views.sources = extra.get("sources", lambda: gather_sources(kernel, tasks, views.slab, log))
+    views.tracers = extra.get("sources", lambda: read_tracers(kernel, tasks))
     if views.sources is not None:
         # An address space that no listed process has is read like any other.
         mms = Mms.concatenate([views.mms, views.sources.hidden()])

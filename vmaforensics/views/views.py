@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.processes.mm_sources import SourcesView
     from vmaforensics.views.processes.mms import Mms
     from vmaforensics.views.processes.tasks import Tasks
+    from vmaforensics.views.processes.tracers import Tracers
     from vmaforensics.views.reverse_maps.reverse_maps import RmapView
     from vmaforensics.views.slab.objects import SlabView
     from vmaforensics.views.slab.strays import StrayVmas
@@ -58,6 +59,7 @@ class Views:
     slab: SlabView | None = None
     strays: StrayVmas | None = None  # VMAs of the slab that no index has
     sources: SourcesView | None = None
+    tracers: Tracers | None = None  # a row for each of tasks
     rmap: RmapView | None = None
     anchors: AnchorsView | None = None
     handles: HandlesView | None = None
