@@ -111,7 +111,7 @@ def test_registers_are_no_evidence_while_the_index_is_not_whole(either_sample: S
     copy = copy_of(either_sample)
     thread = edits.a_thread(copy)
     edits.rip_moved(copy)
-    rows = copy.views.regions()[edits.index_of(copy)]
+    rows = copy.views.indices()[edits.index_of(copy)]
     mine = rows.vma[rows.mm == thread.mm]
     copy.drop(int(mine[len(mine) // 2]))
     assert thread.mm not in [one.mm for one in by_rule(everything(copy), "THREAD-OUTSIDE")]
@@ -149,7 +149,7 @@ def test_the_user_half_of_isolated_page_tables_is_the_same_process(sample: Sampl
 def test_cover_agrees_with_the_areas_one_by_one(sample: Sample) -> None:
     views = sample.analysis.views
     cover = Coverage(Context(views))
-    rows = next(iter(views.regions().values()))
+    rows = next(iter(views.indices().values()))
     assert cover.holds(rows.mm, rows.start).all()
     assert cover.holds(rows.mm, rows.end - np.uint64(1)).all()
     last = np.flatnonzero(np.append(rows.mm[1:] != rows.mm[:-1], [True]))

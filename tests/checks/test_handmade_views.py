@@ -16,7 +16,7 @@ LARGE = Process(pid=101, vmas=[f"{at:x}-{at + 0x2000:x} rw-p" for at in range(0x
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 7, 8])
 def test_no_rule_finds_anything_in_views_with_a_list_and_a_tree(count: int) -> None:
     views = views_of(PLAIN, Process(pid=102, vmas=LARGE.vmas[:count]), index="list")
-    assert list(views.regions()) == [View.LIST, View.RBTREE]
+    assert list(views.indices()) == [View.LIST, View.RBTREE]
     assert run_checks(Context(views)) == []
 
 

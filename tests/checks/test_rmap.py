@@ -111,7 +111,7 @@ def test_nothing_is_hidden_from_an_index_that_was_not_read_whole(either_sample: 
     if views.maple is not None:
         copy.drop(int(nodes.address[(nodes.mm == mm) & nodes.leaf][0]))
     else:
-        row = views.regions()[View.LIST]
+        row = views.indices()[View.LIST]
         copy.drop(int(row.vma[(row.mm == mm) & (row.order == 1)][0]))
     changed = again_from_views(either_sample.analysis, copy.overlay)
     found = [one.rule.id for one in findings_of(Context(changed.views), "reverse_maps") if one.pid == label.pid]

@@ -80,7 +80,7 @@ def test_the_index_itself_shows_nothing_after_a_proper_erase(sample: Sample, edi
 def test_one_area_is_gone_and_no_other(sample: Sample, edit: Technique) -> None:
     _fits(sample, edit)
     found, _ = edited(sample, edit)
-    for view, rows in found.views.regions().items():
-        before = sample.analysis.views.regions()[view]
+    for view, rows in found.views.indices().items():
+        before = sample.analysis.views.indices()[view]
         assert len(set(before.vma.tolist()) - set(rows.vma.tolist())) == 1
         assert len(before) == len(rows) + 1

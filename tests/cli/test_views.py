@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 def a_process(analysis: Analysis) -> int:
     """The process with most areas."""
-    rows = next(iter(analysis.views.regions().values()))
+    rows = next(iter(analysis.views.indices().values()))
     mm, count = np.unique(rows.mm, return_counts=True)
     row = analysis.views.mm_rows(mm[count.argmax() : count.argmax() + 1])[0]
     return int(analysis.views.mms.pid[row])
@@ -79,7 +79,7 @@ def test_no_record_of_a_clean_kernel_lacks_a_region(sample: Sample) -> None:
 
 def test_there_is_a_column_for_each_index_of_the_kernel(either_sample: Sample) -> None:
     document = records_of_process(either_sample.analysis.views, a_process(either_sample.analysis)).document()
-    indices = [view.label for view in either_sample.analysis.views.regions()]
+    indices = [view.label for view in either_sample.analysis.views.indices()]
     assert document.views[: len(indices)] == indices
     for row in document.rows:
         assert all(int(row.cells[name].address or "0", 16) >= 1 << 63 for name in indices)
@@ -122,7 +122,7 @@ def test_memory_in_no_area_has_a_row_of_its_own(sample: Sample) -> None:
     row = row_of(document, label.start)
     assert row.vma is None
     assert row.cells[View.PAGE_TABLES.label].note == "1 page"
-    assert {row.cells[view.label].state for view in found.views.regions()} == {"missing"}
+    assert {row.cells[view.label].state for view in found.views.indices()} == {"missing"}
     assert document.details[0].members == []
     entries = [step for step in document.details[0].chain if step.record.startswith("entry")]
     assert [step.facts["va"] for step in entries] == [hex(label.start)]

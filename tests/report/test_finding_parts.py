@@ -137,7 +137,7 @@ def test_the_first_bytes_of_hidden_memory_are_those_of_its_file(name: str) -> No
     if not samples:
         pytest.skip("excerpts hold no user memory, and no whole image is here")
     copy = Edit(samples[0].analysis)
-    index = next(iter(copy.views.regions().values()))
+    index = next(iter(copy.views.indices().values()))
     library = [name.endswith(b"/libc.so.6") for name in copy.views.names]
     row = next(one for one in rows_in(index) if library[int(one.vma_row)] and not vma_of(copy, one).pgoff and one.order)
     label = labelled(copy, "hidden", row)

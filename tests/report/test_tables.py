@@ -32,7 +32,7 @@ def read(raw: bytes) -> list[dict[str, str]]:
 def test_regions_are_those_of_the_areas_column_by_column(either_sample: Sample) -> None:
     views = either_sample.analysis.views
     rows = build_document(either_sample.analysis).table("regions")
-    index = next(iter(views.regions().values()))
+    index = next(iter(views.indices().values()))
     # In a clean image each index holds each area once; the columns come from the areas themselves.
     order = np.argsort(rows, order=["mm", "start"], kind="stable")
     wanted = sort_order(index.mm, index.start)
@@ -45,8 +45,8 @@ def test_regions_are_those_of_the_areas_column_by_column(either_sample: Sample) 
     assert (rows["size"] == rows["end"] - rows["start"]).all()
     held = {View.LIST: "list", View.RBTREE: "rbtree", View.MAPLE: "maple"}
     for view, name in held.items():
-        assert set(rows[name]) == ({"held"} if view in views.regions() else {""})
-        assert (rows[f"{name}_at"] != 0).all() == (view in views.regions())
+        assert set(rows[name]) == ({"held"} if view in views.indices() else {""})
+        assert (rows[f"{name}_at"] != 0).all() == (view in views.indices())
 
 
 def test_a_region_that_an_index_lacks_is_missing_there() -> None:

@@ -42,7 +42,7 @@ def handles_of(edit: Edit) -> HandlesView:
 
 def index_of(edit: Edit) -> View:
     """The view the kernel goes by."""
-    return View.MAPLE if View.MAPLE in edit.views.regions() else View.LIST
+    return View.MAPLE if View.MAPLE in edit.views.indices() else View.LIST
 
 
 def pid_of(edit: Edit, mm: int) -> int:
@@ -52,7 +52,7 @@ def pid_of(edit: Edit, mm: int) -> int:
 
 def free_page(edit: Edit, mm: int) -> int:
     """A page between two areas of ``mm``, far from any."""
-    rows = edit.views.regions()[index_of(edit)]
+    rows = edit.views.indices()[index_of(edit)]
     mine = rows.take(rows.mm == np.uint64(mm))
     gaps = mine.start[1:] - mine.end[:-1]
     widest = int(gaps.argmax())

@@ -43,7 +43,7 @@ class Label:
 
 def pick(edit: Edit, view: View, fits: Fits) -> Row:
     """The first row of an index ``view`` that ``fits(rows, their vmas)`` chooses."""
-    rows = edit.views.regions()[view]
+    rows = edit.views.indices()[view]
     vmas = edit.views.vmas.take(edit.views.vma_rows(rows.vma))
     found = np.flatnonzero(fits(rows, vmas))
     assert len(found), "no VMA fits this edit"
@@ -112,7 +112,7 @@ def maple_root_emptied(edit: Edit) -> Label:
 
 def bounds_shrunk(edit: Edit) -> Label:
     """``vm_end`` of an executable area moved down by a page."""
-    index = View.MAPLE if View.MAPLE in edit.views.regions() else View.LIST
+    index = View.MAPLE if View.MAPLE in edit.views.indices() else View.LIST
     row = pick(edit, index, lambda rows, vmas: executable_file(rows, vmas) & (vmas.end - vmas.start > 8192))
     end = edit.at("vm_area_struct", int(row.vma), "vm_end")
     edit.put(end, edit.get(end) - 4096)
@@ -181,7 +181,7 @@ def maple_gap_edited(edit: Edit) -> Label:
 def maple_foreign_vma(edit: Edit) -> Label:
     """A slot that leads to an area of another process."""
     row = pick(edit, View.MAPLE, executable_file)
-    rows = edit.views.regions()[View.MAPLE]
+    rows = edit.views.indices()[View.MAPLE]
     edit.put(int(row.slot), int(rows.vma[rows.mm != row.mm][-1]))
     return labelled(edit, "foreign VMA in a slot", row)
 
@@ -220,7 +220,7 @@ def tree_only(edit: Edit, *, repaired: bool = False) -> Label:
 
 def list_cycle(edit: Edit) -> Label:
     """The list's last element leads back to its first."""
-    rows = edit.views.regions()[View.LIST]
+    rows = edit.views.indices()[View.LIST]
     mine = rows.take(rows.mm == rows.mm[0])
     edit.put(edit.at("vm_area_struct", int(mine.vma[-1]), "vm_next"), int(mine.vma[0]))
     return labelled(edit, "list cycle", row_at(mine, len(mine) - 1))
@@ -228,7 +228,7 @@ def list_cycle(edit: Edit) -> Label:
 
 def tree_cycle(edit: Edit) -> Label:
     """A childless node's left pointer leads to the root."""
-    nodes, rows = edit.views.rb_nodes, edit.views.regions()[View.RBTREE]
+    nodes, rows = edit.views.rb_nodes, edit.views.indices()[View.RBTREE]
     assert nodes is not None
     leaf = int(np.flatnonzero(~nodes.has_left & ~nodes.has_right & (nodes.parent >= 0))[0])
     mm = np.uint64(rows.mm[leaf])

@@ -30,17 +30,17 @@ def _rmap(edit: Edit) -> RmapView:
 
 
 def _index(edit: Edit) -> View:
-    return View.MAPLE if View.MAPLE in edit.views.regions() else View.LIST
+    return View.MAPLE if View.MAPLE in edit.views.indices() else View.LIST
 
 
 def _region_of(edit: Edit, vma: int) -> Row:
-    rows = edit.views.regions()[_index(edit)]
+    rows = edit.views.indices()[_index(edit)]
     return row_at(rows, int(np.flatnonzero(rows.vma == np.uint64(vma))[0]))
 
 
 def _hide(edit: Edit, technique: str, fits: Fits) -> Label:
     """The first VMA of ``fits`` taken out of every index, counters repaired."""
-    if View.MAPLE in edit.views.regions():
+    if View.MAPLE in edit.views.indices():
         row = pick(edit, View.MAPLE, fits)
     else:
         nodes = edit.views.rb_nodes
@@ -103,7 +103,7 @@ def _cut(edit: Edit, nodes: IntervalNodes, last: str, struct: str, choice: NDArr
 def file_link_cut(edit: Edit, *, mend: bool = False) -> Label:
     """An area taken out of its file's i_mmap; with ``mend`` its ancestors' rb_subtree_last too."""
     nodes = _rmap(edit).file_nodes
-    listed = np.isin(nodes.vma, edit.views.regions()[_index(edit)].vma)
+    listed = np.isin(nodes.vma, edit.views.indices()[_index(edit)].vma)
     vma = _cut(edit, nodes, "shared.rb_subtree_last", "vm_area_struct", listed, mend)
     return labelled(edit, "out of i_mmap" + (", last pages mended" if mend else ""), _region_of(edit, vma))
 

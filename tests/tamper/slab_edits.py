@@ -53,7 +53,7 @@ def list_and_tree_unlinked(edit: Edit) -> Label:
     """An area taken out of the list and the red-black tree, with parents, gaps and counters repaired (5.10)."""
     tree = edit.views.rb_nodes
     assert tree is not None
-    rows = edit.views.regions()[View.RBTREE]
+    rows = edit.views.indices()[View.RBTREE]
     leaf = (tree.left < 0) & (tree.right < 0) & (tree.parent >= 0)
     # A red leaf: taking it out needs no rebalancing (rb_color: bit 0 of __rb_parent_color, 0 is red).
     leaf &= (tree.parent_word & np.uint64(1)) == 0

@@ -27,7 +27,7 @@ _RED = 0  # lowest bit of __rb_parent_color
 
 
 def _index(edit: Edit) -> View:
-    return View.MAPLE if View.MAPLE in edit.views.regions() else View.LIST
+    return View.MAPLE if View.MAPLE in edit.views.indices() else View.LIST
 
 
 def _leaf_of(edit: Edit, row: Row) -> tuple[int, int]:
@@ -41,7 +41,7 @@ def _leaf_of(edit: Edit, row: Row) -> tuple[int, int]:
 
 def _in_leaf(edit: Edit, fits: Callable[[int, int, list[int]], bool]) -> tuple[Row, int, int]:
     """The first executable area of a file, the leaf and the slot that ``fits(leaf, slot, slots)`` accepts."""
-    nodes, rows = edit.views.maple_nodes, edit.views.regions()[View.MAPLE]
+    nodes, rows = edit.views.maple_nodes, edit.views.indices()[View.MAPLE]
     vmas = edit.views.vmas.take(edit.views.vma_rows(rows.vma))
     for row in rows_in(rows.take(executable_file(rows, vmas))):
         leaf, slot = _leaf_of(edit, row)
@@ -120,7 +120,7 @@ def maple_pivot_to_end(edit: Edit) -> Label:
 
 def bounds_of_neighbour(edit: Edit) -> Label:
     """``vm_start`` and ``vm_end`` of an executable area made those of the area before it."""
-    rows = edit.views.regions()[_index(edit)]
+    rows = edit.views.indices()[_index(edit)]
     row = pick(edit, _index(edit), executable_file)
     before = vma_of(edit, row_at(rows, int(np.flatnonzero(rows.vma == row.vma)[0]) - 1))
     for member, value in (("vm_start", before.start), ("vm_end", before.end)):
@@ -131,7 +131,7 @@ def bounds_of_neighbour(edit: Edit) -> Label:
 def list_and_tree(edit: Edit, *, repaired: bool = False) -> Label:
     """An area taken out of both the list and the red-black tree (up to 6.0), as rb_erase leaves it: a red leaf,
     after which nothing needs balancing. With ``repaired`` the recorded gaps and the counters too."""
-    nodes, rows = edit.views.rb_nodes, edit.views.regions()[View.RBTREE]
+    nodes, rows = edit.views.rb_nodes, edit.views.indices()[View.RBTREE]
     assert nodes is not None
     red = (nodes.parent_word & np.uint64(1)) == _RED
     alone = (nodes.left < 0) & (nodes.right < 0) & (nodes.parent >= 0) & red
@@ -154,7 +154,7 @@ def list_and_tree(edit: Edit, *, repaired: bool = False) -> Label:
 
 def _mend_subtree_gaps(edit: Edit, gone: int) -> None:
     """vma_compute_gap and its maxima (mm/mmap.c), for the tree of row ``gone`` without that row."""
-    nodes, rows = edit.views.rb_nodes, edit.views.regions()[View.RBTREE]
+    nodes, rows = edit.views.rb_nodes, edit.views.indices()[View.RBTREE]
     assert nodes is not None
     mine = [at for at in np.flatnonzero(rows.mm == rows.mm[gone]).tolist() if at != gone]
     vmas = edit.views.vmas.take(edit.views.vma_rows(rows.vma))

@@ -36,7 +36,7 @@ class Context:
     def __init__(self, views: Views) -> None:
         self.views = views
         self._shared: dict[Callable[[Context], Any], Any] = {}
-        problems, indices = views.problems, views.regions()
+        problems, indices = views.problems, views.indices()
         lost = np.isin(problems.problem, _LOST)
         # Address spaces by what of them was not read: nodes or links of an index, the mm_struct, VMAs of an index.
         # Nothing is said to be absent from those.
@@ -71,9 +71,8 @@ class Context:
 
     @property
     def index(self) -> View:
-        """The view the kernel itself goes by: the maple tree, or the list before."""
-        available = self.views.regions()
-        return next(view for view in (View.MAPLE, View.LIST, View.RBTREE) if view in available)
+        """The index that the kernel itself goes by, see ``Views.index_view``."""
+        return self.views.index_view
 
     def finding(
         self,

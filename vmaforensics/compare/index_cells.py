@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def index_cells(context: Context, vmas: ComparedVmas, mms: NDArray[np.uint64] | None = None) -> dict[View, IndexCells]:
     """The cells of each index there is; ``mms`` are the address spaces of ``vmas``, None for all."""
-    return {view: _cells(context, view, entries, vmas, mms) for view, entries in context.views.regions().items()}
+    return {view: _cells(context, view, entries, vmas, mms) for view, entries in context.views.indices().items()}
 
 
 def _cells(

@@ -103,7 +103,7 @@ def _walk_indices(kernel: Kernel, views: Views, log: ProblemLog) -> None:
 
 def _read_vmas(kernel: Kernel, views: Views, log: ProblemLog) -> None:
     """Every VMA that an index leads to; the rows of the indices that lead there."""
-    indices = views.regions().values()
+    indices = views.indices().values()
     views.vmas = read_vmas(kernel, np.concatenate([np.zeros(0, np.uint64), *(index.vma for index in indices)]), log)
     for index in indices:
         index.vma_row[:] = views.vma_rows(index.vma)

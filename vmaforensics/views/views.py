@@ -67,7 +67,7 @@ class Views:
     text: TextView | None = None
     problems: Problems = field(default_factory=lambda: Problems.zeros(0))
 
-    def regions(self) -> dict[View, IndexEntries]:
+    def indices(self) -> dict[View, IndexEntries]:
         """The indices that this kernel has, by view, in a fixed order."""
         pairs = ((View.LIST, self.vma_list), (View.RBTREE, self.rbtree), (View.MAPLE, self.maple))
         return {view: rows for view, rows in pairs if rows is not None}
@@ -75,13 +75,13 @@ class Views:
     @property
     def index_view(self) -> View:
         """The index that the kernel itself goes by: the maple tree, or the list before."""
-        indices = self.regions()
+        indices = self.indices()
         return next(view for view in (View.MAPLE, View.LIST, View.RBTREE) if view in indices)
 
     @property
     def index(self) -> IndexEntries:
         """The entries of :attr:`index_view`."""
-        return self.regions()[self.index_view]
+        return self.indices()[self.index_view]
 
     def available(self) -> list[View]:
         """Every view that was read."""
@@ -95,7 +95,7 @@ class Views:
             View.ANCHORS: self.anchors,
             View.HANDLES: self.handles,
         }
-        read = [View.TASKS, *self.regions(), View.VMA, View.COUNTERS]
+        read = [View.TASKS, *self.indices(), View.VMA, View.COUNTERS]
         return read + [view for view, table in optional.items() if table is not None]
 
     def vma_rows(self, addresses: U64) -> I64:
@@ -105,7 +105,7 @@ class Views:
     @cached_property
     def union(self) -> IndexEntries:
         """Every VMA of every address space once, over all indices, by mm and start; see ``union_of``."""
-        return union_of(self.regions().values())
+        return union_of(self.indices().values())
 
     def mm_rows(self, addresses: U64) -> I64:
         """Row in ``mms`` of each mm address, -1 where it is not there."""

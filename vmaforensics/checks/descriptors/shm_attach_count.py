@@ -149,7 +149,7 @@ def _all_read(context: Context) -> bool:
     lost = np.isin(problems.problem, (Problem.UNREADABLE, Problem.CUT_SHORT))
     if (lost & np.isin(problems.view, (View.TASKS, View.FILES))).any() or not views.mms.ok.all():
         return False
-    return all(bool(context.decoded(view, views.mms.mm).all()) for view in views.regions())
+    return all(bool(context.decoded(view, views.mms.mm).all()) for view in views.indices())
 
 
 def _at_rest(context: Context) -> bool:

@@ -101,7 +101,7 @@ class Holes:
     def _vmas(self, mm: int) -> Vmas:
         """The VMAs of an mm that were read, over all indices, ascending."""
         views = self._context.views
-        addresses = [entries.vma[entries.mm == np.uint64(mm)] for entries in views.regions().values()]
+        addresses = [entries.vma[entries.mm == np.uint64(mm)] for entries in views.indices().values()]
         vmas = views.vmas.take(views.vma_rows(np.unique(np.concatenate(addresses))))
         vmas = vmas.take(vmas.ok)
         return vmas.sort_by(vmas.start)

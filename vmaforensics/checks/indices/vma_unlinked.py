@@ -46,7 +46,7 @@ RULE = Rule(
 
 def check(context: Context) -> Iterator[Finding]:
     """VMAs that one index holds and another, which was read whole, does not; for every pair of indices."""
-    indices = context.views.regions()
+    indices = context.views.indices()
     for here, entries in indices.items():
         for there, others in indices.items():
             if here != there:

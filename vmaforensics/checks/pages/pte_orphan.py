@@ -54,7 +54,7 @@ def check(context: Context) -> Iterator[Finding]:
     ptes = view.ptes
     mm = context.views.mms.mm[ptes.mm_row[view.orphans]]
     certain = np.ones(len(mm), np.bool_)
-    for index in context.views.regions():
+    for index in context.views.indices():
         certain &= context.decoded(index, mm)
     runs = Runs.of(view, view.orphans[certain])
     contents = dict(zip(view.orphans.tolist(), view.contents, strict=False))

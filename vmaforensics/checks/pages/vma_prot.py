@@ -42,7 +42,7 @@ RULE = Rule(
 
 def check(context: Context) -> Iterator[Finding]:
     """One finding for each process with such VMAs. An entry without access has no NX bit: those are left out."""
-    regions = context.views.regions()[context.index]
+    regions = context.views.index
     vmas = context.views.vmas
     allowed, vm_flags = context.views.arch.protection(vmas.page_prot[regions.vma_row]), vmas.flags[regions.vma_row]
     judged = vmas.ok[regions.vma_row] & allowed.present

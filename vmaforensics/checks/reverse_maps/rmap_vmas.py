@@ -32,7 +32,7 @@ class RmapVmas:
         self.listed: Bools = np.zeros(len(vmas), np.bool_)
         #: Every index view of its mm was read whole.
         self.index_whole: Bools = np.ones(len(vmas), np.bool_)
-        for view, regions in views.regions().items():
+        for view, regions in views.indices().items():
             row = rmap.vma_rows(regions.vma)
             held = (row >= 0) & (values_at(vmas.mm, row) == regions.mm)
             self.listed[row[held]] = True

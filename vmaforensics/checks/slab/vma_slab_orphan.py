@@ -94,7 +94,7 @@ def orphans(context: Context, found: StrayVmas) -> I64:
     alive = (found.state == State.ALLOCATED) | ((found.state == State.UNKNOWN) & (strays.refcnt >= 1))
     task_size = values_at(mms.task_size, owner)
     fits = values_at(mms.ok & (mms.users > 0), owner) & ((task_size == 0) | (strays.end <= task_size))
-    for view in views.regions():
+    for view in views.indices():
         fits &= context.whole(view, strays.mm)
     forked = views.problems.mm[views.problems.problem == Problem.RESERVED]  # VMAs behind a failed fork are in no tree
     return np.flatnonzero(alive & found.attached & fits & ~np.isin(strays.mm, forked))

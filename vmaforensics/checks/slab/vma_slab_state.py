@@ -46,7 +46,7 @@ def check(context: Context) -> Iterator[Finding]:
     slab, views = context.views.slab, context.views
     if slab is None or not len(views.mms):
         return
-    regions = views.regions()[context.index]
+    regions = views.index
     outside = np.isin(regions.vma, views.strays.foreign if views.strays is not None else [])
     freed = slab.states(regions.vma, ObjectKind.VMA) == State.FREE
     in_use = values_at(views.mms.users > 0, views.mm_rows(regions.mm))

@@ -61,7 +61,7 @@ def sum_vmas(context: Context) -> Sums:
         return sum_by(owner[which], size[which], count)
 
     known = views.mms.ok.copy()
-    for view in views.regions():
+    for view in views.indices():
         known &= context.decoded(view, views.mms.mm)
     return Sums(
         exact={

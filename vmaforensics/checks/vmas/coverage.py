@@ -48,7 +48,7 @@ class Coverage:
         # Highest page so far: VMAs of a tampered map may lie in each other.
         self._reach = np.maximum.accumulate(high[order]) if len(order) else high[order]
         self._whole = views.mms.ok.copy()
-        for view in views.regions():
+        for view in views.indices():
             self._whole &= context.decoded(view, views.mms.mm)
 
     def whole(self, mm: U64) -> Bools:
@@ -85,7 +85,7 @@ class Coverage:
 def _ranges(context: Context) -> Iterator[_Ranges]:
     """The ranges of all VMAs of all indices, by the index and, where it is another, by the VMA itself."""
     vmas = context.views.vmas
-    for entries in context.views.regions().values():
+    for entries in context.views.indices().values():
         at = entries.vma_row
         grows = vmas.ok[at] & ((vmas.flags[at] & np.uint64(flags.VM_GROWSDOWN)) != 0)
         yield _Ranges(entries.mm, entries.start, entries.end, grows)

@@ -25,7 +25,7 @@ def executable_vmas(context: Context) -> Vmas:
     """The executable VMAs of all indices together, each once, by mm and start; a VMA's ``mm`` is the index's."""
     views = context.views
     executable = views.vmas.ok & ((views.vmas.flags & np.uint64(flags.VM_EXEC)) != 0)
-    entries = union_of([rows.take(executable[rows.vma_row]) for rows in views.regions().values()])
+    entries = union_of([rows.take(executable[rows.vma_row]) for rows in views.indices().values()])
     return views.vmas.take(entries.vma_row).replace(mm=entries.mm)
 
 

@@ -21,7 +21,7 @@ class IndexedVmas(NamedTuple):
 def indexed_vmas(context: Context) -> dict[View, IndexedVmas]:
     """What was read of each index; to be had with ``context.shared``."""
     found = {}
-    for view, entries in context.views.regions().items():
+    for view, entries in context.views.indices().items():
         read = entries.vma_row >= 0
         read[read] = context.views.vmas.ok[entries.vma_row[read]]
         kept = entries if read.all() else entries.take(read)

@@ -82,7 +82,7 @@ def _same_size(context: Context, mm: int, size: int, *, executable: bool) -> lis
     """VMAs of ``size`` pages that are, or are not, executable."""
     if size >= _MOST_PAGES:
         return []
-    entries = context.views.regions()[context.index]
+    entries = context.views.index
     vmas = context.views.vmas.take(entries.vma_row[entries.mm == np.uint64(mm)])
     is_executable = (vmas.flags & np.uint64(flags.VM_EXEC)) != 0
     wanted = np.uint64(size * context.views.arch.page_size)

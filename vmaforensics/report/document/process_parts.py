@@ -85,7 +85,7 @@ class _Maps:
         views, context = analysis.views, analysis.context
         mms, sums, stored = views.mms, context.shared(sum_vmas), exact_counters(views.mms)
         held = {}
-        for view, entries in views.regions().items():
+        for view, entries in views.indices().items():
             known, count = np.unique(entries.mm, return_counts=True)
             held[view] = values_at(count, rows_of(known, mms.mm)).tolist()
         return cls(

@@ -96,7 +96,7 @@ class _KnownVmas:
             self.vmas = every.take(first_rows(every.vma))
         self._views = views
         self._size = np.uint64(max(views.vma_size, 1))
-        entries = list(views.regions().values())
+        entries = list(views.indices().values())
         slots = np.concatenate([index.slot for index in entries] or [np.zeros(0, np.uint64)])
         order = sort_order(slots)
         self._slots = slots[order]
@@ -111,7 +111,7 @@ class _KnownVmas:
         exact = rows_of(self.vmas.vma, address)
         slot = rows_of(self._slots, address)
         # The first word of an mm_struct may be mm->mmap: other views mean the mm_struct by that address.
-        by_slot = np.isin(view, [*(index.label for index in self._views.regions()), View.SLAB.label])
+        by_slot = np.isin(view, [*(index.label for index in self._views.indices()), View.SLAB.label])
         behind = rows_of(self.vmas.vma, values_at(self._behind_slot, slot))
         row = last_rows_of(self.vmas.vma, address)
         inside = (row >= 0) & (address - values_at(self.vmas.vma, row) < self._size)
