@@ -86,7 +86,7 @@ def _kernel(kernel: Kernel) -> Iterator[tuple[str, str]]:
     tasks = walk_tasks(kernel, log)
     mms = read_mms(kernel, tasks, log)
     index = "maple tree" if kernel.has("mm_struct", "mm_mt") else "vm_next list and red-black tree"
-    yield "tasks", f"{int(tasks['leader'].sum())} processes, {len(tasks)} threads, {len(mms)} address spaces"
-    yield "memory maps", f"{index}, {int(mms['map_count'].sum())} areas by map_count"
+    yield "tasks", f"{int(tasks.leader.sum())} processes, {len(tasks)} threads, {len(mms)} address spaces"
+    yield "memory maps", f"{index}, {int(mms.map_count.sum())} areas by map_count"
     if len(log.table()):
         yield "missing", f"{len(log.table())} records of tasks and address spaces could not be read"

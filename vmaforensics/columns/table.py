@@ -154,17 +154,6 @@ class Table:
         """The same table with other arrays for some columns."""
         return dataclasses.replace(self, **columns)
 
-    # TRANSITION: what structured arrays could do; goes when nobody uses it any more.
-    def __getitem__(self, key: Any) -> Any:  # noqa: ANN401
-        if isinstance(key, str):
-            return getattr(self, key)
-        if isinstance(key, (int, np.integer)):
-            return self.take(np.array([key])).to_structured()[0]
-        return self.take(key)
-
-    def __setitem__(self, key: str, value: Any) -> None:  # noqa: ANN401
-        getattr(self, key)[...] = value
-
     def columns(self) -> Mapping[str, NDArray[Any]]:
         """Every column by its name, in the order of the class."""
         return {name: getattr(self, name) for name in columns_of(type(self))}

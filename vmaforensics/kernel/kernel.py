@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -13,8 +13,6 @@ from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.kernel.structures.layout import Field, member
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
 
     from vmaforensics.arch.interface import Architecture
@@ -127,15 +125,7 @@ class Kernel:
 
     # Reading ---------------------------------------------------------------------------------------
 
-    @overload
-    def gather(self, struct: type[TableT], addresses: U64) -> tuple[TableT, Bools]: ...
-
-    @overload
-    def gather(self, struct: str, addresses: U64, fields: Iterable[str]) -> tuple[NDArray[np.void], Bools]: ...
-
-    def gather(
-        self, struct: type[TableT] | str, addresses: U64, fields: Iterable[str] = ()
-    ) -> tuple[TableT, Bools] | tuple[NDArray[np.void], Bools]:
+    def gather(self, struct: type[TableT], addresses: U64) -> tuple[TableT, Bools]:
         """Read the structures at ``addresses`` into the columns of a table.
 
         ``struct`` is a class of :mod:`vmaforensics.columns.table`: it names the structure and the member of each
@@ -146,8 +136,6 @@ class Kernel:
 
         >>> vmas, ok = kernel.gather(Vmas, addresses)
         """
-        if isinstance(struct, str):
-            return self._gather_members(struct, addresses, fields)
         found = {
             name: self._member_of(struct.struct, known.path) for name, known in columns_of(struct).items() if known.path
         }
@@ -215,50 +203,6 @@ class Kernel:
                 if found.bit_size:
                     values = (values >> found.bit_offset) & ((1 << found.bit_size) - 1)
                 into[...] = values.astype(into.dtype)
-
-    def _gather_members(
-        self, struct: str, addresses: NDArray[np.uint64], fields: Iterable[str]
-    ) -> tuple[NDArray[np.void], NDArray[np.bool_]]:
-        """TRANSITION: members by their paths, as a structured array.
-
-        ``fields`` are member paths; ``a|b`` takes the first that exists and is called ``a`` in the
-        result; a trailing ``?`` lets the column be missing where the kernel has no such member.
-        Returns ``(rows, ok)``: a structured array of shape ``(len(addresses),)`` with one column per
-        field (integers by size and sign, arrays with their length, bit fields as their value), zero
-        where not ``ok``. Raises :class:`KernelNotFoundError` for a member the kernel does not have.
-        """
-        wanted: list[tuple[str, Field]] = []
-        for spec in fields:
-            name = spec.rstrip("?")
-            found = self._member(struct, name) if spec.endswith("?") else self.member(struct, name)
-            if found is not None:
-                wanted.append((name.split("|")[0], found))
-        dtype = np.dtype([(name, one.dtype) for name, one in wanted])
-        rows = np.zeros(len(addresses), dtype)
-        ok = np.ones(len(addresses), np.bool_)
-        for cluster in _clusters(wanted):
-            low = min(one.offset for _, one in cluster)
-            high = max(one.offset + one.extent for _, one in cluster)
-            with np.errstate(over="ignore"):
-                data, fine = self.space.gather(addresses + np.uint64(low), high - low)
-            ok &= fine
-            view = data.view(
-                np.dtype(
-                    {
-                        "names": [name for name, _ in cluster],
-                        "formats": [one.dtype for _, one in cluster],
-                        "offsets": [one.offset - low for _, one in cluster],
-                        "itemsize": high - low,
-                    }
-                )
-            )[:, 0]
-            for name, one in cluster:
-                column = view[name]
-                if one.bit_size:
-                    column = (column >> one.bit_offset) & ((1 << one.bit_size) - 1)
-                rows[name] = column
-        rows[~ok] = np.zeros((), dtype)
-        return rows, ok
 
     def words(self, addresses: NDArray[np.uint64], count: int) -> tuple[NDArray[np.uint64], NDArray[np.bool_]]:
         """Read ``count`` 64-bit words at each address: shape ``(n, count)`` uint64, and which rows are ok."""

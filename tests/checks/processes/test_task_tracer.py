@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tests.checks.handmade_views import Process, findings, task_of, views_of
+from checks.handmade_views import Process, findings, task_of, views_of
 from vmaforensics.views.processes.tracers import Tracers
 
 if TYPE_CHECKING:
