@@ -2,7 +2,7 @@
 
 >>> import vmaforensics
 >>> document = vmaforensics.analyse("vmcore")
->>> [(one.severity, one.rule, one.pid) for one in document.findings]
+>>> [(finding.severity, finding.rule, finding.pid) for finding in document.findings]
 """
 
 from __future__ import annotations

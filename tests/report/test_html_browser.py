@@ -141,7 +141,7 @@ def test_the_filter_hides_and_shows(browser: Browser, files: dict[str, str]) -> 
         assert page.evaluate(_visible("high"))
         page.evaluate(change.format("#filter-text", "value", "'VICTIM4'"))
         assert [page.evaluate(_visible(one)) for one in ("critical", "high", "low")] == [True, False, False]
-        assert page.evaluate("document.querySelector('#filter-told').textContent") == "1 of 5 findings shown"
+        assert page.evaluate("document.querySelector('#filter-shown').textContent") == "1 of 5 findings shown"
         assert page.evaluate("document.querySelector('tr[data-pid=\"103\"]').checkVisibility()") is False
         page.evaluate("document.querySelector('#filter button').click()")
         page.evaluate("new Promise((done) => setTimeout(done, 50))")

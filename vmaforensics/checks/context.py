@@ -12,7 +12,6 @@ from vmaforensics.columns.lookup import last_rows_of, sort_order, values_at
 from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.structures.rwsem import Lock
-from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
 from vmaforensics.words.amounts import pages
 from vmaforensics.words.printable import decoded
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from vmaforensics.columns.types import U64, Bools
+    from vmaforensics.views.view import View
     from vmaforensics.views.views import Views
 
 T = TypeVar("T")

@@ -78,10 +78,10 @@ def _of_part(findings: Iterable[Finding], part: Part) -> list[Finding]:
     return [finding for finding in findings if finding.rule.part is part]
 
 
-def _overlap(one: Finding, other: Finding) -> bool:
-    if one.start is None or one.end is None or other.start is None or other.end is None:
+def _overlap(finding: Finding, other: Finding) -> bool:
+    if finding.start is None or finding.end is None or other.start is None or other.end is None:
         return False
-    return one.start < other.end and other.start < one.end
+    return finding.start < other.end and other.start < finding.end
 
 
 def _same_cause(cause: Finding, other: Finding) -> bool:

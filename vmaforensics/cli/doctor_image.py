@@ -27,7 +27,7 @@ _LEFT_OUT = (
 
 
 def examine(args: argparse.Namespace, progress: Progress) -> tuple[list[Line], VmaForensicsError | None]:
-    """What can be told of the image of ``args``, and the error that a report of it would end with, if any."""
+    """What can be said of the image of ``args``, and the error that a report of it would end with, if any."""
     from vmaforensics.analysis import analyse_image
     from vmaforensics.cli.arguments import opened
 

@@ -30,7 +30,7 @@ def write_each(
 ) -> None:
     """Write the lines of each process, under a header where there may be more than one.
 
-    ``wanted`` are the views to read besides the indices; ``printer`` gives, for what was read, a function from
+    ``wanted`` are the views to read in addition to the indices; ``printer`` gives, for what was read, a function from
     the address of an ``mm_struct`` to its lines.
     """
     from vmaforensics.checks.context import comm_of

@@ -1,4 +1,4 @@
-"""What ``--help`` and the man page show besides options: examples of each verb, exit codes, environment."""
+"""What ``--help`` and the man page show in addition to options: examples of each verb, exit codes, environment."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what can be told; a kernel that cannot be found is the last line and the exit code."""
+    """Print what can be found out; a kernel that cannot be found is the last line and the exit code."""
     from vmaforensics.cli.progress import watched
     from vmaforensics.kernel.find import find_kernel
     from vmaforensics.words.printable import printable

@@ -1,4 +1,4 @@
-"""``vmaforensics plugin-dir``: where the volatility3 plugins are, and volatility3 told so."""
+"""``vmaforensics plugin-dir``: where the volatility3 plugins are, and how volatility3 finds them."""
 
 from __future__ import annotations
 

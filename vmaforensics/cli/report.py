@@ -43,7 +43,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "regions for parquet",
     )
     parser.add_argument("--pid", type=int, action="append", metavar="N", help="only this process; may be repeated")
-    parser.add_argument("--views", metavar="NAME,…", help="only these views besides indices and counters")
+    parser.add_argument("--views", metavar="NAME,…", help="only these views in addition to indices and counters")
     parser.add_argument("--rules", metavar="ID,…", help="only findings of these rules; default: all")
     parser.add_argument(
         "--min-severity", choices=_SEVERITIES, metavar="SEVERITY", help="only findings at least this severe"

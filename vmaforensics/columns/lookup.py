@@ -104,7 +104,7 @@ def is_sorted(*keys: NDArray[Any]) -> bool:
     >>> is_sorted(np.array([1, 1, 2]), np.array([5, 7, 0]))
     True
     """
-    left = np.ones(max(len(keys[0]) - 1, 0), np.bool_)  # pairs of neighbours that no key so far has told apart
+    left = np.ones(max(len(keys[0]) - 1, 0), np.bool_)  # pairs of neighbours that are equal in every key so far
     for key in keys:
         before, after = key[:-1], key[1:]
         if (left & (before > after)).any():

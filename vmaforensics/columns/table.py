@@ -116,7 +116,7 @@ class Table:
             raise TypeError(f"{cls.__name__} has no column {', '.join(unknown)}")
         rows = len(next(iter(columns.values()))) if columns else count or 0
         given = {name: np.array(values, known[name].dtype, ndmin=1) for name, values in columns.items()}
-        return cls(**{name: given[name] if name in given else _filled(one, rows) for name, one in known.items()})
+        return cls(**{name: given[name] if name in given else _filled(column, rows) for name, column in known.items()})
 
     @classmethod
     def from_structured(cls, rows: NDArray[np.void]) -> Self:
@@ -188,17 +188,17 @@ def columns_of(cls: type[Table]) -> dict[str, Column]:
 def _columns(cls: type[Table]) -> dict[str, Column]:
     hints = get_type_hints(cls, include_extras=True)
     found: dict[str, Column] = {}
-    for one in dataclasses.fields(cls):
-        hint = hints[one.name]
+    for declared in dataclasses.fields(cls):
+        hint = hints[declared.name]
         marks = getattr(hint, "__metadata__", ())
         array = getattr(hint, "__origin__", hint) if marks else hint
         scalar = get_args(get_args(array)[1])[0]
         text = next((mark for mark in marks if mark != WIDE), None)
-        found[one.name] = Column(
+        found[declared.name] = Column(
             dtype=np.dtype(text or scalar),
             wide=WIDE in marks,
-            fill=one.metadata.get(_FILL, 0),
-            path=one.metadata.get(_PATH, ""),
+            fill=declared.metadata.get(_FILL, 0),
+            path=declared.metadata.get(_PATH, ""),
         )
     return found
 

@@ -30,7 +30,7 @@ _STATES = {
 
 
 def decoded_vma(views: Views, vma: int) -> Vmas | None:
-    """The VMA at ``vma`` as a table of one row, whichever record led to it; None if none did."""
+    """The VMA at ``vma`` as a table of one row, whichever record leads to it; None if none does."""
     tables = [views.vmas]
     tables += [views.rmap.vmas] if views.rmap is not None else []
     tables += [views.strays.vmas] if views.strays is not None else []

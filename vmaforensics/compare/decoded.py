@@ -23,7 +23,7 @@ _SHOWN = 16  # elements of an array
 
 def decode(kernel: Kernel, struct: str, address: int) -> list[Member]:
     """Every member of the ``struct`` at ``address``, those of embedded structures by dotted path, in order of
-    offset. Members of a union are all told: only one of them is meant. Empty if the structure is not in the dump.
+    offset; all members of a union, though only one of them is in use. Empty if the structure is not in the dump.
 
     Raises :class:`KernelNotFoundError` if the kernel's types have no such structure.
     """

@@ -105,7 +105,7 @@ def _of(vmas: Vmas, rows: I32 | I64) -> ComparedVmas:
 
 
 def _strays(views: Views) -> Iterator[tuple[Vmas, list[bytes]]]:
-    """VMAs that no index view led to, by the record that does, and their names."""
+    """VMAs that no index leads to, by the record that does, and their names."""
     if views.strays is not None:
         strays = views.strays
         live = np.flatnonzero(strays.attached & (strays.state != State.FREE))

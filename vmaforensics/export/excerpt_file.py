@@ -62,7 +62,7 @@ def write_excerpt(
 
     RAM ranges and notes are those of the image; ``vmcoreinfo`` takes the place of its VMCOREINFO note, or is
     added. ``utsname`` is what the header says of the machine (see :func:`write_kdump`). ``filtered`` tells
-    crash tools that pages are missing on purpose; otherwise they are told what the image itself said.
+    crash tools that pages are missing on purpose; otherwise the flags say what those of the image said.
     """
     said = image.details.get("dump level", "")
     return write_kdump(

@@ -88,6 +88,6 @@ def cpu_states(notes: Sequence[Note], arch: Architecture | None) -> tuple[CpuSta
 
 
 def erased(text: bytes) -> str:
-    """The sentence that says which data makedumpfile was told to erase (its eraseinfo, one line each)."""
+    """The sentence that says which data makedumpfile was asked to erase (its eraseinfo, one line each)."""
     lines = "; ".join(printable(line) for line in text.strip(b"\0\n").split(b"\n")[:8])
     return f"makedumpfile erased data on purpose: {lines}"

@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from vmaforensics.errors import ImageUnreadableError, UnsupportedFormatError
 from vmaforensics.image.formats.avml import open_avml
@@ -102,31 +102,39 @@ def open_image(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     >>> image = open_image("guest.elf")
     >>> data, ok = image.memory.gather(np.array([0x1000, 0x2000], np.uint64), 8)
     """
-    paths = [Path(path)] if isinstance(path, str | os.PathLike) else [Path(one) for one in path]
+    paths = [Path(path)] if isinstance(path, str | os.PathLike) else [Path(part) for part in path]
     if not paths:
         raise ImageUnreadableError("no image was given; give the path of a memory image")
-    mapped = [Mapped(map_file(one)) for one in paths]
-    files = [(one, _unflattened(one, file)) for one, file in zip(paths, mapped, strict=True)]
-    image = _open_one(paths[0], files[0][1][0]) if len(files) == 1 else open_split([(one, it[0]) for one, it in files])
+    mapped = [Mapped(map_file(part)) for part in paths]
+    dumps = [_unflattened(part, file) for part, file in zip(paths, mapped, strict=True)]
+    sources = [dump.source for dump in dumps]
+    image = _open_file(paths[0], sources[0]) if len(dumps) == 1 else open_split(list(zip(paths, sources, strict=True)))
     image = replace(image, files=tuple(mapped))
-    said = [it for _, it in files if it[1]]
-    if not said:
+    flattened = [dump for dump in dumps if dump.stream]
+    if not flattened:
         return image
-    words = ", ".join(dict.fromkeys(word for _, word, _ in said))
+    words = ", ".join(dict.fromkeys(dump.stream for dump in flattened))
     return replace(
         image,
-        size=sum(one.stat().st_size for one in paths),
+        size=sum(part.stat().st_size for part in paths),
         details={"container": f"flattened, {words}", **image.details},
-        problems=(*(text for *_, more in said for text in more), *image.problems),
+        problems=(*(text for dump in flattened for text in dump.problems), *image.problems),
     )
 
 
-def _unflattened(path: Path, file: Mapped) -> tuple[FileSource, str, list[str]]:
-    """The dump itself, with a word on the flattened stream it comes in ("" if none) and what is amiss there."""
-    return open_flattened(path, file) if file[:16] == _FLATTENED else (file, "", [])
+class _Dump(NamedTuple):
+    """The bytes of a dump, taken out of the flattened stream it may come in."""
+
+    source: FileSource
+    stream: str  # a word on the flattened stream, "" for none
+    problems: list[str]  # sentences on what is amiss in the stream
 
 
-def _open_one(path: Path, buffer: FileSource) -> Image:
+def _unflattened(path: Path, file: Mapped) -> _Dump:
+    return _Dump(*open_flattened(path, file)) if file[:16] == _FLATTENED else _Dump(file, "", [])
+
+
+def _open_file(path: Path, buffer: FileSource) -> Image:
     """Open an image of one file."""
     start = bytes(buffer[:64])
     flattened = not isinstance(buffer, Mapped)

@@ -55,7 +55,7 @@ def gather_views(
 
     ``cpus`` is what the image says of the state of each CPU; ``wanted`` picks among :data:`EXTRA`. A view
     whose structures this kernel does not have as we know them is left out, and ``identity.problems`` says so.
-    ``progress`` is told which records are being read.
+    ``progress`` is called with the name of each stage as it begins.
 
     Raises :class:`KernelNotFoundError` if the kernel has no task list to begin with; anything else that
     cannot be read is a row of ``problems``.

@@ -44,7 +44,7 @@ def has_gate_area(kernel: KernelReader, mms: U64) -> Bools:
 
 
 def gate_area(kernel: KernelReader) -> GateArea | None:
-    """``gate_vma``, unless the kernel was told to have no vsyscall page."""
+    """``gate_vma``, unless the command line said vsyscall=none."""
     mode, gate = kernel.symbols.get("vsyscall_mode"), kernel.symbols.get("gate_vma")
     if mode is None or gate is None:
         return None

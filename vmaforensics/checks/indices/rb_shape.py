@@ -2,7 +2,7 @@
 
 Kernels up to 6.0.
 
-*Compared:* `__rb_parent_color` of each node with the node that led to it; where the whole tree and its VMAs could be
+*Compared:* `__rb_parent_color` of each node with the node that points to it; where the whole tree and its VMAs could be
 read, also colours: no red child of a red node, a black root, the same number of black nodes on every way down.
 
 *Guaranteed by:* lib/rbtree.c; `browse_rb` (mm/mmap.c) checks order.
@@ -38,7 +38,7 @@ RULE = Rule(
     severity=Severity.HIGH,
     why="Parent pointers, order and colours follow from each other; only a write that bypassed the kernel's tree "
     "code breaks them.",
-    compares="__rb_parent_color of each node with the node that led to it, and the colours with each other: no red "
+    compares="__rb_parent_color of each node with the node that points to it, and the colours with each other: no red "
     "child of a red node, a black root, as many black nodes on every way down",
     views=(View.RBTREE,),
     transient="rebalancing, under the mmap write lock",

@@ -1,6 +1,6 @@
 """VMA-OWNER: VMA belongs to another address space.
 
-*Compared:* `vm_mm` of every VMA with the `mm_struct` whose index led to it, in every index.
+*Compared:* `vm_mm` of every VMA with the `mm_struct` whose index leads to it, in every index.
 
 *Guaranteed by:* `vm_mm` is set when a VMA is allocated (`vm_area_alloc`) or copied by `dup_mmap`.
 """
@@ -30,7 +30,7 @@ RULE = Rule(
     why="Every VMA points back to the mm_struct whose index holds it. A foreign VMA in an index was put there "
     "by hand or by corruption.",
     benign=(SMEAR, BUSY, "a fork that failed half-way (6.8 and later leave the parent's VMAs behind)", BUG),
-    compares="vm_mm of every VMA with the mm_struct whose index led to it",
+    compares="vm_mm of every VMA with the mm_struct whose index leads to it",
     views=(*INDICES, View.VMA),
     transient="dup_mmap of 6.8 and later fills the child's tree with the parent's VMAs first, under the write lock",
     by_hand=("crash: struct vm_area_struct.vm_mm VMA", 'drgn: Object(prog, "struct vm_area_struct *", VMA).vm_mm'),
@@ -41,7 +41,7 @@ RULE = Rule(
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """VMAs whose vm_mm is not the mm_struct whose index led to them, in every index."""
+    """VMAs whose vm_mm is not the mm_struct whose index leads to them, in every index."""
     for view, indexed in context.shared(indexed_vmas).items():
         yield from _foreign(context, view, indexed)
 

@@ -135,7 +135,7 @@ class IsfTypes:
         return found
 
     def _describe(self, type_id: int, depth: int) -> Descriptor:
-        """The descriptor of a type that is not in ``_known`` yet; ``depth`` counts the types that led here."""
+        """The descriptor of a type that is not in ``_known`` yet; ``depth`` counts the types on the way to it."""
         at = self._at(type_id)
         if at is None or depth > _DEPTH:
             return VOID

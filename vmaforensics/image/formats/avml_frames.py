@@ -131,9 +131,9 @@ class FrameSource(Source):
             if self._decode(low, high, out[part]):
                 good[low - first : high - first] = True
                 continue
-            for one in range(low, high):
-                part = slice(int(self._starts[one]) - base, int(self._starts[one + 1]) - base)
-                good[one - first] = self._decode(one, one + 1, out[part])
+            for frame in range(low, high):
+                part = slice(int(self._starts[frame]) - base, int(self._starts[frame + 1]) - base)
+                good[frame - first] = self._decode(frame, frame + 1, out[part])
         return good
 
     def _decode(self, first: int, end: int, out: NDArray[np.uint8]) -> bool:
@@ -150,7 +150,7 @@ class FrameSource(Source):
         end, most = at + size, max(1, step // LARGEST_FRAME)
         if size == 0:
             return
-        first, last = (int(one) for one in self._frames(np.array([at, end - 1])))
+        first, last = (int(frame) for frame in self._frames(np.array([at, end - 1])))
         for low in range(first, last + 1, most):
             high = min(low + most, last + 1)
             base = int(self._starts[low])

@@ -66,7 +66,7 @@ def open_parts(files: Sequence[KdumpFile]) -> Image:
     Raises :class:`UnsupportedFormatError` for headers that cannot be believed.
     """
     path, source, header = files[0].path, files[0].source, files[0].header
-    problems = [text for one in files for text in one.problems]
+    problems = [text for file in files for text in file.problems]
     octets = header.bitmap_size
     dumped_at = header.bitmap_at + (octets if header.bitmaps == 2 else 0)
     dumped = PageBitmap(_words(source, dumped_at, octets), header.max_mapnr)
@@ -84,22 +84,22 @@ def open_parts(files: Sequence[KdumpFile]) -> Image:
             "machine's memory does; the file is damaged"
         ) from error
     counts = _Counts()
-    parts = [_part(one, dumped, counts, problems) for one in files]
+    parts = [_part(file, dumped, counts, problems) for file in files]
     memory = KdumpMemory(ranges, block_shift=shift, ram=ram, dumped=dumped, parts=parts)
     notes = _notes(source, header, problems)
     vmcoreinfo = None
     if header.vmcoreinfo is not None:
         at, size = header.vmcoreinfo
         vmcoreinfo = bytes(source[at : at + min(size, LARGEST_AREA)]).rstrip(b"\0")
-    if any(one.header.status & STATUS_INCOMPLETE for one in files):
+    if any(file.header.status & STATUS_INCOMPLETE for file in files):
         problems.append("makedumpfile marked this dump as incomplete (status bit 3): it ran out of space")
     elsewhere = dumped.count - sum(dumped.before(part.window[1]) - dumped.before(part.window[0]) for part in parts)
     if elsewhere:
         problems.append(_elsewhere(parts, elsewhere))
-    for one in files:
-        if one.header.eraseinfo is not None:
-            at, size = one.header.eraseinfo
-            problems.append(erased(bytes(one.source[at : at + min(size, LARGEST_AREA)])))
+    for file in files:
+        if file.header.eraseinfo is not None:
+            at, size = file.header.eraseinfo
+            problems.append(erased(bytes(file.source[at : at + min(size, LARGEST_AREA)])))
     arch = by_machine(header.utsname["machine"])
     details = _details(header)
     if header.window is not None:
@@ -107,8 +107,8 @@ def open_parts(files: Sequence[KdumpFile]) -> Image:
     details |= {"pages of RAM": f"{ram.count:,}", "pages excluded": f"{ram.count - dumped.count:,}"}
     return Image(
         path=path,
-        others=tuple(one.path for one in files[1:]),
-        size=sum(len(one.source) for one in files),
+        others=tuple(file.path for file in files[1:]),
+        size=sum(len(file.source) for file in files),
         format="kdump",
         memory=memory,
         vmcoreinfo=vmcoreinfo or vmcoreinfo_of(notes),
@@ -120,22 +120,22 @@ def open_parts(files: Sequence[KdumpFile]) -> Image:
     )
 
 
-def _part(one: KdumpFile, dumped: PageBitmap, counts: _Counts, problems: list[str]) -> Part:
+def _part(file: KdumpFile, dumped: PageBitmap, counts: _Counts, problems: list[str]) -> Part:
     """The descriptors of one file, as far as they are in it."""
-    source, header = one.source, one.header
+    source, header = file.source, file.header
     window = header.window or (0, PAGE_LIMIT)
     count = dumped.before(window[1]) - dumped.before(window[0])
     room = (len(source) - header.descriptors_at) // DESCRIPTOR.itemsize
     if room < count:
         problems.append(
-            f"the file {_named(one)}is truncated: it ends at offset {len(source):#x}, and {count - room:,} of "
+            f"the file {_named(file)}is truncated: it ends at offset {len(source):#x}, and {count - room:,} of "
             f"{count:,} page descriptors are missing"
         )
         count = room
     records = source.array(DESCRIPTOR, header.descriptors_at, min(count, MOST_COUNTED))
     first = Descriptors.of_records(records)
     zero_offset = _zero_page(source, first, header.block_size)
-    counts.add(one, first, count, zero_offset, problems)
+    counts.add(file, first, count, zero_offset, problems)
     return Part(
         source=source, window=window, descriptors_at=header.descriptors_at, count=count, zero_offset=zero_offset
     )
@@ -195,14 +195,14 @@ def _zero_page(source: FileSource, descriptors: Descriptors, page_size: int) -> 
     return int(lowest)
 
 
-def _is_zero(source: FileSource, one: Descriptors, page_size: int) -> bool:
+def _is_zero(source: FileSource, descriptor: Descriptors, page_size: int) -> bool:
     page = np.ones(page_size, dtype=np.uint8)
-    at = int(one.offset[0])
-    file = source[at : at + int(one.size[0])]
-    if len(file) < int(one.size[0]):
+    at = int(descriptor.offset[0])
+    file = source[at : at + int(descriptor.size[0])]
+    if len(file) < int(descriptor.size[0]):
         return False
     start = np.zeros(1, np.int64)
-    unpacked = decompress(file, start, one.size, one.flags, page.data, start, page_size)
+    unpacked = decompress(file, start, descriptor.size, descriptor.flags, page.data, start, page_size)
     return bool(unpacked[0] and not page.any())
 
 
@@ -229,10 +229,12 @@ class _Counts:
     def __init__(self) -> None:
         self._descriptors, self._zeros, self._whole = 0, 0, True
 
-    def add(self, one: KdumpFile, first: Descriptors, count: int, zero_offset: int | None, problems: list[str]) -> None:
+    def add(
+        self, file: KdumpFile, first: Descriptors, count: int, zero_offset: int | None, problems: list[str]
+    ) -> None:
         """Count a file of ``count`` descriptors, the ``first`` of which are given."""
         whole = len(first) == count
-        source, at = one.source, one.header.descriptors_at + (count - len(first)) * DESCRIPTOR.itemsize
+        source, at = file.source, file.header.descriptors_at + (count - len(first)) * DESCRIPTOR.itemsize
         # Data is written in order: where the file is cut off, the last descriptors show it.
         sample = first if whole else Descriptors.of_records(source.array(DESCRIPTOR, at, len(first)))
         self._descriptors += count
@@ -243,7 +245,7 @@ class _Counts:
         beyond = int(((offsets > end) | (sample.size > end - np.minimum(offsets, end))).sum())
         if beyond:
             problems.append(
-                f"the file {_named(one)}is truncated: it ends at offset {len(source):#x}, and the data of "
+                f"the file {_named(file)}is truncated: it ends at offset {len(source):#x}, and the data of "
                 f"{'' if whole else 'at least '}{counted(beyond, 'page')} lies beyond"
             )
 
@@ -254,6 +256,6 @@ class _Counts:
         return {"pages held or zero": f"{self._descriptors:,}"}
 
 
-def _named(one: KdumpFile) -> str:
+def _named(file: KdumpFile) -> str:
     """The name of a part of a split dump, before "is"; where there is one file only, it needs none."""
-    return "" if one.header.window is None else f"{one.path} "
+    return "" if file.header.window is None else f"{file.path} "

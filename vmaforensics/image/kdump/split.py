@@ -43,53 +43,53 @@ def open_split(files: Sequence[tuple[Path, FileSource]]) -> Image:
             )
         parts.append(KdumpFile(path, source, header, tuple(f"{path}: {text}" for text in problems)))
     parts.sort(key=_window)
-    for one in parts[1:]:
-        _require_same(parts[0], one)
-    held = [one for one in parts if _window(one)[0] < _window(one)[1]]
-    for one, other in pairwise(held):
-        if _window(other)[0] < _window(one)[1]:
+    for part in parts[1:]:
+        _require_same(parts[0], part)
+    held = [part for part in parts if _window(part)[0] < _window(part)[1]]
+    for part, other in pairwise(held):
+        if _window(other)[0] < _window(part)[1]:
             raise UnsupportedFormatError(
-                f"{one.path} and {other.path} cannot be parts of one dump: both say they have page frame "
+                f"{part.path} and {other.path} cannot be parts of one dump: both say they have page frame "
                 f"{_window(other)[0]:#x}; give every part once"
             )
     # Parts without a page (makedumpfile writes such, too) add nothing but their names.
-    return open_parts([*held, *(one for one in parts if one not in held)] if held else parts)
+    return open_parts([*held, *(part for part in parts if part not in held)] if held else parts)
 
 
-def _window(one: KdumpFile) -> tuple[int, int]:
-    assert one.header.window is not None
-    return one.header.window
+def _window(part: KdumpFile) -> tuple[int, int]:
+    assert part.header.window is not None
+    return part.header.window
 
 
-def _require_same(one: KdumpFile, other: KdumpFile) -> None:
+def _require_same(part: KdumpFile, other: KdumpFile) -> None:
     """Raise :class:`UnsupportedFormatError` unless both have the headers, VMCOREINFO and bitmaps of one dump.
 
     makedumpfile's own ``--reassemble`` compares the first of these (``store_splitting_info``).
     """
     size = MAIN_HEADER.sizeof()
     what = ""
-    if one.source[:size] != other.source[:size]:
+    if part.source[:size] != other.source[:size]:
         what = "the headers (machine, kernel, time, sizes) differ"
-    elif one.header.vmcoreinfo != other.header.vmcoreinfo or _text(one) != _text(other):
+    elif part.header.vmcoreinfo != other.header.vmcoreinfo or _text(part) != _text(other):
         what = "VMCOREINFO differs"
-    elif one.header.max_mapnr != other.header.max_mapnr or not _same_bitmaps(one, other):
+    elif part.header.max_mapnr != other.header.max_mapnr or not _same_bitmaps(part, other):
         what = "the bitmaps differ"
     if what:
         raise UnsupportedFormatError(
-            f"{one.path} and {other.path} are not parts of one dump: {what}; give the parts of one dump"
+            f"{part.path} and {other.path} are not parts of one dump: {what}; give the parts of one dump"
         )
 
 
-def _text(one: KdumpFile) -> memoryview:
-    at, size = one.header.vmcoreinfo or (0, 0)
-    return one.source[at : at + size]
+def _text(part: KdumpFile) -> memoryview:
+    at, size = part.header.vmcoreinfo or (0, 0)
+    return part.source[at : at + size]
 
 
-def _same_bitmaps(one: KdumpFile, other: KdumpFile) -> bool:
-    start, end = one.header.bitmap_at, one.header.descriptors_at
+def _same_bitmaps(part: KdumpFile, other: KdumpFile) -> bool:
+    start, end = part.header.bitmap_at, part.header.descriptors_at
     if (start, end) != (other.header.bitmap_at, other.header.descriptors_at):
         return False
     return all(
-        one.source[at : min(at + _STEP, end)] == other.source[at : min(at + _STEP, end)]
+        part.source[at : min(at + _STEP, end)] == other.source[at : min(at + _STEP, end)]
         for at in range(start, end, _STEP)
     )

@@ -158,8 +158,8 @@ class Isf:
         todo = [(found, 0)]
         unnamed = 0
         while todo:
-            one, base = todo.pop()
-            for name, member in one.fields.items():
+            layout, base = todo.pop()
+            for name, member in layout.fields.items():
                 if not member.anonymous:
                     fields.setdefault(name, self._field(member.type, base + member.offset))
                     continue
@@ -240,7 +240,7 @@ def _unpacked(path: Path) -> bytes:
     try:
         with path.open("rb") as stream:
             start = stream.read(6)
-        reader = next((one for magic, one in _READERS.items() if start.startswith(magic)), Path.open)
+        reader = next((opener for magic, opener in _READERS.items() if start.startswith(magic)), Path.open)
         with reader(path, mode="rb") as packed:
             data: bytes = packed.read(_LIMIT + 1)
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:

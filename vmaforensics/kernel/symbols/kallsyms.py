@@ -33,7 +33,7 @@ class Kallsyms:
     def __init__(self, addresses: NDArray[np.uint64], blob: bytes, starts: NDArray[np.int64], lost: int) -> None:
         self.addresses = addresses
         self.lost = lost
-        self._blob = blob  # b"\0Tname\0Tname\0", each name led by its type character
+        self._blob = blob  # b"\0Tname\0Tname\0", each name after its type character
         self._found: dict[str, list[int]] = {}
         self._starts = starts  # of each symbol's type character, ascending
         self.tables: Tables | None = None  # what it was decoded from, counted from ``place``

@@ -1,4 +1,4 @@
-"""Findings as parts of the result document, with what people are told of one first."""
+"""Findings as parts of the result document, with what people read first of one."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class KernelFacts(Part, frozen=True):
 
 
 class Seen(Part, frozen=True, omit_defaults=True, gc=False):
-    """Address of the word in each view that led to an area; null where a view does not hold it. A view the
+    """Address of the word in each view that leads to the VMA; null where a view does not hold it. A view the
     kernel does not have is left out."""
 
     list: str | msgspec.UnsetType | None = msgspec.UNSET
@@ -136,7 +136,7 @@ class MemoryMap(Part, frozen=True):
     rows: tuple[Row, ...]
     index: str  # the view the nodes are of: "maple tree", "rb tree", "vm_next list"
     nodes: tuple[Node, ...]  # the way from the root to what findings name, and its neighbours
-    rows_left_out: int = 0  # rows far from what findings name, of a map too long to be told whole
+    rows_left_out: int = 0  # rows far from what findings name, of a map too long to be shown whole
 
 
 class NotAssessed(Part, frozen=True):

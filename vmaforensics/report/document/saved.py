@@ -1,4 +1,4 @@
-"""Saved documents: told from images, read, and checked before anything is made of them.
+"""Saved documents: recognised among images, read, and checked before anything is made of them.
 
 A saved document may have been written by anyone. Its strings are made printable, its addresses are addresses, its
 numbers fit in columns; renderers rely on the latter two.

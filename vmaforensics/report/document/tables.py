@@ -6,6 +6,7 @@ Addresses and flag words are ``uint64``; 0 stands for none where no ``has_...`` 
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -77,7 +78,7 @@ REGIONS = np.dtype(
         ("inode", "u8"),
         ("vma", "u8"),
         ("readable", "?"),
-        # For each index "held", "missing", or "" where the kernel has no such index; and the word that led there.
+        # For each index "held", "missing", or "" where there is no such index; and the word that points to the VMA.
         *((name, "O") for name in INDICES),
         *((f"{name}_at", "u8") for name in INDICES),
     ]
@@ -182,9 +183,7 @@ def _regions(processes: Sequence[Process], findings: Sequence[Finding]) -> NDArr
 
 def _processes(processes: Sequence[Process], findings: Sequence[Finding]) -> NDArray[np.void]:
     rows = processes
-    told: dict[str, int] = {}
-    for finding in findings:
-        told[finding.mm] = told.get(finding.mm, 0) + 1
+    found = Counter(finding.mm for finding in findings)
     counters: dict[str, list[int]] = {name: [] for counter in COUNTERS for name in (counter, f"{counter}_of_areas")}
     for row in rows:
         known = {counter.name: counter for counter in row.counters}
@@ -206,7 +205,7 @@ def _processes(processes: Sequence[Process], findings: Sequence[Finding]) -> NDA
         shares_with=[-1 if row.shares_with is None else row.shares_with for row in rows],
         threads=[len(row.threads) + 1 for row in rows],
         regions=[len(row.regions) for row in rows],
-        findings=[told.get(row.mm, 0) if row.mm else 0 for row in rows],
+        findings=[found[row.mm] if row.mm else 0 for row in rows],
         **counters,
     )
 

@@ -34,16 +34,16 @@ def summary(found: Difference) -> str:
     parts = [_counted(found.findings, "finding"), _counted(found.processes, "process", "es")]
     regions = [region for process in found.processes for region in process.regions]
     parts.append(_counted(regions, "region"))
-    told = "; ".join(part for part in parts if part)
-    return f"{told}." if told else "Nothing is different."
+    text = "; ".join(part for part in parts if part)
+    return f"{text}." if text else "Nothing is different."
 
 
 def _counted(
     changes: tuple[FindingChange, ...] | tuple[ProcessChange, ...] | list[RegionChange], noun: str, ending: str = "s"
 ) -> str:
     counts: Counter[str] = Counter(change.how for change in changes)
-    told = [f"{counts[how]} {word}" for how, word in _WORDS.items() if counts[how]]
-    return f"{', '.join(told)} {plural(len(changes), noun, ending)}" if told else ""
+    numbers = [f"{counts[how]} {word}" for how, word in _WORDS.items() if counts[how]]
+    return f"{', '.join(numbers)} {plural(len(changes), noun, ending)}" if numbers else ""
 
 
 def _summary(page: Page, found: Difference) -> None:
@@ -79,7 +79,7 @@ def _findings(page: Page, found: Difference, detail: int) -> None:
             page.wrapped(f"    {fact.fact}: ", f"{fact.before} → {fact.after}")
     hidden = len(found.findings) - len(shown)
     if hidden:
-        page.line(f"  {counted(hidden, 'minor finding')} besides (-v shows them)")
+        page.line(f"  {counted(hidden, 'more minor finding')} (-v shows them)")
     page.gap()
 
 
@@ -118,9 +118,9 @@ def _process(page: Page, process: ProcessChange, detail: int) -> None:
 
 def _region(item: RegionChange) -> list[str]:
     region = item.region
-    told = ", ".join(f"{change.fact} {change.before} → {change.after}" for change in item.changes)
+    facts = ", ".join(f"{change.fact} {change.before} → {change.after}" for change in item.changes)
     span = f"{region.start[2:]}-{region.end[2:]}"
-    return [_MARKS[item.how], span, region.perms, region.name or region.kind, told]
+    return [_MARKS[item.how], span, region.perms, region.name or region.kind, facts]
 
 
 def _weight(item: RegionChange) -> int:

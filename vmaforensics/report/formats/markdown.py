@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _SERIOUS = ("critical", "high", "medium")
 _MOST = 100  # rows of a table
-_FULL = 10  # findings told in full; a comment on GitHub holds 65,536 characters
+_FULL = 10  # findings shown in full; a comment on GitHub holds 65,536 characters
 _LONGEST = 300  # characters of one piece of text
 # Prose without markup but at its beginning, and without a word that becomes a link.
 _PLAIN = re.compile(r"[A-Za-z0-9 .,;:()'/+=%?…–-]*")

@@ -122,8 +122,8 @@ def _serious(page: Page, document: Document, finding: Finding) -> None:
     shown = finding.strongest(_EVIDENCE)
     label = max((len(item.view) for item in shown), default=0)
     for item in shown:
-        told = item.found in item.what and item.expected in item.what
-        values = "" if told or not item.found or not item.expected else f" [{item.found} instead of {item.expected}]"
+        stated = item.found in item.what and item.expected in item.what
+        values = "" if stated or not item.found or not item.expected else f" [{item.found} instead of {item.expected}]"
         page.wrapped(f"    {item.view:{label}}  ", item.what + values, style="label")
     if len(finding.evidence) > len(shown):
         page.line(f"    and {counted(len(finding.evidence) - len(shown), 'more piece')} of evidence; -v shows all")

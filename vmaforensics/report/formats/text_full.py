@@ -188,8 +188,8 @@ def _regions(page: Page, process: Process, findings: list[Finding], everything: 
         if region is None:
             assert finding is not None
             span = f"{(finding.start or '')[2:]}-{(finding.end or '')[2:]}"
-            told = (f"{finding.rule}: nothing is shown here", finding.severity)
-            table.append([(">", finding.severity), span, "", *([("no", finding.severity)] * len(views)), told])
+            what = (f"{finding.rule}: nothing is shown here", finding.severity)
+            table.append([(">", finding.severity), span, "", *([("no", finding.severity)] * len(views)), what])
             continue
         seen = (region.seen.list, region.seen.rbtree, region.seen.maple)
         cells = ["no" if cell is None else "yes" for cell in seen if cell is None or isinstance(cell, str)]

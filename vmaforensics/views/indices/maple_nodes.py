@@ -36,7 +36,7 @@ class MapleNodes(Table):
     leaf: Bools
     gapped: Bools  # of the type that records gaps
     parent: I64  # row of the parent, -1 for a root
-    parent_slot: I64  # slot of the parent that led here, -1 for a root
+    parent_slot: I64  # slot of the parent that points here, -1 for a root
     parent_word: U64  # what the node says of its parent
     expected_parent: U64  # what it should say
     depth: I64  # 1 for a root

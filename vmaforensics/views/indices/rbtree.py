@@ -49,7 +49,7 @@ class _Level(Table):
     mm: U64
     vma: U64
     node: U64
-    slot: U64  # address of the word that led here
+    slot: U64  # address of the word that points here
     parent: I64  # row, counted over all levels; -1 for a root
     side: I8  # 1 for a right child
     depth: I32

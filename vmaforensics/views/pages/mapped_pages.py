@@ -112,7 +112,7 @@ def _flag(kernel: Kernel, name: str, flags: U64) -> Bools:
 
 
 def _kernel_own(kernel: Kernel, head: StructPages) -> Bools:
-    """Which heads are of slabs or page tables; a slab has been told by a flag before it was a page type (6.11)."""
+    """Which heads are of slabs or page tables; PG_slab was a flag before it was a page type (6.11)."""
     own = np.zeros(len(head), np.bool_)
     for name in ("slab", "table"):
         code = type_code(kernel, name)

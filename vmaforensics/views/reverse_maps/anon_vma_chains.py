@@ -23,7 +23,7 @@ _ROOT = "rb_root.rb_root.rb_node"
 
 @table()
 class AnonVmaChains(Table):
-    """One row per ``anon_vma_chain``, in the order in which the chains of VMAs led to it."""
+    """One row per ``anon_vma_chain``, in the order in which the chains of VMAs lead to it."""
 
     vma: U64  # whose chain it is in
     avc: U64  # address of the anon_vma_chain
@@ -33,7 +33,7 @@ class AnonVmaChains(Table):
 
 @table(struct="anon_vma")
 class AnonVmas(Table):
-    """One row per anon_vma that chains, VMAs or other anon_vmas led to, ascending once all are gathered."""
+    """One row per anon_vma that chains, VMAs or other anon_vmas lead to, ascending once all are gathered."""
 
     anon_vma: U64  # its address
     ok: Bools

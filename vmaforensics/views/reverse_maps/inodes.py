@@ -48,7 +48,7 @@ def _inodes(kernel: Kernel, log: ProblemLog) -> U64:
     hints = _hashed(kernel)
     nodes, limit = AddressSet(), _most(kernel)
     fresh = nodes.add(np.concatenate([heads, hints + link]))
-    listed = np.zeros(0, np.uint64)  # what a list led to; a hint that cannot be read is no loss
+    listed = np.zeros(0, np.uint64)  # what a list leads to; a hint that cannot be read is no loss
     count = len(fresh)
     steps = 0
     while len(fresh):

@@ -38,7 +38,7 @@ _ROUNDS = 16  # of new VMAs leading to new trees leading to new VMAs
 class RmapView:
     """Both reverse maps, and every VMA that they or an index view lead to.
 
-    ``vmas`` (ascending) has the rows of ``Views.vmas`` and those of ``strays``, which no index view led to;
+    ``vmas`` (ascending) has the rows of ``Views.vmas`` and those of ``strays``, which no index leads to;
     the arrays below it go with its rows. Nodes name their VMA by address.
     """
 
@@ -50,7 +50,7 @@ class RmapView:
     vmas: Vmas
     mapping: U64  # vm_file->f_mapping; 0 without a file or where it could not be read
     chain_cut: Bools  # the chain could not be followed to its end
-    strays: dict[int, bytes]  # VMA that no index view led to: its name
+    strays: dict[int, bytes]  # VMA that no index leads to: its name
     offsets: dict[str, int]  # member of vm_area_struct that checks point at: its place, bytes
 
     def vma_rows(self, addresses: U64) -> I64:
@@ -63,7 +63,7 @@ def gather_rmap(
 ) -> RmapView:
     """Walk every ``i_mmap`` and every anon_vma tree that files, inodes and VMAs lead to.
 
-    ``vmas`` are those that index views led to, ``files`` what they map; ``tasks`` and ``mms`` are asked for the
+    ``vmas`` are those that the indices lead to, ``files`` what they map; ``tasks`` and ``mms`` are asked for the
     names of VMAs beyond those. Raises :class:`KernelNotFoundError` where the kernel's types lack what that takes.
     """
     file_trees = _file_trees(kernel, files, log)
@@ -109,7 +109,7 @@ def _file_trees(kernel: Kernel, files: FileTable | None, log: ProblemLog) -> _Fi
 
 
 class _Part(NamedTuple):
-    """What the chains of some VMAs led to for the first time."""
+    """What the chains of some VMAs lead to for the first time."""
 
     chains: AnonVmaChains
     cut: U64
@@ -182,7 +182,7 @@ def _anon_trees(parts: list[_Part]) -> _AnonTrees:
 
 
 class _Named(NamedTuple):
-    """All VMAs with what they map, and the names of those that no index led to."""
+    """All VMAs with what they map, and the names of those that no index leads to."""
 
     vmas: Vmas
     mapping: U64

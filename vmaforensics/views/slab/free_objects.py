@@ -74,7 +74,7 @@ def _follow(kernel: Kernel, found: FreeObjects, at: U64, slab: I64, log: Problem
     ``at`` has the first object of each, 0 for none; ``slab`` the row of the slab that it must stay in.
     """
     layout = found.layout
-    where = np.zeros(len(at), np.uint64)  # address of the pointer that led here; 0 for the head
+    where = np.zeros(len(at), np.uint64)  # address of the pointer to it; 0 for the head
     for _ in range(int(layout.slabs.objects.max(initial=0)) + 1):
         on = at != 0
         at, slab, where = at[on], slab[on], where[on]

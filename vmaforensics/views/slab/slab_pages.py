@@ -158,7 +158,7 @@ def _bounded(kernel: Kernel, caches: Caches, slabs: Slabs, log: ProblemLog) -> S
 
 
 def outside_cache(kernel: Kernel, addresses: U64, cache: int) -> Bools:
-    """Which addresses lie in a page that is none of the ``kmem_cache`` at ``cache``; False where it cannot be told.
+    """Which addresses lie in a page that is none of the ``kmem_cache`` at ``cache``; False where that is not known.
 
     An object anywhere in such a page is not outside: KFENCE places single objects at odd offsets.
     """

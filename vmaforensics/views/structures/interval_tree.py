@@ -31,7 +31,7 @@ class IntervalNodes(Table):
     item: U64  # the vm_area_struct or anon_vma_chain that holds the node
     vma: U64  # the item itself, or its member vma
     node: U64  # address of the rb_node
-    slot: U64  # address of the word that led here
+    slot: U64  # address of the word that points here
     parent: I64  # row by which the walk came, -1 for a root
     left: I64  # row, -1 for none
     right: I64

@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Kind(IntEnum):
-    """What a VMA maps, told from its flags, operations and file."""
+    """What a VMA maps, going by its flags, operations and file."""
 
     UNKNOWN = 0
     ANONYMOUS = 1

@@ -1,4 +1,4 @@
-"""The ``vm_area_struct`` objects: every address some view led to, decoded once."""
+"""The ``vm_area_struct`` objects: every address some view leads to, decoded once."""
 
 from __future__ import annotations
 

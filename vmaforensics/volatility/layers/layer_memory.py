@@ -188,7 +188,7 @@ class LayerMemory(PhysicalMemory):
         done = 0
         for first, count in _streaks(pages.tolist(), len(pages)):
             if not self._is_valid(first, count):
-                valid[done : done + count] = [self._is_valid(first + one, 1) for one in range(count)]
+                valid[done : done + count] = [self._is_valid(first + page, 1) for page in range(count)]
             done += count
         return valid
 
@@ -198,10 +198,10 @@ class LayerMemory(PhysicalMemory):
         if not whole:  # held in part: the layer would only confirm that
             return count == 1 and first not in self._bad
         try:
-            fine = bool(self._layer.is_valid(first << PAGE_SHIFT, count << PAGE_SHIFT))
+            valid = bool(self._layer.is_valid(first << PAGE_SHIFT, count << PAGE_SHIFT))
         except Exception:
             return False
-        return fine and self._bad.isdisjoint(range(first, first + count))
+        return valid and self._bad.isdisjoint(range(first, first + count))
 
 
 def _runs(layer: interfaces.layers.DataLayerInterface) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:

@@ -53,4 +53,4 @@ def _header(path: Path) -> tuple[KdumpHeader, bytes] | None:
     # From the version to the time stamp (utsname, tv_sec, tv_usec), the sizes behind the status, VMCOREINFO.
     at, size = header.vmcoreinfo or (0, 0)
     shared = (slice(8, _STATUS_AT), slice(_STATUS_AT + 4, MAIN_HEADER.sizeof()), slice(at, at + size))
-    return header, b"".join(bytes(buffer[one]) for one in shared)
+    return header, b"".join(bytes(buffer[piece]) for piece in shared)

@@ -49,7 +49,7 @@ class PhysicalStacker(interfaces.automagic.AutomagicInterface):  # type: ignore[
         requirement: RequirementInterface,
         progress_callback: Callable[[float, str], None] | None = None,
     ) -> None:
-        if not any(isinstance(one, PhysicalLayerRequirement) for one in requirement.requirements.values()):
+        if not any(isinstance(inner, PhysicalLayerRequirement) for inner in requirement.requirements.values()):
             return
         join = interfaces.configuration.path_join
         given = join(constants.AUTOMAGIC_CONFIG_PATH, LayerStacker.__name__)
@@ -59,9 +59,9 @@ class PhysicalStacker(interfaces.automagic.AutomagicInterface):  # type: ignore[
         framework.import_files(sys.modules["volatility3.framework.layers"])
         known = framework.class_subclasses(interfaces.automagic.StackerLayerInterface)
         formats = {
-            one.__name__
-            for one in known
-            if not one.__module__.startswith(_ADDRESS_SPACES) and one is not LinuxKernelStacker
+            stacker.__name__
+            for stacker in known
+            if not stacker.__module__.startswith(_ADDRESS_SPACES) and stacker is not LinuxKernelStacker
         }
         chosen = context.config.get(join(given, "stackers"), None)  # those for this system, or the user's
         if chosen:

@@ -125,6 +125,6 @@ def _dump(session: Session, pid: int, mm: int, line: Line, output: Output, most:
         return "Error outputting file"
     missing = {state: count for state, count in written.counts.items() if state not in ("present", "zero page")}
     if missing:
-        told = ", ".join(f"{count} {state}" for state, count in missing.items())
-        log.info("%s: pages written as zeros: %s", where, told)
+        counts = ", ".join(f"{count} {state}" for state, count in missing.items())
+        log.info("%s: pages written as zeros: %s", where, counts)
     return output.names[name]

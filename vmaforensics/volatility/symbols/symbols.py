@@ -65,8 +65,11 @@ def _sisters(
     context: ContextInterface, found: list[tuple[str, RequirementInterface]], parent_path: str
 ) -> Iterator[DataLayerInterface]:
     """The layers that belong to the same kernel as a symbol table."""
-    for path, one in found:
-        if isinstance(one, TranslationLayerRequirement) and interfaces.configuration.parent_path(path) == parent_path:
+    for path, requirement in found:
+        if (
+            isinstance(requirement, TranslationLayerRequirement)
+            and interfaces.configuration.parent_path(path) == parent_path
+        ):
             name = context.config.get(path, None)
             if isinstance(name, str) and name in context.layers:
                 yield context.layers[name]

@@ -23,7 +23,7 @@ class Overview:
 
     tone: str
     headline: str
-    told: str
+    summary: str  # the counts and whom they are about, a sentence
     meaning: str
     limits: str
     counts: tuple[tuple[str, int], ...]
@@ -36,7 +36,7 @@ def overview(document: Document) -> Overview:
     return Overview(
         tone=tone,
         headline=headline,
-        told=_told(document, counts),
+        summary=_summary(document, counts),
         meaning=meaning,
         limits=_limits(document),
         counts=tuple(counts.items()),
@@ -90,7 +90,7 @@ def _judged(document: Document, counts: dict[str, int]) -> tuple[str, str, str]:
     )
 
 
-def _told(document: Document, counts: dict[str, int]) -> str:
+def _summary(document: Document, counts: dict[str, int]) -> str:
     """Counts and names, as a sentence."""
     user = counted(sum(process.kind == "user" for process in document.processes), "process", "es")
     if not document.findings:

@@ -33,7 +33,7 @@
     for (const item of others) item.hidden = !(matches(item) && (!narrowed || pids.has(item.dataset.pid)));
     byId("no-match").hidden = shown > 0 || cards.length === 0;
     const active = narrowed || pid.value || words.length;
-    byId("filter-told").textContent = active ? `${shown} of ${cards.length} findings shown` : "";
+    byId("filter-shown").textContent = active ? `${shown} of ${cards.length} findings shown` : "";
   };
 
   // A link to a finding opens it, and lifts a filter that hides it.
