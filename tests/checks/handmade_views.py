@@ -315,7 +315,6 @@ def _maple(vmas: list[_Vma], pid: int, per_leaf: int) -> MapleNodes:
         slot_offset=[80] * inner + [128] * len(leaves),
         slots=np.zeros((count, SLOTS), np.uint64),
         pivots=np.zeros((count, SLOTS), np.uint64),
-        raw_pivots=np.zeros((count, SLOTS), np.uint64),
         gaps=np.zeros((count, SLOTS), np.uint64),
     )
     low = 0
@@ -336,7 +335,6 @@ def _maple(vmas: list[_Vma], pid: int, per_leaf: int) -> MapleNodes:
         nodes.low[0], nodes.high[0], nodes.end[0] = 0, MAX_INDEX, len(leaves) - 1
         nodes.expected_parent[0] = mm + 64 | 1
         nodes.gap_slot[0] = nodes.gaps[0].argmax()
-    nodes.raw_pivots[:] = nodes.pivots
     nodes.parent_word[:] = nodes.expected_parent
     return nodes
 

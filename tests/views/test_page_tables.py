@@ -98,8 +98,6 @@ def test_look_up_of_entries_by_process_and_address() -> None:
     va = np.array([0x0000, 0x1000, 0x2000, 2 * HUGE - 1, 2 * HUGE, 0x1000, 0x1000, 0x1000], np.uint64)
     assert ptes.rows_at(DEFAULT, mm_row, va).tolist() == [-1, 0, -1, 1, -1, 2, -1, -1]
     assert Ptes.zeros(0).rows_at(DEFAULT, mm_row, va).tolist() == [-1] * 8
-    assert ptes.bounds_of_mm(0) == (0, 2)
-    assert ptes.bounds_of_mm(7) == (3, 3)
 
 
 def test_the_huge_zero_page_and_raw_memory_are_counted_nowhere() -> None:

@@ -45,6 +45,18 @@ def covering_rows(starts: NDArray[Any], ends: NDArray[Any], wanted: NDArray[Any]
     return np.where((row >= 0) & (wanted < values_at(ends, row)), row, -1)
 
 
+def distances_to(keys: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How far each of ``wanted`` is from the nearest of the ascending ``keys``, of which there is at least one.
+
+    >>> distances_to(np.array([10, 20]), np.array([12, 20, 31]))
+    array([ 2,  0, 11])
+    """
+    above = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    below = np.maximum(last_rows_of(keys, wanted), 0)
+    away: NDArray[np.int64] = np.minimum(np.abs(keys[above] - wanted), np.abs(wanted - keys[below]))
+    return away
+
+
 def values_at(values: NDArray[_S], rows: NDArray[np.signedinteger[Any]], fill: int = 0) -> NDArray[_S]:
     """``values[rows]``, with ``fill`` where the row is -1; ``values`` may be empty then.
 

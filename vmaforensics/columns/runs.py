@@ -77,3 +77,14 @@ def value_before(values: NDArray[Any], begins: NDArray[np.bool_], fill: int = 0)
     before = np.full_like(values, fill)
     before[1:] = np.where(begins[1:], values.dtype.type(fill), values[:-1])
     return before
+
+
+def true_ranges(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Ranges ``[start, end)`` of rows where ``mask`` is True; shape (ranges, 2).
+
+    >>> true_ranges(np.array([False, True, True, False, True]))
+    array([[1, 3],
+           [4, 5]])
+    """
+    edges = np.flatnonzero(np.diff(mask, prepend=False, append=False))
+    return edges.astype(np.int64).reshape(-1, 2)

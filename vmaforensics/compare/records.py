@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.context import comm_of
+from vmaforensics.columns.lookup import distances_to
 from vmaforensics.compare.cell_text import rows_shown
 from vmaforensics.compare.comparison import Comparison, compare_records
 from vmaforensics.compare.ranges import mm_row
@@ -121,9 +122,7 @@ def _nearest(compared: Comparison, ranges: Collection[tuple[int, int]], most: in
     hits = np.flatnonzero(named)
     away = place
     if len(hits):
-        after = np.minimum(np.searchsorted(hits, place), len(hits) - 1)
-        before = np.maximum(np.searchsorted(hits, place, "right") - 1, 0)
-        away = np.minimum(np.abs(hits[after] - place), np.abs(place - hits[before]))
+        away = distances_to(hits, place)
     return np.sort(np.argsort(away, kind="stable")[:most])
 
 

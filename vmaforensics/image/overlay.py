@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.runs import true_ranges
 from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState, PhysicalMemory
 from vmaforensics.image.source import take
 
@@ -84,7 +86,8 @@ class Overlay(PhysicalMemory):
         buffer, offsets, states = self.base._locate(pas, size)
         pfns = pas >> np.uint64(PAGE_SHIFT)
         states = self._without_dropped(pfns, states)
-        hit, row = _member(self._edited, pfns)
+        row = rows_of(self._edited, pfns)
+        hit = row >= 0
         if not hit.any():
             return buffer, offsets, states
         # One buffer has to hold both what lies in the base and what was written: copy this batch.
@@ -101,13 +104,14 @@ class Overlay(PhysicalMemory):
         """A page written to in part is present only if the rest of it is known."""
         pfns = np.asarray(pfns, dtype=np.uint64)
         states = self._without_dropped(pfns, self.base.page_states(pfns))
-        hit, row = _member(self._edited, pfns)
+        row = rows_of(self._edited, pfns)
+        hit = row >= 0
         whole = self._held[row[hit]].all(axis=1) | (states[hit] == PageState.PRESENT)
         states[hit] = np.where(whole, PageState.PRESENT, PageState.ABSENT)
         return states
 
     def _without_dropped(self, pfns: NDArray[np.uint64], states: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        gone = _member(self._dropped, pfns)[0] & (states != PageState.NOT_RAM)
+        gone = (rows_of(self._dropped, pfns) >= 0) & (states != PageState.NOT_RAM)
         return np.where(gone, np.uint8(PageState.ABSENT), states)
 
     def problems(self) -> tuple[str, ...]:
@@ -134,17 +138,9 @@ class Overlay(PhysicalMemory):
 
     def _runs(self, pfn: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """What is held of a changed page."""
-        hit, row = _member(self._edited, np.array([pfn], dtype=np.uint64))
+        row = rows_of(self._edited, np.array([pfn], dtype=np.uint64))
+        hit = row >= 0
         if hit[0]:
             page, held = self._pages[row[0]], self._held[row[0]]
-            edges = np.flatnonzero(np.diff(held, prepend=False, append=False)).tolist()
-            for low, high in zip(edges[::2], edges[1::2], strict=True):
+            for low, high in true_ranges(held).tolist():
                 yield (pfn << PAGE_SHIFT) + low, page[low:high]
-
-
-def _member(table: NDArray[np.uint64], pfns: NDArray[np.uint64]) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
-    """Which of ``pfns`` are in the sorted ``table``, and where (any row where not)."""
-    if len(table) == 0:
-        return np.zeros(len(pfns), dtype=np.bool_), np.zeros(len(pfns), dtype=np.intp)
-    row = np.minimum(np.searchsorted(table, pfns), len(table) - 1)
-    return table[row] == pfns, row

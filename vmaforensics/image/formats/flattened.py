@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vmaforensics.columns.runs import begins_range, run_starts
 from vmaforensics.errors import ImageUnreadableError, UnsupportedFormatError
 from vmaforensics.image.source import FileSource, Mapped, take
 from vmaforensics.words.amounts import counted
@@ -61,7 +62,7 @@ class Flattened(FileSource):
         self._lengths = np.concatenate([zero, lengths])
         self._places = np.concatenate([zero, places])
         ends = self._starts + self._lengths
-        first = np.flatnonzero(np.concatenate([[True], self._starts[1:] != ends[:-1]]))
+        first = run_starts(begins_range(self._starts, ends))
         self._run_starts = self._starts[first]  # runs of records without a hole
         self._run_ends = np.append(ends[first[1:] - 1], ends[-1])
 

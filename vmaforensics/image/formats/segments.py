@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.runs import run_starts
+from vmaforensics.columns.runs import begins_range, run_starts
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U64
 from vmaforensics.image.memory import PageState, PhysicalMemory
@@ -274,8 +274,6 @@ def _flatten(segments: Segments) -> tuple[Segments, int]:
     pieces = segments.replace(pa=segments.pa + cut, offset=segments.offset + cut, held=segments.held - cut)
     pieces = pieces.take(pieces.held > 0)
     pa, held, offset = pieces.pa, pieces.held, pieces.offset
-    begins = np.ones(len(pieces), np.bool_)
-    begins[1:] = (pa[1:] != pa[:-1] + held[:-1]) | (offset[1:] != offset[:-1] + held[:-1])
-    first = run_starts(begins)
+    first = run_starts(begins_range(pa, pa + held) | begins_range(offset, offset + held))
     joined = pieces.take(first)
     return joined.replace(held=np.add.reduceat(held, first)), contradictions

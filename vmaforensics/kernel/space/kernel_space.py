@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.columns.lookup import last_rows_of
-from vmaforensics.columns.runs import run_lasts, run_starts
+from vmaforensics.columns.runs import begins_range, begins_run, run_lasts, run_starts
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U8, U64, Bools
 from vmaforensics.errors import MemoryReadError
@@ -136,10 +136,7 @@ def _merge(runs: Runs) -> Runs:
         return runs
     reach = np.maximum.accumulate(runs.end)
     runs = runs.take(np.concatenate([[True], runs.start[1:] > reach[:-1]]))
-    begins = np.ones(len(runs), np.bool_)
     with np.errstate(over="ignore"):
-        begins[1:] = (runs.start[1:] != runs.end[:-1] + np.uint64(1)) | (
-            runs.pa[1:] - runs.pa[:-1] != runs.start[1:] - runs.start[:-1]
-        )
+        begins = begins_range(runs.start, runs.end + np.uint64(1)) | begins_run(runs.pa - runs.start)
     first = run_starts(begins)
     return Runs(start=runs.start[first], end=runs.end[run_lasts(first, len(runs))], pa=runs.pa[first])

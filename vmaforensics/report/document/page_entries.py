@@ -12,7 +12,7 @@ import numpy as np
 
 from vmaforensics.arch.page_tables import PteState
 from vmaforensics.checks.pages.page_marks import entry_marks, mark_texts
-from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
+from vmaforensics.columns.runs import begins_range, begins_run, run_lasts, run_numbers, run_starts
 from vmaforensics.views.pages.map_counts import MapCounts
 from vmaforensics.views.pages.page_names import Owner, owners, page_flag_names, set_flags
 from vmaforensics.words.permissions import entry_permissions, vma_permissions
@@ -86,8 +86,7 @@ def page_runs(kernel: Kernel, views: Views, rows: I64, *, each: bool = False) ->
     if not each:
         begins = _begins(arch, ptes, pages) | begins_run(owner, marks, counts, _plain(arch, ptes))
     # Frames, and places in swap, that do not follow on those of the entry before.
-    breaks = np.zeros(len(rows), np.int64)
-    breaks[1:] = np.cumsum(place[1:] != place[:-1] + ptes.pages(arch)[:-1].astype(np.uint64))
+    breaks = run_numbers(begins_range(place, place + ptes.pages(arch).astype(np.uint64)))
     first = run_starts(begins)
     last = run_lasts(first, len(rows))
     end = ptes.va[last] + ptes.sizes(arch)[last]
@@ -163,9 +162,8 @@ def page_runs(kernel: Kernel, views: Views, rows: I64, *, each: bool = False) ->
 def _begins(arch: Architecture, ptes: Ptes, pages: Pages) -> Bools:
     """Where an entry, or its page, does not go on with what the entry before was."""
     begins = begins_run(ptes.state, ptes.level, ptes.allow, ptes.range_row, pages.flags, pages.mapping)
-    begins[1:] |= ptes.va[1:] != ptes.va[:-1] + ptes.sizes(arch)[:-1]
-    begins[1:] |= pages.ok[1:] & (pages.index[1:] != pages.index[:-1] + ptes.pages(arch)[:-1].astype(np.uint64))
-    return begins
+    begins |= begins_range(ptes.va, ptes.ends(arch))
+    return begins | (pages.ok & begins_range(pages.index, pages.index + ptes.pages(arch).astype(np.uint64)))
 
 
 def _plain(arch: Architecture, ptes: Ptes) -> U64:

@@ -46,7 +46,6 @@ class MapleNodes(Table):
     capacity: I64  # slots a node of this kind has
     slots: U64Wide
     pivots: U64Wide  # inclusive maximum of each slot, that of the node for the last
-    raw_pivots: U64Wide  # as they are stored
     gaps: U64Wide  # as they are stored; 0 in nodes of a type without
     gap_slot: I64  # meta.gap
     slot_offset: I64  # of the first slot, bytes into the node
@@ -131,7 +130,6 @@ class NodeWords(NamedTuple):
 
     slots: U64
     pivots: U64
-    raw_pivots: U64
     gaps: U64
     end: I64
     capacity: I64
@@ -169,7 +167,7 @@ def take_apart(types: NodeTypes, kind: U8, words: U64, high: U64) -> NodeWords:
     to_end = (column >= end[:, None]) & (column < capacity[:, None])
     open_ended = (column >= capacity[:, None] - 1) | ((pivots == 0) & (column > 0))
     logical = np.where(to_end & open_ended, high[:, None], pivots)
-    return NodeWords(slots, logical, pivots, gaps, end, capacity, gap_slot, offset)
+    return NodeWords(slots, logical, gaps, end, capacity, gap_slot, offset)
 
 
 def lower_bounds(nodes: MapleNodes) -> U64Wide:

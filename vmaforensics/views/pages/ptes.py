@@ -63,11 +63,6 @@ class Ptes(Table):
         same = values_at(self.mm_row, row, -1) == mm_row
         return np.where((row >= 0) & same & (va < ends), row, -1)
 
-    def bounds_of_mm(self, mm_row: int) -> tuple[int, int]:
-        """First and one past the last row of an mm."""
-        low, high = np.searchsorted(self.mm_row, np.array([mm_row, mm_row + 1], np.int32)).tolist()
-        return low, high
-
 
 def place_keys(arch: Architecture, mm_row: Rows, va: U64) -> U64:
     """A number for each pair of mm and user page that sorts by mm, then by address."""

@@ -10,6 +10,7 @@ import numpy as np
 from volatility3.framework import exceptions, interfaces
 from volatility3.framework.configuration import requirements
 
+from vmaforensics.columns.runs import true_ranges
 from vmaforensics.errors import MemoryReadError
 from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState
 from vmaforensics.volatility.layers.location import local_path
@@ -162,9 +163,8 @@ class ImageLayer(interfaces.layers.DataLayerInterface):  # type: ignore[misc]  #
                 low, high = max(low, begin), min(high, begin + size + 1)
                 for at in range(low >> PAGE_SHIFT, -(-high >> PAGE_SHIFT), _AT_ONCE):
                     frames = np.arange(at, min(at + _AT_ONCE, -(-high >> PAGE_SHIFT)), dtype=np.uint64)
-                    held = np.concatenate([[False], self.memory.page_states(frames) <= PageState.ZERO, [False]])
-                    edges = np.flatnonzero(held[1:] != held[:-1]) + at
-                    for first, last in (edges.reshape(-1, 2) << PAGE_SHIFT).tolist():
+                    held = true_ranges(self.memory.page_states(frames) <= PageState.ZERO) + at
+                    for first, last in (held << PAGE_SHIFT).tolist():
                         first, last = max(first, low), min(last, high)
                         if first != stop:
                             if start < stop:
