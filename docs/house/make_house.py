@@ -29,6 +29,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("checks",),
     ("analysis", "proc"),
     ("compare",),
+    ("crash",),
     ("report",),
     ("export",),
     ("cli", "volatility"),

@@ -13,6 +13,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("vmaforensics report vmcore --fail-on high -q", "exit code 1 if there is a finding of weight"),
     ),
     "info": (("vmaforensics info memory.lime", "format, kernel, what is missing"),),
+    "log": (
+        ("vmaforensics log vmcore", "as dmesg prints it; what programs wrote is marked"),
+        ("vmaforensics log vmcore --level err --since 3600", "what went wrong after the first hour"),
+        ("vmaforensics log vmcore --format json -o log.json", "with levels, callers and the states of records"),
+    ),
     "doctor": (
         ("vmaforensics doctor", "is the installation complete?"),
         ("vmaforensics doctor vmcore", "would a report of this image be complete?"),

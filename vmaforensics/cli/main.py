@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 VERBS = (
     "report",
     "info",
+    "log",
     "doctor",
     "maps",
     "smaps",

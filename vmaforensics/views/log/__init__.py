@@ -1,0 +1,3 @@
+"""What the kernel wrote into its log."""
+
+from __future__ import annotations
