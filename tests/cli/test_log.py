@@ -40,7 +40,9 @@ def written(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--since", "2", "--level", "crit"], [1, 2, 3]),
     ],
 )
-def test_lines_are_those_asked_for(options: list[str], lines: list[int], capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+def test_lines_are_those_asked_for(
+    options: list[str], lines: list[int], capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
     everything = [
         "[    0.000000] Linux version 6.1",
         "[    2.000000] (/dev/kmsg user) <2>\\x1b[31mBUG: forged",
@@ -56,7 +58,9 @@ def test_lines_are_those_asked_for(options: list[str], lines: list[int], capfdbi
 def test_the_document_says_who_wrote_what(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert main(["log", IMAGE, "--format", "json"]) == ExitCode.OK
     document = msgspec.json.decode(capfdbinary.readouterr().out, type=LogDocument)
-    assert [(record.level, record.facility, record.from_kernel, record.caller, record.time) for record in document.records] == [
+    assert [
+        (record.level, record.facility, record.from_kernel, record.caller, record.time) for record in document.records
+    ] == [
         ("notice", "kern", True, "T1", "0.000000000"),
         ("crit", "user", False, "T77", "2.000000000"),
         ("alert", "kern", True, "C2", "3.500000000"),
@@ -66,7 +70,9 @@ def test_the_document_says_who_wrote_what(capfdbinary: pytest.CaptureFixture[byt
     assert document.records[1].text == "<2>\\x1b[31mBUG: forged\nin two lines"
 
 
-@pytest.mark.parametrize("options", [["--level", "8"], ["--level", "loud"], ["--since", "-1"], ["--since", "soon"], ["--since", "nan"]])
+@pytest.mark.parametrize(
+    "options", [["--level", "8"], ["--level", "loud"], ["--since", "-1"], ["--since", "soon"], ["--since", "nan"]]
+)
 def test_levels_and_times_that_are_none_are_refused(options: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["log", IMAGE, *options])

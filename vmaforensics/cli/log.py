@@ -60,7 +60,7 @@ def _seconds(text: str) -> int:
         value = Decimal(text)
     except InvalidOperation:
         value = Decimal(-1)
-    if not 0 <= value < 1 << 33:
+    if not value.is_finite() or not 0 <= value < 1 << 33:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
     return int(value * 10**9)
 
@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
             log = read_log(kernel)
         if log is None:
             raise UsageError(
-                "the kernel's log cannot be read: its variables (prb, log_buf) are unknown, or what they lead to is not "
-                "in the image"
+                "the kernel's log cannot be read: its variables (prb, log_buf) are unknown, or what they lead to is "
+                "not in the image"
             )
         rows = _chosen(log, args.level, args.since).tolist()
         if args.format == "json":

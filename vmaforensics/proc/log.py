@@ -15,10 +15,21 @@ if TYPE_CHECKING:
     from vmaforensics.views.log.records import Log
 
 LEVELS: Final = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug")
-FACILITIES: Final = {
-    **dict(enumerate("kern user mail daemon auth syslog lpr news uucp cron authpriv ftp".split())),
-    **{16 + local: f"local{local}" for local in range(8)},
-}
+_FACILITIES: Final = (
+    "kern",
+    "user",
+    "mail",
+    "daemon",
+    "auth",
+    "syslog",
+    "lpr",
+    "news",
+    "uucp",
+    "cron",
+    "authpriv",
+    "ftp",
+)
+_LOCAL: Final = range(16, 24)
 _STATES: Final = {
     RecordState.UNFINISHED: "unfinished",
     RecordState.BUFFERED: "not in the log yet",
@@ -36,7 +47,9 @@ def timestamp(nanoseconds: int) -> str:
 
 def facility_name(facility: int) -> str:
     """What syslog(3) calls a facility, or its number."""
-    return FACILITIES.get(facility, str(facility))
+    if facility in _LOCAL:
+        return f"local{facility - _LOCAL.start}"
+    return _FACILITIES[facility] if facility < len(_FACILITIES) else str(facility)
 
 
 def caller_name(caller: int) -> str | None:

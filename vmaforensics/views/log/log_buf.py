@@ -1,8 +1,8 @@
 """The log of 3.5 to 5.9: records of any length, one behind the other in ``log_buf`` (kernel/printk/printk.c).
 
-A record is a ``struct printk_log`` (up to 3.10 ``struct log``), its text and its dictionary. A record of length 0 stands
-for the end of the buffer: the next is at its start. Where one ends only its own length says, so they are followed one
-after the other in memory that was read once.
+A record is a ``struct printk_log`` (up to 3.10 ``struct log``), its text and its dictionary. A record of length 0
+stands for the end of the buffer: the next is at its start. Where a record ends only its own length says, so they are
+followed one after the other, in memory that was read once.
 """
 
 from __future__ import annotations

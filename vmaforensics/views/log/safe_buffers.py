@@ -44,8 +44,8 @@ def with_safe_buffers(kernel: Kernel, log: Log) -> Log:
             places = offsets + np.uint64(variable)
         buffers, ok = kernel.gather(_Buffers, places)
         for cpu in np.flatnonzero(ok & (buffers.len > 0)).tolist():
-            at = np.array([int(places[cpu]) + kernel.offset(_Buffers.struct, "buffer")], np.uint64)
-            data, held = kernel.space.gather(at, min(int(buffers.len[cpu]), room))
+            buffer = np.array([int(places[cpu]) + kernel.offset(_Buffers.struct, "buffer")], np.uint64)
+            data, held = kernel.space.gather(buffer, min(int(buffers.len[cpu]), room))
             if not held[0]:
                 problems.append(f"{name} of CPU {cpu} has text that is not in the dump")
                 continue
