@@ -85,14 +85,14 @@ def _first(samples: list[Sample], fits: Callable[[Sample], bool], what: str) -> 
 
 @pytest.fixture(scope="session")
 def maple_sample(samples: list[Sample]) -> Sample:
-    """An image of a kernel that keeps areas in a maple tree."""
+    """An image of a kernel that keeps VMAs in a maple tree."""
     return _first(samples, lambda one: one.analysis.views.maple is not None, "a maple tree")
 
 
 @pytest.fixture(scope="session")
 def list_sample(samples: list[Sample]) -> Sample:
-    """An image of a kernel that keeps areas in a list and a red-black tree."""
-    return _first(samples, lambda one: one.analysis.views.vma_list is not None, "a list of areas")
+    """An image of a kernel that keeps VMAs in a list and a red-black tree."""
+    return _first(samples, lambda one: one.analysis.views.vma_list is not None, "a list of VMAs")
 
 
 @pytest.fixture(scope="session", params=["list", "maple"])

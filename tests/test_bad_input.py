@@ -104,7 +104,7 @@ def test_a_lost_page_of_areas_costs_only_those_address_spaces(either_sample: Sam
     lost = vmas.take(touching(vmas.vma, size, page_of(address)))
     hurt = again_from_views(edit.clean, edit.overlay)
     check(edit.clean, hurt, set(lost.mm.tolist()), "not in the dump")
-    # The areas next to the lost ones are still shown where an index leads to them.
+    # The VMAs next to the lost ones are still shown where an index leads to them.
     kept = {row[0] for rows in regions(hurt).values() for row in rows}
     if edit.clean.views.maple is not None:
         assert set(vmas.vma.tolist()) == kept
@@ -374,7 +374,7 @@ VARIANTS = int(os.environ.get("VMAFORENSICS_VARIANTS", "5"))
 
 
 def damage(sample: Sample, seed: int) -> Overlay:
-    """A copy with random words in the structures of areas, nodes, tasks, files and address spaces."""
+    """A copy with random words in the structures of VMAs, nodes, tasks, files and address spaces."""
     clean = sample.analysis
     kernel, views = clean.kernel, clean.views
     rng = np.random.default_rng(seed)

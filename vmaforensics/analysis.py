@@ -42,7 +42,7 @@ def analyse_image(
 ) -> Analysis:
     """Cross-check every process's memory map in ``image``: a path, the paths of a split dump, or an opened image.
 
-    ``views`` picks among the views that are not needed to list areas; see ``gather_views``. ``progress`` is given
+    ``views`` picks among the views that are not needed to list VMAs; see ``gather_views``. ``progress`` is given
     how far the analysis has come.
 
     Raises the errors of :mod:`vmaforensics.errors`: for a file that is no image, an image without a Linux

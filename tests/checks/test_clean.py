@@ -36,7 +36,7 @@ def test_no_records_of_a_clean_kernel_disagree(any_kernel: Sample) -> None:
 
 def test_what_is_told_of_executable_memory_is_what_the_guest_shows(any_kernel: Sample) -> None:
     told = [one for one in any_kernel.analysis.findings if one.rule.id in FACTS]
-    assert {one.rule.id for one in told} >= {"VMA-EXEC-ANON", "VMA-EXEC-DELETED"}  # the guest has such areas
+    assert {one.rule.id for one in told} >= {"VMA-EXEC-ANON", "VMA-EXEC-DELETED"}  # the guest has such VMAs
     for one in told:
         assert one.severity.value == "low"
         lines = any_kernel.truth[f"proc/{one.pid}/maps"].split(b"\n")

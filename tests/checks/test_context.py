@@ -94,8 +94,8 @@ def test_a_vma_in_words() -> None:
     views.vmas.ok[2] = False
     context = Context(views)
     texts = [context.vma_in_words(vma) for vma in views.vmas.vma.tolist()]
-    assert texts[0] == "writable and executable area 0x1000-0x2000"
-    assert texts[1].startswith("executable area 0x2000-0x3000 (/bin/")
+    assert texts[0] == "writable and executable VMA 0x1000-0x2000"
+    assert texts[1].startswith("executable VMA 0x2000-0x3000 (/bin/")
     assert texts[2].endswith("not readable)")
     assert context.vma_in_words(task_of(100)).endswith("not readable)")
 

@@ -1,4 +1,4 @@
-"""Memory kept without being mapped, attach counts, and executable areas without a file on a disk."""
+"""Memory kept without being mapped, attach counts, and executable VMAs without a file on a disk."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_memfd_with_code_is_found_by_its_descriptor_alone(sample: Sample) -> N
     assert [(one.rule.id, one.pid, one.severity) for one in found] == [
         ("MEM-UNMAPPED-CODE", label.pid, Severity.MEDIUM)
     ]
-    assert "memfd:x that no area maps, kept by descriptor" in found[0].title
+    assert "memfd:x that no VMA maps, kept by descriptor" in found[0].title
 
 
 def test_code_that_cannot_be_read_is_not_assessed(sample: Sample) -> None:

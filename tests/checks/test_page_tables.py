@@ -120,7 +120,7 @@ def test_what_hangs_in_the_users_copy_alone_is_found_and_walked(isolated: Sample
     assert names(one, label)
     said = " ".join(item.what for item in one.evidence)
     assert f"the top-level entry for {label.start:#x} is {int(isolation.user[0]):#x} in the user's copy" in said
-    # The pages behind it are told like any others that no area has.
+    # The pages behind it are told like any others that no VMA has.
     ghosts = tables_of(found).ptes.take(tables_of(found).orphans)
     assert len(ghosts)
     assert ((ghosts.va >= np.uint64(label.start)) & (ghosts.va < np.uint64(label.end))).all()

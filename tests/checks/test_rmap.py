@@ -1,4 +1,4 @@
-"""Every labelled edit of a reverse map, or of an area that only its reverse map contradicts, is found."""
+"""Every labelled edit of a reverse map, or of a VMA that only its reverse map contradicts, is found."""
 
 from __future__ import annotations
 

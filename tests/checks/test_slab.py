@@ -1,4 +1,4 @@
-"""Areas and processes that only the allocator, the pid index or the page directories still know are found."""
+"""VMAs and processes that only the allocator, the pid index or the page directories still know are found."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _found(copy: Edit) -> list[Finding]:
 
 
 def _told_of_tasks(copy: Edit) -> list[Finding]:
-    """What the rules on processes say of the edited memory, without reading any area."""
+    """What the rules on processes say of the edited memory, without reading any VMA."""
     kernel, log = kernel_on(copy.kernel, copy.overlay), ProblemLog()
     tasks = walk_tasks(kernel, log)
     views = Views(tasks=tasks, mms=read_mms(kernel, tasks, log))
@@ -116,7 +116,7 @@ def test_the_memory_map_of_a_hidden_process_is_read_all_the_same(either_sample: 
 
 
 def test_one_finding_tells_of_one_area(maple_sample: Sample) -> None:
-    """The counters miss an area, the slab has it: the finding carries both, and the area's own bounds."""
+    """The counters miss a VMA, the slab has it: the finding carries both, and the VMA's own bounds."""
     copy = _copy(maple_sample)
     row = pick(copy, View.MAPLE, executable_file)
     copy.put(int(row.slot), 0)

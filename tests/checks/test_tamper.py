@@ -69,7 +69,7 @@ def test_an_edit_of_the_maple_tree_is_found_where_it_was_made(
     sample = kernels[0 if which == "oldest" else -1]
     found, label = edited(sample, edit)
     assert hits(found, label), tell(found, label)
-    # Where an area of one process is put into another, both take part.
+    # Where a VMA of one process is put into another, both take part.
     if "foreign" not in label.technique:
         accuses_no_other(sample, found, label)
 

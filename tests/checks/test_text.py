@@ -137,7 +137,7 @@ def test_code_that_a_program_changed_itself_ranks_medium(kept_guest: Sample) -> 
     pid, address = _step(kept_guest, "patched", "self_patched")
     (one,) = [one for one in told(kept_guest.analysis) if one.pid == pid]
     assert one.severity is Severity.MEDIUM
-    assert "the process had the area writable" in one.title
+    assert "the process had the VMA writable" in one.title
     assert f"code at {address:#x} " in one.title
     assert "c3" in one.evidence[0].what  # the byte the guest wrote
 

@@ -70,7 +70,7 @@ def whole(sample: Sample) -> Sample:
 
 
 def areas(analysis: Analysis, name: bytes) -> list[tuple[int, Row]]:
-    """(pid, area) of every area called so, of processes that lead the list of their mm."""
+    """(pid, VMA) of every VMA called so, of processes that lead the list of their mm."""
     views = analysis.views
     pids = dict(zip(views.mms.mm.tolist(), views.mms.pid.tolist(), strict=True))
     rows = (row for row, one in enumerate(views.names) if one == name)

@@ -171,7 +171,7 @@ def test_no_cell_of_csv_can_be_a_formula(lead: str) -> None:
 
 def test_an_address_that_nothing_knows_is_wrong_usage(sample: Sample) -> None:
     for at in (0x10, 1 << 63, (1 << 64) - 1):
-        with pytest.raises(UsageError, match="neither an area nor a page-table entry"):
+        with pytest.raises(UsageError, match="neither a VMA nor a page-table entry"):
             runs_of(sample.analysis, 1, at)
     with pytest.raises(UsageError, match="no process"):
         runs_of(sample.analysis, 999_999)
@@ -199,4 +199,4 @@ def test_the_three_formats_hold_the_same(either_sample: Sample, tmp_path: Path) 
     text = outputs["text"].read_text()
     for one in document["runs"]:
         assert f" {one['start'][2:]} " in text
-        assert f"area {one['area']}" in text
+        assert f"VMA {one['area']}" in text

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def a_process(analysis: Analysis) -> int:
-    """The process with most areas."""
+    """The process with most VMAs."""
     rows = next(iter(analysis.views.indices().values()))
     mm, count = np.unique(rows.mm, return_counts=True)
     row = analysis.views.mm_rows(mm[count.argmax() : count.argmax() + 1])[0]

@@ -63,7 +63,7 @@ _FIXED = {"user", "kernel", "exited", "drgn", "crash", "volshell"}
 
 
 def finding(number: int, severity: str = "high", **changes: object) -> Finding:
-    """A finding about the area at ``number`` × 64 KiB above 0x400000 of process 100 + ``number``."""
+    """A finding about the VMA at ``number`` × 64 KiB above 0x400000 of process 100 + ``number``."""
     start = 0x400000 + 0x10000 * number
     facts: dict[str, Any] = {
         "id": f"{number:012x}",
@@ -76,8 +76,8 @@ def finding(number: int, severity: str = "high", **changes: object) -> Finding:
         "mm": hex(0xFFFF888000000000 + number),
         "start": hex(start),
         "end": hex(start + 0x4000),
-        "title": f"executable area {start:#x}-{start + 0x4000:#x} has been taken out of the maple tree",
-        "why": "The area's pages stay mapped and usable.",
+        "title": f"executable VMA {start:#x}-{start + 0x4000:#x} has been taken out of the maple tree",
+        "why": "The VMA's pages stay mapped and usable.",
         "lock": "free",
         "vma": hex(0xFFFF888100000000 + number),
         "flags": ("VM_READ", "VM_EXEC"),
@@ -86,7 +86,7 @@ def finding(number: int, severity: str = "high", **changes: object) -> Finding:
             Evidence(what="the range is free", view="maple tree", address=None, found="", expected=""),
         ),
         "dumps": (
-            Hexdump(what="first bytes of the area", address=hex(start), data="7f454c4602010100" * 3),
+            Hexdump(what="first bytes of the VMA", address=hex(start), data="7f454c4602010100" * 3),
             Hexdump(what="the vm_area_struct", address="0xffff888100000000", data=None),
         ),
         "by_hand": (

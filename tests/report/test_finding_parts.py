@@ -1,4 +1,4 @@
-"""What a finding carries besides its evidence: its area, the bytes it is about, and lines to check it by hand."""
+"""What a finding carries besides its evidence: its VMA, the bytes it is about, and lines to check it by hand."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def about(analysis: Analysis, label: Label, *, contents: bool = True) -> list[Fi
 
 @pytest.mark.parametrize("edit", OF_ONE_AREA, ids=lambda edit: edit.__name__)
 def test_a_finding_names_the_area_that_was_edited(either_sample: Sample, edit: Technique) -> None:
-    """The area: the one that the clean image, whose maps are the guest's own, has at the place of the edit."""
+    """The VMA: the one that the clean image, whose maps are the guest's own, has at the place of the edit."""
     analysis, label = changed(either_sample, edit)
     rows = either_sample.analysis.views.union
     mine = rows.take(rows.mm == mm_of(either_sample.analysis, label.pid))
@@ -132,7 +132,7 @@ def test_the_dump_of_the_evidence_shows_the_word_that_was_written(maple_sample: 
 
 @pytest.mark.parametrize("name", ["debian-5.10", "debian-6.12"])
 def test_the_first_bytes_of_hidden_memory_are_those_of_its_file(name: str) -> None:
-    """Read through the page tables, though no index holds the area any more: a program begins with 7f E L F."""
+    """Read through the page tables, though no index holds the VMA any more: a program begins with 7f E L F."""
     samples = built(name)
     if not samples:
         pytest.skip("excerpts hold no user memory, and no whole image is here")

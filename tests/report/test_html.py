@@ -102,8 +102,8 @@ def test_what_is_wrong_with_a_node_is_told_in_words_too(page: Page) -> None:
 
 
 def test_a_counter_that_disagrees_is_told_with_both_numbers(page: Page) -> None:
-    assert "4,321 areas: 4,320" in page.text
-    assert "9,000 areas" not in page.text
+    assert "4,321 VMAs: 4,320" in page.text
+    assert "9,000 VMAs" not in page.text
 
 
 @pytest.mark.parametrize(

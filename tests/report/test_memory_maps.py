@@ -69,7 +69,7 @@ def row_ranges(one: MemoryMap) -> list[tuple[int, int]]:
 
 
 def test_a_map_holds_the_areas_that_the_guest_showed_and_where_each_record_stands(tampered: Sample) -> None:
-    """The hidden area is the one that the sample's manifest says was edited."""
+    """The hidden VMA is the one that the sample's manifest says was edited."""
     assert tampered.edit is not None
     pid, start, end = (tampered.edit[name] for name in ("pid", "start", "end"))
     one = map_of(tampered.analysis, int(pid))
@@ -109,7 +109,7 @@ def test_a_tree_without_a_root_is_still_a_picture(maple_sample: Sample) -> None:
     analysis, label, _ = edited(maple_sample, maple_root_emptied)
     one = map_of(analysis, label.pid)
     assert [(node.kind, node.entries) for node in one.nodes] == [("maple_tree", 0)]
-    assert one.rows  # the slab still knows the areas
+    assert one.rows  # the slab still knows the VMAs
     assert all(row.cells["maple tree"].state == "missing" for row in one.rows)
 
 
@@ -164,7 +164,7 @@ def test_many_findings_give_a_bounded_number_of_maps_and_say_so(either_sample: S
 
 
 def test_a_long_map_is_told_around_the_finding_and_says_how_much_is_left_out(either_sample: Sample) -> None:
-    """The guest's process with most areas has more than a map may have rows."""
+    """The guest's process with most VMAs has more than a map may have rows."""
     analysis, truth = either_sample.analysis, either_sample.truth
     pid = max(truth.pids(), key=lambda one: truth.get(f"proc/{one}/maps", b"").count(b"\n"))
     lines = guest_ranges(either_sample, pid)

@@ -33,7 +33,7 @@ def test_regions_are_those_of_the_areas_column_by_column(either_sample: Sample) 
     views = either_sample.analysis.views
     rows = build_document(either_sample.analysis).table("regions")
     index = next(iter(views.indices().values()))
-    # In a clean image each index holds each area once; the columns come from the areas themselves.
+    # In a clean image each index holds each VMA once; the columns come from the VMAs themselves.
     order = np.argsort(rows, order=["mm", "start"], kind="stable")
     wanted = sort_order(index.mm, index.start)
     assert (rows["start"][order] == index.start[wanted]).all()

@@ -140,7 +140,7 @@ def test_more_detail_shows_all_that_less_does_not() -> None:
 
 
 def test_a_hexdump_shows_offsets_bytes_and_characters() -> None:
-    dump = Hexdump(what="first bytes of the area", address="0x1000", data=(b"\x7fELF" + bytes(14)).hex())
+    dump = Hexdump(what="first bytes of the VMA", address="0x1000", data=(b"\x7fELF" + bytes(14)).hex())
     text = render_text(with_findings(msgspec.structs.replace(finding(1), dumps=(dump,))), detail=2)
     assert "0000000000001000  7f 45 4c 46 00 00 00 00 00 00 00 00 00 00 00 00  .ELF............\n" in text
     assert "0000000000001010  00 00" in text

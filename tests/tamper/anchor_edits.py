@@ -1,4 +1,4 @@
-"""Labelled edits that leave registers, counts and contents behind which no area explains."""
+"""Labelled edits that leave registers, counts and contents behind which no VMA explains."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def pid_of(edit: Edit, mm: int) -> int:
 
 
 def free_page(edit: Edit, mm: int) -> int:
-    """A page between two areas of ``mm``, far from any."""
+    """A page between two VMAs of ``mm``, far from any."""
     rows = edit.views.indices()[index_of(edit)]
     mine = rows.take(rows.mm == np.uint64(mm))
     gaps = mine.start[1:] - mine.end[:-1]
@@ -78,17 +78,17 @@ def _register_moved(edit: Edit, register: str) -> Label:
 
 
 def rip_moved(edit: Edit) -> Label:
-    """The saved RIP of a thread leads to where no area is."""
+    """The saved RIP of a thread leads to where no VMA is."""
     return _register_moved(edit, "ip")
 
 
 def rsp_moved(edit: Edit) -> Label:
-    """The saved RSP of a thread leads to where no area is."""
+    """The saved RSP of a thread leads to where no VMA is."""
     return _register_moved(edit, "sp")
 
 
 def code_hidden_under_rip(edit: Edit) -> Label:
-    """The area a thread will return to taken out of the maple tree, counters repaired."""
+    """The VMA a thread will return to taken out of the maple tree, counters repaired."""
     threads = anchors_of(edit).threads
     threads = threads.take(threads.user)
 
@@ -120,14 +120,14 @@ def code_in_memory_file(edit: Edit) -> Label:
 
 
 def attach_count_raised(edit: Edit) -> Label:
-    """shm_nattch says that one area more maps a System V segment than there is."""
+    """shm_nattch says that one VMA more maps a System V segment than there is."""
     segments = handles_of(edit).segments
     edit.put(int(segments.nattch_at[0]), int(segments.nattch[0]) + 1)
     return Label(technique="shm_nattch raised", pid=int(segments.last_pid[0]), start=0, end=0)
 
 
 def segment_hidden(edit: Edit) -> Label:
-    """An area that maps a System V segment taken out of the maple tree, counters repaired."""
+    """A VMA that maps a System V segment taken out of the maple tree, counters repaired."""
     handles, files = handles_of(edit), edit.views.files
     assert files is not None
     mappings = files.rows.mapping
@@ -142,7 +142,7 @@ def segment_hidden(edit: Edit) -> Label:
 
 
 def area_made_executable(edit: Edit) -> Label:
-    """VM_EXEC set in the flags of a writable anonymous area, and nothing else."""
+    """VM_EXEC set in the flags of a writable anonymous VMA, and nothing else."""
     row = pick(
         edit,
         index_of(edit),

@@ -82,7 +82,7 @@ def repair_counters(edit: Edit, row: Row) -> None:
 
 
 def executable_file(rows: IndexEntries, vmas: Vmas) -> NDArray[np.bool_]:
-    """Executable areas of files that have an area before and after them in the same address space."""
+    """Executable VMAs of files that have a VMA before and after them in the same address space."""
     fits: NDArray[np.bool_] = (vmas.file != 0) & ((vmas.flags & np.uint64(flags.VM_EXEC)) != 0)
     inside = np.zeros(len(rows), np.bool_)
     inside[1:-1] = (rows.mm[:-2] == rows.mm[1:-1]) & (rows.mm[2:] == rows.mm[1:-1])
@@ -95,7 +95,7 @@ def executable_file(rows: IndexEntries, vmas: Vmas) -> NDArray[np.bool_]:
 
 
 def maple_slot_zeroed(edit: Edit, *, repaired: bool = False) -> Label:
-    """The leaf slot of an executable area set to NULL, nothing else."""
+    """The leaf slot of an executable VMA set to NULL, nothing else."""
     row = pick(edit, View.MAPLE, executable_file)
     edit.put(int(row.slot), 0)
     if repaired:
@@ -111,7 +111,7 @@ def maple_root_emptied(edit: Edit) -> Label:
 
 
 def bounds_shrunk(edit: Edit) -> Label:
-    """``vm_end`` of an executable area moved down by a page."""
+    """``vm_end`` of an executable VMA moved down by a page."""
     index = View.MAPLE if View.MAPLE in edit.views.indices() else View.LIST
     row = pick(edit, index, lambda rows, vmas: executable_file(rows, vmas) & (vmas.end - vmas.start > 8192))
     end = edit.at("vm_area_struct", int(row.vma), "vm_end")
@@ -120,7 +120,7 @@ def bounds_shrunk(edit: Edit) -> Label:
 
 
 def _node_of(edit: Edit, *, leaf: bool) -> int:
-    """Row of a maple node that is not a root, in the tree of the process with most areas."""
+    """Row of a maple node that is not a root, in the tree of the process with most VMAs."""
     nodes = edit.views.maple_nodes
     mm = np.bincount(edit.views.mm_rows(nodes.mm)).argmax()
     mine = nodes.mm == edit.views.mms.mm[mm]
@@ -179,7 +179,7 @@ def maple_gap_edited(edit: Edit) -> Label:
 
 
 def maple_foreign_vma(edit: Edit) -> Label:
-    """A slot that leads to an area of another process."""
+    """A slot that leads to a VMA of another process."""
     row = pick(edit, View.MAPLE, executable_file)
     rows = edit.views.indices()[View.MAPLE]
     edit.put(int(row.slot), int(rows.vma[rows.mm != row.mm][-1]))
@@ -190,7 +190,7 @@ def maple_foreign_vma(edit: Edit) -> Label:
 
 
 def list_only(edit: Edit, *, repaired: bool = False) -> Label:
-    """An area unlinked from the ``vm_next`` list in both directions; the tree still has it."""
+    """A VMA unlinked from the ``vm_next`` list in both directions; the tree still has it."""
     row = pick(edit, View.LIST, executable_file)
     vma = vma_of(edit, row)
     edit.put(edit.at("vm_area_struct", int(vma.prev), "vm_next"), int(vma.next))
@@ -201,7 +201,7 @@ def list_only(edit: Edit, *, repaired: bool = False) -> Label:
 
 
 def tree_only(edit: Edit, *, repaired: bool = False) -> Label:
-    """A leaf of the red-black tree cut off; the list still has the area."""
+    """A leaf of the red-black tree cut off; the list still has the VMA."""
     nodes = edit.views.rb_nodes
     assert nodes is not None
     childless = ~nodes.has_left & ~nodes.has_right & (nodes.parent >= 0)

@@ -108,7 +108,7 @@ def exec_cleared_in_pte(edit: Edit) -> Label:
 
 
 def exec_cleared_in_flags(edit: Edit) -> Label:
-    """VM_EXEC taken out of the vm_flags of an area with code."""
+    """VM_EXEC taken out of the vm_flags of a VMA with code."""
     pte = _pte(edit, _code)
     vma = edit.views.vmas.take(_view(edit).ranges.vma_row[pte.range_row])
     edit.put(edit.at("vm_area_struct", int(vma.vma[0]), "vm_flags"), int(vma.flags[0]) & ~flags.VM_EXEC)
@@ -117,7 +117,7 @@ def exec_cleared_in_flags(edit: Edit) -> Label:
 
 
 def exec_set_in_page_prot(edit: Edit) -> Label:
-    """The no-execute bit taken out of the vm_page_prot of a writable anonymous area."""
+    """The no-execute bit taken out of the vm_page_prot of a writable anonymous VMA."""
     pte = _pte(edit, _heap)
     vma = edit.views.vmas.take(_view(edit).ranges.vma_row[pte.range_row])
     prot = edit.at("vm_area_struct", int(vma.vma[0]), "vm_page_prot")
@@ -127,7 +127,7 @@ def exec_set_in_page_prot(edit: Edit) -> Label:
 
 
 def _ghost(edit: Edit, level: int) -> tuple[TablePages, int, int]:
-    """(table, address, physical address of a zero entry) in a table of ``level``, in no area."""
+    """(table, address, physical address of a zero entry) in a table of ``level``, in no VMA."""
     view = _view(edit)
     tables = view.tables.take((view.tables.level == level) & view.tables.ok)
     span = 1 << (12 + 9 * (level - 1))
@@ -148,7 +148,7 @@ def _ghost_label(edit: Edit, technique: str, table: TablePages, va: int, size: i
 
 
 def ghost_page(edit: Edit) -> Label:
-    """An executable 4 KiB entry outside every area, for a page of another mapping."""
+    """An executable 4 KiB entry outside every VMA, for a page of another mapping."""
     table, va, where = _ghost(edit, 1)
     pfn = int(_pte(edit, _heap).pfn[0])
     _write(edit, where, pfn << 12 | 0x67)
@@ -156,14 +156,14 @@ def ghost_page(edit: Edit) -> Label:
 
 
 def ghost_huge_page(edit: Edit) -> Label:
-    """An executable 2 MiB entry outside every area."""
+    """An executable 2 MiB entry outside every VMA."""
     table, va, where = _ghost(edit, 2)
     _write(edit, where, 0x800000 | 0xE7)
     return _ghost_label(edit, "ghost 2 MiB", table, va, 2 << 20)
 
 
 def ghost_subtree(edit: Edit) -> Label:
-    """A page table of another process hung in outside every area."""
+    """A page table of another process hung in outside every VMA."""
     table, va, where = _ghost(edit, 2)
     view = _view(edit)
     foreign = view.tables.take((view.tables.level == 1) & (view.tables.owner != table.owner[0]))
@@ -177,7 +177,7 @@ def ghost_subtree(edit: Edit) -> Label:
 
 
 def own_table_again(edit: Edit) -> Label:
-    """A page table of the process hung in a second time, outside every area."""
+    """A page table of the process hung in a second time, outside every VMA."""
     table, va, where = _ghost(edit, 2)
     view = _view(edit)
     mine = view.tables.take((view.tables.level == 1) & (view.tables.owner == table.owner[0]))

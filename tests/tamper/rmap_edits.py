@@ -1,4 +1,4 @@
-"""Labelled edits of the reverse maps, and of areas in ways that only the reverse maps contradict."""
+"""Labelled edits of the reverse maps, and of VMAs in ways that only the reverse maps contradict."""
 
 from __future__ import annotations
 
@@ -60,12 +60,12 @@ def _hide(edit: Edit, technique: str, fits: Fits) -> Label:
 
 
 def file_area_hidden(edit: Edit) -> Label:
-    """An executable area of a file taken out of every index, counters repaired."""
+    """An executable VMA of a file taken out of every index, counters repaired."""
     return _hide(edit, "file area out of the index, counters repaired", executable_file)
 
 
 def anon_area_hidden(edit: Edit) -> Label:
-    """An anonymous area whose pages another area may map too, taken out of every index, counters repaired."""
+    """An anonymous VMA whose pages another VMA may map too, taken out of every index, counters repaired."""
     rmap = _rmap(edit)
     trees, count = np.unique(rmap.anon_nodes.tree, return_counts=True)
     shared = np.isin(rmap.anon_nodes.tree, trees[count > 1])
@@ -101,7 +101,7 @@ def _cut(edit: Edit, nodes: IntervalNodes, last: str, struct: str, choice: NDArr
 
 
 def file_link_cut(edit: Edit, *, mend: bool = False) -> Label:
-    """An area taken out of its file's i_mmap; with ``mend`` its ancestors' rb_subtree_last too."""
+    """A VMA taken out of its file's i_mmap; with ``mend`` its ancestors' rb_subtree_last too."""
     nodes = _rmap(edit).file_nodes
     listed = np.isin(nodes.vma, edit.views.indices()[_index(edit)].vma)
     vma = _cut(edit, nodes, "shared.rb_subtree_last", "vm_area_struct", listed, mend)
@@ -109,7 +109,7 @@ def file_link_cut(edit: Edit, *, mend: bool = False) -> Label:
 
 
 def anon_link_cut(edit: Edit, *, mend: bool = False) -> Label:
-    """An area taken out of the tree of its own anon_vma."""
+    """A VMA taken out of the tree of its own anon_vma."""
     rmap = _rmap(edit)
     nodes = rmap.anon_nodes
     own = rmap.vmas.anon_vma[rmap.vma_rows(nodes.vma)] == nodes.tree
@@ -125,7 +125,7 @@ def anon_vma_cleared(edit: Edit) -> Label:
 
 
 def file_swapped(edit: Edit) -> Label:
-    """``vm_file`` of an executable area replaced by a file that another process maps."""
+    """``vm_file`` of an executable VMA replaced by a file that another process maps."""
     row = pick(edit, _index(edit), executable_file)
     rmap = _rmap(edit)
     own = rmap.mapping[rmap.vma_rows(np.array([row.vma], np.uint64))[0]]
@@ -135,14 +135,14 @@ def file_swapped(edit: Edit) -> Label:
 
 
 def file_cleared(edit: Edit) -> Label:
-    """``vm_file`` of an executable area set to NULL: it looks anonymous."""
+    """``vm_file`` of an executable VMA set to NULL: it looks anonymous."""
     row = pick(edit, _index(edit), executable_file)
     edit.put(edit.at("vm_area_struct", int(row.vma), "vm_file"), 0)
     return labelled(edit, "vm_file cleared", row)
 
 
 def pgoff_moved(edit: Edit) -> Label:
-    """``vm_pgoff`` of an executable area moved on by 16 pages."""
+    """``vm_pgoff`` of an executable VMA moved on by 16 pages."""
     row = pick(edit, _index(edit), executable_file)
     where = edit.at("vm_area_struct", int(row.vma), "vm_pgoff")
     edit.put(where, edit.get(where) + 16)
@@ -150,7 +150,7 @@ def pgoff_moved(edit: Edit) -> Label:
 
 
 def pgoff_moved_writable(edit: Edit) -> Label:
-    """``vm_pgoff`` of a written area of a file moved on by 16 pages."""
+    """``vm_pgoff`` of a written VMA of a file moved on by 16 pages."""
     row = pick(
         edit,
         _index(edit),

@@ -37,7 +37,7 @@ def area_erased(edit: Edit) -> Label:
 
 
 def area_forged(edit: Edit) -> Label:
-    """A slot that leads to a copy of the area, in memory that is not of the slab cache."""
+    """A slot that leads to a copy of the VMA, in memory that is not of the slab cache."""
     row = pick(edit, View.MAPLE, executable_file)
     size = edit.views.vma_size // 8 * 8
     init_task = edit.kernel.symbols.get("init_task")
@@ -50,7 +50,7 @@ def area_forged(edit: Edit) -> Label:
 
 
 def list_and_tree_unlinked(edit: Edit) -> Label:
-    """An area taken out of the list and the red-black tree, with parents, gaps and counters repaired (5.10)."""
+    """A VMA taken out of the list and the red-black tree, with parents, gaps and counters repaired (5.10)."""
     tree = edit.views.rb_nodes
     assert tree is not None
     rows = edit.views.indices()[View.RBTREE]

@@ -40,7 +40,7 @@ def _leaf_of(edit: Edit, row: Row) -> tuple[int, int]:
 
 
 def _in_leaf(edit: Edit, fits: Callable[[int, int, list[int]], bool]) -> tuple[Row, int, int]:
-    """The first executable area of a file, the leaf and the slot that ``fits(leaf, slot, slots)`` accepts."""
+    """The first executable VMA of a file, the leaf and the slot that ``fits(leaf, slot, slots)`` accepts."""
     nodes, rows = edit.views.maple_nodes, edit.views.indices()[View.MAPLE]
     vmas = edit.views.vmas.take(edit.views.vma_rows(rows.vma))
     for row in rows_in(rows.take(executable_file(rows, vmas))):
@@ -82,7 +82,7 @@ def _mend_gaps(edit: Edit, leaf: int, entries: list[tuple[int, int]]) -> None:
 
 
 def maple_erased(edit: Edit, *, repaired: bool = False) -> Label:
-    """An area erased as mas_erase would: neighbouring empty ranges joined, slots and pivots moved up, the
+    """A VMA erased as mas_erase would: neighbouring empty ranges joined, slots and pivots moved up, the
     metadata and every recorded gap corrected. With ``repaired`` the counters too."""
     nodes = edit.views.maple_nodes
 
@@ -119,7 +119,7 @@ def maple_pivot_to_end(edit: Edit) -> Label:
 
 
 def bounds_of_neighbour(edit: Edit) -> Label:
-    """``vm_start`` and ``vm_end`` of an executable area made those of the area before it."""
+    """``vm_start`` and ``vm_end`` of an executable VMA made those of the VMA before it."""
     rows = edit.views.indices()[_index(edit)]
     row = pick(edit, _index(edit), executable_file)
     before = vma_of(edit, row_at(rows, int(np.flatnonzero(rows.vma == row.vma)[0]) - 1))
@@ -129,7 +129,7 @@ def bounds_of_neighbour(edit: Edit) -> Label:
 
 
 def list_and_tree(edit: Edit, *, repaired: bool = False) -> Label:
-    """An area taken out of both the list and the red-black tree (up to 6.0), as rb_erase leaves it: a red leaf,
+    """A VMA taken out of both the list and the red-black tree (up to 6.0), as rb_erase leaves it: a red leaf,
     after which nothing needs balancing. With ``repaired`` the recorded gaps and the counters too."""
     nodes, rows = edit.views.rb_nodes, edit.views.indices()[View.RBTREE]
     assert nodes is not None

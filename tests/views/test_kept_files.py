@@ -65,7 +65,7 @@ def test_code_in_each_of_them_names_who_leads_to_it(kept_guest: Sample) -> None:
     assert {one.pid for one in found} == {owner(kept_guest)}
     assert len(found) == len(MADE) + 1  # and one that a descriptor keeps
     for name, keeper in MADE.items():
-        (one,) = [one for one in found if f"{name.decode()} that no area" in one.title]
+        (one,) = [one for one in found if f"{name.decode()} that no VMA" in one.title]
         assert f"kept by {keeper.label}" in one.title
         assert any(f"{keeper.label} (by descriptor " in item.what for item in one.evidence)
 

@@ -32,7 +32,7 @@ def test_every_file_area_that_the_guest_lists_hangs_in_i_mmap_and_no_other(clean
     found = set(zip(pid.tolist(), area.start.tolist(), area.end.tolist(), strict=True))
     expected = set()
     for one in set(views.mms.pid.tolist()):
-        # A process whose first thread has ended shows its areas in the other threads' files alone.
+        # A process whose first thread has ended shows its VMAs in the other threads' files alone.
         files = [f"proc/{one}/maps", *(name for name in truth if re.fullmatch(rf"proc/{one}/task/\d+/maps", name))]
         for line in b"".join(truth.get(name, b"") for name in files).splitlines():
             hit = _LINE.match(line)
@@ -61,7 +61,7 @@ def test_a_clean_image_has_no_strays_and_no_findings(clean: Sample) -> None:
 
 
 def test_absent_pages_are_no_evidence(clean: Sample) -> None:
-    """A third of the pages that hold anon_vma_chains, areas and address spaces taken out of the dump."""
+    """A third of the pages that hold anon_vma_chains, VMAs and address spaces taken out of the dump."""
     rmap = clean.analysis.views.rmap
     assert rmap is not None
     edit = Edit(clean.analysis)

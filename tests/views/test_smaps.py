@@ -49,7 +49,7 @@ EXACT = {
 }
 # A page may be used between the second in which it was written down and that in which the machine was paused.
 MOVING = {"Referenced"}
-MOST_MOVED = 2  # areas
+MOST_MOVED = 2  # VMAs
 
 
 def smaps_truth(sample: Sample) -> dict[str, bytes]:

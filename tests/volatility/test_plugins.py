@@ -120,7 +120,7 @@ def test_dumped_regions_hold_the_bytes_of_the_image(vol: Vol, tmp_path: Path) ->
 def test_a_finding_is_extracted_by_its_id(vol: Vol, tmp_path: Path) -> None:
     (high,) = json.loads(vol(TAMPERED, FINDINGS, "--min-severity", "high").stdout)
     rows = parse("json", vol(TAMPERED, EXTRACT, "--finding", high["ID"], before=("-o", str(tmp_path))).stdout)
-    # The range of the finding, cut where pages end: 0xc1000 bytes, in pieces that areas or page tables know.
+    # The range of the finding, cut where pages end: 0xc1000 bytes, in pieces that VMAs or page tables know.
     inside = [row for row in rows if row["Start"] is not None]
     assert inside[0]["Start"] >= high["Start"]
     assert inside[-1]["End"] <= high["End"]

@@ -47,7 +47,7 @@ def test_rows_are_those_of_the_report_and_of_the_guest(image: Path, vol: Vol) ->
     rows = parse("json", done.stdout)
     views = analyse_image(image).views
 
-    # The regions of the report: every area an index leads to.
+    # The regions of the report: every VMA an index leads to.
     document = regions_by_mm(views, views.mms.mm)
     indexed = [row for row in rows if any(row[name] for _, name in VIEW_COLUMNS[:3])]
     listed = {
@@ -101,7 +101,7 @@ def test_an_area_taken_out_of_the_tree_is_a_row(vol: Vol) -> None:
         pytest.skip(f"{image} is not there")
     lost = [row for row in parse("json", vol(image, PLUGIN).stdout) if row["In maple"] is False]
     (row,) = [row for row in lost if row["VMA"] is not None]
-    # What the edit was (samples/tampered-6.1/manifest.json): the executable area of a shell.
+    # What the edit was (samples/tampered-6.1/manifest.json): the executable VMA of a shell.
     assert (row["In slab"], row["In i_mmap"], row["In page tables"], row["Flags"]) == (True, True, True, "r-xp")
     assert row["File Path"] == "/usr/bin/bash"
 

@@ -149,13 +149,13 @@ class Context:
         vmas = self.views.vmas
         row = int(self.views.vma_rows(np.array([vma], np.uint64))[0])
         if row < 0 or not vmas.ok[row]:
-            return f"area (vm_area_struct {vma:#x} not readable)"
+            return f"VMA (vm_area_struct {vma:#x} not readable)"
         return vma_text(int(vmas.flags[row]), int(vmas.start[row]), int(vmas.end[row]), self.views.names[row])
 
 
 def vma_text(vm_flags: int, start: int, end: int, name: bytes) -> str:
     """A VMA in words: what it allows, its bounds, its name if it has one."""
-    text = f"{allows(vm_flags)} area {start:#x}-{end:#x}"
+    text = f"{allows(vm_flags)} VMA {start:#x}-{end:#x}"
     return f"{text} ({decoded(name)})" if name else text
 
 

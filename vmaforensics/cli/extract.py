@@ -18,7 +18,7 @@ Write the bytes of a region, read through the page tables of its process, into a
 manifest.json beside it. A page whose bytes are not in the dump is written as zeros and listed in the manifest,
 which has the state, page frame and permissions of every page, and the SHA-256 of every file.
 
-  --pid N --at ADDR   the area of the process that covers ADDR; where no area does, the entries around it that only
+  --pid N --at ADDR   the VMA of the process that covers ADDR; where no VMA does, the entries around it that only
                       the page tables know
   --finding ID        the range of a finding; ID as in the JSON report
   --pfn N             COUNT page frames from N, for memory that no page table leads to any more

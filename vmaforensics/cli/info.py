@@ -87,6 +87,6 @@ def _kernel(kernel: Kernel) -> Iterator[tuple[str, str]]:
     mms = read_mms(kernel, tasks, log)
     index = "maple tree" if kernel.has("mm_struct", "mm_mt") else "vm_next list and red-black tree"
     yield "tasks", f"{int(tasks.leader.sum())} processes, {len(tasks)} threads, {len(mms)} address spaces"
-    yield "memory maps", f"{index}, {int(mms.map_count.sum())} areas by map_count"
+    yield "memory maps", f"{index}, {int(mms.map_count.sum())} VMAs by map_count"
     if len(log.table()):
         yield "missing", f"{len(log.table())} records of tasks and address spaces could not be read"

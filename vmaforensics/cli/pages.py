@@ -1,4 +1,4 @@
-"""``vmaforensics pages``: the page-table entries of a process, with their pages and areas."""
+"""``vmaforensics pages``: the page-table entries of a process, with their pages and VMAs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _DESCRIPTION = """\
 One line per run of equal neighbouring entries (with --each, per entry): address, number of 4 KiB pages, the entry,
 its state and level, the page frame, what it allows over all levels, what the page belongs to, its index and
 mapping, how often it is mapped, its flags. Where the frames of a run do not follow each other, the first is
-shown with an ellipsis. A line that begins with ! disagrees with the area above it; the next line says how.
+shown with an ellipsis. A line that begins with ! disagrees with the VMA above it; the next line says how.
 
   present    for the CPU            prot_none  for the kernel only (PROT_NONE, NUMA hinting)
   swap       type:offset            other      migration, device-private, poisoned or marker entry
@@ -25,7 +25,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     """Register the verb."""
     parser = verbs.add_parser(
         "pages",
-        help="list the page-table entries of a process, with page, owner and area",
+        help="list the page-table entries of a process, with page, owner and VMA",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -35,7 +35,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--at",
         type=address,
         metavar="ADDR",
-        help="only the area that covers this address, or, where none does, the entries around it that no area covers",
+        help="only the VMA that covers this address, or, where none does, the entries around it that no VMA covers",
     )
     parser.add_argument("--each", action="store_true", help="one line per entry, not per run")
     parser.add_argument("--format", choices=("text", "json", "csv"), default="text", help="default: text")

@@ -23,14 +23,14 @@ _AFTER = 0.5  # seconds a run lasts before it is worth a bar
 _OFTEN = 0.1  # seconds between two lines of JSON about one stage
 
 # Every stage in the order of a report, what it is called, and its part of the time; measured on an image of
-# 410 processes with 128,000 areas. The remaining time is estimated from these.
+# 410 processes with 128,000 VMAs. The remaining time is estimated from these.
 _STAGES = {
     "kernel": ("finding the kernel", 30),
     "tasks": ("task list", 3),
     "slab": ("slab caches", 10),
     "sources": ("who knows of each mm", 2),
-    "indices": ("lists and trees of areas", 3),
-    "areas": ("areas", 6),
+    "indices": ("lists and trees of VMAs", 3),
+    "areas": ("VMAs", 6),
     "files": ("files and names", 6),
     "anchors": ("anchors and registers", 1),
     "handles": ("descriptors and memory files", 2),

@@ -23,8 +23,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "smaps",
         help="print /proc/PID/smaps",
         description="With --pid, what the machine's own /proc/PID/smaps would give; without, that of every process "
-        "under a header line. Where page tables or struct pages of an area are not in the image, the lines that add "
-        "them up are left out, and a note on stderr says of how many areas. Names are printed as the kernel prints "
+        "under a header line. Where page tables or struct pages of a VMA are not in the image, the lines that add "
+        "them up are left out, and a note on stderr says of how many VMAs. Names are printed as the kernel prints "
         "them: only newlines are escaped, so do not send them to a terminal if the machine is not trusted.",
     )
     add_arguments(parser)
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     count = sum(unknown.values())
     if count:
         sys.stderr.write(
-            f"vmaforensics: figures of {counted(count, 'area')} were left out: page tables or struct pages of theirs "
+            f"vmaforensics: figures of {counted(count, 'VMA')} were left out: page tables or struct pages of theirs "
             "are not in the image\n"
         )
     return ExitCode.OK

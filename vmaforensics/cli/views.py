@@ -10,9 +10,9 @@ from vmaforensics.errors import ExitCode
 
 _DESCRIPTION = """\
 One row per region, one column per record the kernel keeps of it, with the address of each record: the word of
-the list or tree that leads to the area, the first page-table entry (a physical address), the slab's struct page,
-the node in the file's i_mmap, the link to the anon_vma, and what addresses the kernel remembers there. Areas that
-only the slab or a reverse map knows have rows too, and so has memory that the page tables map outside every area.
+the list or tree that leads to the VMA, the first page-table entry (a physical address), the slab's struct page,
+the node in the file's i_mmap, the link to the anon_vma, and what addresses the kernel remembers there. VMAs that
+only the slab or a reverse map knows have rows too, and so has memory that the page tables map outside every VMA.
 
   no   the record was read whole and does not have the region, or has it otherwise
   ?    it could not be read there
@@ -34,7 +34,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--at",
         type=address,
         metavar="ADDR",
-        help="decode the areas that cover this user address, or the vm_area_struct at this kernel address, and "
+        help="decode the VMAs that cover this user address, or the vm_area_struct at this kernel address, and "
         "show the way from the task to the pages",
     )
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")

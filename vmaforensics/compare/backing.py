@@ -72,7 +72,7 @@ def file_steps(views: Views, vma: int) -> Iterator[Step]:
         }
         yield Step(record="i_mmap node", address=hex(nodes.node[at]), facts=facts, level=3)
     if not len(nodes):
-        yield Step(record="i_mmap", address=None, facts={"": "has no node of this area"}, level=3)
+        yield Step(record="i_mmap", address=None, facts={"": "has no node of this VMA"}, level=3)
 
 
 def anon_steps(views: Views, vma: int) -> Iterator[Step]:

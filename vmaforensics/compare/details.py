@@ -102,7 +102,7 @@ def _mm_row(views: Views, mm: int) -> int:
 
 
 def _absent(view: View) -> Step:
-    return Step(record=view.label, address=None, facts={"": "has no record that leads to this area"}, level=1)
+    return Step(record=view.label, address=None, facts={"": "has no record that leads to this VMA"}, level=1)
 
 
 def _entry_of(entries: IndexEntries, mm: int, vma: int) -> int | None:

@@ -92,4 +92,4 @@ def range_at(views: Views, mm: int, address: int) -> tuple[int, int]:
         return known.start, known.end
     for start, end in uncovered_within(views, mm, address, address + 1):
         return start, end
-    raise UsageError(f"neither an area nor a page-table entry of the process covers {address:#x}")
+    raise UsageError(f"neither a VMA nor a page-table entry of the process covers {address:#x}")

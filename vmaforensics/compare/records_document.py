@@ -31,7 +31,7 @@ class Cell(_Part, frozen=True, omit_defaults=True):
 
 
 class Row(_Part, frozen=True):
-    """A region: an area, or a run of page-table entries that no area covers (``vma`` is null then)."""
+    """A region: a VMA, or a run of page-table entries that no VMA covers (``vma`` is null then)."""
 
     start: str
     end: str

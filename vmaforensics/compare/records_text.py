@@ -34,7 +34,7 @@ def _table(document: RecordsDocument) -> Iterator[str]:
         row = document.rows[at]
         cells = [_cell(row.cells.get(view)) for view in document.views]
         wrong = any(cell.state == "missing" for cell in row.cells.values())
-        vma = "no area" if row.vma is None else row.vma[2:]
+        vma = "no VMA" if row.vma is None else row.vma[2:]
         table.append([">" if wrong else "", f"{row.start[2:]}-{row.end[2:]}", row.perms, vma, *cells, row.name])
     widths = [max(len(row[at]) for row in table if len(row) > at) for at in range(len(table[0]))]
     for line in table:
@@ -64,7 +64,7 @@ def _cell(cell: Cell | None) -> str:
 
 def _detail(detail: Detail) -> Iterator[str]:
     if detail.vma is None:
-        yield f"{detail.start}-{detail.end}: page-table entries that no area covers"
+        yield f"{detail.start}-{detail.end}: page-table entries that no VMA covers"
     else:
         yield f"{detail.start}-{detail.end}: vm_area_struct at {detail.vma}"
         if not detail.members:

@@ -27,22 +27,22 @@ _MOST_SHOWN = 4096  # page frames whose struct pages go into the manifest
 
 
 def process_regions(views: Views, pid: int, address: int) -> list[Region]:
-    """The area of a process that covers ``address``, or the run of entries without an area that does.
+    """The VMA of a process that covers ``address``, or the run of entries without a VMA that does.
 
     Raises :class:`UsageError` if there is no such process, or nothing knows the address.
     """
     mm = mm_of(views, pid)
     for start, end, row in vmas_within(views, mm, address, address + 1):
-        return [_area(views, mm, pid, row, start, end)]
+        return [_vma(views, mm, pid, row, start, end)]
     for start, end in uncovered_within(views, mm, address, address + 1):
         return [_orphans(mm, pid, start, end)]
-    raise UsageError(f"neither an area nor a page-table entry of pid {pid} covers {address:#x}")
+    raise UsageError(f"neither a VMA nor a page-table entry of pid {pid} covers {address:#x}")
 
 
 def finding_regions(views: Views, findings: list[Finding], wanted: str) -> list[Region]:
-    """The range of the findings whose id is ``wanted``: the parts of it that areas or page tables know.
+    """The range of the findings whose id is ``wanted``: the parts of it that VMAs or page tables know.
 
-    A range that no area reaches into is one region: what was there is what the finding is about. Raises
+    A range that no VMA reaches into is one region: what was there is what the finding is about. Raises
     :class:`UsageError` if there is no such finding, or it is not about a range of a process.
     """
     meant = [found for found in findings if finding_part(found).id == wanted]
@@ -54,8 +54,8 @@ def finding_regions(views: Views, findings: list[Finding], wanted: str) -> list[
         if found.start is None or found.end is None or views.mm_rows(np.array([found.mm], np.uint64))[0] < 0:
             raise UsageError(f"finding {wanted} ({found.rule.id}) is not about a range of a process's memory")
         start, end = found.start // page * page, min(-(-found.end // page) * page, views.arch.user_top)
-        areas = vmas_within(views, found.mm, start, end)
-        parts = [_area(views, found.mm, found.pid, row, max(low, start), min(high, end)) for low, high, row in areas]
+        vmas = vmas_within(views, found.mm, start, end)
+        parts = [_vma(views, found.mm, found.pid, row, max(low, start), min(high, end)) for low, high, row in vmas]
         if parts:
             runs = uncovered_within(views, found.mm, start, end)
             parts += [_orphans(found.mm, found.pid, max(low, start), min(high, end)) for low, high in runs]
@@ -113,16 +113,16 @@ def frame_regions(kernel: Kernel, first: int, count: int) -> list[Region]:
     ]
 
 
-def _area(views: Views, mm: int, pid: int, row: int, start: int, end: int) -> Region:
+def _vma(views: Views, mm: int, pid: int, row: int, start: int, end: int) -> Region:
     """The part ``[start, end)`` of the VMA at ``row`` of ``views.union``."""
     at, vma = int(views.union.vma_row[row]), hex(int(views.union.vma[row]))
     vmas = views.vmas
     if at < 0 or not vmas.ok[at]:
-        what = "an area whose vm_area_struct is not in the dump"
+        what = "a VMA whose vm_area_struct is not in the dump"
         return Region.of_process(mm, pid, (start, end), what, vma=vma)
     flags, name = int(vmas.flags[at]), printable(views.names[at])
     offset = hex(int(vmas.pgoff[at]) << views.arch.page_shift) if vmas.file[at] else None
-    area = {
+    facts = {
         "start": hex(int(vmas.start[at])),
         "end": hex(int(vmas.end[at])),
         "perms": vma_permissions(flags),
@@ -131,17 +131,17 @@ def _area(views: Views, mm: int, pid: int, row: int, start: int, end: int) -> Re
         "name": name,
         "pgoff": offset,
     }
-    what = f"{vma_permissions(flags)} area {name}".rstrip()
-    return Region.of_process(mm, pid, (start, end), what, vma=vma, area=area)
+    what = f"{vma_permissions(flags)} VMA {name}".rstrip()
+    return Region.of_process(mm, pid, (start, end), what, vma=vma, area=facts)
 
 
 def _orphans(mm: int, pid: int, start: int, end: int) -> Region:
     """Pages ``[start, end)`` that no VMA covers."""
-    what = "memory that the page tables map and no area covers"
+    what = "memory that the page tables map and no VMA covers"
     return Region.of_process(mm, pid, (start, end), what, area=None)
 
 
 def _whole(mm: int, pid: int, start: int, end: int) -> Region:
     """A range of a process of which nothing is known."""
-    what = "a range that no area reaches into"
+    what = "a range that no VMA reaches into"
     return Region.of_process(mm, pid, (start, end), what, area=None)

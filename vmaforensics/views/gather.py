@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-# Views beyond the indices, the areas and the counters, by the names the command line uses.
+# Views beyond the indices, the VMAs and the counters, by the names the command line uses.
 EXTRA = ("slab", "sources", "anchors", "handles", "page-tables", "text", "rmap")
 
 _GUARD_PAGES = 256

@@ -52,7 +52,7 @@ class Views:
     vmas: Vmas = field(default_factory=lambda: Vmas.zeros(0))
     mm_offsets: MmOffsets = field(default_factory=MmOffsets)
     vma_size: int = 0  # bytes of vm_area_struct
-    stack_guard_gap: int = 0  # bytes kept free below an area that grows down
+    stack_guard_gap: int = 0  # bytes kept free below a VMA that grows down
     shadow_stack_flag: int = 0  # the bit of vm_flags that marks a shadow stack, 0 for none
     names: Texts = field(default_factory=lambda: Texts.of(()))  # one per row of vmas, as /proc/PID/maps shows it
     files: FileTable | None = None

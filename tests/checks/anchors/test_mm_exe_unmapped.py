@@ -34,7 +34,7 @@ def test_a_program_that_is_mapped_is_none() -> None:
 def test_a_program_that_nothing_maps_is_found() -> None:
     (found,) = findings(_views(), "MM-EXE-UNMAPPED")
     assert found.mm == mm_of(101)
-    assert found.title == "no area maps the program file /bin/cat"
+    assert found.title == "no VMA maps the program file /bin/cat"
 
 
 def test_the_file_beneath_an_overlay_is_the_program_too() -> None:

@@ -25,7 +25,7 @@ def test_without_a_keeper_it_belongs_to_nobody() -> None:
     views = views_of(Process())
     add_handles(views)
     (found,) = findings(views, "MEM-UNMAPPED-CODE")
-    assert found.title == "ELF in the memory file memfd:x that no area maps, kept by no descriptor that was found"
+    assert found.title == "ELF in the memory file memfd:x that no VMA maps, kept by no descriptor that was found"
     assert (found.mm, found.evidence[0].address, found.evidence[0].found) == (0, INODE, "physical 0x7000")
 
 

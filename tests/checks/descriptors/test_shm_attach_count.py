@@ -37,7 +37,7 @@ def test_a_count_that_is_right_is_none() -> None:
 
 def test_a_vma_too_few_is_held_against_who_attached_last() -> None:
     (found,) = findings(_views(3), "SHM-ATTACH-COUNT")
-    assert found.title == "1 area that maps System V segment 7 (2 pages, 8 KiB) is hidden"
+    assert found.title == "1 VMA that maps System V segment 7 (2 pages, 8 KiB) is hidden"
     assert (found.mm, found.start, found.severity) == (mm_of(101), None, Severity.HIGH)
     count = found.evidence[0]
     assert (count.address, count.found, count.expected) == (0x9000, "3", "2")
@@ -56,7 +56,7 @@ def test_the_hidden_vma_is_named_where_i_mmap_has_it() -> None:
 def test_more_vmas_than_counted_rank_medium() -> None:
     (found,) = findings(_views(1), "SHM-ATTACH-COUNT")
     assert found.severity is Severity.MEDIUM
-    assert found.title == "System V segment 7 is mapped by 2 areas and counts 1"
+    assert found.title == "System V segment 7 is mapped by 2 VMAs and counts 1"
 
 
 def test_while_a_map_is_changed_it_ranks_low() -> None:

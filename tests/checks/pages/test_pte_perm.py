@@ -14,9 +14,9 @@ _TEXT, _STACK = 0x400000, 0x7F0000
 @pytest.mark.parametrize(
     ("va", "bit", "said"),
     [
-        (_STACK, ALLOW_EXECUTE, "can be executed, though its area is not executable"),
-        (_TEXT, ALLOW_EXECUTE, "cannot be executed, though its area is executable"),
-        (_TEXT, ALLOW_WRITE, "can be written, though its area is not writable"),
+        (_STACK, ALLOW_EXECUTE, "can be executed, though its VMA is not executable"),
+        (_TEXT, ALLOW_EXECUTE, "cannot be executed, though its VMA is executable"),
+        (_TEXT, ALLOW_WRITE, "can be written, though its VMA is not writable"),
         (_TEXT, ALLOW_USER, "is mapped for the kernel only"),
     ],
 )

@@ -32,8 +32,8 @@ def _of_a_file(pages: Pages, row: int) -> None:
     [
         (_STACK, _other_anon_vma, "an anonymous page of another anon_vma"),
         (_STACK, _other_address, "an anonymous page that belongs at another address"),
-        (_STACK, _of_a_file, "a page that is not anonymous, in an anonymous area"),
-        (_TEXT, _other_anon_vma, "a page of another file than its area maps"),
+        (_STACK, _of_a_file, "a page that is not anonymous, in an anonymous VMA"),
+        (_TEXT, _other_anon_vma, "a page of another file than its VMA maps"),
         (_TEXT, _other_address, "a page from another place of the file"),
     ],
 )

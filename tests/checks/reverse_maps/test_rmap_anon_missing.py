@@ -42,7 +42,7 @@ _EDITS = pytest.mark.parametrize(
     ("edit", "said"),
     [
         (_no_node, "does not hang in the tree of the anon_vma"),
-        (_other_vma, "says that it is another area's"),
+        (_other_vma, "says that it is another VMA's"),
         (_no_anon_vma, "it has links to anon_vmas and no anon_vma"),
         (_other_anon_vma, "its chain has no link to its own anon_vma"),
         (_no_link, "holds a link"),

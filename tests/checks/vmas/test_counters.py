@@ -39,7 +39,7 @@ def test_no_finding_where_counters_are_the_sums(index: str) -> None:
 
 @pytest.mark.parametrize(
     ("start", "pages", "kind"),
-    [(0x400000, 2, "executable area"), (0x500000, 3, "writable private area"), (0x7F0000, 1, "stack area")],
+    [(0x400000, 2, "executable VMA"), (0x500000, 3, "writable private VMA"), (0x7F0000, 1, "stack VMA")],
 )
 def test_a_vma_that_is_in_no_index_is_missing(start: int, pages: int, kind: str) -> None:
     """Without nodes of a tree, the place is the room between the VMAs around it, if it is of just that size."""
@@ -49,8 +49,8 @@ def test_a_vma_that_is_in_no_index_is_missing(start: int, pages: int, kind: str)
     (found,) = findings(views, "VMA-MISSING")
     assert _rules(views) == ["VMA-MISSING"]
     assert kind in found.title
-    assert found.evidence[0].what == "map_count is 4, the areas add up to 3"
-    assert f"total_vm is {10}, the areas add up to {10 - pages}" in [item.what for item in found.evidence]
+    assert found.evidence[0].what == "map_count is 4, the VMAs add up to 3"
+    assert f"total_vm is {10}, the VMAs add up to {10 - pages}" in [item.what for item in found.evidence]
     assert found.evidence[0].address == mm_of(100) + views.mm_offsets.map_count
 
 
@@ -72,7 +72,7 @@ def test_a_vma_that_was_never_counted_in_is_surplus() -> None:
     views.mms.data_vm[0] -= 3
     (found,) = findings(views, "VMA-SURPLUS")
     assert _rules(views) == ["VMA-SURPLUS"]
-    assert "1 area more" in found.title
+    assert "1 VMA more" in found.title
     assert (found.start, found.severity) == (None, Severity.HIGH)
 
 

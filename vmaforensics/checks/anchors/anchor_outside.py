@@ -73,7 +73,7 @@ def check(context: Context) -> Iterator[Finding]:
         row = int(outside[at])
         value = f"{int(every.value[row]):#x}"
         return Evidence(
-            what=f"{names[name[row]]} names {value}, where no area is",
+            what=f"{names[name[row]]} names {value}, where no VMA is",
             view=View.ANCHORS.label,
             address=int(every.where[row]),
             found=value,
@@ -81,7 +81,7 @@ def check(context: Context) -> Iterator[Finding]:
 
     def title(at: int) -> str:
         row = int(outside[at])
-        return f"{names[name[row]]} is {int(every.value[row]):#x}, where no area is"
+        return f"{names[name[row]]} is {int(every.value[row]):#x}, where no VMA is"
 
     yield from context.per_mm(RULE, every.mm[outside], evidence, title)
 

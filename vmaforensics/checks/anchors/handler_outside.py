@@ -57,13 +57,13 @@ def check(context: Context) -> Iterator[Finding]:
     def evidence(at: int) -> Evidence:
         what = "handler" if is_handler[at] else "restorer"
         return Evidence(
-            what=f"the {what} of signal {int(handlers.signal[row[at]])} is at {int(address[at]):#x}, where no area is",
+            what=f"the {what} of signal {int(handlers.signal[row[at]])} is at {int(address[at]):#x}, where no VMA is",
             view=View.ANCHORS.label,
             address=int(handlers.where[row[at]]),
             found=f"{int(address[at]):#x}",
         )
 
     def title(at: int) -> str:
-        return f"handler of signal {int(handlers.signal[row[at]])} at {int(address[at]):#x} lies in no area"
+        return f"handler of signal {int(handlers.signal[row[at]])} at {int(address[at]):#x} lies in no VMA"
 
     yield from context.per_mm(RULE, handlers.mm[row], evidence, title)

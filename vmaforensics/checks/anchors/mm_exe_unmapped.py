@@ -61,14 +61,14 @@ def check(context: Context) -> Iterator[Finding]:
 
     def evidence(at: int) -> Evidence:
         return Evidence(
-            what=f"exe_file is {path(at)}, no area maps it",
+            what=f"exe_file is {path(at)}, no VMA maps it",
             view=View.ANCHORS.label,
             address=int(mms.mm[lost[at]]) + (views.mm_offsets.exe_file or 0),
             found=f"{int(mms.exe_file[lost[at]]):#x}",
         )
 
     def title(at: int) -> str:
-        return f"no area maps the program file {path(at)}"
+        return f"no VMA maps the program file {path(at)}"
 
     yield from context.per_mm(RULE, mms.mm[lost], evidence, title)
 

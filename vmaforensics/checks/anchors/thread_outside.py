@@ -100,7 +100,7 @@ def _finding(context: Context, threads: Threads, group: I64, register: _Register
     found = context.finding(
         RULE,
         int(threads.mm[first]),
-        f"{who} with {register.holds} at {int(address[0]):#x}, where no area is",
+        f"{who} with {register.holds} at {int(address[0]):#x}, where no VMA is",
         [_evidence(threads, row, register) for row in group[:MOST].tolist()],
         start=int(address.min()) & -page_size,
         end=(int(address.max()) & -page_size) + page_size,
@@ -117,7 +117,7 @@ def _finding(context: Context, threads: Threads, group: I64, register: _Register
 def _evidence(threads: Threads, row: int, register: _Register) -> Evidence:
     saved, value = int(threads.registers[row]), f"{int(register.values[row]):#x}"
     return Evidence(
-        what=f"{'saved ' if saved else ''}{register.name} of thread {int(threads.pid[row])} is {value}, where no area "
+        what=f"{'saved ' if saved else ''}{register.name} of thread {int(threads.pid[row])} is {value}, where no VMA "
         "is",
         view=View.ANCHORS.label,
         address=saved + register.offset if saved else 0,

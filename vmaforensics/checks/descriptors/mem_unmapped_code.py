@@ -87,7 +87,7 @@ def check(context: Context) -> Iterator[Finding]:
         yield context.finding(
             RULE,
             mm_of_process(context, keepers.pid),
-            f"{content.label} in the memory file {name} that no area maps, kept by {keepers.text}",
+            f"{content.label} in the memory file {name} that no VMA maps, kept by {keepers.text}",
             [first_page, *keepers.evidence],
             severity=Severity.LOW if content is Content.SCRIPT else None,
         )

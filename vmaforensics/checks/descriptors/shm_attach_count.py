@@ -47,7 +47,7 @@ RULE = Rule(
     views=(View.HANDLES, *INDICES),
     transient="the count changes before or after the VMA does; lowered where a process was exiting or a map write-held",
     by_hand=("crash: ipcs -m", hand.VM),
-    steps=("segments", "word", "area"),
+    steps=("segments", "word", "vma"),
     part=Part.CAUSE,
     rank=220,
 )
@@ -94,18 +94,18 @@ def check(context: Context) -> Iterator[Finding]:
 def _title(context: Context, segments: Segments, row: int, lacking: int) -> str:
     number, nattch = int(segments.id[row]), int(segments.nattch[row])
     if lacking < 0:
-        return f"System V segment {number} is mapped by {nattch - lacking} areas and counts {nattch}"
+        return f"System V segment {number} is mapped by {nattch - lacking} VMAs and counts {nattch}"
     size = context.pages(-(-int(segments.size[row]) // context.views.arch.page_size))
     if lacking == 1:
-        return f"1 area that maps System V segment {number} ({size}) is hidden"
-    return f"{lacking} areas that map System V segment {number} ({size}) are hidden"
+        return f"1 VMA that maps System V segment {number} ({size}) is hidden"
+    return f"{lacking} VMAs that map System V segment {number} ({size}) are hidden"
 
 
 def _evidence(context: Context, segments: Segments, row: int, vmas: U64) -> list[Evidence]:
     """The count, and the VMAs that map the segment."""
     nattch, found = int(segments.nattch[row]), len(vmas)
     count = Evidence(
-        what=f"shm_nattch of segment {int(segments.id[row])} is {nattch}, {found} areas map it",
+        what=f"shm_nattch of segment {int(segments.id[row])} is {nattch}, {found} VMAs map it",
         view=View.HANDLES.label,
         address=int(segments.nattch_at[row]),
         found=str(nattch),

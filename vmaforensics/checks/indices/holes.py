@@ -128,7 +128,7 @@ class Holes:
             return None
         name = decoded(views.names[int(views.vma_rows(before.vma[:1])[0])])
         return Evidence(
-            what=f"the areas on both sides map {name}; between them is room for its file offset "
+            what=f"the VMAs on both sides map {name}; between them is room for its file offset "
             f"{offset * views.arch.page_size:#x}",
             view=View.FILES.label,
             address=int(before.vma[0]),

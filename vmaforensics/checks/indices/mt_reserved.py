@@ -46,7 +46,7 @@ def check(context: Context) -> Iterator[Finding]:
 
     def evidence(row: int) -> Evidence:
         return Evidence(
-            what="a reserved entry stands where an area would",
+            what="a reserved entry stands where a VMA would",
             view=View.MAPLE.label,
             address=int(forks.where[row]),
             found=f"{int(forks.value[row]):#x}",

@@ -46,7 +46,7 @@ RULE = Rule(
         hand.RBTREE,
         'drgn: validate_rbtree("struct vm_area_struct", mm.mm_rb.address_of_(), "vm_rb", cmp, allow_equal=False)',
     ),
-    steps=("area", "rbtree"),
+    steps=("vma", "rbtree"),
     part=Part.TRACE,
     rank=320,
 )

@@ -40,7 +40,7 @@ RULE = Rule(
     views=(View.LIST, View.VMA),
     transient="any change of the map, under the mmap write lock",
     by_hand=(hand.LIST,),
-    steps=("area", "list"),
+    steps=("vma", "list"),
     part=Part.TRACE,
     rank=310,
 )
@@ -91,7 +91,7 @@ def _highest(context: Context, indexed: IndexedVmas) -> Iterator[Finding]:
 
     def evidence(row: int) -> Evidence:
         return Evidence(
-            what="highest_vm_end is not the end of the last area",
+            what="highest_vm_end is not the end of the last VMA",
             view=View.COUNTERS.label,
             address=int(mm[row]),
             found=f"{int(stored[row]):#x}",
@@ -99,6 +99,6 @@ def _highest(context: Context, indexed: IndexedVmas) -> Iterator[Finding]:
         )
 
     def title(row: int) -> str:
-        return f"highest_vm_end is {int(stored[row]):#x}, the last area ends at {int(end[row]):#x}"
+        return f"highest_vm_end is {int(stored[row]):#x}, the last VMA ends at {int(end[row]):#x}"
 
     yield from context.per_mm(RULE, mm, evidence, title)

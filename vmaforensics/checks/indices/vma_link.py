@@ -47,7 +47,7 @@ RULE = Rule(
     transient="any change of the map, under the mmap write lock; task lists change under tasklist_lock, which is not "
     "looked at",
     by_hand=("crash: rd -64 ADDRESS", "drgn: hex(prog.read_u64(ADDRESS))"),
-    steps=("word", "area", "index", "tree", "list"),
+    steps=("word", "vma", "index", "tree", "list"),
     found_is_subject=False,  # it leads elsewhere
     part=Part.TRACE,
     rank=420,

@@ -55,22 +55,22 @@ class Mark(IntFlag):
 
 
 _WORDS: Final = {
-    Mark.NO_VMA: ("in no area", "is mapped outside every area of the process"),
-    Mark.EXECUTABLE: ("executable, its area is not", "can be executed, though its area is not executable"),
-    Mark.NOT_EXECUTABLE: ("not executable, its area is", "cannot be executed, though its area is executable"),
-    Mark.WRITABLE: ("writable, its area is not", "can be written, though its area is not writable"),
-    Mark.NOT_USER: ("not for user mode", "is mapped for the kernel only, in a user area"),
+    Mark.NO_VMA: ("in no area", "is mapped outside every VMA of the process"),
+    Mark.EXECUTABLE: ("executable, its area is not", "can be executed, though its VMA is not executable"),
+    Mark.NOT_EXECUTABLE: ("not executable, its area is", "cannot be executed, though its VMA is executable"),
+    Mark.WRITABLE: ("writable, its area is not", "can be written, though its VMA is not writable"),
+    Mark.NOT_USER: ("not for user mode", "is mapped for the kernel only, in a user VMA"),
     Mark.KERNEL_MEMORY: ("kernel memory", "leads to the kernel's own memory (slab or page table)"),
     Mark.OTHER_ANON_VMA: ("page of another anon_vma", "leads to an anonymous page of another anon_vma"),
     Mark.OTHER_ADDRESS: ("page of another address", "leads to an anonymous page that belongs at another address"),
-    Mark.OTHER_FILE: ("page of another file", "leads to a page of another file than its area maps"),
+    Mark.OTHER_FILE: ("page of another file", "leads to a page of another file than its VMA maps"),
     Mark.OTHER_OFFSET: (
         "page from elsewhere in the file",
-        "leads to a page from another place of the file than its area maps there",
+        "leads to a page from another place of the file than its VMA maps there",
     ),
     Mark.NOT_ANONYMOUS: (
         "page of a file in an anonymous area",
-        "leads to a page that is not anonymous, in an anonymous area",
+        "leads to a page that is not anonymous, in an anonymous VMA",
     ),
 }
 

@@ -34,7 +34,7 @@ RULE = Rule(
     views=(View.PAGE_TABLES, View.PAGES),
     transient="none",
     by_hand=(hand.VTOP, "crash: kmem PHYSICAL"),
-    steps=("memory", "entry", "frame", "area"),
+    steps=("memory", "entry", "frame", "vma"),
     part=Part.CAUSE,
     rank=140,
 )

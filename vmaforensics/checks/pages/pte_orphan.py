@@ -38,7 +38,7 @@ RULE = Rule(
     transient="munmap has emptied the index before the entries are cleared, under the write lock, then the read lock; "
     "a driver's mmap may fill entries before its VMA is inserted",
     by_hand=(hand.VTOP, hand.VM),
-    steps=("index", "memory", "entry", "frame", "area"),
+    steps=("index", "memory", "entry", "frame", "vma"),
     part=Part.CAUSE,
     rank=130,
     hides=True,
@@ -64,7 +64,7 @@ def check(context: Context) -> Iterator[Finding]:
         kind = "executable" if int(ptes.allow[first]) & ALLOW_EXECUTE else "data"
         held = contents.get(first, "")
         return Evidence(
-            what=f"page tables map {runs.text(row)} as {kind}, in no area"
+            what=f"page tables map {runs.text(row)} as {kind}, in no VMA"
             + (f"; its first page holds {held}" if held else ""),
             view=View.PAGE_TABLES.label,
             address=int(ptes.where[first]),
@@ -72,6 +72,6 @@ def check(context: Context) -> Iterator[Finding]:
         )
 
     def title(row: int) -> str:
-        return f"page tables map {runs.text(row)} outside every area of the process"
+        return f"page tables map {runs.text(row)} outside every VMA of the process"
 
     yield from context.per_mm(RULE, runs.mm(context), evidence, title, runs.bounds)

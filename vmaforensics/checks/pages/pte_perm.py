@@ -36,7 +36,7 @@ RULE = Rule(
     views=(View.PAGE_TABLES, View.VMA),
     transient="mprotect, under the write lock",
     by_hand=(hand.VTOP, "crash: struct vm_area_struct.vm_flags,vm_page_prot VMA"),
-    steps=("memory", "entry", "frame", "area"),
+    steps=("memory", "entry", "frame", "vma"),
     part=Part.CAUSE,
     rank=170,
 )

@@ -41,7 +41,7 @@ RULE = Rule(
         "crash: struct page.mapping,index PAGE",
         "crash: struct vm_area_struct.vm_file,anon_vma,vm_pgoff VMA",
     ),
-    steps=("memory", "entry", "frame", "area", "file"),
+    steps=("memory", "entry", "frame", "vma", "file"),
     part=Part.CAUSE,
     rank=150,
 )

@@ -60,7 +60,7 @@ RULE = Rule(
     views=(View.PAGE_TABLES, View.PAGES, View.FILES),
     transient="none: a uprobe is in its tree before the breakpoint is written, and after it has been taken out",
     by_hand=(hand.VTOP, "crash: struct address_space.i_pages MAPPING", "crash: rd -p PHYSICAL 512  # of both frames"),
-    steps=("area", "file", "memory", "entry", "frame"),
+    steps=("vma", "file", "memory", "entry", "frame"),
     part=Part.CAUSE,
     rank=160,
 )
@@ -113,8 +113,8 @@ def _writers(context: Context, text: TextView) -> tuple[_Writer, ...]:
     return (
         _Writer(debugger, *low, "breakpoints, and a debugger is attached"),
         _Writer(unsure, *low, "breakpoints; the list of registered uprobes is not in the image"),
-        _Writer(writable, *medium, "the process had the area writable"),
-        _Writer(np.ones(len(rows), np.bool_), None, None, "the area never was writable"),
+        _Writer(writable, *medium, "the process had the VMA writable"),
+        _Writer(np.ones(len(rows), np.bool_), None, None, "the VMA never was writable"),
     )
 
 

@@ -34,7 +34,7 @@ RULE = Rule(
     views=(View.VMA,),
     transient="mprotect, under the write lock",
     by_hand=("crash: struct vm_area_struct.vm_page_prot,vm_flags VMA",),
-    steps=("area",),
+    steps=("vma",),
     part=Part.CAUSE,
     rank=180,
 )

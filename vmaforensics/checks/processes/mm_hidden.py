@@ -73,7 +73,7 @@ def check(context: Context) -> Iterator[Finding]:
         mm = int(mms.mm[row])
         if mm in decoy_mms:
             continue
-        title = f"address space of {int(mms.map_count[row])} areas, in use, belongs to no process"
+        title = f"address space of {int(mms.map_count[row])} VMAs, in use, belongs to no process"
         weight = _weight(sources, row)
         finding = context.finding(RULE, mm, title, mm_evidence(sources, row))
         yield replace(finding, severity=weight.severity, confidence=weight.confidence)

@@ -59,7 +59,7 @@ def mm_evidence(sources: SourcesView, row: int) -> list[Evidence]:
     mm = int(mms.mm[row])
     return [
         Evidence(
-            what=f"mm {mm:#x} with {int(mms.map_count[row])} areas and {int(mms.users[row])} users "
+            what=f"mm {mm:#x} with {int(mms.map_count[row])} VMAs and {int(mms.users[row])} users "
             f"is known to: {known.label}",
             view=View.SOURCES.label,
             address=mm,

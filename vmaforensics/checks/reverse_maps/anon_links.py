@@ -31,7 +31,7 @@ class Fault(IntEnum):
         """The fault in words; ``where`` and ``tree`` as in :class:`AnonFaults`."""
         return (
             f"its link {where:#x} does not hang in the tree of the anon_vma {tree:#x}",
-            f"its link {where:#x} says that it is another area's",
+            f"its link {where:#x} says that it is another VMA's",
             f"its chain has no link to its own anon_vma {tree:#x}",
             "it has links to anon_vmas and no anon_vma",
             f"the tree of the anon_vma {tree:#x} holds a link {where:#x} that its chain lacks",

@@ -121,7 +121,7 @@ class ComparedTrees:
         anon_vmas, at = self.trees.vmas.rmap.anon_vmas, int(self.count_defects.anon_vma_row[row])
         anon_vma = int(anon_vmas.anon_vma[at])
         return Evidence(
-            what=f"num_active_vmas of the anon_vma {anon_vma:#x} is not the number of areas in its tree that name it",
+            what=f"num_active_vmas of the anon_vma {anon_vma:#x} is not the number of VMAs in its tree that name it",
             view=View.ANON_RMAP.label,
             address=anon_vma,
             found=str(int(anon_vmas.active[at])),

@@ -31,7 +31,7 @@ RULE = Rule(
     transient="fork, mmap and splits link a VMA into the reverse map before the index has it, under the write lock; "
     "munmap takes it out of the index first, and may go on under the read lock",
     by_hand=(hand.ANON, hand.VM),
-    steps=("area", "anon", "index", "tree", "list"),
+    steps=("vma", "anon", "index", "tree", "list"),
     part=Part.CAUSE,
     rank=90,
     hides=True,

@@ -36,7 +36,7 @@ RULE = Rule(
     views=(View.ANON_RMAP, *INDICES),
     transient="merges and splits take a VMA out of the reverse map for a while, under the write lock",
     by_hand=("crash: list anon_vma_chain.same_vma -H <&vma->anon_vma_chain> -s anon_vma_chain.vma,anon_vma", hand.ANON),
-    steps=("area", "anon"),
+    steps=("vma", "anon"),
     part=Part.CAUSE,
     rank=120,
 )

@@ -32,7 +32,7 @@ RULE = Rule(
     transient="fork, mmap and splits link a VMA into the reverse map before the index has it, under the write lock; "
     "munmap takes it out of the index first, and may go on under the read lock",
     by_hand=(hand.I_MMAP, hand.VM),
-    steps=("area", "file", "index", "tree", "list"),
+    steps=("vma", "file", "index", "tree", "list"),
     part=Part.CAUSE,
     rank=80,
     hides=True,

@@ -40,7 +40,7 @@ RULE = Rule(
     views=(View.FILE_RMAP, View.VMA, View.FILES),
     transient="merges and splits change vm_pgoff while the VMA is out of the tree, under the write lock",
     by_hand=("crash: struct vm_area_struct.vm_file,vm_pgoff,shared VMA", hand.I_MMAP),
-    steps=("area", "file"),
+    steps=("vma", "file"),
     part=Part.CAUSE,
     rank=100,
 )

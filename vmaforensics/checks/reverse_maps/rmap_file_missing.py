@@ -34,7 +34,7 @@ RULE = Rule(
     views=(View.FILE_RMAP, *INDICES, View.FILES),
     transient="merges and splits take a VMA out of the reverse map for a while, under the write lock",
     by_hand=(hand.I_MMAP,),
-    steps=("area", "file"),
+    steps=("vma", "file"),
     part=Part.CAUSE,
     rank=110,
 )

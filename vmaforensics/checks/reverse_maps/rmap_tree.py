@@ -36,7 +36,7 @@ RULE = Rule(
     views=(View.FILE_RMAP, View.ANON_RMAP),
     transient="under the lock of the address_space or the anon_vma; where it was write-held, findings are lowered",
     by_hand=(hand.I_MMAP, hand.ANON),
-    steps=("word", "area", "file", "anon"),
+    steps=("word", "vma", "file", "anon"),
     part=Part.TRACE,
     rank=390,
 )
@@ -78,6 +78,6 @@ def _wrong_counts(compared: ComparedTrees) -> Iterator[Finding]:
         return compared.count_evidence(int(kept[at]))
 
     def title(at: int) -> str:
-        return f"anon_vma {int(anon_vma[kept[at]]):#x} counts other areas than its tree holds"
+        return f"anon_vma {int(anon_vma[kept[at]]):#x} counts other VMAs than its tree holds"
 
     yield from vmas.findings(RULE, counts.vma_row[kept], evidence, title, ranged=False)

@@ -58,6 +58,6 @@ def check(context: Context) -> Iterator[Finding]:
         )
 
     def title(at: int) -> str:
-        return "another maple tree of areas belongs to this address space than the one it uses"
+        return "another maple tree of VMAs belongs to this address space than the one it uses"
 
     yield from context.per_mm(RULE, roots.mm[rows], evidence, title)

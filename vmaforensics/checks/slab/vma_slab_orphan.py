@@ -45,7 +45,7 @@ RULE = Rule(
         'drgn: slab_cache_for_each_allocated_object(cache, "struct vm_area_struct")',
         hand.VM,
     ),
-    steps=("slab", "area", "index", "tree", "list"),
+    steps=("slab", "vma", "index", "tree", "list"),
     part=Part.CAUSE,
     rank=60,
     hides=True,

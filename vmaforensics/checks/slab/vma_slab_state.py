@@ -35,7 +35,7 @@ RULE = Rule(
     views=(View.SLAB, *INDICES),
     transient="exit frees the VMAs while the tree still leads to them; such an mm_struct has no users",
     by_hand=(hand.SLAB,),
-    steps=("slab", "area", "word", "index"),
+    steps=("slab", "vma", "word", "index"),
     part=Part.CAUSE,
     rank=70,
 )

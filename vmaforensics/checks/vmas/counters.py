@@ -163,7 +163,7 @@ def _way(vmas: int, total: int) -> Way:
 def counter_evidence(context: Context, mm: int, name: str, stored: int, real: int) -> Evidence:
     """A counter of ``mm`` as stored, and what the VMAs add up to."""
     return Evidence(
-        what=f"{name} is {stored}, the areas add up to {real}",
+        what=f"{name} is {stored}, the VMAs add up to {real}",
         view=View.COUNTERS.label,
         address=mm + _exact_offset(context.views.mm_offsets, name),
         found=str(stored),

@@ -65,14 +65,14 @@ def _mixed(context: Context, difference: Difference) -> Finding:
     lacks, evidence = difference.lacks, list(difference.evidence)
     names = [name for name, value in lacks.items() if value]
     severity = None
-    title = f"{' and '.join(names)} {'disagrees' if len(names) == 1 else 'disagree'} with the areas"
+    title = f"{' and '.join(names)} {'disagrees' if len(names) == 1 else 'disagree'} with the VMAs"
     if lacks["map_count"] == lacks["total_vm"] == 0 and lacks["exec_vm"]:
         severity = Severity.HIGH
         count = lacks["exec_vm"]
         title = (
-            f"{context.pages(abs(count))} were counted as executable and now lie in areas that are not"
+            f"{context.pages(abs(count))} were counted as executable and now lie in VMAs that are not"
             if count > 0
-            else f"{context.pages(abs(count))} lie in executable areas and were not counted as executable"
+            else f"{context.pages(abs(count))} lie in executable VMAs and were not counted as executable"
         )
         evidence += _same_size(context, difference.mm, abs(count), executable=count < 0)
     return context.finding(RULE, difference.mm, title, evidence, severity=severity)
@@ -89,7 +89,7 @@ def _same_size(context: Context, mm: int, size: int, *, executable: bool) -> lis
     fits = np.flatnonzero((vmas.end - vmas.start == wanted) & (is_executable == executable))
     return [
         Evidence(
-            what=f"an area of that size: {int(vmas.start[row]):#x}-{int(vmas.end[row]):#x}, "
+            what=f"a VMA of that size: {int(vmas.start[row]):#x}-{int(vmas.end[row]):#x}, "
             f"{allows(int(vmas.flags[row]))}",
             view=View.VMA.label,
             address=int(vmas.vma[row]),
@@ -105,10 +105,10 @@ def _locked(context: Context) -> Iterator[Finding]:
     for row in np.flatnonzero((stored < sums.locked) & sums.known).tolist():
         mm = int(views.mms.mm[row])
         evidence = Evidence(
-            what=f"locked_vm is {int(stored[row])}, locked areas add up to {int(sums.locked[row])}",
+            what=f"locked_vm is {int(stored[row])}, locked VMAs add up to {int(sums.locked[row])}",
             view=View.COUNTERS.label,
             address=mm + views.mm_offsets.locked_vm,
             found=str(int(stored[row])),
             expected=f"at least {int(sums.locked[row])}",
         )
-        yield context.finding(RULE, mm, "locked_vm is less than the locked areas add up to", [evidence])
+        yield context.finding(RULE, mm, "locked_vm is less than the locked VMAs add up to", [evidence])

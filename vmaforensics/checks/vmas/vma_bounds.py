@@ -34,7 +34,7 @@ RULE = Rule(
     views=(View.VMA,),
     transient="none at rest: a VMA that waits to be freed has other data over its bounds, and is in no index",
     by_hand=("crash: struct vm_area_struct.vm_start,vm_end VMA",),
-    steps=("area", "index"),
+    steps=("vma", "index"),
     rank=500,
 )
 

@@ -31,7 +31,7 @@ RULE = Rule(
     views=(View.VMA,),
     transient="none",
     by_hand=(hand.VM,),
-    steps=("area", "memory"),
+    steps=("vma", "memory"),
     rank=630,
 )
 

@@ -32,7 +32,7 @@ RULE = Rule(
     views=(View.VMA, View.FILES),
     transient="none",
     by_hand=(hand.VM, "crash: struct inode.i_nlink INODE"),
-    steps=("area", "file", "memory"),
+    steps=("vma", "file", "memory"),
     rank=620,
 )
 

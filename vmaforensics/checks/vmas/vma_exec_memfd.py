@@ -31,7 +31,7 @@ RULE = Rule(
     views=(View.VMA, View.FILES),
     transient="none",
     by_hand=(hand.VM,),
-    steps=("area", "file", "memory"),
+    steps=("vma", "file", "memory"),
     rank=610,
 )
 

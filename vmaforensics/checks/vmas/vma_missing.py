@@ -50,7 +50,7 @@ RULE = Rule(
     transient="munmap has emptied the index before total_vm follows: under the write lock, then the read lock. "
     "expand_downwards raises total_vm first, in 5.10 under the read lock",
     by_hand=(hand.COUNTERS, hand.VM, hand.VMAS),
-    steps=("counters", "index", "tree", "list", "area", "memory"),
+    steps=("counters", "index", "tree", "list", "vma", "memory"),
     part=Part.CAUSE,
     rank=20,
     hides=True,
@@ -83,8 +83,8 @@ def _of_counters(context: Context, difference: Difference) -> Finding:
 
 
 def _at(context: Context, difference: Difference, place: Hole, kind: str) -> Finding:
-    what = f"{kind} area" if kind else "area"
-    verb = "has been taken out of" if difference.lacks["map_count"] else "is counted in and in no area of"
+    what = f"{kind} VMA" if kind else "VMA"
+    verb = "has been taken out of" if difference.lacks["map_count"] else "is counted in and in no VMA of"
     size, page_size = place.end - place.start, context.views.arch.page_size
     title = (
         f"{what} {place.start:#x}-{place.end:#x} ({context.pages(size // page_size)}) {verb} the {context.index.label}"
@@ -104,7 +104,7 @@ def _at(context: Context, difference: Difference, place: Hole, kind: str) -> Fin
 def _somewhere(context: Context, difference: Difference, places: list[Hole], kind: str) -> Finding:
     mm, vmas, total = difference.mm, difference.lacks["map_count"], difference.lacks["total_vm"]
     mms, row = context.views.mms, difference.mm_row
-    what = counted(vmas, f"{kind} area" if kind else "area") if vmas else "part of an area"
+    what = counted(vmas, f"{kind} VMA" if kind else "VMA") if vmas else "part of a VMA"
     title = (
         f"{what} ({context.pages(total)}) {'has' if vmas <= 1 else 'have'} been taken out of the {context.index.label}"
     )
@@ -152,7 +152,7 @@ def _uncovered(context: Context, mm: int, top: int) -> list[tuple[int, int]]:
 
 def _repaired(context: Context, mm: int, hole: Hole) -> Finding:
     """The counters agree with the tree, but the tree's own records do not allow an empty range."""
-    title = f"area {hole.start:#x}-{hole.end:#x} has been taken out of the {context.index.label}, counters repaired"
+    title = f"VMA {hole.start:#x}-{hole.end:#x} has been taken out of the {context.index.label}, counters repaired"
     return context.finding(
         RULE, mm, title, _of_hole(hole), start=hole.start, end=hole.end, confidence=Confidence.MEDIUM
     )

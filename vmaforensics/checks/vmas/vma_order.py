@@ -35,7 +35,7 @@ RULE = Rule(
     views=(*INDICES, View.VMA),
     transient="any change of the map, under the mmap write lock",
     by_hand=(hand.VM, hand.VMAS),
-    steps=("index", "tree", "list", "area"),
+    steps=("index", "tree", "list", "vma"),
     part=Part.TRACE,
     rank=300,
 )
@@ -65,7 +65,7 @@ def _out_of_order(context: Context, view: View, indexed: IndexedVmas) -> Iterato
 
     def title(row: int) -> str:
         at = int(wrong[row])
-        return f"areas {span(at - 1)} and {span(at)} overlap or are out of order in the {view.label}"
+        return f"VMAs {span(at - 1)} and {span(at)} overlap or are out of order in the {view.label}"
 
     def bounds(row: int) -> tuple[int, int]:
         at = int(wrong[row])

@@ -34,7 +34,7 @@ RULE = Rule(
     views=(*INDICES, View.VMA),
     transient="dup_mmap of 6.8 and later fills the child's tree with the parent's VMAs first, under the write lock",
     by_hand=("crash: struct vm_area_struct.vm_mm VMA", 'drgn: Object(prog, "struct vm_area_struct *", VMA).vm_mm'),
-    steps=("area", "index", "tree", "list"),
+    steps=("vma", "index", "tree", "list"),
     part=Part.CAUSE,
     rank=40,
 )

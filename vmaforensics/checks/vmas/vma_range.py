@@ -41,7 +41,7 @@ RULE = Rule(
         hand.MAPLE,
         "drgn: for first, last, entry in mt_for_each(mm.mm_mt.address_of_()): print(hex(first), hex(last), entry)",
     ),
-    steps=("area", "tree", "index"),
+    steps=("vma", "tree", "index"),
     part=Part.CAUSE,
     rank=30,
 )
@@ -73,7 +73,7 @@ def check(context: Context) -> Iterator[Finding]:
 
     def title(row: int) -> str:
         index, own = ranges(row)
-        return f"area shown as {own} is indexed as {index}"
+        return f"VMA shown as {own} is indexed as {index}"
 
     def bounds(row: int) -> tuple[int, int]:
         start = min(int(entries.start[row]), int(vmas.start[row]))

@@ -31,7 +31,7 @@ RULE = Rule(
     views=(View.COUNTERS, *INDICES, View.VMA),
     transient="an insertion, before map_count or total_vm follows, under the write lock",
     by_hand=(hand.COUNTERS, hand.VM, hand.VMAS),
-    steps=("counters", "index", "tree", "list", "area"),
+    steps=("counters", "index", "tree", "list", "vma"),
     part=Part.CAUSE,
     rank=50,
     count=True,
@@ -44,6 +44,6 @@ def check(context: Context) -> Iterator[Finding]:
         if difference.way is not Way.TOO_MANY:
             continue
         vmas, total = -difference.lacks["map_count"], -difference.lacks["total_vm"]
-        what = f"{counted(vmas, 'area')} more" if vmas else "larger areas"
+        what = f"{counted(vmas, 'VMA')} more" if vmas else "larger VMAs"
         title = f"the {context.index.label} holds {what} than the kernel counted ({context.pages(total)})"
         yield context.finding(RULE, difference.mm, title, difference.evidence)

@@ -50,7 +50,7 @@ class Technique(Part, frozen=True):
 class Hexdump(Part, frozen=True):
     """A few bytes of the image that take part in a finding."""
 
-    what: str  # "first bytes of the area", "the vm_area_struct", …
+    what: str  # "first bytes of the VMA", "the vm_area_struct", …
     address: str
     data: str | None  # hexadecimal digits, at most 128; null: not in the dump
 

@@ -23,7 +23,7 @@ _COUNTERS = ("map_count", "total_vm", "exec_vm", "data_vm", "stack_vm", "locked_
 
 # Steps: lines of each tool, by what they show.
 STEPS: dict[str, dict[Tool, tuple[str, ...]]] = {
-    "area": {
+    "vma": {
         "drgn": (
             'vma = Object(prog, "struct vm_area_struct *", {vma:#x})',
             "hex(vma.vm_start), hex(vma.vm_end), hex(vma.vm_flags), hex(vma.vm_page_prot.pgprot), hex(vma.vm_mm)",

@@ -52,7 +52,7 @@ def _contents(analysis: Analysis) -> Iterator[tuple[str, int, str]]:
             yield (
                 "modified code (TEXT-MODIFIED)",
                 count,
-                f"{counted(count, 'page')} in executable areas of files: {why}",
+                f"{counted(count, 'page')} in executable VMAs of files: {why}",
             )
         count = views.text.unindexed
         why = "by their own account their file's: the index of its page cache is not in the image"
@@ -63,7 +63,7 @@ def _contents(analysis: Analysis) -> Iterator[tuple[str, int, str]]:
         lost = sum(is_present and not text for text, is_present in zip(view.contents, present, strict=True))
         lost += len(view.orphans) - len(view.contents)
         why = f"{counted(lost, 'page')}: not in the image, or more than are looked at"
-        yield "contents of pages outside every area (PTE-ORPHAN)", lost, why
+        yield "contents of pages outside every VMA (PTE-ORPHAN)", lost, why
     handles = views.handles
     if handles is not None:
         files = handles.memory_files

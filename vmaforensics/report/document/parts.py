@@ -67,7 +67,7 @@ class Seen(Part, frozen=True, omit_defaults=True, gc=False):
 
 
 class Region(Part, frozen=True, gc=False):
-    """One area of one address space, over all views."""
+    """One VMA of one address space, over all views."""
 
     start: str
     end: str
@@ -100,7 +100,7 @@ class ViewSummary(Part, frozen=True):
 
 
 class Counter(Part, frozen=True):
-    """A counter of mm_struct, and what the areas add up to."""
+    """A counter of mm_struct, and what the VMAs add up to."""
 
     name: str
     stored: int

@@ -100,7 +100,7 @@ PROCESSES = np.dtype(
         ("regions", "i8"),
         ("findings", "i8"),
         *((name, "i8") for name in COUNTERS),  # as stored in mm_struct, at most 2**63 - 1; -1: unknown
-        *((f"{name}_of_areas", "i8") for name in COUNTERS),  # what the areas add up to; -1: unknown
+        *((f"{name}_of_areas", "i8") for name in COUNTERS),  # what the VMAs add up to; -1: unknown
     ]
 )
 

@@ -16,9 +16,9 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 def render_text(runs: list[PageRun]) -> Iterator[str]:
-    """A heading per area, a line per run. A mark ``!`` begins lines where page and area disagree."""
+    """A heading per VMA, a line per run. A mark ``!`` begins lines where page and VMA disagree."""
     for (vma, area), group in groupby(runs, key=lambda run: (run.vma, run.area)):
-        yield f"area {area}  (vm_area_struct {vma})\n" if vma else f"{area}\n"
+        yield f"VMA {area}  (vm_area_struct {vma})\n" if vma else "in no VMA\n"
         yield (
             f"  {'address':>16} {'pages':>6} {'entry':>18} {'state':9} {'L':1} {'frame':>10} {'perm':4} {'owner':13} "
             f"{'index':>12} {'mapping':>18} {'maps':>5}  flags\n"

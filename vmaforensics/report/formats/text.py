@@ -82,8 +82,8 @@ def _processes(document: Document) -> str:
     user = [process for process in document.processes if process.kind == "user"]
     threads = sum(len(process.threads) + 1 for process in user)
     kernel = sum(process.kind == "kernel" for process in document.processes)
-    areas = sum(len(process.regions) for process in user)
-    shown = f"{len(user)} with memory, {counted(threads, 'thread')}, {counted(areas, 'area')}"
+    vmas = sum(len(process.regions) for process in user)
+    shown = f"{len(user)} with memory, {counted(threads, 'thread')}, {counted(vmas, 'VMA')}"
     torn = sum(any(not view.complete for view in process.views) for process in user)
     busy = sum(process.lock not in ("free", None) for process in user)
     notes = [f"{counted(kernel, 'kernel thread')}"] if kernel else []

@@ -87,7 +87,7 @@ def _side_by_side(page: Page, found: MemoryMap) -> None:
     for row in found.rows:
         cells = [row.cells.get(view) for view in found.views]
         wrong = any(cell is not None and cell.state == "missing" for cell in cells)
-        vma = "no area" if row.vma is None else row.vma[2:]
+        vma = "no VMA" if row.vma is None else row.vma[2:]
         span = f"{row.start[2:]}-{row.end[2:]}"
         rows.append([">" if wrong else "", span, row.perms, vma, *map(_cell, cells), row.name])
     page.table(rows, whole=True)

@@ -1,6 +1,6 @@
 """Rows for a timeline in Timesketch: JSON lines, each an event with a time that the image itself tells.
 
-An area has no time of creation, and a finding none of happening: a finding stands at the time at which the memory
+A VMA has no time of creation, and a finding none of happening: a finding stands at the time at which the memory
 was taken, which is when it was true; in a crash dump that is the time of the crash. Times are the kernel's own
 (``kernel.clock``, boot time, start times of tasks); where one could not be read, there are no rows of that kind.
 """

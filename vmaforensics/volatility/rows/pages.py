@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LicenseRef-VSL-1.0
-"""Rows for volatility3's grids: page-table entries, with page, owner and area."""
+"""Rows for volatility3's grids: page-table entries, with page, owner and VMA."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def page_rows(
 ) -> Iterator[Row]:
     """One row of :data:`COLUMNS` per run of equal neighbouring entries (``each``: per entry) of each process.
 
-    Of each of ``addresses``, the area that covers it, or, where none does, the entries around it that no area
+    Of each of ``addresses``, the VMA that covers it, or, where none does, the entries around it that no VMA
     covers.
     """
     from vmaforensics.compare.ranges import entries_within
@@ -64,7 +64,7 @@ def page_rows(
         for run in page_runs(session.kernel, session.views, rows, each=each):
             yield (pid, comm, *_row(run))
     for address in sorted(set(addresses) - known):
-        log.warning("neither an area nor a page-table entry covers %#x in these processes", address)
+        log.warning("neither a VMA nor a page-table entry covers %#x in these processes", address)
 
 
 def _ranges(session: Session, mm: int, addresses: Collection[int], known: set[int]) -> Iterator[tuple[int, int]]:

@@ -68,7 +68,7 @@ def read(
 ) -> Session:
     """Read the image under ``layer_name``; whatever was missing or wrong in it goes to the log as warnings.
 
-    ``wanted`` picks among the views that are not needed to list areas; see ``gather_views``. Raises
+    ``wanted`` picks among the views that are not needed to list VMAs; see ``gather_views``. Raises
     :class:`VmaForensicsError` when there is nothing to read.
     """
     from vmaforensics.views.gather import gather_views

@@ -99,7 +99,7 @@ def _anchor(name: str, taken: dict[str, int]) -> str:
 
 
 def _closest(finding: Finding, rows: Sequence[Row]) -> Row | None:
-    """The region a finding is about most: its own area, else the one at its start, else one that a view lacks."""
+    """The region a finding is about most: its own VMA, else the one at its start, else one that a view lacks."""
 
     def nearness(row: Row) -> tuple[bool, bool, bool]:
         missing = any(cell.state == "missing" for cell in row.cells.values())

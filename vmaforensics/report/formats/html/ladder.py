@@ -59,7 +59,7 @@ class Ladder:
     height: int = 0
     lanes: list[Box] = field(default_factory=list)
     bands: list[Box] = field(default_factory=list)  # behind what findings name
-    strips: list[Box] = field(default_factory=list)  # what an area allows
+    strips: list[Box] = field(default_factory=list)  # what a VMA allows
     plates: list[Box] = field(default_factory=list)  # behind words that stand on a pattern
     cells: dict[str, str] = field(default_factory=dict)
     breaks: list[int] = field(default_factory=list)  # y of dashed lines
@@ -131,7 +131,7 @@ def _region(piece: Ladder, line: Line) -> None:
         piece.texts.append(Text(x=piece.width - 8, y=middle, text=tag, kind=f"tag {worst.severity}"))
     allowed = "x" if "x" in row.perms else "w" if "w" in row.perms else "r"
     piece.strips.append(Box(x=_ADDRESS, y=y + 1, width=5, height=height - 2, kind=f"allow-{allowed}"))
-    name = tail(row.name, _NAME_CHARACTERS) or ("no area" if row.vma is None else "")
+    name = tail(row.name, _NAME_CHARACTERS) or ("no VMA" if row.vma is None else "")
     piece.texts += [
         Text(x=6, y=y + 14, text=short(row.start.removeprefix("0x"), 17), kind=f"address {hit}"),
         Text(x=_ADDRESS + 12, y=middle, text=short(row.perms, 4), kind="address"),

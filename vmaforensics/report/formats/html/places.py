@@ -30,7 +30,7 @@ class Places:
 
     def of(self, finding: Finding) -> list[int]:
         """Rows in the finding's range that it names by their ``vm_area_struct``; where it names none, all of its
-        range; where it has no range, its own area."""
+        range; where it has no range, its own VMA."""
         inside = self._inside(finding)
         named = {finding.vma, *(item.address for item in finding.evidence)} - {None}
         exact = [at for at in inside if self._rows[at].vma in named]

@@ -18,7 +18,7 @@ _DEEPEST = 12
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """Areas that one view holds; ``partial``: of those that could be read."""
+    """VMAs that one view holds; ``partial``: of those that could be read."""
 
     number: str
     partial: bool
@@ -26,7 +26,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stored:
-    """A counter, and what the areas add up to where that is something else."""
+    """A counter, and what the VMAs add up to where that is something else."""
 
     number: str
     areas: str

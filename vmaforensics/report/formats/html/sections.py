@@ -92,7 +92,7 @@ def _section(memory: MemoryMap, process: Process | None, anchor: str, cards: lis
 
 
 def _unlisted(memory: MemoryMap, process: Process | None) -> list[int]:
-    """Starts of the process's areas that a shortened map does not list, ascending: where they lie is no gap."""
+    """Starts of the process's VMAs that a shortened map does not list, ascending: where they lie is no gap."""
     if not memory.rows_left_out or process is None:
         return []
     listed = {row.start for row in memory.rows}

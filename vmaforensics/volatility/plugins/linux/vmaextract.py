@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 class VmaExtract(interfaces.plugins.PluginInterface):  # type: ignore[misc]  # volatility3 is untyped
     """Writes the bytes of a region into a file, and a manifest that says what each of its pages is.
 
-    Needs no symbol file. Give --pid with --address (the area that covers it, or the entries there that no area
+    Needs no symbol file. Give --pid with --address (the VMA that covers it, or the entries there that no VMA
     covers), --finding (the ID that linux.vmafindings.VmaFindings shows), or --pfn with --count (page frames). A page
     whose bytes are not in the image is written as zeros and listed. Files go to vol's -o directory.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: LicenseRef-VSL-1.0
-"""volatility3 plugin: the page-table entries of processes, with page, owner and area."""
+"""volatility3 plugin: the page-table entries of processes, with page, owner and VMA."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class VmaPages(interfaces.plugins.PluginInterface):  # type: ignore[misc]  # volatility3 is untyped
-    """Lists the page-table entries of processes, with the page, its owner and the area that covers them.
+    """Lists the page-table entries of processes, with the page, its owner and the VMA that covers them.
 
     Needs no symbol file. A row is a run of neighbouring entries that are equal but for their frames. Allows: r the
-    user may read (k: the kernel only), w write, x execute, over all levels. Disagrees: how the entry and the area
+    user may read (k: the kernel only), w write, x execute, over all levels. Disagrees: how the entry and the VMA
     above it differ. Level 1 is 4 KiB, 2 is 2 MiB, 3 is 1 GiB.
     """
 
@@ -34,7 +34,7 @@ class VmaPages(interfaces.plugins.PluginInterface):  # type: ignore[misc]  # vol
             layer_requirement(),
             pid_requirement(),
             address_requirement(
-                "Only the areas that hold one of these virtual addresses, or entries without an area there"
+                "Only the VMAs that hold one of these virtual addresses, or entries without a VMA there"
             ),
             requirements.BooleanRequirement(
                 name="each", description="One row per entry instead of per run", default=False, optional=True
