@@ -26,7 +26,7 @@ from vmaforensics.views.indices.rbtree import RbNodes
 from vmaforensics.views.problems import Problem, Problems
 from vmaforensics.views.processes.mms import MmOffsets, Mms
 from vmaforensics.views.processes.tasks import Tasks
-from vmaforensics.views.structures.rwsem import Lock
+from vmaforensics.views.structures.lock import Lock
 from vmaforensics.views.views import Views
 from vmaforensics.views.vmas import flags
 from vmaforensics.views.vmas.files import Files, FileTable

@@ -12,7 +12,7 @@ from vmaforensics.checks.finding import Confidence, Evidence, Finding, Severity
 from vmaforensics.checks.registry import all_rules, rule
 from vmaforensics.checks.rule import LAGS, Part
 from vmaforensics.checks.weigh import join, run_checks, weigh
-from vmaforensics.views.structures.rwsem import Lock
+from vmaforensics.views.structures.lock import Lock
 
 HIGH_RULES = [known for known in all_rules() if known.severity.rank < Severity.LOW.rank]
 

@@ -9,7 +9,7 @@ from handmade import LINUX, LINUX_5_10, Machine
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.processes.mms import MmOffsets, Mms, mmap_locks, read_mms
 from vmaforensics.views.processes.tasks import Tasks
-from vmaforensics.views.structures.rwsem import Lock
+from vmaforensics.views.structures.lock import Lock
 
 WILD = 0x1000
 

@@ -11,7 +11,7 @@ from vmaforensics.checks.rule import INDICES
 from vmaforensics.columns.lookup import last_rows_of, sort_order, values_at
 from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
 from vmaforensics.views.problems import Problem
-from vmaforensics.views.structures.rwsem import Lock
+from vmaforensics.views.structures.lock import Lock
 from vmaforensics.views.vmas import flags
 from vmaforensics.words.amounts import pages
 from vmaforensics.words.printable import decoded

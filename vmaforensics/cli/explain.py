@@ -81,7 +81,7 @@ def _rule(rule: Rule) -> Iterator[str]:
 
 def _weighing(rule: Rule) -> Iterator[str]:
     from vmaforensics.checks.rule import Severity
-    from vmaforensics.views.structures.rwsem import Lock
+    from vmaforensics.views.structures.lock import Lock
 
     if rule.severity.rank >= Severity.LOW.rank:
         yield f"not: a finding of severity {rule.severity.value} says little enough"

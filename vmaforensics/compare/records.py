@@ -14,7 +14,7 @@ from vmaforensics.compare.comparison import Comparison, compare_records
 from vmaforensics.compare.ranges import mm_row
 from vmaforensics.compare.records_document import RecordsDocument, Schema
 from vmaforensics.errors import UsageError
-from vmaforensics.views.structures.rwsem import Lock
+from vmaforensics.views.structures.lock import Lock
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from checks.handmade_views import Process, add_problem, findings, mm_of, views_o
 from vmaforensics.checks.rule import Severity
 from vmaforensics.views.descriptors.sysv import Segments
 from vmaforensics.views.problems import Problem
-from vmaforensics.views.structures.rwsem import Lock
+from vmaforensics.views.structures.lock import Lock
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:

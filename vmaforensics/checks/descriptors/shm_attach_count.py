@@ -23,7 +23,7 @@ from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import BUSY, INDICES, SMEAR, Confidence, Part, Rule, Severity
 from vmaforensics.columns.lookup import bounds_of, sort_order
 from vmaforensics.views.problems import Problem
-from vmaforensics.views.structures.rwsem import Lock
+from vmaforensics.views.structures.lock import Lock
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from vmaforensics.columns.lookup import rows_of, sort_order, values_at
 from vmaforensics.report.document.origins import parents, programs, starts
 from vmaforensics.report.document.parts import Counter, Process, Thread, ViewSummary
 from vmaforensics.report.document.regions import regions_by_mm
-from vmaforensics.views.structures.rwsem import Lock
+from vmaforensics.views.structures.lock import Lock
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from vmaforensics.views.structures.lock import Lock
 
 if TYPE_CHECKING:
     from vmaforensics.columns.types import U8, U64, Bools
@@ -16,20 +17,6 @@ _WRITER_LOCKED, _READER_BITS = np.uint64(1), ~np.uint64(0xFF)
 # PREEMPT_RT: an int, READER_BIAS plus readers, or WRITER_BIAS while a writer holds it.
 _INT, _READER_BIAS, _WRITER_BIAS = np.uint64(0xFFFFFFFF), np.uint64(1 << 31), np.uint64(1 << 30)
 _SIGN = np.uint64(1 << 63)  # RWSEM_FLAG_READFAIL: set by none that holds it
-
-
-class Lock(IntEnum):
-    """State of a lock when the image was taken."""
-
-    FREE = 0
-    READ = 1
-    WRITE = 2
-    UNKNOWN = 3
-
-    @property
-    def text(self) -> str:
-        """The state in words."""
-        return ("free", "read-held", "write-held", "unknown")[self]
 
 
 def lock_states(kernel: Kernel, struct: str, addresses: U64, member: str) -> U8:
