@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 PLUGINS = HERE.parent / "plugins"
 MINUTES = 60.0
+
+
+EARLIER = ", before"  # behind the name of a command of another version of this program
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +73,14 @@ def our_commands(bin_folder: Path, scratch: Path) -> list[Contender]:
             entries=_walked,
         ),
     ]
+
+
+def earlier_commands(bin_folder: Path | None, scratch: Path) -> list[Contender]:
+    """The same verbs of another version, whose programs lie in ``bin_folder``."""
+    if bin_folder is None:
+        return []
+    commands = [command for command in our_commands(bin_folder, scratch) if command.entries is None]
+    return [replace(command, name=command.name + EARLIER, areas=None) for command in commands]
 
 
 def volatility(bin_folder: Path, scratch: Path, isf: Path | None) -> list[Contender]:

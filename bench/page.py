@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from contenders import EARLIER
 from store import busy
 
 if TYPE_CHECKING:
@@ -44,6 +45,10 @@ more, -x2 and -x4 have twice and four times as many of both; bench-touched-1g to
 memory touched, in pages of 4 KiB. "Entries" are the entries of the user halves of all page tables that are not zero;
 "walk" is how long reading them takes within the process, the shortest of three, the image being in the page cache. What
 is done with each entry after that (its area, its `struct page`, its owner, the rules) is in the time of the report."""
+
+_BEFORE = """\
+The same commands of the version before, in the same run: what a change of the whole program has cost or gained. Memory
+an area is that of the whole process divided by the areas of the image."""
 
 _BUSY = """**The machine was busy** while this was measured: {names}. Their elapsed times are too long, by
 how much is not known; compare their CPU times."""
@@ -102,17 +107,49 @@ def _lines(here: Machine, measured: Sequence[tuple[Subject, Mapping[str, Result]
         (one.name, f"`{name}`", span(result), f"{result.cpu:.2f} s", _memory(result), f"{one.areas / result.wall:,.0f}")
         for one, found in measured
         for name, result in found.items()
-        if result.tool == _OWN and result.walk is None
+        if result.tool == _OWN and result.walk is None and not name.endswith(EARLIER)
     ]
     yield from _table(("image", "command", "time", "CPU", "memory", "areas a second"), times)
     for one, found in measured:
         if one.name == TARGET_IMAGE and TARGET_COMMAND in found:
             yield ""
             yield f"`{TARGET_COMMAND}` on {one.name}: {target(found[TARGET_COMMAND])}."
+    yield from _before_and_after(measured)
     yield from _growth(measured)
     for one, found in measured:
         if one.name == TARGET_IMAGE and any(result.tool != _OWN for result in found.values()):
             yield from _comparison(one, found)
+
+
+def _before_and_after(measured: Sequence[tuple[Subject, Mapping[str, Result]]]) -> Iterator[str]:
+    """Commands that another version was measured with too, one beside the other."""
+    rows = []
+    for subject, found in measured:
+        for name, now in found.items():
+            before = found.get(name + EARLIER)
+            if before is None:
+                continue
+            memory = (f"{result.peak / subject.areas:,.0f} bytes" for result in (before, now))
+            rows.append(
+                (
+                    subject.name,
+                    f"`{name}`",
+                    f"{before.cpu:.2f} s",
+                    f"{now.cpu:.2f} s",
+                    _memory(before),
+                    _memory(now),
+                    *memory,
+                )
+            )
+    if not rows:
+        return
+    yield ""
+    yield "## Before and after"
+    yield ""
+    yield _BEFORE
+    yield ""
+    head = "image|command|CPU before|now|memory before|now|an area, before|now"
+    yield from _table(head.split("|"), rows)
 
 
 def _growth(measured: Sequence[tuple[Subject, Mapping[str, Result]]]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from contenders import Contender, drgn, our_commands, volatility
+from contenders import Contender, drgn, earlier_commands, our_commands, volatility
 from measure import BenchError, Result, run_once
 from page import TARGET_COMMAND, TARGET_IMAGE, page, span, target
 from store import Subject, busy, load, machine, save, subject
@@ -43,6 +43,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--update", action="store_true", help="write docs/benchmarks.md")
     parser.add_argument("--isf", type=Path, metavar="DIR", help="symbols for volatility3's linux.proc.Maps")
     parser.add_argument("--vmlinux", type=Path, metavar="FILE", help="vmlinux with debug information, for drgn")
+    parser.add_argument("--before", type=Path, metavar="DIR", help="bin folder of another version, measured too")
     parser.add_argument("--drgn-python", type=Path, metavar="PYTHON", help="a Python that can import drgn")
     return parser.parse_args(argv)
 
@@ -136,6 +137,7 @@ def all_contenders(options: argparse.Namespace, scratch: Path) -> dict[str, Cont
     bin_folder = Path(sys.executable).parent  # not resolved: a virtual environment's python is a link
     found = [
         *our_commands(bin_folder, scratch),
+        *earlier_commands(options.before, scratch),
         *volatility(bin_folder, scratch, options.isf),
         *drgn(options.drgn_python, options.vmlinux),
     ]
