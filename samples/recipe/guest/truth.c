@@ -2,20 +2,23 @@
  * Write what /proc says about every process, and about the system, as a tar
  * archive to a block device; then print a marker and sleep for ever.
  *
- *   truth DEVICE [bench|crash]
+ *   truth DEVICE [bench|crash|await]
  *
  * One process without children does it all, so that nothing else changes.  With
- * "bench", maps are only counted and smaps left out; with "crash", the kernel is
- * made to crash at the end.
+ * "bench", maps are only counted and smaps and stacks left out; with "crash", the
+ * kernel is made to crash at the end; with "await", a byte on the second serial
+ * port, which comes from outside, wakes the process named in /run/victim.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/klog.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -182,6 +185,9 @@ static void threads(const char *pid, int maps_empty)
 				 list[i]->d_name, files[k]);
 			copy(path, path + 1);
 		}
+		snprintf(path, sizeof(path), "/proc/%s/task/%s/stack", pid,
+			 list[i]->d_name);
+		copy(path, path + 1);
 		if (count > 1 && maps_empty) {
 			snprintf(path, sizeof(path), "/proc/%s/task/%s/maps", pid,
 				 list[i]->d_name);
@@ -230,7 +236,7 @@ static void process(const char *pid, int brief)
 {
 	static const char *const files[] = {
 		"status", "stat", "statm", "comm", "cmdline", "auxv", "syscall",
-		"mountinfo",
+		"mountinfo", "stack",
 	};
 	static const char *const links[] = {"exe", "root", "cwd", "ns/mnt", "ns/pid"};
 	char path[400], line[40];
@@ -315,10 +321,62 @@ static void system_files(void)
 	folder("/run/log");
 }
 
+/* The records of /dev/kmsg one after the other, as it gives them. */
+static void log_records(void)
+{
+	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK);
+	ssize_t n;
+
+	if (fd < 0)
+		return;
+	text_used = 0;
+	do {
+		room(1 << 14);
+		n = read(fd, text + text_used, 1 << 14);
+		if (n > 0)
+			text_used += (size_t)n;
+	} while (n > 0 || (n < 0 && (errno == EPIPE || errno == EINTR)));
+	close(fd);
+	member("kmsg", text, text_used);
+}
+
+/* The whole log as syslog(2) gives it, which is what dmesg reads. */
+static void log_text(void)
+{
+	enum { SYSLOG_ACTION_READ_ALL = 3, SYSLOG_ACTION_SIZE_BUFFER = 10 };
+	int size = klogctl(SYSLOG_ACTION_SIZE_BUFFER, NULL, 0), n;
+
+	if (size <= 0)
+		return;
+	/* Every line gets a prefix that the size of the ring does not count. */
+	text_used = 0;
+	room((size_t)size * 2);
+	n = klogctl(SYSLOG_ACTION_READ_ALL, text, size * 2);
+	if (n >= 0)
+		member("dmesg", text, (size_t)n);
+}
+
+/* Wait for a byte from outside, then wake the process that shall act. */
+static void await(void)
+{
+	int fd = open("/dev/ttyS1", O_RDONLY | O_NOCTTY);
+	FILE *file = fopen("/run/victim", "r");
+	char byte;
+	int pid;
+
+	if (fd < 0 || !file || fscanf(file, "%d", &pid) != 1)
+		die("await");
+	fclose(file);
+	printf("TRUTH-AWAITS %d\n", pid);
+	if (read(fd, &byte, 1) != 1 || kill(pid, SIGUSR1) < 0)
+		die("await");
+}
+
 int main(int argc, char **argv)
 {
 	int brief = argc > 2 && strcmp(argv[2], "bench") == 0;
 	int crash = argc > 2 && strcmp(argv[2], "crash") == 0;
+	int awaited = argc > 2 && strcmp(argv[2], "await") == 0;
 	struct dirent **list;
 	char line[40];
 	size_t size;
@@ -342,6 +400,8 @@ int main(int argc, char **argv)
 	}
 	free(list);
 	system_files();
+	log_records();
+	log_text();
 	member("complete", "yes\n", 4);
 	pad(512);
 	{
@@ -360,6 +420,8 @@ int main(int argc, char **argv)
 		if (fd < 0 || write(fd, "c", 1) < 0)
 			die("/proc/sysrq-trigger");
 	}
+	if (awaited)
+		await();
 	for (;;)
 		pause();
 }
