@@ -66,6 +66,7 @@ def _image(image: Image) -> Iterator[tuple[str, str]]:
 
 
 def _kernel(kernel: Kernel) -> Iterator[tuple[str, str]]:
+    """Label and value of each line on the kernel: its identity, the sources of its symbols and types, its tasks."""
     from vmaforensics.views.problems import ProblemLog
     from vmaforensics.views.processes.mms import read_mms
     from vmaforensics.views.processes.tasks import walk_tasks

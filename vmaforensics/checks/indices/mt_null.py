@@ -80,6 +80,7 @@ def _behind_end(context: Context) -> Iterator[Finding]:
 
 
 def _side_by_side(context: Context) -> Iterator[Finding]:
+    """Empty leaf slots next to one another in trees that were read whole (mt_validate_nulls, lib/maple_tree.c)."""
     nodes, slots = context.views.maple_nodes, context.shared(leaf_slots)
     wrong = null_pairs(context)
     wrong = wrong[context.whole(View.MAPLE, nodes.mm[slots.node[wrong]])]

@@ -62,6 +62,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _parents(context: Context, entries: IndexEntries, nodes: RbNodes) -> Iterator[Finding]:
+    """Nodes whose ``__rb_parent_color``, colour bits aside, is not the address of the node that points to them."""
     expected = values_at(nodes.address, nodes.parent)
     stored = nodes.parent_word & ~_COLOUR_BITS
     wrong = np.flatnonzero((stored != expected) & (nodes.parent_word != 0))
@@ -88,6 +89,8 @@ def _parents(context: Context, entries: IndexEntries, nodes: RbNodes) -> Iterato
 
 
 def _colours(context: Context, entries: IndexEntries, nodes: RbNodes) -> Iterator[Finding]:
+    """Nodes that break a rule of red-black trees (lib/rbtree.c): the root is black, no red node has a red child, all
+    ways down from a node pass equally many black ones. Of trees that were read whole."""
     black = (nodes.parent_word & _BLACK) != 0
     uneven = _uneven(nodes, black)
     red = np.append(~black, False)  # [-1] is that of no child

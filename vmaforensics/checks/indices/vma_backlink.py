@@ -55,6 +55,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _backward(context: Context, indexed: IndexedVmas) -> Iterator[Finding]:
+    """VMAs whose ``vm_prev`` is not the VMA before them in the ``vm_next`` list; NULL is expected of the first."""
     entries, vmas = indexed.entries, context.views.vmas
     expected = value_before(entries.vma, begins_run(entries.mm))
     stored = vmas.prev[indexed.vma_row]

@@ -102,6 +102,10 @@ def _at(context: Context, difference: Difference, place: Hole, kind: str) -> Fin
 
 
 def _somewhere(context: Context, difference: Difference, places: list[Hole], kind: str) -> Finding:
+    """The finding where the counters lack VMAs or pages that no single hole of the index explains.
+
+    ``places`` are the holes that may be meant, ``kind`` is what the counters say of the VMAs ("executable"), or empty.
+    """
     mm, vmas, total = difference.mm, difference.lacks["map_count"], difference.lacks["total_vm"]
     mms, row = context.views.mms, difference.mm_row
     what = counted(vmas, f"{kind} VMA" if kind else "VMA") if vmas else "part of a VMA"

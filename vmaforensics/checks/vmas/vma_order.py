@@ -48,6 +48,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _out_of_order(context: Context, view: View, indexed: IndexedVmas) -> Iterator[Finding]:
+    """VMAs of one index that begin before the VMA in front of them ends."""
     entries, vmas = indexed.entries, context.views.vmas
     start, end = vmas.start[indexed.vma_row], vmas.end[indexed.vma_row]
     wrong = np.flatnonzero(start < value_before(end, begins_run(entries.mm)))

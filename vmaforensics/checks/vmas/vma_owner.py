@@ -47,6 +47,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _foreign(context: Context, view: View, indexed: IndexedVmas) -> Iterator[Finding]:
+    """Entries of one index whose VMA has another ``vm_mm`` than the mm_struct that the index belongs to."""
     vmas = context.views.vmas
     wrong = np.flatnonzero(indexed.entries.mm != vmas.mm[indexed.vma_row])
     entries, vmas = indexed.entries.take(wrong), vmas.take(indexed.vma_row[wrong])

@@ -64,6 +64,10 @@ def _named(entries: IndexEntries, size: int, wrong: WrongWords) -> list[int]:
 
 
 def _rb_nodes(nodes: RbNodes, entries: IndexEntries, named: Iterable[int], wrong: WrongWords, size: int) -> list[Node]:
+    """The nodes at the rows ``named``, with all nodes above and the children of each, at most :data:`MOST`; by depth.
+
+    ``size`` is that of a vm_area_struct in bytes: ``wrong`` is asked for findings about any word of it.
+    """
     chosen: dict[int, None] = {}
     for row in named:
         path = [row]
@@ -94,6 +98,7 @@ def _rb_nodes(nodes: RbNodes, entries: IndexEntries, named: Iterable[int], wrong
 
 
 def _list_nodes(views: Views, entries: IndexEntries, named: Iterable[int], wrong: WrongWords) -> list[Node]:
+    """The list elements at the rows ``named``, with :data:`_LINKS` neighbours on both sides, at most :data:`MOST`."""
     chosen: set[int] = set()
     for row in named:
         near = set(range(max(row - _LINKS, 0), min(row + _LINKS + 1, len(entries))))

@@ -207,6 +207,11 @@ def _records(path: Path, size: int, problems: list[str]) -> tuple[NDArray[np.int
 
 
 def _walk(path: Path, file: int, size: int, problems: list[str]) -> tuple[NDArray[np.int64], bool]:
+    """Read the record headers (``makedump_data_header`` of makedumpfile) one after the other with ``pread``.
+
+    Returns what :func:`_records` does, and adds to ``problems`` why it stopped before the end record. Raises
+    :class:`UnsupportedFormatError` if there are more records than the size of the file allows.
+    """
     most = 65536 + size // 512  # real ones have 4 KiB and more
     found = array("q")
     unpack, header = _RECORD.unpack, _RECORD.size

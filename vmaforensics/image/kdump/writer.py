@@ -145,6 +145,10 @@ def _with_vmcoreinfo(notes: Sequence[Note], vmcoreinfo: bytes | None) -> list[No
 def _main_header(
     utsname: Mapping[str, str], vmcoreinfo: bytes | None, sub_blocks: int, octets: int, max_mapnr: int
 ) -> bytes:
+    """``disk_dump_header`` (makedumpfile's diskdump_mod.h), padded to a page; the release comes from VMCOREINFO.
+
+    ``sub_blocks`` is the size of the sub header in pages, ``octets`` that of one bitmap in bytes.
+    """
     found = re.search(rb"^OSRELEASE=(.*)$", vmcoreinfo or b"", re.MULTILINE)
     release = found.group(1).decode("latin-1") if found else ""
     # libkdumpfile, and so drgn, takes the machine from here only if release and version are not empty.
@@ -178,6 +182,7 @@ def _main_header(
 
 
 def _sub_header(vmcoreinfo: bytes | None, area: bytes, max_mapnr: int, dump_level: int) -> bytes:
+    """``kdump_sub_header`` (makedumpfile's diskdump_mod.h) and the notes in ``area`` behind it, not padded."""
     found = re.search(rb"^NUMBER\(phys_base\)=(-?\d+)$", vmcoreinfo or b"", re.MULTILINE)
     notes_at = PAGE_SIZE + SUB_HEADER.sizeof()
     # The text is the last note's descriptor, and so the last bytes of the area but for its padding.

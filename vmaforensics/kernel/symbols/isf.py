@@ -170,6 +170,7 @@ class Isf:
         return fields
 
     def _field(self, described: _Type, offset: int) -> Field:
+        """The member at ``offset`` (bytes); of a bit field, the bytes that hold it and its place in them."""
         count: int | None = None
         for _ in range(_DEPTH):
             if described.kind != "array" or described.subtype is None:

@@ -58,6 +58,7 @@ def _image(image: Image) -> ImageFacts:
 
 
 def _kernel(analysis: Analysis, clock: Clock | None) -> KernelFacts:
+    """What the document says of the kernel; texts out of the image are made printable."""
     identity, tasks = analysis.kernel.identity, analysis.views.tasks
     kernel_threads = int((tasks.leader & tasks.ok & ((tasks.flags & PF_KTHREAD) != 0)).sum())
     return KernelFacts(

@@ -106,6 +106,7 @@ PROCESSES = np.dtype(
 
 
 def _findings(processes: Sequence[Process], findings: Sequence[Finding]) -> NDArray[np.void]:
+    """The rows of :data:`FINDINGS`, one per finding, in the order of the document."""
     rows = findings
     return _columns(
         FINDINGS,
@@ -149,6 +150,7 @@ def _evidence(processes: Sequence[Process], findings: Sequence[Finding]) -> NDAr
 
 
 def _regions(processes: Sequence[Process], findings: Sequence[Finding]) -> NDArray[np.void]:
+    """The rows of :data:`REGIONS`, in the order of the processes and of their regions."""
     owners = [process for process in processes if process.regions]
     lengths = [len(process.regions) for process in owners]
     rows = [region for process in owners for region in process.regions]
@@ -182,6 +184,7 @@ def _regions(processes: Sequence[Process], findings: Sequence[Finding]) -> NDArr
 
 
 def _processes(processes: Sequence[Process], findings: Sequence[Finding]) -> NDArray[np.void]:
+    """The rows of :data:`PROCESSES`; -1 stands for a number that is not known, NaT for such a time."""
     rows = processes
     found = Counter(finding.mm for finding in findings)
     counters: dict[str, list[int]] = {name: [] for counter in COUNTERS for name in (counter, f"{counter}_of_areas")}

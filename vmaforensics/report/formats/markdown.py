@@ -35,6 +35,7 @@ def render_markdown(document: Document) -> bytes:
 
 
 def _lines(document: Document) -> Iterator[str]:
+    """The lines of the report, without line ends."""
     kernel = document.kernel
     yield from ("# vmaforensics report", "", f"**Verdict:** {code(document.verdict)}", "")
     machine = [("kernel", kernel.release), ("host", kernel.hostname), ("image taken", kernel.clock or "")]
@@ -74,6 +75,7 @@ def _findings(findings: Sequence[Finding]) -> Iterator[str]:
 
 
 def _finding(finding: Finding) -> Iterator[str]:
+    """One finding in full, down to its hexdumps and the lines to check it by hand."""
     yield from (f"### {prose(finding.severity.upper())}: {prose(finding.rule_title)}", "")
     where = "" if finding.start is None else f", {_where(finding)}"
     yield from (f"{_who(finding)}{where}, rule {code(finding.rule)}, confidence {prose(finding.confidence)}", "")

@@ -30,6 +30,7 @@ def render_navigator(document: Document) -> bytes:
 
 
 def _layer(document: Document, techniques: list[dict[str, object]]) -> dict[str, object]:
+    """A layer of the ATT&CK Navigator, format 4.5 (LAYERFORMATv4_5.md), around ``techniques``."""
     kernel, origin = document.kernel, document.provenance
     about = {
         "image": origin.file.path,

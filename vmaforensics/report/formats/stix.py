@@ -46,6 +46,10 @@ def render_stix(document: Document) -> bytes:
 
 
 def _objects(document: Document) -> Iterator[Object]:
+    """The objects of the bundle, each after those it refers to; findings of severity info have none.
+
+    An observed-data or sighting needs the time of the image; where that is not known there is none.
+    """
     maker = _fixed("identity", "vmaforensics", name="vmaforensics", identity_class="system")
     yield maker
     taken = _time(document.kernel.crashed) or _time(document.kernel.clock)
@@ -135,6 +139,7 @@ def _pattern(technique: Technique) -> Object:
 
 
 def _note(document: Document, finding: Finding, common: Object, about: list[str]) -> Object:
+    """The note (STIX 2.1, section 4.10) that tells a finding in words, about the objects ``about``."""
     kernel, file = document.kernel, document.provenance.file
     where = "" if finding.start is None else f" at {finding.start}-{finding.end}"
     lines = [

@@ -93,6 +93,7 @@ def _processes(document: Document) -> str:
 
 
 def _findings(page: Page, document: Document) -> None:
+    """Serious findings one by one, then a line for each rule among the others."""
     if not document.findings:
         return
     page.heading("Findings")

@@ -40,6 +40,7 @@ def full(page: Page, document: Document, *, detail: int, all_regions: bool) -> N
 
 
 def _finding(page: Page, finding: Finding, *, deep: bool) -> None:
+    """One finding with all of its evidence; ``deep`` adds hexdumps and the lines to check it by hand."""
     page.line(*head(finding))
     page.wrapped("  ", f"{finding.rule_title}: {finding.title}.")
     page.line(("  seen:", "label"))
@@ -201,6 +202,7 @@ def _regions(page: Page, process: Process, findings: list[Finding], everything: 
 
 
 def _provenance(page: Page, document: Document, *, deep: bool) -> None:
+    """Where the facts come from: the file, the kernel, the libraries; ``deep`` adds clocks, tasks and RAM."""
     origin, kernel = document.provenance, document.kernel
     pages = origin.coverage
     page.heading("Provenance")

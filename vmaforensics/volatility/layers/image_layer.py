@@ -109,6 +109,10 @@ class ImageLayer(interfaces.layers.DataLayerInterface):  # type: ignore[misc]  #
     # Reading --------------------------------------------------------------------------------------------
 
     def _read(self, offset: int, length: int, pad: bool) -> Iterator[bytes]:
+        """The bytes ``[offset, offset + length)`` in pieces, whole pages together; zeros for absent ones if ``pad``.
+
+        Raises ``InvalidAddressException`` at the first absent byte otherwise.
+        """
         if offset < 0:
             raise exceptions.InvalidAddressException(self.name, offset, "no physical address is negative")
         end = offset + length

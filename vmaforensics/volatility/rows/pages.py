@@ -81,6 +81,7 @@ def _ranges(session: Session, mm: int, addresses: Collection[int], known: set[in
 
 
 def _row(run: PageRun) -> Row:
+    """One run of page-table entries, in the order of :data:`COLUMNS`."""
     owned: Any = run.owner or NOT_APPLICABLE
     return (
         _hex(run.start),

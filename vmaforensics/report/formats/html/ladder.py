@@ -116,6 +116,7 @@ def _break(piece: Ladder, text: str) -> None:
 
 
 def _region(piece: Ladder, line: Line) -> None:
+    """Add the row of a region at the foot of ``piece``: its address, permissions, name, size, a cell for each view."""
     row, start, end = line.row, number(line.row.start), number(line.row.end)
     size = end - start if start is not None and end is not None and end > start else 0
     doublings = max(size >> _PAGE_SHIFT, 1).bit_length() - 1

@@ -87,6 +87,7 @@ def _key(process: Process) -> str:
 
 
 def _row(process: Process, depth: int, views: tuple[str, ...], about: dict[str, list[Card]]) -> ProcessRow:
+    """The row of one process: what each of ``views`` holds of it, each counter, and the cards of its findings."""
     held = {view.view: view for view in process.views}
     stored = {counter.name: counter for counter in process.counters}
     return ProcessRow(

@@ -63,6 +63,10 @@ def sections(document: Document, shown: Sequence[Card]) -> tuple[list[Section], 
 
 
 def _section(memory: MemoryMap, process: Process | None, anchor: str, cards: list[Card], room: int) -> Section:
+    """The memory map of one address space, cut to the rows nearest to findings.
+
+    ``room`` is how many rows the page has left for maps; a map with a serious finding may have :data:`_MOST_ROWS`.
+    """
     about: list[list[Card]] = [[] for _ in memory.rows]
     for card in cards:
         for at in card.rows:
