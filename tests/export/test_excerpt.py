@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from vmaforensics.analysis import Analysis
     from vmaforensics.export.excerpt import Selection
 
+pytestmark = pytest.mark.image
 Capture = pytest.CaptureFixture[str]
 
 
