@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -42,6 +42,14 @@ class PageState(IntEnum):
     NOT_RAM = 3
 
 
+class Placed(NamedTuple):
+    """Where items of memory lie."""
+
+    buffer: NDArray[np.uint8]  # one-dimensional
+    offsets: NDArray[np.int64]  # in the buffer, of each item; any valid offset where the item is not held
+    states: NDArray[np.uint8]  # a PageState for each item
+
+
 class PhysicalMemory(ABC):
     """Reads physical addresses out of an image, one address or many at once.
 
@@ -63,14 +71,10 @@ class PhysicalMemory(ABC):
     # What a format has to provide -------------------------------------------------------------
 
     @abstractmethod
-    def _locate(
-        self, pas: NDArray[np.uint64], size: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
+    def _locate(self, pas: NDArray[np.uint64], size: int) -> Placed:
         """Where the ``size`` bytes at each of ``pas`` lie; no item crosses a page boundary.
 
-        Returns ``(buffer, offsets, states)``: a one-dimensional uint8 buffer, the offset in it of each
-        item (any valid offset where the item is not held), and a :class:`PageState` per item. An item
-        that is only partly held is ``ABSENT``. At most :attr:`batch` items are asked for at once.
+        An item that is only partly held is ``ABSENT``. At most :attr:`batch` items are asked for at once.
         """
 
     @abstractmethod

@@ -10,12 +10,12 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from vmaforensics.errors import ImageUnreadableError, UnsupportedFormatError
 from vmaforensics.image.formats.avml import open_avml
 from vmaforensics.image.formats.elf import open_elf
-from vmaforensics.image.formats.flattened import open_flattened
+from vmaforensics.image.formats.flattened import Dump, open_flattened
 from vmaforensics.image.formats.lime import open_lime
 from vmaforensics.image.formats.raw import open_raw
 from vmaforensics.image.image import Image
@@ -122,16 +122,8 @@ def open_image(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     )
 
 
-class _Dump(NamedTuple):
-    """The bytes of a dump, taken out of the flattened stream it may come in."""
-
-    source: FileSource
-    stream: str  # a word on the flattened stream, "" for none
-    problems: list[str]  # sentences on what is amiss in the stream
-
-
-def _unflattened(path: Path, file: Mapped) -> _Dump:
-    return _Dump(*open_flattened(path, file)) if file[:16] == _FLATTENED else _Dump(file, "", [])
+def _unflattened(path: Path, file: Mapped) -> Dump:
+    return open_flattened(path, file) if file[:16] == _FLATTENED else Dump(file, "", [])
 
 
 def _open_file(path: Path, buffer: FileSource) -> Image:

@@ -13,7 +13,7 @@ import numpy as np
 
 from vmaforensics.columns.lookup import rows_of
 from vmaforensics.columns.runs import true_ranges
-from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState, PhysicalMemory
+from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState, PhysicalMemory, Placed
 from vmaforensics.image.source import take
 
 if TYPE_CHECKING:
@@ -80,16 +80,14 @@ class Overlay(PhysicalMemory):
     def _keep(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> None:
         self._edited, self._pages, self._held = self._edited[rows], self._pages[rows], self._held[rows]
 
-    def _locate(
-        self, pas: NDArray[np.uint64], size: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
+    def _locate(self, pas: NDArray[np.uint64], size: int) -> Placed:
         buffer, offsets, states = self.base._locate(pas, size)
         pfns = pas >> np.uint64(PAGE_SHIFT)
         states = self._without_dropped(pfns, states)
         row = rows_of(self._edited, pfns)
         hit = row >= 0
         if not hit.any():
-            return buffer, offsets, states
+            return Placed(buffer, offsets, states)
         # One buffer has to hold both what lies in the base and what was written: copy this batch.
         copy = np.zeros((len(pas), size), dtype=np.uint8)
         simple = np.flatnonzero((states == PageState.PRESENT) & ~hit)
@@ -98,7 +96,7 @@ class Overlay(PhysicalMemory):
         copy[hit] = take(self._pages.reshape(-1), at, size)
         known = take(self._held.view(np.uint8).reshape(-1), at, size).all(axis=1)
         states[hit] = np.where(known, PageState.PRESENT, PageState.ABSENT)
-        return copy.reshape(-1), np.arange(len(pas), dtype=np.int64) * size, states
+        return Placed(copy.reshape(-1), np.arange(len(pas), dtype=np.int64) * size, states)
 
     def page_states(self, pfns: NDArray[np.uint64]) -> NDArray[np.uint8]:
         """A page written to in part is present only if the rest of it is known."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import mmap
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -30,6 +30,22 @@ class Bytes(Protocol):
     def __getitem__(self, part: slice[Any, Any, Any], /) -> ReadableBuffer: ...
 
 
+class Fetched(NamedTuple):
+    """Where items of one size lie."""
+
+    buffer: NDArray[np.uint8]  # one-dimensional
+    places: NDArray[np.int64]  # offset in the buffer of each item; a valid one also where it cannot be read
+    ok: NDArray[np.bool_]  # the item can be read
+
+
+class Span(NamedTuple):
+    """Stretches of several sizes that lie in one buffer."""
+
+    rows: NDArray[np.intp]  # of the stretches asked for, those that are here
+    buffer: memoryview
+    places: NDArray[np.int64]  # offset in the buffer at which each begins
+
+
 class Source(ABC):
     """``len()`` bytes that hold memory: those of a file, or what unpacking one gives."""
 
@@ -37,14 +53,8 @@ class Source(ABC):
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def fetch(
-        self, offsets: NDArray[np.int64], size: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
-        """Where the ``size`` bytes at each of ``offsets``, all of them inside, lie.
-
-        Returns ``(buffer, places, ok)``: a one-dimensional uint8 buffer, the offset in it of each item, and
-        whether the item can be had (its place is a valid one in any case). Good until the next call.
-        """
+    def fetch(self, offsets: NDArray[np.int64], size: int) -> Fetched:
+        """Where the ``size`` bytes at each of ``offsets``, all of them inside, lie. Good until the next call."""
 
     @abstractmethod
     def pieces(self, at: int, size: int, step: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
@@ -81,12 +91,9 @@ class FileSource(Source):
         return take(buffer, places, dtype.itemsize).reshape(-1).view(dtype)
 
     @abstractmethod
-    def spans(
-        self, offsets: NDArray[np.int64], sizes: NDArray[np.int64]
-    ) -> Iterator[tuple[NDArray[np.intp], memoryview, NDArray[np.int64]]]:
-        """Stretches of different ``sizes``, each inside, in groups that lie in one buffer: ``(rows, buffer,
-        places)``, where row ``i`` of a group is the ``sizes[rows[i]]`` bytes at ``places[i]`` of the buffer. Rows
-        that cannot be had are in no group."""
+    def spans(self, offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> Iterator[Span]:
+        """The ``sizes`` bytes at each of ``offsets``, all of them inside, in groups that lie in one buffer. Rows that
+        cannot be read are in no group."""
 
 
 class Mapped(FileSource):
@@ -107,10 +114,8 @@ class Mapped(FileSource):
     def __getitem__(self, part: slice[Any, Any, Any], /) -> memoryview:
         return self.buffer.data[part]
 
-    def fetch(
-        self, offsets: NDArray[np.int64], size: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
-        return self.buffer, offsets, np.ones(len(offsets), dtype=np.bool_)
+    def fetch(self, offsets: NDArray[np.int64], size: int) -> Fetched:
+        return Fetched(self.buffer, offsets, np.ones(len(offsets), dtype=np.bool_))
 
     def pieces(self, at: int, size: int, step: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         for low in range(at, at + size, step):
@@ -119,10 +124,8 @@ class Mapped(FileSource):
     def records(self, dtype: np.dtype[Any], at: int, index: NDArray[np.int64]) -> NDArray[Any]:
         return np.frombuffer(self.buffer.data, dtype=dtype, offset=at, count=(len(self) - at) // dtype.itemsize)[index]
 
-    def spans(
-        self, offsets: NDArray[np.int64], sizes: NDArray[np.int64]
-    ) -> Iterator[tuple[NDArray[np.intp], memoryview, NDArray[np.int64]]]:
-        yield np.arange(len(offsets)), self.buffer.data, offsets
+    def spans(self, offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> Iterator[Span]:
+        yield Span(np.arange(len(offsets)), self.buffer.data, offsets)
 
 
 def take(buffer: NDArray[np.uint8], offsets: NDArray[np.int64], size: int) -> NDArray[np.uint8]:

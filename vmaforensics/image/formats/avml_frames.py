@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import cramjam
 import numpy as np
 
-from vmaforensics.image.source import Source, take
+from vmaforensics.image.source import Fetched, Source, take
 from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
@@ -53,15 +53,13 @@ class FrameSource(Source):
     def _frames(self, offsets: NDArray[np.int64]) -> NDArray[np.intp]:
         return np.searchsorted(self._starts[1:], offsets, side="right")
 
-    def fetch(
-        self, offsets: NDArray[np.int64], size: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
+    def fetch(self, offsets: NDArray[np.int64], size: int) -> Fetched:
         frames = self._frames(offsets)
         single = offsets + size <= self._starts[frames + 1]
         wanted = np.unique(frames)
         if single.all() and len(wanted) <= len(self._owners):
             self._load(wanted)
-            return self._cache, *self._places(frames, offsets)
+            return Fetched(self._cache, *self._places(frames, offsets))
         # More frames than the cache has room for, or items that reach over the end of one: copy this batch.
         copy = np.zeros((len(offsets), size), dtype=np.uint8)
         ok = np.zeros(len(offsets), dtype=np.bool_)
@@ -74,7 +72,7 @@ class FrameSource(Source):
                 copy[rows] = take(self._cache, places, size)
         for row in np.flatnonzero(~single).tolist():
             ok[row] = self._across(int(offsets[row]), copy[row])
-        return copy.reshape(-1), np.arange(len(offsets), dtype=np.int64) * size, ok
+        return Fetched(copy.reshape(-1), np.arange(len(offsets), dtype=np.int64) * size, ok)
 
     def _places(
         self, frames: NDArray[np.intp], offsets: NDArray[np.int64]

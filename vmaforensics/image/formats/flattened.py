@@ -12,13 +12,13 @@ import struct
 from array import array
 from heapq import heappop, heappush
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from vmaforensics.columns.runs import begins_range, run_starts
 from vmaforensics.errors import ImageUnreadableError, UnsupportedFormatError
-from vmaforensics.image.source import FileSource, Mapped, take
+from vmaforensics.image.source import Fetched, FileSource, Mapped, Span, take
 from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
@@ -106,12 +106,10 @@ class Flattened(FileSource):
         empty: NDArray[np.bool_] = (into >= length) & (offsets + sizes <= following)
         return np.where(whole, self._places[at] + into, 0), whole, empty
 
-    def fetch(
-        self, offsets: NDArray[np.int64], size: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
+    def fetch(self, offsets: NDArray[np.int64], size: int) -> Fetched:
         places, whole, empty = self._find(offsets, size)
         if whole.all():
-            return self._buffer, places, whole
+            return Fetched(self._buffer, places, whole)
         # One buffer has to hold what lies in one record, in pieces, and in none: copy this batch.
         copy = np.zeros((len(offsets), size), dtype=np.uint8)
         copy[whole] = take(self._buffer, places[whole], size) if whole.any() else 0
@@ -127,7 +125,7 @@ class Flattened(FileSource):
             for row, at in zip(pieced.tolist(), offsets[pieced].tolist(), strict=True):
                 copy[row] = np.frombuffer(self[at : at + size], dtype=np.uint8)
                 ok[row] |= self._filled(at, at + size)
-        return copy.reshape(-1), np.arange(len(offsets), dtype=np.int64) * size, ok
+        return Fetched(copy.reshape(-1), np.arange(len(offsets), dtype=np.int64) * size, ok)
 
     def _filled(self, start: int, stop: int) -> bool:
         """Whether records fill all of ``[start, stop)``."""
@@ -149,23 +147,29 @@ class Flattened(FileSource):
     def lost(self, offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
         return self._run_ends[np.searchsorted(self._run_starts, offsets, side="right") - 1] < offsets + sizes
 
-    def spans(
-        self, offsets: NDArray[np.int64], sizes: NDArray[np.int64]
-    ) -> Iterator[tuple[NDArray[np.intp], memoryview, NDArray[np.int64]]]:
+    def spans(self, offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> Iterator[Span]:
         places, whole, _ = self._find(offsets, sizes)
         here = np.flatnonzero(whole)
-        yield here, self._buffer.data, places[here]
+        yield Span(here, self._buffer.data, places[here])
         rest = np.flatnonzero(~whole)
         edges = zip(rest.tolist(), offsets[rest].tolist(), (offsets + sizes)[rest].tolist(), strict=True)
         parts = {row: self[at:end] for row, at, end in edges if self._complete or self._filled(at, end)}
         if parts:
             lengths = np.array([len(part) for part in parts.values()], dtype=np.int64)
             copy = memoryview(b"".join(parts.values()))
-            yield np.fromiter(parts, dtype=np.intp), copy, np.cumsum(lengths) - lengths
+            yield Span(np.fromiter(parts, dtype=np.intp), copy, np.cumsum(lengths) - lengths)
 
 
-def open_flattened(path: Path, file: Mapped) -> tuple[Flattened, str, list[str]]:
-    """The file inside a flattened stream, a word on its records, and a sentence for everything amiss.
+class Dump(NamedTuple):
+    """The bytes of a dump, out of the flattened stream it may come in."""
+
+    source: FileSource
+    stream: str  # how many records the stream has, in words; empty if it is none
+    problems: list[str]  # a sentence for everything that is amiss in the stream
+
+
+def open_flattened(path: Path, file: Mapped) -> Dump:
+    """The file inside a flattened stream.
 
     Only record headers are read. Raises :class:`UnsupportedFormatError` if the stream cannot be believed.
     """
@@ -192,7 +196,7 @@ def open_flattened(path: Path, file: Mapped) -> tuple[Flattened, str, list[str]]
     if overlaps:
         problems.append(f"{counted(overlaps, 'record')} of the flattened stream overlap others; the later one was read")
     source = Flattened(file.buffer, *index.T, complete=complete, name=str(path))
-    return source, counted(len(table), "record"), problems
+    return Dump(source, counted(len(table), "record"), problems)
 
 
 def _records(path: Path, size: int, problems: list[str]) -> tuple[NDArray[np.int64], bool]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.image.formats.segments import FlatMemory
-from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState
+from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState, Placed
 from vmaforensics.image.source import take
 from vmaforensics.words.amounts import counted
 
@@ -31,12 +31,10 @@ class LemonMemory(FlatMemory):
 
     _met: NDArray[np.uint64] | None = None  # sorted page frames found to be filler so far
 
-    def _locate(
-        self, pas: NDArray[np.uint64], size: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
+    def _locate(self, pas: NDArray[np.uint64], size: int) -> Placed:
         buffer, places, states = super()._locate(pas, size)
         states[self._filler(pas >> np.uint64(PAGE_SHIFT)) & (states == PageState.PRESENT)] = PageState.ABSENT
-        return buffer, places, states
+        return Placed(buffer, places, states)
 
     def page_states(self, pfns: NDArray[np.uint64]) -> NDArray[np.uint8]:
         states = super().page_states(pfns)

@@ -13,7 +13,7 @@ import numpy as np
 from vmaforensics.columns.runs import begins_range, run_starts
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U64
-from vmaforensics.image.memory import PageState, PhysicalMemory
+from vmaforensics.image.memory import PageState, PhysicalMemory, Placed
 from vmaforensics.image.source import take
 from vmaforensics.words.amounts import counted
 
@@ -73,9 +73,7 @@ class FlatMemory(PhysicalMemory):
         seams = ends[:-1][(ends[:-1] == starts[1:]) & (ends[:-1] % np.uint64(self.page_size) != 0)]
         self._seams = seams
 
-    def _locate(
-        self, pas: NDArray[np.uint64], size: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
+    def _locate(self, pas: NDArray[np.uint64], size: int) -> Placed:
         at = np.searchsorted(self._starts, pas, side="right") - 1
         into = pas - self._starts[at]
         length = self._lengths[at]
@@ -85,7 +83,7 @@ class FlatMemory(PhysicalMemory):
         if held.all():
             buffer, places, ok = self._source.fetch(offsets, size)
             states[~ok] = PageState.ABSENT
-            return buffer, places, states
+            return Placed(buffer, places, states)
         here, missing = np.flatnonzero(held), np.flatnonzero(~held)
         buffer, there, ok = self._source.fetch(offsets[here], size)
         places = np.zeros(len(pas), dtype=np.int64)
@@ -95,16 +93,16 @@ class FlatMemory(PhysicalMemory):
         if len(self._seams):
             whole = missing[self._held.within(pas[missing], size) == size]
             if len(whole):
-                return self._stitch(pas, size, (buffer, places, states), whole)
-        return buffer, places, states
+                return self._stitch(pas, size, Placed(buffer, places, states), whole)
+        return Placed(buffer, places, states)
 
     def _stitch(
         self,
         pas: NDArray[np.uint64],
         size: int,
-        others: tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]],
+        others: Placed,
         whole: NDArray[np.intp],
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
+    ) -> Placed:
         """Read items ``whole``, each held in pieces, byte by byte, and the others as they lie."""
         buffer, places, states = others
         copy = np.zeros((len(pas), size), dtype=np.uint8)
@@ -120,7 +118,7 @@ class FlatMemory(PhysicalMemory):
             buffer, places, ok = self._source.fetch(offsets, 1)
             copy[rows] = buffer[places].reshape(-1, size)
             states[rows] = np.where(ok.reshape(-1, size).all(axis=1), PageState.PRESENT, PageState.ABSENT)
-        return copy.reshape(-1), np.arange(len(pas), dtype=np.int64) * size, states
+        return Placed(copy.reshape(-1), np.arange(len(pas), dtype=np.int64) * size, states)
 
     def chunks(self, size: int = 1 << 24) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         table = zip(self._starts.tolist(), self._lengths.tolist(), self._offsets.tolist(), strict=True)

@@ -14,7 +14,7 @@ import numpy as np
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U32, U64
 from vmaforensics.image.kdump.codecs import NAMES, decompress
-from vmaforensics.image.memory import PAGE_SHIFT, PageState, PhysicalMemory
+from vmaforensics.image.memory import PAGE_SHIFT, PageState, PhysicalMemory, Placed
 from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
@@ -116,9 +116,7 @@ class KdumpMemory(PhysicalMemory):
         self._next = 0  # the slot to be filled next: the oldest page goes first
         self._met: dict[int, tuple[int, int]] = {}  # reason: pages, page frame of the first
 
-    def _locate(
-        self, pas: NDArray[np.uint64], size: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
+    def _locate(self, pas: NDArray[np.uint64], size: int) -> Placed:
         blocks = pas >> np.uint64(self._shift)
         states, here, index = self._lookup(blocks)
         slots = self._slots[index]
@@ -132,7 +130,7 @@ class KdumpMemory(PhysicalMemory):
         offsets[here] = np.where(held, (slots.astype(np.int64) - 1 << self._shift) + into, 0)
         states[here[held]] = PageState.PRESENT
         states[here[slots == ZERO]] = PageState.ZERO
-        return self._cache, offsets, states
+        return Placed(self._cache, offsets, states)
 
     def _lookup(self, blocks: NDArray[np.uint64]) -> tuple[NDArray[np.uint8], NDArray[np.intp], NDArray[np.int64]]:
         """``(states, here, index)``: the states as far as the bitmaps tell them (what is dumped counts as

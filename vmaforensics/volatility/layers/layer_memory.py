@@ -15,7 +15,7 @@ from volatility3.framework import interfaces
 from volatility3.framework.layers.linear import LinearlyMappedLayer
 
 from vmaforensics.image.formats.segments import PHYSICAL_LIMIT, ByteCount
-from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState, PhysicalMemory
+from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState, PhysicalMemory, Placed
 from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
@@ -53,9 +53,7 @@ class LayerMemory(PhysicalMemory):
 
     # PhysicalMemory -------------------------------------------------------------------------------
 
-    def _locate(
-        self, pas: NDArray[np.uint64], size: int
-    ) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
+    def _locate(self, pas: NDArray[np.uint64], size: int) -> Placed:
         held = self._held.within(pas, size) == size
         some = self._ram.within(pas, size) > 0
         states = np.where(held, PageState.PRESENT, np.where(some, PageState.ABSENT, PageState.NOT_RAM))
@@ -66,7 +64,7 @@ class LayerMemory(PhysicalMemory):
         into = (pas[rows] & np.uint64(PAGE_SIZE - 1)).astype(np.int64)
         offsets[rows] = np.where(slots >= 0, slots * PAGE_SIZE + into, 0)
         states[rows[slots < 0]] = PageState.ABSENT
-        return self._cache, offsets, states.astype(np.uint8)
+        return Placed(self._cache, offsets, states.astype(np.uint8))
 
     def chunks(self, size: int = 1 << 24) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         step = max(size, 1)
