@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from deaths import DEATHS, Death
+
 FOUR_LEVELS = "max,la57=off"
 FIVE_LEVELS = "max"
 COMMON = "console=ttyS0 panic=10 secretmem.enable=1"
@@ -31,9 +33,15 @@ class Image:
     cmdline: str = ""
     outputs: tuple[str, ...] = OUTPUTS
     vmcoreinfo: bool = True
-    crash: bool = False
+    crash: bool = False  # a crash kernel saves the memory, not QEMU
+    death: str = ""  # of deaths.py; with ``crash`` and without one, truth crashes the kernel by sysrq
     more: tuple[str, ...] = ()  # roles of guest/kept.c
     bench: Bench | None = None
+
+    @property
+    def dies(self) -> Death | None:
+        """How it dies, if it does."""
+        return DEATHS[self.death] if self.death else None
 
     @property
     def kernel_cmdline(self) -> str:
@@ -42,7 +50,12 @@ class Image:
         if self.more:
             words += [f"vma_more={','.join(self.more)}"]
         if self.crash:
-            words += ["crashkernel=256M", "vma_mode=crash"]
+            words += ["crashkernel=256M", "vma_crash_kernel=1"]
+        if self.dies is not None:
+            words += [self.dies.cmdline, "" if self.crash else "panic=0"]
+            words += [f"vma_victim={self.dies.role}" if self.dies.role else ""]
+        elif self.crash:
+            words += ["vma_mode=crash"]
         if self.bench:
             words += ["vma_mode=bench", f"vma_forks={self.bench.forks}"]
             words += [f"vma_areas={self.bench.areas}"]
@@ -55,6 +68,31 @@ def backport(series: str) -> str:
     return rf"^linux-image-{series.replace('.', '[.]')}[.0-9]*[+]deb\d+-amd64$"
 
 
+def dying(death: str, *series: str, crash: bool = False) -> tuple[Image, ...]:
+    """Images of kernels of these series that die in a way of deaths.py; ``crash``: saved by a crash kernel."""
+    ending = "-kexec" if crash else ""
+    memory, outputs = (1024, ()) if crash else (512, ("elf",))
+    return tuple(
+        Image(
+            f"debian-{one}-{death}{ending}",
+            *PACKAGES[one],
+            memory=memory,
+            outputs=outputs,
+            crash=crash,
+            death=death,
+        )
+        for one in series
+    )
+
+
+PACKAGES = {
+    "5.10": ("bullseye", "linux-image-amd64"),
+    "6.1": ("bookworm", "linux-image-amd64"),
+    "6.12": ("trixie", "linux-image-amd64"),
+    "7.3": ("trixie-backports", backport("7.3")),
+}
+ALL = tuple(PACKAGES)
+WITH_MAPLE_TREES = ALL[1:]
 RT = "linux-image-rt-amd64"
 KEPT = ("kept", "debugged", "patched")
 
@@ -82,6 +120,22 @@ IMAGES = (
     Image("debian-6.1-kept", "bookworm", outputs=("elf",), more=KEPT),
     Image("debian-6.12-kept", "trixie", outputs=("elf",), more=KEPT),
     Image("debian-7.3-kept", "trixie-backports", backport("7.3"), outputs=("elf",), more=KEPT),
+    Image("debian-6.12-crash", "trixie", memory=1024, outputs=(), crash=True),
+    Image("debian-7.3-crash", "trixie-backports", backport("7.3"), memory=1024, outputs=(), crash=True),
+    *dying("nmi", *ALL),
+    *dying("oom", *ALL),
+    *dying("rss", *ALL),
+    *dying("pte-cleared", *ALL),
+    *dying("pte-flipped", *ALL),
+    *dying("mapcount", *ALL),
+    *dying("map-count", *WITH_MAPLE_TREES),
+    *dying("list", *ALL),
+    *dying("maple-slot", *WITH_MAPLE_TREES),
+    *dying("hung", *ALL),
+    *dying("softlockup", *ALL),
+    *dying("nmi", *ALL, crash=True),
+    *dying("oom", *ALL, crash=True),
+    *dying("list", *ALL, crash=True),
 )
 
 

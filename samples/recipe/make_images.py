@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 import disks
 import truth
+from deaths import PANICKED
 from images import IMAGES, Image, bench_images
 from initramfs import (
     GUEST,
@@ -153,14 +154,56 @@ def dump(image: Image, guest: Guest, base: Path) -> list[Path]:
     return made
 
 
-def crash_dumps(work: Path, base: Path) -> list[Path]:
-    """The dumps the crash kernel wrote: all but useless pages, and nearly all."""
+def crash_dumps(work: Path, base: Path, text: str) -> list[Path]:
+    """The dumps the crash kernel wrote: all but useless pages, and nearly all; or one of everything, where this
+    makedumpfile does not know the kernel."""
     made = []
     for level, ending in ((31, "kdump"), (1, "d1.kdump")):
         path = base.parent / f"{base.name}.{ending}"
-        rearrange(work / f"dump{level}.disk", path)
-        made.append(path)
+        if f"CRASH: level {level} saved" in text:
+            rearrange(work / f"dump{level}.disk", path)
+            made.append(path)
+    if not made:
+        made.append(base.parent / f"{base.name}.vmcore")
+        size = int(console_value(text, "CRASH: level 31 raw"))
+        os.truncate(work / "dump31.disk", size)
+        (work / "dump31.disk").replace(made[-1])
+        subprocess.run(["fallocate", "--dig-holes", str(made[-1])], check=False)
     return made
+
+
+def die(image: Image, guest: Guest, work: Path) -> dict[str, object]:
+    """Make a guest whose record is complete die as the image says; what was done, for the manifest."""
+    dies = image.dies
+    assert dies is not None
+    time.sleep(1)
+    changes = []
+    if dies.edit:
+        import edits  # needs the package and NumPy, as nothing else of the recipe does
+
+        guest.qmp("stop")
+        before = work / "before.elf"
+        guest.dump_elf(before)
+        pid = int(console_value(guest.text(), "TRUTH-AWAITS"))
+        changes = [change.label() for change in edits.apply(dies.edit, work / "memory", before, pid)]
+        before.unlink()
+        guest.qmp("cont")
+    if dies.nmi:
+        guest.qmp("inject-nmi")
+    if dies.role:
+        guest.tell()
+    guest.wait_for(dies.says, 300)
+    if image.crash:
+        guest.wait_for("CRASH-DONE", 600)
+        guest.wait_exit(60)
+    else:
+        if dies.panics:
+            guest.wait_for(PANICKED, 60)
+        time.sleep(2)
+        guest.qmp("stop")
+    lines = guest.text().splitlines()
+    first = next(number for number, line in enumerate(lines) if "TRUTH-READY" in line)
+    return {"way": image.death, "label": dies.label, "edits": changes, "console": lines[first + 1 :][:200]}
 
 
 def make(image: Image, out: Path, build: Path) -> None:
@@ -182,10 +225,15 @@ def make(image: Image, out: Path, build: Path) -> None:
         image.memory,
         guest_disks(image, work),
         vmcoreinfo=image.vmcoreinfo,
+        memory_file=disks.blank(work / "memory", image.memory) if image.dies else None,
     ) as guest:
         guest.wait_for("TRUTH-READY", 1800 if image.bench else 600)
         ready = time.monotonic()
-        if image.crash:
+        death: dict[str, object] = {}
+        if image.dies is not None:
+            death = die(image, guest, work)
+            made = [] if image.crash else dump(image, guest, base)
+        elif image.crash:
             guest.wait_for("CRASH-DONE", 600)
             guest.wait_exit(60)
             made = []
@@ -197,7 +245,7 @@ def make(image: Image, out: Path, build: Path) -> None:
     archive = work / f"{image.name}.truth.tar"
     save_truth(work, archive, text)
     if image.crash:
-        made = crash_dumps(work, base)
+        made = crash_dumps(work, base, text)
     made.append(archive)
     if kernel.config:
         made.append(work / f"{image.name}.config")
@@ -216,6 +264,7 @@ def make(image: Image, out: Path, build: Path) -> None:
         "made": "kexec crash kernel, makedumpfile -d 31 and -d 1"
         if image.crash
         else "QEMU TCG, paused, pmemsave and dump-guest-memory",
+        **({"death": death} if death else {}),
         "vmcoreinfo_device": image.vmcoreinfo,
         "truth": asdict(report),
         "sha256": {path.name: sha256(path) for path in made},
@@ -245,7 +294,7 @@ def make(image: Image, out: Path, build: Path) -> None:
 
 def clean(work: Path) -> None:
     """Remove big files no longer needed; keep the console's text."""
-    for path in (*work.glob("*.disk"), work / "initrd"):
+    for path in (*work.glob("*.disk"), work / "initrd", work / "memory"):
         path.unlink(missing_ok=True)
 
 

@@ -50,6 +50,7 @@ class Guest:
         *,
         smp: int = 2,
         vmcoreinfo: bool = True,
+        memory_file: Path | None = None,
     ) -> None:
         self.serial = work / "serial.log"
         self.serial.unlink(missing_ok=True)
@@ -66,6 +67,13 @@ class Guest:
         self.command += ["-qmp", f"unix:{self._control},server=on,wait=off"]
         self.command += ["-kernel", str(vmlinuz), "-initrd", str(initrd)]
         self.command += ["-append", cmdline]
+        if memory_file is not None:  # whose bytes others can read and write too
+            backend = f"memory-backend-file,id=ram,size={memory}M,mem-path={memory_file},share=on"
+            self.command += ["-object", backend, "-machine", "memory-backend=ram"]
+        self._told = work / "told.sock"
+        self._told.unlink(missing_ok=True)
+        self.command += ["-chardev", f"socket,id=told,path={self._told},server=on,wait=off"]
+        self.command += ["-serial", "chardev:told"]
         if vmcoreinfo:
             self.command += ["-device", "vmcoreinfo"]
         for number, disk in enumerate(disks):
@@ -92,6 +100,14 @@ class Guest:
             self._process.kill()
             self._process.wait()
         self._control.unlink(missing_ok=True)
+        self._told.unlink(missing_ok=True)
+
+    def tell(self) -> None:
+        """Send a line over the second serial port."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as told:
+            told.connect(str(self._told))
+            told.sendall(b"\n")
+            time.sleep(1)
 
     def text(self) -> str:
         """What the serial console said so far."""
