@@ -24,7 +24,7 @@ class Death:
 
 DEATHS = {
     "nmi": Death(
-        "NMI from outside with unknown_nmi_panic", "NMI: Not continuing", cmdline="unknown_nmi_panic", nmi=True
+        "an NMI from outside with unknown_nmi_panic", "NMI: Not continuing", cmdline="unknown_nmi_panic", nmi=True
     ),
     "oom": Death(
         "a process touches more memory than there is, with vm.panic_on_oom=1",
@@ -60,6 +60,13 @@ DEATHS = {
         edit="page_mapcount",
         cmdline=f"page_poison=1 {ON_BAD_PAGE}",
     ),
+    "page-mapping": Death(
+        "the bit that says anonymous cleared in a page's mapping; then the process exits, with panic_on_oops",
+        "Kernel panic",
+        role="exits",
+        edit="page_mapping",
+        cmdline=f"page_poison=1 {ON_BAD_PAGE} oops=panic",
+    ),
     "map-count": Death(
         "mm->map_count one too high; then the process exits, with panic_on_oops",
         "kernel BUG at mm/",
@@ -81,12 +88,40 @@ DEATHS = {
         edit="maple_slot",
         cmdline="oops=panic",
     ),
+    "vma-mm": Death(
+        "vm_mm of the first VMA of a process made NULL; then it exits, with panic_on_oops",
+        "kernel NULL pointer dereference",
+        role="exits",
+        edit="vma_mm",
+        cmdline="oops=panic",
+    ),
+    "vma-file": Death(
+        "a bit of a VMA's vm_file flipped; then the process exits, with panic_on_oops",
+        "unable to handle page fault",
+        role="exits",
+        edit="vma_file",
+        cmdline="oops=panic",
+    ),
+    "free-pointer": Death(
+        "a byte of the free pointer in a freed VMA changed; then a process maps memory, with panic_on_oops",
+        "general protection fault",
+        role="grows",
+        edit="free_pointer",
+        cmdline="oops=panic",
+    ),
     "hung": Death(
         "the mmap_lock of a process write-locked for a thread that sleeps and will not give it back; "
         "then others want it, with hung_task_panic",
         "hung_task: blocked tasks",
         role="waits",
         edit="mmap_lock",
+        cmdline="sysctl.kernel.hung_task_timeout_secs=5 sysctl.kernel.hung_task_panic=1",
+    ),
+    "deadlock": Death(
+        "the mmap_lock of two processes write-locked, each by itself; then each wants the other's; hung_task_panic",
+        "hung_task: blocked tasks",
+        role="embrace",
+        edit="mmap_locks",
         cmdline="sysctl.kernel.hung_task_timeout_secs=5 sysctl.kernel.hung_task_panic=1",
     ),
     "softlockup": Death(

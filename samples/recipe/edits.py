@@ -19,10 +19,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from vmaforensics.analysis import analyse_image
 from vmaforensics.arch.page_tables import PteState
 from vmaforensics.kernel.edit import Edit
+from vmaforensics.views.structures.per_cpu import per_cpu_offsets
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vmaforensics.views.indices.entries import IndexEntries
     from vmaforensics.views.pages.ptes import Ptes
 
 LOW_MEMORY = 2 << 30  # bytes below the PCI hole of QEMU's q35
@@ -106,11 +108,11 @@ def rss_counter(bench: Bench) -> None:
     kind = bench.kernel.types.constant("MM_ANONPAGES")
     assert kind is not None
     field = bench.kernel.member("mm_struct", "rss_stat")
-    if bench.kernel.has("mm_struct", "rss_stat.count"):  # an array of atomic_long_t in a structure
-        address, what = bench.member("mm_struct", bench.mm, "rss_stat.count") + 8 * kind, "rss_stat.count[MM_ANONPAGES]"
-    else:  # an array of percpu_counter
+    if bench.kernel.has("mm_struct", "rss_stat.counters"):  # an array of percpu_counter
         counter = bench.mm + field.offset + field.size * kind
         address, what = bench.member("percpu_counter", counter, "count"), "rss_stat[MM_ANONPAGES].count"
+    else:  # an array of atomic_long_t in a structure
+        address, what = bench.member("mm_struct", bench.mm, "rss_stat.count") + 8 * kind, "rss_stat.count[MM_ANONPAGES]"
     bench.put(f"mm_struct.{what}", address, lambda value: value + 7)
 
 
@@ -155,6 +157,15 @@ def page_mapcount(bench: Bench) -> None:
     bench.put("page._mapcount", at, lambda value: value + 1, size=4, user_address=int(pte.va[0]))
 
 
+def page_mapping(bench: Bench) -> None:
+    """Bit 0 of page->mapping of an anonymous page (PAGE_MAPPING_ANON) cleared: its anon_vma is taken for a file's."""
+    pte = _anonymous_page(bench)
+    base = bench.kernel.variable("vmemmap_base", 8)
+    assert base is not None
+    at = bench.member("page", base + int(pte.pfn[0]) * bench.kernel.sizeof("page"), "mapping")
+    bench.put("page.mapping", at, lambda mapping: mapping & ~1, user_address=int(pte.va[0]))
+
+
 def tasks_list(bench: Bench) -> None:
     """The victim's neighbours in the list of tasks, made to point at each other."""
     tasks = bench.views.tasks
@@ -165,24 +176,71 @@ def tasks_list(bench: Bench) -> None:
     bench.put("task_struct.tasks.prev of the process behind", after + 8, lambda _: before)
 
 
+def _vmas(bench: Bench) -> IndexEntries:
+    """The victim's VMAs in order."""
+    index = bench.views.maple or bench.views.vma_list
+    assert index is not None
+    entries = index.take(index.mm == np.uint64(bench.mm))
+    return entries.sort_by(entries.start)
+
+
 def maple_slot(bench: Bench) -> None:
     """Bit 46 of the pointer to a VMA in the middle of the victim's tree."""
-    assert bench.views.maple is not None
-    maple = bench.views.maple.take(bench.views.maple.mm == np.uint64(bench.mm))
-    middle = len(maple) // 2
-    start = int(maple.start[middle])
-    bench.put("slot of a maple_node", int(maple.slot[middle]), lambda slot: slot ^ 1 << 46, user_address=start)
+    vmas = _vmas(bench)
+    middle = len(vmas) // 2
+    start = int(vmas.start[middle])
+    bench.put("slot of a maple_node", int(vmas.slot[middle]), lambda slot: slot ^ 1 << 46, user_address=start)
+
+
+def vma_mm(bench: Bench) -> None:
+    """vm_mm of the victim's first VMA, NULL."""
+    vmas = _vmas(bench)
+    at = bench.member("vm_area_struct", int(vmas.vma[0]), "vm_mm")
+    bench.put("vm_area_struct.vm_mm", at, lambda _: 0, user_address=int(vmas.start[0]))
+
+
+def vma_file(bench: Bench) -> None:
+    """Bit 40 of vm_file of the victim's first VMA of a file: still a pointer, but to where no memory is."""
+    for vma, start in zip(_vmas(bench).vma.tolist(), _vmas(bench).start.tolist(), strict=True):
+        at = bench.member("vm_area_struct", vma, "vm_file")
+        if bench.edit.get(at):
+            bench.put("vm_area_struct.vm_file", at, lambda file: file ^ 1 << 40, user_address=start)
+            return
+    raise ValueError("the victim has no VMA of a file")
+
+
+def free_pointer(bench: Bench) -> None:
+    """A byte of the free pointer in the free VMA that CPU 0 hands out next (kmem_cache_cpu, not in 7.3)."""
+    kernel = bench.kernel
+    cache = kernel.variable("vm_area_cachep", 8)
+    assert cache is not None
+    per_cpu = bench.edit.get(bench.member("kmem_cache", cache, "cpu_slab"))
+    cpu = (per_cpu + int(per_cpu_offsets(kernel)[0])) % (1 << 64)
+    first = bench.edit.get(bench.member("kmem_cache_cpu", cpu, "freelist"))
+    offset = int(kernel.gather_member("kmem_cache", "offset", np.array([cache], np.uint64))[0][0])
+    bench.put("free pointer of a free vm_area_struct", first + offset, lambda word: word ^ 0x5A << 40)
+
+
+def _write_lock(bench: Bench, mm: int, task: int) -> None:
+    """The mmap_lock of an mm write-locked by a task."""
+    lock = bench.member("mm_struct", mm, "mmap_lock")
+    writer = RWSEM_WRITER_LOCKED
+    bench.put("mmap_lock.count", bench.member("rw_semaphore", lock, "count"), lambda value: value | writer)
+    bench.put("mmap_lock.owner", bench.member("rw_semaphore", lock, "owner"), lambda _: task)
 
 
 def mmap_lock(bench: Bench) -> None:
     """mm->mmap_lock write-locked, with a sleeping thread of the victim as its owner."""
     tasks = bench.views.tasks
     (row,) = np.flatnonzero((tasks.tgid == bench.pid) & (tasks.comm == b"awk-owner"))
-    task = int(tasks.task[row])
-    lock = bench.member("mm_struct", bench.mm, "mmap_lock")
-    writer = RWSEM_WRITER_LOCKED
-    bench.put("mmap_lock.count", bench.member("rw_semaphore", lock, "count"), lambda value: value | writer)
-    bench.put("mmap_lock.owner", bench.member("rw_semaphore", lock, "owner"), lambda _: task)
+    _write_lock(bench, bench.mm, int(tasks.task[row]))
+
+
+def mmap_locks(bench: Bench) -> None:
+    """The mmap_lock of the victim, and that of its child, each write-locked by its own task."""
+    mms = bench.views.mms
+    for row in np.flatnonzero((mms.pid == bench.pid) | (mms.comm == b"awk-other")).tolist():
+        _write_lock(bench, int(mms.mm[row]), int(mms.task[row]))
 
 
 def arg_lock(bench: Bench) -> None:
@@ -198,9 +256,14 @@ EDITS: dict[str, Callable[[Bench], None]] = {
         pte_cleared,
         pte_flipped,
         page_mapcount,
+        page_mapping,
         tasks_list,
         maple_slot,
+        vma_mm,
+        vma_file,
+        free_pointer,
         mmap_lock,
+        mmap_locks,
         arg_lock,
     )
 }

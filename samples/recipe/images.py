@@ -93,6 +93,7 @@ PACKAGES = {
 }
 ALL = tuple(PACKAGES)
 WITH_MAPLE_TREES = ALL[1:]
+WITH_CPU_SLABS = ALL[:-1]
 RT = "linux-image-rt-amd64"
 KEPT = ("kept", "debugged", "patched")
 
@@ -131,7 +132,12 @@ IMAGES = (
     *dying("map-count", *WITH_MAPLE_TREES),
     *dying("list", *ALL),
     *dying("maple-slot", *WITH_MAPLE_TREES),
+    *dying("page-mapping", *ALL),
+    *dying("vma-mm", *ALL),
+    *dying("vma-file", *ALL),
+    *dying("free-pointer", *WITH_CPU_SLABS),
     *dying("hung", *ALL),
+    *dying("deadlock", *ALL),
     *dying("softlockup", *ALL),
     *dying("nmi", *ALL, crash=True),
     *dying("oom", *ALL, crash=True),

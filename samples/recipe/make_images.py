@@ -192,15 +192,17 @@ def die(image: Image, guest: Guest, work: Path) -> dict[str, object]:
         guest.qmp("inject-nmi")
     if dies.role:
         guest.tell()
-    guest.wait_for(dies.says, 300)
+    guest.wait_for(dies.says, PANICKED, "CRASH-DONE", seconds=300)
     if image.crash:
-        guest.wait_for("CRASH-DONE", 600)
+        guest.wait_for("CRASH-DONE", seconds=600)
         guest.wait_exit(60)
     else:
         if dies.panics:
-            guest.wait_for(PANICKED, 60)
+            guest.wait_for(PANICKED, seconds=60)
         time.sleep(2)
         guest.qmp("stop")
+    if dies.says not in guest.text():
+        print(f"{image.name}: did not say {dies.says!r}")
     lines = guest.text().splitlines()
     first = next(number for number, line in enumerate(lines) if "TRUTH-READY" in line)
     return {"way": image.death, "label": dies.label, "edits": changes, "console": lines[first + 1 :][:200]}
@@ -227,14 +229,14 @@ def make(image: Image, out: Path, build: Path) -> None:
         vmcoreinfo=image.vmcoreinfo,
         memory_file=disks.blank(work / "memory", image.memory) if image.dies else None,
     ) as guest:
-        guest.wait_for("TRUTH-READY", 1800 if image.bench else 600)
+        guest.wait_for("TRUTH-READY", seconds=1800 if image.bench else 600)
         ready = time.monotonic()
         death: dict[str, object] = {}
         if image.dies is not None:
             death = die(image, guest, work)
             made = [] if image.crash else dump(image, guest, base)
         elif image.crash:
-            guest.wait_for("CRASH-DONE", 600)
+            guest.wait_for("CRASH-DONE", seconds=600)
             guest.wait_exit(60)
             made = []
         else:

@@ -115,14 +115,15 @@ class Guest:
             return ""
         return self.serial.read_bytes().decode("utf-8", "replace")
 
-    def wait_for(self, marker: str, seconds: float) -> None:
-        """Wait until the console shows a marker line."""
+    def wait_for(self, *markers: str, seconds: float) -> None:
+        """Wait until the console shows one of some markers."""
         end = time.monotonic() + seconds
-        while marker not in self.text():
+        wanted = " or ".join(map(repr, markers))
+        while not any(marker in self.text() for marker in markers):
             if self._process is None or self._process.poll() is not None:
-                raise GuestError(f"the guest ended before {marker!r}: {self.serial}")
+                raise GuestError(f"the guest ended before {wanted}: {self.serial}")
             if time.monotonic() > end:
-                raise GuestError(f"no {marker!r} in {seconds:.0f} s: {self.serial}")
+                raise GuestError(f"no {wanted} in {seconds:.0f} s: {self.serial}")
             time.sleep(0.2)
 
     def wait_exit(self, seconds: float) -> None:

@@ -8,10 +8,12 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define SMALL (16 * PAGE)
@@ -158,6 +160,59 @@ static void waits(void)
 	_exit(0);
 }
 
+/* Two processes; each looks into the memory of the other. */
+static void embrace(void)
+{
+	static char here[64], there[64];
+	struct iovec local = {here, sizeof(here)}, remote = {there, sizeof(there)};
+	pid_t parent = getpid(), other;
+
+	block();
+	if (pipe2(gate, O_CLOEXEC) < 0)
+		failed("pipe2");
+	touch(anonymous("anonymous", SMALL), SMALL);
+	memset(here, 1, sizeof(here));
+	memset(there, 1, sizeof(there));
+	other = fork();
+	if (other == 0) {
+		set_comm("awk-other");
+		close(gate[1]);
+		memset(here, 2, sizeof(here)); /* a page of its own */
+		pass_gate();
+		other = parent;
+	} else {
+		wait_until_told();
+		close(gate[1]);
+	}
+	if (process_vm_readv(other, &local, 1, &remote, 1, 0) < 0)
+		failed("process_vm_readv");
+	_exit(0);
+}
+
+/* Makes VMAs, on a processor that has freed some just before it slept. */
+static void grows(void)
+{
+	enum { MANY = 64 };
+	cpu_set_t first;
+	char *start;
+
+	block();
+	CPU_ZERO(&first);
+	CPU_SET(0, &first);
+	if (sched_setaffinity(0, sizeof(first), &first) < 0)
+		failed("sched_setaffinity");
+	start = anonymous("anonymous", MANY * PAGE);
+	for (size_t i = 0; start && i < MANY; i += 2) /* every other page is a VMA of its own */
+		mprotect(start + i * PAGE, PAGE, PROT_READ);
+	munmap(start, MANY * PAGE);
+	wait_until_told();
+	start = anonymous("more", MANY * PAGE);
+	for (size_t i = 0; start && i < MANY; i += 2)
+		mprotect(start + i * PAGE, PAGE, PROT_READ);
+	_exit(0);
+}
+
 const struct role victim_roles[] = {
-	{"exits", exits}, {"hog", hog}, {"spins", spins}, {"waits", waits}, {NULL, NULL},
+	{"exits", exits}, {"hog", hog}, {"spins", spins}, {"waits", waits},
+	{"embrace", embrace}, {"grows", grows}, {NULL, NULL},
 };
