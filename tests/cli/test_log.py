@@ -11,8 +11,8 @@ from views.handmade_log import RESERVED, ring
 
 import vmaforensics.kernel.find
 from vmaforensics.cli.main import main
-from vmaforensics.crash.log_document import LogDocument
 from vmaforensics.errors import ExitCode
+from vmaforensics.proc.log_document import LogDocument
 
 IMAGE = str(ROOT / "samples/debian-6.1-crash/image.kdump")
 

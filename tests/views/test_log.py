@@ -13,6 +13,7 @@ import pytest
 from handmade import LINUX, Machine
 
 from vmaforensics.proc.log import log_lines
+from vmaforensics.proc.log_document import log_record
 from vmaforensics.views.log.log import read_log
 from vmaforensics.views.log.records import NO_CALLER, ON_CPU, Log, RecordState
 
@@ -92,8 +93,8 @@ def test_a_committed_record_is_open_and_a_reserved_one_unfinished() -> None:
     log = _log(made)
     assert _texts(log) == [b"whole", b"more to c", b"half of a wo"]
     assert log.records.state.tolist() == [RecordState.WHOLE, RecordState.OPEN, RecordState.UNFINISHED]
-    assert log_lines(log, 2) == "[    0.000000] (unfinished) half of a wo\n"
-    assert log_lines(log, 1) == "[    0.000000] more to c\n"
+    assert log_lines(log_record(log, 2)) == "[    0.000000] (unfinished) half of a wo\n"
+    assert log_lines(log_record(log, 1)) == "[    0.000000] more to c\n"
 
 
 def test_an_empty_line_is_one_and_a_text_without_room_is_lost() -> None:
@@ -102,8 +103,8 @@ def test_an_empty_line_is_one_and_a_text_without_room_is_lost() -> None:
     made.write_without_text(FAILED, said=30)
     log = _log(made)
     assert log.records.lost.tolist() == [False, True]
-    assert log_lines(log, 0) == "[    0.000000] \n"
-    assert log_lines(log, 1) == "[    0.000000] (text lost) \n"
+    assert log_lines(log_record(log, 0)) == "[    0.000000] \n"
+    assert log_lines(log_record(log, 1)) == "[    0.000000] (text lost) \n"
     assert len(log.problems) == 1
 
 
@@ -211,14 +212,14 @@ def test_facilities_of_programs_are_marked_whatever_the_text_says() -> None:
     made.write(b"BUG: Bad page map in process fake", facility=1, level=2)
     made.write(b"BUG: Bad page map in process true")
     log = _log(made)
-    assert log_lines(log, 0) == "[    0.000000] (/dev/kmsg user) BUG: Bad page map in process fake\n"
-    assert log_lines(log, 1) == "[    0.000000] BUG: Bad page map in process true\n"
+    assert log_lines(log_record(log, 0)) == "[    0.000000] (/dev/kmsg user) BUG: Bad page map in process fake\n"
+    assert log_lines(log_record(log, 1)) == "[    0.000000] BUG: Bad page map in process true\n"
 
 
 def test_further_lines_are_indented_and_nothing_in_them_acts_on_a_terminal() -> None:
     made = ring()
     made.write(b"a\x1b[2J\r\nb\xff\tc\xe2\x80\xae", time=8691508123)
-    assert log_lines(_log(made), 0) == "[    8.691508] a\\x1b[2J\\x0d\n               b\\xff\tc\\u202e\n"
+    assert log_lines(log_record(_log(made), 0)) == "[    8.691508] a\\x1b[2J\\x0d\n               b\\xff\tc\\u202e\n"
 
 
 def test_the_thread_that_printed_a_record_is_named_where_the_kernel_keeps_it() -> None:
@@ -299,5 +300,5 @@ def test_what_was_printed_in_an_nmi_and_never_got_into_the_ring_is_at_the_end() 
     log = _log(made)
     assert _texts(log) == [b"line", b"NMI watchdog", b"and more"]
     assert log.records.state.tolist() == [RecordState.WHOLE, RecordState.BUFFERED, RecordState.BUFFERED]
-    assert log_lines(log, 1) == "[           ?] (not in the log yet) NMI watchdog\n"
+    assert log_lines(log_record(log, 1)) == "[           ?] (not in the log yet) NMI watchdog\n"
     assert log.problems == ("nmi_print_seq: 2 messages did not fit into the buffer of their CPU",)

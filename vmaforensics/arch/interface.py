@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.arch.page_tables import IsolatedEntries, LeafStates, Leaves, Protection, Walk
     from vmaforensics.arch.reading import KernelReader, Note, PhysicalReader
-    from vmaforensics.arch.registers import CpuState, Place, RegisterNames, SavedRegisters
+    from vmaforensics.arch.registers import CpuState, Place, PrintedRegisters, RegisterNames, SavedRegisters
     from vmaforensics.columns.types import I8, I32, I64, U8, U64, Bools
 
 
@@ -72,6 +72,7 @@ class Architecture(ABC):
     machine: str  # uname -m of its kernels, as dump headers have it
     elf_machine: str  # EM_* of its ELF files
     registers: RegisterNames
+    printed_registers: PrintedRegisters
 
     # Pages and addresses -----------------------------------------------------------------------------
 

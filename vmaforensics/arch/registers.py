@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U64, Bools
+
+if TYPE_CHECKING:
+    import re
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +30,14 @@ class RegisterNames(NamedTuple):
     ip: str
     sp: str
     table: str  # the one that names the page tables
+
+
+class PrintedRegisters(NamedTuple):
+    """How the kernel prints registers into its log (show_regs): what its lines begin with, or hold."""
+
+    kernel_place: re.Pattern[str]  # before the function in which kernel code was
+    user_place: re.Pattern[str]  # before the instruction at which user code was
+    register: re.Pattern[str]  # two groups: name, value in hexadecimal
 
 
 @table()

@@ -13,6 +13,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("vmaforensics report vmcore --fail-on high -q", "exit code 1 if there is a finding of weight"),
     ),
     "info": (("vmaforensics info memory.lime", "format, kernel, what is missing"),),
+    "crash": (
+        ("vmaforensics crash vmcore", "how the kernel ended, who it was, the end of its log"),
+        ("vmaforensics crash vmcore --format json -o crash.json", "for a program: fingerprint, trace, modules"),
+    ),
     "log": (
         ("vmaforensics log vmcore", "as dmesg prints it; what programs wrote is marked"),
         ("vmaforensics log vmcore --level err --since 3600", "what went wrong after the first hour"),

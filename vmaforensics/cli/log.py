@@ -70,9 +70,9 @@ def run(args: argparse.Namespace) -> int:
     import msgspec
 
     from vmaforensics.cli.progress import watched
-    from vmaforensics.crash.log_document import log_document
     from vmaforensics.kernel.find import find_kernel
     from vmaforensics.proc.log import log_lines
+    from vmaforensics.proc.log_document import log_document, log_record
     from vmaforensics.views.log.log import read_log
     from vmaforensics.words.printable import printable
 
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
             stream.write(msgspec.json.encode(log_document(log, rows)) + b"\n")
         else:
             for at in range(0, len(rows), _AT_ONCE):
-                stream.write("".join(log_lines(log, row) for row in rows[at : at + _AT_ONCE]).encode())
+                stream.write("".join(log_lines(log_record(log, row)) for row in rows[at : at + _AT_ONCE]).encode())
             for problem in log.problems:
                 sys.stderr.write(f"vmaforensics: {printable(problem)}\n")
     return ExitCode.OK

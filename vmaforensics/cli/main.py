@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 VERBS = (
     "report",
     "info",
+    "crash",
     "log",
     "doctor",
     "maps",

@@ -18,6 +18,7 @@ from vmaforensics.arch.x86_64 import (
     kernel_image,
     machine_code,
     paging,
+    printed_registers,
     registers,
     special_pages,
     swap_entries,
@@ -47,6 +48,7 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
     machine = "x86_64"
     elf_machine = "EM_X86_64"
     registers = RegisterNames(ip="RIP", sp="RSP", table="CR3")
+    printed_registers = printed_registers.PRINTED
 
     page_shift = bits.PAGE_SHIFT
     huge_order = bits.TABLE_SHIFT

@@ -1,13 +1,12 @@
-"""The kernel's log as a document: what ``log --format json`` writes."""
+"""The kernel's log as a document: what ``log --format json`` writes, and what its text is made of."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from vmaforensics.proc.log import LEVELS, caller_name, facility_name, text_lines
-from vmaforensics.views.log.records import LOG_KERN, RecordState
+from vmaforensics.views.log.records import LOG_KERN, NO_CALLER, ON_CPU, RecordState
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
@@ -15,7 +14,13 @@ if TYPE_CHECKING:
 
     from vmaforensics.views.log.records import Log
 
-_STATES = {
+StateWord = Literal["whole", "open", "unfinished", "buffered"]
+LEVELS: Final = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug")
+_FACILITIES: Final = (
+    *("kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp"),
+)
+_LOCAL: Final = range(16, 24)
+_STATES: Final[dict[RecordState, StateWord]] = {
     RecordState.WHOLE: "whole",
     RecordState.OPEN: "open",
     RecordState.UNFINISHED: "unfinished",
@@ -38,7 +43,7 @@ class LogRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     level: str
     facility: str
     from_kernel: bool
-    state: str  # whole, open, unfinished, buffered
+    state: StateWord
     text: str  # lines separated by newlines; nothing else in it acts on a terminal
     caller: str | None = None  # T and a thread id, or C and a CPU
     comm: str = ""  # of that thread, where the kernel keeps it (7.x)
@@ -64,11 +69,12 @@ def log_document(log: Log, rows: Iterable[int]) -> LogDocument:
         overwritten=log.overwritten,
         failed=log.failed,
         problems=log.problems,
-        records=[_record(log, row) for row in rows],
+        records=[log_record(log, row) for row in rows],
     )
 
 
-def _record(log: Log, row: int) -> LogRecord:
+def log_record(log: Log, row: int) -> LogRecord:
+    """One record."""
     records = log.records
     state, time = RecordState(int(records.state[row])), int(records.time[row])
     buffered = state == RecordState.BUFFERED
@@ -84,3 +90,22 @@ def _record(log: Log, row: int) -> LogRecord:
         comm=printable(records.comm[row].split(b"\0", 1)[0]),
         lost=bool(records.lost[row]),
     )
+
+
+def facility_name(facility: int) -> str:
+    """What syslog(3) calls a facility, or its number."""
+    if facility in _LOCAL:
+        return f"local{facility - _LOCAL.start}"
+    return _FACILITIES[facility] if facility < len(_FACILITIES) else str(facility)
+
+
+def caller_name(caller: int) -> str | None:
+    """Who printed a record, as with CONFIG_PRINTK_CALLER: T and a thread id, C and a CPU; None where nobody knows."""
+    if caller == NO_CALLER:
+        return None
+    return f"C{caller & ~ON_CPU}" if caller & ON_CPU else f"T{caller}"
+
+
+def text_lines(raw: bytes) -> list[str]:
+    """The lines of a record, fit to be shown; tabs stay."""
+    return ["\t".join(printable(part) for part in line.split(b"\t")) for line in raw.split(b"\n")]

@@ -1,0 +1,176 @@
+"""Complaints of the kernel: which lines are one, whose they are, what they say."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from vmaforensics.crash.fingerprint import fingerprint, top_functions
+from vmaforensics.crash.patterns import Kind, kind_of, reason_of
+
+from .texts import FATAL_PANIC, HUNG_TASK, LIST_CORRUPTION, NULL_POINTER, complaints_of, log_of
+
+KERNEL: dict[str, int] = {"caller": 5}
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("BUG: Bad page map in process cat  pte:8000000012345067 pmd:01234067", Kind.BAD_PAGE_MAP),
+        ("BUG: Bad page state in process cat  pfn:12345", Kind.BAD_PAGE_STATE),
+        ("BUG: Bad rss-counter state mm:00000000a1b2c3d4 type:MM_ANONPAGES val:3", Kind.BAD_RSS),
+        ("BUG: non-zero pgtables_bytes on freeing mm: 4096", Kind.PAGE_TABLE_LEAK),
+        ("BUG: unable to handle page fault for address: ffffb0d680a1fd20", Kind.PAGE_FAULT),
+        ("BUG: unable to handle kernel paging request at ffffb0d680a1fd20", Kind.PAGE_FAULT),
+        ("BUG: sleeping function called from invalid context at mm/x.c:1", Kind.OTHER_BUG),
+        ("BUG: KASAN: slab-use-after-free in vma_lookup+0x1/0x2", Kind.USE_AFTER_FREE),
+        ("general protection fault, maybe for address 0xdead000000000122: 0000 [#1] SMP", Kind.PROTECTION_FAULT),
+        ("Oops: general protection fault, maybe for address 0xdead000000000122: 0000", Kind.PROTECTION_FAULT),
+        ("watchdog: BUG: soft lockup - CPU#1 stuck for 26s! [cat:812]", Kind.SOFT_LOCKUP),
+        ("watchdog: CPU1: Watchdog detected hard LOCKUP on cpu 1", Kind.HARD_LOCKUP),
+        ("NMI watchdog: Watchdog detected hard LOCKUP on cpu 1", Kind.HARD_LOCKUP),
+        ("rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:", Kind.RCU_STALL),
+        ("rcu: INFO: rcu_sched self-detected stall on CPU", Kind.RCU_STALL),
+        ("INFO: task cat:812 blocked for more than 120 seconds.", Kind.HUNG_TASK),
+        ("cat invoked oom-killer: gfp_mask=0x140dca(GFP_HIGHUSER_MOVABLE), order=0", Kind.OUT_OF_MEMORY),
+        ("Out of memory: Killed process 812 (cat) total-vm:1kB", Kind.OUT_OF_MEMORY),
+        ("WARNING: CPU: 0 PID: 1 at mm/mmap.c:1 exit_mmap+0x1/0x2", Kind.WARNING),
+        ("WARNING: mm/mmap.c:1 at exit_mmap+0x1/0x2, CPU#0: cat/812", Kind.WARNING),
+        ("Uhhuh. NMI received for unknown reason 30 on CPU 0.", Kind.NMI),
+        ("sysrq: Trigger a crash", Kind.SYSRQ),
+        ("Linux version 6.1.0 BUG: none", None),
+        ("debug: BUG is what this is about", None),
+        ("", None),
+    ],
+)  # fmt: skip
+def test_a_line_is_told_by_its_beginning(line: str, kind: Kind | None) -> None:
+    assert kind_of(line) == kind
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("sysrq triggered crash", Kind.SYSRQ),
+        ("NMI: Not continuing", Kind.NMI),
+        ("Out of memory: system-wide panic_on_oom is enabled", Kind.OUT_OF_MEMORY),
+        ("hung_task: blocked tasks", Kind.HUNG_TASK),
+        ("softlockup: hung tasks", Kind.SOFT_LOCKUP),
+        ("Hard LOCKUP", Kind.HARD_LOCKUP),
+        ("Fatal exception in interrupt", Kind.OOPS),
+        ("Attempted to kill init! exitcode=0x0000000b", Kind.INIT_DIED),
+        ("VFS: Unable to mount root fs on unknown-block(0,0)", Kind.NO_ROOT),
+        ("something of a driver", Kind.PANIC),
+    ],
+)
+def test_the_text_of_a_panic_says_what_it_came_from(text: str, kind: Kind) -> None:
+    assert reason_of(text) == kind
+
+
+def test_an_oops_is_one_complaint_with_its_header_registers_and_trace() -> None:
+    (found,) = complaints_of(log_of((NULL_POINTER, KERNEL))).kept
+    said = found.said
+    assert (found.kind, found.row) == (Kind.NULL_POINTER, 0)
+    assert (said.cpu, said.pid, said.comm, said.address) == (3, 812, "cat", 0x40)
+    assert said.place is not None and (said.place.name, said.place.offset, said.place.size) == ("mas_walk", 0x16, 0x1D0)
+    assert [frame.name for frame in said.frames if not frame.guess][:3] == ["mt_find", "find_vma", "do_user_addr_fault"]
+    assert sum(frame.guess for frame in said.frames) == 3
+    assert [frame.module for frame in said.frames if frame.module] == ["fuse"]
+    # Registers of kernel mode only: those of the system call come later and are the program's.
+    assert said.registers["RAX"] == 0 and said.registers["RBX"] == 0xFFFF8B4BC1A5D000
+    assert said.registers["RSP"] == 0xFFFFB0D680A1FD20
+    assert "ORIG_RAX" not in said.registers
+
+
+def test_a_reason_and_the_exception_it_was_raised_by_are_one() -> None:
+    (found,) = complaints_of(log_of((LIST_CORRUPTION, KERNEL))).kept
+    assert found.kind == Kind.LIST_CORRUPTION
+    assert (found.said.cpu, found.said.pid, found.said.comm) == (0, 77, "a b: c")
+    assert top_functions(found.functions) == [
+        "__list_del_entry_valid_or_report",
+        "unlink_anon_vmas",
+        "free_pgtables",
+        "exit_mmap",
+    ]
+
+
+def test_two_oopses_of_one_task_are_two() -> None:
+    log = log_of((NULL_POINTER, KERNEL), (LIST_CORRUPTION, KERNEL), (FATAL_PANIC, KERNEL))
+    assert [found.kind for found in complaints_of(log).kept] == [Kind.NULL_POINTER, Kind.LIST_CORRUPTION, Kind.PANIC]
+
+
+def test_lines_of_two_cpus_that_are_mixed_up_are_told_apart() -> None:
+    first, second = NULL_POINTER.split("\n"), LIST_CORRUPTION.split("\n")
+    parts = []
+    for place in range(max(len(first), len(second))):
+        parts += [(first[place], {"caller": 5})] if place < len(first) else []
+        parts += [(second[place], {"caller": 9})] if place < len(second) else []
+    found = complaints_of(log_of(*parts)).kept
+    assert [(one.kind, one.said.pid) for one in found] == [(Kind.NULL_POINTER, 812), (Kind.LIST_CORRUPTION, 77)]
+    assert found[1].functions[1] == "unlink_anon_vmas.isra.0"
+
+
+def test_a_hung_task_is_the_one_that_is_named() -> None:
+    (found,) = complaints_of(log_of((HUNG_TASK, KERNEL))).kept
+    assert (found.said.comm, found.said.pid, found.said.cpu) == ("kworker/u8:2", 513, None)
+    assert top_functions(found.functions) == ["rwsem_down_write_slowpath"]
+
+
+def test_what_programs_write_is_no_complaint_and_no_part_of_one() -> None:
+    forged = {"caller": 5, "facility": 1}
+    log = log_of(
+        (NULL_POINTER, forged), ("BUG: Bad page map in process real  pte:1 pmd:1", KERNEL), (LIST_CORRUPTION, forged)
+    )
+    (found,) = complaints_of(log).kept
+    assert (found.kind, found.said.pid, found.said.frames) == (Kind.BAD_PAGE_MAP, None, [])
+
+
+def test_what_comes_much_later_is_another_matter() -> None:
+    log = log_of(
+        ("BUG: Bad page map in process real  pte:1 pmd:1", KERNEL),
+        ("CPU: 1 PID: 2 Comm: later Not tainted 6.1", {"caller": 5, "time": 11 * 10**9}),
+    )
+    assert complaints_of(log).kept[0].said.pid is None
+
+
+def test_a_log_full_of_complaints_is_read_within_bounds() -> None:
+    log = log_of(*[("BUG: Bad page state in process x  pfn:1 " + "a" * 80, KERNEL)] * 50_000)
+    before = time.monotonic()
+    found = complaints_of(log)
+    assert (len(found.kept), found.total) == (200, 50_000)
+    assert time.monotonic() - before < 20
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "CPU: 1 PID: 2 Comm: " + "(Kdump: loaded) " * 4000,
+        "[" * 60_000,
+        "x" * 30_000 + " invoked oom-killer",
+        "INFO: task " + "blocked " * 8000,
+        "Call Trace:\n " + "a.b$" * 10_000,
+        "RIP: 0010:" + "f+0x" * 15_000,
+        "BUG: unable to handle page fault for address: " + "0" * 60_000,
+    ],
+)
+def test_no_line_takes_long(text: str) -> None:
+    before = time.monotonic()
+    complaints_of(log_of(("BUG: x\n" + text + "\n" + text, KERNEL)))
+    kind_of(text)
+    assert time.monotonic() - before < 2
+
+
+def test_a_fingerprint_is_that_of_the_same_functions_on_any_build() -> None:
+    one = top_functions(["dump_stack", "panic", "sysrq_handle_crash", "__handle_sysrq.cold", "vfs_write"])
+    other = top_functions(["dump_stack_lvl", "vpanic", "sysrq_handle_crash.isra.0", "__handle_sysrq", "vfs_write"])
+    assert one == other == ["sysrq_handle_crash", "__handle_sysrq", "vfs_write"]
+    assert fingerprint("sysrq", one) == fingerprint("sysrq", other) != fingerprint("panic", one)
+    assert fingerprint("sysrq", []) is None
+
+
+def test_fingerprints_stay_what_they_are() -> None:
+    """They are kept and compared across versions: a new rule gets a new number before the colon.
+
+    ``printf "sysrq\\nsysrq_handle_crash\\nvfs_write" | sha256sum``
+    """
+    assert fingerprint("sysrq", ["sysrq_handle_crash", "vfs_write"]) == "1:33e0d95dc2c578bd"

@@ -1,0 +1,212 @@
+"""Turns what was read of a crash case into its document."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmaforensics.crash.death import seconds
+from vmaforensics.crash.document import (
+    Backtrace,
+    ComplaintPart,
+    CrashDocument,
+    CrashSchema,
+    DeathPart,
+    Frame,
+    ImageName,
+    Machine,
+    Module,
+    NotAssessed,
+    Registers,
+    RunningTask,
+    Taint,
+)
+from vmaforensics.crash.fingerprint import fingerprint, top_functions
+from vmaforensics.crash.taint import taint_letters, taint_words
+from vmaforensics.crash.verdict import verdict
+from vmaforensics.proc.log_document import log_document
+from vmaforensics.views.system.modules import STATES
+from vmaforensics.words.printable import printable
+from vmaforensics.words.times import utc
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.crash.complaints import Complaint
+    from vmaforensics.crash.death import Death
+    from vmaforensics.crash.gather import Case
+    from vmaforensics.crash.trace import TraceFrame
+
+_MOST_MODULES = 4096
+
+
+def build_crash_document(case: Case, *, lines: int) -> CrashDocument:
+    """The document of a case, with the last ``lines`` records of the log."""
+    death = None if case.death is None else _death(case, case.death)
+    complaints = [_complaint(complaint) for complaint in case.complaints.kept]
+    count = 0 if case.log is None else len(case.log.records)
+    return CrashDocument(
+        schema=CrashSchema(),
+        image=ImageName(path=printable(str(case.image.path)), format=case.image.format, size=case.image.size),
+        verdict=verdict(death, complaints, could_tell=case.ending.panic_cpu is not None),
+        death=death,
+        machine=_machine(case),
+        taint=_taint(case.ending.tainted),
+        modules=[_module(case, row) for row in range(min(len(case.modules.modules), _MOST_MODULES))],
+        running=list(_running(case)),
+        complaints=complaints,
+        complaints_left_out=case.complaints.total - len(case.complaints.kept),
+        log=[] if case.log is None else log_document(case.log, range(max(0, count - lines), count)).records,
+        not_assessed=list(_not_assessed(case)),
+    )
+
+
+def _death(case: Case, death: Death) -> DeathPart:
+    """How it ended, with the task that the CPU ran: by its run queue, else by the log."""
+    shown = death.complaint
+    on_cpu = [task for task in _running(case) if task.cpu == death.cpu and task.task is not None]
+    task = on_cpu[0] if on_cpu else None
+    functions = [] if shown is None else [printable(name) for name in top_functions(shown.functions)]
+    said = None if shown is None else shown.said
+    return DeathPart(
+        kind=death.kind,
+        how=death.how,
+        text=death.text,
+        time=None if death.time is None else seconds(death.time),
+        cpu=death.cpu,
+        pid=task.pid if task is not None else None if said is None else said.pid,
+        comm=task.comm if task is not None else None if said is None or said.comm is None else printable(said.comm),
+        task=None if task is None else task.task,
+        cause=None if death.cause is None else printable(death.cause.title),
+        fingerprint=fingerprint(death.kind, functions),
+        functions=functions,
+        evidence=death.evidence,
+        backtraces=list(_backtraces(death)),
+        registers=list(_registers(death)),
+    )
+
+
+def _backtraces(death: Death) -> Iterator[Backtrace]:
+    """The call traces of the log."""
+    for name, complaint in (("cause", death.cause), ("panic", death.panic)):
+        if complaint is not None and complaint.said.frames:
+            frames = [_frame(frame) for frame in complaint.said.frames]
+            if complaint.said.place is not None:
+                frames.insert(0, _frame(complaint.said.place))
+            yield Backtrace(source=f"the log, beneath the {name}", frames=frames)
+
+
+def _frame(frame: TraceFrame) -> Frame:
+    module = None if frame.module is None else printable(frame.module)
+    return Frame(
+        name=printable(frame.name), offset=frame.offset, size=frame.size, module=module, reliable=not frame.guess
+    )
+
+
+def _registers(death: Death) -> Iterator[Registers]:
+    """Those of kernel mode that the log has."""
+    for complaint in (death.cause, death.panic):
+        if complaint is not None and complaint.said.registers and complaint.said.cpu is not None:
+            values = {name: hex(value) for name, value in complaint.said.registers.items()}
+            yield Registers(cpu=complaint.said.cpu, source="the log", values=values)
+
+
+def _machine(case: Case) -> Machine:
+    identity, clock = case.kernel.identity, case.clock
+    return Machine(
+        release=printable(identity.release),
+        banner=printable(identity.banner),
+        architecture=case.kernel.arch.name,
+        hostname=printable(case.hostname or b""),
+        hardware=_text(case.machine.hardware),
+        command_line=_text(case.machine.command_line),
+        cpus=case.machine.cpus,
+        ram=hex(sum(end - start for start, end in case.image.memory.ranges.tolist())),
+        booted=None if clock is None else utc(clock.booted // 10**9),
+        clock=None if clock is None else utc(clock.now),
+        crashed=case.crash_time,
+        uptime=None if clock is None else max(0, clock.now - clock.booted // 10**9),
+        load=case.machine.load,
+    )
+
+
+def _text(raw: bytes | None) -> str | None:
+    return printable(raw) if raw else None
+
+
+def _taint(mask: int | None) -> Taint:
+    if mask is None:
+        return Taint(mask=None, letters="", words=[])
+    return Taint(mask=hex(mask), letters=taint_letters(mask), words=taint_words(mask))
+
+
+def _module(case: Case, row: int) -> Module:
+    modules = case.modules.modules
+    return Module(
+        name=printable(modules.name_of(row)),
+        address=hex(int(modules.module[row])),
+        size=int(modules.size[row]),
+        state=STATES[int(modules.state[row]) % len(STATES)],
+        taint=taint_letters(int(modules.taints[row])),
+    )
+
+
+def _running(case: Case) -> Iterator[RunningTask]:
+    """What each CPU ran: all that are online, or all there may be."""
+    if (tasks := case.running) is None:
+        return
+    for row in range(len(tasks)):
+        known = bool(tasks.ok[row])
+        yield RunningTask(
+            cpu=int(tasks.cpu[row]),
+            task=hex(int(tasks.task[row])) if known else None,
+            pid=int(tasks.pid[row]) if known else None,
+            comm=printable(tasks.comm[row].split(b"\0", 1)[0]) if known else None,
+        )
+
+
+def _complaint(complaint: Complaint) -> ComplaintPart:
+    said = complaint.said
+    return ComplaintPart(
+        kind=complaint.kind,
+        time=seconds(complaint.time),
+        text=printable(complaint.title),
+        cpu=said.cpu,
+        pid=said.pid,
+        comm=None if said.comm is None else printable(said.comm),
+        functions=[printable(name) for name in top_functions(complaint.functions)],
+    )
+
+
+def _not_assessed(case: Case) -> Iterator[NotAssessed]:
+    """What was missing, of the file, of the kernel and of each part."""
+    for what, problems in (
+        ("image file", [*case.image.problems, *case.image.memory.problems()]),
+        ("kernel", case.kernel.identity.problems),
+        ("how it ended", () if case.death is None else case.death.doubts),
+        ("log", ["not in the image, or its variables are not known"] if case.log is None else case.log.problems),
+        ("modules", case.modules.problems),
+    ):
+        for problem in problems:
+            yield NotAssessed(what=what, why=printable(problem))
+    if case.log is not None and case.log.overwritten:
+        why = f"its first {case.log.overwritten:,} records since boot: newer ones have taken their place"
+        yield NotAssessed(what="log", why=why)
+    if case.log is not None and case.log.failed:
+        yield NotAssessed(what="log", why=f"{case.log.failed:,} records: there was no room for them")
+    if case.death is None and case.ending.panic_cpu is None:
+        yield NotAssessed(what="how it ended", why="panic_cpu is not in the image")
+    missing = {
+        "tasks on CPUs": case.running is None,
+        "taint": case.ending.tainted is None,
+        "command line": case.machine.command_line is None,
+        "machine": case.machine.hardware is None,
+        "load": case.machine.load is None,
+        "uptime": case.clock is None,
+    }
+    for what, gone in missing.items():
+        if gone:
+            yield NotAssessed(what=what, why="not in the image, or its variable is not known")
+    if case.running is not None and not case.running.ok.all():
+        yield NotAssessed(
+            what="tasks on CPUs", why=f"those of {int((~case.running.ok).sum())} CPUs are not in the image"
+        )

@@ -1,0 +1,120 @@
+"""What the kernel complained of in its log: where each complaint begins, which lines are its own, what they say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from vmaforensics.crash.patterns import FATAL, Kind, kind_of, may_complain
+from vmaforensics.crash.trace import Particulars, named_task, read_particulars
+from vmaforensics.views.log.records import LOG_KERN
+from vmaforensics.words.printable import decoded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from vmaforensics.arch.registers import PrintedRegisters
+    from vmaforensics.views.log.records import Log
+
+_MOST: Final = 200  # complaints that are kept: the first and the last of them
+_MOST_LINES: Final = 200  # of one complaint
+_APART: Final = 10 * 10**9  # ns after which a line is another matter
+# What follows within one complaint: the reason first, then the exception by which it was raised.
+_CONTINUING: Final = frozenset({Kind.BUG, Kind.EXCEPTION, Kind.OOPS})
+_BEFORE: Final = FATAL | {Kind.OTHER_BUG, Kind.USE_AFTER_FREE}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Complaint:
+    """One complaint of the kernel."""
+
+    kind: Kind
+    row: int  # of its first line, in the log
+    time: int  # ns
+    title: str  # its first line, as it is: not fit to be shown
+    said: Particulars
+
+    @property
+    def functions(self) -> list[str]:
+        """Names of the frames that lead to it, innermost first, those left out that are only guesses."""
+        names = [frame.name for frame in self.said.frames if not frame.guess]
+        if self.said.place is not None and self.said.place.name not in names[:1]:
+            names.insert(0, self.said.place.name)
+        return names
+
+
+class Complaints(NamedTuple):
+    """Those that are kept, in the order of the log, and how many there were."""
+
+    kept: list[Complaint]
+    total: int  # how many there were
+
+
+class _Start(NamedTuple):
+    row: int
+    kind: Kind
+
+
+def read_complaints(log: Log, printed: PrintedRegisters) -> Complaints:
+    """Every complaint in the log. Lines of programs are left out: whatever they say, the kernel did not.
+
+    ``printed`` is how the kernel prints registers on its CPU.
+    """
+    starts = list(_starts(log))
+    half = _MOST // 2
+    kept = starts if len(starts) <= _MOST else starts[:half] + starts[-half:]
+    begins = {start.row for start in starts}
+    return Complaints([_complaint(log, start, begins, printed) for start in kept], len(starts))
+
+
+def _starts(log: Log) -> Iterator[_Start]:
+    """The first line of each complaint."""
+    records = log.records
+    callers = records.caller.tolist()
+    last: dict[int, _Start] = {}  # of each caller: what it complained of last
+    headed: set[int] = set()  # callers that have printed the header of it
+    for row in np.flatnonzero(records.facility == LOG_KERN).tolist():
+        raw = log.text(row)
+        caller = callers[row]
+        if raw.startswith(b"CPU: "):
+            headed.add(caller)
+        if not may_complain(raw):
+            continue
+        kind = kind_of(decoded(raw.split(b"\n", 1)[0]))
+        if kind is None:
+            continue
+        before = last.get(caller)
+        if kind in _CONTINUING and before is not None and before.kind in _BEFORE and caller not in headed:
+            continue
+        start = _Start(row, kind)
+        last[caller] = start
+        headed.discard(caller)
+        yield start
+
+
+def _complaint(log: Log, start: _Start, begins: set[int], printed: PrintedRegisters) -> Complaint:
+    """The complaint that begins at ``start``."""
+    lines = _lines(log, start.row, begins)
+    said = read_particulars(lines, printed)
+    title = lines[0] if lines else ""
+    if (task := named_task(title)) is not None:
+        said.comm, said.pid = task
+    return Complaint(kind=start.kind, row=start.row, time=int(log.records.time[start.row]), title=title, said=said)
+
+
+def _lines(log: Log, first: int, begins: set[int]) -> Sequence[str]:
+    """The lines of one complaint: those that the same caller printed, up to its next or to the end mark."""
+    records = log.records
+    window = np.arange(first, min(first + 4 * _MOST_LINES, len(records)))
+    near = records.time[window] - records.time[first] <= np.uint64(_APART)  # what is earlier is far off, modulo 2**64
+    own = (records.facility[window] == LOG_KERN) & (records.caller[window] == records.caller[first]) & near
+    found: list[str] = []
+    for row in window[own].tolist():
+        if row != first and row in begins:
+            break
+        found += decoded(log.text(row)).split("\n")
+        if len(found) >= _MOST_LINES or found[-1].startswith("---[ end "):
+            break
+    return found[:_MOST_LINES]

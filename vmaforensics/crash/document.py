@@ -1,0 +1,151 @@
+"""The document of a crash: what ``crash --format json`` writes. Addresses are hexadecimal strings."""
+
+from __future__ import annotations
+
+import msgspec
+
+from vmaforensics.proc.log_document import LogRecord  # noqa: TC001 - msgspec reads the annotations
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of every part."""
+
+
+class CrashSchema(_Part, frozen=True):
+    """Which format this is."""
+
+    name: str = "vmaforensics-crash"
+    version: str = "1.0"
+
+
+class ImageName(_Part, frozen=True):
+    """The file."""
+
+    path: str
+    format: str
+    size: int  # bytes
+
+
+class RunningTask(_Part, frozen=True):
+    """A task on a CPU; null where it could not be read."""
+
+    cpu: int
+    task: str | None
+    pid: int | None
+    comm: str | None
+
+
+class Frame(_Part, frozen=True, omit_defaults=True):
+    """A function on the way; ``reliable`` is false for a word that only looked like a return address."""
+
+    name: str
+    offset: int
+    size: int
+    module: str | None = None
+    reliable: bool = True
+
+
+class Backtrace(_Part, frozen=True):
+    """Frames, innermost first, and where they are from."""
+
+    source: str
+    frames: list[Frame]
+
+
+class Registers(_Part, frozen=True):
+    """Of one CPU, by the kernel's names, and what moment they are of."""
+
+    cpu: int
+    source: str
+    values: dict[str, str]
+
+
+class DeathPart(_Part, frozen=True):
+    """How it ended. ``kind`` is a fixed word, ``how`` says it for people, ``text`` is the kernel's own."""
+
+    kind: str
+    how: str
+    text: str | None
+    time: str | None  # seconds since boot, to the microsecond
+    cpu: int | None
+    pid: int | None
+    comm: str | None
+    task: str | None
+    cause: str | None  # the complaint that led to it
+    fingerprint: str | None
+    functions: list[str]  # that the fingerprint is made of, with the kind
+    evidence: tuple[str, ...]
+    backtraces: list[Backtrace]
+    registers: list[Registers]
+
+
+class Machine(_Part, frozen=True):
+    """The kernel and what it ran on."""
+
+    release: str
+    banner: str
+    architecture: str
+    hostname: str
+    hardware: str | None
+    command_line: str | None
+    cpus: int | None
+    ram: str  # bytes
+    booted: str | None
+    clock: str | None
+    crashed: str | None  # CRASHTIME
+    uptime: int | None  # seconds
+    load: tuple[float, float, float] | None
+
+
+class Taint(_Part, frozen=True):
+    """Taint bits since boot; null where they could not be read."""
+
+    mask: str | None
+    letters: str
+    words: list[str]
+
+
+class Module(_Part, frozen=True):
+    """A module; ``taint`` are the letters of what it taints the kernel with."""
+
+    name: str
+    address: str
+    size: int  # bytes
+    state: str
+    taint: str
+
+
+class ComplaintPart(_Part, frozen=True):
+    """Something the kernel complained of; the process is the one that was running then or that the line names."""
+
+    kind: str
+    time: str
+    text: str
+    cpu: int | None
+    pid: int | None
+    comm: str | None
+    functions: list[str]
+
+
+class NotAssessed(_Part, frozen=True):
+    """What could not be read or believed."""
+
+    what: str
+    why: str
+
+
+class CrashDocument(_Part, frozen=True):
+    """The first page of a crash case."""
+
+    schema: CrashSchema
+    image: ImageName
+    verdict: str
+    death: DeathPart | None
+    machine: Machine
+    taint: Taint
+    modules: list[Module]
+    running: list[RunningTask]
+    complaints: list[ComplaintPart]
+    complaints_left_out: int
+    log: list[LogRecord]  # its last records
+    not_assessed: list[NotAssessed]

@@ -1,0 +1,77 @@
+"""Everything that the first page of a crash case needs, read from the image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vmaforensics.crash.complaints import Complaints, read_complaints
+from vmaforensics.crash.death import Signs, find_death
+from vmaforensics.kernel.machine import hostname, read_clock
+from vmaforensics.views.log.log import read_log
+from vmaforensics.views.system.ending import read_ending
+from vmaforensics.views.system.machine_facts import read_machine_facts
+from vmaforensics.views.system.modules import read_modules
+from vmaforensics.views.system.running import read_running
+from vmaforensics.words.times import utc
+
+if TYPE_CHECKING:
+    from vmaforensics.crash.death import Death
+    from vmaforensics.image.image import Image
+    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.kernel.machine import Clock
+    from vmaforensics.progress import Progress
+    from vmaforensics.views.log.records import Log
+    from vmaforensics.views.system.ending import Ending
+    from vmaforensics.views.system.machine_facts import MachineFacts
+    from vmaforensics.views.system.modules import ModuleList
+    from vmaforensics.views.system.running import RunningTasks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What was read. None: it could not be."""
+
+    image: Image
+    kernel: Kernel
+    log: Log | None
+    complaints: Complaints
+    ending: Ending
+    death: Death | None
+    crash_time: str | None  # CRASHTIME of VMCOREINFO
+    running: RunningTasks | None
+    modules: ModuleList
+    machine: MachineFacts
+    clock: Clock | None
+    hostname: bytes | None
+
+
+def gather_case(image: Image, kernel: Kernel, progress: Progress) -> Case:
+    """Read the case of the kernel of ``image``."""
+    progress("log")
+    log = read_log(kernel)
+    complaints = Complaints([], 0) if log is None else read_complaints(log, kernel.arch.printed_registers)
+    ending = read_ending(kernel)
+    crash_time = crash_time_of(kernel)
+    signs = Signs(ending=ending, crash_time=crash_time, complaints=complaints.kept, has_log=log is not None)
+    return Case(
+        image=image,
+        kernel=kernel,
+        log=log,
+        complaints=complaints,
+        ending=ending,
+        death=find_death(signs),
+        crash_time=crash_time,
+        running=read_running(kernel),
+        modules=read_modules(kernel),
+        machine=read_machine_facts(kernel),
+        clock=read_clock(kernel),
+        hostname=hostname(kernel),
+    )
+
+
+def crash_time_of(kernel: Kernel) -> str | None:
+    """CRASHTIME of VMCOREINFO (crash_save_vmcoreinfo, kernel/vmcore_info.c): seconds, in decimal; as ISO 8601."""
+    info = kernel.vmcoreinfo
+    text = "" if info is None else info.values.get("CRASHTIME", "")
+    return utc(int(text)) if text.isascii() and text.isdigit() and len(text) < 20 else None

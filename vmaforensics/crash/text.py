@@ -1,0 +1,190 @@
+"""The document of a crash as text for people."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Final
+
+from vmaforensics.proc.log import log_lines
+from vmaforensics.words.amounts import amount, counted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.crash.document import Backtrace, CrashDocument, DeathPart, Frame, Module, Registers
+
+_WIDTH: Final = 100
+_LABEL: Final = 12
+_IN_A_ROW: Final = 3  # registers
+_MOST_COMPLAINTS: Final = 20
+
+
+def render_crash(document: CrashDocument) -> str:
+    """The first page of a crash case."""
+    lines = [*_head(document), *_trace(document), *_complaints(document)]
+    if document.log:
+        lines += ["", *_title("The end of the log")]
+        lines += [line for record in document.log for line in log_lines(record).splitlines()]
+    lines += [*_modules(document.modules), *_not_assessed(document)]
+    return "\n".join(lines) + "\n"
+
+
+def _title(text: str) -> Iterator[str]:
+    yield text
+    yield "-" * len(text)
+
+
+def _row(label: str, text: str) -> list[str]:
+    """A labelled line, wrapped."""
+    return textwrap.wrap(
+        text, _WIDTH, initial_indent=f"{label:{_LABEL}}", subsequent_indent=" " * _LABEL, break_on_hyphens=False
+    ) or [label]
+
+
+def _head(document: CrashDocument) -> Iterator[str]:
+    """Who died, how, and where."""
+    machine = document.machine
+    yield from _row("VERDICT", document.verdict)
+    if document.death is not None:
+        yield from _death(document.death)
+    dead = None if document.death is None else document.death.cpu
+    others = [task for task in document.running if task.cpu != dead]
+    for place, task in enumerate(others):
+        named = "cannot be read" if task.pid is None else f"pid {task.pid} ({task.comm}), task {task.task}"
+        yield from _row("" if place else "RUNNING", f"CPU {task.cpu}: {named}")
+    yield from _row("KERNEL", f"{machine.release}, {machine.architecture}")
+    version = machine.banner.partition(") #")[2]
+    if version:
+        yield from _row("VERSION", f"#{version}")
+    ram = amount(int(machine.ram, 16))
+    cpus = "" if machine.cpus is None else f"{counted(machine.cpus, 'CPU')}, "
+    yield from _row("MACHINE", f"{machine.hardware or 'unknown'}; {cpus}{ram}")
+    yield from _row("HOST", ", ".join(_times(document)))
+    if machine.command_line is not None:
+        yield from _row("COMMAND", machine.command_line)
+    yield from _taint(document)
+    yield from _row("IMAGE", f"{document.image.path} ({document.image.format})")
+
+
+def _death(death: DeathPart) -> Iterator[str]:
+    yield from _row("HOW", f"{death.how} ({death.kind})")
+    if death.cause is not None and death.cause != death.text:
+        yield from _row("BECAUSE", death.cause)
+    where = ["CPU unknown" if death.cpu is None else f"CPU {death.cpu}"]
+    if death.pid is not None:
+        where.append(f"pid {death.pid} ({death.comm})" + (f", task {death.task}" if death.task else ""))
+    if death.time is not None:
+        where.append(f"{death.time} s after boot")
+    yield from _row("WHERE", ", ".join(where))
+    for place, evidence in enumerate(death.evidence):
+        yield from _row("" if place else "KNOWN BY", evidence)
+    if death.fingerprint is not None:
+        yield from _row("FINGERPRINT", f"{death.fingerprint}  ({' < '.join([death.kind, *death.functions])})")
+
+
+def _times(document: CrashDocument) -> Iterator[str]:
+    machine = document.machine
+    yield machine.hostname or "unknown"
+    if machine.booted is not None:
+        yield f"booted {machine.booted}"
+    if machine.crashed is not None:
+        yield f"crashed {machine.crashed}"
+    elif machine.clock is not None:
+        yield f"clock {machine.clock}"
+    if machine.uptime is not None:
+        yield f"up {_duration(machine.uptime)}"
+    if machine.load is not None:
+        yield "load " + " ".join(f"{load:.2f}" for load in machine.load)
+
+
+def _duration(seconds: int) -> str:
+    """Days and a time of day.
+
+    >>> _duration(90061)
+    '1 day 01:01:01'
+    """
+    days, rest = divmod(seconds, 86400)
+    clock = f"{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}"
+    return f"{counted(days, 'day')} {clock}" if days else clock
+
+
+def _taint(document: CrashDocument) -> Iterator[str]:
+    taint = document.taint
+    if taint.mask is None:
+        yield from _row("TAINT", "cannot be read")
+    elif not taint.letters:
+        yield from _row("TAINT", "none")
+    for place, words in enumerate(taint.words):
+        yield from _row("" if place else "TAINT", words)
+
+
+def _trace(document: CrashDocument) -> Iterator[str]:
+    """Backtraces and registers of the task that died."""
+    if document.death is None:
+        return
+    for backtrace in document.death.backtraces:
+        yield ""
+        yield from _title(f"Call trace ({backtrace.source})")
+        yield from _frames(backtrace)
+    for registers in document.death.registers:
+        yield ""
+        yield from _title(f"Registers of CPU {registers.cpu} ({registers.source})")
+        yield from _registers(registers)
+
+
+def _frames(backtrace: Backtrace) -> Iterator[str]:
+    yield from (f"  {'?' if not frame.reliable else ' '} {_frame(frame)}" for frame in backtrace.frames)
+
+
+def _frame(frame: Frame) -> str:
+    module = f" [{frame.module}]" if frame.module else ""
+    return f"{frame.name}+{frame.offset:#x}/{frame.size:#x}{module}"
+
+
+def _registers(registers: Registers) -> Iterator[str]:
+    cells = [f"{name:>8} {int(value, 16):016x}" for name, value in registers.values.items()]
+    for at in range(0, len(cells), _IN_A_ROW):
+        yield "  ".join(cells[at : at + _IN_A_ROW])
+
+
+def _complaints(document: CrashDocument) -> Iterator[str]:
+    """What the kernel complained of, the last ones."""
+    if not document.complaints:
+        return
+    yield ""
+    yield from _title("What the kernel complained of")
+    shown = document.complaints[-_MOST_COMPLAINTS:]
+    hidden = len(document.complaints) - len(shown) + document.complaints_left_out
+    if hidden:
+        yield f"  {counted(hidden, 'more complaint')}; --format json has the first and the last of them"
+    for complaint in shown:
+        who = "" if complaint.pid is None else f"  [{complaint.comm}, pid {complaint.pid}]"
+        yield f"  {complaint.time:>12}  {complaint.kind}: {complaint.text}{who}"
+        if complaint.functions:
+            yield f"{'':16}in {' < '.join(complaint.functions)}"
+
+
+def _modules(modules: list[Module]) -> Iterator[str]:
+    if not modules:
+        return
+    yield ""
+    yield from _title(f"{counted(len(modules), 'module')}, the newest first")
+    words = []
+    for module in modules:
+        notes = [amount(module.size)]
+        notes += [f"taint {module.taint}"] if module.taint else []
+        notes += [module.state] if module.state != "live" else []
+        words.append(f"{module.name} ({', '.join(notes)})".replace(" ", "\N{NO-BREAK SPACE}"))
+    for line in textwrap.wrap(", ".join(words), _WIDTH, initial_indent="  ", subsequent_indent="  "):
+        yield line.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def _not_assessed(document: CrashDocument) -> Iterator[str]:
+    yield ""
+    yield from _title("Not assessed")
+    for item in document.not_assessed:
+        yield from textwrap.wrap(
+            f"{item.what}: {item.why}", _WIDTH, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False
+        )
+    if not document.not_assessed:
+        yield "Nothing: everything that this page is made of could be read."

@@ -1,0 +1,133 @@
+"""Call traces, registers and headers as the kernel prints them beneath a complaint.
+
+``dump_stack_print_info`` (lib/dump_stack.c), ``show_regs`` and ``show_trace_log_lvl`` (arch/x86/kernel/dumpstack.c).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from vmaforensics.arch.registers import PrintedRegisters
+
+# "CPU: 1 PID: 263 Comm: truth …"; since 6.12 with UID. The comm ends where the taint and the release begin.
+_HEADER: Final = re.compile(
+    r"CPU: (?P<cpu>\d+) (UID: \d+ )?PID: (?P<pid>\d+) Comm: (?P<comm>.*?) (Kdump: loaded )?(Not tainted|Tainted: )"
+)
+# Lines that name the task they are about, which need not be the one that printed them.
+_NAMED: Final = (
+    re.compile(r"INFO: task (?P<comm>.{1,15}):(?P<pid>\d+) blocked "),
+    re.compile(r".* \[(?P<comm>.{1,15}):(?P<pid>\d+)\]$"),
+    re.compile(r".*: Killed process (?P<pid>\d+) \((?P<comm>.{1,15})\)"),
+)
+_WHERE: Final = r"(?P<name>[\w.$]+)\+0x(?P<offset>[0-9a-f]+)/0x(?P<size>[0-9a-f]+)( \[(?P<module>[\w-]+)[^\]]*\])?$"
+_FRAME: Final = re.compile(r"\s*(?P<guess>\? )?" + _WHERE)
+_STACK: Final = re.compile(r"\s*</?(?P<name>[A-Z#!0-9]+)>$")
+_PLACE: Final = re.compile(_WHERE)
+_ADDRESS: Final = re.compile(r"address: (?P<kernel>0x)?(?P<address>[0-9a-f]{16})")
+_MOST_FRAMES: Final = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TraceFrame:
+    """A line of a call trace."""
+
+    name: str
+    offset: int
+    size: int
+    module: str | None = None
+    guess: bool = False  # a word that looked like a return address ("?"): may be stale
+
+
+@dataclass(slots=True, kw_only=True)
+class Particulars:
+    """What the lines beneath a complaint say; None or empty where they do not."""
+
+    cpu: int | None = None
+    pid: int | None = None
+    comm: str | None = None
+    place: TraceFrame | None = None  # where the kernel was when it faulted
+    address: int | None = None  # that it could not access
+    registers: dict[str, int] = field(default_factory=dict)  # of kernel mode
+    frames: list[TraceFrame] = field(default_factory=list)
+
+
+def read_particulars(lines: Iterable[str], printed: PrintedRegisters) -> Particulars:
+    """Read the lines of one complaint, the first included; of several headers and traces the first.
+
+    ``printed`` is how the kernel prints registers on this CPU.
+    """
+    found = Particulars()
+    trace = _Trace()
+    faulted = False  # do the lines that follow have the registers of the place where kernel code faulted?
+    for line in lines:
+        if found.cpu is None and (header := _HEADER.match(line)):
+            found.cpu, found.pid, found.comm = int(header["cpu"]), int(header["pid"]), header["comm"]
+            continue
+        if found.address is None and (accessed := _ADDRESS.search(line)):
+            found.address = int(accessed["address"], 16)
+        if trace.take(line):
+            continue
+        if kernel := printed.kernel_place.match(line):
+            faulted = found.place is None
+            found.place = found.place or _frame(_PLACE.match(line, kernel.end()))
+        elif printed.user_place.match(line):
+            faulted = False
+        if faulted:
+            for name, value in printed.register.findall(line):
+                found.registers.setdefault(name, int(value, 16))
+    found.frames = trace.frames
+    return found
+
+
+def _frame(found: re.Match[str] | None, *, guess: bool = False) -> TraceFrame | None:
+    """The frame that a place says: function, offset, size, module."""
+    if found is None:
+        return None
+    return TraceFrame(
+        name=found["name"],
+        offset=int(found["offset"], 16),
+        size=int(found["size"], 16),
+        module=found["module"],
+        guess=guess,
+    )
+
+
+class _Trace:
+    """The first call trace of a complaint."""
+
+    def __init__(self) -> None:
+        self.frames: list[TraceFrame] = []
+        self._begun = self._ended = False
+
+    def take(self, line: str) -> bool:
+        """Is this line of the trace? If so, keep its frame."""
+        if line.startswith("Call Trace:"):
+            self._ended = self._begun
+            self._begun = True
+            return True
+        if not self._begun or self._ended:
+            return False
+        if _STACK.match(line):
+            return True
+        found = _FRAME.match(line)
+        frame = _frame(found, guess=found is not None and found["guess"] is not None)
+        if frame is None or len(self.frames) >= _MOST_FRAMES:
+            self._ended = not line.startswith(" ") or len(self.frames) >= _MOST_FRAMES
+            return False
+        self.frames.append(frame)
+        return True
+
+
+def named_task(line: str) -> tuple[str, int] | None:
+    """(comm, pid) of the task that a line names, as ``INFO: task NAME:PID`` and ``[NAME:PID]`` do.
+
+    >>> named_task("watchdog: BUG: soft lockup - CPU#1 stuck for 26s! [cat:812]")
+    ('cat', 812)
+    """
+    found = next((found for pattern in _NAMED if (found := pattern.match(line))), None)
+    return None if found is None else (found["comm"], int(found["pid"]))

@@ -1,0 +1,23 @@
+"""The outcome of a crash case in one sentence."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmaforensics.words.amounts import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vmaforensics.crash.document import ComplaintPart, DeathPart
+
+
+def verdict(death: DeathPart | None, complaints: Sequence[ComplaintPart], *, could_tell: bool) -> str:
+    """``could_tell``: the variable that says whether a kernel has panicked could be read."""
+    if death is not None:
+        text = "how is not in the image" if death.text is None else death.text
+        return f"This kernel crashed: {text}."
+    said = f"; its log has {counted(len(complaints), 'complaint')}" if complaints else ""
+    if not could_tell:
+        return f"Whether this kernel crashed cannot be told: what would say so is not in the image{said}."
+    return f"This kernel had not crashed when the image was made{said}."
