@@ -25,7 +25,7 @@ from vmaforensics.image.formats.segments import Segments, lay_out
 from vmaforensics.image.overlay import Overlay
 from vmaforensics.image.source import Mapped
 from vmaforensics.kernel.kernel import Identity, Kernel
-from vmaforensics.kernel.space.kernel_space import KernelSpace
+from vmaforensics.kernel.space.kernel_space import KernelSpace, LinearPiece
 from vmaforensics.kernel.structures.layout import Field, Layout, member
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ class Machine:
         )  # fmt: skip
         return Kernel(
             memory=memory,
-            space=KernelSpace.linear(memory, [(BASE, BASE + len(self._data) - 1, 0)]),
+            space=KernelSpace.linear(memory, [LinearPiece(BASE, BASE + len(self._data) - 1, 0)]),
             symbols=self.symbols,
             types=self.types,
             identity=identity,

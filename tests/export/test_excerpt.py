@@ -18,7 +18,7 @@ from vmaforensics.errors import ExitCode, OutputError
 from vmaforensics.export.excerpt import Keep, select, write_selection
 from vmaforensics.export.excerpt_file import held_frames, write_excerpt
 from vmaforensics.image.image import Image
-from vmaforensics.image.kdump.writer import write_kdump
+from vmaforensics.image.kdump.writer import Head, write_kdump
 from vmaforensics.image.memory import PageState
 from vmaforensics.image.open import open_image
 from vmaforensics.kernel.symbols.vmcoreinfo import parse
@@ -136,7 +136,7 @@ def test_the_report_of_a_kernel_excerpt_is_that_of_the_image(full_sample: Path, 
     chosen = select(image, Keep.KERNEL)
     with (tmp_path / "kernel.kdump").open("w+b") as stream:  # as write_selection does, but compressed in less time
         pfns = chosen.held[chosen.kept]
-        write_kdump(stream, image.memory, pfns, vmcoreinfo=image.vmcoreinfo, notes=image.notes, level=1)
+        write_kdump(stream, image.memory, pfns, Head(vmcoreinfo=image.vmcoreinfo, notes=image.notes), level=1)
     assert_same(analyse_image(full_sample), analyse_image(tmp_path / "kernel.kdump"))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vmaforensics.errors import UnsupportedFormatError
-from vmaforensics.image.formats.avml_frames import FrameSource
+from vmaforensics.image.formats.avml_frames import Frames, FrameSource
 from vmaforensics.image.formats.segments import FlatMemory
 from vmaforensics.image.open import open_image
 
@@ -74,7 +74,7 @@ def test_a_cache_smaller_than_what_is_asked_for_lets_go_of_the_oldest(opened: Op
     source = image.memory._source
     assert isinstance(source, FrameSource)
     image.memory._source = FrameSource(
-        source._file, source._offsets, source._sizes, source._lengths, cache_bytes=slots * FRAME
+        source._file, Frames(source._offsets, source._sizes, source._lengths), cache_bytes=slots * FRAME
     )
     check(image.memory, bytes_of({1 + n: page(n) for n in range(40)}), set(), 42 * PAGE)
 

@@ -8,7 +8,7 @@ import pytest
 
 from vmaforensics.errors import OutputError
 from vmaforensics.image.image import Note
-from vmaforensics.image.kdump.writer import Written, write_kdump
+from vmaforensics.image.kdump.writer import Head, Written, write_kdump
 from vmaforensics.image.overlay import Overlay
 
 from .build import NOTES, PAGE, VMCOREINFO, ZERO, Kdump, Load, elf, page
@@ -33,7 +33,9 @@ ALL = np.arange(80, dtype=np.uint64)
 
 def written(memory: PhysicalMemory, pages: np.ndarray, **options: object) -> tuple[bytes, Written]:
     stream = io.BytesIO(b"rest of an older file" * 50_000)
-    said = write_kdump(stream, memory, pages, level=3, **options)  # type: ignore[arg-type]
+    ram_ranges = options.pop("ram_ranges", None)
+    head = Head(**options)  # type: ignore[arg-type]
+    said = write_kdump(stream, memory, pages, head, ram_ranges=ram_ranges, level=3)  # type: ignore[arg-type]
     assert said.size == len(stream.getvalue())
     return stream.getvalue(), said
 

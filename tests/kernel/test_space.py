@@ -5,7 +5,7 @@ import pytest
 
 from vmaforensics.arch.x86_64.architecture import X86_64
 from vmaforensics.errors import MemoryReadError
-from vmaforensics.kernel.space.kernel_space import KernelSpace
+from vmaforensics.kernel.space.kernel_space import KernelSpace, LinearPiece
 
 from .build import PAGE, Tables, memory_of
 
@@ -17,7 +17,7 @@ MEMORY = memory_of({pfn: bytes([pfn]) * PAGE for pfn in (1, 2, 3, 4, 6, 7)}, ram
 
 
 def space(*pieces: tuple[int, int, int]) -> KernelSpace:
-    return KernelSpace.linear(MEMORY, list(pieces))
+    return KernelSpace.linear(MEMORY, [LinearPiece(*piece) for piece in pieces])
 
 
 def at(*addresses: int) -> np.ndarray:

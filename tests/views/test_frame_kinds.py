@@ -13,7 +13,7 @@ from vmaforensics.errors import MemoryReadError
 from vmaforensics.image.open import open_image
 from vmaforensics.kernel.find import find_kernel
 from vmaforensics.kernel.kernel import Identity, Kernel
-from vmaforensics.kernel.space.kernel_space import KernelSpace
+from vmaforensics.kernel.space.kernel_space import KernelSpace, LinearPiece
 from vmaforensics.kernel.structures.layout import Field, Layout
 from vmaforensics.kernel.symbols.kallsyms import Kallsyms
 from vmaforensics.kernel.symbols.vmcoreinfo import parse
@@ -122,7 +122,9 @@ def made_up(tmp_path: Path, constants: dict[str, int], edit: dict[int, dict[int,
         info = parse(b"NUMBER(PAGE_BUDDY_MAPCOUNT_VALUE)=-129\nNUMBER(PAGE_OFFLINE_MAPCOUNT_VALUE)=-257\n", "")
     return Kernel(
         memory=memory,
-        space=KernelSpace.linear(memory, [(LINEAR, LINEAR + 4 * MIB - 1, 0), (VMEMMAP, VMEMMAP + 64 * PAGES - 1, MIB)]),
+        space=KernelSpace.linear(
+            memory, [LinearPiece(LINEAR, LINEAR + 4 * MIB - 1, 0), LinearPiece(VMEMMAP, VMEMMAP + 64 * PAGES - 1, MIB)]
+        ),
         symbols=Kallsyms.of({"vmemmap_base": LINEAR, "contig_page_data": LINEAR + node}),
         types=MadeUpTypes(constants, mask=mask),
         identity=Identity(

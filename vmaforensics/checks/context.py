@@ -14,7 +14,7 @@ from vmaforensics.views.problems import Problem
 from vmaforensics.views.structures.lock import Lock
 from vmaforensics.views.vmas import flags
 from vmaforensics.words.amounts import pages
-from vmaforensics.words.printable import decoded
+from vmaforensics.words.printable import comm_of, decoded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -81,13 +81,14 @@ class Context:
         title: str,
         evidence: Iterable[Evidence],
         *,
-        start: int | None = None,
-        end: int | None = None,
+        bounds: tuple[int, int] | None = None,
         severity: Severity | None = None,
         confidence: Confidence | None = None,
-        benign: tuple[str, ...] = (),
     ) -> Finding:
-        """A finding about ``mm``; pid, comm and lock state come from its row."""
+        """A finding about ``mm`` and the addresses ``[start, end)`` of ``bounds``.
+
+        Pid, comm and lock state come from the row of ``mm``; severity and confidence from the rule if not given.
+        """
         mms = self.views.mms
         row = int(self.views.mm_rows(np.array([mm], np.uint64))[0])
         return Finding(
@@ -100,9 +101,9 @@ class Context:
             lock=Lock(int(mms.lock[row])).text if row >= 0 else Lock.UNKNOWN.text,
             title=title,
             evidence=tuple(evidence),
-            start=start,
-            end=end,
-            benign=benign or rule.benign,
+            start=None if bounds is None else bounds[0],
+            end=None if bounds is None else bounds[1],
+            benign=rule.benign,
         )
 
     def per_mm(
@@ -132,8 +133,7 @@ class Context:
                 int(mm[rows[0]]),
                 text,
                 listed,
-                start=min((start for start, _ in ranges), default=None),
-                end=max((end for _, end in ranges), default=None),
+                bounds=hull(ranges),
             )
 
     def vma_holding(self, address: int) -> tuple[int, int] | None:
@@ -153,6 +153,12 @@ class Context:
         return vma_text(int(vmas.flags[row]), int(vmas.start[row]), int(vmas.end[row]), self.views.names[row])
 
 
+def hull(ranges: Iterable[tuple[int, int]]) -> tuple[int, int] | None:
+    """The smallest range ``[start, end)`` that holds all of ``ranges``; None for none."""
+    starts, ends = tuple(zip(*ranges, strict=True)) or ((), ())
+    return (min(starts), max(ends)) if starts else None
+
+
 def vma_text(vm_flags: int, start: int, end: int, name: bytes) -> str:
     """A VMA in words: what it allows, its bounds, its name if it has one."""
     text = f"{allows(vm_flags)} VMA {start:#x}-{end:#x}"
@@ -166,8 +172,3 @@ def allows(vm_flags: int) -> str:
     if vm_flags & flags.VM_WRITE:
         return "writable"
     return "read-only" if vm_flags & flags.VM_READ else "inaccessible"
-
-
-def comm_of(raw: bytes) -> bytes:
-    """``comm`` up to its NUL; what stands behind it is old."""
-    return bytes(raw).split(b"\0", 1)[0]

@@ -33,11 +33,10 @@ def write_each(
     ``wanted`` are the views to read in addition to the indices; ``printer`` gives, for what was read, a function from
     the address of an ``mm_struct`` to its lines.
     """
-    from vmaforensics.checks.context import comm_of
     from vmaforensics.cli.progress import watched
     from vmaforensics.kernel.find import find_kernel
     from vmaforensics.views.gather import gather_views
-    from vmaforensics.words.printable import printable
+    from vmaforensics.words.printable import comm_of, printable
 
     with output(args.output, force=args.force) as stream:
         with watched(args) as say:

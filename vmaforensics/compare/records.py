@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.checks.context import comm_of
 from vmaforensics.columns.lookup import distances_to
 from vmaforensics.compare.cell_text import rows_shown
 from vmaforensics.compare.comparison import Comparison, compare_records
@@ -15,7 +14,7 @@ from vmaforensics.compare.ranges import mm_row
 from vmaforensics.compare.records_document import RecordsDocument, Schema
 from vmaforensics.errors import UsageError
 from vmaforensics.views.structures.lock import Lock
-from vmaforensics.words.printable import printable
+from vmaforensics.words.printable import comm_of, printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection

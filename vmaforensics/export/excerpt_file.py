@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from vmaforensics.errors import OutputError
-from vmaforensics.image.kdump.writer import write_kdump
+from vmaforensics.image.kdump.writer import Head, write_kdump
 from vmaforensics.image.memory import PageState
 
 if TYPE_CHECKING:
@@ -69,8 +69,10 @@ def write_excerpt(
         stream,
         image.memory,
         pfns,
-        vmcoreinfo=image.vmcoreinfo if vmcoreinfo is None else vmcoreinfo,
-        notes=image.notes,
-        utsname=utsname,
-        dump_level=FILTERED if filtered else int(said) if said.isdigit() else 0,
+        Head(
+            vmcoreinfo=image.vmcoreinfo if vmcoreinfo is None else vmcoreinfo,
+            notes=image.notes,
+            utsname=utsname,
+            dump_level=FILTERED if filtered else int(said) if said.isdigit() else 0,
+        ),
     )

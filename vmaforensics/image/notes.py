@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from vmaforensics.arch.registers import CpuState
 from vmaforensics.image.image import Note
-from vmaforensics.image.source import printable
+from vmaforensics.image.source import ascii_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -89,5 +89,5 @@ def cpu_states(notes: Sequence[Note], arch: Architecture | None) -> tuple[CpuSta
 
 def erased(text: bytes) -> str:
     """The sentence that says which data makedumpfile was asked to erase (its eraseinfo, one line each)."""
-    lines = "; ".join(printable(line) for line in text.strip(b"\0\n").split(b"\n")[:8])
+    lines = "; ".join(ascii_text(line) for line in text.strip(b"\0\n").split(b"\n")[:8])
     return f"makedumpfile erased data on purpose: {lines}"

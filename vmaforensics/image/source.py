@@ -160,7 +160,7 @@ def map_file(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(mapping, dtype=np.uint8)
 
 
-def printable(data: bytes, limit: int = 256) -> str:
+def ascii_text(data: bytes, limit: int = 256) -> str:
     """A header string for people: up to the first NUL, at most ``limit`` bytes, anything that is not
     printable ASCII as ``\\xNN``."""
     text = data.split(b"\0", 1)[0][:limit]

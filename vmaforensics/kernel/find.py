@@ -27,7 +27,7 @@ from vmaforensics.kernel import identify
 from vmaforensics.kernel.kernel import Identity, Kernel, unsigned_at
 from vmaforensics.kernel.locate import locate
 from vmaforensics.kernel.space.kernel_space import WORD, KernelSpace
-from vmaforensics.kernel.space.translation import image_run, kernel_space, translate_through_a_process
+from vmaforensics.kernel.space.translation import image_piece, kernel_space, translate_through_a_process
 from vmaforensics.kernel.structures.type_sources import find_types
 from vmaforensics.kernel.symbols import kallsyms, symbol_file, window
 from vmaforensics.kernel.symbols.isf import Isf
@@ -61,7 +61,7 @@ def find_kernel(image: Image, progress: Progress = unheard, symbols: str | os.Pa
     arch = image.arch
     located = locate(image, arch, given, problems)
     offset = located.offset
-    text = KernelSpace.linear(memory, [image_run(arch, offset)])
+    text = KernelSpace.linear(memory, [image_piece(arch, offset)])
     if given is not None:
         doubt = symbol_file.require_match(given, text, located.symbols, located.info)
         problems += [] if doubt is None else [doubt]
@@ -94,7 +94,6 @@ def find_kernel(image: Image, progress: Progress = unheard, symbols: str | os.Pa
         symbols=table,
         types=types,
         vmcoreinfo=located.info,
-        root=found.root,
         identity=Identity(
             release=release or identify.release(banner),
             banner=banner,
@@ -110,6 +109,7 @@ def find_kernel(image: Image, progress: Progress = unheard, symbols: str | os.Pa
             problems=problems,
         ),
     )
+    kernel.root = found.root
     if found.root is None:
         translate_through_a_process(kernel, offset)
     # What only the second ways read is traced all the same: an excerpt stays as robust as its image.

@@ -75,7 +75,6 @@ class Kernel:
         types: Types,
         identity: Identity,
         vmcoreinfo: Vmcoreinfo | None,
-        root: int | None = None,
         arch: Architecture = DEFAULT,
     ) -> None:
         self.memory = memory
@@ -85,7 +84,7 @@ class Kernel:
         self.identity = identity
         self.vmcoreinfo = vmcoreinfo
         self.arch = arch  # bound to this kernel
-        self.root = root  # physical address of page tables that map the kernel; None: none could be used
+        self.root: int | None = None  # physical address of page tables that map the kernel; None: none could be used
 
     # Types -----------------------------------------------------------------------------------------
 

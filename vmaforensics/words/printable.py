@@ -26,6 +26,15 @@ def decoded(raw: bytes) -> str:
     return raw.decode("utf-8", "backslashreplace")
 
 
+def comm_of(raw: bytes) -> bytes:
+    """``task_struct.comm`` up to its NUL; what stands behind it is left from an older name.
+
+    >>> comm_of(b"sh\\0temd\\0")
+    b'sh'
+    """
+    return bytes(raw).split(b"\0", 1)[0]
+
+
 def printable(raw: bytes | str) -> str:
     r"""``raw`` as text of one line, without any character that controls what displays it.
 

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks import hand
-from vmaforensics.checks.context import MOST, comm_of
+from vmaforensics.checks.context import MOST
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import BUG, BUSY, INDICES, SMEAR, Confidence, Part, Rule, Severity
 from vmaforensics.checks.vmas.coverage import Coverage
 from vmaforensics.columns.lookup import sort_order
 from vmaforensics.columns.runs import begins_run, run_starts
 from vmaforensics.views.view import View
+from vmaforensics.words.printable import comm_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -102,8 +103,7 @@ def _finding(context: Context, threads: Threads, group: I64, register: _Register
         int(threads.mm[first]),
         f"{who} with {register.holds} at {int(address[0]):#x}, where no VMA is",
         [_evidence(threads, row, register) for row in group[:MOST].tolist()],
-        start=int(address.min()) & -page_size,
-        end=(int(address.max()) & -page_size) + page_size,
+        bounds=(int(address.min()) & -page_size, (int(address.max()) & -page_size) + page_size),
         severity=Severity.LOW if exec_now else register.severity,
         confidence=Confidence.LOW if exec_now else Confidence.MEDIUM if register.severity else None,
     )

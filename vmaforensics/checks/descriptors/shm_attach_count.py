@@ -57,8 +57,7 @@ class _Place(NamedTuple):
     """What a finding is about: an address space, and in it the range of a VMA that no index has, if one is known."""
 
     mm: int
-    start: int | None = None
-    end: int | None = None
+    bounds: tuple[int, int] | None = None
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -84,8 +83,7 @@ def check(context: Context) -> Iterator[Finding]:
                 place.mm,
                 title,
                 evidence,
-                start=place.start,
-                end=place.end,
+                bounds=place.bounds,
                 severity=Severity.LOW if not still else Severity.MEDIUM if lacking < 0 else None,
                 confidence=None if still else Confidence.LOW,
             )
@@ -127,7 +125,7 @@ def _hidden(context: Context, mapping: int, known: U64) -> list[_Place]:
     rows = rmap.vma_rows(np.setdiff1d(rmap.file_nodes.vma[rmap.file_nodes.tree == np.uint64(mapping)], known))
     rows = rows[(rows >= 0) & vmas.ok[rows] & (context.views.mm_rows(vmas.mm[rows]) >= 0)][:MOST]
     return [
-        _Place(mm, start, end)
+        _Place(mm, (start, end))
         for mm, start, end in zip(
             vmas.mm[rows].tolist(), vmas.start[rows].tolist(), vmas.end[rows].tolist(), strict=True
         )

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.checks.context import comm_of
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.processes.mm_sources import Source
 from vmaforensics.views.view import View
+from vmaforensics.words.printable import comm_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.checks.context import comm_of
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.processes.sources import PF_KTHREAD, about_task
 from vmaforensics.checks.rule import BUG, SMEAR, Confidence, Rule, Severity
 from vmaforensics.views.view import View
-from vmaforensics.words.printable import decoded
+from vmaforensics.words.printable import comm_of, decoded
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

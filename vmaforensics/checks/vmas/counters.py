@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -23,26 +23,38 @@ if TYPE_CHECKING:
     from vmaforensics.columns.types import I64, U64, Bools
     from vmaforensics.views.processes.mms import MmOffsets, Mms
 
-EXACT = ("map_count", "total_vm", "exec_vm", "stack_vm", "data_vm")
+T = TypeVar("T")
 
 
-def exact_counters(mms: Mms) -> dict[str, I64]:
-    """The counters as stored, by name, those of EXACT."""
+class Exact(NamedTuple, Generic[T]):
+    """A value for each counter of ``mm_struct`` that is exact while the mmap lock is free."""
+
+    map_count: T  # VMAs
+    total_vm: T  # pages, as the others
+    exec_vm: T
+    stack_vm: T
+    data_vm: T
+
+
+EXACT = Exact._fields
+
+
+def exact_counters(mms: Mms) -> Exact[I64]:
+    """The counters as stored, a row per row of ``mms``."""
     columns = (mms.map_count, mms.total_vm, mms.exec_vm, mms.stack_vm, mms.data_vm)
-    return {name: column.astype(np.int64) for name, column in zip(EXACT, columns, strict=True)}
+    return Exact(*(column.astype(np.int64) for column in columns))
 
 
-def _exact_offset(offsets: MmOffsets, name: str) -> int:
-    """Byte offset of one of them in ``mm_struct``."""
-    columns = (offsets.map_count, offsets.total_vm, offsets.exec_vm, offsets.stack_vm, offsets.data_vm)
-    return columns[EXACT.index(name)]
+def _offsets(offsets: MmOffsets) -> Exact[int]:
+    """Byte offset of each in ``mm_struct``."""
+    return Exact(offsets.map_count, offsets.total_vm, offsets.exec_vm, offsets.stack_vm, offsets.data_vm)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sums:
     """What the VMAs of each mm add up to: a row per row of ``Views.mms``, in pages (``map_count``: VMAs)."""
 
-    exact: dict[str, I64]  # by name of the counter, those of EXACT
+    exact: Exact[I64]
     locked: I64
     known: Bools  # every VMA of the mm could be read
 
@@ -64,13 +76,13 @@ def sum_vmas(context: Context) -> Sums:
     for view in views.indices():
         known &= context.decoded(view, views.mms.mm)
     return Sums(
-        exact={
-            "map_count": np.bincount(owner, minlength=count).astype(np.int64),
-            "total_vm": sum_by(owner, size, count),
-            "exec_vm": total(classes.executable),
-            "stack_vm": total(classes.stack),
-            "data_vm": total(classes.data),
-        },
+        exact=Exact(
+            map_count=np.bincount(owner, minlength=count).astype(np.int64),
+            total_vm=sum_by(owner, size, count),
+            exec_vm=total(classes.executable),
+            stack_vm=total(classes.stack),
+            data_vm=total(classes.data),
+        ),
         locked=total(classes.locked),
         known=known,
     )
@@ -89,10 +101,10 @@ def _classes(vm_flags: U64, *, shadow_stack: int) -> _Classes:
     """The classes of vm_stat_account: is_exec_mapping, is_stack_mapping, is_data_mapping (mm/internal.h), in turn."""
     stack = (vm_flags & np.uint64(flags.VM_GROWSDOWN)) != 0
     stack |= (vm_flags & np.uint64(shadow_stack)) != 0
-    told_by = np.uint64(flags.VM_EXEC | flags.VM_WRITE | flags.VM_GROWSDOWN)
-    executable = (vm_flags & told_by) == np.uint64(flags.VM_EXEC)
-    told_by = np.uint64(flags.VM_WRITE | flags.VM_SHARED | flags.VM_GROWSDOWN)
-    data = (vm_flags & told_by) == np.uint64(flags.VM_WRITE)
+    code_bits = np.uint64(flags.VM_EXEC | flags.VM_WRITE | flags.VM_GROWSDOWN)
+    executable = (vm_flags & code_bits) == np.uint64(flags.VM_EXEC)
+    data_bits = np.uint64(flags.VM_WRITE | flags.VM_SHARED | flags.VM_GROWSDOWN)
+    data = (vm_flags & data_bits) == np.uint64(flags.VM_WRITE)
     return _Classes(
         executable=executable,
         stack=stack & ~executable,
@@ -116,7 +128,7 @@ class Difference:
     mm: int
     mm_row: int
     way: Way
-    lacks: dict[str, int]  # counter less sum, by name of the counter, those of EXACT
+    lacks: Exact[int]  # counter less sum
     evidence: tuple[Evidence, ...]  # one for each counter that differs
 
 
@@ -128,23 +140,25 @@ def differences(context: Context) -> list[Difference]:
     """
     views, sums = context.views, context.shared(sum_vmas)
     counters = exact_counters(views.mms)
-    lacking = {name: counters[name] - sums.exact[name] for name in EXACT}
-    off = sums.known & np.logical_or.reduce([values != 0 for values in lacking.values()])
+    lacking = Exact(*(stored - real for stored, real in zip(counters, sums.exact, strict=True)))
+    off = sums.known & np.logical_or.reduce([values != 0 for values in lacking])
     resized = _resized(context)
     found = []
     for row in np.flatnonzero(off).tolist():
         mm = int(views.mms.mm[row])
-        lacks = {name: int(values[row]) for name, values in lacking.items()}
+        lacks = Exact(*(int(values[row]) for values in lacking))
         found.append(
             Difference(
                 mm=mm,
                 mm_row=row,
-                way=Way.MIXED if mm in resized else _way(lacks["map_count"], lacks["total_vm"]),
+                way=Way.MIXED if mm in resized else _way(lacks.map_count, lacks.total_vm),
                 lacks=lacks,
                 evidence=tuple(
-                    counter_evidence(context, mm, name, int(counters[name][row]), int(sums.exact[name][row]))
-                    for name in EXACT
-                    if lacks[name]
+                    _evidence(name, mm + offset, int(stored[row]), int(real[row]))
+                    for name, offset, stored, real, lack in zip(
+                        EXACT, _offsets(views.mm_offsets), counters, sums.exact, lacks, strict=True
+                    )
+                    if lack
                 ),
             )
         )
@@ -160,12 +174,12 @@ def _way(vmas: int, total: int) -> Way:
     return Way.MIXED
 
 
-def counter_evidence(context: Context, mm: int, name: str, stored: int, real: int) -> Evidence:
-    """A counter of ``mm`` as stored, and what the VMAs add up to."""
+def _evidence(name: str, address: int, stored: int, real: int) -> Evidence:
+    """A counter as stored at ``address``, and what the VMAs add up to."""
     return Evidence(
         what=f"{name} is {stored}, the VMAs add up to {real}",
         view=View.COUNTERS.label,
-        address=mm + _exact_offset(context.views.mm_offsets, name),
+        address=address,
         found=str(stored),
         expected=str(real),
     )

@@ -22,7 +22,7 @@ from vmaforensics.checks import hand
 from vmaforensics.checks.context import allows
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import INDICES, LAGS, Part, Rule, Severity
-from vmaforensics.checks.vmas.counters import Difference, Way, differences, sum_vmas
+from vmaforensics.checks.vmas.counters import EXACT, Difference, Way, differences, sum_vmas
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
 
@@ -63,12 +63,12 @@ def check(context: Context) -> Iterator[Finding]:
 def _mixed(context: Context, difference: Difference) -> Finding:
     """Executable pages that no executable VMA has now weigh more: mprotect by hand."""
     lacks, evidence = difference.lacks, list(difference.evidence)
-    names = [name for name, value in lacks.items() if value]
+    names = [name for name, value in zip(EXACT, lacks, strict=True) if value]
     severity = None
     title = f"{' and '.join(names)} {'disagrees' if len(names) == 1 else 'disagree'} with the VMAs"
-    if lacks["map_count"] == lacks["total_vm"] == 0 and lacks["exec_vm"]:
+    if lacks.map_count == lacks.total_vm == 0 and lacks.exec_vm:
         severity = Severity.HIGH
-        count = lacks["exec_vm"]
+        count = lacks.exec_vm
         title = (
             f"{context.pages(abs(count))} were counted as executable and now lie in VMAs that are not"
             if count > 0

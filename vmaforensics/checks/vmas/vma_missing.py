@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks import hand
+from vmaforensics.checks.context import hull
 from vmaforensics.checks.finding import Confidence, Evidence
 from vmaforensics.checks.indices.holes import Hole, Holes
 from vmaforensics.checks.rule import INDICES, LAGS, Part, Rule, Severity
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
 
-_CLASS_OF = {"exec_vm": "executable", "stack_vm": "stack", "data_vm": "writable private"}
+_CLASSES = ("executable", "stack", "writable private")  # what exec_vm, stack_vm and data_vm count
 _MOST_PLACES = 8  # where VMAs may have been, shown of an address space
 _MOST_LOST = 16  # ranges that no leaf covers
 
@@ -73,8 +74,9 @@ def check(context: Context) -> Iterator[Finding]:
 def _of_counters(context: Context, difference: Difference) -> Finding:
     """VMAs that the counters say are missing: at the one place that fits, or at any of several."""
     lacks = difference.lacks
-    vmas, total = lacks["map_count"], lacks["total_vm"]
-    kind = next((word for name, word in _CLASS_OF.items() if total and lacks[name] == total), "")
+    vmas, total = lacks.map_count, lacks.total_vm
+    classes = zip(_CLASSES, (lacks.exec_vm, lacks.stack_vm, lacks.data_vm), strict=True)
+    kind = next((word for word, lack in classes if total and lack == total), "")
     size = total * context.views.arch.page_size
     places = context.shared(Holes).candidates(difference.mm, size) if vmas <= 1 else []
     if len(places) == 1:
@@ -84,19 +86,18 @@ def _of_counters(context: Context, difference: Difference) -> Finding:
 
 def _at(context: Context, difference: Difference, place: Hole, kind: str) -> Finding:
     what = f"{kind} VMA" if kind else "VMA"
-    verb = "has been taken out of" if difference.lacks["map_count"] else "is counted in and in no VMA of"
+    verb = "has been taken out of" if difference.lacks.map_count else "is counted in and in no VMA of"
     size, page_size = place.end - place.start, context.views.arch.page_size
     title = (
         f"{what} {place.start:#x}-{place.end:#x} ({context.pages(size // page_size)}) {verb} the {context.index.label}"
     )
-    exact = size == difference.lacks["total_vm"] * page_size
+    exact = size == difference.lacks.total_vm * page_size
     return context.finding(
         RULE,
         difference.mm,
         title,
         [*difference.evidence, *_of_hole(place)],
-        start=place.start,
-        end=place.end,
+        bounds=(place.start, place.end),
         confidence=Confidence.HIGH if exact else Confidence.MEDIUM,
     )
 
@@ -106,7 +107,7 @@ def _somewhere(context: Context, difference: Difference, places: list[Hole], kin
 
     ``places`` are the holes that may be meant, ``kind`` is what the counters say of the VMAs ("executable"), or empty.
     """
-    mm, vmas, total = difference.mm, difference.lacks["map_count"], difference.lacks["total_vm"]
+    mm, vmas, total = difference.mm, difference.lacks.map_count, difference.lacks.total_vm
     mms, row = context.views.mms, difference.mm_row
     what = counted(vmas, f"{kind} VMA" if kind else "VMA") if vmas else "part of a VMA"
     title = (
@@ -127,8 +128,7 @@ def _somewhere(context: Context, difference: Difference, places: list[Hole], kin
         mm,
         title,
         evidence,
-        start=min((start for start, _ in ranges), default=None),
-        end=max((end for _, end in ranges), default=None),
+        bounds=hull(ranges),
     )
 
 
@@ -157,6 +157,4 @@ def _uncovered(context: Context, mm: int, top: int) -> list[tuple[int, int]]:
 def _repaired(context: Context, mm: int, hole: Hole) -> Finding:
     """The counters agree with the tree, but the tree's own records do not allow an empty range."""
     title = f"VMA {hole.start:#x}-{hole.end:#x} has been taken out of the {context.index.label}, counters repaired"
-    return context.finding(
-        RULE, mm, title, _of_hole(hole), start=hole.start, end=hole.end, confidence=Confidence.MEDIUM
-    )
+    return context.finding(RULE, mm, title, _of_hole(hole), bounds=(hole.start, hole.end), confidence=Confidence.MEDIUM)

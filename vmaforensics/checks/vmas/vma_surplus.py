@@ -43,7 +43,7 @@ def check(context: Context) -> Iterator[Finding]:
     for difference in context.shared(differences):
         if difference.way is not Way.TOO_MANY:
             continue
-        vmas, total = -difference.lacks["map_count"], -difference.lacks["total_vm"]
+        vmas, total = -difference.lacks.map_count, -difference.lacks.total_vm
         what = f"{counted(vmas, 'VMA')} more" if vmas else "larger VMAs"
         title = f"the {context.index.label} holds {what} than the kernel counted ({context.pages(total)})"
         yield context.finding(RULE, difference.mm, title, difference.evidence)

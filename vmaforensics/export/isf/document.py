@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import lzma
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -24,8 +24,16 @@ SUFFIXES = (".json.xz", ".json.gz", ".json")
 _PRESET = 1  # of xz: about a second; the highest takes ten times that for a file a quarter smaller
 
 
-def isf_source(kernel: Kernel) -> tuple[Btf, Kallsyms, int]:
-    """(types, symbols, KASLR offset) an ISF is made of.
+class IsfSource(NamedTuple):
+    """What an ISF is made of."""
+
+    types: Btf
+    symbols: Kallsyms
+    kaslr: int  # bytes by which the kernel image was moved
+
+
+def isf_source(kernel: Kernel) -> IsfSource:
+    """What the ISF of ``kernel`` is made of.
 
     Raises :class:`KernelNotFoundError` where the kernel's types or symbols did not come from itself, or
     where it is not known how far they were moved.
@@ -45,7 +53,7 @@ def isf_source(kernel: Kernel) -> tuple[Btf, Kallsyms, int]:
         raise KernelNotFoundError(
             "no ISF can be made: neither VMCOREINFO nor the symbol _text says by how much the kernel was moved"
         )
-    return types, symbols, kaslr
+    return IsfSource(types, symbols, kaslr)
 
 
 def isf_key(kernel: Kernel) -> str:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.errors import UnsupportedFormatError
-from vmaforensics.image.formats.avml_frames import IDENTIFIER, LARGEST_FRAME, FrameSource
+from vmaforensics.image.formats.avml_frames import IDENTIFIER, LARGEST_FRAME, Frames, FrameSource
 from vmaforensics.image.formats.lime import HEADER, gaps_of_zeros
 from vmaforensics.image.formats.segments import PHYSICAL_LIMIT, Segments, lay_out
 from vmaforensics.image.image import Image
@@ -22,8 +22,6 @@ from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from numpy.typing import NDArray
 
     from vmaforensics.image.source import FileSource
 
@@ -45,12 +43,12 @@ def open_avml(path: Path, file: FileSource) -> Image:
     while at < len(file) and not walk.stop:
         at = walk.block(at)
     frames = walk.frames()
-    if len(frames[0]) == 0:
+    if len(frames.offsets) == 0:
         raise UnsupportedFormatError(
             f"{path} begins like an AVML image, but has no block that can be believed "
             f"({walk.stop or walk.problems[0]}); acquire the image anew"
         )
-    source = FrameSource(file, *frames)
+    source = FrameSource(file, frames)
     memory, problems = lay_out(source, Segments.of_rows(walk.blocks), "AVML block")
     if walk.stop:
         problems.append(
@@ -86,9 +84,9 @@ class _Walk:
         self.problems: list[str] = []
         self.stop = ""  # why the walk ended early
 
-    def frames(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """``(offsets, sizes, lengths)`` of all frames: place and size in the file, bytes when unpacked."""
-        return np.array(self._offsets, np.int64), np.array(self._sizes, np.int64), np.array(self._lengths, np.int64)
+    def frames(self) -> Frames:
+        """All frames met."""
+        return Frames(*(np.array(column, np.int64) for column in (self._offsets, self._sizes, self._lengths)))
 
     def block(self, at: int) -> int:
         """Read the block at file offset ``at``; returns where the next one begins, or ``at`` and sets ``stop``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import cramjam
 import numpy as np
@@ -26,21 +26,22 @@ _GROUP = 16
 _DAMAGED = -1
 
 
-class FrameSource(Source):
-    """The frames of ``file``, one behind the other: ``sizes`` bytes at ``offsets`` unpack to ``lengths`` each."""
+class Frames(NamedTuple):
+    """Snappy frames in the order of what they unpack to; all in bytes."""
 
-    def __init__(
-        self,
-        file: FileSource,
-        offsets: NDArray[np.int64],
-        sizes: NDArray[np.int64],
-        lengths: NDArray[np.int64],
-        cache_bytes: int = CACHE_BYTES,
-    ) -> None:
+    offsets: NDArray[np.int64]  # in the file
+    sizes: NDArray[np.int64]  # in the file
+    lengths: NDArray[np.int64]  # when unpacked
+
+
+class FrameSource(Source):
+    """What the ``frames`` of ``file`` unpack to, one behind the other."""
+
+    def __init__(self, file: FileSource, frames: Frames, cache_bytes: int = CACHE_BYTES) -> None:
         self._file = file
-        self._offsets, self._sizes, self._lengths = offsets, sizes, lengths
-        self.count = len(offsets)
-        self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        self._offsets, self._sizes, self._lengths = frames
+        self.count = len(frames.offsets)
+        self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(frames.lengths)])
         capacity = max(1, min(cache_bytes // LARGEST_FRAME, self.count))
         self._cache = np.empty(capacity * LARGEST_FRAME, dtype=np.uint8)
         self._slots = np.zeros(self.count, dtype=np.int32)  # per frame: 0 not looked at, -1 damaged, n in slot n - 1

@@ -30,7 +30,7 @@ from vmaforensics.image.notes import (
     parse_notes,
     vmcoreinfo_of,
 )
-from vmaforensics.image.source import printable
+from vmaforensics.image.source import ascii_text
 from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def open_elf(path: Path, source: FileSource) -> Image:
     details = {
         "ELF machine": machine.removeprefix("EM_"),
         "segments": f"{len(loads):,} PT_LOAD",
-        "notes": ", ".join(sorted({printable(note.name.encode("latin-1")) for note in notes})) or "none",
+        "notes": ", ".join(sorted({ascii_text(note.name.encode("latin-1")) for note in notes})) or "none",
     }
     if unplaced.any():
         details["segments without a physical address"] = f"{int(unplaced.sum()):,} (skipped)"

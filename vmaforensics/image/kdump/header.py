@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import construct as c
 
 from vmaforensics.errors import UnsupportedFormatError
-from vmaforensics.image.source import printable
+from vmaforensics.image.source import ascii_text
 from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def read_header(path: Path, file: Bytes) -> tuple[KdumpHeader, list[str]]:
     }
     header = KdumpHeader(
         version=main.header_version,
-        utsname=dict(zip(UTSNAME, map(printable, main.utsname), strict=True)),
+        utsname=dict(zip(UTSNAME, map(ascii_text, main.utsname), strict=True)),
         timestamp=main.tv_sec,
         status=main.status,
         block_size=block,

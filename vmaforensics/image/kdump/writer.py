@@ -47,25 +47,31 @@ class Written:
     size: int  # of the file, in bytes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What the headers and notes of the file say."""
+
+    notes: Sequence[Note] = ()  # carried over (Image.notes)
+    vmcoreinfo: bytes | None = None  # replaces or adds the VMCOREINFO note
+    # Any of the keys sysname, nodename, release, version, machine, domainname. What is not given is taken from
+    # VMCOREINFO, or left empty.
+    utsname: Mapping[str, str] | None = None
+    dump_level: int = 0  # of makedumpfile(8)
+
+
 def write_kdump(
     stream: BinaryIO,
     memory: PhysicalMemory,
     pfns: NDArray[np.uint64],
+    head: Head,
     *,
     ram_ranges: NDArray[np.uint64] | None = None,
-    vmcoreinfo: bytes | None = None,
-    notes: Sequence[Note] = (),
-    utsname: Mapping[str, str] | None = None,
-    dump_level: int = 0,
     level: int = LEVEL,
 ) -> Written:
     """Write the page frames ``pfns`` of ``memory`` to the seekable binary ``stream``, from its beginning.
 
     RAM (``ram_ranges``, by default all of the memory's) that is not among ``pfns``, or that ``memory`` does
-    not hold, is marked as excluded; pages of zeros share one page. ``notes`` are carried over
-    (``Image.notes``); ``vmcoreinfo`` replaces or adds the VMCOREINFO note. ``utsname`` has any of the keys
-    sysname, nodename, release, version, machine, domainname; what it does not give is taken from
-    VMCOREINFO, or left empty. ``level`` is zstd's.
+    not hold, is marked as excluded; pages of zeros share one page. ``level`` is zstd's.
 
     Raises :class:`OutputError` if the addresses reach beyond 32 TiB.
     """
@@ -81,15 +87,15 @@ def write_kdump(
     asked = len(pfns)
     pfns = pfns[pfns < np.uint64(min(max_mapnr, PAGE_LIMIT))]
     pfns = pfns[memory.page_states(pfns) <= PageState.ZERO]
-    area = b"".join(map(pack_note, _with_vmcoreinfo(notes, vmcoreinfo)))
+    area = b"".join(map(pack_note, _with_vmcoreinfo(head.notes, head.vmcoreinfo)))
     sub_blocks = -(-(SUB_HEADER.sizeof() + len(area)) // PAGE_SIZE)
     bitmap_at = (1 + sub_blocks) * PAGE_SIZE
     descriptors_at = bitmap_at + 2 * octets
     zero_at = descriptors_at + len(pfns) * DESCRIPTOR.itemsize
 
     stream.seek(0)
-    stream.write(_main_header(utsname or {}, vmcoreinfo, sub_blocks, octets, max_mapnr))
-    stream.write(_sub_header(vmcoreinfo, area, max_mapnr, dump_level).ljust(sub_blocks * PAGE_SIZE, b"\0"))
+    stream.write(_main_header(head, sub_blocks, octets, max_mapnr))
+    stream.write(_sub_header(head, area, max_mapnr).ljust(sub_blocks * PAGE_SIZE, b"\0"))
     stream.write(_ram_bitmap(ranges, octets).tobytes())
     stream.seek(zero_at)
     stream.write(bytes(PAGE_SIZE))
@@ -142,14 +148,12 @@ def _with_vmcoreinfo(notes: Sequence[Note], vmcoreinfo: bytes | None) -> list[No
     return kept if vmcoreinfo is None else [*kept, Note(name="VMCOREINFO", type=0, desc=vmcoreinfo)]
 
 
-def _main_header(
-    utsname: Mapping[str, str], vmcoreinfo: bytes | None, sub_blocks: int, octets: int, max_mapnr: int
-) -> bytes:
+def _main_header(head: Head, sub_blocks: int, octets: int, max_mapnr: int) -> bytes:
     """``disk_dump_header`` (makedumpfile's diskdump_mod.h), padded to a page; the release comes from VMCOREINFO.
 
     ``sub_blocks`` is the size of the sub header in pages, ``octets`` that of one bitmap in bytes.
     """
-    found = re.search(rb"^OSRELEASE=(.*)$", vmcoreinfo or b"", re.MULTILINE)
+    found = re.search(rb"^OSRELEASE=(.*)$", head.vmcoreinfo or b"", re.MULTILINE)
     release = found.group(1).decode("latin-1") if found else ""
     # libkdumpfile, and so drgn, takes the machine from here only if release and version are not empty.
     names = {
@@ -158,7 +162,7 @@ def _main_header(
         "version": "(unknown)",
         "machine": DEFAULT.machine,
     }
-    names |= utsname
+    names |= head.utsname or {}
     header: bytes = MAIN_HEADER.build(
         {
             "signature": b"KDUMP   ",
@@ -181,8 +185,9 @@ def _main_header(
     return header.ljust(PAGE_SIZE, b"\0")
 
 
-def _sub_header(vmcoreinfo: bytes | None, area: bytes, max_mapnr: int, dump_level: int) -> bytes:
+def _sub_header(head: Head, area: bytes, max_mapnr: int) -> bytes:
     """``kdump_sub_header`` (makedumpfile's diskdump_mod.h) and the notes in ``area`` behind it, not padded."""
+    vmcoreinfo = head.vmcoreinfo
     found = re.search(rb"^NUMBER\(phys_base\)=(-?\d+)$", vmcoreinfo or b"", re.MULTILINE)
     notes_at = PAGE_SIZE + SUB_HEADER.sizeof()
     # The text is the last note's descriptor, and so the last bytes of the area but for its padding.
@@ -190,7 +195,7 @@ def _sub_header(vmcoreinfo: bytes | None, area: bytes, max_mapnr: int, dump_leve
     header: bytes = SUB_HEADER.build(
         {
             "phys_base": int(found.group(1)) if found else 0,
-            "dump_level": dump_level,
+            "dump_level": head.dump_level,
             "split": 0,
             "start_pfn": 0,
             "end_pfn": 0,

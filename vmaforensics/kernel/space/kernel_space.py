@@ -39,6 +39,14 @@ class Translated(NamedTuple):
     mapped: Bools
 
 
+class LinearPiece(NamedTuple):
+    """A linear mapping of kernel addresses."""
+
+    first: int  # address
+    last: int  # address of the last byte
+    pa: int  # physical address of the first byte
+
+
 class KernelSpace:
     """Kernel virtual addresses → physical addresses → bytes."""
 
@@ -47,8 +55,8 @@ class KernelSpace:
         self.runs = _merge(runs)  # replaced when better page tables are found
 
     @classmethod
-    def linear(cls, memory: PhysicalMemory, pieces: Sequence[tuple[int, int, int]]) -> KernelSpace:
-        """A space of known linear mappings, each (first address, last address, physical address)."""
+    def linear(cls, memory: PhysicalMemory, pieces: Sequence[LinearPiece]) -> KernelSpace:
+        """A space of known linear mappings."""
         start, end, pa = np.array(pieces, dtype=np.uint64).reshape(-1, 3).T
         runs = Runs(start=start, end=end, pa=pa)
         return cls(memory, runs.take(start <= end))

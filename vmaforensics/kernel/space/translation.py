@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.errors import MemoryReadError
-from vmaforensics.kernel.space.kernel_space import WORD, KernelSpace
+from vmaforensics.kernel.space.kernel_space import WORD, KernelSpace, LinearPiece
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,13 +29,10 @@ class Translation(NamedTuple):
     root: int | None  # physical address of the top-level table; None: page tables could not be used
 
 
-def image_run(arch: Architecture, offset: int) -> tuple[int, int, int]:
-    """The linear mapping of the kernel image: first address, last address, physical address of the first.
-
-    ``offset`` is virtual minus physical.
-    """
+def image_piece(arch: Architecture, offset: int) -> LinearPiece:
+    """The linear mapping of the kernel image; ``offset`` is virtual minus physical."""
     first = arch.image_start
-    return first, first + arch.image_size - 1, (first - offset) % WORD
+    return LinearPiece(first, first + arch.image_size - 1, (first - offset) % WORD)
 
 
 def kernel_space(
@@ -74,10 +71,10 @@ def kernel_space(
         "are translated at first"
     )
     start = arch.direct_map(variable)
-    pieces = [image_run(arch, offset)]
+    pieces = [image_piece(arch, offset)]
     for low, high in memory.ranges.tolist():
         if high < arch.direct_map_size:
-            pieces.append((start + low, start + high - 1, low))
+            pieces.append(LinearPiece(start + low, start + high - 1, low))
     return Translation(KernelSpace.linear(memory, sorted(pieces)), arch, "linear mappings", None)
 
 

@@ -9,7 +9,7 @@ a negative one stands for ``base - 1 - offset``; from 7.0 an offset counts from 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vmaforensics.kernel.symbols.kallsyms_tables import Tables
+
+
+class Symbol(NamedTuple):
+    """A symbol as /proc/kallsyms prints it."""
+
+    address: int
+    kind: str  # the type character of nm(1); upper case: global
+    name: str
 
 
 class Kallsyms:
@@ -93,11 +101,11 @@ class Kallsyms:
         as_linked = self.addresses - np.where(mapped, np.uint64(moved % (1 << 64)), np.uint64(0))
         return hashlib.sha256(self._blob + as_linked.tobytes()).hexdigest()
 
-    def items(self) -> Iterator[tuple[int, str, str]]:
-        """(address, type character, name) of every symbol, in table order."""
+    def items(self) -> Iterator[Symbol]:
+        """Every symbol, in table order."""
         for address, start in zip(self.addresses.tolist(), self._starts.tolist(), strict=True):
             text = self._blob[start : self._blob.index(b"\0", start)].decode("ascii", "replace")
-            yield address, text[:1], text[1:]
+            yield Symbol(address, text[:1], text[1:])
 
 
 def decode(

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.checks.context import comm_of
-from vmaforensics.checks.vmas.counters import EXACT, exact_counters, sum_vmas
+from vmaforensics.checks.vmas.counters import EXACT, Exact, exact_counters, sum_vmas
 from vmaforensics.columns.lookup import rows_of, sort_order, values_at
 from vmaforensics.report.document.origins import parents, programs, starts
 from vmaforensics.report.document.parts import Counter, Process, Thread, ViewSummary
 from vmaforensics.report.document.regions import regions_by_mm
 from vmaforensics.views.structures.lock import Lock
-from vmaforensics.words.printable import printable
+from vmaforensics.words.printable import comm_of, printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -76,8 +75,8 @@ class _Maps:
 
     held: dict[View, list[int]]  # VMAs in the index
     complete: dict[View, list[bool]]  # the index and its VMAs could be read whole
-    stored: dict[str, list[int]]  # counters of mm_struct
-    summed: dict[str, list[int]]  # what the VMAs add up to
+    stored: Exact[list[int]]  # counters of mm_struct
+    summed: Exact[list[int]]  # what the VMAs add up to
 
     @classmethod
     def of(cls, analysis: Analysis) -> _Maps:
@@ -91,8 +90,8 @@ class _Maps:
         return cls(
             held=held,
             complete={view: context.decoded(view, mms.mm).tolist() for view in held},
-            stored={name: values.tolist() for name, values in stored.items()},
-            summed={name: sums.exact[name].tolist() for name in EXACT},
+            stored=Exact(*(values.tolist() for values in stored)),
+            summed=Exact(*(values.tolist() for values in sums.exact)),
         )
 
     def views(self, row: int) -> tuple[ViewSummary, ...]:
@@ -104,7 +103,8 @@ class _Maps:
 
     def counters(self, row: int) -> tuple[Counter, ...]:
         """Its counters."""
-        return tuple(Counter(name=name, stored=self.stored[name][row], areas=self.summed[name][row]) for name in EXACT)
+        columns = zip(EXACT, self.stored, self.summed, strict=True)
+        return tuple(Counter(name=name, stored=stored[row], areas=summed[row]) for name, stored, summed in columns)
 
 
 def _threads(tasks: Tasks) -> dict[int, list[Thread]]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from volatility3.framework import renderers
@@ -20,7 +20,7 @@ from vmaforensics.views.view import View
 from vmaforensics.views.vmas.kind import Kind
 from vmaforensics.words.amounts import counted
 from vmaforensics.words.permissions import vma_permissions
-from vmaforensics.words.printable import printable
+from vmaforensics.words.printable import comm_of, printable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -106,8 +106,16 @@ def _rows_of(owner: NDArray[np.uint64], columns: list[list[Any]], mm: int) -> li
     return list(zip(*(column[low:high] for column in columns), strict=True))
 
 
-def processes(views: Views, pids: Collection[int] = ()) -> list[tuple[int, str, int]]:
-    """(pid, name, mm) of every process that has an address space, by pid.
+class Process(NamedTuple):
+    """A process that has an address space."""
+
+    pid: int
+    comm: str  # of its leader, made printable
+    mm: int  # address of its mm_struct
+
+
+def processes(views: Views, pids: Collection[int] = ()) -> list[Process]:
+    """Every process that has an address space, by pid.
 
     A process is named by its leader. Its threads share one mm; if one of them says otherwise, the process is
     listed once for each.
@@ -115,15 +123,15 @@ def processes(views: Views, pids: Collection[int] = ()) -> list[tuple[int, str, 
     tasks = views.tasks.take(views.tasks.ok)
     names: dict[int, str] = {}
     for pid, comm in zip(tasks.tgid.tolist(), tasks.comm.tolist(), strict=True):
-        names.setdefault(pid, printable(comm.split(b"\0", 1)[0]))  # leaders come first
+        names.setdefault(pid, printable(comm_of(comm)))  # leaders come first
     users = tasks.take(tasks.mm != 0)
     pairs = dict.fromkeys(zip(users.tgid.tolist(), users.mm.tolist(), strict=True))
-    return [(pid, names[pid], mm) for pid, mm in pairs if not pids or pid in pids]
+    return [Process(pid, names[pid], mm) for pid, mm in pairs if not pids or pid in pids]
 
 
-def warn_of_missing(pids: Collection[int], found: list[tuple[int, str, int]]) -> None:
+def warn_of_missing(pids: Collection[int], found: list[Process]) -> None:
     """Say in the log which of ``pids`` no process has."""
-    for pid in sorted(set(pids) - {pid for pid, _, _ in found}):
+    for pid in sorted(set(pids) - {process.pid for process in found}):
         log.warning("no process in the task list has pid %d and user memory", pid)
 
 
