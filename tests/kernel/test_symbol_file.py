@@ -12,7 +12,7 @@ from handmade import Symbols
 
 from vmaforensics.arch.x86_64.architecture import X86_64
 from vmaforensics.errors import SymbolFileError
-from vmaforensics.kernel.space.kernel_space import KernelSpace
+from vmaforensics.kernel.space.kernel_space import KernelSpace, LinearPiece
 from vmaforensics.kernel.symbols.isf import Isf
 from vmaforensics.kernel.symbols.symbol_file import locate, require_match, symbols_by_vmcoreinfo
 from vmaforensics.kernel.symbols.vmcoreinfo import parse
@@ -122,7 +122,7 @@ def test_vmcoreinfo_moves_the_symbols_if_its_own_addresses_agree(given: Isf, inf
 
 def test_the_banner_in_memory_is_the_file_s_to_the_byte(given: Isf) -> None:
     symbols = Symbols({"linux_banner": BANNER_AT + MOVED})
-    run = [(LINKED + MOVED, LINKED + MOVED + 8 * PAGE - 1, FRAME * PAGE)]
+    run = [LinearPiece(LINKED + MOVED, LINKED + MOVED + 8 * PAGE - 1, FRAME * PAGE)]
     assert require_match(given, KernelSpace.linear(memory(), run), symbols, None) is None
     other = KernelSpace.linear(memory(BANNER.replace(b"#1", b"#2")), run)
     with pytest.raises(SymbolFileError, match="is of another kernel"):
