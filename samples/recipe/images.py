@@ -132,6 +132,7 @@ IMAGES = (
     *dying("map-count", *WITH_MAPLE_TREES),
     *dying("list", *ALL),
     *dying("maple-slot", *WITH_MAPLE_TREES),
+    *dying("maple-pivot", *WITH_MAPLE_TREES),
     *dying("page-mapping", *ALL),
     *dying("vma-mm", *ALL),
     *dying("vma-file", *ALL),

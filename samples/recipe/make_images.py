@@ -51,6 +51,7 @@ TOOLS = {
     "qemu-system-x86_64": "qemu-system-x86",
     "zstd": "zstd",
 }
+MOST_LINES = 400  # of the console in a manifest
 CRASH_MODULES = ("virtio_pci", "virtio_blk")
 
 
@@ -205,7 +206,7 @@ def die(image: Image, guest: Guest, work: Path) -> dict[str, object]:
         print(f"{image.name}: did not say {dies.says!r}")
     lines = guest.text().splitlines()
     first = next(number for number, line in enumerate(lines) if "TRUTH-READY" in line)
-    return {"way": image.death, "label": dies.label, "edits": changes, "console": lines[first + 1 :][:200]}
+    return {"way": image.death, "label": dies.label, "edits": changes, "console": lines[first + 1 :][:MOST_LINES]}
 
 
 def make(image: Image, out: Path, build: Path) -> None:
