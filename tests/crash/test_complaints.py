@@ -9,7 +9,7 @@ import pytest
 from vmaforensics.crash.fingerprint import fingerprint, top_functions
 from vmaforensics.crash.patterns import Kind, kind_of, reason_of
 
-from .texts import FATAL_PANIC, HUNG_TASK, LIST_CORRUPTION, NULL_POINTER, complaints_of, log_of
+from .texts import FATAL_PANIC, HUNG_TASK, LIST_CORRUPTION, NULL_POINTER, SOFT_LOCKUP, complaints_of, log_of
 
 KERNEL: dict[str, int] = {"caller": 5}
 
@@ -108,6 +108,22 @@ def test_lines_of_two_cpus_that_are_mixed_up_are_told_apart() -> None:
     found = complaints_of(log_of(*parts)).kept
     assert [(one.kind, one.said.pid) for one in found] == [(Kind.NULL_POINTER, 812), (Kind.LIST_CORRUPTION, 77)]
     assert found[1].functions[1] == "unlink_anon_vmas.isra.0"
+
+
+def test_a_trace_goes_on_beyond_the_registers_of_what_was_interrupted() -> None:
+    first, panic = complaints_of(log_of((SOFT_LOCKUP, KERNEL))).kept
+    assert (first.kind, first.said.cpu, first.said.pid) == (Kind.SOFT_LOCKUP, 1, 812)
+    frames = [frame.name for frame in panic.said.frames if not frame.guess]
+    assert frames[-4:] == [
+        "page_vma_mapped_walk",
+        "try_to_unmap_one",
+        "rmap_walk_anon",
+        "entry_SYSCALL_64_after_hwframe",
+    ]
+    assert [frame.name for frame in panic.said.frames if frame.interrupted] == ["page_vma_mapped_walk"]
+    assert panic.said.registers["RBX"] == 0xFFFF8B4BC1A5D000
+    expected = ["page_vma_mapped_walk", "try_to_unmap_one", "rmap_walk_anon"]
+    assert top_functions(first.functions) == top_functions(panic.functions) == expected
 
 
 def test_a_hung_task_is_the_one_that_is_named() -> None:

@@ -76,6 +76,41 @@ Call Trace:
  rwsem_down_write_slowpath+0x311/0x6d0
  </TASK>"""
 
+SOFT_LOCKUP = """\
+watchdog: BUG: soft lockup - CPU#1 stuck for 26s! [awk-spins:812]
+Modules linked in: overlay
+CPU: 1 PID: 812 Comm: awk-spins Not tainted 6.1.0-56-amd64 #1  Debian 6.1.192-2
+RIP: 0010:page_vma_mapped_walk+0x1f2/0x9a0
+RSP: 0018:ffffb0d680a1fd20 EFLAGS: 00010246
+RAX: 0000000000000000 RBX: ffff8b4bc1a5d000 RCX: 0000000000000000
+Call Trace:
+ <TASK>
+ try_to_unmap_one+0x100/0x800
+ rmap_walk_anon+0x10/0x20
+ </TASK>
+Kernel panic - not syncing: softlockup: hung tasks
+CPU: 1 PID: 812 Comm: awk-spins Tainted: G             L     6.1.0-56-amd64 #1  Debian 6.1.192-2
+Call Trace:
+ <IRQ>
+ dump_stack_lvl+0x44/0x5c
+ panic+0x118/0x2f4
+ watchdog_timer_fn.cold+0x3d/0x3d
+ asm_sysvec_apic_timer_interrupt+0x16/0x20
+ </IRQ>
+ <TASK>
+RIP: 0010:page_vma_mapped_walk+0x1f2/0x9a0
+Code: 48 89 e5 41 57 41 56 <48> 8b 47 40
+RSP: 0018:ffffb0d680a1fd20 EFLAGS: 00010246
+RAX: 0000000000000000 RBX: ffff8b4bc1a5d000 RCX: 0000000000000000
+ ? asm_sysvec_apic_timer_interrupt+0x16/0x20
+ try_to_unmap_one+0x100/0x800
+ rmap_walk_anon+0x10/0x20
+ entry_SYSCALL_64_after_hwframe+0x67/0xd1
+RIP: 0033:0x439f60
+RAX: ffffffffffffffda RBX: 0000000000000004 RCX: 0000000000439f60
+ </TASK>
+Kernel Offset: 0x1c000000 from 0xffffffff81000000"""
+
 
 def log_of(*parts: tuple[str, dict[str, int]]) -> Log:
     """A log whose records are the lines of each part, with the columns given: facility, caller, time."""

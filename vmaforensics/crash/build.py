@@ -96,9 +96,13 @@ def _backtraces(death: Death) -> Iterator[Backtrace]:
 
 
 def _frame(frame: TraceFrame) -> Frame:
-    module = None if frame.module is None else printable(frame.module)
     return Frame(
-        name=printable(frame.name), offset=frame.offset, size=frame.size, module=module, reliable=not frame.guess
+        name=printable(frame.name),
+        offset=frame.offset,
+        size=frame.size,
+        module=None if frame.module is None else printable(frame.module),
+        reliable=not frame.guess,
+        interrupted=frame.interrupted,
     )
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from vmaforensics.crash.patterns import FATAL, Kind, kind_of, may_complain
+from vmaforensics.crash.patterns import FATAL, INTERRUPTING, PANIC, Kind, kind_of, may_complain, reason_of
 from vmaforensics.crash.trace import Particulars, named_task, read_particulars
 from vmaforensics.views.log.records import LOG_KERN
 from vmaforensics.words.printable import decoded
@@ -39,10 +39,19 @@ class Complaint:
     @property
     def functions(self) -> list[str]:
         """Names of the frames that lead to it, innermost first, those left out that are only guesses."""
-        names = [frame.name for frame in self.said.frames if not frame.guess]
+        frames = self.said.frames
+        if _reason(self) in INTERRUPTING:
+            # What was interrupted says what went wrong, not how the interrupt looked into it.
+            frames = frames[next((place for place, frame in enumerate(frames) if frame.interrupted), 0) :]
+        names = [frame.name for frame in frames if not frame.guess]
         if self.said.place is not None and self.said.place.name not in names[:1]:
             names.insert(0, self.said.place.name)
         return names
+
+
+def _reason(complaint: Complaint) -> Kind:
+    """The kind of a complaint; of a panic, that of its reason."""
+    return reason_of(complaint.title.removeprefix(PANIC)) if complaint.kind == Kind.PANIC else complaint.kind
 
 
 class Complaints(NamedTuple):

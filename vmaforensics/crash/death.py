@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from vmaforensics.crash.patterns import FATAL, Kind, reason_of
+from vmaforensics.crash.patterns import FATAL, PANIC, Kind, reason_of
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from vmaforensics.crash.complaints import Complaint
     from vmaforensics.views.system.ending import Ending
 
-_PANIC: Final = "Kernel panic - not syncing: "
 _NO_PANIC: Final = -1  # PANIC_CPU_INVALID
 # Other static variables called buf hold these (print_tainted).
 _OTHER_TEXTS: Final = (b"Not tainted", b"Tainted: ")
@@ -141,7 +140,7 @@ def _cause(complaints: Sequence[Complaint], panic: Complaint | None) -> Complain
     before = [complaint for complaint in complaints if panic is None or complaint.row < panic.row]
     if panic is None:
         return next((complaint for complaint in reversed(before) if complaint.kind in FATAL), None)
-    reason = reason_of(panic.title.removeprefix(_PANIC))
+    reason = reason_of(panic.title.removeprefix(PANIC))
     wanted = FATAL if reason in (Kind.OOPS, Kind.PANIC, Kind.INIT_DIED) else frozenset({reason})
     return next((complaint for complaint in reversed(before) if complaint.kind in wanted), None)
 
@@ -157,7 +156,7 @@ def _text(
     """What the kernel gave as its reason, and from where."""
     buffers = [printable(text) for text in signs.ending.buffers]
     if panic is not None:
-        text = printable(panic.title.removeprefix(_PANIC))
+        text = printable(panic.title.removeprefix(PANIC))
         evidence.append(f"the log has the panic, {seconds(panic.time)} s after boot")
         if text in buffers:
             evidence.append("panic() has the same text in its buffer")

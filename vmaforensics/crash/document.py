@@ -43,6 +43,7 @@ class Frame(_Part, frozen=True, omit_defaults=True):
     size: int
     module: str | None = None
     reliable: bool = True
+    interrupted: bool = False  # where an interrupt or exception came upon it
 
 
 class Backtrace(_Part, frozen=True):
@@ -88,7 +89,7 @@ class Machine(_Part, frozen=True):
     hostname: str
     hardware: str | None
     command_line: str | None
-    cpus: int | None
+    cpus: int | None  # online; a panic stops the others
     ram: str  # bytes
     booted: str | None
     clock: str | None

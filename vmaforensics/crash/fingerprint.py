@@ -20,7 +20,8 @@ _NOISE: Final = re.compile(
     r"(__)?(dump_stack(_lvl)?|show_stack|v?panic|nmi_panic|oops_(begin|end)|die(_addr)?|__die(_body)?|no_context|bad_area\w*|"
     r"page_fault_oops|kernelmode_fixup_or_oops|exc_\w+|asm_exc_\w+|do_(trap|error_trap|user_addr_fault|invalid_op)|"
     r"(do_)?page_fault|handle_bug|report_bug|(do_)?warn(_slowpath)?\w*|crash_kexec|machine_kexec|"
-    r"check_panic_on_warn|add_taint|print_\w+_stall|ret_from_fork(_asm)?|schedule\w*|preempt_schedule\w*)$"
+    r"check_panic_on_warn|add_taint|print_\w+_stall|dump_header|schedule\w*|preempt_schedule\w*|"
+    r"kthread|ret_from_fork(_asm)?|do_syscall_\w+|entry_\w+|asm_\w+|\w*native_safe_halt)$"
 )
 
 

@@ -45,11 +45,12 @@ _EXCEPTIONS: Final = (
     r"(Oops: )?((traps: )?PANIC: double fault|invalid opcode|divide error|stack segment|double fault|int3|CFI failure|"
     r"kernel stack overflow)\b"
 )
+PANIC: Final = "Kernel panic - not syncing: "
 # The first that fits counts. Sources: arch/x86/mm/fault.c, arch/x86/kernel/{traps,nmi,dumpstack}.c, lib/bug.c,
 # lib/list_debug.c, kernel/{panic,watchdog,hung_task,fork}.c, kernel/rcu/tree_stall.h, mm/{memory,page_alloc}.c,
 # mm/oom_kill.c.
 _BEGINNINGS: Final = (
-    (Kind.PANIC, r"Kernel panic - not syncing: "),
+    (Kind.PANIC, PANIC),
     (Kind.SYSRQ, r"sysrq: (SysRq : )?Trigger a crash"),
     (Kind.NULL_POINTER, r"BUG: (kernel NULL pointer dereference|unable to handle kernel NULL pointer dereference)"),
     (Kind.PAGE_FAULT, r"BUG: unable to handle (kernel paging request|page fault)"),
@@ -111,6 +112,8 @@ FATAL: Final = frozenset(
         Kind.LIST_CORRUPTION,
     }
 )
+# The kinds that an interrupt notices, not the code that is to blame.
+INTERRUPTING: Final = frozenset({Kind.NMI, Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP, Kind.RCU_STALL})
 
 
 def may_complain(raw: bytes) -> bool:

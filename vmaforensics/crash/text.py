@@ -57,7 +57,7 @@ def _head(document: CrashDocument) -> Iterator[str]:
     if version:
         yield from _row("VERSION", f"#{version}")
     ram = amount(int(machine.ram, 16))
-    cpus = "" if machine.cpus is None else f"{counted(machine.cpus, 'CPU')}, "
+    cpus = "" if machine.cpus is None else f"{counted(machine.cpus, 'CPU')} online, "
     yield from _row("MACHINE", f"{machine.hardware or 'unknown'}; {cpus}{ram}")
     yield from _row("HOST", ", ".join(_times(document)))
     if machine.command_line is not None:
@@ -138,7 +138,8 @@ def _frames(backtrace: Backtrace) -> Iterator[str]:
 
 def _frame(frame: Frame) -> str:
     module = f" [{frame.module}]" if frame.module else ""
-    return f"{frame.name}+{frame.offset:#x}/{frame.size:#x}{module}"
+    interrupted = "  (interrupted here)" if frame.interrupted else ""
+    return f"{frame.name}+{frame.offset:#x}/{frame.size:#x}{module}{interrupted}"
 
 
 def _registers(registers: Registers) -> Iterator[str]:

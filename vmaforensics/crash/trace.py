@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ class TraceFrame:
     size: int
     module: str | None = None
     guess: bool = False  # a word that looked like a return address ("?"): may be stale
+    interrupted: bool = False  # where an interrupt or exception came upon kernel code
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,8 +63,8 @@ def read_particulars(lines: Iterable[str], printed: PrintedRegisters) -> Particu
     ``printed`` is how the kernel prints registers on this CPU.
     """
     found = Particulars()
-    trace = _Trace()
-    faulted = False  # do the lines that follow have the registers of the place where kernel code faulted?
+    trace = _Trace(printed)
+    taken = False  # do the lines that follow have the first registers of kernel mode?
     for line in lines:
         if found.cpu is None and (header := _HEADER.match(line)):
             found.cpu, found.pid, found.comm = int(header["cpu"]), int(header["pid"]), header["comm"]
@@ -73,14 +74,18 @@ def read_particulars(lines: Iterable[str], printed: PrintedRegisters) -> Particu
         if trace.take(line):
             continue
         if kernel := printed.kernel_place.match(line):
-            faulted = found.place is None
-            found.place = found.place or _frame(_PLACE.match(line, kernel.end()))
+            taken = not found.registers
+            place = _frame(_PLACE.match(line, kernel.end()))
+            if trace.runs and place is not None:
+                trace.frames.append(replace(place, interrupted=True))
+            elif found.place is None and not trace.begun:
+                found.place = place
         elif printed.user_place.match(line):
-            faulted = False
-        if faulted:
+            taken = False
+        if taken:
             for name, value in printed.register.findall(line):
                 found.registers.setdefault(name, int(value, 16))
-    found.frames = trace.frames
+    found.frames = trace.frames[:_MOST_FRAMES]
     return found
 
 
@@ -98,29 +103,36 @@ def _frame(found: re.Match[str] | None, *, guess: bool = False) -> TraceFrame | 
 
 
 class _Trace:
-    """The first call trace of a complaint."""
+    """The first call trace of a complaint, through the registers of interrupts that it is interspersed with."""
 
-    def __init__(self) -> None:
+    def __init__(self, printed: PrintedRegisters) -> None:
         self.frames: list[TraceFrame] = []
-        self._begun = self._ended = False
+        self.begun = self.runs = False
+        self._printed = printed
 
     def take(self, line: str) -> bool:
-        """Is this line of the trace? If so, keep its frame."""
+        """Is this a line of the trace itself? If so, keep its frame. A line that is not, nor of registers, ends it."""
         if line.startswith("Call Trace:"):
-            self._ended = self._begun
-            self._begun = True
+            self.runs = not self.begun
+            self.begun = True
             return True
-        if not self._begun or self._ended:
+        if not self.runs:
             return False
         if _STACK.match(line):
             return True
         found = _FRAME.match(line)
         frame = _frame(found, guess=found is not None and found["guess"] is not None)
-        if frame is None or len(self.frames) >= _MOST_FRAMES:
-            self._ended = not line.startswith(" ") or len(self.frames) >= _MOST_FRAMES
+        if frame is None:
+            self.runs = line.startswith((" ", "Code: ")) or self._of_registers(line)
             return False
         self.frames.append(frame)
         return True
+
+    def _of_registers(self, line: str) -> bool:
+        """Is it a line of registers, those of user mode apart: these are where a trace ends?"""
+        if self._printed.kernel_place.match(line):
+            return True
+        return not self._printed.user_place.match(line) and self._printed.register.match(line) is not None
 
 
 def named_task(line: str) -> tuple[str, int] | None:

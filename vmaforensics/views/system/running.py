@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @table(struct="task_struct")
 class RunningTasks(Table):
-    """A row for each possible CPU."""
+    """A row for each CPU that was ever online."""
 
     cpu: I32
     task: U64  # address of the task_struct; 0 where it could not be read
@@ -36,4 +36,5 @@ def read_running(kernel: Kernel) -> RunningTasks | None:
     tasks, read = kernel.gather_member("rq", "curr", places)
     rows, ok = kernel.gather(RunningTasks, tasks)
     rows.cpu[:], rows.task[:], rows.ok[:] = np.arange(len(rows)), np.where(read, tasks, np.uint64(0)), read & ok
-    return rows
+    # The run queue of a CPU that never came online has no task, not even an idle one.
+    return rows.take(~(read & (tasks == 0)))
