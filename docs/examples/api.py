@@ -10,10 +10,10 @@ import vmaforensics
 document = vmaforensics.analyse(sys.argv[1])
 
 # Findings, most severe first. Addresses are hexadecimal strings, as in the JSON report.
-for one in document.findings:
-    if one.severity in ("critical", "high"):
-        print(f"{one.rule}: pid {one.pid} ({one.comm}) {one.start}-{one.end}: {one.title}")
-        for item in one.evidence:
+for finding in document.findings:
+    if finding.severity in ("critical", "high"):
+        print(f"{finding.rule}: pid {finding.pid} ({finding.comm}) {finding.start}-{finding.end}: {finding.title}")
+        for item in finding.evidence:
             print(f"  {item.view} at {item.address}: {item.what}")
 
 # Tables are NumPy structured arrays; addresses are numbers there. document.frame("regions") is a pandas frame.
