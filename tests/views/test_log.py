@@ -5,13 +5,17 @@ Expected values come from kernel/printk/printk_ringbuffer.c and printk.c.
 
 from __future__ import annotations
 
+import re
 import struct
 import time
 
 import numpy as np
 import pytest
 from handmade import LINUX, Machine
+from support import WHOLE, Sample
 
+from vmaforensics.image.open import open_image
+from vmaforensics.kernel.find import find_kernel
 from vmaforensics.proc.log import log_lines
 from vmaforensics.proc.log_document import log_record
 from vmaforensics.views.log.log import read_log
@@ -302,3 +306,32 @@ def test_what_was_printed_in_an_nmi_and_never_got_into_the_ring_is_at_the_end() 
     assert log.records.state.tolist() == [RecordState.WHOLE, RecordState.BUFFERED, RecordState.BUFFERED]
     assert log_lines(log_record(log, 1)) == "[           ?] (not in the log yet) NMI watchdog\n"
     assert log.problems == ("nmi_print_seq: 2 messages did not fit into the buffer of their CPU",)
+
+
+# Real kernels ---------------------------------------------------------------------------------------
+
+# A record as /dev/kmsg gives it (Documentation/ABI/testing/dev-kmsg): priority, number, microseconds, flags; text.
+_KMSG = re.compile(rb"^(\d+),(\d+),(\d+),[^;]*;(.*)$", re.MULTILINE)
+
+
+@pytest.mark.image
+@pytest.mark.parametrize("sample", WHOLE, ids=lambda sample: sample.name)
+def test_every_record_is_what_the_guest_read_from_dev_kmsg(sample: Sample) -> None:
+    if "kmsg" not in sample.truth:
+        pytest.skip("the guest's record of this image has no kmsg")
+    log = read_log(find_kernel(open_image(sample.image_path)))
+    assert log is not None
+    records = log.records
+    ours = {
+        int(records.seq[row]): (
+            int(records.facility[row]) << 3 | int(records.level[row]),
+            int(records.time[row]) // 1000,
+            log.text(row),
+        )
+        for row in range(len(records))
+    }
+    said = _KMSG.findall(sample.truth["kmsg"])
+    assert len(said) > 100
+    for priority, number, time_, text in said:
+        plain = re.sub(rb"\\x([0-9a-f]{2})", lambda found: bytes([int(found[1], 16)]), text)
+        assert ours[int(number)] == (int(priority), int(time_), plain)
