@@ -27,6 +27,7 @@ from vmaforensics.image.source import Mapped
 from vmaforensics.kernel.kernel import Identity, Kernel
 from vmaforensics.kernel.space.kernel_space import KernelSpace, LinearPiece
 from vmaforensics.kernel.structures.layout import Field, Layout, member
+from vmaforensics.kernel.symbols.by_address import ByAddress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -140,6 +141,10 @@ class Symbols(dict[str, int]):
     def name_of(self, address: int) -> str | None:
         """The symbol at exactly ``address``."""
         return next((name for name, at in self.items() if at == address), None)
+
+    def by_address(self) -> ByAddress:
+        """The symbols in the order of addresses."""
+        return ByAddress(np.array(list(self.values()), np.uint64), list(self).__getitem__)
 
 
 class Machine:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vmaforensics.arch.page_tables import IsolatedEntries, LeafStates, Leaves, Protection, Walk
     from vmaforensics.arch.reading import KernelReader, Note, PhysicalReader
     from vmaforensics.arch.registers import CpuState, Place, PrintedRegisters, RegisterNames, SavedRegisters
+    from vmaforensics.arch.unwinding import ModuleCode, Unwinding
     from vmaforensics.columns.types import I8, I32, I64, U8, U64, Bools
 
 
@@ -269,6 +270,10 @@ class Architecture(ABC):
     @abstractmethod
     def cpu_states(self, notes: Iterable[Note]) -> tuple[CpuState, ...]:
         """The CPUs that notes of a dump of such a machine describe, in the order of the notes."""
+
+    @abstractmethod
+    def unwinding(self, kernel: KernelReader, modules: ModuleCode) -> Unwinding:
+        """How stacks of ``kernel``, which has loaded ``modules``, are unwound."""
 
     @abstractmethod
     def loaded_mm_words(self, kernel: KernelReader, cpus: I32) -> U64:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from vmaforensics.columns.table import Table, table
@@ -22,6 +22,8 @@ class CpuState:
     sp: int | None = None  # stack pointer
     table_register: int | None = None  # which page tables it was on: CR3
     levels: int | None = None  # of page tables, if a control register says so
+    # All of them, in the order in which the kernel saves them; () if they are not recorded.
+    words: tuple[int, ...] = field(default=(), compare=False, repr=False)
 
 
 class RegisterNames(NamedTuple):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vmaforensics.image.memory import PhysicalMemory
     from vmaforensics.kernel.space.kernel_space import KernelSpace
     from vmaforensics.kernel.structures.layout import Types
+    from vmaforensics.kernel.symbols.by_address import ByAddress
     from vmaforensics.kernel.symbols.vmcoreinfo import Vmcoreinfo
 
 TableT = TypeVar("TableT", bound=Table)
@@ -40,6 +41,10 @@ class Symbols(Protocol):
 
     def name_of(self, address: int) -> str | None:
         """Name of a symbol at exactly ``address``."""
+        ...
+
+    def by_address(self) -> ByAddress:
+        """The symbols in the order of addresses."""
         ...
 
     def __len__(self) -> int: ...

@@ -22,6 +22,7 @@ from vmaforensics.arch.x86_64 import (
     registers,
     special_pages,
     swap_entries,
+    unwinding,
 )
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from vmaforensics.arch.page_tables import LeafStates, Leaves, Protection, Walk
     from vmaforensics.arch.reading import KernelReader, Note, PhysicalReader
     from vmaforensics.arch.registers import CpuState, Place, SavedRegisters
+    from vmaforensics.arch.unwinding import ModuleCode, Unwinding
     from vmaforensics.columns.types import I8, I32, I64, U8, U64, Bools
 
 
@@ -195,6 +197,9 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
 
     def cpu_states(self, notes: Iterable[Note]) -> tuple[CpuState, ...]:
         return registers.cpu_states(notes)
+
+    def unwinding(self, kernel: KernelReader, modules: ModuleCode) -> Unwinding:
+        return unwinding.X86Unwinding(kernel, modules)
 
     def loaded_mm_words(self, kernel: KernelReader, cpus: I32) -> U64:
         return registers.loaded_mm_words(kernel, cpus)

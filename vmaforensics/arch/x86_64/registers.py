@@ -14,6 +14,7 @@ import numpy as np
 
 from vmaforensics.arch.registers import CpuState, Place, SavedRegisters
 from vmaforensics.arch.x86_64.kernel_image import levels_of
+from vmaforensics.arch.x86_64.saved_registers import IP, SP, WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,10 +34,13 @@ _PADDINGS = (0, 16)  # TOP_OF_KERNEL_STACK_PADDING: with CONFIG_X86_FRED 16 (thr
 NT_PRSTATUS = 1
 # struct elf_prstatus (include/linux/elfcore.h): pr_pid, then pt_regs from r15 on.
 PRSTATUS_SIZE, PRSTATUS_PID, PRSTATUS_REGS = 336, 32, 112
-REG_IP, REG_SP = 16 * 8, 19 * 8
 
 # struct QEMUCPUState (QEMU, target/i386/arch_dump.c): u32 version, u32 size, registers, segments, cr0..cr4.
 QEMU_STATE_SIZE, QEMU_RSP, QEMU_RIP, QEMU_CR3, QEMU_CR4 = 440, 56, 136, 416, 424
+# Where that structure has the words of struct pt_regs, from r15 on; it has no orig_ax. cs and ss are a selector of
+# 32 bits that begins a structure of 24 bytes.
+_QEMU_WORDS = (128, 120, 112, 104, 64, 16, 96, 88, 80, 72, 8, 24, 32, 40, 48, None, QEMU_RIP, 152, 144, QEMU_RSP, 272)
+_QEMU_SELECTORS = (152, 272)
 
 
 def find_saved_registers(kernel: KernelReader, stacks: U64) -> Place:
@@ -92,7 +96,8 @@ def cpu_states(notes: Iterable[Note]) -> tuple[CpuState, ...]:
             desc = status[cpu]
             state = replace(state, pid=int.from_bytes(desc[PRSTATUS_PID : PRSTATUS_PID + 4], "little"))
             if len(desc) >= PRSTATUS_SIZE:
-                state = replace(state, ip=_word(desc, PRSTATUS_REGS + REG_IP), sp=_word(desc, PRSTATUS_REGS + REG_SP))
+                words = tuple(_word(desc, PRSTATUS_REGS + 8 * place) for place in range(WORDS))
+                state = replace(state, ip=words[IP], sp=words[SP], words=words)
         if cpu < len(qemu):
             desc = qemu[cpu]
             state = replace(
@@ -101,9 +106,19 @@ def cpu_states(notes: Iterable[Note]) -> tuple[CpuState, ...]:
                 sp=_word(desc, QEMU_RSP),
                 table_register=_word(desc, QEMU_CR3),
                 levels=levels_of(_word(desc, QEMU_CR4)),
+                words=state.words or _qemu_words(desc),
             )
         states.append(state)
     return tuple(states)
+
+
+def _qemu_words(desc: bytes) -> tuple[int, ...]:
+    """The words of struct pt_regs that a QEMU note stands for; orig_ax is 0."""
+    words = [0 if at is None else _word(desc, at) for at in _QEMU_WORDS]
+    for place, at in enumerate(_QEMU_WORDS):
+        if at in _QEMU_SELECTORS:
+            words[place] &= 0xFFFFFFFF
+    return tuple(words)
 
 
 def loaded_mm_words(kernel: KernelReader, cpus: I32) -> U64:

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
+import numpy as np
 
 from vmaforensics.errors import SymbolFileError
 from vmaforensics.kernel.structures.layout import Field, Layout
+from vmaforensics.kernel.symbols.by_address import ByAddress
 
 if TYPE_CHECKING:
     import os
@@ -215,6 +217,7 @@ class IsfSymbols:
     def __init__(self, addresses: dict[str, int]) -> None:
         self._addresses = addresses
         self._names: dict[int, str] | None = None
+        self._by_address: ByAddress | None = None
 
     def __len__(self) -> int:
         return len(self._addresses)
@@ -235,6 +238,13 @@ class IsfSymbols:
             for name, at in self._addresses.items():
                 self._names.setdefault(at, name)
         return self._names.get(address)
+
+    def by_address(self) -> ByAddress:
+        """The symbols in the order of addresses, sorted once."""
+        if self._by_address is None:
+            addresses = np.array(list(self._addresses.values()), np.uint64)
+            self._by_address = ByAddress(addresses, list(self._addresses).__getitem__)
+        return self._by_address
 
 
 def _unpacked(path: Path) -> bytes:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmaforensics.kernel.symbols.by_address import ByAddress
 from vmaforensics.kernel.symbols.kallsyms_tables import GROUP
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Kallsyms:
         self.lost = lost
         self._blob = blob  # b"\0Tname\0Tname\0", each name after its type character
         self._found: dict[str, list[int]] = {}
+        self._by_address: ByAddress | None = None
         self._starts = starts  # of each symbol's type character, ascending
         self.tables: Tables | None = None  # what it was decoded from, counted from ``place``
         self.place = 0
@@ -91,7 +93,16 @@ class Kallsyms:
         hits = np.flatnonzero(self.addresses == np.uint64(address))
         if not len(hits):
             return None
-        start = int(self._starts[hits[0]])
+        return self._name(int(hits[0]))
+
+    def by_address(self) -> ByAddress:
+        """The symbols in the order of addresses, sorted once."""
+        if self._by_address is None:
+            self._by_address = ByAddress(self.addresses, self._name)
+        return self._by_address
+
+    def _name(self, row: int) -> str:
+        start = int(self._starts[row])
         return self._blob[start + 1 : self._blob.index(b"\0", start)].decode("ascii", "replace")
 
     def sha256(self, moved: int, image_start: int) -> str:

@@ -68,3 +68,22 @@ def walk_rings(kernel: Kernel, starts: U64, log: ProblemLog) -> Ring:
     after = values_at(heads.prev, rows_of(heads.node, heads.next))
     linked = heads.read & (heads.next != heads.node) & (before == heads.node) & (after == heads.node)
     return Ring(node=heads.node, linked=linked, read=heads.read, whole=bool(heads.read.all()) and not len(fresh))
+
+
+def follow_list(kernel: Kernel, head: int, most: int) -> tuple[U64, bool]:
+    """The elements (``list_head``) of the list at ``head``, in order, and whether its end was reached.
+
+    Goes on until the list comes back to its head, to an element it has been at, to what cannot be read, or to
+    ``most`` elements. For lists of few elements: each is read by itself.
+    """
+    found: list[int] = []
+    seen = {head}
+    at = head
+    while len(found) < most:
+        words, ok = kernel.words(np.array([at], np.uint64), 1)
+        at = int(words[0, 0])
+        if not ok[0] or at in seen or not kernel.arch.kernel_pointer(words[0])[0]:
+            return np.array(found, np.uint64), bool(ok[0]) and at == head
+        seen.add(at)
+        found.append(at)
+    return np.array(found, np.uint64), False

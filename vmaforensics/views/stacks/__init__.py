@@ -1,0 +1,3 @@
+"""Stacks of the kernel: what every task and every CPU was doing."""
+
+from __future__ import annotations
