@@ -11,11 +11,13 @@ from vmaforensics.columns.lookup import covering_rows, values_at
 from vmaforensics.columns.table import Table, column, member, table
 from vmaforensics.columns.texts import Texts
 from vmaforensics.columns.types import I32, I64, U64, Bools, U8Wide
-from vmaforensics.views.stacks.modules import Modules, module_symbols, read_modules
+from vmaforensics.views.stacks.modules import Part, module_init_text, module_symbols, module_text
 from vmaforensics.views.structures.circular_lists import follow_list
+from vmaforensics.views.system.modules import read_modules
 
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.system.modules import Modules
 
 _MOST_PROGRAMS = 1 << 16  # BPF programs, trampolines and dispatchers
 _BPF = -2  # among the owners of code
@@ -63,6 +65,7 @@ class Code:
     """The code of a kernel: see :func:`read_code`."""
 
     modules: Modules
+    text: Part  # of each module
     programs: Programs
     ranges: Ranges
 
@@ -94,7 +97,7 @@ class Code:
 
     def _symbols(self, kernel: Kernel, owner: int, addresses: U64) -> _Found:
         """The functions of the kernel image, or of a module, that hold ``addresses``."""
-        symbols = kernel.symbols.by_address() if owner < 0 else module_symbols(kernel, self.modules, owner)
+        symbols = kernel.symbols.by_address() if owner < 0 else module_symbols(kernel, int(self.modules.module[owner]))
         nearest = symbols.nearest(addresses)
         known = np.flatnonzero(nearest.row >= 0)
         first, place = _distinct(nearest.row[known], len(addresses), known)
@@ -137,23 +140,24 @@ def _distinct(values: I64, count: int, rows: I64) -> tuple[I64, I64]:
 
 def read_code(kernel: Kernel) -> Code:
     """Where the code of the kernel, of its modules and of compiled BPF lies."""
-    modules, programs = read_modules(kernel), _programs(kernel)
+    modules, programs = read_modules(kernel).modules, _programs(kernel)
     known = np.arange(len(modules), dtype=np.int32)
+    text = module_text(kernel, modules.module)
     parts = [
         _image(kernel),
-        _ranges(modules.text, modules.text_end, known),
-        _ranges(modules.init, modules.init_end, known),
+        _ranges(text, known),
+        _ranges(module_init_text(kernel, modules.module), known),
     ]
-    bpf = _ranges(programs.start, programs.end, np.full(len(programs), _BPF, np.int32))
+    bpf = _ranges(Part(programs.start, programs.end), np.full(len(programs), _BPF, np.int32))
     bpf.program[:] = np.flatnonzero(programs.start < programs.end)
     ranges = Ranges.concatenate([*parts, bpf])
-    return Code(modules=modules, programs=programs, ranges=ranges.sort_by(ranges.start))
+    return Code(modules=modules, text=text, programs=programs, ranges=ranges.sort_by(ranges.start))
 
 
-def _ranges(start: U64, end: U64, owner: I32) -> Ranges:
+def _ranges(part: Part, owner: I32) -> Ranges:
     """Rows of the ranges that are some."""
-    some = start < end
-    return Ranges.of(start=start[some], end=end[some], owner=owner[some])
+    some = part.start < part.end
+    return Ranges.of(start=part.start[some], end=part.end[some], owner=owner[some])
 
 
 def _image(kernel: Kernel) -> Ranges:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from vmaforensics.views.stacks.frames import End, How
-from vmaforensics.views.stacks.modules import module_name
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def frame_line(view: StacksView, row: int) -> str:
         text = f"{printable(view.names[function])}+{int(frames.offset[row]):#x}/{int(view.functions.size[function]):#x}"
         module = int(view.functions.module[function])
         if module >= 0:
-            text += f" [{printable(module_name(view.modules, module))}]"
+            text += f" [{printable(view.modules.name_of(module))}]"
     how = How(int(frames.how[row]))
     if how in _SELDOM:
         text += f"  ({how.text})"

@@ -1,36 +1,21 @@
-"""Loaded modules: where their code lies, and their own symbols (kernel/module/kallsyms.c)."""
+"""Where the code of modules lies, and their own symbols (kernel/module/kallsyms.c)."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from vmaforensics.columns.table import Table, member, table
-from vmaforensics.columns.types import U32, U64, Bools, U8Wide
+from vmaforensics.columns.types import U32, U64
 from vmaforensics.kernel.symbols.by_address import ByAddress
-from vmaforensics.views.structures.circular_lists import follow_list
 
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
 
-_MOST = 1 << 14  # modules
 _MOST_SYMBOLS = 1 << 18  # of one module
 _NAME_LIMIT = 512  # KSYM_NAME_LEN since 6.1
 _SHN_UNDEF = 0  # ELF: the symbol is another module's
-
-
-@table(struct="module")
-class Modules(Table):
-    """Loaded modules in the order of the list ``modules``, the youngest first: a row is a ``struct module``."""
-
-    module: U64  # address of the struct module
-    name: U8Wide = member("name")  # NULs behind the text; see :func:`module_name`
-    text: U64  # first address of its code, 0 if it was not found
-    text_end: U64  # behind its code
-    init: U64  # first address of the code that runs only while it is loaded; 0 when that was given back
-    init_end: U64
-    ok: Bools  # False: the struct module is not in the dump
 
 
 @table(struct="mod_kallsyms")
@@ -51,28 +36,25 @@ class _ElfSymbols(Table):
     st_value: U64 = member("st_value")
 
 
-def read_modules(kernel: Kernel) -> Modules:
-    """The modules of the kernel's list; none for a kernel without."""
-    head = kernel.symbols.get("modules")
-    if head is None or not kernel.has("module", "list.next"):
-        return Modules.zeros(0)
-    nodes, _ = follow_list(kernel, head, _MOST)
-    addresses = nodes - np.uint64(kernel.offset("module", "list"))
-    rows, ok = kernel.gather(Modules, addresses)
-    rows.module[:], rows.ok[:] = addresses, ok
-    rows.text[:], rows.text_end[:] = _code(kernel, addresses, "core_layout", "MOD_TEXT")
-    rows.init[:], rows.init_end[:] = _code(kernel, addresses, "init_layout", "MOD_INIT_TEXT")
-    return rows
+class Part(NamedTuple):
+    """A part of the code of each module; 0 where it has none."""
+
+    start: U64
+    end: U64  # behind the last byte
 
 
-def module_name(modules: Modules, row: int) -> bytes:
-    """Name of a module; whatever bytes the image has there."""
-    name: bytes = modules.name[row].tobytes()
-    return name.split(b"\0", 1)[0]
+def module_text(kernel: Kernel, modules: U64) -> Part:
+    """The code of the ``struct module`` at each address."""
+    return _part(kernel, modules, "core_layout", "MOD_TEXT")
 
 
-def _code(kernel: Kernel, modules: U64, layout: str, kind: str) -> tuple[U64, U64]:
-    """(first address, address behind) of a part of each module's code; 0 where it has none.
+def module_init_text(kernel: Kernel, modules: U64) -> Part:
+    """The code that runs only while a module is loaded; none when it was given back."""
+    return _part(kernel, modules, "init_layout", "MOD_INIT_TEXT")
+
+
+def _part(kernel: Kernel, modules: U64, layout: str, kind: str) -> Part:
+    """A part of each module.
 
     Up to 6.3 a module has two ``module_layout``, then an array of ``module_memory`` by kind (ac3b43283923).
     """
@@ -89,15 +71,15 @@ def _code(kernel: Kernel, modules: U64, layout: str, kind: str) -> tuple[U64, U6
     with np.errstate(over="ignore"):
         end = start + size
     known &= end > start
-    return np.where(known, start, np.uint64(0)), np.where(known, end, np.uint64(0))
+    return Part(np.where(known, start, np.uint64(0)), np.where(known, end, np.uint64(0)))
 
 
-def module_symbols(kernel: Kernel, modules: Modules, row: int) -> ByAddress:
-    """The symbols of one module in the order of addresses; none if they cannot be read."""
+def module_symbols(kernel: Kernel, module: int) -> ByAddress:
+    """The symbols of the ``struct module`` at that address, in the order of theirs; none if they cannot be read."""
     none = ByAddress(np.zeros(0, np.uint64), lambda _: "")
-    if not kernel.has("module", "kallsyms") or not modules.ok[row]:
+    if not kernel.has("module", "kallsyms"):
         return none
-    at, ok = kernel.gather_member("module", "kallsyms", modules.module[row : row + 1])
+    at, ok = kernel.gather_member("module", "kallsyms", np.array([module], np.uint64))
     tables, ok_tables = kernel.gather(_SymbolTables, at)
     if not (ok & ok_tables).all():
         return none

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.stacks.code import Functions
     from vmaforensics.views.stacks.cpus import RunQueues
     from vmaforensics.views.stacks.frames import Frames, Stacks
-    from vmaforensics.views.stacks.modules import Modules
+    from vmaforensics.views.system.modules import Modules
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +54,8 @@ def gather_stacks(kernel: Kernel, tasks: Tasks, cpus: Sequence[CpuState]) -> Sta
     change while it is being acquired.
     """
     code = read_code(kernel)
-    loaded = code.modules.take(code.modules.text != 0)
-    unwinding = kernel.arch.unwinding(
-        kernel, ModuleCode(module=loaded.module, text=loaded.text, text_end=loaded.text_end)
-    )
+    modules = ModuleCode(module=code.modules.module, text=code.text.start, text_end=code.text.end)
+    unwinding = kernel.arch.unwinding(kernel, modules.take(modules.text != 0))
     starts = find_starts(kernel, unwinding, tasks, cpus)
     bounds = Bounds(
         ranges=unwinding.cpu_stacks(starts.queues.base),
