@@ -72,6 +72,7 @@ def test_a_saved_report_is_filtered_as_the_image_is(saved: Path, options: tuple[
     assert encode(from_image) == encode(from_saved)
 
 
+@pytest.mark.image
 def test_reproducible_leaves_out_where_and_with_what_it_was_made(tmp_path: Path) -> None:
     image = tampered_sample().image_path
     other = tmp_path / "other name.bin"

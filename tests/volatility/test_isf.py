@@ -20,6 +20,7 @@ from .record import IMAGES, ROOT, digests, fingerprint
 RECORD = json.loads((Path(__file__).parent / "stock_rows.json").read_bytes())
 
 
+@pytest.mark.image
 @pytest.mark.parametrize("name", IMAGES)
 def test_rows_are_those_on_the_debugging_information(name: str, tmp_path: Path) -> None:
     image, recorded = ROOT / name, RECORD["images"].get(name)

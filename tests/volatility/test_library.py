@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 SAMPLE = ROOT / "samples/tampered-6.1/image.kdump"
 
 
+@pytest.mark.image
 @pytest.mark.skipif(not SAMPLE.exists(), reason="the sample is not there")
 def test_the_example_prints_findings_and_processes(tmp_path: Path) -> None:
     example = ROOT / "docs/examples/volatility_library.py"
