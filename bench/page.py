@@ -56,7 +56,7 @@ how much is not known; compare their CPU times."""
 
 def page(here: Machine, subjects: Sequence[Subject], results: Mapping[str, Mapping[str, Result]]) -> str:
     """The whole page, of the results of ``subjects``."""
-    measured = [(one, results[one.key]) for one in subjects if results.get(one.key)]
+    measured = [(subject, results[subject.key]) for subject in subjects if results.get(subject.key)]
     return "\n".join(_lines(here, measured)) + "\n"
 
 
@@ -81,11 +81,11 @@ def _lines(here: Machine, measured: Sequence[tuple[Subject, Mapping[str, Result]
     ours = [result for _, found in measured for result in found.values() if result.tool == _OWN]
     yield "# Benchmarks"
     yield ""
-    yield _HOW.format(runs=_all(len(one.runs) for one in ours))
+    yield _HOW.format(runs=_all(len(our.runs) for our in ours))
     yield ""
     yield f"* CPU: {here.cpu}, {here.cores} cores"
     yield f"* Python {here.python}, NumPy {here.numpy}"
-    yield f"* vmaforensics {_all(one.version for one in ours)}, measured on {_all(one.date for one in ours)}"
+    yield f"* vmaforensics {_all(our.version for our in ours)}, measured on {_all(our.date for our in ours)}"
     names = sorted({f"`{name}`" for _, found in measured for name, result in found.items() if busy(here, result)})
     if names:
         yield ""
@@ -96,29 +96,42 @@ def _lines(here: Machine, measured: Sequence[tuple[Subject, Mapping[str, Result]
     yield "Debian kernels in QEMU; `samples/recipe` makes them."
     yield ""
     images = [
-        (one.name, one.release, f"{one.size / 2**30:.2f} GiB", f"{one.processes:,}", f"{one.areas:,}")
-        for one, _ in measured
+        (
+            subject.name,
+            subject.release,
+            f"{subject.size / 2**30:.2f} GiB",
+            f"{subject.processes:,}",
+            f"{subject.areas:,}",
+        )
+        for subject, _ in measured
     ]
     yield from _table(("image", "kernel", "file", "processes", "areas"), images)
     yield ""
     yield "## vmaforensics"
     yield ""
     times = [
-        (one.name, f"`{name}`", span(result), f"{result.cpu:.2f} s", _memory(result), f"{one.areas / result.wall:,.0f}")
-        for one, found in measured
+        (
+            subject.name,
+            f"`{name}`",
+            span(result),
+            f"{result.cpu:.2f} s",
+            _memory(result),
+            f"{subject.areas / result.wall:,.0f}",
+        )
+        for subject, found in measured
         for name, result in found.items()
         if result.tool == _OWN and result.walk is None and not name.endswith(EARLIER)
     ]
     yield from _table(("image", "command", "time", "CPU", "memory", "areas a second"), times)
-    for one, found in measured:
-        if one.name == TARGET_IMAGE and TARGET_COMMAND in found:
+    for subject, found in measured:
+        if subject.name == TARGET_IMAGE and TARGET_COMMAND in found:
             yield ""
-            yield f"`{TARGET_COMMAND}` on {one.name}: {target(found[TARGET_COMMAND])}."
+            yield f"`{TARGET_COMMAND}` on {subject.name}: {target(found[TARGET_COMMAND])}."
     yield from _before_and_after(measured)
     yield from _growth(measured)
-    for one, found in measured:
-        if one.name == TARGET_IMAGE and any(result.tool != _OWN for result in found.values()):
-            yield from _comparison(one, found)
+    for subject, found in measured:
+        if subject.name == TARGET_IMAGE and any(result.tool != _OWN for result in found.values()):
+            yield from _comparison(subject, found)
 
 
 def _before_and_after(measured: Sequence[tuple[Subject, Mapping[str, Result]]]) -> Iterator[str]:
@@ -153,7 +166,7 @@ def _before_and_after(measured: Sequence[tuple[Subject, Mapping[str, Result]]]) 
 
 
 def _growth(measured: Sequence[tuple[Subject, Mapping[str, Result]]]) -> Iterator[str]:
-    walked = [(one, found) for one, found in measured if _WALK in found and TARGET_COMMAND in found]
+    walked = [(subject, found) for subject, found in measured if _WALK in found and TARGET_COMMAND in found]
     if not walked:
         return
     yield ""
@@ -162,14 +175,14 @@ def _growth(measured: Sequence[tuple[Subject, Mapping[str, Result]]]) -> Iterato
     yield _GROWTH.format(command=TARGET_COMMAND)
     yield ""
     rows = []
-    for one, found in walked:
+    for subject, found in walked:
         report, walk = found[TARGET_COMMAND], found[_WALK]
         assert walk.entries is not None
         assert walk.walk is not None
         rate = f"{walk.entries / walk.walk / 1e6:.1f} M"
-        sizes = (f"{number:,}" for number in (one.processes, one.areas, walk.entries))
+        sizes = (f"{number:,}" for number in (subject.processes, subject.areas, walk.entries))
         times = (f"{report.wall:.2f} s", f"{report.cpu:.2f} s", _memory(report), f"{walk.walk * 1000:.0f} ms")
-        rows.append((one.name, *sizes, *times, rate))
+        rows.append((subject.name, *sizes, *times, rate))
     head = "image|processes|areas|entries|time|CPU|memory|walk|entries a second"
     yield from _table(head.split("|"), rows)
 
@@ -207,7 +220,7 @@ def _comparison(one: Subject, found: Mapping[str, Result]) -> Iterator[str]:
 
 def _all(values: Iterator[object]) -> str:
     """Each different value once."""
-    return " or ".join(str(one) for one in sorted(set(values), key=str))
+    return " or ".join(str(value) for value in sorted(set(values), key=str))
 
 
 def _memory(result: Result) -> str:

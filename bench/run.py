@@ -48,16 +48,17 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def measure(contender: Contender, one: Subject, runs: int, scratch: Path) -> Result:
+def measure(contender: Contender, measured: Subject, runs: int, scratch: Path) -> Result:
     """Run a command on an image: a warm-up that does not count, then the runs."""
     output = scratch / "output"
     before = os.getloadavg()[0]
     if contender.prepare:
-        contender.prepare(one.path, output)
+        contender.prepare(measured.path, output)
     elif not contender.once:
-        run_once(contender.command(one.path), output, contender.timeout)
+        run_once(contender.command(measured.path), output, contender.timeout)
     found = tuple(
-        run_once(contender.command(one.path), output, contender.timeout) for _ in range(1 if contender.once else runs)
+        run_once(contender.command(measured.path), output, contender.timeout)
+        for _ in range(1 if contender.once else runs)
     )
     entries, walk = contender.entries(output) if contender.entries else (None, None)
     return Result(
@@ -73,14 +74,14 @@ def measure(contender: Contender, one: Subject, runs: int, scratch: Path) -> Res
     )
 
 
-def line(name: str, one: Subject, result: Result, before: Result | None) -> str:
+def line(name: str, measured: Subject, result: Result, before: Result | None) -> str:
     """One result, and its change since the last run."""
     text = f"  {name:24}{span(result):28}CPU {result.cpu:6.2f} s  {result.peak / 1e6:5.0f} MB"
-    text += f"  {one.areas / result.wall:9,.0f} areas/s"
+    text += f"  {measured.areas / result.wall:9,.0f} areas/s"
     if before:
         text += f"  time {result.wall / before.wall - 1:+.0%}, memory {result.peak / before.peak - 1:+.0%}"
-    if result.areas not in (None, one.areas):
-        text += f"  PRINTED {result.areas} AREAS OF {one.areas}"
+    if result.areas not in (None, measured.areas):
+        text += f"  PRINTED {result.areas} AREAS OF {measured.areas}"
     return text
 
 
@@ -99,22 +100,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         except BenchError as error:
             print(error, file=sys.stderr)
             return 1
-        for one in subjects:
-            print(f"{one.name}: {one.release}, {one.processes} processes, {one.areas} areas")
-            kept = results.setdefault(one.key, {})
+        for measured in subjects:
+            print(f"{measured.name}: {measured.release}, {measured.processes} processes, {measured.areas} areas")
+            kept = results.setdefault(measured.key, {})
             for name, contender in contenders.items():
                 if (options.only and not any(word in name for word in options.only)) or (
-                    not contender.ours and one.name != TARGET_IMAGE
+                    not contender.ours and measured.name != TARGET_IMAGE
                 ):
                     continue
                 try:
-                    found = measure(contender, one, 1 if options.quick else options.runs, scratch)
+                    found = measure(contender, measured, 1 if options.quick else options.runs, scratch)
                 except BenchError as error:
                     print(f"  {name:24}{error}", file=sys.stderr)
                     failed = 1
                     continue
-                print(line(name, one, found, kept.get(name)), flush=True)
-                if one.name == TARGET_IMAGE and name == TARGET_COMMAND:
+                print(line(name, measured, found, kept.get(name)), flush=True)
+                if measured.name == TARGET_IMAGE and name == TARGET_COMMAND:
                     print(f"  {'':24}{target(found)}")
                 if busy(here, found):
                     print(f"  {'':24}the machine is busy (load {found.load}): only CPU time says much")
@@ -141,7 +142,7 @@ def all_contenders(options: argparse.Namespace, scratch: Path) -> dict[str, Cont
         *volatility(bin_folder, scratch, options.isf),
         *drgn(options.drgn_python, options.vmlinux),
     ]
-    return {one.name: one for one in found}
+    return {item.name: item for item in found}
 
 
 if __name__ == "__main__":

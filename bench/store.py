@@ -82,12 +82,14 @@ def load(here: Machine) -> dict[str, dict[str, Result]]:
     stored = json.loads(LAST.read_text())
     if stored["machine"] != asdict(here):
         return {}
-    return {key: {name: _result(one) for name, one in results.items()} for key, results in stored["images"].items()}
+    return {
+        key: {name: _result(result) for name, result in results.items()} for key, results in stored["images"].items()
+    }
 
 
 def save(here: Machine, results: dict[str, dict[str, Result]]) -> None:
     """Keep the results, those of commands that did not run this time too: each has its date."""
-    images = {key: {name: asdict(one) for name, one in found.items()} for key, found in results.items()}
+    images = {key: {name: asdict(item) for name, item in found.items()} for key, found in results.items()}
     LAST.write_text(json.dumps({"machine": asdict(here), "images": images}, indent=1) + "\n")
 
 

@@ -37,7 +37,7 @@ def samples() -> list[Sample]:
 def _each(samples: list[Sample], absent: str) -> list[object]:
     """Parameters for ``samples``; if there are none, one that skips."""
     skipped = pytest.param(None, marks=pytest.mark.skip(reason=absent), id="none")
-    return [pytest.param(one, id=one.name) for one in samples] or [skipped]
+    return [pytest.param(sample, id=sample.name) for sample in samples] or [skipped]
 
 
 @pytest.fixture(scope="session", params=_each(SAMPLES, NO_SAMPLE))
@@ -77,22 +77,22 @@ def kept_guest(request: pytest.FixtureRequest) -> Sample:
 
 
 def _first(samples: list[Sample], fits: Callable[[Sample], bool], what: str) -> Sample:
-    for one in samples:
-        if fits(one):
-            return one
+    for sample in samples:
+        if fits(sample):
+            return sample
     pytest.skip(f"no sample of a kernel with {what}")
 
 
 @pytest.fixture(scope="session")
 def maple_sample(samples: list[Sample]) -> Sample:
     """An image of a kernel that keeps VMAs in a maple tree."""
-    return _first(samples, lambda one: one.analysis.views.maple is not None, "a maple tree")
+    return _first(samples, lambda sample: sample.analysis.views.maple is not None, "a maple tree")
 
 
 @pytest.fixture(scope="session")
 def list_sample(samples: list[Sample]) -> Sample:
     """An image of a kernel that keeps VMAs in a list and a red-black tree."""
-    return _first(samples, lambda one: one.analysis.views.vma_list is not None, "a list of VMAs")
+    return _first(samples, lambda sample: sample.analysis.views.vma_list is not None, "a list of VMAs")
 
 
 @pytest.fixture(scope="session", params=["list", "maple"])

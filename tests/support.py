@@ -118,8 +118,8 @@ def built(*names: str) -> list[Sample]:
     ]
 
 
-TAMPERED = [one for one in bundled() if one.edit]
-SAMPLES = [one for one in bundled() if not one.edit] or built(*_BUILT)
+TAMPERED = [sample for sample in bundled() if sample.edit]
+SAMPLES = [sample for sample in bundled() if not sample.edit] or built(*_BUILT)
 FURTHER = built(*_FURTHER)
 KEPT = built(*_KEPT)
 WHOLE = built("debian-5.10", "debian-6.1", "debian-6.12", *_FURTHER, "debian-7.3")
@@ -174,9 +174,9 @@ class Edit(KernelEdit):
 def serious(analysis: Analysis) -> list[tuple[str, str, int, str]]:
     """What an analysis says that is more than information."""
     return [
-        (one.severity.value, one.rule.id, one.pid, one.title)
-        for one in analysis.findings
-        if one.severity.value != "info"
+        (finding.severity.value, finding.rule.id, finding.pid, finding.title)
+        for finding in analysis.findings
+        if finding.severity.value != "info"
     ]
 
 

@@ -70,9 +70,11 @@ def test_render_gives_every_format_by_name(document: Document) -> None:
 
 def test_tables_are_structured_arrays(document: Document) -> None:
     regions = document.table("regions")
-    assert len(regions) == sum(len(one.regions) for one in document.processes)
-    first = next(one for one in document.processes if one.regions)
-    assert [hex(start) for start in regions["start"][: len(first.regions)]] == [one.start for one in first.regions]
+    assert len(regions) == sum(len(process.regions) for process in document.processes)
+    first = next(process for process in document.processes if process.regions)
+    assert [hex(start) for start in regions["start"][: len(first.regions)]] == [
+        region.start for region in first.regions
+    ]
     assert regions["start"].dtype == np.uint64
     assert len(document.table("findings")) == len(document.findings)
     with pytest.raises(KeyError):
@@ -110,7 +112,7 @@ def test_what_a_notebook_shows_is_inert(document: Document) -> None:
         evidence = tuple(msgspec.structs.replace(item, what=HOSTILE, view=HOSTILE) for item in one.evidence)
         return msgspec.structs.replace(one, comm=HOSTILE, title=HOSTILE, rule=HOSTILE, start=HOSTILE, evidence=evidence)
 
-    findings = [spoilt(one) for one in document.findings] * 10
+    findings = [spoilt(finding) for finding in document.findings] * 10
     kernel = msgspec.structs.replace(document.kernel, release=HOSTILE)
     hostile = msgspec.structs.replace(document, findings=findings, kernel=kernel)
     for shown in (hostile._repr_html_(), findings[0]._repr_html_()):
@@ -148,7 +150,7 @@ def test_the_example_of_the_documentation_runs(document: Document, tmp_path: Pat
     worst = document.findings[0]
     assert worst.rule in done.stdout
     assert f"pid {worst.pid}" in done.stdout
-    assert {one.name for one in tmp_path.iterdir()} == {"case.json", "case.html"}
+    assert {path.name for path in tmp_path.iterdir()} == {"case.json", "case.html"}
     assert json.loads((tmp_path / "case.json").read_bytes())["findings"][0]["id"] == worst.id
 
 
@@ -159,4 +161,4 @@ def test_the_documentation_shows_the_example_as_it_is() -> None:
 
 def test_a_clean_image_has_no_serious_finding(maple_sample: Sample) -> None:
     document = vmaforensics.analyse(maple_sample.image_path)
-    assert {one.severity for one in document.findings} <= {"low", "info"}
+    assert {finding.severity for finding in document.findings} <= {"low", "info"}

@@ -50,19 +50,19 @@ def regions(analysis: Analysis, *, names: bool = True) -> Rows:
 
 def accusations(analysis: Analysis) -> set[tuple[str, int]]:
     """Rule and process of every finding above info."""
-    return {(one.rule.id, one.pid) for one in analysis.findings if one.severity.value != "info"}
+    return {(finding.rule.id, finding.pid) for finding in analysis.findings if finding.severity.value != "info"}
 
 
 def problems(document: Document) -> list[str]:
     """What could not be assessed, as a report prints it."""
-    return [f"{one.what}: {one.why}" for one in document.not_assessed]
+    return [f"{item.what}: {item.why}" for item in document.not_assessed]
 
 
 def check(clean: Analysis, hurt: Analysis, victims: set[int], sentence: str, *, names: bool = True) -> None:
     """``hurt`` names what is missing, accuses nobody of it, and reports all but ``victims`` as before."""
     document, known = build_document(hurt), set(problems(build_document(clean)))
-    new = [one for one in problems(document) if one not in known]
-    assert any(sentence in one for one in new), new
+    new = [problem for problem in problems(document) if problem not in known]
+    assert any(sentence in finding for finding in new), new
     assert accusations(hurt) <= accusations(clean)
     before, after = regions(clean, names=names), regions(hurt, names=names)
     assert {mm: rows for mm, rows in after.items() if mm not in victims} == {
@@ -308,13 +308,13 @@ def bounded(sample: Sample, overlay: Overlay) -> Analysis:
 def test_circles_of_the_list_and_the_tree_end(list_sample: Sample, edit: Callable[[Edit], object]) -> None:
     copy = Edit(list_sample.analysis)
     edit(copy)
-    assert "LINK" in str([one.rule.id for one in bounded(list_sample, copy.overlay).findings])
+    assert "LINK" in str([finding.rule.id for finding in bounded(list_sample, copy.overlay).findings])
 
 
 def test_a_maple_node_that_leads_to_itself_ends(maple_sample: Sample) -> None:
     copy = Edit(maple_sample.analysis)
     label = maple_node_self_pointing(copy)
-    assert label.pid in {one.pid for one in bounded(maple_sample, copy.overlay).findings}
+    assert label.pid in {finding.pid for finding in bounded(maple_sample, copy.overlay).findings}
 
 
 @pytest.mark.parametrize("to", ["itself", "the one before", "the first"])
@@ -329,7 +329,7 @@ def test_a_task_list_that_leads_in_a_circle_ends_and_is_followed_backwards(eithe
     edit.put(edit.at("task_struct", here, "tasks.next"), target + base)
     found = bounded(either_sample, edit.overlay)
     assert set(leaders.pid.tolist()) <= set(found.views.tasks.pid.tolist())
-    assert "task list is broken" in str([one.title for one in found.findings])
+    assert "task list is broken" in str([finding.title for finding in found.findings])
 
 
 def test_a_thread_list_that_leads_in_a_circle_ends(either_sample: Sample) -> None:
@@ -341,7 +341,7 @@ def test_a_thread_list_that_leads_in_a_circle_ends(either_sample: Sample) -> Non
     edit.put(edit.at("task_struct", task, "thread_node.next"), task + base)
     found = bounded(either_sample, edit.overlay)
     assert int(thread.pid[0]) in found.views.tasks.pid.tolist()
-    assert "task list is broken" in str([one.title for one in found.findings])
+    assert "task list is broken" in str([finding.title for finding in found.findings])
 
 
 def test_page_tables_that_lead_to_themselves_end(either_sample: Sample) -> None:

@@ -30,14 +30,14 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def _verbs() -> list[str]:
-    (verbs,) = (one for one in build_parser()._actions if isinstance(one, argparse._SubParsersAction))
+    (verbs,) = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
     return list(verbs.choices)
 
 
 def _anchors(page: Path) -> set[str]:
     """The anchors of a page's headings, as GitHub makes them."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
-    return {re.sub(r"[^\w -]", "", one.lower()).replace(" ", "-") for one in headings}
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def test_the_committed_schema_is_the_one_the_document_has() -> None:

@@ -47,7 +47,7 @@ def main() -> None:
 
 def _page() -> Iterator[str]:
     parser = build_parser()
-    (verbs,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
+    (verbs,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     yield '.\\" Made by docs/man/make_man.py; `make man` makes it anew.'
     yield f'.TH VMAFORENSICS 1 "{_DATE}" "vmaforensics {__version__}" "User Commands"'
     yield ".SH NAME"
@@ -59,7 +59,7 @@ def _page() -> Iterator[str]:
     yield ".PP"
     yield from _filled(_STREAMS)
     yield ".SH VERBS"
-    helps = {one.dest: one.help or "" for one in verbs._choices_actions}
+    helps = {choice.dest: choice.help or "" for choice in verbs._choices_actions}
     for name, verb in verbs.choices.items():
         yield from _verb(name, verb, helps[name])
     yield ".SH OPTIONS"
@@ -84,8 +84,8 @@ def _verb(name: str, parser: argparse.ArgumentParser, summary: str) -> Iterator[
     yield f".SS {_plain(name)}"
     yield f"\\fBvmaforensics {_plain(name)}\\fR {' '.join(_synopsis(parser))}"
     yield from _prose(parser.description or f"{summary[:1].upper()}{summary[1:]}.")
-    own = [one for group in parser._action_groups if group.title != _COMMON for one in group._group_actions]
-    yield from _actions([one for one in own if not isinstance(one, argparse._HelpAction)])
+    own = [action for group in parser._action_groups if group.title != _COMMON for action in group._group_actions]
+    yield from _actions([action for action in own if not isinstance(action, argparse._HelpAction)])
     if name in EXAMPLES:
         yield ".PP"
         yield "Examples:"
@@ -104,43 +104,43 @@ def _synopsis(parser: argparse.ArgumentParser) -> Iterator[str]:
     yield "[\\fIOPTION\\fR ...]"
     for group in parser._mutually_exclusive_groups:
         if group.required:
-            yield "{" + " | ".join(_option(one) for one in group._group_actions) + "}"
-    for one in parser._actions:
-        if one.option_strings and one.required:
-            yield _option(one)
-    for one in parser._actions:
-        if not one.option_strings:
-            yield _positional(one)
+            yield "{" + " | ".join(_option(action) for action in group._group_actions) + "}"
+    for action in parser._actions:
+        if action.option_strings and action.required:
+            yield _option(action)
+    for action in parser._actions:
+        if not action.option_strings:
+            yield _positional(action)
 
 
-def _option(one: argparse.Action) -> str:
-    return f"\\fB{_plain(one.option_strings[-1])}\\fR {_value(one)}".rstrip()
+def _option(action: argparse.Action) -> str:
+    return f"\\fB{_plain(action.option_strings[-1])}\\fR {_value(action)}".rstrip()
 
 
-def _positional(one: argparse.Action) -> str:
-    name = _value(one)
-    return {"+": f"{name} ...", "*": f"[{name} ...]", "?": f"[{name}]"}.get(str(one.nargs), name)
+def _positional(action: argparse.Action) -> str:
+    name = _value(action)
+    return {"+": f"{name} ...", "*": f"[{name} ...]", "?": f"[{name}]"}.get(str(action.nargs), name)
 
 
 def _actions(actions: list[argparse.Action]) -> Iterator[str]:
-    for one in actions:
-        if one.help is argparse.SUPPRESS or isinstance(one, argparse._SubParsersAction):
+    for action in actions:
+        if action.help is argparse.SUPPRESS or isinstance(action, argparse._SubParsersAction):
             continue
-        names = ", ".join(f"\\fB{_plain(name)}\\fR" for name in one.option_strings)
-        tag = f"{names} {_value(one)}".strip() if names else _positional(one)
-        text = (one.help or "").replace("show program's version number and exit", "print the version")
+        names = ", ".join(f"\\fB{_plain(name)}\\fR" for name in action.option_strings)
+        tag = f"{names} {_value(action)}".strip() if names else _positional(action)
+        text = (action.help or "").replace("show program's version number and exit", "print the version")
         text = text.replace("show this help message and exit", "print help, and how to use it")
         yield from _item(tag, text)
 
 
-def _value(one: argparse.Action) -> str:
-    if one.nargs == 0:
+def _value(action: argparse.Action) -> str:
+    if action.nargs == 0:
         return ""
-    if one.metavar is not None:
-        return f"\\fI{_plain(str(one.metavar))}\\fR"
-    if one.choices is not None:
-        return "{" + ",".join(f"\\fB{_plain(str(choice))}\\fR" for choice in one.choices) + "}"
-    return f"\\fI{_plain(one.dest.upper())}\\fR"
+    if action.metavar is not None:
+        return f"\\fI{_plain(str(action.metavar))}\\fR"
+    if action.choices is not None:
+        return "{" + ",".join(f"\\fB{_plain(str(choice))}\\fR" for choice in action.choices) + "}"
+    return f"\\fI{_plain(action.dest.upper())}\\fR"
 
 
 def _item(tag: str, text: str) -> Iterator[str]:

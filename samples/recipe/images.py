@@ -74,14 +74,14 @@ def dying(death: str, *series: str, crash: bool = False) -> tuple[Image, ...]:
     memory, outputs = (1024, ()) if crash else (512, ("elf",))
     return tuple(
         Image(
-            f"debian-{one}-{death}{ending}",
-            *PACKAGES[one],
+            f"debian-{entry}-{death}{ending}",
+            *PACKAGES[entry],
             memory=memory,
             outputs=outputs,
             crash=crash,
             death=death,
         )
-        for one in series
+        for entry in series
     )
 
 

@@ -49,7 +49,7 @@ def reread(copy: Edit, cpus: tuple[CpuState, ...] | None = None) -> tuple[Views,
     )
     changed.problems = Problems.concatenate([copy.views.problems, log.table()])
     context = Context(changed)
-    executable = [one for one in findings_of(context, "vmas") if one.rule.id.startswith("VMA-EXEC-")]
+    executable = [finding for finding in findings_of(context, "vmas") if finding.rule.id.startswith("VMA-EXEC-")]
     return changed, [*findings_of(context, "anchors", "descriptors"), *executable]
 
 
@@ -59,20 +59,20 @@ def everything(copy: Edit) -> list[Finding]:
 
 
 def by_rule(findings: list[Finding], rule: str) -> list[Finding]:
-    return [one for one in findings if one.rule.id == rule]
+    return [finding for finding in findings if finding.rule.id == rule]
 
 
 def new(copy: Edit, findings: list[Finding]) -> list[Finding]:
-    before = {(one.rule.id, one.mm, one.title) for one in copy.clean.findings}
-    return [one for one in findings if (one.rule.id, one.mm, one.title) not in before]
+    before = {(finding.rule.id, finding.mm, finding.title) for finding in copy.clean.findings}
+    return [finding for finding in findings if (finding.rule.id, finding.mm, finding.title) not in before]
 
 
 @pytest.mark.parametrize("edit", edits.HIGH, ids=lambda edit: edit.__name__)
 def test_an_edit_gives_a_finding_of_high_severity(sample: Sample, edit: Callable[[Edit], Label]) -> None:
     copy = copy_of(sample)
     label = edit(copy)
-    found = [one for one in reread(copy)[1] if one.severity.rank <= Severity.HIGH.rank]
-    assert [one.pid for one in found] == [label.pid]
+    found = [finding for finding in reread(copy)[1] if finding.severity.rank <= Severity.HIGH.rank]
+    assert [item.pid for item in found] == [label.pid]
     if label.end:
         assert (found[0].start, found[0].end) == (label.start, label.end)
     assert all(item.address for item in found[0].evidence[:1])
@@ -81,8 +81,8 @@ def test_an_edit_gives_a_finding_of_high_severity(sample: Sample, edit: Callable
 def test_code_that_is_nowhere_is_told_among_all_checks(either_sample: Sample) -> None:
     copy = copy_of(either_sample)
     label = edits.rip_moved(copy)
-    found = [one for one in new(copy, everything(copy)) if one.severity.rank <= Severity.HIGH.rank]
-    assert [(one.rule.id, one.pid, one.start, one.end) for one in found] == [
+    found = [finding for finding in new(copy, everything(copy)) if finding.severity.rank <= Severity.HIGH.rank]
+    assert [(item.rule.id, item.pid, item.start, item.end) for item in found] == [
         ("THREAD-OUTSIDE", label.pid, label.start, label.end)
     ]
 
@@ -91,8 +91,8 @@ def test_code_that_is_nowhere_is_told_among_all_checks(either_sample: Sample) ->
 def test_a_hidden_area_is_named_by_what_it_leaves_behind(maple_sample: Sample, edit: Callable[[Edit], Label]) -> None:
     copy = copy_of(maple_sample)
     label = edit(copy)
-    found = [one for one in new(copy, everything(copy)) if one.severity.rank <= Severity.HIGH.rank]
-    mine = [one for one in found if one.start is not None and one.end is not None and one.pid == label.pid]
+    found = [finding for finding in new(copy, everything(copy)) if finding.severity.rank <= Severity.HIGH.rank]
+    mine = [item for item in found if item.start is not None and item.end is not None and item.pid == label.pid]
     assert any(one.start < label.end and label.start < one.end for one in mine)  # type: ignore[operator]
     words = {View.ANCHORS.label, View.HANDLES.label}
     assert any(item.view in words for one in found for item in one.evidence)
@@ -102,7 +102,7 @@ def test_a_stack_pointer_outside_every_area_is_of_medium_severity(sample: Sample
     copy = copy_of(sample)
     label = edits.rsp_moved(copy)
     found = by_rule(reread(copy)[1], "THREAD-OUTSIDE")
-    assert [(one.pid, one.start, one.end, one.severity) for one in found] == [
+    assert [(item.pid, item.start, item.end, item.severity) for item in found] == [
         (label.pid, label.start, label.end, Severity.MEDIUM)
     ]
 
@@ -114,34 +114,38 @@ def test_registers_are_no_evidence_while_the_index_is_not_whole(either_sample: S
     rows = copy.views.indices()[edits.index_of(copy)]
     mine = rows.vma[rows.mm == thread.mm]
     copy.drop(int(mine[len(mine) // 2]))
-    assert thread.mm not in [one.mm for one in by_rule(everything(copy), "THREAD-OUTSIDE")]
+    assert thread.mm not in [finding.mm for finding in by_rule(everything(copy), "THREAD-OUTSIDE")]
 
 
 def test_a_program_file_that_nothing_maps_and_moved_parts_are_information(sample: Sample) -> None:
-    found = [one for one in findings_of(Context(sample.analysis.views), "anchors") if one.severity is not Severity.INFO]
+    found = [
+        finding
+        for finding in findings_of(Context(sample.analysis.views), "anchors")
+        if finding.severity is not Severity.INFO
+    ]
     assert found == []
 
 
 def test_page_tables_of_no_process_are_told_with_the_cpu(sample: Sample) -> None:
     copy = copy_of(sample)
     image = copy.clean.image
-    if not any(one.table_register is not None for one in image.cpus):
+    if not any(cpu.table_register is not None for cpu in image.cpus):
         pytest.skip("no control registers in this image")
     pfn = int(image.memory.ranges[0, 1]) >> 13
     cpus = (replace(image.cpus[0], table_register=pfn << 12), *image.cpus[1:])
     found = by_rule(reread(copy, cpus)[1], "CPU-CR3-UNKNOWN")
-    assert [one.severity for one in found] == [Severity.MEDIUM]
+    assert [item.severity for item in found] == [Severity.MEDIUM]
     assert f"CPU {image.cpus[0].cpu} " in found[0].title
 
 
 def test_the_user_half_of_isolated_page_tables_is_the_same_process(sample: Sample) -> None:
     copy = copy_of(sample)
     image = copy.clean.image
-    if not any(one.table_register is not None for one in image.cpus):
+    if not any(cpu.table_register is not None for cpu in image.cpus):
         pytest.skip("no control registers in this image")
     marked = tuple(
-        replace(one, table_register=None if one.table_register is None else one.table_register | 0x1801 | 1 << 62)
-        for one in image.cpus
+        replace(cpu, table_register=None if cpu.table_register is None else cpu.table_register | 0x1801 | 1 << 62)
+        for cpu in image.cpus
     )
     assert by_rule(reread(copy, marked)[1], "CPU-CR3-UNKNOWN") == []
 

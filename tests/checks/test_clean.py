@@ -26,25 +26,25 @@ CONTENTS = {"modified code (TEXT-MODIFIED)"}
 
 
 def test_a_clean_kernel_gives_no_finding_above_low(any_kernel: Sample) -> None:
-    assert [one for one in serious(any_kernel.analysis) if one[0] != "low"] == []
+    assert [finding for finding in serious(any_kernel.analysis) if finding[0] != "low"] == []
 
 
 def test_no_records_of_a_clean_kernel_disagree(any_kernel: Sample) -> None:
-    disagreements = [one for one in serious(any_kernel.analysis) if one[1] not in FACTS]
+    disagreements = [finding for finding in serious(any_kernel.analysis) if finding[1] not in FACTS]
     assert disagreements == []
 
 
 def test_what_is_told_of_executable_memory_is_what_the_guest_shows(any_kernel: Sample) -> None:
-    told = [one for one in any_kernel.analysis.findings if one.rule.id in FACTS]
-    assert {one.rule.id for one in told} >= {"VMA-EXEC-ANON", "VMA-EXEC-DELETED"}  # the guest has such VMAs
-    for one in told:
-        assert one.severity.value == "low"
-        lines = any_kernel.truth[f"proc/{one.pid}/maps"].split(b"\n")
-        pattern = re.compile(b"[0-9a-f]+-[0-9a-f]+ " + FACTS[one.rule.id])
+    told = [finding for finding in any_kernel.analysis.findings if finding.rule.id in FACTS]
+    assert {finding.rule.id for finding in told} >= {"VMA-EXEC-ANON", "VMA-EXEC-DELETED"}  # the guest has such VMAs
+    for finding in told:
+        assert finding.severity.value == "low"
+        lines = any_kernel.truth[f"proc/{finding.pid}/maps"].split(b"\n")
+        pattern = re.compile(b"[0-9a-f]+-[0-9a-f]+ " + FACTS[finding.rule.id])
         shown = {line.split(b"-")[0] for line in lines if pattern.fullmatch(line)}
-        assert one.start is not None
-        assert b"%08x" % one.start in shown
-        assert len(shown) == len(one.evidence)
+        assert finding.start is not None
+        assert b"%08x" % finding.start in shown
+        assert len(shown) == len(finding.evidence)
 
 
 def test_everything_the_report_needs_of_a_clean_kernel_can_be_read(any_kernel: Sample) -> None:
@@ -52,22 +52,22 @@ def test_everything_the_report_needs_of_a_clean_kernel_can_be_read(any_kernel: S
     handles = any_kernel.analysis.views.handles
     # Excerpts made before queues of sockets were read lack those.
     excused = CONTENTS if handles is not None and handles.kept_whole else {*CONTENTS, "descriptors"}
-    assert [(one.what, one.why) for one in document.not_assessed if one.what not in excused] == []
+    assert [(item.what, item.why) for item in document.not_assessed if item.what not in excused] == []
     assert "agree" in document.verdict
 
 
 def test_of_a_whole_image_everything_is_assessed(whole_kernel: Sample) -> None:
     if whole_kernel not in WHOLE:
         pytest.skip("an excerpt holds no user memory")
-    assert [(one.what, one.why) for one in build_document(whole_kernel.analysis).not_assessed] == []
+    assert [(item.what, item.why) for item in build_document(whole_kernel.analysis).not_assessed] == []
 
 
 def test_counters_of_a_clean_kernel_are_the_sums_of_its_areas(any_kernel: Sample) -> None:
     document = build_document(any_kernel.analysis)
-    counters = [(one.pid, item) for one in document.processes for item in one.counters]
+    counters = [(process.pid, item) for process in document.processes for item in process.counters]
     assert len(counters) > 200
     # Of a process whose mmap lock was held, anything may be under way.
-    busy = {one.pid for one in document.processes if one.lock != "free"}
+    busy = {process.pid for process in document.processes if process.lock != "free"}
     assert [(pid, item) for pid, item in counters if item.stored != item.areas and pid not in busy] == []
 
 

@@ -20,15 +20,15 @@ def test_program_code_in_an_unmapped_memory_file_names_who_keeps_it(sample: Samp
     copy = copy_of(sample)
     label = edits.code_in_memory_file(copy)
     found = by_rule(reread(copy)[1], "MEM-UNMAPPED-CODE")
-    assert [(one.pid, one.severity) for one in found] == [(label.pid, Severity.MEDIUM)]
+    assert [(item.pid, item.severity) for item in found] == [(label.pid, Severity.MEDIUM)]
     assert f"process {label.pid} keeps it" in found[0].evidence[1].what
 
 
 def test_a_memfd_with_code_is_found_by_its_descriptor_alone(sample: Sample) -> None:
     copy = copy_of(sample)
     label = edits.memfd_kept(copy)
-    found = [one for one in new(copy, everything(copy)) if one.severity.rank <= label.rank.rank]
-    assert [(one.rule.id, one.pid, one.severity) for one in found] == [
+    found = [finding for finding in new(copy, everything(copy)) if finding.severity.rank <= label.rank.rank]
+    assert [(item.rule.id, item.pid, item.severity) for item in found] == [
         ("MEM-UNMAPPED-CODE", label.pid, Severity.MEDIUM)
     ]
     assert "memfd:x that no VMA maps, kept by descriptor" in found[0].title
@@ -42,7 +42,7 @@ def test_code_that_cannot_be_read_is_not_assessed(sample: Sample) -> None:
         copy.overlay.drop(int(pa) >> 12)
     found = again_from_views(sample.analysis, copy.overlay)
     assert by_rule(found.findings, "MEM-UNMAPPED-CODE") == []
-    (said,) = [one for one in not_assessed(found) if "MEM-UNMAPPED-CODE" in one.what]
+    (said,) = [item for item in not_assessed(found) if "MEM-UNMAPPED-CODE" in item.what]
     assert (said.count, said.why) == (1, "1 file: their first page is not in the image")
 
 
@@ -50,7 +50,7 @@ def test_an_anonymous_area_made_executable_as_mprotect_does_ranks_low(sample: Sa
     copy = copy_of(sample)
     label = edits.area_made_executable_whole(copy)
     found = new(copy, everything(copy))
-    assert [(one.rule.id, one.pid, one.severity) for one in found] == [("VMA-EXEC-ANON", label.pid, Severity.LOW)]
+    assert [(item.rule.id, item.pid, item.severity) for item in found] == [("VMA-EXEC-ANON", label.pid, Severity.LOW)]
 
 
 def test_a_hidden_area_of_a_segment_is_told_once_and_of_its_process(sample: Sample) -> None:
@@ -58,8 +58,8 @@ def test_a_hidden_area_of_a_segment_is_told_once_and_of_its_process(sample: Samp
         pytest.skip("an edit of the maple tree")
     copy = copy_of(sample)
     label = edits.segment_hidden(copy)
-    found = [one for one in everything(copy) if one.severity.rank <= Severity.HIGH.rank]
-    assert [(one.pid, one.start, one.end) for one in found] == [(label.pid, label.start, label.end)]
+    found = [finding for finding in everything(copy) if finding.severity.rank <= Severity.HIGH.rank]
+    assert [(item.pid, item.start, item.end) for item in found] == [(label.pid, label.start, label.end)]
     assert any("shm_nattch" in item.what for item in found[0].evidence)
 
 
@@ -81,8 +81,8 @@ def test_attach_counts_are_no_evidence_while_areas_are_missing_from_the_dump(eit
 
 def test_executable_memory_of_the_guest_is_told_and_ranks_low(sample: Sample) -> None:
     found = by_rule(sample.analysis.findings, "VMA-EXEC-ANON")
-    assert {one.comm for one in found} == {b"awk-areas"}
-    assert all(one.severity is Severity.LOW for one in found)
+    assert {item.comm for item in found} == {b"awk-areas"}
+    assert all(item.severity is Severity.LOW for item in found)
     gone = by_rule(sample.analysis.findings, "VMA-EXEC-DELETED")
     assert {one.comm for one in gone} == {b"awk-gone"}
 
@@ -90,5 +90,5 @@ def test_executable_memory_of_the_guest_is_told_and_ranks_low(sample: Sample) ->
 def test_an_area_made_executable_is_told(either_sample: Sample) -> None:
     copy = copy_of(either_sample)
     label = edits.area_made_executable(copy)
-    found = [one for one in new(copy, everything(copy)) if one.rule.id == "VMA-EXEC-ANON"]
-    assert [one.pid for one in found] == [label.pid]
+    found = [finding for finding in new(copy, everything(copy)) if finding.rule.id == "VMA-EXEC-ANON"]
+    assert [item.pid for item in found] == [label.pid]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def serious(analysis: Analysis) -> list[Finding]:
-    return [one for one in analysis.findings if one.severity.rank <= Severity.HIGH.rank]
+    return [finding for finding in analysis.findings if finding.severity.rank <= Severity.HIGH.rank]
 
 
 def names(one: Finding, label: Label) -> bool:
@@ -44,7 +44,7 @@ def test_an_edit_is_found_where_it_was_made(either_sample: Sample, edit: Callabl
     copy = Edit(either_sample.analysis)
     label = edit(copy)
     found = serious(again_from_views(either_sample.analysis, copy.overlay))
-    assert any(names(one, label) for one in found), [(one.rule.id, one.pid, one.title) for one in found]
+    assert any(names(item, label) for item in found), [(item.rule.id, item.pid, item.title) for item in found]
 
 
 @pytest.mark.parametrize("edit", [ghost_subtree, own_table_again, pte_to_slab], ids=lambda edit: edit.__name__)
@@ -53,7 +53,7 @@ def test_nothing_else_is_accused(sample: Sample, edit: Callable[[Edit], Label]) 
     copy = Edit(sample.analysis)
     label = edit(copy)
     found = serious(again_from_views(sample.analysis, copy.overlay))
-    assert [(one.rule.id, one.pid, one.title) for one in found if not names(one, label)] == []
+    assert [(item.rule.id, item.pid, item.title) for item in found if not names(item, label)] == []
 
 
 def test_a_table_that_is_reached_twice_is_told_with_both_places(either_sample: Sample) -> None:
@@ -61,7 +61,9 @@ def test_a_table_that_is_reached_twice_is_told_with_both_places(either_sample: S
     label = own_table_again(copy)
     found = again_from_views(either_sample.analysis, copy.overlay)
     assert len(tables_of(found).repeated) == 1
-    evidence = [item.what for one in serious(found) for item in one.evidence if "reached more than once" in item.what]
+    evidence = [
+        item.what for finding in serious(found) for item in finding.evidence if "reached more than once" in item.what
+    ]
     assert len(evidence) == 1
     assert f"for {label.start:#x} of process {label.pid}" in evidence[0]
     assert evidence[0].count(f"of process {label.pid}") == 2
@@ -77,9 +79,9 @@ def test_no_table_of_a_clean_kernel_is_reached_twice(any_kernel: Sample) -> None
 @pytest.fixture
 def isolated() -> Sample:
     """A guest booted with pti=on."""
-    for one in FURTHER:
-        if one.name == "debian-6.1-pti":
-            return one
+    for sample in FURTHER:
+        if sample.name == "debian-6.1-pti":
+            return sample
     pytest.skip("no image of a guest with page-table isolation")
 
 
@@ -87,7 +89,7 @@ def test_isolation_is_recognised_and_both_copies_of_a_clean_kernel_agree(isolate
     assert isolated.analysis.kernel.identity.isolation is True
     assert b"pti=on" in isolated.truth["proc/cmdline"]
     assert len(tables_of(isolated.analysis).isolated) == 0
-    assert [one.title for one in isolated.analysis.findings if one.rule.id == "PT-ISOLATION"] == []
+    assert [finding.title for finding in isolated.analysis.findings if finding.rule.id == "PT-ISOLATION"] == []
 
 
 def test_the_copies_that_are_compared_are_the_ones_cpus_run_on(isolated: Sample) -> None:
@@ -137,4 +139,4 @@ def test_an_entry_that_the_users_copy_lacks_is_found(isolated: Sample) -> None:
     copy.overlay.write(int(top.pa[row]) + 4096 + 8 * slot, bytes(8))
     found = serious(again_from_views(isolated.analysis, copy.overlay))
     pid = int(copy.views.mms.pid[top.owner[row]])
-    assert [(one.rule.id, one.pid, one.start) for one in found] == [("PT-ISOLATION", pid, slot << 39)]
+    assert [(item.rule.id, item.pid, item.start) for item in found] == [("PT-ISOLATION", pid, slot << 39)]

@@ -45,14 +45,14 @@ def _holds(one: Finding, label: Label) -> bool:
 def _assert_told(changed: Analysis, label: Label, rule: str) -> None:
     """The reverse maps alone say so, and so does what is left when findings with one cause are joined."""
     context = Context(changed.views)
-    links = [one for one in findings_of(context, "indices") if one.rule.id == "VMA-LINK"]
+    links = [finding for finding in findings_of(context, "indices") if finding.rule.id == "VMA-LINK"]
     alone = [*findings_of(context, "reverse_maps"), *links]
-    told = [(one.rule.id, one.pid, one.title) for one in alone]
-    assert any(one.rule.id == rule and _holds(one, label) for one in alone), told
-    assert {one.pid for one in alone if one.severity is Severity.HIGH} <= {label.pid}, told
+    told = [(finding.rule.id, finding.pid, finding.title) for finding in alone]
+    assert any(finding.rule.id == rule and _holds(finding, label) for finding in alone), told
+    assert {finding.pid for finding in alone if finding.severity is Severity.HIGH} <= {label.pid}, told
     records = {View.FILE_RMAP.label, View.ANON_RMAP.label}
-    joined = [one for one in changed.findings if _holds(one, label)]
-    assert any(item.view in records for one in joined for item in one.evidence), joined
+    joined = [finding for finding in changed.findings if _holds(finding, label)]
+    assert any(item.view in records for finding in joined for item in finding.evidence), joined
 
 
 @pytest.mark.parametrize(("edit", "rule"), RMAP_EDITS, ids=lambda one: getattr(one, "__name__", one))
@@ -82,7 +82,7 @@ def test_what_a_cut_leaves_behind_is_told_with_the_area_that_was_cut(either_samp
     changed = again_from_views(either_sample.analysis, copy.overlay)
     found, *more = findings_of(Context(changed.views), "reverse_maps")
     assert not more
-    assert any("num_active_vmas" in one.what for one in found.evidence)
+    assert any("num_active_vmas" in item.what for item in found.evidence)
 
 
 def test_a_tree_whose_lock_was_held_is_weighed_less(either_sample: Sample) -> None:
@@ -97,8 +97,8 @@ def test_a_tree_whose_lock_was_held_is_weighed_less(either_sample: Sample) -> No
         pytest.skip("the lock of a real-time kernel")
     copy.put(copy.at("address_space", mapping, "i_mmap_rwsem.count.counter"), 1)
     changed = again_from_views(either_sample.analysis, copy.overlay)
-    found = [one for one in findings_of(Context(changed.views), "reverse_maps") if one.pid == label.pid]
-    assert [(one.rule.id, one.severity) for one in found] == [("RMAP-FILE-MISSING", Severity.LOW)]
+    found = [finding for finding in findings_of(Context(changed.views), "reverse_maps") if finding.pid == label.pid]
+    assert [(item.rule.id, item.severity) for item in found] == [("RMAP-FILE-MISSING", Severity.LOW)]
 
 
 def test_nothing_is_hidden_from_an_index_that_was_not_read_whole(either_sample: Sample) -> None:
@@ -114,5 +114,7 @@ def test_nothing_is_hidden_from_an_index_that_was_not_read_whole(either_sample: 
         row = views.indices()[View.LIST]
         copy.drop(int(row.vma[(row.mm == mm) & (row.order == 1)][0]))
     changed = again_from_views(either_sample.analysis, copy.overlay)
-    found = [one.rule.id for one in findings_of(Context(changed.views), "reverse_maps") if one.pid == label.pid]
+    found = [
+        finding.rule.id for finding in findings_of(Context(changed.views), "reverse_maps") if finding.pid == label.pid
+    ]
     assert "RMAP-FILE-HIDDEN" not in found

@@ -64,7 +64,7 @@ def _told_of_tasks(copy: Edit) -> list[Finding]:
 
 def test_clean_images_have_no_such_finding(whole_kernel: Sample) -> None:
     context = Context(whole_kernel.analysis.views)
-    assert [one.title for one in findings_of(context, "slab", "processes")] == []
+    assert [finding.title for finding in findings_of(context, "slab", "processes")] == []
 
 
 @pytest.mark.parametrize(("edit", "rule"), _AREA_EDITS, ids=lambda one: getattr(one, "__name__", one))
@@ -74,8 +74,8 @@ def test_a_hidden_area_is_found(whole_kernel: Sample, edit: Callable[[Edit], Lab
     if maple != ((edit, rule) in MAPLE_SLAB_EDITS):
         pytest.skip("an edit of the other kind of index")
     label = edit(copy)
-    hits = [one for one in _found(copy) if one.rule.id == rule]
-    assert [(one.severity, one.pid, one.start, one.end) for one in hits] == [
+    hits = [item for item in _found(copy) if item.rule.id == rule]
+    assert [(finding.severity, finding.pid, finding.start, finding.end) for finding in hits] == [
         (Severity.HIGH, label.pid, label.start, label.end)
     ]
 
@@ -84,8 +84,8 @@ def test_a_hidden_area_is_found(whole_kernel: Sample, edit: Callable[[Edit], Lab
 def test_a_hidden_process_is_found(whole_kernel: Sample, edit: Callable[[Edit], Label], rule: str) -> None:
     copy = _copy(whole_kernel)
     label = edit(copy)
-    told = [one for one in _told_of_tasks(copy) if one.severity.rank <= Severity.MEDIUM.rank]
-    hits = [(one.rule.id, one.severity, one.pid) for one in told]
+    told = [finding for finding in _told_of_tasks(copy) if finding.severity.rank <= Severity.MEDIUM.rank]
+    hits = [(finding.rule.id, finding.severity, finding.pid) for finding in told]
     assert hits == [(rule, Severity.HIGH, label.pid)]
 
 
@@ -93,7 +93,7 @@ def test_memory_lent_to_a_kernel_thread_ranks_low(whole_kernel: Sample) -> None:
     """It stays its owner's, as with kthread_use_mm."""
     copy = _copy(whole_kernel)
     label = memory_lent_to_kernel_thread(copy)
-    told = [(one.rule.id, one.severity, one.pid) for one in _told_of_tasks(copy)]
+    told = [(finding.rule.id, finding.severity, finding.pid) for finding in _told_of_tasks(copy)]
     assert told == [("TASK-KTHREAD-MM", Severity.LOW, label.pid)]
 
 
@@ -102,8 +102,10 @@ def test_a_tree_exchanged_for_a_copy_is_found(whole_kernel: Sample) -> None:
         pytest.skip("this kernel has no maple tree")
     copy = _copy(whole_kernel)
     label = root_exchanged(copy)
-    hits = [one for one in copy.again().findings if one.severity.rank <= Severity.MEDIUM.rank]
-    assert [(one.rule.id, one.severity, one.pid) for one in hits] == [("MT-ROOT", Severity.HIGH, label.pid)]
+    hits = [finding for finding in copy.again().findings if finding.severity.rank <= Severity.MEDIUM.rank]
+    assert [(finding.rule.id, finding.severity, finding.pid) for finding in hits] == [
+        ("MT-ROOT", Severity.HIGH, label.pid)
+    ]
 
 
 def test_the_memory_map_of_a_hidden_process_is_read_all_the_same(either_sample: Sample) -> None:
@@ -121,7 +123,9 @@ def test_one_finding_tells_of_one_area(maple_sample: Sample) -> None:
     row = pick(copy, View.MAPLE, executable_file)
     copy.put(int(row.slot), 0)
     label = labelled(copy, "slot zeroed", row)
-    mine = [one for one in copy.again().findings if one.pid == label.pid and one.severity is Severity.HIGH]
+    mine = [
+        finding for finding in copy.again().findings if finding.pid == label.pid and finding.severity is Severity.HIGH
+    ]
     assert [(one.start, one.end) for one in mine] == [(label.start, label.end)]
     assert {View.SLAB.label, View.COUNTERS.label} <= {item.view for item in mine[0].evidence}
 
@@ -133,6 +137,6 @@ def test_while_the_lock_is_held_it_weighs_little(maple_sample: Sample) -> None:
     if not copy.kernel.has("mm_struct", "mmap_lock.count.counter"):
         pytest.skip("the lock is another kind")
     copy.put(copy.at("mm_struct", mm, "mmap_lock.count.counter"), 1)
-    told = [one for one in copy.again().findings if one.pid == label.pid and one.start == label.start]
+    told = [finding for finding in copy.again().findings if finding.pid == label.pid and finding.start == label.start]
     assert told
-    assert all(one.severity.rank >= Severity.LOW.rank for one in told)
+    assert all(finding.severity.rank >= Severity.LOW.rank for finding in told)

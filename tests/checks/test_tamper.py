@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 def serious(analysis: Analysis) -> list[Finding]:
     """Findings that are at least high."""
-    return [one for one in analysis.findings if one.severity.rank <= Severity.HIGH.rank]
+    return [finding for finding in analysis.findings if finding.severity.rank <= Severity.HIGH.rank]
 
 
 def hits(analysis: Analysis, label: Label) -> list[Finding]:
     """Those that name the process, and a range that overlaps what was edited."""
     return [
-        one
-        for one in serious(analysis)
-        if one.pid == label.pid
-        and one.start is not None
-        and one.end is not None
-        and one.start < label.end
-        and label.start < one.end
+        finding
+        for finding in serious(analysis)
+        if finding.pid == label.pid
+        and finding.start is not None
+        and finding.end is not None
+        and finding.start < label.end
+        and label.start < finding.end
     ]
 
 
@@ -51,11 +51,12 @@ def accuses_no_other(sample: Sample, found: Analysis, label: Label) -> None:
     """Every serious finding is about the process edited, or one that shares its memory."""
     tasks = sample.analysis.views.tasks
     mine = set(tasks.tgid[tasks.mm == leader(sample.analysis, label.pid).mm].tolist())
-    assert {one.pid for one in serious(found)} <= mine, tell(found, label)
+    assert {finding.pid for finding in serious(found)} <= mine, tell(found, label)
 
 
 def tell(analysis: Analysis, label: Label) -> str:
-    return f"{label}: {[(one.severity.value, one.rule.id, one.pid, one.title) for one in analysis.findings]}"
+    said = [(finding.severity.value, finding.rule.id, finding.pid, finding.title) for finding in analysis.findings]
+    return f"{label}: {said}"
 
 
 @pytest.mark.parametrize("edit", MAPLE_EDITS, ids=lambda edit: edit.__name__)
@@ -63,7 +64,7 @@ def tell(analysis: Analysis, label: Label) -> str:
 def test_an_edit_of_the_maple_tree_is_found_where_it_was_made(
     samples: list[Sample], which: str, edit: Technique
 ) -> None:
-    kernels = [one for one in samples if one.analysis.views.maple is not None]
+    kernels = [sample for sample in samples if sample.analysis.views.maple is not None]
     if not kernels:
         pytest.skip("no sample of a kernel with a maple tree")
     sample = kernels[0 if which == "oldest" else -1]
@@ -96,12 +97,12 @@ def test_repaired_counters_do_not_hide_an_emptied_slot(maple_sample: Sample) -> 
 
 def test_a_finding_says_what_it_rests_on(maple_sample: Sample) -> None:
     found, label = edited(maple_sample, maple_slot_zeroed)
-    for one in build_document(found).findings:
-        assert one.evidence
-        assert one.benign_causes
-        assert one.title
-        assert one.why
-        assert one.lock in ("free", "read-held", "write-held", "unknown")
+    for finding in build_document(found).findings:
+        assert finding.evidence
+        assert finding.benign_causes
+        assert finding.title
+        assert finding.why
+        assert finding.lock in ("free", "read-held", "write-held", "unknown")
     first = hits(found, label)[0]
     assert first.rule.id == "VMA-MISSING"
     assert (first.start, first.end) == (label.start, label.end)
@@ -116,4 +117,4 @@ def test_the_bundled_edit_is_found_as_its_manifest_says(tampered: Sample) -> Non
         end=int(str(tampered.edit["end"]), 16),
     )
     assert hits(tampered.analysis, label), tell(tampered.analysis, label)
-    assert {one.pid for one in serious(tampered.analysis)} == {label.pid}
+    assert {finding.pid for finding in serious(tampered.analysis)} == {label.pid}

@@ -31,7 +31,7 @@ def text_of(analysis: Analysis) -> TextView:
 
 
 def told(analysis: Analysis) -> list[Finding]:
-    return [one for one in analysis.findings if one.rule.id == "TEXT-MODIFIED"]
+    return [finding for finding in analysis.findings if finding.rule.id == "TEXT-MODIFIED"]
 
 
 def test_code_of_a_clean_kernel_is_that_of_its_files(any_kernel: Sample) -> None:
@@ -59,10 +59,10 @@ def test_a_copy_with_other_bytes_is_all_that_is_found(sample: Sample, edit: Call
     copy = Edit(sample.analysis)
     label = edit(copy)
     found = again_from_views(sample.analysis, copy.overlay)
-    serious = [one for one in found.findings if one.severity.rank <= Severity.MEDIUM.rank]
+    serious = [finding for finding in found.findings if finding.severity.rank <= Severity.MEDIUM.rank]
     # Where the probes are not in the image, a breakpoint may be one of them.
     unsure = edit is breakpoint_left and not text_of(found).probes_known
-    assert [(one.rule.id, one.severity, one.pid, one.start, one.end) for one in serious] == (
+    assert [(finding.rule.id, finding.severity, finding.pid, finding.start, finding.end) for finding in serious] == (
         [] if unsure else [("TEXT-MODIFIED", Severity.HIGH, label.pid, label.start, label.end)]
     )
     (one,) = told(found)
@@ -92,11 +92,11 @@ def test_absent_contents_are_no_difference_and_not_assessed(either_sample: Sampl
     label = text_page_replaced(copy)
     rows = text_of(again_from_views(either_sample.analysis, copy.overlay)).pages
     row = rows.take((rows.va == np.uint64(label.start)) & (rows.match == Match.DIFFERS))
-    before = sum(int(one.count) for one in not_assessed(either_sample.analysis) if "page cache, are not" in one.why)
+    before = sum(int(item.count) for item in not_assessed(either_sample.analysis) if "page cache, are not" in item.why)
     copy.overlay.drop(int((row.pfn if which == "pfn" else row.cached)[0]))
     found = again_from_views(either_sample.analysis, copy.overlay)
     assert told(found) == []
-    (one,) = [one for one in not_assessed(found) if "page cache, are not" in one.why]
+    (one,) = [item for item in not_assessed(found) if "page cache, are not" in item.why]
     assert one.what == "modified code (TEXT-MODIFIED)"
     # The page cache's page is that of every process with a copy of its own.
     assert one.count >= before + 1
@@ -106,7 +106,7 @@ def test_absent_contents_are_no_difference_and_not_assessed(either_sample: Sampl
 def test_an_excerpt_says_once_that_contents_are_missing(sample: Sample) -> None:
     rows = text_of(sample.analysis).pages
     lost = int((rows.match == Match.NOT_IN_DUMP).sum())
-    said = [one.count for one in not_assessed(sample.analysis) if "page cache, are not" in one.why]
+    said = [item.count for item in not_assessed(sample.analysis) if "page cache, are not" in item.why]
     assert said == ([lost] if lost else [])
 
 
@@ -127,7 +127,7 @@ def test_a_breakpoint_of_a_debugger_is_told_at_low_rank(kept_guest: Sample) -> N
     tasks = kept_guest.analysis.views.tasks
     parent = tasks.task[tasks.pid == debugger][0]
     child = int(tasks.pid[tasks.parent == parent][0])
-    (one,) = [one for one in told(kept_guest.analysis) if one.pid == child]
+    (one,) = [finding for finding in told(kept_guest.analysis) if finding.pid == child]
     assert one.severity is Severity.LOW
     assert "a debugger is attached" in one.title
     assert f"code at {address:#x} " in one.title
@@ -135,7 +135,7 @@ def test_a_breakpoint_of_a_debugger_is_told_at_low_rank(kept_guest: Sample) -> N
 
 def test_code_that_a_program_changed_itself_ranks_medium(kept_guest: Sample) -> None:
     pid, address = _step(kept_guest, "patched", "self_patched")
-    (one,) = [one for one in told(kept_guest.analysis) if one.pid == pid]
+    (one,) = [finding for finding in told(kept_guest.analysis) if finding.pid == pid]
     assert one.severity is Severity.MEDIUM
     assert "the process had the VMA writable" in one.title
     assert f"code at {address:#x} " in one.title

@@ -33,14 +33,14 @@ def edited(sample: Sample, edit: Technique, *, repaired: bool = False) -> tuple[
 def hits(analysis: Analysis, label: Label) -> list[Finding]:
     """Findings at least high that name the process and a range that overlaps."""
     return [
-        one
-        for one in analysis.findings
-        if one.severity.rank <= Severity.HIGH.rank
-        and one.pid == label.pid
-        and one.start is not None
-        and one.end is not None
-        and one.start < label.end
-        and label.start < one.end
+        finding
+        for finding in analysis.findings
+        if finding.severity.rank <= Severity.HIGH.rank
+        and finding.pid == label.pid
+        and finding.start is not None
+        and finding.end is not None
+        and finding.start < label.end
+        and label.start < finding.end
     ]
 
 
@@ -55,7 +55,7 @@ def _fits(sample: Sample, edit: Technique) -> None:
 def test_an_edit_is_found_where_it_was_made(sample: Sample, edit: Technique) -> None:
     _fits(sample, edit)
     found, label = edited(sample, edit)
-    assert hits(found, label), [(one.rule.id, one.pid, one.title) for one in found.findings]
+    assert hits(found, label), [(finding.rule.id, finding.pid, finding.title) for finding in found.findings]
 
 
 @pytest.mark.parametrize("edit", REPAIRABLE, ids=lambda edit: edit.__name__)
@@ -73,7 +73,7 @@ def test_the_index_itself_shows_nothing_after_a_proper_erase(sample: Sample, edi
     (one,) = hits(found, label)
     witnesses = {item.view for item in one.evidence}
     assert not witnesses & {"counters", "maple tree", "vm_next list", "rbtree"}
-    assert not {one.rule.id for one in found.findings} & _OF_THE_TREE
+    assert not {finding.rule.id for finding in found.findings} & _OF_THE_TREE
 
 
 @pytest.mark.parametrize("edit", [maple_erased, list_and_tree], ids=lambda edit: edit.__name__)

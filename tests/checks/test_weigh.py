@@ -155,8 +155,8 @@ def test_findings_are_in_order_of_severity_then_of_process() -> None:
     views.mms.total_vm[:] += 1
     views.vmas.flags[0] |= 2  # writable and executable: the sums of the first differ as well
     found = run_checks(Context(views))
-    assert [(one.severity, one.pid) for one in found] == sorted(
-        ((one.severity, one.pid) for one in found), key=lambda pair: (pair[0].rank, pair[1])
+    assert [(item.severity, item.pid) for item in found] == sorted(
+        ((item.severity, item.pid) for item in found), key=lambda pair: (pair[0].rank, pair[1])
     )
 
 

@@ -39,7 +39,7 @@ def image(maple_sample: Sample) -> Path:
 def pid(maple_sample: Sample) -> int:
     """A process with a memory map."""
     truth = maple_sample.truth
-    return next(one for one in truth.pids() if one not in (1, truth.capturing) and truth[f"proc/{one}/maps"])
+    return next(pid for pid in truth.pids() if pid not in (1, truth.capturing) and truth[f"proc/{pid}/maps"])
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_the_document_lists_the_processes_of_the_guest(
     maple_sample: Sample, report: subprocess.CompletedProcess[bytes]
 ) -> None:
     document = msgspec.json.decode(report.stdout, type=Document)
-    assert [one.pid for one in document.processes] == maple_sample.truth.pids()
+    assert [process.pid for process in document.processes] == maple_sample.truth.pids()
     assert document.kernel.release == maple_sample.analysis.kernel.identity.release
 
 
@@ -106,8 +106,8 @@ def test_the_text_report_begins_with_the_verdict(image: Path) -> None:
 def test_a_report_of_one_process_holds_no_other(image: Path, pid: int) -> None:
     done = run("report", image, "--format", "json", "--pid", pid)
     document = msgspec.json.decode(done.stdout, type=Document)
-    assert [one.pid for one in document.processes] == [pid]
-    assert {one.pid for one in document.findings} <= {pid}
+    assert [process.pid for process in document.processes] == [pid]
+    assert {finding.pid for finding in document.findings} <= {pid}
 
 
 @pytest.mark.parametrize("verb", ["maps", "report"])
@@ -170,12 +170,12 @@ def test_an_output_file_is_not_overwritten_unless_forced(
     assert b"exists already" in done.stderr
     assert done.stderr.count(b"\n") == 1
     assert out.read_bytes() == b"mine"
-    assert [one.name for one in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
     done = run("maps", image, "--pid", pid, "-o", out, "--force")
     assert done.returncode == 0
     assert done.stdout == b""
     assert out.read_bytes() == maple_sample.truth[f"proc/{pid}/maps"]
-    assert [one.name for one in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 @pytest.mark.parametrize("arguments", [("--pid", "999999"), ()], ids=["unknown pid", "no image"])
@@ -269,7 +269,7 @@ def test_names_from_the_image_do_not_act_on_the_terminal(
             assert b"\\x1b]0;x" in raw if form == "text" else b"\\\\x1b]0;x" in raw
             if more:
                 assert b"\\x1b[2J"[: size + 3] in raw
-    line = next(one for one in (tmp_path / "text0").read_text().splitlines() if "\\x1b]0;x" in one)
+    line = next(line for line in (tmp_path / "text0").read_text().splitlines() if "\\x1b]0;x" in line)
     assert "\\x0a" in line
 
 

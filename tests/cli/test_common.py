@@ -26,7 +26,7 @@ def parsed(*arguments: str) -> argparse.Namespace:
 
 def all_verbs() -> dict[str, argparse.ArgumentParser]:
     parser = build_parser()
-    (verbs,) = (one for one in parser._actions if isinstance(one, argparse._SubParsersAction))
+    (verbs,) = (action for action in parser._actions if isinstance(action, argparse._SubParsersAction))
     return dict(verbs.choices)
 
 
@@ -151,7 +151,7 @@ def test_version_loads_next_to_nothing() -> None:
     loaded = modules_after("--version")
     assert loaded.isdisjoint({*HEAVY, "logging", "tempfile", "dataclasses"})
     # The verbs are loaded when they are called.
-    assert not any(one.startswith("vmaforensics.cli.re") for one in loaded)
+    assert not any(module.startswith("vmaforensics.cli.re") for module in loaded)
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["report", "--help"], ["diff", "--help"], ["nonsense"]])

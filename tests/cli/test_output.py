@@ -56,7 +56,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def command(verb: str, rest: list[str], names: dict[str, str], *more: str) -> list[str]:
-    return [*RUN, verb, *(names.get(one, one) for one in rest), *more]
+    return [*RUN, verb, *(names.get(item, item) for item in rest), *more]
 
 
 def run(arguments: list[str]) -> subprocess.CompletedProcess[bytes]:
@@ -76,7 +76,7 @@ def test_a_file_is_replaced_only_when_that_is_asked_for(verb: str, names: dict[s
     done = run(command(verb, INTO_FILES[verb], names, "-o", str(out), "--force"))
     assert done.returncode == 0, done.stderr
     assert out.stat().st_size > 100
-    assert [one.name for one in tmp_path.iterdir()] == ["out.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
     umask = os.umask(0)
     os.umask(umask)
     assert out.stat().st_mode & 0o777 == 0o666 & ~umask
@@ -100,7 +100,7 @@ def test_an_interrupt_leaves_no_half_file(verb: str, names: dict[str, str], tmp_
         assert child.stderr is not None
         told = child.stderr.read()
         code = child.wait(120)
-    assert [one.name for one in tmp_path.iterdir()] == ["out.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.json"]
     assert (code, told, out.read_bytes()) == (ExitCode.INTERRUPTED, b"vmaforensics: interrupted\n", b"mine")
 
 

@@ -93,9 +93,9 @@ def test_every_entry_is_in_just_one_run(sample: Sample) -> None:
     for pid in user_pids(sample.analysis):
         runs, single = runs_of(sample.analysis, pid), runs_of(sample.analysis, pid, each=True)
         assert len(single) == len(entries_within(views, mm_of(views, pid), 0, 1 << 64))
-        assert sum(one.pages for one in runs) == sum(one.pages for one in single)
-        assert {one.start for one in runs} <= {one.start for one in single}
-        assert all(int(one.end, 16) - int(one.start, 16) == one.pages << 12 for one in runs)
+        assert sum(run.pages for run in runs) == sum(run.pages for run in single)
+        assert {run.start for run in runs} <= {run.start for run in single}
+        assert all(int(run.end, 16) - int(run.start, 16) == run.pages << 12 for run in runs)
 
 
 def test_owners_of_every_sort_are_told(sample: Sample) -> None:
@@ -108,16 +108,16 @@ def test_owners_of_every_sort_are_told(sample: Sample) -> None:
 
 
 def test_swapped_pages_show_where_they_went(sample: Sample) -> None:
-    swapped = [one for pid in user_pids(sample.analysis) for one in runs_of(sample.analysis, pid) if one.swap]
+    swapped = [run for pid in user_pids(sample.analysis) for run in runs_of(sample.analysis, pid) if run.swap]
     assert swapped
-    assert all(one.state == "swap" and one.pfn is None and str(one.swap).startswith("0:0x") for one in swapped)
-    single = [one for pid in user_pids(sample.analysis) for one in runs_of(sample.analysis, pid, each=True) if one.swap]
-    assert sum(one.pages for one in swapped) == len(single)
-    assert len({one.swap for one in single}) == len(single)
-    for one in swapped:
-        if one.consecutive:
-            places = {int(each.swap.split(":")[1], 16) for each in single if each.swap and _within(each, one)}
-            assert max(places) - min(places) == one.pages - 1
+    assert all(run.state == "swap" and run.pfn is None and str(run.swap).startswith("0:0x") for run in swapped)
+    single = [run for pid in user_pids(sample.analysis) for run in runs_of(sample.analysis, pid, each=True) if run.swap]
+    assert sum(run.pages for run in swapped) == len(single)
+    assert len({run.swap for run in single}) == len(single)
+    for run in swapped:
+        if run.consecutive:
+            places = {int(each.swap.split(":")[1], 16) for each in single if each.swap and _within(each, run)}
+            assert max(places) - min(places) == run.pages - 1
 
 
 @pytest.mark.parametrize(
@@ -137,10 +137,10 @@ def test_an_edited_entry_is_marked_and_no_other(
     copy = Edit(either_sample.analysis)
     label = edit(copy)
     found = again_from_views(either_sample.analysis, copy.overlay)
-    marked = [one for one in runs_of(found, label.pid) if one.marks]
-    assert [(one.start, one.marks) for one in marked] == [(hex(label.start), (mark,))]
+    marked = [run for run in runs_of(found, label.pid) if run.marks]
+    assert [(run.start, run.marks) for run in marked] == [(hex(label.start), (mark,))]
     around = runs_of(found, label.pid, label.start)
-    assert [one for one in around if one.marks] == marked
+    assert [run for run in around if run.marks] == marked
     text = "".join(render_text(around))
     assert f"  ^ {mark}\n" in text
 
@@ -152,7 +152,7 @@ def test_each_mark_has_words() -> None:
 
 def test_hostile_names_reach_neither_terminal_nor_spreadsheet(sample: Sample) -> None:
     views = sample.analysis.views
-    fields = {one.name: getattr(views, one.name) for one in dataclasses.fields(Views)}
+    fields = {field.name: getattr(views, field.name) for field in dataclasses.fields(Views)}
     hostile = Views(**fields | {"names": Texts.of([b"\x1b[2J\n=cmd|'/c calc'!A1\xe2\x80\xae"] * len(views.names))})
     mm = mm_of(hostile, 1)
     runs = page_runs(sample.analysis.kernel, hostile, entries_within(hostile, mm, 0, 1 << 64))

@@ -140,8 +140,8 @@ def test_a_pipe_sees_nothing_and_a_program_lines_of_json(maple_sample: Sample) -
     )
     assert done.stdout == plain.stdout
     lines = [json.loads(line) for line in done.stderr.splitlines()]
-    assert next(one["stage"] for one in lines) == "kernel"
-    assert {"page-tables", "checks", "rendering"} <= {one["stage"] for one in lines}
+    assert next(line["stage"] for line in lines) == "kernel"
+    assert {"page-tables", "checks", "rendering"} <= {line["stage"] for line in lines}
     for one in lines:
         assert set(one) == {"stage", "done", "total", "elapsed"}
         assert one["elapsed"] >= 0

@@ -42,7 +42,7 @@ def detailed(analysis: Analysis, pid: int, at: int) -> RecordsDocument:
 
 
 def row_of(document: RecordsDocument, start: int) -> Row:
-    (found,) = (one for one in document.rows if int(one.start, 16) == start)
+    (found,) = (row for row in document.rows if int(row.start, 16) == start)
     return found
 
 
@@ -94,7 +94,7 @@ def test_a_hidden_area_has_a_row_from_what_still_knows_it(maple_sample: Sample) 
     assert row.cells[View.SLAB.label].state == "held"
     assert row.cells[View.FILE_RMAP.label].state == "held"
     assert row.name == row_of(records_of_process(maple_sample.analysis.views, label.pid).document(), label.start).name
-    (line,) = (one for one in render(document).splitlines() if f"{label.start:x}-" in one)
+    (line,) = (line for line in render(document).splitlines() if f"{label.start:x}-" in line)
     assert line.startswith(">")
     assert " no " in line
 
@@ -130,7 +130,7 @@ def test_memory_in_no_area_has_a_row_of_its_own(sample: Sample) -> None:
 
 def test_an_area_is_decoded_by_the_kernels_own_types(sample: Sample) -> None:
     pid = a_process(sample.analysis)
-    row = next(one for one in records_of_process(sample.analysis.views, pid).document().rows if one.perms == "r-xp")
+    row = next(row for row in records_of_process(sample.analysis.views, pid).document().rows if row.perms == "r-xp")
     for at in (int(row.start, 16), int(row.end, 16) - 1, int(row.vma or "0", 16)):
         document = detailed(sample.analysis, pid, at)
         (one,) = document.details
@@ -148,7 +148,7 @@ def test_an_area_is_decoded_by_the_kernels_own_types(sample: Sample) -> None:
 def test_the_way_leads_from_the_task_to_the_pages(sample: Sample) -> None:
     pid = a_process(sample.analysis)
     rows = records_of_process(sample.analysis.views, pid).document().rows
-    row = next(one for one in rows if one.perms == "r-xp" and one.cells[View.PAGE_TABLES.label].state == "held")
+    row = next(row for row in rows if row.perms == "r-xp" and row.cells[View.PAGE_TABLES.label].state == "held")
     document = detailed(sample.analysis, pid, int(row.start, 16))
     chain = document.details[0].chain
     records = [step.record for step in chain]

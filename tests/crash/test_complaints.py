@@ -106,7 +106,7 @@ def test_lines_of_two_cpus_that_are_mixed_up_are_told_apart() -> None:
         parts += [(first[place], {"caller": 5})] if place < len(first) else []
         parts += [(second[place], {"caller": 9})] if place < len(second) else []
     found = complaints_of(log_of(*parts)).kept
-    assert [(one.kind, one.said.pid) for one in found] == [(Kind.NULL_POINTER, 812), (Kind.LIST_CORRUPTION, 77)]
+    assert [(item.kind, item.said.pid) for item in found] == [(Kind.NULL_POINTER, 812), (Kind.LIST_CORRUPTION, 77)]
     assert found[1].functions[1] == "unlink_anon_vmas.isra.0"
 
 

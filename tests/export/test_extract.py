@@ -35,24 +35,24 @@ def written(analysis: Analysis, regions: list[Region], folder: Path) -> list[tup
     """Extract, and check what must hold of every extraction."""
     found = extract(analysis.kernel, analysis.views, regions, folder, {})
     manifest = json.loads((folder / "manifest.json").read_bytes())
-    assert {one.name for one in folder.iterdir()} == {one.file for one in regions} | {"manifest.json"}
+    assert {path.name for path in folder.iterdir()} == {region.file for region in regions} | {"manifest.json"}
     out = []
-    for one, part in zip(found, manifest["regions"], strict=True):
-        data = (folder / one.region.file).read_bytes()
-        assert part["sha256"] == hashlib.sha256(data).hexdigest() == one.sha256
-        assert part["size"] == len(data) == one.region.end - one.region.start
+    for item, part in zip(found, manifest["regions"], strict=True):
+        data = (folder / item.region.file).read_bytes()
+        assert part["sha256"] == hashlib.sha256(data).hexdigest() == item.sha256
+        assert part["size"] == len(data) == item.region.end - item.region.start
         assert sum(part["pages"].values()) == len(data) // PAGE
-        at = one.region.start
+        at = item.region.start
         for run in part["runs"]:
             assert int(run["start"], 16) == at
             assert run["state"] in STATES
             assert part["pages"][run["state"]] >= run["pages"]
-            low = at - one.region.start
+            low = at - item.region.start
             if run["state"] != "present":
                 assert not data[low : low + run["pages"] * PAGE].strip(b"\0")
             at += run["pages"] * PAGE
-        assert at == one.region.end
-        out.append((one, data))
+        assert at == item.region.end
+        out.append((item, data))
     return out
 
 
@@ -167,7 +167,7 @@ def test_memory_that_only_the_page_tables_know_is_found_by_address_and_by_findin
     found = again_from_views(either_sample.analysis, copy.overlay)
     (region,) = process_regions(found.views, label.pid, label.start + 8)
     assert (region.start, region.end) == (label.start, label.end)
-    (mine,) = (one for one in found.findings if one.rule.id == "PTE-ORPHAN" and one.pid == label.pid)
+    (mine,) = (finding for finding in found.findings if finding.rule.id == "PTE-ORPHAN" and finding.pid == label.pid)
     ((one, _),) = written(found, finding_regions(found.views, found.findings, finding_part(mine).id), tmp_path)
     assert (one.region.start, one.region.end) == (label.start, label.end)
     assert one.region.facts["area"] is None

@@ -99,8 +99,8 @@ def kallsyms(
     rng = random.Random(seed)
     tokens = _tokens(symbols)
     names, markers = _names(symbols, tokens)
-    table = b"".join(one + b"\0" for one in tokens)
-    index = struct.pack("<256H", *np.cumsum([0, *(len(one) + 1 for one in tokens[:-1])]).tolist())
+    table = b"".join(token + b"\0" for token in tokens)
+    index = struct.pack("<256H", *np.cumsum([0, *(len(token) + 1 for token in tokens[:-1])]).tolist())
     base = min(address for address, kind, _ in symbols if kind != "A")
     parts: list[tuple[str, bytes]] = [
         ("num_syms", struct.pack("<" + form.count, len(symbols))),

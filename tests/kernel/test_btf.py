@@ -41,7 +41,7 @@ def test_members_of_anonymous_members_belong_to_the_whole(types: BtfBuilder) -> 
     types.composite("area", 32, [("first", word, 0), ("", either, 64), ("mm", word, 192)])
     layout = Btf(types.build()).struct("area")
     assert layout is not None
-    assert {name: one.offset for name, one in layout.fields.items()} == {
+    assert {name: field.offset for name, field in layout.fields.items()} == {
         "first": 0,
         "start": 8,
         "end": 16,
@@ -57,7 +57,7 @@ def test_an_unnamed_member_may_have_a_named_type(types: BtfBuilder) -> None:
     types.composite("slab", 24, [("flags", word, 0), ("", types.alias(10, "", counters), 64)])
     layout = Btf(types.build()).struct("slab")
     assert layout is not None
-    assert {name: one.offset for name, one in layout.fields.items()} == {"flags": 0, "freelist": 8, "counters": 16}
+    assert {name: field.offset for name, field in layout.fields.items()} == {"flags": 0, "freelist": 8, "counters": 16}
 
 
 def test_bit_fields_say_where_in_the_byte_they_lie(types: BtfBuilder) -> None:
@@ -65,7 +65,7 @@ def test_bit_fields_say_where_in_the_byte_they_lie(types: BtfBuilder) -> None:
     types.composite("flags", 8, [("low", word, 0), ("odd", word, 3 << 24 | 37), ("one", word, 1 << 24 | 40)], flag=True)
     layout = Btf(types.build()).struct("flags")
     assert layout is not None
-    placed = {name: (one.offset, one.bit_offset, one.bit_size) for name, one in layout.fields.items()}
+    placed = {name: (field.offset, field.bit_offset, field.bit_size) for name, field in layout.fields.items()}
     assert placed == {"low": (0, 0, 0), "odd": (4, 5, 3), "one": (5, 0, 1)}
 
 
@@ -76,7 +76,7 @@ def test_arrays_count_their_elements_even_when_nested(types: BtfBuilder) -> None
     types.composite("task", 80, [("comm", comm, 0), ("table", rows, 128), ("flex", flex, 640)])
     layout = Btf(types.build()).struct("task")
     assert layout is not None
-    assert {name: (one.count, one.extent) for name, one in layout.fields.items()} == {
+    assert {name: (field.count, field.extent) for name, field in layout.fields.items()} == {
         "comm": (16, 16),
         "table": (64, 64),
         "flex": (0, 0),
@@ -120,7 +120,7 @@ def test_a_struct_that_points_to_itself_is_no_trouble(types: BtfBuilder) -> None
     types.pointer(1)
     layout = Btf(types.build()).struct("list_head")
     assert layout is not None
-    assert {name: (one.offset, one.struct) for name, one in layout.fields.items()} == {
+    assert {name: (field.offset, field.struct) for name, field in layout.fields.items()} == {
         "next": (0, "list_head"),
         "prev": (8, "list_head"),
     }
@@ -154,7 +154,7 @@ def test_members_may_be_enums_and_floats(types: BtfBuilder) -> None:
     types.composite("s", 24, [("e", small, 0), ("f", large, 64), ("d", real, 128)])
     layout = Btf(types.build()).struct("s")
     assert layout is not None
-    assert [(one.size, one.signed) for one in layout.fields.values()] == [(4, False), (8, True), (8, False)]
+    assert [(field.size, field.signed) for field in layout.fields.values()] == [(4, False), (8, True), (8, False)]
 
 
 def test_records_of_every_kind_are_stepped_over(types: BtfBuilder) -> None:

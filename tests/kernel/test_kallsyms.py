@@ -81,7 +81,7 @@ def test_a_lost_page_of_names_loses_its_groups_and_no_other(form: Form, symbols:
         hurt.data[low:high] = 0
         edges = [*starts, last]
         gone = {group for group in range(len(starts)) if edges[group] < high and edges[group + 1] > low}
-        kept = [one for row, one in enumerate(symbols) if row // 256 not in gone]
+        kept = [symbol for row, symbol in enumerate(symbols) if row // 256 not in gone]
         found = decoded(hurt, form)
         assert list(found.items()) == kept
         assert found.lost == len(symbols) - len(kept) > 0
@@ -156,7 +156,7 @@ def test_a_lost_page_of_offsets_gives_no_address_at_all(form: Form, symbols: lis
     held[page] = False
     blob.data[page * PAGE : (page + 1) * PAGE] = 0
     found = reader.decode(blob.data, tables, PLACE, held, PAGE)
-    kept = [one for row, one in enumerate(symbols) if (blob.at["offsets"] + 4 * row) // PAGE != page]
+    kept = [symbol for row, symbol in enumerate(symbols) if (blob.at["offsets"] + 4 * row) // PAGE != page]
     assert list(found.items()) == kept
     assert found.lost == len(symbols) - len(kept) == PAGE // 4
 
@@ -179,4 +179,4 @@ def test_a_name_that_ends_on_a_lost_page_is_lost_with_its_group(form: Form, symb
     gone = {row for row in range(len(starts)) if edges[row] < (page + 1) * PAGE and edges[row + 1] > page * PAGE}
     assert {after - 1, after} <= gone
     found = reader.decode(blob.data, tables, PLACE, held, PAGE)
-    assert list(found.items()) == [one for row, one in enumerate(symbols) if row // 256 not in gone]
+    assert list(found.items()) == [symbol for row, symbol in enumerate(symbols) if row // 256 not in gone]

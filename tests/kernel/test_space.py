@@ -21,7 +21,7 @@ def space(*pieces: tuple[int, int, int]) -> KernelSpace:
 
 
 def at(*addresses: int) -> np.ndarray:
-    return np.array([one % (1 << 64) for one in addresses], np.uint64)
+    return np.array([address % (1 << 64) for address in addresses], np.uint64)
 
 
 def one_run() -> KernelSpace:

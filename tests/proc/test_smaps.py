@@ -102,10 +102,10 @@ def test_smaps_are_the_bytes_the_guest_read(whole_kernel: Sample) -> None:
     for pid, expected in truth.items():
         got = b"".join(own.lines(mms[int(pid)])) if mms[int(pid)] else b""
         assert len(areas(got)) == len(areas(expected))
-        for one, other in zip(areas(got), areas(expected), strict=True):
+        for area, other in zip(areas(got), areas(expected), strict=True):
             compared += 1
-            if one != other:
-                pairs = zip(one.split(b"\n"), other.split(b"\n"), strict=True)
+            if area != other:
+                pairs = zip(area.split(b"\n"), other.split(b"\n"), strict=True)
                 different += [(pid, line, wanted) for line, wanted in pairs if line != wanted]
     moved = [one for one in different if one[1].split(b":")[0].decode() in MOVING]
     assert [one for one in different if one not in moved] == []
@@ -120,10 +120,12 @@ def test_what_an_excerpt_prints_is_what_the_guest_read(sample: Sample) -> None:
     wrong, left_out, compared = [], set(), 0
     for pid, expected in truth.items():
         got = b"".join(own.lines(mms[int(pid)])) if mms[int(pid)] else b""
-        for one, other in zip(map(fields, areas(got)), map(fields, areas(expected)), strict=True):
+        for parsed, other in zip(map(fields, areas(got)), map(fields, areas(expected)), strict=True):
             compared += 1
-            left_out |= other.keys() - one.keys()
-            wrong += [(pid, name, line) for name, line in one.items() if line != other.get(name) and name not in MOVING]
+            left_out |= other.keys() - parsed.keys()
+            wrong += [
+                (pid, name, line) for name, line in parsed.items() if line != other.get(name) and name not in MOVING
+            ]
     assert wrong == []
     assert not left_out & EXACT - {"KernelPageSize", "MMUPageSize"}
     assert compared > 6000
@@ -155,7 +157,7 @@ def test_figures_are_left_out_where_a_struct_page_is_not_in_the_dump(sample: Sam
     mm = int(views.mms.mm[view.ptes.mm_row[entry]])
     start = int(views.vmas.start[view.ranges.vma_row[view.ptes.range_row[entry]]])
     assert own.unknown(mm) >= 1
-    (area,) = (one for one in map(fields, own.lines(mm)) if one[""].startswith(f"{start:08x}-".encode()))
+    (area,) = (parsed for parsed in map(fields, own.lines(mm)) if parsed[""].startswith(f"{start:08x}-".encode()))
     assert "Rss" not in area
     assert {"Size", "VmFlags"} <= area.keys()
 

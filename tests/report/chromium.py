@@ -147,19 +147,19 @@ class Page:
 
     def said(self, method: str) -> list[dict[str, Any]]:
         """Parameters of the events of one kind since the page was opened."""
-        mine = [one for one in self._browser.events if one.get("sessionId") == self._session]
+        mine = [event for event in self._browser.events if event.get("sessionId") == self._session]
         return [one["params"] for one in mine if one.get("method") == method]
 
     def complaints(self) -> list[str]:
         """Everything on the console: messages, exceptions, violations of the policy."""
         kinds = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
         self.evaluate("0")  # events up to here have come
-        return [json.dumps(one) for kind in kinds for one in self.said(kind)]
+        return [json.dumps(message) for kind in kinds for message in self.said(kind)]
 
     def requests(self) -> list[str]:
         """Every address asked for."""
         self.evaluate("0")
-        return [one["request"]["url"] for one in self.said("Network.requestWillBeSent")]
+        return [message["request"]["url"] for message in self.said("Network.requestWillBeSent")]
 
     def evaluate(self, expression: str) -> Any:  # noqa: ANN401 - whatever it evaluates to
         """The value of a JavaScript expression, evaluated from outside the page's own scripts."""

@@ -113,7 +113,7 @@ def planted() -> Analysis:
     edit = Edit(sample.analysis)
     kernel, views = edit.clean.kernel, edit.clean.views
     names = itertools.cycle(NAMES)
-    suspect = max(edit.clean.findings, key=lambda one: -one.severity.rank).pid
+    suspect = max(edit.clean.findings, key=lambda finding: -finding.severity.rank).pid
     tasks = views.tasks.take(views.tasks.leader)
     pids = [suspect, *(pid for pid in tasks.pid.tolist() if pid != suspect)]
     for pid, name in zip(pids, NAMES, strict=False):

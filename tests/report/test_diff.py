@@ -32,10 +32,10 @@ def clean_of(samples: list[Sample]) -> Sample:
     """The clean sample the tampered one was made from."""
     release = tampered_document().kernel.release
     boot = tampered_document().kernel.kaslr_offset
-    for one in samples:
-        identity = one.analysis.kernel.identity
+    for sample in samples:
+        identity = sample.analysis.kernel.identity
         if identity.release == release and hex(identity.kaslr_offset or 0) == boot:
-            return one
+            return sample
     pytest.skip("the clean image of the tampered sample is not here")
 
 
@@ -55,7 +55,7 @@ def same() -> Difference:
 
 
 def changed(document: Document, pid: int, **facts: object) -> Document:
-    processes = [replace(one, **facts) if one.pid == pid else one for one in document.processes]
+    processes = [replace(process, **facts) if process.pid == pid else process for process in document.processes]
     return replace(document, processes=processes)
 
 
@@ -76,8 +76,8 @@ def test_what_an_intruder_did_between_two_images_is_what_is_told(clean: Document
     assert (region.how, region.region.start) == ("went", finding.finding.start)
     assert summary(found) == "1 new finding; 1 changed process; 1 gone region."
     back = compare(tampered_document(), clean)
-    assert [one.how for one in back.findings] == ["went"]
-    assert [one.how for one in back.processes[0].regions] == ["came"]
+    assert [finding.how for finding in back.findings] == ["went"]
+    assert [region.how for region in back.processes[0].regions] == ["came"]
 
 
 def test_the_command_takes_images_and_saved_reports(samples: list[Sample], clean: Document, tmp_path: Path) -> None:
@@ -85,8 +85,8 @@ def test_the_command_takes_images_and_saved_reports(samples: list[Sample], clean
     saved.write_bytes(encode(clean))
     image = tampered_sample().image_path
     shown = [run(one, image, "--format", "json", "--fail-on", "high") for one in (saved, clean_of(samples).image_path)]
-    assert [one.returncode for one in shown] == [ExitCode.FINDINGS] * 2, shown[0].stderr
-    first, second = (json.loads(one.stdout) for one in shown)
+    assert [line.returncode for line in shown] == [ExitCode.FINDINGS] * 2, shown[0].stderr
+    first, second = (json.loads(line.stdout) for line in shown)
     assert first["schema"] == {"name": "vmaforensics-diff", "version": "1.0"}
     assert (first["findings"], first["processes"]) == (second["findings"], second["processes"])
     assert run(image, saved, "--fail-on", "high").returncode == 0  # it went
@@ -97,7 +97,9 @@ def test_the_command_takes_images_and_saved_reports(samples: list[Sample], clean
 
 
 def test_images_of_two_boots_are_refused(samples: list[Sample]) -> None:
-    other = next(one for one in samples if one.analysis.kernel.identity.release != tampered_document().kernel.release)
+    other = next(
+        sample for sample in samples if sample.analysis.kernel.identity.release != tampered_document().kernel.release
+    )
     done = run(other.image_path, tampered_sample().image_path)
     assert done.returncode == ExitCode.USAGE
     assert done.stdout == b""
@@ -138,11 +140,11 @@ def test_doubts_are_told_and_do_not_stop() -> None:
 def test_a_pid_that_was_used_again_is_another_process() -> None:
     document = tampered_document()
     found = compare(document, changed(document, PID, task="0xffff888012345000"))
-    assert [(one.how, one.pid) for one in found.processes] == [("came", PID), ("went", PID)]
-    times = [replace(one, started="2026-01-01T00:00:00Z") for one in document.processes]
+    assert [(process.how, process.pid) for process in found.processes] == [("came", PID), ("went", PID)]
+    times = [replace(process, started="2026-01-01T00:00:00Z") for process in document.processes]
     started = replace(document, processes=times)
     found = compare(started, changed(started, PID, started="2026-01-01T00:00:09Z"))
-    assert [one.how for one in found.processes] == ["came", "went"]
+    assert [process.how for process in found.processes] == ["came", "went"]
 
 
 def test_a_new_memory_map_is_told_and_not_listed_region_by_region() -> None:
@@ -159,7 +161,7 @@ def test_a_new_memory_map_is_told_and_not_listed_region_by_region() -> None:
 
 def test_regions_are_matched_by_their_area_and_their_bounds() -> None:
     document = tampered_document()
-    process = next(one for one in document.processes if one.pid == PID)
+    process = next(process for process in document.processes if process.pid == PID)
     first, second, third, *rest = process.regions
     after = [
         replace(first, end=hex(int(first.end, 16) + 4096)),  # grown
@@ -168,7 +170,9 @@ def test_regions_are_matched_by_their_area_and_their_bounds() -> None:
         *rest,
     ]
     (found,) = compare(document, changed(document, PID, regions=after)).processes
-    told = sorted((one.how, one.region.start, tuple(change.fact for change in one.changes)) for one in found.regions)
+    told = sorted(
+        (region.how, region.region.start, tuple(change.fact for change in region.changes)) for region in found.regions
+    )
     assert told == sorted(
         [
             ("changed", first.start, ("end",)),
@@ -181,9 +185,9 @@ def test_regions_are_matched_by_their_area_and_their_bounds() -> None:
 
 def test_an_index_that_loses_a_region_comes_first_in_the_text() -> None:
     document = tampered_document()
-    process = next(one for one in document.processes if one.pid == PID)
+    process = next(process for process in document.processes if process.pid == PID)
     last = process.regions[-1]
-    after = [replace(one, end=hex(int(one.end, 16) + 4096)) for one in process.regions[:-1]]
+    after = [replace(region, end=hex(int(region.end, 16) + 4096)) for region in process.regions[:-1]]
     after.append(replace(last, seen=replace(last.seen, maple=None)))
     moved = [replace(one, seen=replace(one.seen, maple="0xffff888000000000")) for one in after[:-1]] + after[-1:]
     found = compare(document, changed(document, PID, regions=moved))
@@ -205,14 +209,18 @@ def test_edits_of_a_running_machine_are_found_in_its_memory(either_sample: Sampl
     count = edit.at("mm_struct", mm, "map_count")
     edit.put(count, (edit.get(count) & 0xFFFFFFFF) + 1, 4)
     found = compare(build_document(analysis), build_document(again_from_views(analysis, edit.overlay)))
-    assert [(one.pid, [change.after for change in one.changes]) for one in found.processes] == [(1, ["renamed"])]
-    assert {one.finding.pid for one in found.findings} == {1}
-    assert {one.how for one in found.findings} == {"came"}
+    assert [(process.pid, [change.after for change in process.changes]) for process in found.processes] == [
+        (1, ["renamed"])
+    ]
+    assert {finding.finding.pid for finding in found.findings} == {1}
+    assert {finding.how for finding in found.findings} == {"came"}
 
 
 def test_a_finding_that_has_become_worse_fails_the_run(tmp_path: Path) -> None:
     document = tampered_document()
-    findings = [replace(one, severity="low") if one.severity == "high" else one for one in document.findings]
+    findings = [
+        replace(finding, severity="low") if finding.severity == "high" else finding for finding in document.findings
+    ]
     low = replace(document, findings=findings)
     paths = tmp_path / "a.json", tmp_path / "b.json"
     for path, one in zip(paths, (low, document), strict=True):

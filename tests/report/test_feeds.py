@@ -40,7 +40,7 @@ def timed(name: str = "plain", crashed: bool = False) -> Document:
     }
     document = made[name]()
     kernel = msgspec.structs.replace(document.kernel, booted=BOOTED, clock=CLOCK, crashed=CRASHED if crashed else None)
-    processes = [msgspec.structs.replace(one, started=STARTED) for one in document.processes]
+    processes = [msgspec.structs.replace(process, started=STARTED) for process in document.processes]
     return msgspec.structs.replace(document, kernel=kernel, processes=processes)
 
 
@@ -75,8 +75,8 @@ def test_each_line_can_be_understood_alone(document: Document) -> None:
 
 def test_a_finding_line_holds_the_whole_finding() -> None:
     document = timed()
-    for row, one in zip(lines(render_jsonl(document))[1:], document.findings, strict=False):
-        whole = json.loads(msgspec.json.encode(one))
+    for row, finding in zip(lines(render_jsonl(document))[1:], document.findings, strict=False):
+        whole = json.loads(msgspec.json.encode(finding))
         assert {key: row[key] for key in whole} == whole
 
 
@@ -107,7 +107,7 @@ def test_every_time_is_one_the_image_tells(crashed: bool, when: str, what: str) 
         by_kind.setdefault(row["timestamp_desc"], set()).add(row["datetime"].replace("+00:00", "Z"))
     assert by_kind == {"System Boot": {BOOTED}, "Process Start": {STARTED}, what: {when}}
     found = [row for row in rows if "finding_id" in row]
-    assert {row["finding_id"] for row in found} == {one.id for one in document.findings}
+    assert {row["finding_id"] for row in found} == {finding.id for finding in document.findings}
     assert {row["timestamp_desc"] for row in found} == {what}
 
 
@@ -202,15 +202,15 @@ def test_the_layer_fits_the_format_definition(document: Document) -> None:
 def test_mitres_own_reader_takes_the_layer(document: Document) -> None:
     layers = pytest.importorskip("mitreattack.navlayers")
     layer = layers.Layer(init_data=lines(render_navigator(document))[0], strict=True)
-    assert len(layer.layer.techniques) == len({item.id for one in document.findings for item in one.attack})
+    assert len(layer.layer.techniques) == len({item.id for finding in document.findings for item in finding.attack})
 
 
 def test_a_technique_has_the_score_of_its_worst_finding_and_names_it() -> None:
     document = timed()
     (layer,) = lines(render_navigator(document))
     techniques = {one["techniqueID"]: one for one in layer["techniques"]}
-    assert techniques.keys() == {item.id for one in document.findings for item in one.attack}
-    worst = next(one for one in document.findings if one.severity == "high")
+    assert techniques.keys() == {item.id for finding in document.findings for item in finding.attack}
+    worst = next(finding for finding in document.findings if finding.severity == "high")
     for item in worst.attack:
         assert techniques[item.id]["score"] == 75
         assert worst.id in techniques[item.id]["comment"]
@@ -226,13 +226,13 @@ def bundle(document: Document) -> Any:  # noqa: ANN401
 
 def test_the_bundle_is_stix_2_1(document: Document) -> None:
     found = bundle(document)
-    kinds = {one.type for one in found.objects}
+    kinds = {entry.type for entry in found.objects}
     assert kinds >= {"identity", "process", "observed-data", "attack-pattern", "note", "sighting"}
     assert "indicator" not in kinds
-    known = {one.id for one in found.objects}
+    known = {entry.id for entry in found.objects}
     assert len(known) == len(found.objects)
-    for one in found.objects:
-        for name, value in one.items():
+    for entry in found.objects:
+        for name, value in entry.items():
             if name.endswith("_ref"):
                 assert value in known
             elif name.endswith("_refs"):
@@ -245,50 +245,52 @@ def test_the_validator_of_oasis_takes_the_bundle(document: Document) -> None:
 
 
 def test_ids_of_observables_are_those_of_the_specification(document: Document) -> None:
-    for one in bundle(document).objects:
-        given = {name: value for name, value in one.items() if name not in ("id", "type", "spec_version")}
-        if one.type == "file":
-            assert stix2.File(**given).id == one.id
-        elif one.type == "directory":
-            assert stix2.Directory(**given).id == one.id
+    for entry in bundle(document).objects:
+        given = {name: value for name, value in entry.items() if name not in ("id", "type", "spec_version")}
+        if entry.type == "file":
+            assert stix2.File(**given).id == entry.id
+        elif entry.type == "directory":
+            assert stix2.Directory(**given).id == entry.id
 
 
 def test_a_serious_finding_is_noted_with_its_evidence_and_sighted() -> None:
     document = timed()
     found = bundle(document)
-    worst = next(one for one in document.findings if one.severity == "high")
-    (note,) = (one for one in found.objects if one.type == "note" and worst.id in one.content)
+    worst = next(finding for finding in document.findings if finding.severity == "high")
+    (note,) = (entry for entry in found.objects if entry.type == "note" and worst.id in entry.content)
     assert all(item.what in note.content for item in worst.evidence)
     assert note.confidence == 85
-    seen = {one.sighting_of_ref for one in found.objects if one.type == "sighting"}
-    names = {one.external_references[0].external_id for one in found.objects if one.id in seen}
+    seen = {entry.sighting_of_ref for entry in found.objects if entry.type == "sighting"}
+    names = {entry.external_references[0].external_id for entry in found.objects if entry.id in seen}
     assert names >= {item.id for item in worst.attack}
-    observed = next(one for one in found.objects if one.type == "observed-data")
+    observed = next(entry for entry in found.objects if entry.type == "observed-data")
     assert str(observed.first_observed) == "2026-11-22 21:02:00+00:00"
-    process = next(one for one in found.objects if one.type == "process")
+    process = next(entry for entry in found.objects if entry.type == "process")
     assert process.pid == worst.pid
 
 
 def test_information_is_no_threat_intelligence() -> None:
     document = timed()
-    minor = msgspec.structs.replace(document, findings=[one for one in document.findings if one.severity == "info"])
-    assert [one.type for one in bundle(minor).objects] == ["identity"]
+    minor = msgspec.structs.replace(
+        document, findings=[finding for finding in document.findings if finding.severity == "info"]
+    )
+    assert [entry.type for entry in bundle(minor).objects] == ["identity"]
 
 
 def test_without_a_time_nothing_is_said_to_have_been_observed_at_one() -> None:
     document = timed()
     kernel = msgspec.structs.replace(document.kernel, clock=None)
-    kinds = {one.type for one in bundle(msgspec.structs.replace(document, kernel=kernel)).objects}
+    kinds = {entry.type for entry in bundle(msgspec.structs.replace(document, kernel=kernel)).objects}
     assert "note" in kinds
     assert not kinds & {"observed-data", "sighting"}
 
 
 def test_ids_change_with_what_is_said_and_with_nothing_else() -> None:
     document = timed()
-    again = {one.id: one for one in bundle(timed()).objects}
-    assert {one.id for one in bundle(document).objects} == set(again)
-    other = [msgspec.structs.replace(one, title="other") for one in document.findings]
-    changed = {one.id: one for one in bundle(msgspec.structs.replace(document, findings=other)).objects}
+    again = {entry.id: entry for entry in bundle(timed()).objects}
+    assert {entry.id for entry in bundle(document).objects} == set(again)
+    other = [msgspec.structs.replace(finding, title="other") for finding in document.findings]
+    changed = {entry.id: entry for entry in bundle(msgspec.structs.replace(document, findings=other)).objects}
     for same in changed.keys() & again.keys():
         assert changed[same] == again[same]
-    assert {one.type for name, one in again.items() if name not in changed} == {"note"}
+    assert {finding.type for name, finding in again.items() if name not in changed} == {"note"}

@@ -46,7 +46,7 @@ OF_ONE_AREA: tuple[Callable[[Edit], Label], ...] = (
 @cache
 def edited(name: str, edit: Technique) -> tuple[Analysis, Label] | None:
     """A changed copy of a sample, and what was done; None if the edit cannot be made there."""
-    (sample,) = (one for one in SAMPLES if one.name == name)
+    (sample,) = (sample for sample in SAMPLES if sample.name == name)
     copy = Edit(sample.analysis)
     try:
         label = edit(copy)
@@ -65,8 +65,12 @@ def changed(sample: Sample, edit: Technique) -> tuple[Analysis, Label]:
 def about(analysis: Analysis, label: Label, *, contents: bool = True) -> list[Finding]:
     """The findings of at least high severity about what was edited, as parts of the document."""
     document = build_document(analysis, contents=contents)
-    found = [one for one in document.findings if one.pid == label.pid and one.severity in ("critical", "high")]
-    return [one for one in found if label.end == 0 or one.start is None or int(one.start, 16) < label.end]
+    found = [
+        finding
+        for finding in document.findings
+        if finding.pid == label.pid and finding.severity in ("critical", "high")
+    ]
+    return [item for item in found if label.end == 0 or item.start is None or int(item.start, 16) < label.end]
 
 
 @pytest.mark.parametrize("edit", OF_ONE_AREA, ids=lambda edit: edit.__name__)
@@ -98,7 +102,7 @@ def test_the_dump_of_an_area_begins_with_the_bounds_that_proc_showed(either_samp
     """vm_start and vm_end are the first words of vm_area_struct since 2.6."""
     analysis, label = changed(either_sample, edit)
     (found,) = about(analysis, label)
-    (dump,) = (one for one in found.dumps if one.what == "the vm_area_struct")
+    (dump,) = (dump for dump in found.dumps if dump.what == "the vm_area_struct")
     assert dump.address == found.vma
     assert dump.data is not None
     assert len(bytes.fromhex(dump.data)) == SIZE
@@ -116,7 +120,7 @@ def test_the_dump_of_the_evidence_shows_the_word_that_was_written(maple_sample: 
     mine = maple.take(maple.mm == mm_of(maple_sample.analysis, label.pid))
     (row,) = rows_in(mine.take(mine.start == label.start))
     (found,) = about(analysis, label)
-    (dump,) = (one for one in found.dumps if "maple tree" in one.what)
+    (dump,) = (dump for dump in found.dumps if "maple tree" in dump.what)
     at = int(row.slot) - int(dump.address, 16)
     assert 0 <= at < SIZE
     assert dump.data is not None
@@ -139,7 +143,7 @@ def test_the_first_bytes_of_hidden_memory_are_those_of_its_file(name: str) -> No
     copy = Edit(samples[0].analysis)
     index = next(iter(copy.views.indices().values()))
     library = [name.endswith(b"/libc.so.6") for name in copy.views.names]
-    row = next(one for one in rows_in(index) if library[int(one.vma_row)] and not vma_of(copy, one).pgoff and one.order)
+    row = next(row for row in rows_in(index) if library[int(row.vma_row)] and not vma_of(copy, row).pgoff and row.order)
     label = labelled(copy, "hidden", row)
     if copy.views.maple is not None:
         copy.put(int(row.slot), 0)
@@ -165,7 +169,7 @@ def test_without_contents_no_memory_of_a_process_is_shown(either_sample: Sample)
         if done is not None:
             (found,) = about(*done, contents=False)
             assert found.dumps
-            assert all(int(one.address, 16) >> 63 or "page tables" in one.what for one in found.dumps)
+            assert all(int(dump.address, 16) >> 63 or "page tables" in dump.what for dump in found.dumps)
 
 
 def test_dumps_are_few_and_small(either_sample: Sample) -> None:
@@ -193,11 +197,11 @@ def test_every_step_of_a_rule_has_lines_and_some_are_for_crash() -> None:
 def test_lines_name_the_addresses_of_the_finding(either_sample: Sample, edit: Technique) -> None:
     analysis, label = changed(either_sample, edit)
     for found in about(analysis, label):
-        assert [one.tool for one in found.by_hand][:2] == ["drgn", "crash"]
+        assert [check.tool for check in found.by_hand][:2] == ["drgn", "crash"]
         known = [found.vma, found.mm, *(item.address for item in found.evidence)]
         named = {one for one in known if one is not None}
-        for one in found.by_hand:
-            text = "\n".join(one.lines)
+        for check in found.by_hand:
+            text = "\n".join(check.lines)
             assert not re.search(r"[{}]|None", text), text
             assert any(address in text for address in named), text
             if found.vma is not None:
@@ -213,13 +217,13 @@ def test_lines_of_drgn_and_volshell_are_python(either_sample: Sample) -> None:
     for edit in (*OF_ONE_AREA, task_off_both):
         done = edited(either_sample.name, edit)
         for found in build_document(done[0]).findings if done else ():
-            for one in found.by_hand:
-                if one.tool == "crash":
+            for check in found.by_hand:
+                if check.tool == "crash":
                     continue
-                for line in one.lines:
+                for line in check.lines:
                     compile(line + "\n", "line", "single")
                     for name in re.findall(r"(?<![\w.\"])([a-z_]+)\(", line):
-                        if one.tool == "volshell" and name not in ("hex", "int"):
+                        if check.tool == "volshell" and name not in ("hex", "int"):
                             assert f'"{name}"' in shell, line
                         elif helpers is not None and name not in ("hex", "print", "any"):
                             assert hasattr(helpers, name), line

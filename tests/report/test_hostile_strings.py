@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vmaforensics.report.document.document import Document
 
 TIMES = {"booted": "2026-11-22T21:00:00Z", "clock": "2026-11-22T21:05:00Z", "crashed": None}
-TEXTUAL = [name for name, one in FORMATS.items() if not one.binary]
+TEXTUAL = [name for name, form in FORMATS.items() if not form.binary]
 
 
 @cache
@@ -42,14 +42,14 @@ def document(request: pytest.FixtureRequest) -> Document:
 
 def test_what_was_planted_came_through_the_pipeline() -> None:
     document = planted_document()
-    names = [one.comm for one in document.processes]
-    names += [region.name for one in document.processes for region in one.regions]
+    names = [process.comm for process in document.processes]
+    names += [region.name for process in document.processes for region in process.regions]
     parts = ("\\x1b]0;owned", "\\u202e", "<script>", "=HYPERLINK", "c`d``e", "](http:", "\\x9b31m", "\\xed\\xa0\\x80")
     for part in parts:
         assert any(part in name for name in names), part
     assert "/memfd:" not in {name for name in names if name.startswith("/memfd:plain")}
     assert "<b>=1|`" in document.kernel.banner
-    suspect = next(one for one in document.findings if one.severity == "high")
+    suspect = next(finding for finding in document.findings if finding.severity == "high")
     assert suspect.comm.startswith("\\x1b]0;owned")
 
 
@@ -97,8 +97,8 @@ def test_markdown_is_plain_text_and_our_own_structure(document: Document, reader
     assert not kinds & {"html_inline", "html_block", "link_open", "image", "s_open", "code_block", "blockquote_open"}
     headings = [tokens[at + 1].content for at, token in enumerate(tokens) if token.type == "heading_open"]
     sections = ["vmaforensics report", "Findings", "Not assessed", "Provenance"]
-    assert [one for one in headings if one in sections] == sections
-    serious = [one for one in document.findings if one.severity in ("critical", "high", "medium")]
+    assert [heading for heading in headings if heading in sections] == sections
+    serious = [finding for finding in document.findings if finding.severity in ("critical", "high", "medium")]
     assert len(headings) == len(sections) + min(len(serious), 10)
     # What GitHub makes links, pictures or formulas of stands nowhere but in code.
     prose = " ".join(token.content for token in tokens if token.type == "text")

@@ -48,13 +48,22 @@ def page() -> Page:
 
 
 def test_everything_of_a_finding_is_on_the_page(page: Page) -> None:
-    for one in example().findings:
-        words = [one.rule, one.rule_title, one.why, one.comm, one.lock, *one.benign_causes, *one.flags, one.id]
-        words += [item.what for item in one.evidence] + [f"{item.id} {item.name}" for item in one.attack]
-        words += [line for hand in one.by_hand for line in hand.lines]
+    for entry in example().findings:
+        words = [
+            entry.rule,
+            entry.rule_title,
+            entry.why,
+            entry.comm,
+            entry.lock,
+            *entry.benign_causes,
+            *entry.flags,
+            entry.id,
+        ]
+        words += [item.what for item in entry.evidence] + [f"{item.id} {item.name}" for item in entry.attack]
+        words += [line for hand in entry.by_hand for line in hand.lines]
         for word in words:
-            assert word in page.text, f"{word!r} of {one.severity} is missing"
-        assert f"{one.start}–{(one.end or '')[2:]}" in page.text
+            assert word in page.text, f"{word!r} of {entry.severity} is missing"
+        assert f"{entry.start}–{(entry.end or '')[2:]}" in page.text
     assert "7f 45 4c 46 02 01 01 00" in page.text
     assert "·ELF····" in page.text
     assert "the vm_area_struct: not in the dump" in page.text
@@ -131,12 +140,12 @@ def test_the_verdict_says_no_more_than_was_read(document: Document, tone: str, h
 def test_the_tampered_sample_is_told_by_name_and_place(tampered: Sample) -> None:
     document = build_document(tampered.analysis)
     page = Page(render_html(document))
-    serious = [one for one in document.findings if one.severity in ("critical", "high")]
+    serious = [entry for entry in document.findings if entry.severity in ("critical", "high")]
     assert serious
-    for one in serious:
-        assert f"pid {one.pid} {one.comm}" in page.text
-        assert one.title[1:] in page.text
-        assert f"#f-{one.id}" in page.values("href")
+    for entry in serious:
+        assert f"pid {entry.pid} {entry.comm}" in page.text
+        assert entry.title[1:] in page.text
+        assert f"#f-{entry.id}" in page.values("href")
 
 
 def test_the_same_document_gives_the_same_bytes() -> None:
@@ -223,7 +232,7 @@ def test_hostile_strings_do_not_change_how_the_page_is_built() -> None:
         return [(tag, tuple(attrs)) for tag, attrs in tags[:end] if tag != "text"]  # long words take more lines
 
     # Counters are looked up by name, so one with another name has no column.
-    some = [msgspec.structs.replace(one, counters=()) for one in example().processes]
+    some = [msgspec.structs.replace(process, counters=()) for process in example().processes]
     plain = msgspec.structs.replace(example(), processes=some)
     assert skeleton(hostile(plain, addresses=False)) == skeleton(plain)
 

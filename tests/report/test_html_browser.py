@@ -102,7 +102,7 @@ def test_the_policy_stops_a_script_that_is_not_the_pages_own(browser: Browser, f
             " document.body.append(i); })()"
         )
         assert page.evaluate("window.alien === undefined")
-        assert any("Content Security Policy" in one for one in page.complaints())
+        assert any("Content Security Policy" in complaint for complaint in page.complaints())
 
 
 @pytest.mark.parametrize("name", ["hostile", "all hostile"])
@@ -124,8 +124,8 @@ def test_hostile_strings_become_no_element(browser: Browser, files: dict[str, st
 def test_findings_are_there_without_javascript_and_the_filter_is_not(browser: Browser, files: dict[str, str]) -> None:
     with browser.page(files["example"], script=False) as page:
         seen = page.evaluate("document.body.innerText")
-        for one in example().findings:
-            assert one.id in seen
+        for finding in example().findings:
+            assert finding.id in seen
         assert "map_count is 3" in seen
         assert page.evaluate("document.querySelector('#filter').checkVisibility()") is False
 
@@ -155,7 +155,7 @@ def test_the_filter_hides_and_shows(browser: Browser, files: dict[str, str]) -> 
 
 
 def test_a_link_opens_the_finding_it_leads_to(browser: Browser, files: dict[str, str]) -> None:
-    info = next(one for one in example().findings if one.severity == "info")
+    info = next(finding for finding in example().findings if finding.severity == "info")
     opened = f"document.getElementById('f-{info.id}').querySelector('details').open"
     with browser.page(files["example"]) as page:
         assert page.evaluate(opened) is False
@@ -187,7 +187,7 @@ def test_light_and_dark_follow_the_system(browser: Browser, files: dict[str, str
     for dark in (False, True):
         with browser.page(files["example"], dark=dark) as page:
             shades.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
-    assert [sum(map(int, one[4:-1].split(","))) > 384 for one in shades] == [True, False]
+    assert [sum(map(int, shade[4:-1].split(","))) > 384 for shade in shades] == [True, False]
 
 
 def test_what_scrolls_and_what_links_can_be_reached_by_keyboard(browser: Browser, files: dict[str, str]) -> None:

@@ -43,7 +43,7 @@ def edited(sample: Sample, edit: Callable[[Edit], Label]) -> tuple[Analysis, Lab
 
 
 def map_of(analysis: Analysis, pid: int) -> MemoryMap:
-    (found,) = (one for one in build_document(analysis).maps if one.pid == pid)
+    (found,) = (memory_map for memory_map in build_document(analysis).maps if memory_map.pid == pid)
     return found
 
 
@@ -131,7 +131,7 @@ def test_lists_and_red_black_trees_are_drawn_around_the_edit(
 
 def test_pids_choose_the_maps(either_sample: Sample) -> None:
     truth = either_sample.truth
-    pid = next(one for one in truth.pids() if one not in (1, truth.capturing) and truth.get(f"proc/{one}/maps"))
+    pid = next(pid for pid in truth.pids() if pid not in (1, truth.capturing) and truth.get(f"proc/{pid}/maps"))
     (one,) = build_document(either_sample.analysis, pids=[pid]).maps
     assert one.pid == pid
     assert row_ranges(one) == guest_ranges(either_sample, pid)
@@ -159,14 +159,14 @@ def test_many_findings_give_a_bounded_number_of_maps_and_say_so(either_sample: S
     rows = analysis.views.mms
     many = [finding(mm, pid, 0, 4096) for mm, pid in zip(rows.mm.tolist(), rows.pid.tolist(), strict=True)]
     document = build_document(replace(analysis, findings=many))
-    assert [one.mm for one in document.maps] == [hex(one.mm) for one in many[:MOST]]
+    assert [memory_map.mm for memory_map in document.maps] == [hex(one.mm) for one in many[:MOST]]
     assert document.maps_left_out == len(many) - MOST > 0
 
 
 def test_a_long_map_is_told_around_the_finding_and_says_how_much_is_left_out(either_sample: Sample) -> None:
     """The guest's process with most VMAs has more than a map may have rows."""
     analysis, truth = either_sample.analysis, either_sample.truth
-    pid = max(truth.pids(), key=lambda one: truth.get(f"proc/{one}/maps", b"").count(b"\n"))
+    pid = max(truth.pids(), key=lambda pid: truth.get(f"proc/{pid}/maps", b"").count(b"\n"))
     lines = guest_ranges(either_sample, pid)
     assert len(lines) > MOST_ROWS
     start, end = lines[len(lines) // 2]
@@ -226,6 +226,6 @@ def test_a_map_survives_whatever_stands_in_the_tree(maple_sample: Sample) -> Non
             edit.put(int(nodes.address[leaf]) + word, value)
         found = again_from_views(clean, edit.overlay)
         document = build_document(found)
-        assert any(one.mm == hex(int(nodes.mm[leaf])) for one in document.maps)
-        for one in document.maps:
-            drawn(one)
+        assert any(memory_map.mm == hex(int(nodes.mm[leaf])) for memory_map in document.maps)
+        for memory_map in document.maps:
+            drawn(memory_map)

@@ -44,7 +44,7 @@ def kernel_of(request: pytest.FixtureRequest) -> Sample:
 
 @cache
 def document_of(name: str) -> Document:
-    (sample,) = (one for one in EVERY if one.name == name)
+    (sample,) = (sample for sample in EVERY if sample.name == name)
     return build_document(sample.analysis)
 
 
@@ -84,7 +84,7 @@ def test_the_clock_goes_on_from_the_last_process_the_guest_started(kernel_of: Sa
 
 def test_the_clock_of_a_crashed_kernel_is_its_crashtime() -> None:
     """CRASHTIME is written by the dying kernel itself (crash_save_vmcoreinfo)."""
-    crashed = [one for one in [*EVERY, *built("debian-5.10-crash")] if "crash" in one.name]
+    crashed = [sample for sample in [*EVERY, *built("debian-5.10-crash")] if "crash" in sample.name]
     if not crashed:
         pytest.skip("no image of a crashed kernel")
     for sample in crashed:
@@ -143,7 +143,7 @@ def test_a_clock_whose_forms_contradict_each_other_is_not_believed(kernel_of: Sa
     else:
         assert read_clock(kernel_on(kernel, edit.overlay)) is None
     assert times[0] == read_clock(kernel)
-    assert all(abs(one.now - times[0].now) <= 1 and abs(one.booted - times[0].booted) < 10**9 for one in times)
+    assert all(abs(time.now - times[0].now) <= 1 and abs(time.booted - times[0].booted) < 10**9 for time in times)
     found = build_document(edit.again()).kernel
     assert (found.booted, found.clock) == (None, None)
 
@@ -154,7 +154,7 @@ def test_what_is_not_in_the_dump_is_not_made_up(kernel_of: Sample) -> None:
     clock = read_clock(clean.kernel)
     assert clock is not None
     edit.drop(clock.address - 4096, 3 * 4096)  # its shadow may be next to it
-    pid = next(one.pid for one in document_of(kernel_of.name).processes if one.kind == "user")
+    pid = next(process.pid for process in document_of(kernel_of.name).processes if process.kind == "user")
     document = build_document(edit.again(), pids=[pid])
     assert (document.kernel.booted, document.kernel.clock, document.processes[0].started) == (None, None, None)
 

@@ -65,9 +65,9 @@ def test_a_saved_report_is_filtered_as_the_image_is(saved: Path, options: tuple[
     image = tampered_sample().image_path
     shown = [run("report", source, "--format", "json", *options) for source in (image, saved)]
     assert shown[0].returncode == shown[1].returncode == 0, shown[0].stderr
-    from_image, from_saved = (msgspec.json.decode(one.stdout, type=Document) for one in shown)
+    from_image, from_saved = (msgspec.json.decode(line.stdout, type=Document) for line in shown)
     if "--pid" in options:  # the image has the memory map of any process, a report those with findings
-        assert [one for one in from_image.maps if one in from_saved.maps] == from_saved.maps
+        assert [memory_map for memory_map in from_image.maps if memory_map in from_saved.maps] == from_saved.maps
         from_image = msgspec.structs.replace(from_image, maps=from_saved.maps)
     assert encode(from_image) == encode(from_saved)
 

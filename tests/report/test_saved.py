@@ -42,7 +42,7 @@ def test_a_report_is_told_from_an_image_however_it_is_laid_out(tmp_path: Path, r
         path.write_text(text)
         assert is_saved(path)
         assert parse(path.read_bytes().removeprefix(b"\xef\xbb\xbf")) == tampered_document()
-    assert not any(is_saved(one.image_path) for one in bundled())
+    assert not any(is_saved(sample.image_path) for sample in bundled())
     path.write_bytes(b'{"a' + bytes(100))
     assert not is_saved(path)
     assert not is_saved(tmp_path / "none")
@@ -155,7 +155,7 @@ def test_a_report_that_was_tampered_with_is_refused_or_shown_and_never_breaks_a_
             continue
         shown += 1
         asked: list[tuple[str, dict[str, object]]] = [
-            *((one, {}) for one in FORMATS if one != "timesketch"),
+            *((form, {}) for form in FORMATS if form != "timesketch"),
             ("csv", {"table": "regions"}),
             ("csv", {"table": "processes"}),
             ("csv", {"table": "evidence"}),

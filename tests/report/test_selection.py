@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def test_processes_are_those_a_document_of_them_alone_would_hold(either_sample: Sample) -> None:
     analysis = either_sample.analysis
     whole = build_document(analysis)
-    sharing = [one for one in whole.processes if one.shares_with is not None]
+    sharing = [process for process in whole.processes if process.shares_with is not None]
     assert sharing, "the guests run processes that share their memory"
     first = sharing[0]
     assert first.shares_with is not None
@@ -45,24 +45,24 @@ def test_what_a_filter_hides_is_told_so_that_the_verdict_is_no_lie() -> None:
     assert hidden.not_assessed[-1].count == len(document.findings)
     assert "could not be assessed" in hidden.verdict
     one_rule = select(document, rules=["VMA-MISSING"])
-    assert {one.rule for one in one_rule.findings} == {"VMA-MISSING"}
+    assert {finding.rule for finding in one_rule.findings} == {"VMA-MISSING"}
     assert one_rule.not_assessed[-1].count == len(document.findings) - len(one_rule.findings)
 
 
 def test_a_filter_that_hides_nothing_changes_nothing() -> None:
     document = tampered_document()
-    rules = {one.rule for one in document.findings}
+    rules = {finding.rule for finding in document.findings}
     assert select(document, rules=rules, min_severity="info") == document
     assert select(document) == document
 
 
 def test_maps_of_findings_that_are_hidden_are_hidden_too() -> None:
     document = tampered_document()
-    pid = next(one.pid for one in document.findings if one.severity == "high")
+    pid = next(finding.pid for finding in document.findings if finding.severity == "high")
     high = select(document, min_severity="high")
-    assert [one.pid for one in document.maps] != [pid]
-    assert [one.pid for one in high.maps] == [pid]
-    assert [one.pid for one in select(document, pids=[pid]).maps] == [pid]
+    assert [memory_map.pid for memory_map in document.maps] != [pid]
+    assert [memory_map.pid for memory_map in high.maps] == [pid]
+    assert [memory_map.pid for memory_map in select(document, pids=[pid]).maps] == [pid]
     assert select(msgspec.structs.replace(document, findings=[]), min_severity="high").maps == []
 
 
@@ -73,5 +73,5 @@ def test_maps_that_found_no_room_are_counted_among_what_is_left() -> None:
 
 
 def test_the_sample_is_the_tampered_one() -> None:
-    assert any(one.severity == "high" for one in tampered_document().findings)
+    assert any(finding.severity == "high" for finding in tampered_document().findings)
     assert tampered_sample().edit is not None

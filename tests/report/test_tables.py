@@ -62,9 +62,9 @@ def test_a_region_that_an_index_lacks_is_missing_there() -> None:
 def test_findings_and_their_evidence_are_rows() -> None:
     document = tampered_document()
     findings, evidence = document.table("findings"), document.table("evidence")
-    assert findings["id"].tolist() == [one.id for one in document.findings]
-    assert [hex(one) for one in findings["mm"].tolist()] == [one.mm for one in document.findings]
-    assert findings["has_range"].tolist() == [one.start is not None for one in document.findings]
+    assert findings["id"].tolist() == [finding.id for finding in document.findings]
+    assert [hex(finding) for finding in findings["mm"].tolist()] == [finding.mm for finding in document.findings]
+    assert findings["has_range"].tolist() == [finding.start is not None for finding in document.findings]
     assert findings["evidence"].sum() == len(evidence)
     first = evidence[evidence["finding"] == document.findings[0].id]
     assert first["what"].tolist() == [item.what for item in document.findings[0].evidence]
@@ -84,7 +84,7 @@ def test_processes_hold_the_counters_of_the_kernel(either_sample: Sample) -> Non
 
 def test_times_of_start_are_times() -> None:
     document = tampered_document()
-    processes = [msgspec.structs.replace(one, started="2026-11-22T21:10:05Z") for one in document.processes[:1]]
+    processes = [msgspec.structs.replace(process, started="2026-11-22T21:10:05Z") for process in document.processes[:1]]
     shown = msgspec.structs.replace(document, processes=processes)
     assert shown.table("processes")["started"][0] == np.datetime64("2026-11-22T21:10:05")
     assert read(render_csv(shown, table="processes"))[0]["started"] == "2026-11-22T21:10:05Z"
@@ -107,10 +107,10 @@ def test_csv_has_a_row_for_each_and_lines_of_rfc_4180(name: str) -> None:
 
 def test_csv_tells_addresses_as_the_document_does() -> None:
     document = tampered_document()
-    for row, one in zip(read(render_csv(document)), document.findings, strict=True):
-        assert (row["mm"], row["start"], row["end"]) == (one.mm, one.start or "", one.end or "")
-        assert row["title"] == one.title
-    regions = [region for one in document.processes for region in one.regions]
+    for row, finding in zip(read(render_csv(document)), document.findings, strict=True):
+        assert (row["mm"], row["start"], row["end"]) == (finding.mm, finding.start or "", finding.end or "")
+        assert row["title"] == finding.title
+    regions = [region for process in document.processes for region in process.regions]
     for row, region in zip(read(render_csv(document, table="regions")), regions, strict=True):
         assert (row["start"], row["flags"], row["vma"]) == (region.start, region.flags, region.vma)
         assert row["inode"] == str(region.inode)
@@ -158,7 +158,7 @@ def test_parquet_holds_the_table_with_declared_types(name: str) -> None:
     assert read_back.num_rows == len(rows) * views
     for column in set(rows.dtype.names or ()) & set(read_back.column_names):
         values = rows[column]
-        expected = [printable(one) for one in values.tolist()] if values.dtype == object else values.tolist()
+        expected = [printable(value) for value in values.tolist()] if values.dtype == object else values.tolist()
         if values.dtype.kind != "M":
             assert read_back[column].to_pylist()[::views] == expected, column
     assert set(read_back["kernel_build_id"].to_pylist()) == {document.kernel.build_id}
@@ -173,8 +173,10 @@ def test_parquet_has_a_row_per_region_and_index(list_sample: Sample) -> None:
 
     document = build_document(list_sample.analysis)
     read_back = parquet.read_table(pa.BufferReader(render_parquet(document)))
-    regions = [region for one in document.processes for region in one.regions]
+    regions = [region for process in document.processes for region in process.regions]
     assert read_back["view"].to_pylist() == ["list", "rbtree"] * len(regions)
-    slots = [int(slot, 16) for one in regions for slot in (one.seen.list, one.seen.rbtree) if isinstance(slot, str)]
+    slots = [
+        int(slot, 16) for region in regions for slot in (region.seen.list, region.seen.rbtree) if isinstance(slot, str)
+    ]
     assert read_back["at"].to_pylist() == slots
     assert set(read_back["state"].to_pylist()) == {"held"}

@@ -44,9 +44,9 @@ def test_quiet_is_the_verdict_and_a_line_per_finding() -> None:
     document = example()
     lines = render_text(document, detail=-1, width=40).splitlines()
     assert len(lines) == 1 + len(document.findings)
-    for line, one in zip(lines[1:], document.findings, strict=True):
-        assert line.split()[:2] == [one.severity.upper(), one.rule]
-        assert f"pid {one.pid} " in line
+    for line, entry in zip(lines[1:], document.findings, strict=True):
+        assert line.split()[:2] == [entry.severity.upper(), entry.rule]
+        assert f"pid {entry.pid} " in line
 
 
 def test_a_clean_report_fits_one_screen() -> None:
@@ -57,16 +57,16 @@ def test_every_finding_is_named_however_little_is_asked_for() -> None:
     document = example()
     for detail in (-1, 0, 1, 2):
         text = render_text(document, detail=detail)
-        for one in document.findings:
-            assert f"{one.severity.upper():8}  {one.rule}" in text
-            assert f"pid {one.pid} ({one.comm})" in text
+        for entry in document.findings:
+            assert f"{entry.severity.upper():8}  {entry.rule}" in text
+            assert f"pid {entry.pid} ({entry.comm})" in text
 
 
 def test_serious_findings_have_evidence_and_a_next_step_and_minor_ones_are_short() -> None:
     document = example()
     text = render_text(document)
-    for one in document.findings:
-        assert (f"  next: {next_step(document, one)}\n" in text) == (one.severity in SERIOUS)
+    for entry in document.findings:
+        assert (f"  next: {next_step(document, entry)}\n" in text) == (entry.severity in SERIOUS)
     assert text.count("  next: ") == 3
 
 
@@ -122,18 +122,18 @@ def test_things_not_assessed_are_counted_where_they_are_not_listed() -> None:
 def test_more_detail_shows_all_that_less_does_not() -> None:
     document = example()
     full, deep = render_text(document, detail=1), render_text(document, detail=2)
-    for one in document.findings:
-        for item in one.evidence:
+    for entry in document.findings:
+        for item in entry.evidence:
             assert item.what.split()[0] in full
-        for check in one.by_hand:
+        for check in entry.by_hand:
             assert f"by hand, in {check.tool}:" not in full
             assert f"by hand, in {check.tool}:" in deep
             assert all(f"    {line}\n" in deep for line in check.lines)
-        for dump in one.dumps:
+        for dump in entry.dumps:
             if dump.data:
                 assert bytes.fromhex(dump.data)[:16].hex(" ") in deep
                 assert bytes.fromhex(dump.data)[:16].hex(" ") not in full
-        assert f"finding id: {one.id}" in full
+        assert f"finding id: {entry.id}" in full
     for found in document.maps:
         assert f"mm {found.mm}: every record side by side" in deep
         assert all(node.address in deep for node in found.nodes)
@@ -192,8 +192,8 @@ def test_addresses_are_not_cut() -> None:
         text = render_text(example(), detail=detail, width=40)
         for found in example().maps if detail > 1 else ():
             assert all(row.vma is None or row.vma[2:] in text for row in found.rows)
-        for one in example().findings:
-            assert all(item.address is None or item.address in text for item in one.evidence)
+        for entry in example().findings:
+            assert all(item.address is None or item.address in text for item in entry.evidence)
 
 
 def test_columns_are_as_wide_as_what_a_terminal_shows() -> None:

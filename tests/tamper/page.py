@@ -46,8 +46,8 @@ the views are, no more.
 def render(clean: list[Clean], outcomes: list[Outcome], order: list[tuple[str, str]]) -> str:
     """The whole page."""
     lines = [_INTRODUCTION, *_summary(clean, outcomes), *_clean(clean)]
-    kernels = [one.kernel for one in clean]
-    table = {(one.family, one.edit, one.kernel): one for one in outcomes}
+    kernels = [sample.kernel for sample in clean]
+    table = {(outcome.family, outcome.edit, outcome.kernel): outcome for outcome in outcomes}
     families = dict.fromkeys([*_FAMILIES, *(family for family, _ in order)])
     for family in families:
         names = [name for group, name in order if group == family]
@@ -79,12 +79,12 @@ def _row(name: str, mine: list[Outcome]) -> str:
 def _wrong(outcomes: list[Outcome]) -> Iterator[str]:
     """What a precision below 1 comes from, by edit and rule."""
     counts: dict[tuple[str, str], list[str]] = {}
-    for one in outcomes:
-        for text in one.wrong:
-            counts.setdefault((one.edit, text.split(" ", 1)[0]), []).append(f"{_short(one.kernel)}: {text}")
+    for outcome in outcomes:
+        for text in outcome.wrong:
+            counts.setdefault((outcome.edit, text.split(" ", 1)[0]), []).append(f"{_short(outcome.kernel)}: {text}")
     yield "## Findings that name something else"
     yield ""
-    if not any(one.wrong for one in outcomes):
+    if not any(outcome.wrong for outcome in outcomes):
         yield "None."
         return
     yield "Findings of that severity or above that do not overlap what was edited, one example of each kind:"
@@ -101,7 +101,7 @@ def _cell(one: Outcome) -> str:
 
 def _recall(mine: list[Outcome]) -> str:
     tried = [one for one in mine if one.technique]
-    return f"{sum(one.hit for one in tried)}/{len(tried)}"
+    return f"{sum(row.hit for row in tried)}/{len(tried)}"
 
 
 def _precision(mine: list[Outcome]) -> str:
@@ -114,10 +114,10 @@ def _summary(clean: list[Clean], outcomes: list[Outcome]) -> Iterator[str]:
     yield ""
     yield "| kernel | edits | recall | precision |"
     yield "|---|---|---|---|"
-    for one in clean:
-        mine = [item for item in outcomes if item.kernel == one.kernel]
+    for sample in clean:
+        mine = [item for item in outcomes if item.kernel == sample.kernel]
         tried = sum(bool(item.technique) for item in mine)
-        yield f"| {_short(one.kernel)} ({one.release}) | {tried} | {_recall(mine)} | {_precision(mine)} |"
+        yield f"| {_short(sample.kernel)} ({sample.release}) | {tried} | {_recall(mine)} | {_precision(mine)} |"
     tried = sum(bool(item.technique) for item in outcomes)
     yield f"| all | {tried} | {_recall(outcomes)} | {_precision(outcomes)} |"
     yield ""
@@ -125,11 +125,11 @@ def _summary(clean: list[Clean], outcomes: list[Outcome]) -> Iterator[str]:
 
 def _clean(clean: list[Clean]) -> Iterator[str]:
     yield "Findings above low in the clean images: " + (
-        "none." if not any(one.above_low for one in clean) else "these, each a bug of its rule:"
+        "none." if not any(sample.above_low for sample in clean) else "these, each a bug of its rule:"
     )
     yield ""
-    for one in clean:
-        for text in one.above_low:
-            yield f"* {_short(one.kernel)}: {text}"
-    if any(one.above_low for one in clean):
+    for sample in clean:
+        for text in sample.above_low:
+            yield f"* {_short(sample.kernel)}: {text}"
+    if any(sample.above_low for sample in clean):
         yield ""

@@ -81,26 +81,27 @@ def edits() -> list[tuple[str, str, Callable[[Edit], Label]]]:
 def _of(module: Any) -> Iterator[Callable[..., Label]]:  # noqa: ANN401
     for value in vars(module).values():
         if isinstance(value, tuple):
-            for one in value:
-                edit = one[0] if isinstance(one, tuple) else one
+            for item in value:
+                edit = item[0] if isinstance(item, tuple) else item
                 if inspect.isfunction(edit) and "edit" in inspect.signature(edit).parameters:
                     yield edit
 
 
 def images() -> list[Sample]:
     """The image of each kernel of the table."""
-    whole = {one.name: one for one in built(*KERNELS)}
-    bundled = {one.name: one for one in SAMPLES}
+    whole = {image.name: image for image in built(*KERNELS)}
+    bundled = {sample.name: sample for sample in SAMPLES}
     return [found for name in KERNELS if (found := whole.get(name) or bundled.get(name)) is not None]
 
 
 def serious(findings: list[Finding], clean: list[Finding], rank: Severity) -> list[Finding]:
     """Those that are at least of ``rank``, and were not made of the clean image already."""
-    known = {(one.rule.id, one.mm, one.start, one.end, one.severity) for one in clean}
+    known = {(sample.rule.id, sample.mm, sample.start, sample.end, sample.severity) for sample in clean}
     return [
-        one
-        for one in findings
-        if one.severity.rank <= rank.rank and (one.rule.id, one.mm, one.start, one.end, one.severity) not in known
+        finding
+        for finding in findings
+        if finding.severity.rank <= rank.rank
+        and (finding.rule.id, finding.mm, finding.start, finding.end, finding.severity) not in known
     ]
 
 
@@ -122,8 +123,8 @@ def try_edit(sample: Sample, family: str, name: str, edit: Callable[[Edit], Labe
         return Outcome(kernel=sample.name, family=family, edit=name, why=f"{type(error).__name__}: {error}")
     findings = again_from_views(sample.analysis, copy.overlay).findings
     found = serious(findings, sample.analysis.findings, label.rank)
-    right = [one for one in found if names(one, label)]
-    placed = [one for one in right if label.end == 0 or one.start is not None]
+    right = [item for item in found if names(item, label)]
+    placed = [row for row in right if label.end == 0 or row.start is not None]
     return Outcome(
         kernel=sample.name,
         family=family,
@@ -131,29 +132,29 @@ def try_edit(sample: Sample, family: str, name: str, edit: Callable[[Edit], Labe
         technique=label.technique,
         rank=label.rank,
         hit=bool(placed),
-        rules=tuple(sorted({one.rule.id for one in right})),
-        views=tuple(sorted({item.view for one in right for item in one.evidence if item.view})),
+        rules=tuple(sorted({row.rule.id for row in right})),
+        views=tuple(sorted({item.view for row in right for item in row.evidence if item.view})),
         right=len(right),
-        wrong=tuple(f"{one.rule.id} pid {one.pid}: {one.title}" for one in found if one not in right),
+        wrong=tuple(f"{item.rule.id} pid {item.pid}: {item.title}" for item in found if item not in right),
     )
 
 
 def work(name: str, part: int) -> tuple[Clean, list[Outcome]]:
     """One part of the edits on one kernel's image."""
-    (sample,) = (one for one in images() if one.name == name)
+    (sample,) = (image for image in images() if image.name == name)
     analysis = sample.analysis
     clean = Clean(kernel=name, release=analysis.kernel.identity.release)
     clean.above_low = [
-        f"{one.rule.id} pid {one.pid}: {one.title}"
-        for one in analysis.findings
-        if one.severity.rank < Severity.LOW.rank
+        f"{finding.rule.id} pid {finding.pid}: {finding.title}"
+        for finding in analysis.findings
+        if finding.severity.rank < Severity.LOW.rank
     ]
-    return clean, [try_edit(sample, *one) for one in edits()[part::_PARTS]]
+    return clean, [try_edit(sample, *edit) for edit in edits()[part::_PARTS]]
 
 
 def run() -> tuple[list[Clean], list[Outcome]]:
     """Every edit on every image; two at a time."""
-    jobs = [(one.name, part) for one in images() for part in range(_PARTS)]
+    jobs = [(image.name, part) for image in images() for part in range(_PARTS)]
     with ProcessPoolExecutor(2, initializer=os.nice, initargs=(10,)) as pool:
         done = list(pool.map(work, *zip(*jobs, strict=True)))
     clean = {one.kernel: one for one, _ in done}
@@ -172,13 +173,13 @@ def main() -> int:
         PAGE.write_text(text)
     else:
         sys.stdout.write(text)
-    for one in outcomes:
-        where = f"{one.kernel} {one.family}.{one.edit}"
-        if one.technique and not one.hit:
-            sys.stderr.write(f"MISS {where}: {', '.join(one.rules) or 'nothing'}\n")
-        sys.stderr.writelines(f"WRONG {where}: {text}\n" for text in one.wrong)
-        if one.why:
-            sys.stderr.write(f"not on {where}: {one.why}\n")
+    for outcome in outcomes:
+        where = f"{outcome.kernel} {outcome.family}.{outcome.edit}"
+        if outcome.technique and not outcome.hit:
+            sys.stderr.write(f"MISS {where}: {', '.join(outcome.rules) or 'nothing'}\n")
+        sys.stderr.writelines(f"WRONG {where}: {text}\n" for text in outcome.wrong)
+        if outcome.why:
+            sys.stderr.write(f"not on {where}: {outcome.why}\n")
     return 0
 
 

@@ -167,7 +167,7 @@ def _mend_subtree_gaps(edit: Edit, gone: int) -> None:
         floor = end
     for at in sorted(mine, key=lambda at: -int(nodes.depth[at])):
         children = [int(one) for one in (nodes.left[at], nodes.right[at]) if one >= 0 and one != gone]
-        gap[at] = max([gap[at], *(gap[one] for one in children)])
+        gap[at] = max([gap[at], *(gap[child] for child in children)])
         edit.put(edit.at("vm_area_struct", int(rows.vma[at]), "rb_subtree_gap"), gap[at])
 
 

@@ -26,7 +26,7 @@ def anchors_of(sample: Sample) -> AnchorsView:
 
 
 def test_saved_registers_are_those_the_guest_showed(sample: Sample) -> None:
-    threads = {int(one.pid): one for one in rows_in(anchors_of(sample).threads)}
+    threads = {int(row.pid): row for row in rows_in(anchors_of(sample).threads)}
     if not anchors_of(sample).threads.user.any():
         pytest.skip(f"{sample.name} does not hold the kernel stacks")
     compared = 0
@@ -64,7 +64,7 @@ def test_auxiliary_vectors_are_those_the_guest_showed(sample: Sample) -> None:
 
 def test_page_tables_of_the_cpus_are_those_of_processes_or_the_kernel(sample: Sample) -> None:
     cpus = anchors_of(sample).cpus
-    known = [one for one in sample.analysis.image.cpus if one.table_register is not None]
+    known = [cpu for cpu in sample.analysis.image.cpus if cpu.table_register is not None]
     assert len(cpus) == len(known)
     assert np.isin(cpus.owner, (RootOwner.PROCESS, RootOwner.KERNEL, RootOwner.DEAD)).all()
 

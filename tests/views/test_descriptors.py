@@ -341,7 +341,7 @@ def hang(machine: Machine, super_block: int, *inodes: int) -> None:
 
 def file_systems(machine: Machine, *supers: int) -> int:
     head = machine.symbols["super_blocks"] = machine.put("list_head")
-    circular_list(machine, head, *(machine.at("super_block", one, "s_list") for one in supers))
+    circular_list(machine, head, *(machine.at("super_block", superblock, "s_list") for superblock in supers))
     return head
 
 

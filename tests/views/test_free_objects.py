@@ -235,7 +235,7 @@ def barn_of(hand: Hand, *sheaves: int, back: int | None = None) -> None:
     machine = hand.machine
     barn = machine.put("node_barn")
     nodes = [machine.at("node_barn", barn, "sheaves_full")]
-    nodes += [machine.at("slab_sheaf", one, "barn_list") for one in sheaves]
+    nodes += [machine.at("slab_sheaf", sheaf, "barn_list") for sheaf in sheaves]
     for here, after in zip(nodes, [*nodes[1:], nodes[0] if back is None else back], strict=True):
         machine.word(here, after)
     machine.set("kmem_cache", hand.cache, "node", [machine.put("kmem_cache_node", {"barn": barn})])

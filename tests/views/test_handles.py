@@ -31,8 +31,8 @@ def handles_of(sample: Sample) -> HandlesView:
 def test_open_files_of_every_process_are_those_the_guest_listed(sample: Sample) -> None:
     handles, tasks = handles_of(sample), sample.analysis.views.tasks
     found: dict[int, set[int]] = defaultdict(set)
-    for one in rows_in(handles.descriptors):
-        found[int(one.pid)].add(int(one.fd))
+    for row in rows_in(handles.descriptors):
+        found[int(row.pid)].add(int(row.fd))
     exited = set(tasks.pid[tasks.leader & (tasks.exit_state != 0)].tolist())
     compared = 0
     for pid in sample.truth.pids():
@@ -47,9 +47,9 @@ def test_open_files_of_every_process_are_those_the_guest_listed(sample: Sample) 
 def test_segments_are_those_of_proc_sysvipc(sample: Sample) -> None:
     handles = handles_of(sample)
     lines = [line.split() for line in sample.truth["proc/sysvipc/shm"].decode().splitlines()[1:]]
-    said = sorted((int(one[1]), int(one[0]), int(one[3]), int(one[6])) for one in lines)
+    said = sorted((int(line[1]), int(line[0]), int(line[3]), int(line[6])) for line in lines)
     rows = handles.segments
-    assert sorted((one.id, one.key, one.size, one.nattch) for one in rows_in(rows)) == said
+    assert sorted((row.id, row.key, row.size, row.nattch) for row in rows_in(rows)) == said
     assert len(said) > 1
 
 

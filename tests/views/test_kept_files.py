@@ -48,7 +48,7 @@ def test_every_file_that_is_kept_is_found(kept_guest: Sample) -> None:
     assert handles.kept_whole
     names = dict(zip(handles.memory_files.inode.tolist(), handles.names, strict=True))
     mine = handles.kept.take(handles.kept.pid == owner(kept_guest))
-    found = {names[int(one.inode)]: Keeper(int(one.keeper)) for one in rows_in(mine) if int(one.inode) in names}
+    found = {names[int(row.inode)]: Keeper(int(row.keeper)) for row in rows_in(mine) if int(row.inode) in names}
     assert found == MADE
 
 
@@ -56,16 +56,16 @@ def test_what_else_is_kept_is_a_device_and_a_socket(kept_guest: Sample) -> None:
     """io_uring has /dev/null too, and one of the files in flight is a socket with a file in its own queue."""
     handles = handles_of(kept_guest)
     memory = set(handles.memory_files.inode.tolist())
-    rest = [one for one in rows_in(handles.kept) if int(one.inode) not in memory]
-    assert sorted(Keeper(int(one.keeper)) for one in rest) == [Keeper.QUEUE, Keeper.IO_URING]
+    rest = [row for row in rows_in(handles.kept) if int(row.inode) not in memory]
+    assert sorted(Keeper(int(item.keeper)) for item in rest) == [Keeper.QUEUE, Keeper.IO_URING]
 
 
 def test_code_in_each_of_them_names_who_leads_to_it(kept_guest: Sample) -> None:
-    found = [one for one in kept_guest.analysis.findings if one.rule.id == "MEM-UNMAPPED-CODE"]
-    assert {one.pid for one in found} == {owner(kept_guest)}
+    found = [finding for finding in kept_guest.analysis.findings if finding.rule.id == "MEM-UNMAPPED-CODE"]
+    assert {item.pid for item in found} == {owner(kept_guest)}
     assert len(found) == len(MADE) + 1  # and one that a descriptor keeps
     for name, keeper in MADE.items():
-        (one,) = [one for one in found if f"{name.decode()} that no VMA" in one.title]
+        (one,) = [item for item in found if f"{name.decode()} that no VMA" in item.title]
         assert f"kept by {keeper.label}" in one.title
         assert any(f"{keeper.label} (by descriptor " in item.what for item in one.evidence)
 
@@ -76,7 +76,7 @@ def test_ordinary_guests_keep_nothing(whole_kernel: Sample) -> None:
 
 def test_a_queue_that_leads_back_into_itself_ends(kept_guest: Sample) -> None:
     edit = Edit(kept_guest.analysis)
-    queue = next(one for one in rows_in(handles_of(kept_guest).kept) if one.keeper == Keeper.QUEUE)
+    queue = next(row for row in rows_in(handles_of(kept_guest).kept) if row.keeper == Keeper.QUEUE)
     head = edit.at("sock", int(queue.by), "sk_receive_queue.next")
     first = edit.get(head)
     edit.put(edit.at("sk_buff", first, "next"), first)
@@ -89,17 +89,17 @@ def test_a_queue_that_leads_back_into_itself_ends(kept_guest: Sample) -> None:
 def test_wild_pointers_in_a_queue_cost_only_that_queue(kept_guest: Sample, value: int) -> None:
     edit = Edit(kept_guest.analysis)
     kept = handles_of(kept_guest).kept
-    queue = next(one for one in rows_in(kept) if one.keeper == Keeper.QUEUE)
+    queue = next(row for row in rows_in(kept) if row.keeper == Keeper.QUEUE)
     edit.put(edit.at("sock", int(queue.by), "sk_receive_queue.next"), value)
     rows, whole, log = reread(kept_guest, edit)
     assert not whole
     assert (log.table().view == View.HANDLES).all()
-    assert {int(one.file) for one in rows_in(kept) if one.keeper == Keeper.IO_URING} <= set(rows.file.tolist())
+    assert {int(row.file) for row in rows_in(kept) if row.keeper == Keeper.IO_URING} <= set(rows.file.tolist())
 
 
 def test_a_count_of_registered_files_beyond_reason_is_cut_short(kept_guest: Sample) -> None:
     edit = Edit(kept_guest.analysis)
-    ring = next(one for one in rows_in(handles_of(kept_guest).kept) if one.keeper == Keeper.IO_URING)
+    ring = next(row for row in rows_in(handles_of(kept_guest).kept) if row.keeper == Keeper.IO_URING)
     kernel = kept_guest.analysis.kernel
     path = next(one for one in ("file_table.data.nr", "nr_user_files") if kernel.has("io_ring_ctx", one))
     edit.put(edit.at("io_ring_ctx", int(ring.by), path), 0xFFFFFFFF, 4)
@@ -111,7 +111,7 @@ def test_a_count_of_registered_files_beyond_reason_is_cut_short(kept_guest: Samp
 
 def test_queues_that_are_not_in_the_dump_are_said_not_to_be(kept_guest: Sample) -> None:
     edit = Edit(kept_guest.analysis)
-    queue = next(one for one in rows_in(handles_of(kept_guest).kept) if one.keeper == Keeper.QUEUE)
+    queue = next(row for row in rows_in(handles_of(kept_guest).kept) if row.keeper == Keeper.QUEUE)
     edit.drop(edit.get(edit.at("sock", int(queue.by), "sk_receive_queue.next")))
     _, whole, log = reread(kept_guest, edit)
     assert not whole

@@ -57,7 +57,7 @@ def test_a_clean_image_has_no_strays_and_no_findings(clean: Sample) -> None:
     rmap = clean.analysis.views.rmap
     assert rmap is not None
     assert not rmap.strays
-    assert not [one for one in serious(clean.analysis) if one[1].startswith("RMAP")]
+    assert not [finding for finding in serious(clean.analysis) if finding[1].startswith("RMAP")]
 
 
 def test_absent_pages_are_no_evidence(clean: Sample) -> None:
@@ -70,7 +70,7 @@ def test_absent_pages_are_no_evidence(clean: Sample) -> None:
     for page in np.random.default_rng(1).permutation(pages)[: len(pages) // 3].tolist():
         edit.drop(page)
     changed = again_from_views(clean.analysis, edit.overlay)
-    assert not [one for one in serious(changed) if one[1].startswith("RMAP") or one[1] == "VMA-LINK"]
+    assert not [finding for finding in serious(changed) if finding[1].startswith("RMAP") or finding[1] == "VMA-LINK"]
     assert np.isin(changed.views.problems.view, (View.FILE_RMAP, View.ANON_RMAP)).any()
 
 

@@ -35,7 +35,7 @@ pytestmark = pytest.mark.skipif(not TAMPERED.exists() or not OLD.exists(), reaso
 
 def test_findings_are_those_of_the_report_with_their_evidence(vol: Vol) -> None:
     rows = json.loads(vol(TAMPERED, FINDINGS).stdout)
-    known = [finding_part(one) for one in analyse_image(TAMPERED).findings]
+    known = [finding_part(finding) for finding in analyse_image(TAMPERED).findings]
     assert [(row["ID"], row["Rule"], row["Severity"], row["PID"]) for row in rows] == [
         (one.id, one.rule, one.severity, one.pid) for one in known
     ]
@@ -105,7 +105,7 @@ def test_dumped_regions_hold_the_bytes_of_the_image(vol: Vol, tmp_path: Path) ->
     assert written[offset : offset + PAGE_SIZE] == contents
 
     rows = parse("json", vol(image, EXTRACT, *asked, before=("-o", str(tmp_path))).stdout)
-    file, manifest = (tmp_path / one["File output"] for one in rows)
+    file, manifest = (tmp_path / row["File output"] for row in rows)
     assert file.read_bytes() == written
     assert rows[0]["SHA-256"] == hashlib.sha256(written).hexdigest()
     assert rows[0]["Pages present"] >= 1

@@ -83,7 +83,7 @@ def test_verdicts_are_those_of_the_views_side_by_side(name: str, vol: Vol) -> No
         sides = records_of_process(views, pid).document()
         mine = [row for row in rows if row["PID"] == pid]
         expected = [
-            (int(one.start, 16), int(one.end, 16), one.vma and int(one.vma, 16), one.cells) for one in sides.rows
+            (int(row.start, 16), int(row.end, 16), row.vma and int(row.vma, 16), row.cells) for row in sides.rows
         ]
         key = [(row["Start"], row["End"], row["VMA"]) for row in mine]
         assert sorted(key, key=str) == sorted(((start, end, vma) for start, end, vma, _ in expected), key=str)

@@ -79,7 +79,7 @@ def test_pivots_rise_to_the_end_of_the_node(slot: int, pivot: int) -> None:
     views.maple_nodes.pivots[0, slot] = pivot
     found = findings(views, "MT-PIVOT")
     assert len(found) == (pivot != 0x400000)
-    assert all(one.mm == mm_of(100) for one in found)
+    assert all(item.mm == mm_of(100) for item in found)
 
 
 def test_two_empty_ranges_side_by_side() -> None:

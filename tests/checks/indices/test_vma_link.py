@@ -30,9 +30,9 @@ def test_a_word_that_could_be_read_and_not_followed(problem: Problem) -> None:
     add_problem(views, View.MAPLE, problem, mm_of(101), where=0x1234, value=0x5678)
     found = findings(views, "VMA-LINK")
     assert len(found) == (problem in BROKEN)
-    for one in found:
-        assert (one.mm, one.pid, one.start) == (mm_of(101), 101, None)
-        assert (one.evidence[0].address, one.evidence[0].found) == (0x1234, "0x5678")
+    for item in found:
+        assert (item.mm, item.pid, item.start) == (mm_of(101), 101, None)
+        assert (item.evidence[0].address, item.evidence[0].found) == (0x1234, "0x5678")
 
 
 def test_a_word_within_a_vma_names_its_range() -> None:

@@ -115,5 +115,5 @@ def record(paths: list[Path]) -> Isf:
 
 
 if __name__ == "__main__":
-    json.dump(record([Path(one) for one in sys.argv[1:]]), sys.stdout, indent=1)
+    json.dump(record([Path(path) for path in sys.argv[1:]]), sys.stdout, indent=1)
     sys.stdout.write("\n")

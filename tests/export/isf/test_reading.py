@@ -33,7 +33,7 @@ DWARF = Path(__file__).parent / "dwarf-6.1.json.xz"
 
 def same_kernel(samples: list[Sample]) -> list[Sample]:
     """Those of the kernel that DWARF describes."""
-    return [one for one in samples if one.name in ("debian-6.1", "tampered-6.1")]
+    return [sample for sample in samples if sample.name in ("debian-6.1", "tampered-6.1")]
 
 
 @pytest.fixture(scope="session")
