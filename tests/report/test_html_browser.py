@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(executable() is None, reason=f"none of {', '.join(NAMES)} is on the PATH")
+pytestmark = [
+    pytest.mark.image,  # a program as large as any
+    pytest.mark.skipif(executable() is None, reason=f"none of {', '.join(NAMES)} is on the PATH"),
+]
 
 # Text of low contrast, by WCAG 2.1, 1.4.3: colours are read back from pixels, so that any notation will do. What
 # stands on a pattern is left out; its words have a plate of their own.
