@@ -41,7 +41,7 @@ RULE = Rule(
     transient="none: both change under tasklist_lock",
     by_hand=("crash: struct task_struct.pid,ptrace,parent,real_parent TASK",),
     steps=("task",),
-    rank=560,
+    rank=555,
 )
 
 
