@@ -74,6 +74,7 @@ class Architecture(ABC):
     elf_machine: str  # EM_* of its ELF files
     registers: RegisterNames
     printed_registers: PrintedRegisters
+    register_words: tuple[str, ...]  # names of the registers in ``CpuState.words``
 
     # Pages and addresses -----------------------------------------------------------------------------
 

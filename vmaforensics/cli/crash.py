@@ -17,7 +17,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "crash",
         help="say whether and how the kernel crashed, who it was, and what was going on",
         description="The first page of a crash case: how the kernel ended and how that is known, the CPU and the task, "
-        "the call trace, a fingerprint to tell duplicates by, the machine, taint, modules, complaints of the kernel "
+        "stacks of CPUs and of tasks that wait, a fingerprint to tell duplicates by, the machine, taint, modules, complaints of the kernel "
         "and the end of its log. Only what the kernel itself wrote into its log is believed: what a program wrote "
         "through /dev/kmsg is shown, marked, and not interpreted. Of a kernel that had not crashed, what it ran.",
     )
@@ -25,6 +25,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--lines", type=_count, default=25, metavar="N", help="records shown of the end of the log (default: 25)"
     )
+    parser.add_argument("--all", action="store_true", help="the stack of every task, those that are alike together")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     add_output(parser)
     parser.set_defaults(run=run)
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
         with watched(args) as say:
             image = opened(args)
             case = gather_case(image, find_kernel(image, say), say)
-        document = build_crash_document(case, lines=args.lines)
+        document = build_crash_document(case, lines=args.lines, everyone=args.all)
         if args.format == "json":
             stream.write(msgspec.json.encode(document) + b"\n")
         else:

@@ -21,6 +21,8 @@ from vmaforensics.crash.document import (
     Taint,
 )
 from vmaforensics.crash.fingerprint import fingerprint, top_functions
+from vmaforensics.crash.patterns import INTERRUPTING
+from vmaforensics.crash.stack_parts import stack_parts
 from vmaforensics.crash.taint import taint_letters, taint_words
 from vmaforensics.crash.verdict import verdict
 from vmaforensics.proc.log_document import log_document
@@ -39,8 +41,9 @@ if TYPE_CHECKING:
 _MOST_MODULES = 4096
 
 
-def build_crash_document(case: Case, *, lines: int) -> CrashDocument:
-    """The document of a case, with the last ``lines`` records of the log."""
+def build_crash_document(case: Case, *, lines: int, everyone: bool = False) -> CrashDocument:
+    """The document of a case, with the last ``lines`` records of the log, and with the stacks of all tasks if asked."""
+    died = None if case.death is None else case.death.cpu
     death = None if case.death is None else _death(case, case.death)
     complaints = [_complaint(complaint) for complaint in case.complaints.kept]
     count = 0 if case.log is None else len(case.log.records)
@@ -53,6 +56,8 @@ def build_crash_document(case: Case, *, lines: int) -> CrashDocument:
         taint=_taint(case.ending.tainted),
         modules=[_module(case, row) for row in range(min(len(case.modules.modules), _MOST_MODULES))],
         running=list(_running(case)),
+        stacks=[] if case.stacks is None else list(stack_parts(case.stacks, died, everyone=everyone)),
+        registers=list(_cpu_registers(case)),
         complaints=complaints,
         complaints_left_out=case.complaints.total - len(case.complaints.kept),
         log=[] if case.log is None else log_document(case.log, range(max(0, count - lines), count)).records,
@@ -65,7 +70,7 @@ def _death(case: Case, death: Death) -> DeathPart:
     shown = death.complaint
     on_cpu = [task for task in _running(case) if task.cpu == death.cpu and task.task is not None]
     task = on_cpu[0] if on_cpu else None
-    functions = [] if shown is None else [printable(name) for name in top_functions(shown.functions)]
+    functions = [printable(name) for name in top_functions(_functions(case, death))]
     said = None if shown is None else shown.said
     return DeathPart(
         kind=death.kind,
@@ -85,6 +90,27 @@ def _death(case: Case, death: Death) -> DeathPart:
     )
 
 
+def _functions(case: Case, death: Death) -> list[str]:
+    """What led to it: the trace of the log, or, where it has none, the stack of the CPU that died."""
+    if death.complaint is not None and death.complaint.functions:
+        return death.complaint.functions
+    if case.stacks is None or death.cpu is None:
+        return []
+    rows = case.stacks.of_cpu(death.cpu)
+    return case.stacks.functions(rows[0], from_interrupted=death.kind in INTERRUPTING) if rows else []
+
+
+def _cpu_registers(case: Case) -> Iterator[Registers]:
+    """What the notes of the dump, or those that the crashing kernel left in memory, say of each CPU."""
+    if case.stacks is None:
+        return
+    names = case.kernel.arch.register_words
+    for state in case.stacks.view.states:
+        if state.words:
+            values = {name: hex(value) for name, value in zip(names, state.words, strict=False)}
+            yield Registers(cpu=state.cpu, source="the notes of the dump", values=values)
+
+
 def _backtraces(death: Death) -> Iterator[Backtrace]:
     """The call traces of the log."""
     for name, complaint in (("cause", death.cause), ("panic", death.panic)):
@@ -92,7 +118,7 @@ def _backtraces(death: Death) -> Iterator[Backtrace]:
             frames = [_frame(frame) for frame in complaint.said.frames]
             if complaint.said.place is not None:
                 frames.insert(0, _frame(complaint.said.place))
-            yield Backtrace(source=f"the log, beneath the {name}", frames=frames)
+            yield Backtrace(of=name, frames=frames)
 
 
 def _frame(frame: TraceFrame) -> Frame:
@@ -210,6 +236,10 @@ def _not_assessed(case: Case) -> Iterator[NotAssessed]:
     for what, gone in missing.items():
         if gone:
             yield NotAssessed(what=what, why="not in the image, or its variable is not known")
+    if case.stacks is None:
+        yield NotAssessed(what="stacks", why="the list of tasks, or structures of the kernel, are not known")
+    else:
+        yield from (NotAssessed(what="stacks", why=why) for why in case.stacks.unfinished())
     if case.running is not None and not case.running.ok.all():
         yield NotAssessed(
             what="tasks on CPUs", why=f"those of {int((~case.running.ok).sum())} CPUs are not in the image"

@@ -79,6 +79,7 @@ class Signs:
     crash_time: str | None  # CRASHTIME
     complaints: Sequence[Complaint]
     has_log: bool
+    ending_cpu: int | None = None  # the one CPU with panic() or crash_kexec() on its stack
 
 
 def find_death(signs: Signs) -> Death | None:
@@ -105,6 +106,9 @@ def find_death(signs: Signs) -> Death | None:
     shown = panic or cause
     if cpu in (None, _NO_PANIC):
         cpu = None if shown is None else shown.said.cpu
+        if cpu is None and signs.ending_cpu is not None:
+            cpu = signs.ending_cpu
+            evidence.append(f"CPU {cpu} alone has panic() or crash_kexec() on its stack")
     elif shown is not None and shown.said.cpu not in (None, cpu):
         doubts.append(f"the log says that it was CPU {shown.said.cpu}")
     return Death(

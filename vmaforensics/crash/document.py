@@ -44,17 +44,45 @@ class Frame(_Part, frozen=True, omit_defaults=True):
     module: str | None = None
     reliable: bool = True
     interrupted: bool = False  # where an interrupt or exception came upon it
+    address: str | None = None
+    how: str = ""  # it was found, where it is not from the log
+    stack: str = "TASK"  # what the kernel calls the stack it lies on
 
 
 class Backtrace(_Part, frozen=True):
-    """Frames, innermost first, and where they are from."""
+    """A call trace of the log, innermost frame first. ``of`` is the complaint it stands beneath: "cause" or "panic"."""
 
-    source: str
+    of: str
     frames: list[Frame]
 
 
+class StackTask(_Part, frozen=True):
+    """Whose stack it is; pid 0 are the idle tasks. ``cpu`` is the one it was on, null for none."""
+
+    task: str
+    pid: int
+    tgid: int
+    comm: str
+    cpu: int | None
+
+
+class StackPart(_Part, frozen=True):
+    """Stacks that are the same, unwound in the image, innermost frame first.
+
+    ``why`` it is shown: "died", "cpu" (it was on one), "waits" (for something, and no signal ends that: D), "other".
+    ``whole`` says that it was followed to its beginning; otherwise ``end`` says why not.
+    """
+
+    why: str
+    tasks: list[StackTask]  # the first thousand
+    count: int
+    frames: list[Frame]
+    end: str
+    whole: bool
+
+
 class Registers(_Part, frozen=True):
-    """Of one CPU, by the kernel's names, and what moment they are of."""
+    """Of one CPU, by the names that the kernel prints, and where they are from."""
 
     cpu: int
     source: str
@@ -146,6 +174,8 @@ class CrashDocument(_Part, frozen=True):
     taint: Taint
     modules: list[Module]
     running: list[RunningTask]
+    stacks: list[StackPart]
+    registers: list[Registers]  # of CPUs, as the dump or the crashing kernel noted them
     complaints: list[ComplaintPart]
     complaints_left_out: int
     log: list[LogRecord]  # its last records

@@ -7,8 +7,13 @@ from typing import TYPE_CHECKING
 
 from vmaforensics.crash.complaints import Complaints, read_complaints
 from vmaforensics.crash.death import Signs, find_death
+from vmaforensics.crash.stack_parts import CaseStacks
+from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.kernel.machine import hostname, read_clock
 from vmaforensics.views.log.log import read_log
+from vmaforensics.views.problems import ProblemLog
+from vmaforensics.views.processes.tasks import walk_tasks
+from vmaforensics.views.stacks.stacks import gather_stacks
 from vmaforensics.views.system.ending import read_ending
 from vmaforensics.views.system.machine_facts import read_machine_facts
 from vmaforensics.views.system.modules import read_modules
@@ -44,16 +49,25 @@ class Case:
     machine: MachineFacts
     clock: Clock | None
     hostname: bytes | None
+    stacks: CaseStacks | None
 
 
 def gather_case(image: Image, kernel: Kernel, progress: Progress) -> Case:
     """Read the case of the kernel of ``image``."""
+    progress("stacks")
+    stacks = _stacks(image, kernel)
     progress("log")
     log = read_log(kernel)
     complaints = Complaints([], 0) if log is None else read_complaints(log, kernel.arch.printed_registers)
     ending = read_ending(kernel)
     crash_time = crash_time_of(kernel)
-    signs = Signs(ending=ending, crash_time=crash_time, complaints=complaints.kept, has_log=log is not None)
+    signs = Signs(
+        ending=ending,
+        crash_time=crash_time,
+        complaints=complaints.kept,
+        has_log=log is not None,
+        ending_cpu=None if stacks is None else stacks.ending_cpu(),
+    )
     return Case(
         image=image,
         kernel=kernel,
@@ -67,7 +81,17 @@ def gather_case(image: Image, kernel: Kernel, progress: Progress) -> Case:
         machine=read_machine_facts(kernel),
         clock=read_clock(kernel),
         hostname=hostname(kernel),
+        stacks=stacks,
     )
+
+
+def _stacks(image: Image, kernel: Kernel) -> CaseStacks | None:
+    """The stacks of every task; None where the kernel has no list of tasks, or structures that are not known."""
+    try:
+        tasks = walk_tasks(kernel, ProblemLog())
+        return CaseStacks(view=gather_stacks(kernel, tasks, image.cpus), tasks=tasks)
+    except KernelNotFoundError:
+        return None
 
 
 def crash_time_of(kernel: Kernel) -> str | None:

@@ -11,17 +11,18 @@ from vmaforensics.words.amounts import amount, counted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vmaforensics.crash.document import Backtrace, CrashDocument, DeathPart, Frame, Module, Registers
+    from vmaforensics.crash.document import CrashDocument, DeathPart, Frame, Module, Registers, StackPart
 
 _WIDTH: Final = 100
 _LABEL: Final = 12
 _IN_A_ROW: Final = 3  # registers
 _MOST_COMPLAINTS: Final = 20
+_MOST_NAMED: Final = 5  # tasks of stacks that are alike
 
 
 def render_crash(document: CrashDocument) -> str:
     """The first page of a crash case."""
-    lines = [*_head(document), *_trace(document), *_complaints(document)]
+    lines = [*_head(document), *_complaints(document), *_trace(document)]
     if document.log:
         lines += ["", *_title("The end of the log")]
         lines += [line for record in document.log for line in log_lines(record).splitlines()]
@@ -119,27 +120,72 @@ def _taint(document: CrashDocument) -> Iterator[str]:
 
 
 def _trace(document: CrashDocument) -> Iterator[str]:
-    """Backtraces and registers of the task that died."""
-    if document.death is None:
-        return
-    for backtrace in document.death.backtraces:
+    """What the log and the stacks say of who died, of the other CPUs, and of those who wait."""
+    died = [stack for stack in document.stacks if stack.why == "died"]
+    for stack in died:
+        yield from _stack(stack)
+    if document.death is not None:
+        yield from _from_the_log(document, document.death, told=any(stack.whole for stack in died))
+    for stack in document.stacks:
+        if stack.why != "died":
+            yield from _stack(stack)
+
+
+def _from_the_log(document: CrashDocument, death: DeathPart, *, told: bool) -> Iterator[str]:
+    """Call traces of the log, but for that of the panic where the stack itself has ``told`` it; registers."""
+    for backtrace in death.backtraces:
+        if backtrace.of == "panic" and told:
+            continue
         yield ""
-        yield from _title(f"Call trace ({backtrace.source})")
-        yield from _frames(backtrace)
-    for registers in document.death.registers:
+        yield from _title(f"Call trace in the log, beneath the {backtrace.of}")
+        yield from _frames(backtrace.frames)
+    noted = [registers for registers in document.registers if registers.cpu == death.cpu]
+    for registers in death.registers or noted[:1]:
         yield ""
-        yield from _title(f"Registers of CPU {registers.cpu} ({registers.source})")
+        yield from _title(f"Registers of CPU {registers.cpu}, from {registers.source}")
         yield from _registers(registers)
 
 
-def _frames(backtrace: Backtrace) -> Iterator[str]:
-    yield from (f"  {'?' if not frame.reliable else ' '} {_frame(frame)}" for frame in backtrace.frames)
+def _stack(stack: StackPart) -> Iterator[str]:
+    """Whose it is, and its frames."""
+    yield ""
+    yield from _title(_owners(stack))
+    yield from _frames(stack.frames)
+    if not stack.whole:
+        yield f"    ({stack.end})"
+    elif not stack.frames:
+        yield "    (in user mode)"
+
+
+def _owners(stack: StackPart) -> str:
+    """Whose stack it is."""
+    named = [f"pid {task.pid} ({task.comm})" for task in stack.tasks[:_MOST_NAMED]]
+    rest = stack.count - len(named)
+    who = ", ".join(named) + (f" and {rest:,} more" if rest else "")
+    if stack.why in ("died", "cpu"):
+        return f"Stack of CPU {stack.tasks[0].cpu}: {who}" + (", which died" if stack.why == "died" else "")
+    state = "in uninterruptible sleep (D)" if stack.why == "waits" else "off the CPUs"
+    return f"Stack of {counted(stack.count, 'task')} {state}: {who}"
+
+
+def _frames(frames: list[Frame]) -> Iterator[str]:
+    """A line for each frame; where a stack other than the task's begins and ends, as the kernel marks it."""
+    before = "TASK"
+    for frame in frames:
+        if frame.stack != before:
+            yield from (f"   </{before}>",) * (before != "TASK")
+            yield from (f"   <{frame.stack}>",) * (frame.stack != "TASK")
+            before = frame.stack
+        yield f"  {' ' if frame.reliable else '?'} {_frame(frame)}"
+    if before != "TASK":
+        yield f"   </{before}>"
 
 
 def _frame(frame: Frame) -> str:
     module = f" [{frame.module}]" if frame.module else ""
     interrupted = "  (interrupted here)" if frame.interrupted else ""
-    return f"{frame.name}+{frame.offset:#x}/{frame.size:#x}{module}{interrupted}"
+    place = f"+{frame.offset:#x}/{frame.size:#x}" if frame.size else ""
+    return f"{frame.name}{place}{module}{interrupted}"
 
 
 def _registers(registers: Registers) -> Iterator[str]:

@@ -20,6 +20,7 @@ from vmaforensics.arch.x86_64 import (
     paging,
     printed_registers,
     registers,
+    saved_registers,
     special_pages,
     swap_entries,
     unwinding,
@@ -51,6 +52,7 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
     elf_machine = "EM_X86_64"
     registers = RegisterNames(ip="RIP", sp="RSP", table="CR3")
     printed_registers = printed_registers.PRINTED
+    register_words = saved_registers.NAMES
 
     page_shift = bits.PAGE_SHIFT
     huge_order = bits.TABLE_SHIFT
