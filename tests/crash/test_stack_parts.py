@@ -12,8 +12,8 @@ from vmaforensics.views.processes.tasks import Tasks
 from vmaforensics.views.stacks.code import Functions
 from vmaforensics.views.stacks.cpus import RunQueues
 from vmaforensics.views.stacks.frames import End, Frames, How, Stacks
-from vmaforensics.views.stacks.modules import Modules
 from vmaforensics.views.stacks.stacks import StacksView
+from vmaforensics.views.system.modules import Modules
 
 SLEEPS, WAITS, KILLABLE, IDLE = 0x1, 0x2, 0x102, 0x402
 NAMES = [b"schedule", b"down_read", b"panic", b"evil\x1b[31m", b"asm_sysvec_reboot", b"halt"]

@@ -17,9 +17,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "crash",
         help="say whether and how the kernel crashed, who it was, and what was going on",
         description="The first page of a crash case: how the kernel ended and how that is known, the CPU and the task, "
-        "stacks of CPUs and of tasks that wait, a fingerprint to tell duplicates by, the machine, taint, modules, complaints of the kernel "
-        "and the end of its log. Only what the kernel itself wrote into its log is believed: what a program wrote "
-        "through /dev/kmsg is shown, marked, and not interpreted. Of a kernel that had not crashed, what it ran.",
+        "stacks of CPUs and of tasks that wait, a fingerprint to tell duplicates by, the machine, taint, modules, "
+        "complaints of the kernel and the end of its log. Only what the kernel itself wrote into its log is believed: "
+        "what a program wrote through /dev/kmsg is shown, marked, and not interpreted. Of a kernel that had not "
+        "crashed, what it ran.",
     )
     add_image(parser)
     parser.add_argument(

@@ -10,7 +10,6 @@ import numpy as np
 from vmaforensics.crash.document import Frame, StackPart, StackTask
 from vmaforensics.views.stacks.frames import End, How
 from vmaforensics.views.stacks.lines import end_text, group_stacks
-from vmaforensics.views.stacks.modules import module_name
 from vmaforensics.words.amounts import counted
 from vmaforensics.words.printable import decoded, printable
 
@@ -128,7 +127,7 @@ def _frame(view: StacksView, row: int) -> Frame:
         name=printable(view.names[function]) if function >= 0 else address,
         offset=int(frames.offset[row]) if function >= 0 else 0,
         size=int(view.functions.size[function]) if function >= 0 else 0,
-        module=printable(module_name(view.modules, module)) if module >= 0 else None,
+        module=printable(view.modules.name_of(module)) if module >= 0 else None,
         reliable=bool(frames.sure[row]),
         interrupted=bool(frames.how[row] == How.INTERRUPTED),
         address=address,
