@@ -16,7 +16,7 @@ def vol(session: nox.Session, version: str) -> None:
 
 
 @nox.session(reuse_venv=True)
-@nox.parametrize("version", ["2.0.0", "2.*"])
+@nox.parametrize("version", ["2.1.0", "2.*"])
 def numpy(session: nox.Session, version: str) -> None:
     """The fast tests with one release of NumPy."""
     session.install(".[test]", f"numpy=={version}")
