@@ -82,9 +82,9 @@ def find_starts(kernel: Kernel, unwinding: Unwinding, tasks: Tasks, cpus: Sequen
     stacks.end[with_state & (found == Found.NO_REGISTER)] = End.NOT_SAVED
     user = with_state & (found == Found.USER)
     stacks.end[user], stacks.user_ip[user], stacks.user_sp[user] = End.USER, cursor.ip[user], cursor.sp[user]
-    stacks.end[ok & (stacks.low == 0)] = End.NO_STACK
-    stacks.end[~ok] = End.UNREADABLE
-    stacks.where[~ok] = stacks.task[~ok]
+    dead = ok & (stacks.low == 0)
+    stacks.end[dead], stacks.where[dead] = End.NO_STACK, 0
+    stacks.end[~ok], stacks.where[~ok] = End.UNREADABLE, stacks.task[~ok]
     return Starts(
         stacks=stacks,
         cursor=cursor,

@@ -128,7 +128,7 @@ def _other_ways(kernel: Kernel, unwinding: Unwinding, code: Code, cursor: Cursor
     behind an instruction that calls it.
     """
     stuck = np.isin(step.found, (Found.NO_DATA, Found.BOTTOM)) & (cursor.precise | (step.found == Found.NO_DATA))
-    nowhere = cursor.precise & (step.found == Found.ASSUMED) & ~code.holds(cursor.ip)
+    nowhere = cursor.precise & (cursor.ip != 0) & ~code.holds(cursor.ip)
     rows = np.flatnonzero(stuck | nowhere)
     if not len(rows):
         return step
