@@ -167,7 +167,7 @@ class Machine:
         return BASE + start
 
     def put(self, struct: str, members: Mapping[str, Value] | None = None) -> int:
-        """A new object, zeros but for ``members``; returns its address."""
+        """A new object, zeros except for ``members``; returns its address."""
         layout = self.types.struct(struct)
         assert layout is not None, f"structure {struct} is not described"
         address = self.room(layout.size)

@@ -6,7 +6,7 @@
 
 The first interpreter has the program before the change installed, the second the changed one; without --python
 it is the one that runs this file. ``maps`` and ``smaps`` must be the same byte for byte. Reports must be the same
-but for their wording (PROSE below) and the circumstances of the run (CIRCUMSTANCES); of wording, it is compared
+except for their wording (PROSE below) and the circumstances of the run (CIRCUMSTANCES); of wording, it is compared
 whether there is any. Findings are paired by their id, so their order does not matter. With --strict wording and
 order must be the same too.
 """

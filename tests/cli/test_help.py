@@ -73,7 +73,7 @@ def tampered_one() -> Sample:
 
 @pytest.mark.parametrize(("verb", "command"), COMMANDS, ids=[command for _, command in COMMANDS])
 def test_the_example_works(verb: str, command: str, tampered_one: Sample, saved: bytes, tmp_path: Path) -> None:
-    """As written, but for names: the image, a process of it, an address and a finding that it has."""
+    """As written, except for names: the image, a process of it, an address and a finding that it has."""
     assert tampered_one.edit is not None
     document = json.loads(saved)
     worst = document["findings"][0]

@@ -1,4 +1,4 @@
-"""One memory in every container: the report is the same but for where the facts come from."""
+"""One memory in every container: the report is the same except for where the facts come from."""
 
 from __future__ import annotations
 

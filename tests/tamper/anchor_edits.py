@@ -156,7 +156,7 @@ def area_made_executable(edit: Edit) -> Label:
 def memfd_kept(edit: Edit) -> Label:
     """An open file on tmpfs that nothing maps turned into a memfd that holds a program, as memfd_create leaves it.
 
-    Its inode hangs in the list of the kernel's own tmpfs, it has no link, its dentry is the memfd's, and the file is
+    Its inode is in the list of the kernel's own tmpfs, it has no link, its dentry is the memfd's, and the file is
     open on that mount: only the descriptor leads to it.
     """
     handles, kernel = handles_of(edit), edit.kernel

@@ -102,7 +102,7 @@ def test_a_missing_page_table_root_is_made_up_for_by_a_process(vol: Vol, tmp_pat
         (b"plain text\n" * 1000, ("text file", "give a memory image")),
         (b"QEVM" + bytes(1 << 20), ("QEMU migration stream", "dump-guest-memory")),
         (bytes(1 << 21), ("read as a raw image", "no kernel banner", "no Linux kernel")),
-        (b"KDUMP   " + bytes(8192), ("kdump header cannot be believed", "make the dump anew")),
+        (b"KDUMP   " + bytes(8192), ("kdump header cannot be believed", "take the dump again")),
     ],
     ids=["text", "QEMU", "zeros", "broken kdump"],
 )

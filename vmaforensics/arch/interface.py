@@ -202,7 +202,7 @@ class Architecture(ABC):
 
     @abstractmethod
     def walk_user_only(self, memory: PhysicalReader, roots: U64, differing: IsolatedEntries) -> Walk:
-        """What hangs in the user's copies alone, without the top-level tables; owners count ``roots``."""
+        """What is in the user's copies alone, without the top-level tables; owners count ``roots``."""
 
     @abstractmethod
     def roots_of(self, table_register: U64) -> tuple[U64, ...]:

@@ -71,7 +71,7 @@ class Context:
 
     @property
     def index(self) -> View:
-        """The index that the kernel itself goes by, see ``Views.index_view``."""
+        """The index that the kernel itself uses, see ``Views.index_view``."""
         return self.views.index_view
 
     def finding(

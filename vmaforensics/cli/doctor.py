@@ -152,7 +152,7 @@ def _cache() -> tuple[str, str]:
     try:
         files = [path.stat().st_size for path in folder.iterdir() if path.is_file()]
     except OSError as error:
-        return "note", f"cache {folder}: cannot be read ({error.strerror}); symbol files are made anew each time"
+        return "note", f"cache {folder}: cannot be read ({error.strerror}); symbol files are made again each time"
     held = f"{counted(len(files), 'file')}, {sum(files) / 1e6:.1f} MB; it may be deleted"
     return ("ok", f"cache {folder}: {held}") if _writable(folder) else ("note", f"cache {folder}: cannot be written")
 

@@ -21,7 +21,7 @@ _DESCRIPTION = """\
 Write a smaller image, kdump-compressed with zstd, that holds
 
   analysis  the pages the analysis reads, and no page of user memory: neither anonymous memory nor page cache
-            nor huge pages; the report of the excerpt is that of the image, but for what compares user memory
+            nor huge pages; the report of the excerpt is that of the image, except for what compares user memory
   kernel    every page but free ones and user memory, for drgn, crash and volatility3 to work on
   all       every page the image holds
 

@@ -85,7 +85,7 @@ class Table:
             values = getattr(self, name)
             if not isinstance(values, np.ndarray) or values.dtype != known.dtype or values.ndim != 1 + known.wide:
                 said = f"{values.dtype}, {values.ndim} dimensions" if isinstance(values, np.ndarray) else type(values)
-                raise TypeError(f"{type(self).__name__}.{name} is to be {known.dtype}, not {said}")
+                raise TypeError(f"{type(self).__name__}.{name} must be {known.dtype}, not {said}")
             if count not in (-1, len(values)):
                 raise ValueError(f"{type(self).__name__}.{name} has {len(values)} rows, the columns before it {count}")
             count = len(values)

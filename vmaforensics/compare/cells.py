@@ -68,7 +68,7 @@ class FileCells(Cells):
     """The VMA's node in the ``i_mmap`` of a file."""
 
     node: U64  # address of the rb_node; 0: there is none
-    tree: U64  # the address_space it hangs in
+    tree: U64  # the address_space it is in
     other_tree: Bools  # that is not the address_space of the VMA's file
 
 

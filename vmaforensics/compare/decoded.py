@@ -62,7 +62,7 @@ def _members(kernel: Kernel, struct: str, prefix: str, base: int, depth: int) ->
 
 
 def _value(raw: bytes, offset: int, field: Field) -> list[int]:
-    """The elements of a member: one, but for arrays; bytes where it is no integer."""
+    """The elements of a member: one, except for arrays; bytes where it is no integer."""
     step = field.size if field.size in (1, 2, 4, 8) else 1
     values = [
         int.from_bytes(raw[at : at + step], "little", signed=field.signed)

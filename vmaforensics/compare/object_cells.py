@@ -35,7 +35,7 @@ def slab_cells(slab: SlabView, strays: StrayVmas | None, vmas: ComparedVmas) -> 
 
 
 def file_cells(rmap: RmapView, vmas: ComparedVmas) -> FileCells:
-    """The node of each VMA in an ``i_mmap`` tree; missing if it hangs in another file's, or in none."""
+    """The node of each VMA in an ``i_mmap`` tree; missing if it is in another file's, or in none."""
     nodes = rmap.file_nodes.sort_by(rmap.file_nodes.vma)
     row = rows_of(nodes.vma, vmas.vma)
     mapping = values_at(rmap.mapping, rmap.vma_rows(vmas.vma))  # vm_file->f_mapping

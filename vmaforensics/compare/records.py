@@ -70,7 +70,7 @@ def records_of_mm(views: Views, mm: int) -> MapRecords:
 
 
 def records_near(records: MapRecords, ranges: Collection[tuple[int, int]], most: int) -> MapRecords:
-    """At most ``most`` rows of ``records``: those far from ``ranges`` are left out first, but for VMAs that an index
+    """At most ``most`` rows of ``records``: those far from ``ranges`` are left out first, except for VMAs that an index
     lacks."""
     whole = records.compared
     compared = whole.take(_nearest(whole, ranges, most))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class ComparedVmas(Table):
     """A VMA of an address space that any record leads to; by mm, start and address of the ``vm_area_struct``.
 
-    What index views lead to is in here as they have it, a VMA that hangs in two memory maps twice. The slab and the
+    What index views lead to is in here as they have it, a VMA that is in two memory maps twice. The slab and the
     reverse maps add those that no index leads to. Members are those of :class:`Vmas`.
     """
 

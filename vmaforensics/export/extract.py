@@ -1,6 +1,6 @@
 """Writes the bytes of regions into a folder, and a manifest that says of every page what it is.
 
-A page whose bytes are not to be had is written as zeros *and* listed: a zero in a file means nothing without
+A page whose bytes are not available is written as zeros *and* listed: a zero in a file means nothing without
 the manifest. Names of files are made of numbers, never of anything the image calls something.
 """
 

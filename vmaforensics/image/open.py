@@ -136,7 +136,7 @@ def _open_file(path: Path, buffer: FileSource) -> Image:
     if flattened:
         raise UnsupportedFormatError(
             f"{path} is a flattened makedumpfile stream of a file that is neither a kdump nor an ELF core (its first "
-            f"bytes are {start[:8].hex(' ')}); make the dump anew"
+            f"bytes are {start[:8].hex(' ')}); take the dump again"
         )
     for magic, name, advice in _REFUSED:
         if start.startswith(magic):

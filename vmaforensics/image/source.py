@@ -59,15 +59,15 @@ class Source(ABC):
     @abstractmethod
     def pieces(self, at: int, size: int, step: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         """The bytes ``[at, at + size)``, all of them inside, as ``(offset, uint8 array)`` of at most ``step``
-        bytes each, ascending. Zeros that the container only implies, and what cannot be had, are left out."""
+        bytes each, ascending. Zeros that the container only implies, and what cannot be read, are left out."""
 
     @property
     def lossy(self) -> bool:
-        """Whether it is known by now that some of it cannot be had."""
+        """Whether it is known by now that some of it cannot be read."""
         return False
 
     def lost(self, offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Whether it is known by now that of the ``sizes`` bytes at each of ``offsets`` some cannot be had."""
+        """Whether it is known by now that of the ``sizes`` bytes at each of ``offsets`` some cannot be read."""
         return np.zeros(len(offsets), dtype=np.bool_)
 
     def problems(self) -> tuple[str, ...]:
@@ -86,7 +86,7 @@ class FileSource(Source):
         return np.frombuffer(self[at : at + count * dtype.itemsize], dtype=dtype, count=count)
 
     def records(self, dtype: np.dtype[Any], at: int, index: NDArray[np.int64]) -> NDArray[Any]:
-        """The items ``index`` of the table that begins at offset ``at``; zeros for what cannot be had."""
+        """The items ``index`` of the table that begins at offset ``at``; zeros for what cannot be read."""
         buffer, places, _ = self.fetch(at + index * dtype.itemsize, dtype.itemsize)
         return take(buffer, places, dtype.itemsize).reshape(-1).view(dtype)
 

@@ -123,7 +123,7 @@ def find_kernel(image: Image, progress: Progress = unheard, symbols: str | os.Pa
 def _symbols_by_name(
     text: KernelSpace, arch: Architecture, located: Located, types: Types, problems: list[str]
 ) -> Symbols:
-    """The few symbols that can be had without kallsyms: VMCOREINFO's, and init_task by its comm."""
+    """The few symbols that are known without kallsyms: VMCOREINFO's, and init_task by its comm."""
     assert located.info is not None
     table = {
         name: value

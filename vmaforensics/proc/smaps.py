@@ -105,7 +105,7 @@ class SmapsPrinter:
         return int((~self.rows.known[low:high]).sum())
 
     def _figures(self, mm: int) -> Iterator[_Figures]:
-        """What is printed of the VMAs that maps_lines prints, but for the gate area."""
+        """What is printed of the VMAs that maps_lines prints, except for the gate area."""
         low, high = bounds_of(self.rows.mm, np.uint64(mm))
         vma_row = self.rows.vma_row[low:high]
         at = low + np.flatnonzero((vma_row >= 0) & self._views.vmas.ok[vma_row])

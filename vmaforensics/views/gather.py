@@ -148,7 +148,7 @@ class _Extra:
         self._wanted = wanted
 
     def get(self, name: str, gather: Callable[[], T]) -> T | None:
-        """The view, or None if it is not wanted or cannot be had."""
+        """The view, or None if it is not wanted or not available."""
         if name not in self._wanted:
             return None
         self._progress(name)

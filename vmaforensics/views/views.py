@@ -74,7 +74,7 @@ class Views:
 
     @property
     def index_view(self) -> View:
-        """The index that the kernel itself goes by: the maple tree, or the list before."""
+        """The index that the kernel itself uses: the maple tree, or the list before."""
         indices = self.indices()
         return next(view for view in (View.MAPLE, View.LIST, View.RBTREE) if view in indices)
 

@@ -41,7 +41,7 @@ def _no_link(rmap: RmapView) -> None:
 _EDITS = pytest.mark.parametrize(
     ("edit", "said"),
     [
-        (_no_node, "does not hang in the tree of the anon_vma"),
+        (_no_node, "is not in the tree of the anon_vma"),
         (_other_vma, "says that it is another VMA's"),
         (_no_anon_vma, "it has links to anon_vmas and no anon_vma"),
         (_other_anon_vma, "its chain has no link to its own anon_vma"),

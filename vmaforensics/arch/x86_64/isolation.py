@@ -49,7 +49,7 @@ def differing_entries(memory: PhysicalReader, roots: U64, levels: int) -> Isolat
 
 
 def walk_user_only(memory: PhysicalReader, roots: U64, differing: IsolatedEntries, bounds: Bounds) -> Walk:
-    """What hangs in the user's copies alone, without the top-level tables; owners count ``roots``.
+    """What is in the user's copies alone, without the top-level tables; owners count ``roots``.
 
     ``bounds`` are those of a walk of the user half.
     """

@@ -40,7 +40,7 @@ class HoleOf(NamedTuple):
 
 
 class Holes:
-    """Finds where a VMA that is missing may have been; to be had with ``context.shared``."""
+    """Finds where a VMA that is missing may have been; ask for it with ``context.shared``."""
 
     def __init__(self, context: Context) -> None:
         self._context = context

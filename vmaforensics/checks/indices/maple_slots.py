@@ -38,7 +38,7 @@ class LeafSlots(Table):
 
 
 def leaf_slots(context: Context) -> LeafSlots:
-    """The slots of all leaves up to each leaf's end; to be had with ``context.shared``."""
+    """The slots of all leaves up to each leaf's end; ask for it with ``context.shared``."""
     nodes = context.views.maple_nodes
     node, slot = np.nonzero(used_slots(nodes) & nodes.leaf[:, None])
     low = lower_bounds(nodes)[node, slot]
@@ -79,7 +79,7 @@ class Gaps(NamedTuple):
 
 
 def node_gaps(context: Context) -> Gaps:
-    """Gaps of all nodes; to be had with ``context.shared``.
+    """Gaps of all nodes; ask for it with ``context.shared``.
 
     Recomputed for leaves (mas_leaf_max_gap); for inner nodes the largest that they record of their children.
     """

@@ -2,7 +2,7 @@
 
 Kernels with a maple tree.
 
-*Compared:* the parent word of each node with the place it hangs in (`node | slot << 3 | 6`; `&mm->mm_mt | 1` for a
+*Compared:* the parent word of each node with the slot that points to it (`node | slot << 3 | 6`; `&mm->mm_mt | 1` for a
 root); a node marked dead (parent word is its own address) that a live one leads to; the depth of each leaf with the
 height in `ma_flags`; the type of inner nodes, which record gaps in this tree (`arange_64`).
 
@@ -36,7 +36,7 @@ _DEAD = Wording(
     "dead maple node {node} is still part of the tree",
 )
 _ASTRAY = Wording(
-    "the parent word of node {node} does not name the place it hangs in",
+    "the parent word of node {node} does not name the slot that points to it",
     "maple node {node} does not lead back to its parent",
 )
 _DEPTH = Wording(
@@ -54,8 +54,8 @@ RULE = Rule(
     severity=Severity.HIGH,
     why="Parent words, types and depth of nodes follow from their place; only a write that bypassed the kernel's "
     "tree code breaks them.",
-    compares="the parent word of each node with the place it hangs in, nodes marked dead, the depth of each leaf with "
-    "the height in ma_flags, the type of inner nodes",
+    compares="the parent word of each node with the slot that points to it, nodes marked dead, the depth of each leaf "
+    "with the height in ma_flags, the type of inner nodes",
     views=(View.MAPLE,),
     transient="nodes are published, then their children's parent words are rewritten, then old nodes are marked dead "
     "(6.1 marks them first), under the write lock",

@@ -2,7 +2,7 @@
 
 Kernels that run with page-table isolation.
 
-*Compared:* the user halves of the two top-level tables of an `mm_struct`. What hangs in the user's copy alone is walked
+*Compared:* the user halves of the two top-level tables of an `mm_struct`. What is in the user's copy alone is walked
 like the rest, so that PTE-ORPHAN tells its pages.
 
 *Guaranteed by:* `__pti_set_user_pgtbl` (arch/x86/mm/pti.c) writes both; NX is forced on in the kernel's copy.

@@ -37,7 +37,7 @@ RULE = Rule(
     severity=Severity.HIGH,
     why="Two processes, or two places of one, that share a page table share its memory without any record of it.",
     compares="the physical addresses of all page-table pages of user halves: none twice, in two processes or in one, "
-    "but for hugetlb VMAs",
+    "except for hugetlb VMAs",
     views=(View.PAGE_TABLES,),
     transient="none known",
     by_hand=(f"{hand.VTOP}  # of each of the processes",),
@@ -94,7 +94,7 @@ class _Places:
         return [f"{int(self.tables.va[row]):#x} of process {int(self._pids[self.tables.owner[row]])}" for row in rows]
 
     def accused(self) -> Bools:
-        """Places of tables that have several, but for tables of huge pages, which huge_pmd_share may share.
+        """Places of tables that have several, except for tables of huge pages, which huge_pmd_share may share.
 
         Hung in where no VMA is, a table is out of place: that place is accused, not the one it was taken from.
         """

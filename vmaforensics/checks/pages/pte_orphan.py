@@ -30,7 +30,7 @@ RULE = Rule(
     id="PTE-ORPHAN",
     title="memory mapped by the page tables outside every VMA",
     severity=Severity.HIGH,
-    why="The CPU goes by the page tables alone. Memory mapped there without a VMA is usable and is shown by no "
+    why="The CPU follows the page tables alone. Memory mapped there without a VMA is usable and is shown by no "
     "tool that lists VMAs; the kernel never leaves such entries behind.",
     attack=("T1014", "T1564", "T1055"),
     compares="the entries of the user half of every process's page tables with the VMAs of all indices",

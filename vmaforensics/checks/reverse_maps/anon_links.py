@@ -1,4 +1,4 @@
-"""Each VMA with anonymous pages is chained to its anon_vma, and every link of the chain hangs in its anon_vma's tree.
+"""Each VMA with anonymous pages is chained to its anon_vma, and every link of the chain is in its anon_vma's tree.
 
 anon_vma_chain_link (mm/rmap.c) puts a link into both.
 """
@@ -30,7 +30,7 @@ class Fault(IntEnum):
     def text(self, where: int, tree: int) -> str:
         """The fault in words; ``where`` and ``tree`` as in :class:`AnonFaults`."""
         return (
-            f"its link {where:#x} does not hang in the tree of the anon_vma {tree:#x}",
+            f"its link {where:#x} is not in the tree of the anon_vma {tree:#x}",
             f"its link {where:#x} says that it is another VMA's",
             f"its chain has no link to its own anon_vma {tree:#x}",
             "it has links to anon_vmas and no anon_vma",
@@ -80,7 +80,7 @@ def compare_anon_links(trees: TreeSet) -> AnonFaults:
 
 
 def _in_tree(trees: TreeSet) -> Bools:
-    """Does each link of the chains hang in the tree of its anon_vma, or was that tree not read whole?"""
+    """Is each link of the chains in the tree of its anon_vma, or was that tree not read whole?"""
     rmap = trees.vmas.rmap
     chains, nodes = rmap.chains, rmap.anon_nodes
     whole = values_at(trees.anon_vma_whole, rows_of(rmap.anon_vmas.anon_vma, chains.anon_vma))

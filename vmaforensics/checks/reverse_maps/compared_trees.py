@@ -212,7 +212,7 @@ def _defects(intervals: IntervalTrees, blamed: Bools) -> TreeDefects:
 
 
 def _count_defects(intervals: IntervalTrees, trees: TreeSet) -> CountDefects:
-    """``num_active_vmas`` is the number of VMAs whose anon_vma it is, and all of those hang in its tree."""
+    """``num_active_vmas`` is the number of VMAs whose anon_vma it is, and all of those are in its tree."""
     rmap, anon_vmas = trees.vmas.rmap, trees.vmas.rmap.anon_vmas
     at = rows_of(anon_vmas.anon_vma, intervals.nodes.tree)
     own = intervals.judged & (values_at(rmap.vmas.anon_vma, intervals.vma_row) == intervals.nodes.tree)

@@ -1,4 +1,4 @@
-"""Each VMA with a file hangs in the ``i_mmap`` of that file's address_space, and nowhere else: which do not?"""
+"""Each VMA with a file is in the ``i_mmap`` of that file's address_space, and in no other: which are not?"""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 class FileLinks(NamedTuple):
     """VMAs are rows of ``RmapView.vmas``."""
 
-    missing: I64  # VMAs that hang in no i_mmap, though their file's was read whole
-    foreign: I64  # VMAs that hang in the i_mmap of another file than their own
+    missing: I64  # VMAs that are in no i_mmap, though their file's was read whole
+    foreign: I64  # VMAs that are in the i_mmap of another file than their own
     tree: U64  # per VMA: the address_space in whose i_mmap it hangs, 0 for none
 
 
 def compare_file_links(trees: TreeSet) -> FileLinks:
-    """Compare vm_file->f_mapping of every VMA with the i_mmap it hangs in (vma_link_file, mm/vma.c)."""
+    """Compare vm_file->f_mapping of every VMA with the i_mmap it is in (vma_link_file, mm/vma.c)."""
     rmap, vmas = trees.vmas.rmap, trees.vmas.rmap.vmas
     nodes, mappings = rmap.file_nodes, rmap.mappings
     order = sort_order(nodes.vma)

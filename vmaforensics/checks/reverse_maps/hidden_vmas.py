@@ -28,8 +28,8 @@ class HiddenVmas(NamedTuple):
     """For each row of ``RmapView.vmas``."""
 
     hidden: Bools  # of an address space in use whose indices were read whole, and in none of them
-    by_file: Bools  # hangs in an i_mmap
-    by_anon: Bools  # hangs in the tree of an anon_vma
+    by_file: Bools  # is in an i_mmap
+    by_anon: Bools  # is in the tree of an anon_vma
     detached: Bools  # has the kernel's own mark of a VMA in no index
 
 
@@ -67,7 +67,7 @@ def hidden_findings(context: Context, rule: Rule, view: View) -> Iterator[Findin
         also = " and in an anon_vma tree" if view is View.FILE_RMAP and found.by_anon[row] else ""
         mark = ", marked detached" if found.detached[row] else ""
         return Evidence(
-            what=f"{vmas.text(row)}{mark} hangs in the {view.label} tree of {int(nodes.tree[node[at]]):#x}{also}, "
+            what=f"{vmas.text(row)}{mark} is in the {view.label} tree of {int(nodes.tree[node[at]]):#x}{also}, "
             f"the {context.index.label} does not hold it",
             view=view.label,
             address=int(nodes.slot[node[at]]),

@@ -24,7 +24,7 @@ RULE = Rule(
     id="RMAP-ANON-HIDDEN",
     title="VMA of anonymous memory that no index of the memory map holds",
     severity=Severity.HIGH,
-    why="An anon_vma's tree leads to every VMA that may map its pages. One that hangs there, belongs to a "
+    why="An anon_vma's tree leads to every VMA that may map its pages. One that is there, belongs to a "
     "running process and is in no index of its memory map was taken out of it by hand.",
     compares="the VMAs that anon_vma trees lead to, and no i_mmap does, with those of their process's indices",
     views=(View.ANON_RMAP, *INDICES),

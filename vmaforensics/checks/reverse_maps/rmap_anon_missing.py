@@ -29,7 +29,7 @@ RULE = Rule(
     id="RMAP-ANON-MISSING",
     title="VMA is not linked to the reverse map of its anonymous pages",
     severity=Severity.HIGH,
-    why="A VMA with anonymous pages is chained to its anon_vma and hangs in its tree. A VMA that is not there "
+    why="A VMA with anonymous pages is chained to its anon_vma and is in its tree. A VMA that is not there "
     "escapes whoever looks for the users of a page; an anon_vma pointer that was changed makes it look like "
     "another.",
     compares="the anon_vma_chain of each VMA with its anon_vma, and every link of it with the tree it should be in",

@@ -25,7 +25,7 @@ RULE = Rule(
     id="RMAP-FILE-HIDDEN",
     title="VMA of a file that no index of the memory map holds",
     severity=Severity.HIGH,
-    why="Every VMA of a file hangs in the file's i_mmap too. One that hangs there, belongs to a running process "
+    why="Every VMA of a file is in the file's i_mmap too. One that is there, belongs to a running process "
     "and is in no index of its memory map was taken out of it by hand; its pages stay mapped and usable.",
     compares="the VMAs in the i_mmap trees of files, if their vm_mm is that of a process, with those of its indices",
     views=(View.FILE_RMAP, *INDICES),

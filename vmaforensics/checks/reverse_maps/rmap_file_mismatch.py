@@ -1,6 +1,6 @@
 """RMAP-FILE-MISMATCH: VMA shows another file or other pages than its reverse map.
 
-*Compared:* the `i_mmap` tree that a VMA hangs in with the `address_space` of its `vm_file`; its pages, from
+*Compared:* the `i_mmap` tree that a VMA is in with the `address_space` of its `vm_file`; its pages, from
 `vm_pgoff` on, with its place in the tree and the last page recorded for its node.
 
 *Guaranteed by:* the trees are keyed by `vm_pgoff` (mm/interval_tree.c); `vm_file` does not change while a VMA lives.
@@ -35,7 +35,7 @@ RULE = Rule(
     why="vm_file and vm_pgoff are what /proc and most tools print. The reverse map was built from them when the "
     "VMA was made: where they contradict it, they were changed afterwards, to pass for something else.",
     attack=("T1014", "T1564", "T1036"),
-    compares="the i_mmap tree a VMA hangs in with the address_space of its vm_file; its pages, from vm_pgoff on, "
+    compares="the i_mmap tree a VMA is in with the address_space of its vm_file; its pages, from vm_pgoff on, "
     "with its place in the tree and the last page recorded there",
     views=(View.FILE_RMAP, View.VMA, View.FILES),
     transient="merges and splits change vm_pgoff while the VMA is out of the tree, under the write lock",
@@ -54,7 +54,7 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _other_file(compared: ComparedTrees) -> Iterator[Finding]:
-    """VMAs that hang in the i_mmap of another file than vm_file says."""
+    """VMAs that are in the i_mmap of another file than vm_file says."""
     vmas, rows, tree = compared.trees.vmas, compared.files.foreign, compared.files.tree
 
     def evidence(at: int) -> Evidence:
@@ -63,7 +63,7 @@ def _other_file(compared: ComparedTrees) -> Iterator[Finding]:
         path = vmas.file_of(int(tree[row])) or "?"
         shows = f"its vm_file has the address_space {own}" if vmas.rmap.mapping[row] else "it has no vm_file"
         return Evidence(
-            what=f"the {vmas.text(row)} hangs in the i_mmap tree of {held} ({path}), and {shows}",
+            what=f"the {vmas.text(row)} is in the i_mmap tree of {held} ({path}), and {shows}",
             view=View.FILE_RMAP.label,
             address=vmas.member_address(row, "vm_file"),
             found=own,

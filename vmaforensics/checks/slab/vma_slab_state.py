@@ -42,7 +42,7 @@ RULE = Rule(
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """One finding for each process in use with such VMAs in the index the kernel goes by."""
+    """One finding for each process in use with such VMAs in the index the kernel uses."""
     slab, views = context.views.slab, context.views
     if slab is None or not len(views.mms):
         return

@@ -60,7 +60,7 @@ class Sums:
 
 
 def sum_vmas(context: Context) -> Sums:
-    """Count the VMAs of every mm as vm_stat_account would; to be had with ``context.shared``."""
+    """Count the VMAs of every mm as vm_stat_account would; ask for it with ``context.shared``."""
     views = context.views
     union = views.union
     owner, count = views.mm_rows(union.mm), len(views.mms)
@@ -133,7 +133,7 @@ class Difference:
 
 
 def differences(context: Context) -> list[Difference]:
-    """Every address space whose exact counters and VMAs differ; to be had with ``context.shared``.
+    """Every address space whose exact counters and VMAs differ; ask for it with ``context.shared``.
 
     Where a VMA has another index range than its own bounds (VMA-RANGE), page counts differ for that: no VMA is said
     to be missing or surplus there.

@@ -26,7 +26,7 @@ class _Ranges(NamedTuple):
 
 
 class Coverage:
-    """The VMAs of all indices together, by address space and page; to be had with ``context.shared``.
+    """The VMAs of all indices together, by address space and page; ask for it with ``context.shared``.
 
     A VMA counts with its index range and with its own bounds, where they differ: an address is outside
     only if no record says otherwise.

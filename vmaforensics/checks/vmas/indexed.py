@@ -19,7 +19,7 @@ class IndexedVmas(NamedTuple):
 
 
 def indexed_vmas(context: Context) -> dict[View, IndexedVmas]:
-    """What was read of each index; to be had with ``context.shared``."""
+    """What was read of each index; ask for it with ``context.shared``."""
     found = {}
     for view, entries in context.views.indices().items():
         read = entries.vma_row >= 0

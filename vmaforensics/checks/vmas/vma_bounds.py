@@ -1,6 +1,6 @@
 """VMA-BOUNDS: impossible bounds of a VMA.
 
-*Compared:* `vm_start` and `vm_end` of every VMA of the index the kernel goes by: empty or upside down, not aligned to
+*Compared:* `vm_start` and `vm_end` of every VMA of the index the kernel uses: empty or upside down, not aligned to
 pages, or ending above `mm->task_size`.
 
 *Guaranteed by:* `do_mmap` rounds lengths up to pages; `get_unmapped_area` keeps ranges below TASK_SIZE.
@@ -40,7 +40,7 @@ RULE = Rule(
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """VMAs of the index the kernel goes by that are empty, unaligned, or above the top of user space."""
+    """VMAs of the index the kernel uses that are empty, unaligned, or above the top of user space."""
     indexed = context.shared(indexed_vmas).get(context.index)
     if indexed is None:
         return

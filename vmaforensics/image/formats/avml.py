@@ -46,7 +46,7 @@ def open_avml(path: Path, file: FileSource) -> Image:
     if len(frames.offsets) == 0:
         raise UnsupportedFormatError(
             f"{path} begins like an AVML image, but has no block that can be believed "
-            f"({walk.stop or walk.problems[0]}); acquire the image anew"
+            f"({walk.stop or walk.problems[0]}); acquire the image again"
         )
     source = FrameSource(file, frames)
     memory, problems = lay_out(source, Segments.of_rows(walk.blocks), "AVML block")
@@ -163,7 +163,7 @@ class _Walk:
             if len(self._offsets) > self._most:
                 raise UnsupportedFormatError(
                     f"{self._path} has more than {self._most:,} snappy frames in {counted(len(file), 'byte')}, which "
-                    "no program writes; the file is damaged, acquire the image anew"
+                    "no program writes; the file is damaged, acquire the image again"
                 )
             got += unpacked
             self._total += unpacked

@@ -84,7 +84,7 @@ class FrameSource(Source):
         return np.where(ok, (slots - 1) * LARGEST_FRAME + offsets - self._starts[frames], 0), ok
 
     def _across(self, at: int, out: NDArray[np.uint8]) -> bool:
-        """Put the bytes from ``at`` on, of several frames, into ``out``; returns whether they can be had."""
+        """Put the bytes from ``at`` on, of several frames, into ``out``; returns whether they can be read."""
         done = 0
         while done < len(out):
             frame = int(self._frames(np.array([at + done]))[0])

@@ -89,7 +89,7 @@ def open_elf(path: Path, source: FileSource) -> Image:
     loads = loads.take(~unplaced & (loads.memsz > 0))
     if len(loads) == 0:
         raise UnsupportedFormatError(
-            f"{path} is an ELF core without a PT_LOAD segment of physical memory; make the dump anew"
+            f"{path} is an ELF core without a PT_LOAD segment of physical memory; take the dump again"
         )
     segments = Segments(
         pa=loads.paddr, memory=loads.memsz, held=loads.filesz, offset=loads.offset, key=loads.vaddr - loads.paddr
@@ -127,7 +127,7 @@ def _header(path: Path, source: FileSource) -> dict[str, Any]:
     if len(source) < EHDR_SIZE:
         raise UnsupportedFormatError(
             f"{path} is an ELF file of {counted(len(source), 'byte')}, too short for its 64-byte header; "
-            "make the dump anew"
+            "take the dump again"
         )
     if ident[4] != 2 or ident[5] != 1:
         what = "a 32-bit" if ident[4] == 1 else "a big-endian" if ident[5] == 2 else "an unknown kind of"
@@ -141,7 +141,7 @@ def _header(path: Path, source: FileSource) -> dict[str, Any]:
     try:
         header: dict[str, Any] = struct_parse(structs.Elf_Ehdr, io.BytesIO(bytes(source[:EHDR_SIZE])), 0)
     except ELFError as error:
-        raise UnsupportedFormatError(f"{path}: the ELF header cannot be read: {error}; make the dump anew") from error
+        raise UnsupportedFormatError(f"{path}: the ELF header cannot be read: {error}; take the dump again") from error
     if header["e_type"] != "ET_CORE":
         raise UnsupportedFormatError(
             f"{path} is an ELF file of type {header['e_type']} (file offset 16), a program or a kernel, "

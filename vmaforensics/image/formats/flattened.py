@@ -85,7 +85,7 @@ class Flattened(FileSource):
         if hole > _LARGEST_HOLE:
             raise UnsupportedFormatError(
                 f"{self._name}: no record of the flattened stream fills {hole:#x} of the {size:#x} bytes at offset "
-                f"{start:#x}, where a header or a table should be; the file is damaged, make the dump anew"
+                f"{start:#x}, where a header or a table should be; the file is damaged, take the dump again"
             )
         whole = bytearray(size)
         places = self._places[rows] + begin - self._starts[rows]
@@ -165,7 +165,7 @@ class Dump(NamedTuple):
 
     source: FileSource
     stream: str  # how many records the stream has, in words; empty if it is none
-    problems: list[str]  # a sentence for everything that is amiss in the stream
+    problems: list[str]  # a sentence for everything that is wrong with the stream
 
 
 def open_flattened(path: Path, file: Mapped) -> Dump:
@@ -176,21 +176,21 @@ def open_flattened(path: Path, file: Mapped) -> Dump:
     if len(file) < HEADER_SIZE + _RECORD.size:
         raise UnsupportedFormatError(
             f"{path} is a flattened makedumpfile stream cut off after {counted(len(file), 'byte')}, before its first "
-            "record; make the dump anew"
+            "record; take the dump again"
         )
     kind = _TYPE.unpack(file[16:24])[0]
     if kind != TYPE_FLAT_HEADER:
         raise UnsupportedFormatError(
             f"{path} begins like a flattened makedumpfile stream, but its type (file offset 16) is {kind}, expected "
-            f"{TYPE_FLAT_HEADER}; make the dump anew"
+            f"{TYPE_FLAT_HEADER}; take the dump again"
         )
     problems: list[str] = []
     table, complete = _records(path, len(file), problems)
     if len(table) == 0:
         raise UnsupportedFormatError(
-            f"{path} is a flattened makedumpfile stream without a record of data ({problems[0]}); make the dump anew"
+            f"{path} is a flattened makedumpfile stream without a record of data ({problems[0]}); take the dump again"
             if problems
-            else f"{path} is a flattened makedumpfile stream without a record of data; make the dump anew"
+            else f"{path} is a flattened makedumpfile stream without a record of data; take the dump again"
         )
     index, overlaps = _disjoint(path, table)
     if overlaps:
@@ -241,7 +241,7 @@ def _walk(path: Path, file: int, size: int, problems: list[str]) -> tuple[NDArra
         if len(found) > 3 * most:
             raise UnsupportedFormatError(
                 f"{path} has more than {most:,} records in a flattened stream of {counted(size, 'byte')}, which no "
-                "program writes; the file is damaged, make the dump anew"
+                "program writes; the file is damaged, take the dump again"
             )
     problems.append(f"the flattened stream is truncated or damaged: {why}; what should follow is missing")
     return np.array(found, dtype=np.int64).reshape(-1, 3), False
@@ -261,7 +261,7 @@ def _disjoint(path: Path, table: NDArray[np.int64]) -> tuple[NDArray[np.int64], 
     if count > _MOST_OVERLAPS:
         raise UnsupportedFormatError(
             f"{path}: {count:,} records of the flattened stream overlap, which no program writes; the file is "
-            "damaged, make the dump anew"
+            "damaged, take the dump again"
         )
     whole = np.concatenate([rows[~shared], _painted(rows[shared], order[shared])])
     return whole[np.argsort(whole[:, 0], kind="stable")], count

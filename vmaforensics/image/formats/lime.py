@@ -61,7 +61,7 @@ def open_lime(path: Path, source: FileSource) -> Image:
     if not rows:
         raise UnsupportedFormatError(
             f"{path} begins like a LiME file, but its header at file offset {at:#x} cannot be believed: "
-            f"{stop}; acquire the image anew"
+            f"{stop}; acquire the image again"
         )
     memory, problems = lay_out(source, Segments.of_rows(rows), "LiME range", LemonMemory)
     if stop:

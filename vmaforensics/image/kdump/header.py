@@ -95,7 +95,7 @@ def read_header(path: Path, file: Bytes) -> tuple[KdumpHeader, list[str]]:
     """
 
     def broken(what: str) -> UnsupportedFormatError:
-        return UnsupportedFormatError(f"{path}: the kdump header cannot be believed: {what}; make the dump anew")
+        return UnsupportedFormatError(f"{path}: the kdump header cannot be believed: {what}; take the dump again")
 
     if len(file) < MAIN_HEADER.sizeof():
         raise broken(f"the file has {counted(len(file), 'byte')}, the header alone {MAIN_HEADER.sizeof()}")

@@ -190,7 +190,7 @@ def _sub_header(head: Head, area: bytes, max_mapnr: int) -> bytes:
     vmcoreinfo = head.vmcoreinfo
     found = re.search(rb"^NUMBER\(phys_base\)=(-?\d+)$", vmcoreinfo or b"", re.MULTILINE)
     notes_at = PAGE_SIZE + SUB_HEADER.sizeof()
-    # The text is the last note's descriptor, and so the last bytes of the area but for its padding.
+    # The text is the last note's descriptor, and so the last bytes of the area except for its padding.
     text_at = area.rindex(vmcoreinfo) + notes_at if vmcoreinfo else 0
     header: bytes = SUB_HEADER.build(
         {

@@ -36,7 +36,7 @@ _STATES = {
 
 
 class PageRun(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry, or neighbouring entries that are equal but for their frames.
+    """One entry, or neighbouring entries that are equal except for their frames.
 
     ``entry``, ``pfn``, ``swap`` and ``index`` are those of the first; indices go up by one a page, and so do
     frames and places in the swap file where ``consecutive``. Addresses, frames, indices and entries are

@@ -1,4 +1,4 @@
-"""The parts of the result document but for findings: what was read, the processes, and what could not be assessed.
+"""The parts of the result document except for findings: what was read, the processes, and what could not be assessed.
 
 Addresses, sizes of memory and flag words are hexadecimal strings: JSON numbers above 2**53 are rounded by many
 readers. Strings from the image are made printable (see ``printable``).

@@ -26,7 +26,7 @@ class HandlesView:
     memory_files: MemoryFiles
     names: list[bytes | None]  # one per row of memory_files
     segments: Segments
-    whole: bool  # every list, index and table was read to its end, but for what ``kept`` was read from
+    whole: bool  # every list, index and table was read to its end, except for what ``kept`` was read from
     kept_whole: bool  # every queue and every table of io_uring was read to its end
 
 

@@ -53,7 +53,7 @@ class MapleNodes(Table):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodeLayout:
-    """Where one node type keeps its words: words from the node's start, but for the bytes of the metadata."""
+    """Where one node type keeps its words: words from the node's start, except for the bytes of the metadata."""
 
     slots: int
     capacity: int  # slots

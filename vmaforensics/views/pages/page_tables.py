@@ -44,7 +44,7 @@ class PageTablesView:
     views, which entries were matched with. ``whole`` is per mm: every table could be read.
     ``repeated``: further places where a table of the same mm at the same level came up again; it was
     not entered there. ``isolated``: top-level entries that the user's copy of page-table
-    isolation has differently. What hangs in that copy alone is in ``ptes`` and ``tables`` too.
+    isolation has differently. What is in that copy alone is in ``ptes`` and ``tables`` too.
     """
 
     arch: Architecture
@@ -121,7 +121,7 @@ class _Walked(NamedTuple):
 
 
 def _walk(kernel: Kernel, mms: Mms, log: ProblemLog) -> _Walked:
-    """Walk the page tables of every mm, and what hangs in the user's copy of them alone."""
+    """Walk the page tables of every mm, and what is in the user's copy of them alone."""
     arch, memory = kernel.arch, kernel.memory
     pgd = np.where(mms.ok, mms.pgd, np.uint64(0))
     roots, _, mapped = kernel.space.translate(pgd)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
 
 _BASE = 0x80000000  # set in every page type, clear in every map count
-# include/linux/page-flags.h of 4.18 to 6.10. PG_table alone is nowhere else to be had.
+# include/linux/page-flags.h of 4.18 to 6.10. No other source has PG_table.
 _DEFINED = {"buddy": 0x80, "offline": 0x100, "table": 0x200}
 _TABLE_BEHIND_KMEMCG = 0x400  # PG_kmemcg had 0x200 until page.memcg_data came (5.11, 18b2db3b0385)
 _MASKS = np.uint64(0xFFFFFFFF_00000000)  # no vmemmap lies up there, and every compound_info mask does

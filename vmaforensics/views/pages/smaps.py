@@ -49,7 +49,7 @@ _HSTATE = (
 
 @table()
 class Smaps(Table):
-    """The figures of a VMA of a process; a row is an entry of the index that the kernel itself goes by.
+    """The figures of a VMA of a process; a row is an entry of the index that the kernel itself uses.
 
     From ``resident`` on the members of struct mem_size_stats: bytes, and where the name has "pss", 1/4096 of a byte.
     """
@@ -93,7 +93,7 @@ def read_smaps(
 ) -> Smaps:
     """The figures of every VMA of every process, in the order of ``index``, so sorted by mm.
 
-    ``index`` is the one that the kernel itself goes by. Rows of VMAs that could not be decoded are zero, as all are
+    ``index`` is the one that the kernel itself uses. Rows of VMAs that could not be decoded are zero, as all are
     without page tables. What an entry counts as follows smaps_account as of 5.10 to 7.3. Migration and device-private
     entries, which no image at rest has, count nothing.
     """

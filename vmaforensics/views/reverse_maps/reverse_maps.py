@@ -1,7 +1,7 @@
 """Reverse maps: from files (``i_mmap``) and anonymous pages (anon_vma trees) back to the VMAs that map them.
 
 The kernel keeps them to find every page table entry of a page (mm/interval_tree.c, mm/rmap.c). They lead to VMAs
-without asking any index of the memory map, so a VMA that was taken out of its index still hangs in them.
+without asking any index of the memory map, so a VMA that was taken out of its index is still in them.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _follow(kernel: Kernel, vmas: Vmas, others: U64, log: ProblemLog) -> _Reache
 
 
 def _first_time(kernel: Kernel, vmas: Vmas, links: AddressSet, objects: AddressSet, log: ProblemLog) -> _Part:
-    """Walk the chains of ``vmas``, and the trees they lead to but for those of anon_vmas in ``objects``."""
+    """Walk the chains of ``vmas``, and the trees they lead to except for those of anon_vmas in ``objects``."""
     chains, cut = walk_chains(kernel, vmas.vma[vmas.ok], vmas.mm[vmas.ok], links, log)
     wanted = np.concatenate([chains.anon_vma, vmas.anon_vma])
     rows = read_anon_vmas(kernel, wanted[wanted != 0], objects, log)

@@ -105,4 +105,4 @@ def _symbols(kernel: Kernel) -> str:
         made = cached_isf(kernel)
     except VmaForensicsError as error:
         return f"no symbols: {error}"
-    return f"symbols: {made} was made from the image; what this plugin asks for beyond them is not to be had"
+    return f"symbols: {made} was made from the image; what this plugin asks for beyond them is not available"

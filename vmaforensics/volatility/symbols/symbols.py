@@ -78,7 +78,7 @@ def _sisters(
 def _symbol_file(
     context: ContextInterface, layer: DataLayerInterface, progress: Callable[[float, str], None] | None
 ) -> str | None:
-    """URL of a symbol file made from the image under a kernel's address space; None if it is not to be had."""
+    """URL of a symbol file made from the image under a kernel's address space; None if it cannot be made."""
     if not isinstance(layer, intel.Intel):
         return None
     banner = layer.config.get(BANNER, None) or ""

@@ -12,7 +12,7 @@ VIEWS = {
     "VMA": "the vm_area_struct objects that the indices lead to",
     "counters": "map_count, total_vm and others of mm_struct, counted as VMAs come and go",
     "files": "the files that VMAs map",
-    "page tables": "the entries that the CPU itself goes by: what memory a process can use",
+    "page tables": "the entries that the CPU itself uses: what memory a process can use",
     "struct page": "the kernel's record of each page: who maps it, and as what",
     "i_mmap": "per file: the VMAs that map it",
     "anon_vma": "per anonymous page: the VMAs that may map it",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class VmaPages(interfaces.plugins.PluginInterface):  # type: ignore[misc]  # volatility3 is untyped
     """Lists the page-table entries of processes, with the page, its owner and the VMA that covers them.
 
-    Needs no symbol file. A row is a run of neighbouring entries that are equal but for their frames. Allows: r the
+    Needs no symbol file. A row is a run of neighbouring entries that are equal except for their frames. Allows: r the
     user may read (k: the kernel only), w write, x execute, over all levels. Disagrees: how the entry and the VMA
     above it differ. Level 1 is 4 KiB, 2 is 2 MiB, 3 is 1 GiB.
     """
