@@ -132,7 +132,7 @@ def test_a_list_of_modules_that_breaks_off_or_turns_back_is_told() -> None:
 def test_a_kernel_without_any_of_it_lists_what_is_missing() -> None:
     document = document_of(Machine(STRUCTS))
     assert document.death is None
-    assert document.verdict.startswith("Whether this kernel crashed cannot be told")
+    assert document.verdict.startswith("Whether this kernel crashed is unknown")
     missing = {item.what for item in document.not_assessed}
     assert missing >= {
         "log",

@@ -68,7 +68,7 @@ class Range(Table):
 
 
 class Step(NamedTuple):
-    """Where a step led; a row for each of the cursor it started from."""
+    """Where a step leads; a row for each of the cursor it started from."""
 
     cursor: Cursor
     found: U8  # Found

@@ -83,7 +83,7 @@ class Signs:
 
 
 def find_death(signs: Signs) -> Death | None:
-    """How the kernel ended; None if it had not, as far as can be told."""
+    """How the kernel ended; None if nothing says that it did."""
     evidence, doubts = [], []
     cpu = signs.ending.panic_cpu
     panics = [complaint for complaint in signs.complaints if complaint.kind == Kind.PANIC]

@@ -125,16 +125,16 @@ def _trace(document: CrashDocument) -> Iterator[str]:
     for stack in died:
         yield from _stack(stack)
     if document.death is not None:
-        yield from _from_the_log(document, document.death, told=any(stack.whole for stack in died))
+        yield from _from_the_log(document, document.death, shown=any(stack.whole for stack in died))
     for stack in document.stacks:
         if stack.why != "died":
             yield from _stack(stack)
 
 
-def _from_the_log(document: CrashDocument, death: DeathPart, *, told: bool) -> Iterator[str]:
-    """Call traces of the log, but for that of the panic where the stack itself has ``told`` it; registers."""
+def _from_the_log(document: CrashDocument, death: DeathPart, *, shown: bool) -> Iterator[str]:
+    """Call traces of the log, except for that of the panic where the stack itself was ``shown``; registers."""
     for backtrace in death.backtraces:
-        if backtrace.of == "panic" and told:
+        if backtrace.of == "panic" and shown:
             continue
         yield ""
         yield from _title(f"Call trace in the log, beneath the {backtrace.of}")

@@ -19,5 +19,5 @@ def verdict(death: DeathPart | None, complaints: Sequence[ComplaintPart], *, cou
         return f"This kernel crashed: {text}."
     said = f"; its log has {counted(len(complaints), 'complaint')}" if complaints else ""
     if not could_tell:
-        return f"Whether this kernel crashed cannot be told: what would say so is not in the image{said}."
+        return f"Whether this kernel crashed is unknown: what would say so is not in the image{said}."
     return f"This kernel had not crashed when the image was made{said}."

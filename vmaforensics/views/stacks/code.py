@@ -84,12 +84,12 @@ class Code:
         owner = values_at(self.ranges.owner, ranges, -3)
         row = np.full(len(distinct), -1, np.int32)
         functions, names = [Functions.zeros(0)], list[bytes]()
-        for one in np.unique(owner[ranges >= 0]).tolist():
-            rows = np.flatnonzero((ranges >= 0) & (owner == one))
-            if one == _BPF:
+        for number in np.unique(owner[ranges >= 0]).tolist():
+            rows = np.flatnonzero((ranges >= 0) & (owner == number))
+            if number == _BPF:
                 found, its_names, place = self._programs(ranges[rows])
             else:
-                found, its_names, place = self._symbols(kernel, one, distinct[rows])
+                found, its_names, place = self._symbols(kernel, number, distinct[rows])
             row[rows] = np.where(place >= 0, place + len(names), -1)
             functions.append(found)
             names += its_names

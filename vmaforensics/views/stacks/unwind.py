@@ -55,7 +55,7 @@ def unwind(kernel: Kernel, unwinding: Unwinding, code: Code, starts: Starts, bou
         sure &= how < How.ASSUMED
         parts.append(_frames(rows, depth, cursor, saved, kind, how, sure))
         step = unwinding.step(cursor)
-        how = np.array([_HOW.get(Found(one), How.CALLER) for one in range(len(Found))], np.uint8)[step.found]
+        how = np.array([_HOW.get(Found(found), How.CALLER) for found in range(len(Found))], np.uint8)[step.found]
         step = _other_ways(kernel, unwinding, code, cursor, step, how)
         ends, reached = _judge(bounds, rows, cursor, step, kind, been)
         no_code = (ends == GOING) & ~_is_code(kernel, code, step)
