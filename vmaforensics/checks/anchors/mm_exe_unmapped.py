@@ -78,9 +78,9 @@ def _maps_program(context: Context, files: FileTable, exe: I64) -> Bools:
 
     Files are compared by inode: an overlay shows one file as several.
     """
-    views, regions = context.views, context.views.index
-    mm_row = views.mm_rows(regions.mm)
-    file_row = values_at(views.vmas.file_row, views.vma_rows(regions.vma), -1)
+    views, entries = context.views, context.views.index
+    mm_row = views.mm_rows(entries.mm)
+    file_row = values_at(views.vmas.file_row, views.vma_rows(entries.vma), -1)
     kept = (mm_row >= 0) & (file_row >= 0)
     mm_row, file_row = mm_row[kept], file_row[kept]
     same = files.rows.inode[file_row] == values_at(files.rows.inode, exe)[mm_row]

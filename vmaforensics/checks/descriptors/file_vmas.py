@@ -29,7 +29,7 @@ def file_vmas(context: Context) -> FileVmas:
     mapping = values_at(views.files.rows.mapping, views.vmas.file_row)
     wanted = np.concatenate([handles.memory_files.mapping, handles.segments.mapping])
     maps = np.isin(mapping, wanted[wanted != 0])
-    union = union_of([regions.take(maps[regions.vma_row]) for regions in views.indices().values()])
+    union = union_of([entries.take(maps[entries.vma_row]) for entries in views.indices().values()])
     return FileVmas(union.vma_row, mapping[union.vma_row])
 
 

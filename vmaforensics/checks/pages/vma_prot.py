@@ -42,14 +42,14 @@ RULE = Rule(
 
 def check(context: Context) -> Iterator[Finding]:
     """One finding for each process with such VMAs. An entry without access has no NX bit: those are left out."""
-    regions = context.views.index
+    entries = context.views.index
     vmas = context.views.vmas
-    allowed, vm_flags = context.views.arch.protection(vmas.page_prot[regions.vma_row]), vmas.flags[regions.vma_row]
-    judged = vmas.ok[regions.vma_row] & allowed.present
+    allowed, vm_flags = context.views.arch.protection(vmas.page_prot[entries.vma_row]), vmas.flags[entries.vma_row]
+    judged = vmas.ok[entries.vma_row] & allowed.present
     may_execute = (vm_flags & np.uint64(flags.VM_EXEC)) != 0
     may_write = (vm_flags & _SHARED_WRITABLE) == _SHARED_WRITABLE
     wrong = np.flatnonzero(judged & ((allowed.execute != may_execute) | (allowed.write & ~may_write)))
-    at = regions.vma_row[wrong]
+    at = entries.vma_row[wrong]
 
     def evidence(row: int) -> Evidence:
         vma = int(vmas.vma[at[row]])
@@ -66,4 +66,4 @@ def check(context: Context) -> Iterator[Finding]:
     def bounds(row: int) -> tuple[int, int]:
         return int(vmas.start[at[row]]), int(vmas.end[at[row]])
 
-    yield from context.per_mm(RULE, regions.mm[wrong], evidence, title, bounds)
+    yield from context.per_mm(RULE, entries.mm[wrong], evidence, title, bounds)

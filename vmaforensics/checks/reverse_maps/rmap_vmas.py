@@ -32,9 +32,9 @@ class RmapVmas:
         self.listed: Bools = np.zeros(len(vmas), np.bool_)
         #: Every index view of its mm was read whole.
         self.index_whole: Bools = np.ones(len(vmas), np.bool_)
-        for view, regions in views.indices().items():
-            row = rmap.vma_rows(regions.vma)
-            held = (row >= 0) & (values_at(vmas.mm, row) == regions.mm)
+        for view, entries in views.indices().items():
+            row = rmap.vma_rows(entries.vma)
+            held = (row >= 0) & (values_at(vmas.mm, row) == entries.mm)
             self.listed[row[held]] = True
             self.index_whole &= context.whole(view, vmas.mm)
         #: It is in its own index and can be held against the reverse maps.

@@ -46,10 +46,10 @@ def check(context: Context) -> Iterator[Finding]:
     slab, views = context.views.slab, context.views
     if slab is None or not len(views.mms):
         return
-    regions = views.index
-    outside = np.isin(regions.vma, views.strays.foreign if views.strays is not None else [])
-    freed = slab.states(regions.vma, ObjectKind.VMA) == State.FREE
-    in_use = values_at(views.mms.users > 0, views.mm_rows(regions.mm))
+    entries = views.index
+    outside = np.isin(entries.vma, views.strays.foreign if views.strays is not None else [])
+    freed = slab.states(entries.vma, ObjectKind.VMA) == State.FREE
+    in_use = values_at(views.mms.users > 0, views.mm_rows(entries.mm))
     rows = np.flatnonzero(in_use & (freed | outside))
 
     def state(at: int) -> str:
@@ -59,14 +59,14 @@ def check(context: Context) -> Iterator[Finding]:
         return Evidence(
             what=f"the {context.index.label} leads to a vm_area_struct that {state(at)}",
             view=View.SLAB.label,
-            address=int(regions.slot[rows[at]]),
-            found=f"{int(regions.vma[rows[at]]):#x}",
+            address=int(entries.slot[rows[at]]),
+            found=f"{int(entries.vma[rows[at]]):#x}",
         )
 
     def title(at: int) -> str:
-        return f"the vm_area_struct of the {context.vma_in_words(int(regions.vma[rows[at]]))} {state(at)}"
+        return f"the vm_area_struct of the {context.vma_in_words(int(entries.vma[rows[at]]))} {state(at)}"
 
     def bounds(at: int) -> tuple[int, int]:
-        return int(regions.start[rows[at]]), int(regions.end[rows[at]])
+        return int(entries.start[rows[at]]), int(entries.end[rows[at]])
 
-    yield from context.per_mm(RULE, regions.mm[rows], evidence, title, bounds)
+    yield from context.per_mm(RULE, entries.mm[rows], evidence, title, bounds)
