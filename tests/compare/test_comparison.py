@@ -19,11 +19,12 @@ from compare.records_by_hand import (
 )
 from vmaforensics.arch.page_tables import PteState
 from vmaforensics.compare.anchor_cells import anchor_names
-from vmaforensics.compare.cells import CellState
+from vmaforensics.compare.cells import CellState, IndexCells
 from vmaforensics.compare.comparison import compare_records
 from vmaforensics.compare.records import records_near, records_of_mm
 from vmaforensics.compare.records_document import Cell
 from vmaforensics.errors import UsageError
+from vmaforensics.views.indices.entries import IndexEntries
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.slab.objects import State
 from vmaforensics.views.view import View
@@ -67,6 +68,20 @@ def test_a_vma_that_all_records_know_is_held_by_each() -> None:
         "anon_vma": [NONE, HELD],  # the code has no page of its own
         "anchors": [HELD, NONE],
     }
+
+
+def test_of_two_entries_that_lead_to_one_vma_the_first_counts() -> None:
+    views = one_process()
+    assert views.maple is not None
+    code = views.maple.take(np.array([entry_row(views.maple, CODE)]))
+    stack = views.maple.take(np.array([entry_row(views.maple, STACK)]))
+    again = code.replace(start=stack.end, end=stack.end + PAGE, slot=stack.slot + 8)
+    views.maple = IndexEntries.concatenate([code, stack, again])
+    vars(views).pop("union", None)
+    cells = compare_records(views).cells()[View.MAPLE]
+    assert isinstance(cells, IndexCells)
+    assert set(cells.slot.tolist()) == {*code.slot.tolist(), *stack.slot.tolist()}
+    assert set(cells.state.tolist()) == {HELD}
 
 
 def test_cells_hold_facts_and_the_document_their_text() -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import last_rows_of, sort_order, values_at
+from vmaforensics.columns.lookup import rows_of, sort_order, values_at
 from vmaforensics.compare.cells import CellState, IndexCells
 from vmaforensics.compare.vmas import rows_with_mm
 from vmaforensics.views.view import View
@@ -28,7 +28,7 @@ def index_cells(context: Context, vmas: ComparedVmas, mms: NDArray[np.uint64] | 
 def _cells(
     context: Context, view: View, entries: IndexEntries, vmas: ComparedVmas, mms: NDArray[np.uint64] | None
 ) -> IndexCells:
-    """The cells of one index, whose ``entries`` are sorted by mm; where it has a VMA twice, its last entry counts."""
+    """The cells of one index, whose ``entries`` are sorted by mm; where it has a VMA twice, its first entry counts."""
     if mms is not None:
         entries = entries.take(rows_with_mm(entries.mm, mms))
     views = context.views
@@ -36,9 +36,8 @@ def _cells(
     known = _pair(views.mm_rows(entries.mm), entries.vma_row, count)
     order = sort_order(known)
     known, wanted = known[order], _pair(vmas.mm_row, vmas.vma_row, count)
-    row = last_rows_of(known, wanted)
-    held = (row >= 0) & (vmas.vma_row >= 0) & (values_at(known, row) == wanted)
-    row = np.where(held, values_at(order, row), -1)
+    row = np.where(vmas.vma_row >= 0, rows_of(known, wanted), -1)
+    held, row = row >= 0, values_at(order, row, fill=-1)
     low, high = values_at(entries.start, row), values_at(entries.end, row)
     # Only the maple tree has bounds of its own: those of the others are the VMA's.
     other = held & ((low != vmas.start) | (high != vmas.end)) & (view is View.MAPLE)
