@@ -119,6 +119,12 @@ def _contents(modules: Iterable[RuleModule]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _sentence(title: str) -> str:
+    """A title as it begins a sentence; the name of a member stays as it is."""
+    word = title.split()[0]
+    return title if "_" in word else title[:1].upper() + title[1:]
+
+
 def _section(module: RuleModule) -> str:
     rule = module.rule
     weight = f"Severity {rule.severity.value}"
@@ -126,7 +132,7 @@ def _section(module: RuleModule) -> str:
         weight += f", confidence {rule.confidence.value}"
     parts = [
         f"## {rule.id}",
-        _filled(f"**{rule.title[:1].upper()}{rule.title[1:]}.** {weight}."),
+        _filled(f"**{_sentence(rule.title)}.** {weight}."),
         _filled(rule.why),
         *module.doc.split("\n\n")[1:],
         *_innocent(rule),

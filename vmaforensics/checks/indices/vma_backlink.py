@@ -34,7 +34,7 @@ RULE = Rule(
     id="VMA-BACKLINK",
     title="backward link of the list disagrees",
     severity=Severity.HIGH,
-    why="vm_prev leads back along the list. Unlinking a VMA by hand has to mend it, and often is not complete.",
+    why="vm_prev leads back along the list. Whoever unlinks a VMA by hand has to repair it too, and often does not.",
     compares="vm_prev of each VMA with the element before it in the list; mm->highest_vm_end with the end of the last "
     "VMA (kernels up to 6.0)",
     views=(View.LIST, View.VMA),

@@ -29,7 +29,7 @@ RULE = Rule(
     id="PTE-PERM",
     title="page table and VMA allow different things",
     severity=Severity.HIGH,
-    why="The CPU heeds the page table, people read vm_flags. Entries that allow more than their VMA were changed "
+    why="The CPU obeys the page table; people read vm_flags. Entries that allow more than their VMA were changed "
     "by hand, and so was a VMA that looks harmless and whose pages can be executed.",
     attack=("T1014", "T1055"),
     compares="execute, write and user rights of each present entry, over all levels, with VM_EXEC and VM_WRITE",

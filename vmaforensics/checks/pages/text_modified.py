@@ -5,9 +5,9 @@ confidence, where nothing but breakpoints differ and a debugger is attached, or 
 in the image.
 
 *Compared:* for each page present in an executable VMA of a regular file, the frame of its entry with the frame that
-the file's page cache has at that index, whatever `struct page` says; where these are two frames, their contents. Told
-are the first byte that differs and how many do. A byte at the place of a registered uprobe (`uprobes_tree`: inode and
-offset) that is an `int3`, or within the five bytes of a call that x86 may put there (7.x), is no difference.
+the file's page cache has at that index, whatever `struct page` says; where these are two frames, their contents. The
+evidence gives the first byte that differs and how many do. A byte at the place of a registered uprobe (`uprobes_tree`:
+inode and offset) that is an `int3`, or within the five bytes of a call that x86 may put there (7.x), is no difference.
 
 *Guaranteed by:* `filemap_map_pages` (mm/filemap.c) maps pages of the page cache; only a write makes a copy
 (`wp_page_copy`, `do_cow_fault`, mm/memory.c). `mprotect_fixup` (mm/mprotect.c) sets VM_ACCOUNT when a private VMA

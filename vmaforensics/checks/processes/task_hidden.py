@@ -1,4 +1,4 @@
-"""TASK-HIDDEN: process is missing in a record of all processes.
+"""TASK-HIDDEN: process is missing from a record of all processes.
 
 *Severity:* high; medium with low confidence where only the slab cache knows of it.
 
@@ -35,7 +35,7 @@ _MOST = 16  # tasks of a process that are listed
 
 RULE = Rule(
     id="TASK-HIDDEN",
-    title="process is missing in a record of all processes",
+    title="process is missing from a record of all processes",
     severity=Severity.HIGH,
     why="The kernel adds a process to its list and to the index of process ids together, and takes it out of both "
     "together. Tools read one of them; a process that is only in the other is hidden from those.",

@@ -5,7 +5,7 @@ mark of a kernel thread.
 
 *Compared:* `mm` of tasks with PF_KTHREAD, and `mm->owner`.
 
-*Guaranteed by:* kernel threads have no `mm` but between `kthread_use_mm` and `kthread_unuse_mm`, and never own it
+*Guaranteed by:* kernel threads have no `mm` except between `kthread_use_mm` and `kthread_unuse_mm`, and never own it
 (`mm_update_next_owner`, kernel/exit.c, passes over them).
 """
 

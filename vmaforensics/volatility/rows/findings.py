@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.finding import Finding
     from vmaforensics.report.document.findings import Evidence
-    from vmaforensics.report.document.findings import Finding as Told
+    from vmaforensics.report.document.findings import Finding as Shown
 
 COLUMNS: list[tuple[str, type]] = [
     ("Severity", str),
@@ -66,7 +66,7 @@ def finding_rows(
             yield 1, _evidence_row(known, item)
 
 
-def _finding_row(finding: Told) -> Row:
+def _finding_row(finding: Shown) -> Row:
     bounds = (_hex(finding.start), _hex(finding.end))
     nothing: list[Any] = [NOT_APPLICABLE] * 4
     return (
@@ -82,7 +82,7 @@ def _finding_row(finding: Told) -> Row:
     )
 
 
-def _evidence_row(finding: Told, item: Evidence) -> Row:
+def _evidence_row(finding: Shown, item: Evidence) -> Row:
     nothing: list[Any] = [NOT_APPLICABLE] * 2
     record = (item.view or NOT_APPLICABLE, _hex(item.address), item.found or NOT_APPLICABLE)
     expected = item.expected or NOT_APPLICABLE
