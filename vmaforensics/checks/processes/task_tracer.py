@@ -32,8 +32,8 @@ RULE = Rule(
     id="TASK-TRACER",
     title="task reports to another than its parent, and nobody traces it",
     severity=Severity.MEDIUM,
-    why="A tracer reads and writes all memory and registers of what it traces. One that took its mark off still receives "
-    "every stop, while TracerPid in /proc/PID/status says that there is none.",
+    why="A tracer reads and writes all memory and registers of what it traces. One that took its mark off still "
+    "receives every stop, while TracerPid in /proc/PID/status says that there is none.",
     benign=(SMEAR, BUG),
     attack=("T1014", "T1055"),
     compares="parent with real_parent of each task whose ptrace is 0",
