@@ -129,7 +129,7 @@ IMAGES = (
     *dying("pte-cleared", *ALL),
     *dying("pte-flipped", *ALL),
     *dying("mapcount", *ALL),
-    *dying("map-count", *WITH_MAPLE_TREES),
+    *dying("map-count", "6.1", "6.12"),
     *dying("list", *ALL),
     *dying("maple-slot", *WITH_MAPLE_TREES),
     *dying("maple-pivot", *WITH_MAPLE_TREES),

@@ -193,7 +193,7 @@ def die(image: Image, guest: Guest, work: Path) -> dict[str, object]:
         guest.qmp("inject-nmi")
     if dies.role:
         guest.tell()
-    guest.wait_for(dies.says, PANICKED, "CRASH-DONE", seconds=300)
+    guest.wait_for(dies.says, PANICKED, "CRASH-DONE", seconds=90)
     if image.crash:
         guest.wait_for("CRASH-DONE", seconds=600)
         guest.wait_exit(60)
