@@ -95,7 +95,7 @@ def test_a_lost_page_of_maple_nodes_costs_only_those_trees(maple_sample: Sample)
     check(edit.clean, again_from_views(edit.clean, edit.overlay), victims, "maple tree of the address space")
 
 
-def test_a_lost_page_of_areas_costs_only_those_address_spaces(either_sample: Sample) -> None:
+def test_a_lost_page_of_vmas_costs_only_those_address_spaces(either_sample: Sample) -> None:
     edit = Edit(either_sample.analysis)
     vmas = edit.clean.views.vmas
     address = int(vmas.vma[len(vmas) // 3])

@@ -88,7 +88,7 @@ def test_code_that_is_nowhere_is_told_among_all_checks(either_sample: Sample) ->
 
 
 @pytest.mark.parametrize("edit", edits.HIGH_MAPLE, ids=lambda edit: edit.__name__)
-def test_a_hidden_area_is_named_by_what_it_leaves_behind(maple_sample: Sample, edit: Callable[[Edit], Label]) -> None:
+def test_a_hidden_vma_is_named_by_what_it_leaves_behind(maple_sample: Sample, edit: Callable[[Edit], Label]) -> None:
     copy = copy_of(maple_sample)
     label = edit(copy)
     found = [finding for finding in new(copy, everything(copy)) if finding.severity.rank <= Severity.HIGH.rank]
@@ -98,7 +98,7 @@ def test_a_hidden_area_is_named_by_what_it_leaves_behind(maple_sample: Sample, e
     assert any(item.view in words for one in found for item in one.evidence)
 
 
-def test_a_stack_pointer_outside_every_area_is_of_medium_severity(sample: Sample) -> None:
+def test_a_stack_pointer_outside_every_vma_is_of_medium_severity(sample: Sample) -> None:
     copy = copy_of(sample)
     label = edits.rsp_moved(copy)
     found = by_rule(reread(copy)[1], "THREAD-OUTSIDE")
@@ -150,7 +150,7 @@ def test_the_user_half_of_isolated_page_tables_is_the_same_process(sample: Sampl
     assert by_rule(reread(copy, marked)[1], "CPU-CR3-UNKNOWN") == []
 
 
-def test_cover_agrees_with_the_areas_one_by_one(sample: Sample) -> None:
+def test_cover_agrees_with_the_vmas_one_by_one(sample: Sample) -> None:
     views = sample.analysis.views
     cover = Coverage(Context(views))
     rows = next(iter(views.indices().values()))

@@ -62,7 +62,7 @@ def test_of_a_whole_image_everything_is_assessed(whole_kernel: Sample) -> None:
     assert [(item.what, item.why) for item in build_document(whole_kernel.analysis).not_assessed] == []
 
 
-def test_counters_of_a_clean_kernel_are_the_sums_of_its_areas(any_kernel: Sample) -> None:
+def test_counters_of_a_clean_kernel_are_the_sums_of_its_vmas(any_kernel: Sample) -> None:
     document = build_document(any_kernel.analysis)
     counters = [(process.pid, item) for process in document.processes for item in process.counters]
     assert len(counters) > 200
@@ -71,7 +71,7 @@ def test_counters_of_a_clean_kernel_are_the_sums_of_its_areas(any_kernel: Sample
     assert [(pid, item) for pid, item in counters if item.stored != item.areas and pid not in busy] == []
 
 
-def test_every_view_of_a_clean_kernel_holds_the_same_areas(any_kernel: Sample) -> None:
+def test_every_view_of_a_clean_kernel_holds_the_same_vmas(any_kernel: Sample) -> None:
     document = build_document(any_kernel.analysis)
     for process in document.processes:
         assert all(view.complete for view in process.views)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from checks.handmade_views import PAGE, STACK_GUARD_GAP, Process, add_problem, mm_of, task_of, views_of
-from vmaforensics.checks.context import MOST, Context
+from vmaforensics.checks.context import MOST, Context, hull
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.registry import rule
 from vmaforensics.checks.vmas.coverage import Coverage
@@ -155,3 +155,8 @@ def test_without_processes_nothing_is_held() -> None:
     assert not coverage.holds(MMS, MMS).any()
     assert not coverage.may_grow_to(MMS, _u64(0, 1, 2), 1 << 20).any()
     assert coverage.gap(MMS, MMS).tolist() == [0, 0, 0]
+
+
+def test_the_hull_of_ranges_holds_all_of_them_and_of_none_there_is_none() -> None:
+    assert hull([(5, 6), (1, 2), (3, 9)]) == (1, 9)
+    assert hull([]) is None

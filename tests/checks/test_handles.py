@@ -46,14 +46,14 @@ def test_code_that_cannot_be_read_is_not_assessed(sample: Sample) -> None:
     assert (said.count, said.why) == (1, "1 file: their first page is not in the image")
 
 
-def test_an_anonymous_area_made_executable_as_mprotect_does_ranks_low(sample: Sample) -> None:
+def test_an_anonymous_vma_made_executable_as_mprotect_does_ranks_low(sample: Sample) -> None:
     copy = copy_of(sample)
     label = edits.area_made_executable_whole(copy)
     found = new(copy, everything(copy))
     assert [(item.rule.id, item.pid, item.severity) for item in found] == [("VMA-EXEC-ANON", label.pid, Severity.LOW)]
 
 
-def test_a_hidden_area_of_a_segment_is_told_once_and_of_its_process(sample: Sample) -> None:
+def test_a_hidden_vma_of_a_segment_is_told_once_and_of_its_process(sample: Sample) -> None:
     if sample.analysis.views.maple is None:
         pytest.skip("an edit of the maple tree")
     copy = copy_of(sample)
@@ -72,7 +72,7 @@ def test_no_content_is_no_code(sample: Sample) -> None:
     assert by_rule(reread(copy)[1], "MEM-UNMAPPED-CODE") == []
 
 
-def test_attach_counts_are_no_evidence_while_areas_are_missing_from_the_dump(either_sample: Sample) -> None:
+def test_attach_counts_are_no_evidence_while_vmas_are_missing_from_the_dump(either_sample: Sample) -> None:
     copy = copy_of(either_sample)
     edits.attach_count_raised(copy)
     copy.drop(int(copy.views.vmas.vma[0]))
@@ -87,7 +87,7 @@ def test_executable_memory_of_the_guest_is_told_and_ranks_low(sample: Sample) ->
     assert {one.comm for one in gone} == {b"awk-gone"}
 
 
-def test_an_area_made_executable_is_told(either_sample: Sample) -> None:
+def test_a_vma_made_executable_is_told(either_sample: Sample) -> None:
     copy = copy_of(either_sample)
     label = edits.area_made_executable(copy)
     found = [finding for finding in new(copy, everything(copy)) if finding.rule.id == "VMA-EXEC-ANON"]

@@ -75,7 +75,7 @@ def test_an_edit_is_found_on_every_kernel(sample: Sample, edit: Callable[[Edit],
     _assert_told(changed, label, rule)
 
 
-def test_what_a_cut_leaves_behind_is_told_with_the_area_that_was_cut(either_sample: Sample) -> None:
+def test_what_a_cut_leaves_behind_is_told_with_the_vma_that_was_cut(either_sample: Sample) -> None:
     copy = _copy(either_sample)
     edit = next(edit for edit, _ in RMAP_EDITS if edit.__name__ == "anon_link_cut")
     edit(copy)

@@ -68,7 +68,7 @@ def test_clean_images_have_no_such_finding(whole_kernel: Sample) -> None:
 
 
 @pytest.mark.parametrize(("edit", "rule"), _AREA_EDITS, ids=lambda one: getattr(one, "__name__", one))
-def test_a_hidden_area_is_found(whole_kernel: Sample, edit: Callable[[Edit], Label], rule: str) -> None:
+def test_a_hidden_vma_is_found(whole_kernel: Sample, edit: Callable[[Edit], Label], rule: str) -> None:
     copy = _copy(whole_kernel)
     maple = whole_kernel.analysis.views.maple is not None
     if maple != ((edit, rule) in MAPLE_SLAB_EDITS):
@@ -117,7 +117,7 @@ def test_the_memory_map_of_a_hidden_process_is_read_all_the_same(either_sample: 
     assert label.pid in views.mms.pid.tolist()
 
 
-def test_one_finding_tells_of_one_area(maple_sample: Sample) -> None:
+def test_one_finding_tells_of_one_vma(maple_sample: Sample) -> None:
     """The counters miss a VMA, the slab has it: the finding carries both, and the VMA's own bounds."""
     copy = _copy(maple_sample)
     row = pick(copy, View.MAPLE, executable_file)

@@ -83,7 +83,7 @@ def test_an_edit_of_the_list_or_the_tree_is_found_where_it_was_made(list_sample:
 
 
 @pytest.mark.parametrize("edit", [list_only, tree_only], ids=lambda edit: edit.__name__)
-def test_repaired_counters_do_not_hide_an_area_from_the_other_index(
+def test_repaired_counters_do_not_hide_a_vma_from_the_other_index(
     list_sample: Sample, edit: Callable[..., Label]
 ) -> None:
     found, label = edited(list_sample, lambda copy: edit(copy, repaired=True))

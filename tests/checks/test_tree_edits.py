@@ -77,7 +77,7 @@ def test_the_index_itself_shows_nothing_after_a_proper_erase(sample: Sample, edi
 
 
 @pytest.mark.parametrize("edit", [maple_erased, list_and_tree], ids=lambda edit: edit.__name__)
-def test_one_area_is_gone_and_no_other(sample: Sample, edit: Technique) -> None:
+def test_one_vma_is_gone_and_no_other(sample: Sample, edit: Technique) -> None:
     _fits(sample, edit)
     found, _ = edited(sample, edit)
     for view, rows in found.views.indices().items():

@@ -80,7 +80,7 @@ def a_run(**changes: object) -> PageRun:
     return msgspec.structs.replace(plain, **changes)
 
 
-def test_no_entry_of_a_clean_image_disagrees_with_its_area(any_kernel: Sample) -> None:
+def test_no_entry_of_a_clean_image_disagrees_with_its_vma(any_kernel: Sample) -> None:
     views = any_kernel.analysis.views
     assert views.page_tables is not None
     rows = np.arange(len(views.page_tables.ptes))

@@ -85,7 +85,7 @@ def test_there_is_a_column_for_each_index_of_the_kernel(either_sample: Sample) -
         assert all(int(row.cells[name].address or "0", 16) >= 1 << 63 for name in indices)
 
 
-def test_a_hidden_area_has_a_row_from_what_still_knows_it(maple_sample: Sample) -> None:
+def test_a_hidden_vma_has_a_row_from_what_still_knows_it(maple_sample: Sample) -> None:
     found, label = edited(maple_sample, lambda copy: maple_erased(copy, repaired=True))
     document = records_of_process(found.views, label.pid).document()
     row = row_of(document, label.start)
@@ -99,7 +99,7 @@ def test_a_hidden_area_has_a_row_from_what_still_knows_it(maple_sample: Sample) 
     assert " no " in line
 
 
-def test_an_area_out_of_list_and_tree_says_no_in_both(list_sample: Sample) -> None:
+def test_a_vma_out_of_list_and_tree_says_no_in_both(list_sample: Sample) -> None:
     found, label = edited(list_sample, lambda copy: list_and_tree(copy, repaired=True))
     row = row_of(records_of_process(found.views, label.pid).document(), label.start)
     assert [row.cells[view.label].state for view in (View.LIST, View.RBTREE)] == ["missing", "missing"]
@@ -116,7 +116,7 @@ def test_an_index_range_other_than_the_bounds_is_told(maple_sample: Sample) -> N
     assert row.cells[View.MAPLE.label].note == f"as {label.start:x}-{label.end:x}"
 
 
-def test_memory_in_no_area_has_a_row_of_its_own(sample: Sample) -> None:
+def test_memory_in_no_vma_has_a_row_of_its_own(sample: Sample) -> None:
     found, label = edited(sample, ghost_page)
     document = detailed(found, label.pid, label.start)
     row = row_of(document, label.start)
@@ -128,7 +128,7 @@ def test_memory_in_no_area_has_a_row_of_its_own(sample: Sample) -> None:
     assert [step.facts["va"] for step in entries] == [hex(label.start)]
 
 
-def test_an_area_is_decoded_by_the_kernels_own_types(sample: Sample) -> None:
+def test_a_vma_is_decoded_by_the_kernels_own_types(sample: Sample) -> None:
     pid = a_process(sample.analysis)
     row = next(row for row in records_of_process(sample.analysis.views, pid).document().rows if row.perms == "r-xp")
     for at in (int(row.start, 16), int(row.end, 16) - 1, int(row.vma or "0", 16)):

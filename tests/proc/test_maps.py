@@ -54,7 +54,7 @@ def test_maps_of_threads_are_those_the_guest_read_too(sample: Sample) -> None:
     assert compared > 0
 
 
-def test_the_guest_has_areas_of_every_sort_in_these_maps(sample: Sample) -> None:
+def test_the_guest_has_vmas_of_every_sort_in_these_maps(sample: Sample) -> None:
     # Else byte equality would prove little.
     everything = b"".join(raw for name, raw in sample.truth.items() if name.endswith("/maps"))
     for sort in (
@@ -137,7 +137,7 @@ def test_counters_are_those_of_proc_pid_status(sample: Sample) -> None:
     assert compared > 40
 
 
-def test_the_number_of_areas_is_the_number_of_lines(sample: Sample) -> None:
+def test_the_number_of_vmas_is_the_number_of_lines(sample: Sample) -> None:
     wrong = {}
     mms = sample.analysis.views.mms
     for pid, count in zip(mms.pid.tolist(), mms.map_count.tolist(), strict=True):

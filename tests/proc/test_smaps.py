@@ -131,14 +131,14 @@ def test_what_an_excerpt_prints_is_what_the_guest_read(sample: Sample) -> None:
     assert compared > 6000
 
 
-def test_the_guests_have_areas_with_something_in_every_line(sample: Sample) -> None:
+def test_the_guests_have_vmas_with_something_in_every_line(sample: Sample) -> None:
     # Else equality would prove little. No guest maps huge pages of files on a disk.
     everything = b"".join(smaps_truth(sample).values())
     names = {hit.decode() for hit in re.findall(rb"(?m)^(\w+): +[1-9]", everything)}
     assert (EXACT | {"Referenced", "THPeligible"}) - names <= {"FilePmdMapped", "VmFlags"}
 
 
-def test_every_area_could_be_told(sample: Sample) -> None:
+def test_every_vma_could_be_told(sample: Sample) -> None:
     rows = smaps_of(sample.analysis.kernel, sample.analysis.views)
     assert rows.known.all()
     assert all((values >= 0).all() for values in rows.columns().values())

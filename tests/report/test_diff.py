@@ -159,7 +159,7 @@ def test_a_new_memory_map_is_told_and_not_listed_region_by_region() -> None:
     assert "comm: bash → other" in text
 
 
-def test_regions_are_matched_by_their_area_and_their_bounds() -> None:
+def test_regions_are_matched_by_their_vma_and_their_bounds() -> None:
     document = tampered_document()
     process = next(process for process in document.processes if process.pid == PID)
     first, second, third, *rest = process.regions

@@ -74,7 +74,7 @@ def about(analysis: Analysis, label: Label, *, contents: bool = True) -> list[Fi
 
 
 @pytest.mark.parametrize("edit", OF_ONE_AREA, ids=lambda edit: edit.__name__)
-def test_a_finding_names_the_area_that_was_edited(either_sample: Sample, edit: Technique) -> None:
+def test_a_finding_names_the_vma_that_was_edited(either_sample: Sample, edit: Technique) -> None:
     """The VMA: the one that the clean image, whose maps are the guest's own, has at the place of the edit."""
     analysis, label = changed(either_sample, edit)
     rows = either_sample.analysis.views.union
@@ -90,7 +90,7 @@ def test_a_finding_names_the_area_that_was_edited(either_sample: Sample, edit: T
         assert (name in found.flags) == (letter in perms), found.flags
 
 
-def test_memory_outside_of_every_area_has_no_area(either_sample: Sample) -> None:
+def test_memory_outside_of_every_vma_has_no_vma(either_sample: Sample) -> None:
     analysis, label = changed(either_sample, ghost_page)
     (found,) = about(analysis, label)
     assert found.vma is None
@@ -98,7 +98,7 @@ def test_memory_outside_of_every_area_has_no_area(either_sample: Sample) -> None
 
 
 @pytest.mark.parametrize("edit", [maple_slot_zeroed, list_and_tree_unlinked], ids=lambda edit: edit.__name__)
-def test_the_dump_of_an_area_begins_with_the_bounds_that_proc_showed(either_sample: Sample, edit: Technique) -> None:
+def test_the_dump_of_a_vma_begins_with_the_bounds_that_proc_showed(either_sample: Sample, edit: Technique) -> None:
     """vm_start and vm_end are the first words of vm_area_struct since 2.6."""
     analysis, label = changed(either_sample, edit)
     (found,) = about(analysis, label)

@@ -369,7 +369,7 @@ def test_heights_grow_with_the_logarithm_of_size_and_gaps_are_labelled() -> None
     ]
 
 
-def test_a_joined_finding_marks_the_areas_it_names_and_not_those_between() -> None:
+def test_a_joined_finding_marks_the_vmas_it_names_and_not_those_between() -> None:
     some = memory_map(3, regions=6)
     names = [some.rows[at].vma for at in (1, 4)]
     one = finding(

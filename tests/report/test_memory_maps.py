@@ -68,7 +68,7 @@ def row_ranges(one: MemoryMap) -> list[tuple[int, int]]:
     return [(int(row.start, 16), int(row.end, 16)) for row in one.rows]
 
 
-def test_a_map_holds_the_areas_that_the_guest_showed_and_where_each_record_stands(tampered: Sample) -> None:
+def test_a_map_holds_the_vmas_that_the_guest_showed_and_where_each_record_stands(tampered: Sample) -> None:
     """The hidden VMA is the one that the sample's manifest says was edited."""
     assert tampered.edit is not None
     pid, start, end = (tampered.edit[name] for name in ("pid", "start", "end"))

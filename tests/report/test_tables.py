@@ -29,7 +29,7 @@ def read(raw: bytes) -> list[dict[str, str]]:
     return list(csv.DictReader(io.StringIO(raw.decode(), newline=""), strict=True))
 
 
-def test_regions_are_those_of_the_areas_column_by_column(either_sample: Sample) -> None:
+def test_regions_are_those_of_the_vmas_column_by_column(either_sample: Sample) -> None:
     views = either_sample.analysis.views
     rows = build_document(either_sample.analysis).table("regions")
     index = next(iter(views.indices().values()))

@@ -23,7 +23,7 @@ def clean(sample: Sample) -> Sample:
     return sample
 
 
-def test_every_file_area_that_the_guest_lists_hangs_in_i_mmap_and_no_other(clean: Sample) -> None:
+def test_every_file_vma_that_the_guest_lists_hangs_in_i_mmap_and_no_other(clean: Sample) -> None:
     views, truth = clean.analysis.views, clean.truth
     rmap = views.rmap
     assert rmap is not None

@@ -79,7 +79,7 @@ def test_a_process_may_have_switched_them_off() -> None:
     assert eligible(machine(ALWAYS), mm_flags=1 << 24).eligible.tolist() == [False]  # MMF_DISABLE_THP
 
 
-def test_the_gate_vma_has_no_mm_and_no_huge_pages() -> None:
+def test_the_gate_area_has_no_mm_and_no_huge_pages() -> None:
     found = eligible(machine(ALWAYS), mm=0)
     assert (found.eligible.tolist(), found.known.tolist()) == ([False], [True])
 

@@ -157,7 +157,7 @@ def test_pages_are_those_of_the_pages_verb(vol: Vol, capsys: pytest.CaptureFixtu
     assert len(rows) > 5
 
 
-def test_pages_of_an_area_out_of_the_tree_are_in_no_area(vol: Vol) -> None:
+def test_pages_of_a_vma_out_of_the_tree_are_in_no_vma(vol: Vol) -> None:
     (high,) = json.loads(vol(TAMPERED, FINDINGS, "--min-severity", "high").stdout)
     rows = parse("json", vol(TAMPERED, PAGES, "--pid", str(high["PID"]), "--address", hex(high["Start"])).stdout)
     assert rows[0]["Start"] == high["Start"]

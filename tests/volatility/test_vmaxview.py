@@ -95,7 +95,7 @@ def test_verdicts_are_those_of_the_views_side_by_side(name: str, vol: Vol) -> No
                 assert value == (STATES[cell.state] if cell.state in ("held", "missing") else None), (pid, start, label)
 
 
-def test_an_area_taken_out_of_the_tree_is_a_row(vol: Vol) -> None:
+def test_a_vma_taken_out_of_the_tree_is_a_row(vol: Vol) -> None:
     image = ROOT / "samples/tampered-6.1/image.kdump"
     if not image.exists():
         pytest.skip(f"{image} is not there")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from vmaforensics.views.log.records import LOG_KERN, NO_CALLER, ON_CPU, RecordState
-from vmaforensics.words.printable import printable
+from vmaforensics.words.printable import comm_of, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,7 +87,7 @@ def log_record(log: Log, row: int) -> LogRecord:
         state=_STATES[state],
         text="\n".join(text_lines(log.text(row))),
         caller=caller_name(int(records.caller[row])),
-        comm=printable(records.comm[row].split(b"\0", 1)[0]),
+        comm=printable(comm_of(records.comm[row])),
         lost=bool(records.lost[row]),
     )
 
