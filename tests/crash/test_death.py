@@ -68,6 +68,21 @@ def test_a_panic_after_an_oops_is_that_oops() -> None:
     assert death.complaint is death.cause
 
 
+def test_a_panic_over_a_taint_is_what_tainted() -> None:
+    bad = "BUG: Bad page map in process awk-exits  pte:8000002007f28867 pmd:1f86b067"
+    death = _death((bad, KERNEL), (PANIC + "panic_on_taint set ...", KERNEL))
+    assert death is not None and death.cause is not None
+    assert (death.kind, death.cause.title) == (Kind.BAD_PAGE_MAP, bad)
+
+
+def test_an_oops_of_another_task_or_long_before_is_not_the_cause() -> None:
+    panic = PANIC + "something of a driver"
+    for columns in ({"caller": 6, "time": 20 * 10**9}, {"caller": 5, "time": 20 * 10**9}):
+        death = _death((NULL_POINTER, KERNEL), (panic, columns))
+        assert death is not None
+        assert (death.kind, death.cause) == (Kind.PANIC, None)
+
+
 def test_the_last_oops_before_the_panic_counts() -> None:
     death = _death((NULL_POINTER, KERNEL), (LIST_CORRUPTION, KERNEL), (FATAL_PANIC, KERNEL))
     assert death is not None and death.kind == Kind.LIST_CORRUPTION

@@ -33,25 +33,26 @@ class Complaint:
     kind: Kind
     row: int  # of its first line, in the log
     time: int  # ns
+    caller: int  # that printed it
     title: str  # its first line, as it is: not fit to be shown
     said: Particulars
+
+    @property
+    def reason(self) -> Kind:
+        """Its kind; of a panic, that of what the panic gives as its reason."""
+        return reason_of(self.title.removeprefix(PANIC)) if self.kind == Kind.PANIC else self.kind
 
     @property
     def functions(self) -> list[str]:
         """Names of the frames that lead to it, innermost first, those left out that are only guesses."""
         frames = self.said.frames
-        if _reason(self) in INTERRUPTING:
+        if self.reason in INTERRUPTING:
             # What was interrupted says what went wrong, not how the interrupt looked into it.
             frames = frames[next((place for place, frame in enumerate(frames) if frame.interrupted), 0) :]
         names = [frame.name for frame in frames if not frame.guess]
         if self.said.place is not None and self.said.place.name not in names[:1]:
             names.insert(0, self.said.place.name)
         return names
-
-
-def _reason(complaint: Complaint) -> Kind:
-    """The kind of a complaint; of a panic, that of its reason."""
-    return reason_of(complaint.title.removeprefix(PANIC)) if complaint.kind == Kind.PANIC else complaint.kind
 
 
 class Complaints(NamedTuple):
@@ -110,7 +111,14 @@ def _complaint(log: Log, start: _Start, begins: set[int], printed: PrintedRegist
     title = lines[0] if lines else ""
     if (task := named_task(title)) is not None:
         said.comm, said.pid = task
-    return Complaint(kind=start.kind, row=start.row, time=int(log.records.time[start.row]), title=title, said=said)
+    return Complaint(
+        kind=start.kind,
+        row=start.row,
+        time=int(log.records.time[start.row]),
+        caller=int(log.records.caller[start.row]),
+        title=title,
+        said=said,
+    )
 
 
 def _lines(log: Log, first: int, begins: set[int]) -> Sequence[str]:

@@ -27,6 +27,10 @@ _NO_PANIC: Final = -1  # PANIC_CPU_INVALID
 _OTHER_TEXTS: Final = (b"Not tainted", b"Tainted: ")
 _SHORTEST: Final = 4  # bytes that a panic's text has at least
 
+# Reasons that something else has, which was told just before.
+_BY_OTHERS: Final = frozenset({Kind.OOPS, Kind.PANIC, Kind.TAINT, Kind.INIT_DIED, Kind.STACK_CORRUPTION})
+_NEAR: Final = 10 * 10**9  # ns
+
 HOW: Final = {
     Kind.SYSRQ: "somebody asked for it: SysRq c, from the keyboard or /proc/sysrq-trigger",
     Kind.OUT_OF_MEMORY: "memory had run out, and it was set to panic then",
@@ -48,6 +52,13 @@ HOW: Final = {
     Kind.BUG: "kernel code found that what must not be was so (BUG)",
     Kind.EXCEPTION: "the CPU could not execute kernel code",
     Kind.LIST_CORRUPTION: "a linked list did not hold together",
+    Kind.BAD_PAGE_MAP: "a page-table entry led where none may lead",
+    Kind.BAD_PAGE_STATE: "a page that was handed out or given back was not in the state that it has then",
+    Kind.BAD_RSS: "an address space ended with pages that its counters still had",
+    Kind.PAGE_TABLE_LEAK: "an address space ended with page tables that its counter still had",
+    Kind.USE_AFTER_FREE: "kernel code used memory that was not its own",
+    Kind.OTHER_BUG: "kernel code found that what must not be was so",
+    Kind.TAINT: "something happened that taints the kernel, and it was set to panic then",
 }
 
 
@@ -101,7 +112,7 @@ def find_death(signs: Signs) -> Death | None:
     cause = _cause(signs.complaints, panic)
     text = _text(signs, panic, cause, evidence, doubts)
     kind = _kind(text, panic, cause)
-    if cause is not None and kind in (Kind.OOPS, Kind.PANIC) and cause.kind in FATAL:
+    if cause is not None and kind in _BY_OTHERS:
         kind = cause.kind
     shown = panic or cause
     if cpu in (None, _NO_PANIC):
@@ -144,9 +155,10 @@ def _cause(complaints: Sequence[Complaint], panic: Complaint | None) -> Complain
     before = [complaint for complaint in complaints if panic is None or complaint.row < panic.row]
     if panic is None:
         return next((complaint for complaint in reversed(before) if complaint.kind in FATAL), None)
-    reason = reason_of(panic.title.removeprefix(PANIC))
-    wanted = FATAL if reason in (Kind.OOPS, Kind.PANIC, Kind.INIT_DIED) else frozenset({reason})
-    return next((complaint for complaint in reversed(before) if complaint.kind in wanted), None)
+    if panic.reason in _BY_OTHERS:
+        near = [one for one in before if one.caller == panic.caller and panic.time - one.time <= _NEAR]
+        return next((one for one in reversed(near) if panic.reason != Kind.OOPS or one.kind in FATAL), None)
+    return next((one for one in reversed(before) if one.kind == panic.reason), None)
 
 
 def _may_be_panic(raw: bytes) -> bool:

@@ -38,6 +38,7 @@ class Kind(StrEnum):
     MACHINE_CHECK = "machine-check"
     INIT_DIED = "init-died"
     NO_ROOT = "no-root-file-system"
+    TAINT = "taint"
     OTHER_BUG = "bug"
 
 
@@ -97,6 +98,7 @@ _REASONS: Final = tuple(
         (Kind.INIT_DIED, r"(Attempted to kill init|No working init found|Requested init )"),
         (Kind.NO_ROOT, r"VFS: Unable to mount root"),
         (Kind.OOPS, r"Fatal exception"),
+        (Kind.TAINT, r"panic_on_taint set"),
     )
 )
 

@@ -140,7 +140,7 @@ def _from_the_log(document: CrashDocument, death: DeathPart, *, shown: bool) -> 
         yield from _title(f"Call trace in the log, beneath the {backtrace.of}")
         yield from _frames(backtrace.frames)
     noted = [registers for registers in document.registers if registers.cpu == death.cpu]
-    for registers in death.registers or noted[:1]:
+    for registers in death.registers[:1] or noted[:1]:
         yield ""
         yield from _title(f"Registers of CPU {registers.cpu}, from {registers.source}")
         yield from _registers(registers)
