@@ -58,7 +58,7 @@ def analyse(
 def load(path: str | os.PathLike[str]) -> Document:
     """The report that ``vmaforensics report --format json`` saved at ``path``.
 
-    Raises :class:`~vmaforensics.errors.VmaForensicsError` if it is none, or of a newer schema.
+    Raises :class:`~vmaforensics.errors.VmaForensicsError` if it is not such a report, or of a newer schema.
     """
     from pathlib import Path
 

@@ -75,7 +75,7 @@ def test_settings_that_are_none_are_not_touched(
     settings.write_bytes(content.encode("latin-1"))
     for option in ("--install", "--uninstall"):
         assert main(["plugin-dir", option]) == ExitCode.OUTPUT
-        assert "mend it or remove it" in capsys.readouterr().err
+        assert "repair it or remove it" in capsys.readouterr().err
     assert settings.read_bytes() == content.encode("latin-1")
 
 

@@ -27,7 +27,7 @@ class CpuState:
 
 
 class RegisterNames(NamedTuple):
-    """What the CPU's manuals call the registers we speak of."""
+    """What the CPU's manuals call the registers that findings name."""
 
     ip: str
     sp: str

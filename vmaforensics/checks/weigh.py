@@ -31,9 +31,9 @@ def _order(finding: Finding) -> tuple[int, int, int, str, int]:
 
 
 def weigh(finding: Finding) -> Finding:
-    """A held lock means that somebody was at work: what was seen may be half of a change.
+    """A held lock means that the map was being changed: what was seen may be half of a change.
 
-    Findings of severity low and info stay as they are: they say little enough.
+    Findings of severity low and info stay as they are.
     """
     excused = finding.lock in [lock.text for lock in finding.rule.excused_by]
     if not excused or finding.severity.rank >= Severity.LOW.rank:
@@ -85,7 +85,7 @@ def _overlap(finding: Finding, other: Finding) -> bool:
 
 
 def _same_cause(cause: Finding, other: Finding) -> bool:
-    """Do both speak of one change? Counts that are off name no range; what names one explains them."""
+    """Are both about one change? Counts that are off name no range; what names one explains them."""
     if other.rule.count and cause.rule.explains_counts:
         return True  # a VMA that one index lacks makes the counts of the others look wrong too
     return _overlap(cause, other) or (cause.rule.count and cause.start is None)

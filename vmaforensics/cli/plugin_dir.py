@@ -118,9 +118,9 @@ def _read(settings: Path) -> dict[str, Any]:
     except OSError as error:
         raise OutputError(f"{settings} cannot be read: {error.strerror}") from None
     except ValueError as error:
-        raise OutputError(f"{settings} is not JSON ({error}); mend it or remove it") from None
+        raise OutputError(f"{settings} is not JSON ({error}); repair it or remove it") from None
     if not isinstance(known, dict):
-        raise OutputError(f"{settings} is no JSON object; mend it or remove it")
+        raise OutputError(f"{settings} is no JSON object; repair it or remove it")
     return known
 
 
@@ -128,7 +128,7 @@ def _named(known: dict[str, Any], settings: Path) -> list[str]:
     """The directories that the settings name."""
     value = known.get(_KEY, "")
     if not isinstance(value, str):
-        raise OutputError(f"{_KEY} in {settings} is no string; mend it or remove it")
+        raise OutputError(f"{_KEY} in {settings} is no string; repair it or remove it")
     return [path for path in value.split(_SEPARATOR) if path]
 
 

@@ -1,7 +1,7 @@
 """The reverse maps against the VMAs: everything that is wrong, before rules make findings of it.
 
-A VMA that was cut out of a tree leaves a tree behind whose records do not fit any more. Those traces lie with
-whoever hung next to it; here they are kept apart, as evidence for the VMA that is missing.
+A VMA that was cut out of a tree leaves records in its former neighbours that no longer fit. These traces are kept
+apart here, as evidence for the VMA that is missing.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """VMA-BOUNDS: impossible bounds of a VMA.
 
-*Compared:* `vm_start` and `vm_end` of every VMA of the index the kernel uses: empty or upside down, not aligned to
+*Compared:* `vm_start` and `vm_end` of every VMA of the index the kernel uses: empty or reversed, not aligned to
 pages, or ending above `mm->task_size`.
 
 *Guaranteed by:* `do_mmap` rounds lengths up to pages; `get_unmapped_area` keeps ranges below TASK_SIZE.

@@ -84,7 +84,7 @@ class _File(msgspec.Struct):
 class Isf:
     """A symbol file of a Linux kernel: types (a :class:`~vmaforensics.kernel.structures.layout.Types`), and symbols.
 
-    Raises :class:`SymbolFileError` for a file that cannot be read, is none, or is not Linux's.
+    Raises :class:`SymbolFileError` for a file that cannot be read, is not an ISF, or is not of Linux.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -257,5 +257,7 @@ def _unpacked(path: Path) -> bytes:
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise SymbolFileError(f"the symbol file {path} cannot be read: {error}") from None
     if len(data) > _LIMIT:
-        raise SymbolFileError(f"the symbol file {path} has more than {_LIMIT >> 20} MiB when unpacked: it is none")
+        raise SymbolFileError(
+            f"the symbol file {path} has more than {_LIMIT >> 20} MiB when unpacked: it is not a symbol file"
+        )
     return data

@@ -30,7 +30,7 @@ _WORD = 1 << 64
 
 
 class DocumentInvalidError(VmaForensicsError):
-    """A saved document is none, or of a schema this version does not read."""
+    """The file is not a saved document, or its schema is one that this version does not read."""
 
     exit_code = ExitCode.DOCUMENT_INVALID
 
@@ -62,7 +62,7 @@ def is_saved(path: Path) -> bool:
 
 
 def load(path: Path) -> Document:
-    """The document in a file. Raises :class:`DocumentInvalidError` if it is none, or of a newer schema."""
+    """The document in a file. Raises :class:`DocumentInvalidError` if it holds none, or one of a newer schema."""
     try:
         raw = path.read_bytes()
     except OSError as error:

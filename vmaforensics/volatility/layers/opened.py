@@ -55,7 +55,7 @@ class Subject:
 
 
 def opened(path: Path) -> Subject:
-    """The image in the file ``path``, and in its sisters where it is one part of a split dump.
+    """The image in the file ``path``, or in all parts of the split dump that it belongs to.
 
     It stays open for the next caller as long as the file has the same size and time of modification. Raises
     the errors of ``open_image``.
