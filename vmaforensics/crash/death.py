@@ -27,7 +27,7 @@ _NO_PANIC: Final = -1  # PANIC_CPU_INVALID
 _OTHER_TEXTS: Final = (b"Not tainted", b"Tainted: ")
 _SHORTEST: Final = 4  # bytes that a panic's text has at least
 
-# Reasons that something else has, which was told just before.
+# Reasons that have a cause of their own, which the log has just before.
 _BY_OTHERS: Final = frozenset({Kind.OOPS, Kind.PANIC, Kind.TAINT, Kind.INIT_DIED, Kind.STACK_CORRUPTION})
 _NEAR: Final = 10 * 10**9  # ns
 
@@ -156,9 +156,15 @@ def _cause(complaints: Sequence[Complaint], panic: Complaint | None) -> Complain
     if panic is None:
         return next((complaint for complaint in reversed(before) if complaint.kind in FATAL), None)
     if panic.reason in _BY_OTHERS:
-        near = [one for one in before if one.caller == panic.caller and panic.time - one.time <= _NEAR]
-        return next((one for one in reversed(near) if panic.reason != Kind.OOPS or one.kind in FATAL), None)
-    return next((one for one in reversed(before) if one.kind == panic.reason), None)
+        near = [
+            complaint
+            for complaint in before
+            if complaint.caller == panic.caller and panic.time - complaint.time <= _NEAR
+        ]
+        return next(
+            (complaint for complaint in reversed(near) if panic.reason != Kind.OOPS or complaint.kind in FATAL), None
+        )
+    return next((complaint for complaint in reversed(before) if complaint.kind == panic.reason), None)
 
 
 def _may_be_panic(raw: bytes) -> bool:
