@@ -9,6 +9,7 @@ import pytest
 
 from checks.handmade_views import Process, add_problem, drop_entry, findings, mm_of, views_of, vma_row
 from vmaforensics.checks.finding import Confidence, Severity
+from vmaforensics.checks.vmas.counters import exact_counters
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
@@ -63,6 +64,14 @@ def test_the_place_is_named_where_one_gap_has_just_that_size() -> None:
     (found,) = findings(views, "VMA-MISSING")
     assert (found.start, found.end) == (0x401000, 0x403000)
     assert found.confidence is Confidence.HIGH
+
+
+def test_a_counter_beyond_63_bits_is_shown_as_the_unsigned_long_it_is() -> None:
+    views = views_of(FOUR)
+    views.mms.total_vm[0] = 2**64 - 5
+    assert exact_counters(views.mms).total_vm.tolist() == [2**64 - 5]
+    (found,) = findings(views, "VMA-SURPLUS")
+    assert (found.evidence[0].found, found.evidence[0].expected) == (str(2**64 - 5), "10")
 
 
 def test_a_vma_that_was_never_counted_in_is_surplus() -> None:

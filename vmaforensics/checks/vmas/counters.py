@@ -39,10 +39,9 @@ class Exact(NamedTuple, Generic[T]):
 EXACT = Exact._fields
 
 
-def exact_counters(mms: Mms) -> Exact[I64]:
-    """The counters as stored, a row per row of ``mms``."""
-    columns = (mms.map_count, mms.total_vm, mms.exec_vm, mms.stack_vm, mms.data_vm)
-    return Exact(*(column.astype(np.int64) for column in columns))
+def exact_counters(mms: Mms) -> Exact[I64 | U64]:
+    """The counters as stored, a row per row of ``mms``: ``map_count`` is an int, the others are unsigned longs."""
+    return Exact(mms.map_count, mms.total_vm, mms.exec_vm, mms.stack_vm, mms.data_vm)
 
 
 def _offsets(offsets: MmOffsets) -> Exact[int]:
@@ -140,7 +139,7 @@ def differences(context: Context) -> list[Difference]:
     """
     views, sums = context.views, context.shared(sum_vmas)
     counters = exact_counters(views.mms)
-    lacking = Exact(*(stored - real for stored, real in zip(counters, sums.exact, strict=True)))
+    lacking = Exact(*(stored.astype(np.int64) - real for stored, real in zip(counters, sums.exact, strict=True)))
     off = sums.known & np.logical_or.reduce([values != 0 for values in lacking])
     resized = _resized(context)
     found = []

@@ -126,10 +126,13 @@ def _first_in(known: U64, addresses: list[int]) -> int | None:
 
 
 def _place(arch: Architecture, finding: Finding, fits: Callable[[str], bool], *, kernel: bool) -> int | None:
-    """Address of the first evidence that ``fits`` by its view, and is a kernel address or a physical one."""
+    """Address of the first evidence that ``fits`` by its view, and is a kernel address or a physical one.
+
+    A word that was never an address of the kernel is no place to look at.
+    """
     for item in finding.evidence:
         if not 0 < item.address < 1 << 64 or not fits(item.view):
             continue
-        if arch.is_kernel_address(item.address) == kernel:
+        if bool(arch.kernel_pointer(np.array([item.address], np.uint64))[0]) == kernel:
             return item.address
     return None
