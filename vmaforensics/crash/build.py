@@ -18,6 +18,7 @@ from vmaforensics.crash.document import (
     NotAssessed,
     Registers,
     RunningTask,
+    SinceBoot,
     Taint,
 )
 from vmaforensics.crash.fingerprint import fingerprint, top_functions
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from vmaforensics.crash.death import Death
     from vmaforensics.crash.gather import Case
     from vmaforensics.crash.trace import TraceFrame
+    from vmaforensics.views.system.ending import Ending
 
 _MOST_MODULES = 4096
 
@@ -54,6 +56,7 @@ def build_crash_document(case: Case, *, lines: int, everyone: bool = False) -> C
         death=death,
         machine=_machine(case),
         taint=_taint(case.ending.tainted),
+        since_boot=_since_boot(case.ending),
         modules=[_module(case, row) for row in range(min(len(case.modules.modules), _MOST_MODULES))],
         running=list(_running(case)),
         stacks=[] if case.stacks is None else list(stack_parts(case.stacks, died, everyone=everyone)),
@@ -167,6 +170,16 @@ def _taint(mask: int | None) -> Taint:
     if mask is None:
         return Taint(mask=None, letters="", words=[])
     return Taint(mask=hex(mask), letters=taint_letters(mask), words=taint_words(mask))
+
+
+def _since_boot(ending: Ending) -> SinceBoot:
+    printing = None if ending.oops_in_progress is None else ending.oops_in_progress > 0
+    return SinceBoot(
+        oopses=ending.die_counter,
+        warnings=ending.warn_count,
+        printing=printing,
+        crash_kernel=ending.crash_kernel,
+    )
 
 
 def _module(case: Case, row: int) -> Module:

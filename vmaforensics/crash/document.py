@@ -134,6 +134,15 @@ class Taint(_Part, frozen=True):
     words: list[str]
 
 
+class SinceBoot(_Part, frozen=True):
+    """What the kernel counted, though its log may have lost it; null where it could not be read."""
+
+    oopses: int | None  # die_counter
+    warnings: int | None  # warn_count
+    printing: bool | None  # an oops or a panic was being printed (oops_in_progress)
+    crash_kernel: bool | None  # one was loaded, to make a dump
+
+
 class Module(_Part, frozen=True):
     """A module; ``taint`` are the letters of what it taints the kernel with."""
 
@@ -172,6 +181,7 @@ class CrashDocument(_Part, frozen=True):
     death: DeathPart | None
     machine: Machine
     taint: Taint
+    since_boot: SinceBoot
     modules: list[Module]
     running: list[RunningTask]
     stacks: list[StackPart]

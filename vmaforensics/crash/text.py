@@ -64,6 +64,8 @@ def _head(document: CrashDocument) -> Iterator[str]:
     if machine.command_line is not None:
         yield from _row("COMMAND", machine.command_line)
     yield from _taint(document)
+    if counted_in := list(_since_boot(document)):
+        yield from _row("SINCE BOOT", ", ".join(counted_in))
     yield from _row("IMAGE", f"{document.image.path} ({document.image.format})")
 
 
@@ -117,6 +119,19 @@ def _taint(document: CrashDocument) -> Iterator[str]:
         yield from _row("TAINT", "none")
     for place, words in enumerate(taint.words):
         yield from _row("" if place else "TAINT", words)
+
+
+def _since_boot(document: CrashDocument) -> Iterator[str]:
+    """What the kernel counted."""
+    since = document.since_boot
+    if since.oopses is not None:
+        yield counted(since.oopses, "oops", "es")
+    if since.warnings is not None:
+        yield counted(since.warnings, "warning")
+    if since.printing:
+        yield "an oops or a panic was being printed"
+    if since.crash_kernel is not None:
+        yield f"{'a' if since.crash_kernel else 'no'} crash kernel was loaded"
 
 
 def _trace(document: CrashDocument) -> Iterator[str]:

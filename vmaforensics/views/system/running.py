@@ -8,7 +8,7 @@ import numpy as np
 
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, U64, Bools, Bytes16
-from vmaforensics.views.structures.per_cpu import per_cpu_offsets
+from vmaforensics.views.stacks.cpus import read_run_queues
 
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
@@ -28,13 +28,10 @@ class RunningTasks(Table):
 
 def read_running(kernel: Kernel) -> RunningTasks | None:
     """The task of every CPU; None where the run queues cannot be found."""
-    queues = kernel.symbols.get("runqueues")
-    if queues is None or not kernel.has("rq", "curr"):
+    queues = read_run_queues(kernel)
+    if not queues.ok.any():
         return None
-    with np.errstate(over="ignore"):
-        places = per_cpu_offsets(kernel) + np.uint64(queues)
-    tasks, read = kernel.gather_member("rq", "curr", places)
-    rows, ok = kernel.gather(RunningTasks, tasks)
-    rows.cpu[:], rows.task[:], rows.ok[:] = np.arange(len(rows)), np.where(read, tasks, np.uint64(0)), read & ok
+    rows, ok = kernel.gather(RunningTasks, queues.curr)
+    rows.cpu[:], rows.task[:], rows.ok[:] = queues.cpu, np.where(queues.ok, queues.curr, np.uint64(0)), queues.ok & ok
     # The run queue of a CPU that never came online has no task, not even an idle one.
-    return rows.take(~(read & (tasks == 0)))
+    return rows.take(~(queues.ok & (queues.curr == 0)))
