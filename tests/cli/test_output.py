@@ -29,6 +29,7 @@ INTO_FILES = {
     "excerpt": ["IMAGE"],
     "isf": ["IMAGE"],
     "diff": ["CASE", "IMAGE"],
+    "crash": ["IMAGE"],
 }
 TO_STDOUT = {
     **{verb: rest for verb, rest in INTO_FILES.items() if verb != "excerpt"},
