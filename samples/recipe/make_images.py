@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -206,7 +207,8 @@ def die(image: Image, guest: Guest, work: Path) -> dict[str, object]:
         print(f"{image.name}: did not say {dies.says!r}")
     lines = guest.text().splitlines()
     first = next(number for number, line in enumerate(lines) if "TRUTH-READY" in line)
-    return {"way": image.death, "label": dies.label, "edits": changes, "console": lines[first + 1 :][:MOST_LINES]}
+    said = list(itertools.takewhile(lambda line: "] Linux version " not in line, lines[first + 1 :]))
+    return {"way": image.death, "label": dies.label, "edits": changes, "console": said[:MOST_LINES]}
 
 
 def make(image: Image, out: Path, build: Path) -> None:
