@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
 from handmade import LINUX, Machine
@@ -10,6 +12,7 @@ from image.build import NOTES
 from vmaforensics.arch.known import DEFAULT, by_elf_machine, by_machine
 from vmaforensics.arch.registers import CpuState
 from vmaforensics.arch.x86_64.architecture import X86_64
+from vmaforensics.image.image import Note
 from vmaforensics.image.notes import cpu_states, parse_notes
 
 ARCH = X86_64()
@@ -81,3 +84,22 @@ def test_no_notes_are_no_cpus() -> None:
 def test_architectures_go_by_the_names_that_headers_use() -> None:
     assert by_elf_machine("EM_X86_64") is by_machine("x86_64") is by_machine("") is DEFAULT
     assert by_elf_machine("EM_AARCH64") is by_machine("aarch64") is None
+
+
+def test_all_registers_of_a_note_are_kept_in_the_order_of_the_kernel() -> None:
+    notes, _ = parse_notes(NOTES, "")
+    for state in cpu_states(notes, ARCH):
+        assert (state.words[16], state.words[19]) == (state.ip, state.sp)
+
+
+def test_registers_of_a_note_of_the_hypervisor_alone_are_put_into_that_order() -> None:
+    """QEMUCPUState: version, size, rax rbx rcx rdx rsi rdi rsp rbp, r8 to r15, rip, rflags, cs …, ss sixth behind."""
+    state = bytearray(440)
+    struct.pack_into("<18Q", state, 8, *range(1, 19))
+    struct.pack_into("<IIIIQ", state, 152, 0x10, 0xFFFF, 0xA09B00, 0, 0)
+    struct.pack_into("<IIIIQ", state, 272, 0x18, 0xFFFF, 0xC09300, 0, 0)
+    (found,) = cpu_states([Note(name="QEMU", type=0, desc=bytes(state))], ARCH)
+    rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8, r9, r10, r11, r12, r13, r14, r15, rip, flags = range(1, 19)
+    assert found.words == (
+        r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi, 0, rip, 0x10, flags, rsp, 0x18,
+    )  # fmt: skip

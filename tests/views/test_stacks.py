@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
 from handmade_stacks import KERNEL_CS, THREAD_SIZE, USER, USER_IP, USER_SP, Rule, Stacks, registers
 
+from vmaforensics.image.image import Note
+from vmaforensics.image.notes import pack_note
 from vmaforensics.views.stacks.frames import End, How
 from vmaforensics.views.stacks.lines import group_stacks, stack_lines
 
@@ -296,6 +300,28 @@ def test_a_jump_to_nowhere_came_from_the_call_on_top_of_the_stack(stacks: Stacks
         "ordinary6+0x40/0x100  (return address at the stack pointer)",
     ]
     assert end(view)[0] == End.BOTTOM
+
+
+def test_a_crashing_kernel_says_itself_which_notes_are_whose(stacks: Stacks) -> None:
+    low = stacks.stack()
+    sleeper = stacks.task(stacks.code("schedule"), stacks.code("ret_from_fork_asm"))
+    task = stacks.add(low, low + 64, on_cpu=1)
+    stacks.runs(sleeper, task)
+    stacks.machine.set("task_struct", sleeper, "on_cpu", 1)
+    stacks.machine.word(low + THREAD_SIZE - 8, stacks.code("ret_from_fork_asm"))
+    words = registers(stacks.code("ordinary1"), low + THREAD_SIZE - 8, cs=KERNEL_CS)
+    status = bytes(112) + struct.pack("<27Q", *words, *[0] * 6) + bytes(8)
+    variable, area = stacks.machine.room(8), stacks.machine.room(1024, align=512)
+    stacks.machine.word(variable, area)
+    stacks.machine.symbols["crash_notes"] = variable
+    step = stacks.machine.kernel().u64(stacks.machine.symbols["__per_cpu_offset"] + 8)
+    stacks.machine.write(area + step, pack_note(Note(name="CORE", type=1, desc=status)))
+    # In the dump the only note is the first; it is of CPU 1 all the same.
+    view = stacks.view(replace(stacks.cpu(ip=1, sp=2), table_register=None))
+    assert [state.cpu for state in view.states] == [1]
+    assert view.stacks.cpu.tolist() == [0, 1]
+    assert [End(end) for end in view.stacks.end.tolist()] == [End.NOT_SAVED, End.BOTTOM]
+    assert stack_lines(view, 1) == ["ordinary1+0x40/0x100", "ret_from_fork_asm+0x40/0x100"]
 
 
 def test_idle_tasks_have_rows_of_their_own(stacks: Stacks) -> None:
