@@ -55,7 +55,7 @@ def test_columns_of_different_length_are_refused() -> None:
 
 
 def test_a_column_of_another_type_is_refused() -> None:
-    with pytest.raises(TypeError, match="size is to be uint64, not float64"):
+    with pytest.raises(TypeError, match="size must be uint64, not float64"):
         things(5).replace(size=np.zeros(1))
 
 
