@@ -15,7 +15,7 @@ from vmaforensics.views.log.log import read_log
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.processes.tasks import walk_tasks
 from vmaforensics.views.stacks.frames import End
-from vmaforensics.views.stacks.lines import stack_lines
+from vmaforensics.views.stacks.lines import frame_line, stack_lines
 from vmaforensics.views.stacks.stacks import gather_stacks
 
 if TYPE_CHECKING:
@@ -65,6 +65,34 @@ def test_a_task_in_a_system_call_returns_to_where_the_guest_says(sample: Sample)
         assert (int(view.stacks.user_sp[row]), int(view.stacks.user_ip[row])) == (int(shown[7], 16), int(shown[8], 16))
         compared += 1
     assert compared > 20
+
+
+@pytest.mark.skipif(not WHOLE, reason="no whole image of a real kernel in build/images")
+@pytest.mark.parametrize("sample", WHOLE, ids=lambda sample: sample.name)
+def test_every_task_waits_where_the_guest_says(sample: Sample) -> None:
+    """``/proc/PID/stack``, less the scheduler (stack_trace_save_tsk), of each task that did not run since."""
+    if not any(name.endswith("/stack") for name in sample.truth):
+        pytest.skip("the record of this guest is of a time when it had no stacks")
+    kernel, tasks, view = unwound(sample.image_path)
+    first, last = kernel.symbols.get("__sched_text_start"), kernel.symbols.get("__sched_text_end")
+    assert first is not None
+    assert last is not None
+    switches = [kernel.gather_member("task_struct", path, tasks.task)[0] for path in ("nvcsw", "nivcsw")]
+    compared = 0
+    for row in range(len(tasks)):
+        pid, tgid = int(tasks.pid[row]), int(tasks.tgid[row])
+        names = (f"proc/{tgid}/task/{pid}/status", f"proc/{pid}/status")
+        status = next((sample.truth[name] for name in names if name in sample.truth), b"")
+        counted = [int(count) for count in re.findall(rb"voluntary_ctxt_switches:\s*(\d+)", status)]
+        if counted != [int(counts[row]) for counts in switches] or pid == sample.truth.capturing:
+            continue
+        start = int(view.stacks.first[row])
+        frames = range(start, start + int(view.stacks.count[row]))
+        lines = [frame_line(view, frame) for frame in frames if not first <= int(view.frames.ip[frame]) < last]
+        shown = sample.truth[f"proc/{tgid}/task/{pid}/stack"].decode().splitlines()
+        assert [f"[<0>] {line}" for line in lines] == shown, (pid, tasks.comm[row])
+        compared += 1
+    assert compared > 100
 
 
 @pytest.mark.skipif(not CRASHES, reason="no crash dump in build/images")

@@ -31,7 +31,7 @@ class Found(IntEnum):
     USER = 3  # registers of user mode: here the kernel was entered
     BOTTOM = 4  # the first function of a thread: nobody called it
     NO_DATA = 5  # nothing says how to unwind this function
-    UNREADABLE = 6  # a word of the stack is not in the image, or not mapped
+    UNREADABLE = 6  # a word that is needed is not in the image, or not mapped
     NO_REGISTER = 7  # the caller hangs on a register that was not saved here
     LOST_DATA = 8  # what says how to unwind this function is not in the image
 

@@ -63,7 +63,7 @@ class End(IntEnum):
             "on a CPU whose registers are not in the image",
             "no unwind data for this function",
             "the unwind data for this function is not in the image",
-            "a word of the stack is not in the image or not mapped",
+            "a word that is needed is not in the image or not mapped",
             "needs a register that was not saved",
             "leads out of the stack",
             "leads back down the stack",
