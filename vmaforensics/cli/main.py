@@ -6,6 +6,7 @@ import argparse
 import gc
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -107,5 +108,13 @@ def _fail(code: ExitCode, text: str) -> int:
 
 
 def run() -> None:
-    """Entry point of ``python -m vmaforensics``."""
-    sys.exit(main())
+    """Entry point of ``python -m vmaforensics`` and of the command."""
+    code = main()
+    if code == ExitCode.INTERRUPTED:
+        # Python ends with the signal if it was raised while a string was executed, as importing dataclasses does, though
+        # it has been taken care of since (unhandled_keyboard_interrupt of CPython's pythonrun.c, never reset).
+        with suppress(OSError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
