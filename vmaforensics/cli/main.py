@@ -111,8 +111,8 @@ def run() -> None:
     """Entry point of ``python -m vmaforensics`` and of the command."""
     code = main()
     if code == ExitCode.INTERRUPTED:
-        # Python ends with the signal if it was raised while a string was executed, as importing dataclasses does, though
-        # it has been taken care of since (unhandled_keyboard_interrupt of CPython's pythonrun.c, never reset).
+        # Python ends with the signal if it came while a string was executed, as importing dataclasses does, though it
+        # has been taken care of since (unhandled_keyboard_interrupt of CPython's pythonrun.c, never reset).
         with suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()
