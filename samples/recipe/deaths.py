@@ -83,7 +83,7 @@ DEATHS = {
     ),
     "maple-slot": Death(
         "a bit of a pointer in a leaf of the maple tree flipped; then the process exits, with panic_on_oops",
-        "general protection fault",
+        "unable to handle page fault",
         role="exits",
         edit="maple_slot",
         cmdline="oops=panic",
@@ -104,7 +104,7 @@ DEATHS = {
     ),
     "vma-file": Death(
         "a bit of a VMA's vm_file flipped; then the process exits, with panic_on_oops",
-        "unable to handle page fault",
+        "general protection fault",
         role="exits",
         edit="vma_file",
         cmdline="oops=panic",

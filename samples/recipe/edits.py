@@ -215,11 +215,11 @@ def vma_mm(bench: Bench) -> None:
 
 
 def vma_file(bench: Bench) -> None:
-    """Bit 40 of vm_file of the victim's first VMA of a file: still a pointer, but to where no memory is."""
+    """Bit 62 of vm_file of the victim's first VMA of a file: no address any more."""
     for vma, start in zip(_vmas(bench).vma.tolist(), _vmas(bench).start.tolist(), strict=True):
         at = bench.member("vm_area_struct", vma, "vm_file")
         if bench.edit.get(at):
-            bench.put("vm_area_struct.vm_file", at, lambda file: file ^ 1 << 40, user_address=start)
+            bench.put("vm_area_struct.vm_file", at, lambda file: file ^ 1 << 62, user_address=start)
             return
     raise ValueError("the victim has no VMA of a file")
 
