@@ -52,6 +52,7 @@ class End(IntEnum):
     LOOP = 9
     NO_CODE = 10
     TOO_DEEP = 11
+    HOOK = 12
 
     @property
     def text(self) -> str:
@@ -69,6 +70,7 @@ class End(IntEnum):
             "leads back down the stack",
             "returns to an address that is no code",
             "deeper than is followed",
+            "returns to a tracer whose record of it was not found",
         )[self]
 
     @property

@@ -13,6 +13,7 @@ import numpy as np
 
 from vmaforensics.arch.unwinding import Cursor, Found
 from vmaforensics.views.stacks.frames import End, Frames, How
+from vmaforensics.views.stacks.return_hooks import find_hooks
 from vmaforensics.views.stacks.starts import GOING
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.stacks.bounds import Bounds
     from vmaforensics.views.stacks.code import Code
     from vmaforensics.views.stacks.frames import Stacks
+    from vmaforensics.views.stacks.return_hooks import ReturnHooks
     from vmaforensics.views.stacks.starts import Starts
 
 DEEPEST = 256  # frames of one stack
@@ -39,6 +41,7 @@ _HOW = {Found.CALLER: How.CALLER, Found.INTERRUPTED: How.INTERRUPTED, Found.ASSU
 def unwind(kernel: Kernel, unwinding: Unwinding, code: Code, starts: Starts, bounds: Bounds) -> Frames:
     """The frames of all stacks, sorted by stack and depth; writes the end of each into ``starts.stacks``."""
     stacks = starts.stacks
+    hooks = find_hooks(kernel)
     rows = np.flatnonzero(stacks.end == GOING)
     cursor, how = starts.cursor.take(rows), starts.how[rows]
     sure = np.ones(len(rows), np.bool_)
@@ -57,9 +60,11 @@ def unwind(kernel: Kernel, unwinding: Unwinding, code: Code, starts: Starts, bou
         step = unwinding.step(cursor)
         how = np.array([_HOW.get(Found(found), How.CALLER) for found in range(len(Found))], np.uint8)[step.found]
         step = _other_ways(kernel, unwinding, code, cursor, step, how)
+        lost = _real_returns(hooks, stacks.task[rows], step)
         ends, reached = _judge(bounds, rows, cursor, step, kind, been)
         no_code = (ends == GOING) & ~_is_code(kernel, code, step)
         ends[no_code] = End.NO_CODE
+        ends[lost & (ends == GOING)] = End.HOOK
         _note_ends(kernel, stacks, rows, ends, step)
         on = ends == GOING
         left = on & (reached != kind)
@@ -108,15 +113,26 @@ def _is_code(kernel: Kernel, code: Code, step: Step) -> Bools:
     return found
 
 
+def _real_returns(hooks: ReturnHooks, tasks: U64, step: Step) -> Bools:
+    """Put return addresses that a tracer replaced into the step as they were; which of them are not known."""
+    lost: Bools = (step.found == Found.CALLER) & hooks.replaced(step.cursor.ip)
+    rows = np.flatnonzero(lost)
+    if len(rows):
+        real = hooks.recover(tasks[rows], step.where[rows])
+        step.cursor.ip[rows] = np.where(real != 0, real, step.cursor.ip[rows])
+        lost[rows] = real == 0
+    return lost
+
+
 def _note_ends(kernel: Kernel, stacks: Stacks, rows: I64, ends: U8, step: Step) -> None:
     """Write how these stacks ended, with the word that ended them."""
     over = ends != GOING
     at = rows[over]
-    looked = np.isin(ends[over], (End.USER, End.OUTSIDE, End.UNREADABLE, End.LOOP, End.NO_CODE))
+    looked = np.isin(ends[over], (End.USER, End.OUTSIDE, End.UNREADABLE, End.LOOP, End.NO_CODE, End.HOOK))
     stacks.end[at], stacks.where[at] = ends[over], np.where(looked, step.where[over], np.uint64(0))
     user = ends == End.USER
     stacks.user_ip[rows[user]], stacks.user_sp[rows[user]] = step.cursor.ip[user], step.cursor.sp[user]
-    named = np.isin(ends, (End.NO_CODE, End.LOOP))
+    named = np.isin(ends, (End.NO_CODE, End.LOOP, End.HOOK))
     stacks.value[rows[named]] = np.where(ends == End.LOOP, step.cursor.sp, step.cursor.ip)[named]
 
 
