@@ -65,6 +65,22 @@ def test_a_probe_on_a_return_is_undone(
     assert End(int(view.stacks.end[0])) == End.BOTTOM
 
 
+def test_hooks_of_all_tasks_in_one_table_are_told_by_their_task() -> None:
+    structs = COMMON | {"kretprobe_instance": "hlist:hlist_node rp:* ret_addr:* task:* fp:*"}
+    stacks, task, place = traced(structs, "kretprobe_trampoline")
+    machine = stacks.machine
+    table = machine.symbols["kretprobe_inst_table"] = machine.room(64 * 8)
+    rows = [
+        machine.put("kretprobe_instance", {"ret_addr": stacks.code("ordinary2"), "task": task + 64, "fp": place}),
+        machine.put("kretprobe_instance", {"ret_addr": stacks.code("ordinary3"), "task": task, "fp": place + 8}),
+        machine.put("kretprobe_instance", {"ret_addr": stacks.code("ordinary1"), "task": task, "fp": place}),
+    ]
+    machine.word(table + 8 * 17, rows[0])
+    machine.set("kretprobe_instance", rows[0], "hlist.next", rows[1])
+    machine.set("kretprobe_instance", rows[1], "hlist.next", rows[2])
+    assert stack_lines(stacks.view(), 0) == WHOLE
+
+
 def test_the_graph_tracers_array_is_read_from_its_newest_entry() -> None:
     stacks, task, place = traced(GRAPH, "return_to_handler")
     array = stacks.machine.room(4096)

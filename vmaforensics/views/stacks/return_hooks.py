@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _TRAMPOLINES = ("arch_rethook_trampoline", "__kretprobe_trampoline", "kretprobe_trampoline", "return_to_handler")
 _MOST_HOOKS = 256  # of one task
+_HASH_LISTS = 64  # KPROBE_TABLE_SIZE (include/linux/kprobes.h): lists of kretprobe_inst_table
 _SHADOW_STACK = 512  # words of task->ret_stack that are looked at (SHADOW_STACK_SIZE; before 6.11 it was smaller)
 
 
@@ -42,6 +43,16 @@ class _Kretprobes(Table):
     frame: U64 = member("fp")
 
 
+@table(struct="kretprobe_instance")
+class _HashedKretprobes(Table):
+    """Those of all tasks, in lists by a hash of the task (up to 5.10)."""
+
+    next: U64 = member("hlist.next")
+    ret_addr: U64 = member("ret_addr")
+    frame: U64 = member("fp")
+    task: U64 = member("task")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReturnHooks:
     """The trampolines of a kernel; see :func:`find_hooks`."""
@@ -57,8 +68,9 @@ class ReturnHooks:
     def recover(self, tasks: U64, places: U64) -> U64:
         """The real return address of each task's word at ``places``; 0 where the task has no such hook."""
         real = self._from_lists(tasks, places)
-        left = np.flatnonzero(real == 0)
-        real[left] = self._from_shadow_stacks(tasks[left], places[left])
+        for other in (self._from_hash, self._from_shadow_stacks):
+            left = np.flatnonzero(real == 0)
+            real[left] = other(tasks[left], places[left])
         return real
 
     def _from_lists(self, tasks: U64, places: U64) -> U64:
@@ -83,6 +95,26 @@ class ReturnHooks:
             real[rows[hit]] = hooks.ret_addr[hit]
             on = ok & ~hit & self.kernel.arch.kernel_pointer(hooks.next)
             rows, at = rows[on], hooks.next[on]
+        return real
+
+    def _from_hash(self, tasks: U64, places: U64) -> U64:
+        """Hooks of kretprobes while they lay in one hash table."""
+        real = np.zeros(len(tasks), np.uint64)
+        lists = self.kernel.symbols.get("kretprobe_inst_table")
+        if lists is None or not len(tasks) or not self.kernel.has("kretprobe_instance", "hlist.next"):
+            return real
+        node = np.uint64(self.kernel.offset("kretprobe_instance", "hlist"))
+        heads, ok = self.kernel.words(np.uint64(lists) + np.arange(_HASH_LISTS, dtype=np.uint64) * np.uint64(8), 1)
+        at = heads[ok, 0]
+        for _ in range(_MOST_HOOKS):
+            at = at[self.kernel.arch.kernel_pointer(at)]
+            if not len(at):
+                break
+            hooks, ok = self.kernel.gather(_HashedKretprobes, at - node)
+            for row in np.flatnonzero(ok & ~self.replaced(hooks.ret_addr)).tolist():
+                same = (tasks == hooks.task[row]) & (places == hooks.frame[row])
+                real[same] = hooks.ret_addr[row]
+            at = hooks.next[ok]
         return real
 
     def _from_shadow_stacks(self, tasks: U64, places: U64) -> U64:
