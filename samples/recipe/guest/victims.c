@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #define SMALL (16 * PAGE)
+#define LARGE (2048 * PAGE) /* more than a processor keeps of free pages: some are looked at */
 
 static sigset_t told;
 
@@ -44,7 +45,7 @@ static void wait_until_told(void)
 static void exits(void)
 {
 	block();
-	touch(anonymous("anonymous", SMALL), SMALL);
+	touch(anonymous("anonymous", LARGE), LARGE);
 	wait_until_told();
 	_exit(0);
 }
