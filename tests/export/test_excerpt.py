@@ -14,6 +14,9 @@ import vmaforensics.export.excerpt
 from vmaforensics.analysis import analyse_image
 from vmaforensics.cli.main import main
 from vmaforensics.columns.table import Table
+from vmaforensics.crash.build import build_crash_document
+from vmaforensics.crash.document import CrashDocument, ImageName
+from vmaforensics.crash.gather import gather_case
 from vmaforensics.errors import ExitCode, OutputError
 from vmaforensics.export.excerpt import Keep, select, write_selection
 from vmaforensics.export.excerpt_file import held_frames, write_excerpt
@@ -21,8 +24,10 @@ from vmaforensics.image.image import Image
 from vmaforensics.image.kdump.writer import Head, write_kdump
 from vmaforensics.image.memory import PageState
 from vmaforensics.image.open import open_image
+from vmaforensics.kernel.find import find_kernel
 from vmaforensics.kernel.symbols.vmcoreinfo import parse
 from vmaforensics.proc.maps import maps_lines
+from vmaforensics.progress import unheard
 from vmaforensics.report.document.build import build_document
 from vmaforensics.report.document.document import encode
 from vmaforensics.views.pages.frame_kinds import USER_KINDS, FrameKind, classify_frames, kinds_of
@@ -114,6 +119,37 @@ def test_the_report_of_the_excerpt_is_that_of_the_image(sample: Path, excerpt: P
     one = analyse_image(sample)
     assert len(one.views.vmas) > 100
     assert_same(one, analyse_image(excerpt))
+
+
+def case_of(path: Path) -> CrashDocument:
+    image = open_image(path)
+    case = gather_case(image, find_kernel(image), unheard)
+    document = build_crash_document(case, lines=10_000, everyone=True)
+    return msgspec.structs.replace(document, image=ImageName(path="", format="", size=0))
+
+
+def test_the_crash_case_and_the_log_of_the_excerpt_are_those_of_the_image(sample: Path, excerpt: Path) -> None:
+    assert case_of(excerpt) == case_of(sample)
+
+
+def test_the_log_and_the_stacks_can_be_left_out(sample: Path, selection: Selection, tmp_path: Path) -> None:
+    case = case_of(sample)
+    if not case.log:
+        pytest.skip("the image is itself an excerpt without a log")
+    less = select(open_image(sample), Keep.ANALYSIS, without=("log", "stacks"))
+    assert int(less.kept.sum()) < int(selection.kept.sum())
+    assert not (less.kept & ~selection.kept).any()
+    path = tmp_path / "less.kdump"
+    with path.open("w+b") as stream:
+        write_selection(stream, open_image(sample), less)
+    left = case_of(path)
+    assert not left.log
+    assert sum(len(stack.frames) for stack in left.stacks) < sum(len(stack.frames) for stack in case.stacks)
+
+
+def test_leaving_parts_out_is_for_what_the_analysis_reads(raw: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "out.kdump")
+    assert main(["excerpt", str(raw), "--keep", "all", "--without", "log", "-o", out]) == ExitCode.USAGE
 
 
 def test_the_page_tables_of_the_cpus_are_kept(sample: Path, excerpt: Path) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from vmaforensics.cli.arguments import add_image, opened
 from vmaforensics.cli.output import add_output, output
-from vmaforensics.errors import ExitCode, OutputError
+from vmaforensics.errors import ExitCode, OutputError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,16 +20,19 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Write a smaller image, kdump-compressed with zstd, that holds
 
-  analysis  the pages the analysis reads, and no page of user memory: neither anonymous memory nor page cache
-            nor huge pages; the report of the excerpt is that of the image, except for what compares user memory
+  analysis  the pages that report, crash and log read, and no page of user memory: neither anonymous memory nor
+            page cache nor huge pages; the report of the excerpt is that of the image, except for what compares
+            user memory
   kernel    every page but free ones and user memory, for drgn, crash and volatility3 to work on
   all       every page the image holds
 
 Kernel memory holds traces of users too, and neither `analysis` nor `kernel` removes them: names of processes,
-files and hosts, registers of the CPUs, keys, the kernel log. `analysis` keeps whole pages, so also the
-neighbours of the objects it reads; what a freed slab object or the slack of an allocation last held stays.
+files and hosts, registers of the CPUs, keys, the kernel log, and what system calls have left on kernel stacks.
+`--without log` and `--without stacks` let `analysis` leave these out, except for what report reads of them (saved
+registers). `analysis` keeps whole pages, so also the neighbours of the objects it reads; what a freed slab object
+or the slack of an allocation last held stays.
 `kernel` keeps in addition what is on its way through the kernel: buffers of sockets, pipes, terminals and
-drivers, kernel stacks, and memory that the kernel shares with processes (BPF maps, rings of io_uring and of
+drivers, and memory that the kernel shares with processes (BPF maps, rings of io_uring and of
 packet sockets). Neither keeps a free page or one of unknown use unless the analysis reads it; stale pointers
 may lead it there, and the summary counts such pages.
 """
@@ -45,6 +48,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     add_image(parser)
     parser.add_argument("--keep", choices=("analysis", "kernel", "all"), default="analysis", help="default: analysis")
+    parser.add_argument(
+        "--without",
+        choices=("log", "stacks"),
+        action="append",
+        default=[],
+        help="with analysis: leave out the kernel's log, or what is on kernel stacks; may be repeated",
+    )
     add_output(parser, required=True)
     parser.set_defaults(run=run)
 
@@ -55,12 +65,14 @@ def run(args: argparse.Namespace) -> int:
     from vmaforensics.export.excerpt import Keep, select, write_selection
     from vmaforensics.words.printable import printable
 
+    if args.without and args.keep != Keep.ANALYSIS:
+        raise UsageError("--without is for --keep analysis: the other two keep such pages for what they are")
     image = opened(args)
     target = Path(args.output)
     if target.exists() and any(target.samefile(path) for path in image.paths):
         raise OutputError(f"{target} is the image itself; choose another name for the excerpt")
     with output(args.output, force=args.force) as stream, watched(args) as say:
-        selection = select(image, Keep(args.keep), say)
+        selection = select(image, Keep(args.keep), say, args.without)
         written = write_selection(cast("BinaryIO", stream), image, selection, say)
     for line in summary(selection, written):
         sys.stdout.write(line + "\n")

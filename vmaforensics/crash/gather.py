@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vmaforensics.crash.complaints import Complaints, read_complaints
 from vmaforensics.crash.death import Signs, find_death
@@ -21,6 +21,8 @@ from vmaforensics.views.system.running import read_running
 from vmaforensics.words.times import utc
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from vmaforensics.crash.death import Death
     from vmaforensics.image.image import Image
     from vmaforensics.kernel.kernel import Kernel
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from vmaforensics.views.system.machine_facts import MachineFacts
     from vmaforensics.views.system.modules import ModuleList
     from vmaforensics.views.system.running import RunningTasks
+
+PARTS: Final = ("log", "stacks")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,12 +56,12 @@ class Case:
     stacks: CaseStacks | None
 
 
-def gather_case(image: Image, kernel: Kernel, progress: Progress) -> Case:
-    """Read the case of the kernel of ``image``."""
+def gather_case(image: Image, kernel: Kernel, progress: Progress, parts: Collection[str] = PARTS) -> Case:
+    """Read the case of the kernel of ``image``; ``parts`` says which of those that are large are read."""
     progress("stacks")
-    stacks = _stacks(image, kernel)
+    stacks = _stacks(image, kernel) if "stacks" in parts else None
     progress("log")
-    log = read_log(kernel)
+    log = read_log(kernel) if "log" in parts else None
     complaints = Complaints([], 0) if log is None else read_complaints(log, kernel.arch.printed_registers)
     ending = read_ending(kernel)
     crash_time = crash_time_of(kernel)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from vmaforensics.analysis import analyse_image
+from vmaforensics.crash.gather import PARTS, gather_case
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.export.excerpt_file import held_frames, write_excerpt
 from vmaforensics.kernel.find import find_kernel
@@ -20,6 +21,8 @@ from vmaforensics.report.document.build import build_document
 from vmaforensics.views.pages.frame_kinds import USER_KINDS, FrameKind, classify_frames, kinds_of
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from numpy.typing import NDArray
 
     from vmaforensics.image.image import Image
@@ -56,8 +59,12 @@ class Selection:
     withheld: int = 0
 
 
-def trace_analysis(image: Image, progress: Progress = unheard) -> tuple[Kernel, NDArray[np.uint64]]:
-    """The kernel, and the page frames that finding it and the whole analysis ask for (uint64, ascending)."""
+def trace_analysis(
+    image: Image, progress: Progress = unheard, without: Collection[str] = ()
+) -> tuple[Kernel, NDArray[np.uint64]]:
+    """The kernel, and the page frames that finding it, the whole analysis and the case of a crash ask for (uint64,
+    ascending). Of the case, the parts named in ``without`` are left out: see ``gather_case``.
+    """
     image.memory.start_trace()
     analysis = analyse_image(image, progress=progress)
     if analysis.views.page_tables is not None:
@@ -66,11 +73,12 @@ def trace_analysis(image: Image, progress: Progress = unheard) -> tuple[Kernel, 
         for _ in maps_lines(analysis.kernel, analysis.views, mm):
             pass
     build_document(analysis, contents=False)  # reads the clock, and what evidence points at
+    gather_case(image, analysis.kernel, progress, [part for part in PARTS if part not in without])
     return analysis.kernel, image.memory.traced()
 
 
-def select(image: Image, keep: Keep, progress: Progress = unheard) -> Selection:
-    """Choose the pages; ``progress`` is called with how far that has come.
+def select(image: Image, keep: Keep, progress: Progress = unheard, without: Collection[str] = ()) -> Selection:
+    """Choose the pages; ``progress`` is called with how far that has come, ``without`` is as in :func:`trace_analysis`.
 
     Raises :class:`KernelNotFoundError` if there is no kernel to ask, unless every page is kept anyway.
 
@@ -87,7 +95,7 @@ def select(image: Image, keep: Keep, progress: Progress = unheard) -> Selection:
         except KernelNotFoundError:
             return Selection(keep=keep, kernel=None, held=held, kinds=None, kept=kept)
         return Selection(keep=keep, kernel=kernel, held=held, kinds=kinds, kept=kept)
-    kernel, traced = trace_analysis(image, progress)
+    kernel, traced = trace_analysis(image, progress, without)
     progress("frames")
     kinds = kinds_of(held, *classify_frames(kernel))
     user = np.isin(kinds, USER_KINDS)
