@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import struct
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -11,8 +12,10 @@ from handmade_stacks import KERNEL_CS, THREAD_SIZE, USER, USER_IP, USER_SP, Rule
 
 from vmaforensics.image.image import Note
 from vmaforensics.image.notes import pack_note
+from vmaforensics.views.processes.tasks import Tasks
 from vmaforensics.views.stacks.frames import End, How
 from vmaforensics.views.stacks.lines import group_stacks, stack_lines
+from vmaforensics.views.stacks.stacks import gather_stacks
 
 if TYPE_CHECKING:
     from vmaforensics.views.stacks.stacks import StacksView
@@ -377,3 +380,41 @@ def test_names_out_of_the_image_cannot_act_on_a_terminal(stacks: Stacks) -> None
 def test_no_tasks_are_no_stacks() -> None:
     view = Stacks().view()
     assert (len(view.stacks), len(view.frames)) == (0, 0)
+
+
+@pytest.mark.parametrize("form", [0, 1, 2, 3, 4])
+def test_nothing_on_a_stack_or_in_the_tables_makes_it_fail(form: int) -> None:
+    """Words of chance, many of them addresses of stacks, code and tables; some pages are not in the dump."""
+    chance = random.Random(form)
+    for _ in range(20):
+        stacks = Stacks(form=form)
+        for number in range(20):
+            stacks.function(
+                f"f{number}", chance.choice([Rule(), Rule(sp="BP", sp_offset=16, bp="PREV_SP", bp_offset=-16)])
+            )
+        lows = [stacks.stack() for _ in range(4)]
+        text = stacks.machine.symbols["_stext"]
+        likely = [low + 8 * chance.randrange(2048) for low in lows for _ in range(8)]
+        likely += [text + chance.randrange(20 * 256) for _ in range(40)] + [0, 1, (1 << 64) - 1, 1 << 63]
+        for low in lows:
+            words = [chance.choice([*likely, chance.getrandbits(64)]) for _ in range(2048)]
+            stacks.machine.write(low, struct.pack("<2048Q", *words))
+            stacks.add(low, low + 8 * chance.randrange(2048), on_cpu=chance.randrange(2))
+        stacks.runs(*stacks.tasks)
+        kernel = stacks.kernel()
+        for name in ("__start_orc_unwind_ip", "__start_orc_unwind"):
+            for _ in range(chance.randrange(20)):
+                place = (kernel.symbols.get(name) or text) + chance.randrange(128)
+                stacks.machine.write(place, chance.randbytes(1))
+        stacks.machine.drop(chance.choice(lows) + 4096 * chance.randrange(4))
+        states = [
+            stacks.cpu(ip=chance.choice(likely), sp=chance.choice(likely), bp=chance.choice(likely), cpu=cpu)
+            for cpu in range(4)
+        ]
+        tasks = Tasks.of(task=stacks.tasks, pid=range(1, 5), ok=[True] * 4)
+        view = gather_stacks(stacks.machine.kernel(), tasks, states)
+        assert int(view.stacks.count.sum()) == len(view.frames) <= 4 * 300
+        for row in range(4):
+            first = int(view.stacks.first[row])
+            assert (view.frames.stack[first : first + int(view.stacks.count[row])] == row).all()
+            assert stack_lines(view, row)
