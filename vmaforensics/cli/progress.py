@@ -38,6 +38,8 @@ _STAGES = {
     "text": ("pages of text", 5),
     "rmap": ("reverse maps", 5),
     "checks": ("cross-checking", 20),
+    "stacks": ("stacks", 3),
+    "log": ("the kernel's log", 1),
     "frames": ("telling user memory from kernel memory", 5),
     "document": ("writing the document", 20),
     "hash": ("hashing the file", 100),
@@ -67,9 +69,11 @@ def watched(args: argparse.Namespace) -> Iterator[Progress]:
 
 def _planned(args: argparse.Namespace) -> dict[str, int]:
     """The stages that a command will go through, with their parts of the time."""
-    document, copy = hasattr(args, "fail_on"), hasattr(args, "keep")
+    document, copy, case = hasattr(args, "fail_on"), hasattr(args, "keep"), hasattr(args, "lines")
     absent = {
         "checks": not (document or copy or getattr(args, "finding", None)),
+        "stacks": not (copy or case),
+        "log": not (copy or case),
         "frames": not copy,
         "document": not document,
         "hash": not getattr(args, "sha256", False),
