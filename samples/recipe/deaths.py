@@ -88,13 +88,6 @@ DEATHS = {
         edit="maple_slot",
         cmdline="oops=panic",
     ),
-    "maple-pivot": Death(
-        "a pivot in a leaf of the maple tree made zero; then the process exits, with panic_on_oops",
-        "kernel BUG at mm/",
-        role="exits",
-        edit="maple_pivot",
-        cmdline="oops=panic",
-    ),
     "vma-mm": Death(
         "vm_mm of the first VMA of a process made NULL; then it exits, with panic_on_oops",
         "kernel NULL pointer dereference",
@@ -111,7 +104,7 @@ DEATHS = {
     ),
     "free-pointer": Death(
         "a byte of the free pointer in a freed VMA changed; then a process maps memory, with panic_on_oops",
-        "general protection fault",
+        "unable to handle page fault",
         role="grows",
         edit="free_pointer",
         cmdline="oops=panic",

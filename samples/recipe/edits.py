@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from vmaforensics.views.pages.ptes import Ptes
 
 LOW_MEMORY = 2 << 30  # bytes below the PCI hole of QEMU's q35
-MAPLE_NODE = 256  # bytes, and alignment, of a maple_node
-MIDDLE_OF_LEAF = 5  # of 16 slots
 RWSEM_WRITER_LOCKED = 1  # kernel/locking/rwsem.c
 
 
@@ -194,19 +192,6 @@ def maple_slot(bench: Bench) -> None:
     bench.put("slot of a maple_node", int(vmas.slot[middle]), lambda slot: slot ^ 1 << 46, user_address=start)
 
 
-def maple_pivot(bench: Bench) -> None:
-    """A pivot in the middle of a leaf of the victim's tree, zero: the kernel takes the leaf to end there."""
-    vmas = _vmas(bench)
-    slots, pivots = (bench.kernel.offset("maple_range_64", array) for array in ("slot", "pivot"))
-    places = vmas.slot - (vmas.slot & ~np.uint64(MAPLE_NODE - 1))
-    for slot, place, start in zip(vmas.slot.tolist(), places.tolist(), vmas.start.tolist(), strict=True):
-        if (place - slots) // 8 == MIDDLE_OF_LEAF:
-            at = slot - place + pivots + 8 * MIDDLE_OF_LEAF
-            bench.put("pivot of a maple_range_64", at, lambda _: 0, user_address=start)
-            return
-    raise ValueError("the victim has no leaf so full")
-
-
 def vma_mm(bench: Bench) -> None:
     """vm_mm of the victim's first VMA, NULL."""
     vmas = _vmas(bench)
@@ -274,7 +259,6 @@ EDITS: dict[str, Callable[[Bench], None]] = {
         page_mapping,
         tasks_list,
         maple_slot,
-        maple_pivot,
         vma_mm,
         vma_file,
         free_pointer,

@@ -132,7 +132,6 @@ IMAGES = (
     *dying("map-count", "6.1", "6.12"),
     *dying("list", *ALL),
     *dying("maple-slot", *WITH_MAPLE_TREES),
-    *dying("maple-pivot", *WITH_MAPLE_TREES),
     *dying("page-mapping", *ALL),
     *dying("vma-mm", *ALL),
     *dying("vma-file", *ALL),
