@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import sys
+import textwrap
 from html import escape
 from pathlib import Path
 from typing import Final
@@ -91,14 +92,24 @@ def _room(room: str, x: float, y: float, width: float, height: float, imported: 
     drawn += [_label(x + 14, y + 23, f"{room}/" if chapters(room) else room, "name")]
     drawn += [_label(x + 14, y + 41, purpose(room), "what")]
     names = chapters(room)
-    left, step = x + 14, (width - 28) / max(len(names), 1)
-    for at, name in enumerate(names):
-        box = f'x="{left + at * step:g}" y="{y + TITLE_HEIGHT + 4}" width="{step - 6:g}" height="{CHAPTER_HEIGHT}"'
+    left, unit = x + 14, (width - 28) / max(sum(len(name) + 4 for name in names), 1)
+    for name in names:
+        step = unit * (len(name) + 4)
+        box = f'x="{left:.1f}" y="{y + TITLE_HEIGHT + 4:g}" width="{step - 6:.1f}" height="{CHAPTER_HEIGHT}"'
         drawn += [f'<rect {box} rx="5" class="box"/>']
-        drawn += [_label(left + at * step + 8, y + TITLE_HEIGHT + 21, name, "chapter")]
-    order = [name for floor in reversed(FLOORS) for name in floor if name in imported - UNSEEN]
-    drawn += [_label(x + 14, y + height - 8, f"imports {', '.join(order)}" if order else "imports no room", "imports")]
+        drawn += [_label(round(left + 8, 1), y + TITLE_HEIGHT + 21, name, "chapter")]
+        left += step
+    lines = _imports(imported, width)
+    for number, line in enumerate(reversed(lines)):
+        drawn += [_label(x + 14, y + height - 8 - number * LINE_HEIGHT, line, "imports")]
     return drawn
+
+
+def _imports(imported: set[str], width: float) -> list[str]:
+    """Which rooms one imports, the upper ones first, in lines that fit ``width``."""
+    order = [name for floor in reversed(FLOORS) for name in floor if name in imported - UNSEEN]
+    text = f"imports {', '.join(order)}" if order else "imports no room"
+    return textwrap.wrap(text, int(width / 6.4))
 
 
 def picture() -> str:
@@ -110,8 +121,10 @@ def picture() -> str:
         rooms = [room for room in floor if room not in UNSEEN]
         if not rooms:
             continue
-        height = TITLE_HEIGHT + LINE_HEIGHT + 10 + (CHAPTER_HEIGHT if any(chapters(room) for room in rooms) else 0)
         width = (WIDTH - 2 * MARGIN - GAP * (len(rooms) - 1)) / len(rooms)
+        lines = max(len(_imports(imported.get(room, set()), width)) for room in rooms)
+        height = TITLE_HEIGHT + lines * LINE_HEIGHT + 10
+        height += CHAPTER_HEIGHT if any(chapters(room) for room in rooms) else 0
         for at, room in enumerate(rooms):
             drawn += _room(room, MARGIN + at * (width + GAP), y, width, height, imported.get(room, set()))
         y += height + GAP
