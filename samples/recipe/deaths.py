@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PANICKED = "---[ end Kernel panic"
+KASLR = "Kernel Offset: "  # the line before; the last one of a 5.10 that dies in an NMI
 # A bad page, or a bad entry of a page table, taints the kernel (TAINT_BAD_PAGE, bit 5).
 ON_BAD_PAGE = "panic_on_taint=0x20"
 
@@ -62,7 +63,7 @@ DEATHS = {
     ),
     "page-mapping": Death(
         "the bit that says anonymous cleared in a page's mapping; then the process exits, with panic_on_oops",
-        "Kernel panic",
+        "general protection fault",
         role="exits",
         edit="page_mapping",
         cmdline=f"page_poison=1 {ON_BAD_PAGE} oops=panic",

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import disks
 import truth
-from deaths import PANICKED
+from deaths import KASLR, PANICKED
 from images import IMAGES, Image, bench_images
 from initramfs import (
     GUEST,
@@ -200,7 +200,7 @@ def die(image: Image, guest: Guest, work: Path) -> dict[str, object]:
         guest.wait_exit(60)
     else:
         if dies.panics:
-            guest.wait_for(PANICKED, seconds=60)
+            guest.wait_for(PANICKED, KASLR, seconds=60)
         time.sleep(2)
         guest.qmp("stop")
     if dies.says not in guest.text():
