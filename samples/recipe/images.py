@@ -128,7 +128,7 @@ IMAGES = (
     *dying("rss", *ALL),
     *dying("pte-cleared", *ALL),
     *dying("pte-flipped", *ALL),
-    *dying("mapcount", *ALL),
+    *dying("mapcount", "7.3"),
     *dying("map-count", "6.1", "6.12"),
     *dying("list", *ALL),
     *dying("maple-slot", *WITH_MAPLE_TREES),
