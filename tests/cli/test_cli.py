@@ -221,6 +221,21 @@ def test_an_interrupt_is_one_line_and_leaves_nothing_behind(image: Path, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_an_interrupt_while_a_class_is_made_is_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted:
+        def __set_name__(self, owner: type, name: str) -> None:
+            raise KeyboardInterrupt
+
+    def making(path: str) -> None:
+        type("Made", (), {"member": Interrupted()})
+
+    monkeypatch.setattr("vmaforensics.image.open.open_image", making)
+    assert cli.main(["report", "x"]) == ExitCode.INTERRUPTED
+    assert capsys.readouterr().err == "vmaforensics: interrupted\n"
+
+
 def test_a_bug_is_one_line_unless_debugging(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

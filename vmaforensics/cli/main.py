@@ -93,11 +93,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         return _fail(ExitCode.INTERNAL, "out of memory")
     except Exception as error:
+        if _interrupted(error):
+            return _fail(ExitCode.INTERRUPTED, "interrupted")
         if args.debug:
             raise
         kind = type(error).__name__
         return _fail(ExitCode.INTERNAL, f"internal error ({kind}: {error}); run again with --debug and report it")
     return code
+
+
+def _interrupted(error: BaseException) -> bool:
+    """Is an interrupt the cause? While a class is made, Python up to 3.11 raises RuntimeError in its place."""
+    causes = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in causes:
+        if isinstance(cause, KeyboardInterrupt):
+            return True
+        causes.add(id(cause))
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def _fail(code: ExitCode, text: str) -> int:
