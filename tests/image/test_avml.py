@@ -216,3 +216,13 @@ def test_the_length_of_the_stream_is_what_avml_writes() -> None:
     data = avml([(0x1000, page(1))])
     assert struct.unpack("<Q", data[-8:])[0] == len(data) - 32 - 8
     np.testing.assert_array_equal(np.frombuffer(data[:8], "<u4"), [0x4C4D5641, 2])
+
+
+@pytest.mark.parametrize("length", [b"", bytes(8)])
+def test_a_header_followed_by_the_next_is_a_block_of_zeros(opened: Opener, length: bytes) -> None:
+    """As AVML 0.16 and 0.17 wrote a block that holds nothing but zeros."""
+    empty = lime_header(0x2000, 0x4FFF, magic=0x4C4D5641, version=2) + length
+    image = opened(avml([(0x1000, page(1))]) + empty + avml([(0x5000, page(5))]))
+    assert states(image.memory, 6) == "-pzzzp"
+    assert image.details["blocks of zeros"] == "1"
+    assert image.problems == ()

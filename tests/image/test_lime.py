@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from vmaforensics.errors import UnsupportedFormatError
@@ -103,3 +104,26 @@ def test_a_page_that_holds_lemons_text_among_other_things_is_memory(opened: Open
 def test_a_filled_last_page_of_a_range_may_be_cut(opened: Opener) -> None:
     image = opened(lime([(0x1000, page(1) + FILL[:0xC00])]))
     check(image.memory, bytes_of({1: page(1)}), set(range(0x2000, 0x2C00)), 4 * PAGE)
+
+
+def test_a_header_followed_by_the_next_is_a_range_of_zeros(opened: Opener) -> None:
+    """As AVML 0.16 and 0.17 wrote a block that holds nothing but zeros."""
+    empty = lime_header(0x2000, 0x4FFF)
+    image = opened(lime([(0x1000, page(1))]) + empty + lime([(0x5000, page(5)), (0x9000, page(9))]))
+    assert states(image.memory, 10) == "-pzzzp---p"
+    data, ok = image.memory.gather(np.array([0x2000, 0x4FF8, 0x4FFC, 0x5000], np.uint64), 8)
+    assert ok.all()
+    assert not data[:2].any()
+    assert bytes(data[2]) == bytes(4) + page(5)[:4]
+    assert bytes(data[3]) == page(5)[:8]
+    assert image.details == {"ranges": "4", "ranges of zeros": "1"}
+    assert image.memory.frame_counts().tolist() == [3, 3, 0, 0]
+    assert image.problems == ()
+
+
+def test_memory_that_begins_with_a_header_is_memory(opened: Opener) -> None:
+    """An image file in the page cache: its headers are data where the chain goes on behind them."""
+    inner = (lime_header(0x9000, 0x9FFF) + page(1))[:PAGE]
+    image = opened(lime([(0x1000, inner), (0x5000, page(5))]))
+    check(image.memory, bytes_of({1: inner, 5: page(5)}), set(), 6 * PAGE)
+    assert image.problems == ()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import gzip
 import lzma
 import os
+import zlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
     from .conftest import Opener
 
 MIB = 1 << 20
+
+
+def _limes_zlib(data: bytes) -> bytes:
+    """As LiME's deflate.c packs: a window of 2 KiB (WBITS 11), so that the stream begins with 38 8d."""
+    packer = zlib.compressobj(1, zlib.DEFLATED, 11)
+    packed = packer.compress(data) + packer.flush()
+    assert packed[0] == 0x38
+    return packed
 
 
 def refusal(path: Path) -> str:
@@ -114,6 +123,15 @@ def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
         (zstandard.compress(bytes(100)), "zstd"),
         (b"QFI\xfb", "qcow2"),
         (bytes(257) + b"ustar\0", "tar"),
+        (b"ZDMP\x01\0\0\0", "DumpIt"),
+        (b"\x14\x20\x28\x01", "Hyper-V"),
+        (b"\x7fVirtualBox SavedState V2.0\n", "VirtualBox"),
+        (b"LinuxGuestRecord", "Xen"),
+        (b"\x1f\x9d\x90", "compress made"),
+        (lzma.compress(bytes(100), lzma.FORMAT_ALONE), "lzma"),
+        (zlib.compress(bytes(100)), "zlib"),
+        (_limes_zlib(lime([(0, page(1))])), "LiME image acquired with compress=1"),
+        (bytes(4086) + b"S1SUSPEND\0", "hibernation"),
         (b"\x7fELF\x01\x01\x01" + bytes(200), "32-bit"),
         (b"\x7fELF\x02\x02\x01" + bytes(200), "big-endian"),
         (elf([Load(pa=0, data=page(1))], kind=2), "ET_EXEC"),

@@ -2,7 +2,8 @@
 
 A block is a 32-byte header as LiME's, with another magic; a snappy framed stream (google/snappy,
 framing_format.txt) of the block's bytes; and the stream's length as a little-endian u64 (AVML, image.rs and
-io/snappy.rs). The length comes last, so opening walks the frames' headers, of which there is one per 64 KiB.
+io/snappy.rs). The length comes last, so opening walks the frames' headers, of which there is one per 64 KiB. A block of
+zeros is left out; AVML 0.16 and 0.17 wrote its header all the same, and no stream behind it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 
 from vmaforensics.errors import UnsupportedFormatError
 from vmaforensics.image.formats.avml_frames import IDENTIFIER, LARGEST_FRAME, Frames, FrameSource
-from vmaforensics.image.formats.lime import HEADER, gaps_of_zeros
+from vmaforensics.image.formats.lime import HEADER, gaps_of_zeros, ranges_of
 from vmaforensics.image.formats.segments import PHYSICAL_LIMIT, Segments, lay_out
 from vmaforensics.image.image import Image
 from vmaforensics.words.amounts import counted
@@ -49,7 +50,7 @@ def open_avml(path: Path, file: FileSource) -> Image:
             f"({walk.stop or walk.problems[0]}); acquire the image again"
         )
     source = FrameSource(file, frames)
-    memory, problems = lay_out(source, Segments.of_rows(walk.blocks), "AVML block")
+    memory, problems = lay_out(source, Segments.of_rows(walk.blocks), "AVML block", zeros=ranges_of(walk.zeros))
     if walk.stop:
         problems.append(
             f"the chain of AVML blocks breaks off at file offset {at:#x} ({walk.stop}); the "
@@ -61,7 +62,10 @@ def open_avml(path: Path, file: FileSource) -> Image:
             f"{counted(len(gaps), 'gap')} of {sum(gaps) >> 20:,} MiB in all may be RAM that AVML left out "
             "because it was all zeros; it is read as not RAM"
         )
-    details = {"compression": "snappy", "blocks": f"{len(walk.blocks):,}", "frames": f"{source.count:,}"}
+    blocks = len(walk.blocks) + len(walk.zeros)
+    details = {"compression": "snappy", "blocks": f"{blocks:,}", "frames": f"{source.count:,}"}
+    if walk.zeros:
+        details["blocks of zeros"] = f"{len(walk.zeros):,}"
     return Image(
         path=path,
         size=len(file),
@@ -81,6 +85,7 @@ class _Walk:
         self._offsets, self._sizes, self._lengths = array("q"), array("q"), array("q")
         self._total = 0  # bytes in the frames so far
         self.blocks: list[tuple[int, int, int, int, int]] = []  # see Segments; offsets count the frames' bytes
+        self.zeros: list[tuple[int, int]] = []  # [start, end) of blocks without a stream
         self.problems: list[str] = []
         self.stop = ""  # why the walk ended early
 
@@ -106,6 +111,10 @@ class _Walk:
         if self.stop:
             return at
         stream = at + HEADER.size
+        for length in (0, _LENGTH.size):
+            if self._is_header(stream + length, end + 1) and not any(self._file[stream : stream + length]):
+                self.zeros.append((start, end + 1))
+                return stream + length
         before, length = self._total, end + 1 - start
         after, why = self._stream(stream, length)
         got = self._total - before
@@ -131,6 +140,14 @@ class _Walk:
             + (f", and so is whatever is in the last {counted(rest, 'byte')} of the file" if rest else "")
         )
         return len(self._file) if following is None else following
+
+    def _is_header(self, at: int, end: int) -> bool:
+        """Whether at file offset ``at`` a block from physical address ``end`` on, or a later one, begins."""
+        head = self._file[at : at + HEADER.size]
+        if len(head) < HEADER.size:
+            return False
+        magic, version, start, last = HEADER.unpack(head)
+        return bool(magic == MAGIC and version == VERSION and end <= start <= last)
 
     def _stream(self, at: int, length: int) -> tuple[int, str]:
         """Note the frames of a stream that makes ``length`` bytes; returns where it ends or breaks off, and why."""

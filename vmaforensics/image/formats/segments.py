@@ -44,12 +44,16 @@ class Segments(Table):
         return cls(pa=columns[0], memory=columns[1], held=columns[2], offset=columns[3], key=columns[4])
 
 
+NO_RANGES = np.zeros((0, 2), np.uint64)
 PHYSICAL_LIMIT = 1 << 52  # no x86-64 or arm64 processor has more physical address bits
 _STITCHED_AT_ONCE = 1 << 20  # bytes
 
 
 class FlatMemory(PhysicalMemory):
-    """Segments of a source: addresses ``starts``, ``lengths`` in bytes, ``offsets`` in the source; sorted."""
+    """Segments of a source: addresses ``starts``, ``lengths`` in bytes, ``offsets`` in the source; sorted.
+
+    ``zeros`` are ``[start, end)`` ranges of which the container says that they hold nothing but zeros.
+    """
 
     def __init__(
         self,
@@ -58,6 +62,7 @@ class FlatMemory(PhysicalMemory):
         starts: NDArray[np.uint64],
         lengths: NDArray[np.uint64],
         offsets: NDArray[np.uint64],
+        zeros: NDArray[np.uint64] = NO_RANGES,
     ) -> None:
         super().__init__(ranges)
         self._source = source
@@ -68,6 +73,7 @@ class FlatMemory(PhysicalMemory):
         self._offsets = np.concatenate([zero, offsets])
         self._held = ByteCount(starts, lengths)
         self._ram = ByteCount(ranges[:, 0], ranges[:, 1] - ranges[:, 0])
+        self._zeros = ByteCount(zeros[:, 0], zeros[:, 1] - zeros[:, 0])
         # Where two segments meet inside a page, an item may be held in two pieces.
         ends = starts + lengths
         seams = ends[:-1][(ends[:-1] == starts[1:]) & (ends[:-1] % np.uint64(self.page_size) != 0)]
@@ -90,6 +96,7 @@ class FlatMemory(PhysicalMemory):
         places[here] = there
         states[here[~ok]] = PageState.ABSENT
         states[missing] = np.where(self._ram.within(pas[missing], size) > 0, PageState.ABSENT, PageState.NOT_RAM)
+        states[missing[self._zeros.within(pas[missing], size) == size]] = PageState.ZERO
         if len(self._seams):
             whole = missing[self._held.within(pas[missing], size) == size]
             if len(whole):
@@ -135,7 +142,8 @@ class FlatMemory(PhysicalMemory):
         last = (self.ranges[:, 1] - np.uint64(1)) >> np.uint64(self.page_shift)
         frames = int((last - first + np.uint64(1)).sum())
         counts[PageState.PRESENT] = min(int(self._lengths.sum()) + self.page_size - 1 >> self.page_shift, frames)
-        counts[PageState.ABSENT] = frames - counts[PageState.PRESENT]
+        counts[PageState.ZERO] = min(self._zeros.total >> self.page_shift, frames - int(counts[PageState.PRESENT]))
+        counts[PageState.ABSENT] = frames - counts.sum()
         return counts
 
     def page_states(self, pfns: NDArray[np.uint64]) -> NDArray[np.uint8]:
@@ -145,6 +153,7 @@ class FlatMemory(PhysicalMemory):
         pas = np.where(sane, pfns, 0).astype(np.uint64) << np.uint64(self.page_shift)
         ram = self._ram.within(pas, self.page_size)
         states = np.where(self._held.within(pas, self.page_size) == ram, PageState.PRESENT, PageState.ABSENT)
+        states[self._zeros.within(pas, self.page_size) == self.page_size] = PageState.ZERO
         states[(ram == 0) | ~sane] = PageState.NOT_RAM
         if self._source.lossy:
             here = np.flatnonzero(states == PageState.PRESENT)
@@ -178,6 +187,7 @@ class ByteCount:
         self._starts = np.concatenate([zero, starts])
         self._lengths = np.concatenate([zero, lengths])
         self._before = np.concatenate([zero, np.cumsum(self._lengths)[:-1]])
+        self.total = int(self._lengths.sum())
 
     def _below(self, addresses: NDArray[np.uint64]) -> NDArray[np.uint64]:
         at = np.searchsorted(self._starts, addresses, side="right") - 1
@@ -193,12 +203,17 @@ class ByteCount:
 
 
 def lay_out(
-    source: Source, segments: Segments, noun: str = "segment", kind: type[FlatMemory] = FlatMemory
+    source: Source,
+    segments: Segments,
+    noun: str = "segment",
+    kind: type[FlatMemory] = FlatMemory,
+    zeros: NDArray[np.uint64] = NO_RANGES,
 ) -> tuple[FlatMemory, list[str]]:
     """What ``source`` holds of the :class:`Segments` a header lists, in their order there.
 
     Where segments overlap, the bytes are those of the one that starts lowest; of two that start at the
-    same address, of the one that holds more; of two alike, of the first listed. Returns the memory, of class
+    same address, of the one that holds more; of two alike, of the first listed. ``zeros`` are ``[start, end)`` ranges
+    of RAM that the container leaves out because they hold nothing but zeros. Returns the memory, of class
     ``kind``, and a sentence for everything that was not as promised.
     """
     problems: list[str] = []
@@ -233,7 +248,7 @@ def lay_out(
             f"{int(pa[worst]):#x}, needs the file up to offset {int(offset[worst]) + int(held[worst]):#x})"
         )
         np.minimum(held, room, out=held)
-    ranges = _union(pa, memory)
+    ranges = _union(np.concatenate([pa, zeros[:, 0]]), np.concatenate([memory, zeros[:, 1] - zeros[:, 0]]))
     order = np.lexsort((number, -held.astype(np.int64), pa))
     order = order[held[order] > 0]
     pieces, contradictions = _flatten(segments.take(order))
@@ -242,7 +257,8 @@ def lay_out(
             f"{counted(contradictions, noun)} overlap others; where they do, the {noun} that starts at the "
             "lowest physical address was read"
         )
-    return kind(source, ranges, pieces.pa, pieces.held, pieces.offset), problems
+    whole = _union(zeros[:, 0], zeros[:, 1] - zeros[:, 0])
+    return kind(source, ranges, pieces.pa, pieces.held, pieces.offset, whole), problems
 
 
 def _union(pa: NDArray[np.uint64], size: NDArray[np.uint64]) -> NDArray[np.uint64]:
