@@ -102,11 +102,11 @@ class Guest:
         self._control.unlink(missing_ok=True)
         self._told.unlink(missing_ok=True)
 
-    def tell(self) -> None:
+    def tell(self, line: str = "") -> None:
         """Send a line over the second serial port."""
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as told:
             told.connect(str(self._told))
-            told.sendall(b"\n")
+            told.sendall(f"{line}\n".encode())
             time.sleep(1)
 
     def text(self) -> str:

@@ -2,12 +2,13 @@
  * Write what /proc says about every process, and about the system, as a tar
  * archive to a block device; then print a marker and sleep for ever.
  *
- *   truth DEVICE [bench|crash|await]
+ *   truth DEVICE [bench|crash|await|once]
  *
  * One process without children does it all, so that nothing else changes.  With
  * "bench", maps are only counted and smaps and stacks left out; with "crash", the
  * kernel is made to crash at the end; with "await", a byte on the second serial
- * port, which comes from outside, wakes the process named in /run/victim.
+ * port, which comes from outside, wakes the process named in /run/victim; with "once",
+ * truth ends instead of sleeping.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -432,6 +433,8 @@ int main(int argc, char **argv)
 	}
 	if (awaited)
 		await();
+	if (argc > 2 && strcmp(argv[2], "once") == 0)
+		return 0;
 	for (;;)
 		pause();
 }

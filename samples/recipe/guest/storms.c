@@ -1,0 +1,421 @@
+/*
+ * Processes that never rest: each does one kind of ordinary work over and over, so that
+ * an image of the guest catches the kernel in the middle of it.
+ */
+#define _GNU_SOURCE
+#include "awkward.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef MADV_PAGEOUT
+#define MADV_PAGEOUT 21
+#endif
+#define RW (PROT_READ | PROT_WRITE)
+#define PRIVATE (MAP_PRIVATE | MAP_ANONYMOUS)
+#define WORKERS 4
+#define DECOYS 12
+
+static const char big[] = "/mnt/ext4/big";
+
+static void rest(long milliseconds)
+{
+	struct timespec time = {milliseconds / 1000, milliseconds % 1000 * 1000000};
+
+	nanosleep(&time, NULL);
+}
+
+static unsigned below(unsigned limit)
+{
+	return (unsigned)random() % limit;
+}
+
+/* Wait for children so that no more than some are left. */
+static void reap(int *alive, int most)
+{
+	while (*alive > most && waitpid(-1, NULL, 0) > 0)
+		--*alive;
+}
+
+/* Areas that the process never touches again; the console says where they are. */
+static void decoys(void)
+{
+	const size_t step = 8 * PAGE, size = 7 * PAGE; /* a page between two */
+	const int fixed = MAP_PRIVATE | MAP_FIXED;
+	char *start = mmap(NULL, DECOYS * step + PAGE, PROT_NONE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	int fd = open("/usr/bin/bash", O_RDONLY | O_CLOEXEC);
+	char line[400];
+	int used = snprintf(line, sizeof(line), "DECOY %d", (int)getpid());
+
+	for (size_t i = 0; start != MAP_FAILED && i < DECOYS; i++) {
+		const int code = i >= DECOYS / 2; /* a file's, the others anonymous */
+		char *at = mmap(start + PAGE + i * step, size, code ? PROT_READ | PROT_EXEC : RW,
+				fixed | (code ? 0 : MAP_ANONYMOUS), code ? fd : -1, (off_t)(code ? 64 * PAGE : 0));
+
+		if (at == MAP_FAILED) {
+			failed("decoys");
+			return;
+		}
+		for (size_t page = 0; code && page < size; page += PAGE)
+			(void)*(volatile char *)(at + page);
+		if (!code)
+			touch(at, size);
+		made("decoy", at, size);
+		used += snprintf(line + used, sizeof(line) - (size_t)used, " %s-%lx", code ? "code" : "data",
+				 (unsigned long)at);
+	}
+	close(fd);
+	printf("%s.\n", line);
+	fflush(stdout);
+}
+
+static void begin(void)
+{
+	srandom((unsigned)getpid());
+	decoys();
+	ready_file();
+}
+
+static void only_decoys(void *unused)
+{
+	(void)unused;
+	decoys();
+}
+
+/* The same areas in processes that sleep. */
+static void quiet(void)
+{
+	char name[16];
+
+	for (int i = 0; i < 12; i++) {
+		snprintf(name, sizeof(name), "awk-quiet-%d", i);
+		child(name, only_decoys, NULL);
+	}
+	ready();
+}
+
+/* Children that write to pages they share with their parent, and end. */
+static void forks(void)
+{
+	const unsigned pages = 256;
+	char *start = anonymous("copied", pages * PAGE);
+	int alive = 0;
+
+	touch(start, pages * PAGE);
+	begin();
+	for (;;) {
+		pid_t pid = fork();
+
+		if (pid == 0) {
+			for (unsigned i = below(pages); i < pages; i += 1 + below(9))
+				touch(start + i * PAGE, PAGE);
+			if (below(3) == 0 && fork() == 0) {
+				touch(start, 16 * PAGE);
+				_exit(0);
+			}
+			waitpid(-1, NULL, 0); /* init would not */
+			_exit(0);
+		}
+		alive += pid > 0;
+		reap(&alive, 6);
+	}
+}
+
+/* Ordinary dynamic programs, one after the other and several at a time. */
+static void execs(void)
+{
+	static char *const commands[][4] = {
+		{"/usr/bin/cat", "/dev/null", NULL, NULL},
+		{"/usr/bin/sleep", "0.01", NULL, NULL},
+		{"/bb/true", NULL, NULL, NULL},
+		{"/mnt/ext4/usr/bin/cat", "/dev/null", NULL, NULL},
+		{"/usr/bin/bash", "-c", "/usr/bin/cat /dev/null | /usr/bin/cat; :", NULL},
+		{"/bb/sh", "-c", "cat /proc/self/maps > /dev/null; true", NULL},
+	};
+	int alive = 0;
+
+	begin();
+	for (;;) {
+		char *const *command = commands[below(COUNT(commands))];
+		pid_t pid = below(4) ? fork() : vfork();
+
+		if (pid == 0) {
+			execv(command[0], command);
+			_exit(127);
+		}
+		alive += pid > 0;
+		reap(&alive, 4);
+	}
+}
+
+static void *maps_and_unmaps(void *unused)
+{
+	unsigned seed = (unsigned)(uintptr_t)&unused >> 4;
+	int fd = open(big, O_RDWR | O_CLOEXEC);
+
+	for (;;) {
+		const size_t size = (1 + rand_r(&seed) % 512) * PAGE;
+		const int kind = rand_r(&seed) % 4;
+		char *start;
+
+		if (kind < 2 || fd < 0)
+			start = mmap(NULL, size, RW, PRIVATE, -1, 0);
+		else
+			start = mmap(NULL, size, RW, kind == 2 ? MAP_SHARED : MAP_PRIVATE, fd,
+				     (off_t)(rand_r(&seed) % 256 * PAGE));
+		if (start == MAP_FAILED)
+			continue;
+		for (size_t at = 0; at < size; at += PAGE) {
+			if (kind == 3 && at % (3 * PAGE))
+				(void)*(volatile char *)(start + at);
+			else
+				*(volatile char *)(start + at + 8) = 1;
+		}
+		munmap(start, size / 2 & -PAGE);
+		munmap(start, size);
+	}
+	return NULL;
+}
+
+static void workers(void *(*work)(void *))
+{
+	pthread_t id;
+
+	for (int i = 0; i < WORKERS; i++) {
+		if (pthread_create(&id, NULL, work, NULL) != 0)
+			failed("thread");
+	}
+	begin();
+	sleep_for_ever();
+}
+
+/* Threads that map, touch and unmap: anonymous memory, and a file, private and shared. */
+static void unmaps(void)
+{
+	workers(maps_and_unmaps);
+}
+
+static void *moves_and_protects(void *unused)
+{
+	const size_t size = 64 * PAGE;
+	unsigned seed = (unsigned)(uintptr_t)&unused >> 4;
+	char *home = mmap(NULL, 4 * size, PROT_NONE, PRIVATE, -1, 0);
+	char *at = mmap(NULL, size, RW, PRIVATE, -1, 0);
+	int far = 0;
+
+	for (;;) {
+		const size_t first = rand_r(&seed) % 32 * PAGE, count = (1 + rand_r(&seed) % 16) * PAGE;
+		char *moved;
+
+		for (size_t page = 0; page < size; page += PAGE)
+			*(volatile char *)(at + page) = 1;
+		mprotect(at + first, count, PROT_READ);
+		mprotect(at + first, count, PROT_NONE);
+		mprotect(at, size, RW);
+		madvise(at + first, count, MADV_DONTNEED);
+		far = !far;
+		moved = mremap(at, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, home + (far ? 2 * size : 0));
+		if (moved != MAP_FAILED)
+			at = moved;
+	}
+	return NULL;
+}
+
+/* Threads that move, protect, split and merge areas. */
+static void moves(void)
+{
+	workers(moves_and_protects);
+}
+
+static void *ends(void *unused)
+{
+	char local[8 * PAGE];
+
+	touch((char *)(((uintptr_t)local + PAGE - 1) & -PAGE), 6 * PAGE);
+	return unused;
+}
+
+/* Threads that end at once. */
+static void threads(void)
+{
+	pthread_t ids[WORKERS];
+
+	begin();
+	for (;;) {
+		size_t count = 0;
+
+		while (count < COUNT(ids) && pthread_create(&ids[count], NULL, ends, NULL) == 0)
+			count++;
+		while (count > 0)
+			pthread_join(ids[--count], NULL);
+	}
+}
+
+/* More of a file than stays in memory: read, written, dropped, cut off under a mapping. */
+static void cache(void)
+{
+	static char block[64 * PAGE];
+	const size_t size = 32UL << 20;
+	int fd = open("/mnt/ext4/cache", O_RDWR | O_CREAT | O_CLOEXEC, 0644);
+	char *mapped;
+
+	if (fd < 0 || ftruncate(fd, (off_t)size) < 0)
+		failed("cache");
+	mapped = mmap(NULL, size, RW, MAP_SHARED, fd, 0);
+	begin();
+	for (unsigned round = 0;; round++) {
+		const off_t half = (off_t)size / 2;
+
+		for (off_t at = 0; at < (off_t)size; at += (off_t)sizeof(block)) {
+			if (round % 2 ? pread(fd, block, sizeof(block), at) < 0
+				      : pwrite(fd, block, sizeof(block), at) < 0)
+				failed("cache");
+		}
+		for (size_t at = 0; mapped != MAP_FAILED && at < size / 2; at += PAGE)
+			*(volatile char *)(mapped + at) = (char)round;
+		posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+		if (ftruncate(fd, half / 2) < 0 || ftruncate(fd, (off_t)size) < 0)
+			failed("cache");
+	}
+}
+
+/* Anonymous memory that goes to swap and comes back. */
+static void swap(void)
+{
+	const size_t size = 40UL << 20;
+	char *start = anonymous("swapped", size);
+
+	begin();
+	for (;;) {
+		const size_t part = size / 8, first = below(8) * part;
+
+		touch(start, size);
+		madvise(start + first, part, MADV_PAGEOUT);
+		for (size_t at = 0; at < part; at += (1 + below(4)) * PAGE)
+			(void)*(volatile char *)(start + first + at);
+		madvise(start + below(8) * part, part, MADV_PAGEOUT);
+		rest(below(20));
+	}
+}
+
+/* Huge pages: collapsed by khugepaged, split, taken apart, given at once. */
+static void huge(void)
+{
+	const size_t size = 4 * HUGE;
+	char *start = aligned("huge", size, HUGE);
+
+	begin();
+	for (;;) {
+		madvise(start, size, MADV_DONTNEED);
+		madvise(start, size, MADV_NOHUGEPAGE);
+		for (size_t at = 0; at < 2 * HUGE; at += PAGE)
+			*(volatile char *)(start + at) = 1;
+		madvise(start, size, MADV_HUGEPAGE);
+		for (size_t at = 2 * HUGE; at < size; at += PAGE)
+			*(volatile char *)(start + at) = 1;
+		rest(300 + below(500));
+		madvise(start + below(1024) * PAGE, 7 * PAGE, MADV_DONTNEED);
+		mprotect(start + 2 * HUGE + 100 * PAGE, 5 * PAGE, PROT_READ);
+		if (below(3) == 0 && fork() == 0) {
+			for (size_t at = 0; at < size; at += 64 * PAGE)
+				*(volatile char *)(start + at) = 2;
+			_exit(0);
+		}
+		while (waitpid(-1, NULL, WNOHANG) > 0)
+			;
+		mprotect(start, size, RW);
+	}
+}
+
+/* Equal pages that ksmd merges and a write takes apart. */
+static void ksm(void)
+{
+	const size_t size = 1024 * PAGE;
+	char *start = anonymous("merged", size);
+
+	madvise(start, size, MADV_MERGEABLE);
+	begin();
+	for (;;) {
+		for (size_t at = 0; at < size; at += PAGE)
+			memset(start + at, (int)(at / PAGE % 8), PAGE);
+		rest(100 + below(300));
+		for (unsigned i = 0; i < 200; i++)
+			start[below(1024) * PAGE] = (char)i;
+		if (below(8) == 0)
+			madvise(start + below(512) * PAGE, 128 * PAGE, MADV_DONTNEED);
+	}
+}
+
+/* Memory in pieces, and pages that move to make room: /proc/sys/vm/compact_memory. */
+static void pages(void)
+{
+	const size_t count = 6000;
+	int fd = open("/proc/sys/vm/compact_memory", O_WRONLY | O_CLOEXEC);
+	char *start = anonymous("pieces", count * PAGE);
+
+	begin();
+	for (;;) {
+		for (size_t i = 0; i < count; i++)
+			start[i * PAGE] = 1;
+		for (size_t i = below(2); i < count; i += 2 + below(3))
+			madvise(start + i * PAGE, PAGE, MADV_DONTNEED);
+		if (fd < 0 || write(fd, "1", 1) < 0)
+			failed("compact_memory");
+		rest(below(30));
+	}
+}
+
+static void read_all(const char *pid, const char *name)
+{
+	static char text[1 << 16];
+	char path[300];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%s/%s", pid, name);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	while (read(fd, text, sizeof(text)) > 0)
+		;
+	close(fd);
+}
+
+/* Looks at every process, as monitors do. */
+static void looks(void)
+{
+	begin();
+	for (;;) {
+		DIR *proc = opendir("/proc");
+		struct dirent *entry;
+
+		while (proc && (entry = readdir(proc))) {
+			if (entry->d_name[0] < '1' || entry->d_name[0] > '9')
+				continue;
+			read_all(entry->d_name, "maps");
+			read_all(entry->d_name, "smaps_rollup");
+			read_all(entry->d_name, "cmdline");
+		}
+		if (proc)
+			closedir(proc);
+		rest(20);
+	}
+}
+
+const struct role storm_roles[] = {
+	{"quiet", quiet},	  {"storm-forks", forks},   {"storm-execs", execs},
+	{"storm-unmap", unmaps},  {"storm-moves", moves},   {"storm-thrds", threads},
+	{"storm-cache", cache},	  {"storm-swap", swap},	    {"storm-huge", huge},
+	{"storm-ksm", ksm},	  {"storm-pages", pages},   {"storm-looks", looks},
+	{NULL, NULL},
+};

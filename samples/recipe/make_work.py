@@ -1,0 +1,248 @@
+"""Make images of guests at work: python3 make_work.py SERIES… --out DIR.
+
+See README.md for what comes out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import tarfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import disks
+from initramfs import add_guest, add_locale, add_modules, skeleton
+from make_images import guest_programs, missing_packages
+from packages import Kernel, PackageError, obtain
+from qemu import Disk, Guest, GuestError
+from storms import LOADS, Work
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DECOYS = re.compile(r"^DECOY (\d+) ", re.MULTILINE)
+SECONDS_OF_WORK = (0.2, 2.0)  # between two snapshots
+
+
+def initramfs(kernel: Kernel, programs: Path) -> bytes:
+    """The guest's userland."""
+    tree = skeleton()
+    for program in disks.PROGRAMS:
+        tree.program(program)
+    add_modules(tree, kernel)
+    add_guest(tree, programs)
+    add_locale(tree)
+    return tree.cpio()
+
+
+def guest_disks(work: Path) -> list[Disk]:
+    """Fresh disks for a guest."""
+    return [
+        Disk(disks.blank(work / "before.disk", 256), "before"),
+        Disk(disks.blank(work / "after.disk", 256), "after"),
+        Disk(disks.ext4(work / "ext4.disk", work), "ext4"),
+        Disk(disks.blank(work / "swap.disk", 128), "swap"),
+    ]
+
+
+@dataclass
+class Site:
+    """A guest at work, and where its images go."""
+
+    work: Work
+    kernel: Kernel
+    guest: Guest
+    folder: Path  # of this guest, for what is not finished
+    out: Path
+    chance: random.Random
+    load: str = ""
+    asked: int = 0
+    resting: dict[int, str] = field(default_factory=dict)
+    storms: dict[int, str] = field(default_factory=dict)  # what of the load does not rest; not its children
+
+    def ask(self, words: str, seconds: float = 300) -> None:
+        """Tell the guest what to do and wait until it has."""
+        self.asked += 1
+        self.guest.tell(f"{self.asked} {words}")
+        self.guest.wait_for(f"WORK-DONE {self.asked}.", seconds=seconds)
+
+    def start(self, load: str) -> None:
+        """Another load."""
+        before = len(DECOYS.findall(self.guest.text()))
+        self.ask(" ".join(("load", *LOADS[load])))
+        self.load = load
+        self.storms = dict(zip(self.decoys()[before:], LOADS[load], strict=True))
+        time.sleep(1)
+
+    def decoys(self) -> list[int]:
+        """The processes that have areas to hide, in the order in which they started."""
+        return [int(pid) for pid in DECOYS.findall(self.guest.text())]
+
+    def record(self, when: str) -> Path:
+        """What the guest's /proc says now."""
+        before = self.guest.text().count("TRUTH-SIZE ")
+        self.ask(f"truth {when}", 600)
+        size = int(re.findall(r"TRUTH-SIZE (\d+)", self.guest.text())[before])
+        path = self.out / f"{self.work.name}.{when}.tar"
+        with (self.folder / f"{when}.disk").open("rb") as disk:
+            path.write_bytes(disk.read(size))
+        return path
+
+    def manifest(self, **more: object) -> dict[str, object]:
+        """What is known of an image made now."""
+        return {
+            "kernel": self.work.series,
+            "package": self.kernel.package,
+            "version": self.kernel.version,
+            "release": self.kernel.release,
+            "cmdline": self.work.kernel_cmdline,
+            "cpus": self.work.cpus,
+            "memory_mib": self.work.memory,
+            "seed": self.work.seed,
+            "load": self.load,
+            "storms": self.storms,
+            "resting": self.resting,
+            "truth": f"{self.work.name}.before.tar",
+            **more,
+        }
+
+
+def processes(archive: Path) -> dict[int, str]:
+    """Name of every process with memory in a record, by process id; not of init, and of what took the record."""
+    names: dict[int, str] = {}
+    mapped = set()
+    capturing = 0
+    with tarfile.open(archive) as members:
+        for member in members:
+            parts = member.name.removeprefix("./").split("/")
+            stream = members.extractfile(member)
+            if stream is None:
+                continue
+            if parts == ["capturing"]:
+                capturing = int(stream.read())
+            elif len(parts) == 3 and parts[0] == "proc" and parts[2] == "comm":
+                names[int(parts[1])] = stream.read().decode("latin-1").rstrip("\n")
+            elif len(parts) == 3 and parts[0] == "proc" and parts[2] == "maps" and stream.read(1):
+                mapped.add(int(parts[1]))
+    return {pid: name for pid, name in sorted(names.items()) if pid in mapped and pid not in (1, capturing)}
+
+
+def write_manifest(path: Path, manifest: dict[str, object]) -> None:
+    """Beside an image, when that is finished."""
+    path.write_text(json.dumps(manifest, indent=1) + "\n")
+
+
+def snapshot(site: Site, number: int, *, packed: bool) -> Path:
+    """One atomic image: stop, dump, go on."""
+    time.sleep(site.chance.uniform(*SECONDS_OF_WORK))
+    moment = time.time()
+    site.guest.qmp("stop")
+    name = f"{site.work.name}-busy-{number}"
+    path = site.folder / f"{name}.{'kdump' if packed else 'elf'}"
+    if packed:
+        site.guest.dump_kdump(path)
+    else:
+        site.guest.dump_elf(path)
+    site.guest.qmp("cont")
+    if not packed:
+        subprocess.run(["fallocate", "--dig-holes", str(path)], check=False)
+    return finish(site, path, method="atomic", moment=moment)
+
+
+def finish(site: Site, path: Path, **more: object) -> Path:
+    """Put a finished image into its place, with its manifest."""
+    path.chmod(0o644)
+    path = path.rename(site.out / path.name)
+    write_manifest(path.with_suffix(".json"), site.manifest(**more))
+    return path
+
+
+def make(work: Work, loads: Sequence[str], options: argparse.Namespace) -> None:
+    """All images of one guest."""
+    out, build = options.out, options.build
+    kernel = obtain(*work.package, build)
+    programs = guest_programs(build)
+    folder = (build / "work" / work.name).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    initrd = folder / "initrd"
+    initrd.write_bytes(initramfs(kernel, programs))
+    memory = disks.blank(options.shared / f"{work.name}.memory", work.memory)
+    try:
+        with Guest(
+            folder,
+            kernel.vmlinuz,
+            initrd,
+            work.kernel_cmdline,
+            work.cpu,
+            work.memory,
+            guest_disks(folder),
+            smp=work.cpus,
+            memory_file=memory,
+        ) as guest:
+            guest.wait_for("WORK-READY", seconds=900)
+            site = Site(work, kernel, guest, folder, out, random.Random(work.seed))
+            site.resting = processes(site.record("before"))
+            number = options.first
+            for load in loads:
+                site.start(load)
+                for _ in range(options.snapshots):
+                    path = snapshot(site, number, packed=options.packed)
+                    print(f"{path.name}: {load}", flush=True)
+                    number += 1
+            site.ask("rest")
+            time.sleep(2)
+            site.record("after")
+    finally:
+        memory.unlink(missing_ok=True)
+        for path in (*folder.glob("*.disk"), initrd):
+            path.unlink(missing_ok=True)
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description="Make images of Debian kernels at work.")
+    parser.add_argument("series", nargs="+", help="5.10, 6.1, …")
+    parser.add_argument("--out", type=Path, default=Path("build/images"))
+    parser.add_argument("--build", type=Path, help="where packages and kernels are; default the folder above --out")
+    parser.add_argument("--shared", type=Path, default=Path("/dev/shm"), help="where the guest's memory is a file")
+    parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--loads", default=",".join(LOADS), help="of work.py, comma separated")
+    parser.add_argument("--snapshots", type=int, default=2, help="atomic images of each load")
+    parser.add_argument("--first", type=int, default=0, help="number of the first of them")
+    parser.add_argument("--packed", action="store_true", help="kdump instead of ELF")
+    options = parser.parse_args(argv)
+    options.build = options.build or options.out.parent
+    return options
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Make the images asked for."""
+    options = arguments(argv)
+    os.environ["PATH"] += ":/usr/sbin:/sbin"
+    missing = missing_packages()
+    if missing:
+        print(f"apt-get install --no-install-recommends {' '.join(missing)}")
+        return 1
+    options.out.mkdir(parents=True, exist_ok=True)
+    bad = 0
+    for series in options.series:
+        work = Work(series, cpus=options.cpus, seed=options.seed)
+        try:
+            make(work, options.loads.split(","), options)
+        except (PackageError, GuestError, OSError, subprocess.SubprocessError) as error:
+            print(f"{work.name}: {error}", file=sys.stderr)
+            bad += 1
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

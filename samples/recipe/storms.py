@@ -1,0 +1,54 @@
+"""Guests at work: what they run, what is done to them, and which images of them are made.
+
+python3 make_work.py --list
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from images import COMMON, FOUR_LEVELS, PACKAGES
+
+MEMORY = 256  # MiB
+# Of the roles of guest/awkward.c those that fit into the memory and leave some to work with.
+RESTING = (
+    *("areas", "shared", "swapped", "low", "softdirty", "names", "offsets", "kernel", "threads", "headless", "forks"),
+    *("vfork", "share", "states", "deleter", "vdso", "unmapped", "idle", "quiet"),
+)
+LOADS = {
+    "births": ("forks", "execs", "thrds"),
+    "areas": ("unmap", "moves", "looks"),
+    "memory": ("cache", "swap", "pages"),
+    "huge": ("huge", "ksm", "pages", "unmap"),
+    "all": ("forks", "execs", "unmap", "moves", "cache", "swap", "huge", "ksm", "thrds", "looks"),
+}
+
+
+@dataclass(frozen=True)
+class Work:
+    """A guest at work."""
+
+    series: str
+    cpus: int = 2
+    seed: int = 1
+    memory: int = MEMORY
+
+    @property
+    def name(self) -> str:
+        """What the names of its images begin with."""
+        return f"debian-{self.series}-work{self.seed}"
+
+    @property
+    def package(self) -> tuple[str, str]:
+        """Suite, and package or a regular expression."""
+        return PACKAGES[self.series]
+
+    @property
+    def cpu(self) -> str:
+        """QEMU's name of the processor."""
+        return FOUR_LEVELS
+
+    @property
+    def kernel_cmdline(self) -> str:
+        """The whole kernel command line."""
+        return f"{COMMON} vma_mode=work vma_roles={','.join(RESTING)}"
