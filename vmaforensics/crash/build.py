@@ -26,6 +26,7 @@ from vmaforensics.crash.patterns import INTERRUPTING
 from vmaforensics.crash.stack_parts import stack_parts
 from vmaforensics.crash.taint import taint_letters, taint_words
 from vmaforensics.crash.verdict import verdict
+from vmaforensics.crash.wait_parts import wait_part, waits_not_assessed
 from vmaforensics.proc.log_document import log_document
 from vmaforensics.views.system.modules import STATES
 from vmaforensics.words.printable import printable
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from vmaforensics.crash.death import Death
     from vmaforensics.crash.gather import Case
     from vmaforensics.crash.trace import TraceFrame
+    from vmaforensics.crash.waits_document import WaitsPart
     from vmaforensics.views.system.ending import Ending
 
 _MOST_MODULES = 4096
@@ -61,11 +63,19 @@ def build_crash_document(case: Case, *, lines: int, everyone: bool = False) -> C
         running=list(_running(case)),
         stacks=[] if case.stacks is None else list(stack_parts(case.stacks, died, everyone=everyone)),
         registers=list(_cpu_registers(case)),
+        waits=_waits(case),
         complaints=complaints,
         complaints_left_out=case.complaints.total - len(case.complaints.kept),
         log=[] if case.log is None else log_document(case.log, range(max(0, count - lines), count)).records,
         not_assessed=list(_not_assessed(case)),
     )
+
+
+def _waits(case: Case) -> WaitsPart | None:
+    """Who waits for whom."""
+    if case.stacks is None or case.locks is None or case.schedule is None:
+        return None
+    return wait_part(case.kernel, case.stacks, case.locks, case.schedule)
 
 
 def _death(case: Case, death: Death) -> DeathPart:
@@ -253,6 +263,8 @@ def _not_assessed(case: Case) -> Iterator[NotAssessed]:
         yield NotAssessed(what="stacks", why="the list of tasks, or structures of the kernel, are not known")
     else:
         yield from (NotAssessed(what="stacks", why=why) for why in case.stacks.unfinished())
+    if case.locks is not None and case.schedule is not None:
+        yield from (NotAssessed(what="waits", why=why) for why in waits_not_assessed(case.locks, case.schedule))
     if case.running is not None and not case.running.ok.all():
         yield NotAssessed(
             what="tasks on CPUs", why=f"those of {int((~case.running.ok).sum())} CPUs are not in the image"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from vmaforensics.proc.log_document import LogRecord  # noqa: TC001 - msgspec reads the annotations
+from vmaforensics.crash.waits_document import WaitsPart  # noqa: TC001 - msgspec reads the annotations
+from vmaforensics.proc.log_document import LogRecord  # noqa: TC001
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -186,6 +187,7 @@ class CrashDocument(_Part, frozen=True):
     running: list[RunningTask]
     stacks: list[StackPart]
     registers: list[Registers]  # of CPUs, as the dump or the crashing kernel noted them
+    waits: WaitsPart | None  # null where no stacks could be read
     complaints: list[ComplaintPart]
     complaints_left_out: int
     log: list[LogRecord]  # its last records

@@ -10,6 +10,7 @@ from vmaforensics.crash.death import Signs, find_death
 from vmaforensics.crash.stack_parts import CaseStacks
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.kernel.machine import hostname, read_clock
+from vmaforensics.views.locks.gather import gather_locks
 from vmaforensics.views.log.log import read_log
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.processes.tasks import walk_tasks
@@ -18,6 +19,7 @@ from vmaforensics.views.system.ending import read_ending
 from vmaforensics.views.system.machine_facts import read_machine_facts
 from vmaforensics.views.system.modules import read_modules
 from vmaforensics.views.system.running import read_running
+from vmaforensics.views.system.scheduling import read_schedule
 from vmaforensics.words.times import utc
 
 if TYPE_CHECKING:
@@ -28,11 +30,13 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.kernel.machine import Clock
     from vmaforensics.progress import Progress
+    from vmaforensics.views.locks.gather import LocksView
     from vmaforensics.views.log.records import Log
     from vmaforensics.views.system.ending import Ending
     from vmaforensics.views.system.machine_facts import MachineFacts
     from vmaforensics.views.system.modules import ModuleList
     from vmaforensics.views.system.running import RunningTasks
+    from vmaforensics.views.system.scheduling import Schedule
 
 PARTS: Final = ("log", "stacks")
 
@@ -54,6 +58,8 @@ class Case:
     clock: Clock | None
     hostname: bytes | None
     stacks: CaseStacks | None
+    locks: LocksView | None  # as stacks
+    schedule: Schedule | None  # as stacks
 
 
 def gather_case(image: Image, kernel: Kernel, progress: Progress, parts: Collection[str] = PARTS) -> Case:
@@ -86,6 +92,8 @@ def gather_case(image: Image, kernel: Kernel, progress: Progress, parts: Collect
         clock=read_clock(kernel),
         hostname=hostname(kernel),
         stacks=stacks,
+        locks=None if stacks is None else gather_locks(kernel, stacks.tasks, stacks.view),
+        schedule=None if stacks is None else read_schedule(kernel, stacks.tasks.task),
     )
 
 

@@ -16,6 +16,7 @@ from vmaforensics.words.printable import decoded, printable
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from vmaforensics.columns.types import U32, Bools
     from vmaforensics.views.processes.tasks import Tasks
     from vmaforensics.views.stacks.stacks import StacksView
 
@@ -81,7 +82,7 @@ def stack_parts(stacks: CaseStacks, died: int | None, *, everyone: bool) -> Iter
             done.add(row)
             yield _part("died" if cpu == died else "cpu", stacks, (row,))
     state = tasks.state[np.maximum(view.stacks.row, 0)]
-    waits = (view.stacks.row >= 0) & (state & _UNINTERRUPTIBLE != 0) & (state & _NOLOAD == 0)
+    waits = (view.stacks.row >= 0) & waits_uninterruptibly(state)
     waiting = [row for row in np.flatnonzero(waits).tolist() if row not in done]
     for alike in group_stacks(view, waiting):
         yield _part("waits", stacks, alike.rows)
@@ -89,6 +90,12 @@ def stack_parts(stacks: CaseStacks, died: int | None, *, everyone: bool) -> Iter
         others = set(range(len(view.stacks))) - done - set(waiting)
         for alike in group_stacks(view, sorted(others)):
             yield _part("other", stacks, alike.rows)
+
+
+def waits_uninterruptibly(state: U32) -> Bools:
+    """Which states of tasks are an uninterruptible sleep (D) and no idle one (I)."""
+    waits: Bools = (state & _UNINTERRUPTIBLE != 0) & (state & _NOLOAD == 0)
+    return waits
 
 
 def _part(why: str, stacks: CaseStacks, rows: tuple[int, ...]) -> StackPart:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Final
 
+from vmaforensics.crash.waits_text import wait_lines, wait_summary
 from vmaforensics.proc.log import log_lines
 from vmaforensics.words.amounts import amount, counted
 
@@ -22,7 +23,7 @@ _MOST_NAMED: Final = 5  # tasks of stacks that are alike
 
 def render_crash(document: CrashDocument) -> str:
     """The first page of a crash case."""
-    lines = [*_head(document), *_complaints(document), *_trace(document)]
+    lines = [*_head(document), *_complaints(document), *_waits(document), *_trace(document)]
     if document.log:
         lines += ["", *_title("The end of the log")]
         lines += [line for record in document.log for line in log_lines(record).splitlines()]
@@ -48,6 +49,8 @@ def _head(document: CrashDocument) -> Iterator[str]:
     yield from _row("VERDICT", document.verdict)
     if document.death is not None:
         yield from _death(document.death)
+    if document.waits is not None and (summary := wait_summary(document.waits)) is not None:
+        yield from _row("WAITS", summary)
     dead = None if document.death is None else document.death.cpu
     others = [task for task in document.running if task.cpu != dead]
     for place, task in enumerate(others):
@@ -132,6 +135,15 @@ def _since_boot(document: CrashDocument) -> Iterator[str]:
         yield "an oops or a panic was being printed"
     if since.crash_kernel is not None:
         yield f"{'a' if since.crash_kernel else 'no'} crash kernel was loaded"
+
+
+def _waits(document: CrashDocument) -> Iterator[str]:
+    """Who waits for whom."""
+    lines = [] if document.waits is None else list(wait_lines(document.waits))
+    if lines:
+        yield ""
+        yield from _title("Who waits for whom")
+        yield from lines
 
 
 def _trace(document: CrashDocument) -> Iterator[str]:
