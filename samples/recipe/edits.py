@@ -24,6 +24,7 @@ from vmaforensics.views.structures.per_cpu import per_cpu_offsets
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from vmaforensics.analysis import Analysis
     from vmaforensics.views.indices.entries import IndexEntries
     from vmaforensics.views.pages.ptes import Ptes
 
@@ -60,8 +61,7 @@ class Change:
 class Bench:
     """A stopped guest on which words are changed."""
 
-    def __init__(self, memory: Path, image: Path, pid: int) -> None:
-        found = analyse_image(image, views=("page-tables",))
+    def __init__(self, memory: Path, found: Analysis, pid: int) -> None:
         self.edit = Edit(found.image, found.kernel)
         self.kernel, self.views, self.pid = found.kernel, found.views, pid
         self.changes: list[Change] = []
@@ -69,9 +69,10 @@ class Bench:
 
     @property
     def mm_row(self) -> int:
-        """Row of the victim's mm."""
-        (row,) = np.flatnonzero(self.views.mms.pid == self.pid)
-        return int(row)
+        """Row of the victim's mm; a vfork child may be the one it is listed under."""
+        tasks = self.views.tasks
+        mine = tasks.mm[(tasks.tgid == self.pid) & (tasks.mm != 0)]
+        return int(self.views.mm_rows(mine[:1])[0])
 
     @property
     def mm(self) -> int:
@@ -271,6 +272,6 @@ EDITS: dict[str, Callable[[Bench], None]] = {
 
 def apply(name: str, memory: Path, image: Path, pid: int) -> list[Change]:
     """Make an edit in the memory of a stopped guest, of which ``image`` is a dump; ``pid`` is the victim."""
-    bench = Bench(memory, image, pid)
+    bench = Bench(memory, analyse_image(image, views=("page-tables",)), pid)
     EDITS[name](bench)
     return bench.changes

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import disks
+import slices
 from initramfs import add_guest, add_locale, add_modules, skeleton
 from make_images import guest_programs, missing_packages
 from packages import Kernel, PackageError, obtain
@@ -63,10 +64,19 @@ class Site:
     folder: Path  # of this guest, for what is not finished
     out: Path
     chance: random.Random
+    memory: Path  # the guest's, as a file
+    jiffies: int = 0  # physical address of jiffies_64
     load: str = ""
     asked: int = 0
+    made: int = 0
     resting: dict[int, str] = field(default_factory=dict)
+    edits: list[object] = field(default_factory=list)  # made so far
     storms: dict[int, str] = field(default_factory=dict)  # what of the load does not rest; not its children
+
+    def number(self) -> int:
+        """Of the next image."""
+        self.made += 1
+        return self.made - 1
 
     def ask(self, words: str, seconds: float = 300) -> None:
         """Tell the guest what to do and wait until it has."""
@@ -86,10 +96,40 @@ class Site:
         """The processes that have areas to hide, in the order in which they started."""
         return [int(pid) for pid in DECOYS.findall(self.guest.text())]
 
+    def clock(self) -> int:
+        """jiffies_64 now."""
+        with self.memory.open("rb") as memory:
+            memory.seek(self.jiffies)
+            return int.from_bytes(memory.read(8), "little")
+
+    def look(self) -> None:
+        """Find the clock in an image of the guest."""
+        import hidings  # needs the package and NumPy, as little else of the recipe does
+
+        path = self.folder / "look.elf"
+        self.guest.qmp("stop")
+        self.guest.dump_elf(path)
+        self.guest.qmp("cont")
+        self.jiffies = hidings.physical(path, "jiffies_64")
+        path.unlink()
+
+    def hide(self) -> None:
+        """Make the labelled edits, in processes that rest and in those of the load."""
+        import hidings
+
+        path = self.folder / "look.elf"
+        self.guest.qmp("stop")
+        self.guest.dump_elf(path)
+        storms = list(self.storms.items())
+        self.chance.shuffle(storms)
+        self.edits = hidings.hide(self.memory, path, self.guest.text(), self.resting, dict(storms))
+        self.guest.qmp("cont")
+        path.unlink()
+
     def record(self, when: str) -> Path:
         """What the guest's /proc says now."""
         before = self.guest.text().count("TRUTH-SIZE ")
-        self.ask(f"truth {when}", 600)
+        self.ask(f"truth {when}", 300)
         size = int(re.findall(r"TRUTH-SIZE (\d+)", self.guest.text())[before])
         path = self.out / f"{self.work.name}.{when}.tar"
         with (self.folder / f"{when}.disk").open("rb") as disk:
@@ -110,9 +150,18 @@ class Site:
             "load": self.load,
             "storms": self.storms,
             "resting": self.resting,
+            "edits": self.edits,
             "truth": f"{self.work.name}.before.tar",
             **more,
         }
+
+
+def member(archive: Path, name: str) -> bytes:
+    """A file of a record."""
+    with tarfile.open(archive) as members:
+        stream = members.extractfile(name)
+        assert stream is not None
+        return stream.read()
 
 
 def processes(archive: Path) -> dict[int, str]:
@@ -140,21 +189,49 @@ def write_manifest(path: Path, manifest: dict[str, object]) -> None:
     path.write_text(json.dumps(manifest, indent=1) + "\n")
 
 
-def snapshot(site: Site, number: int, *, packed: bool) -> Path:
-    """One atomic image: stop, dump, go on."""
-    time.sleep(site.chance.uniform(*SECONDS_OF_WORK))
+def dig(path: Path) -> None:
+    """Holes instead of zeros."""
+    if path.suffix != ".kdump":
+        subprocess.run(["fallocate", "--dig-holes", str(path)], check=False)
+
+
+def dump(site: Site, path: Path) -> None:
+    """The memory of the stopped guest, in the format of the name."""
+    if path.suffix == ".kdump":
+        site.guest.dump_kdump(path)
+    else:
+        site.guest.dump_elf(path)
+
+
+def snapshot(site: Site, number: int, *, packed: bool, after: float | None = None) -> Path:
+    """One atomic image: stop, dump, go on. ``after``: seconds the guest runs before it, else by chance."""
+    time.sleep(site.chance.uniform(*SECONDS_OF_WORK) if after is None else after)
     moment = time.time()
     site.guest.qmp("stop")
     name = f"{site.work.name}-busy-{number}"
     path = site.folder / f"{name}.{'kdump' if packed else 'elf'}"
-    if packed:
-        site.guest.dump_kdump(path)
-    else:
-        site.guest.dump_elf(path)
+    dump(site, path)
+    jiffies = site.clock()
     site.guest.qmp("cont")
-    if not packed:
-        subprocess.run(["fallocate", "--dig-holes", str(path)], check=False)
-    return finish(site, path, method="atomic", moment=moment)
+    dig(path)
+    return finish(site, path, method="atomic", moment=moment, jiffies=jiffies)
+
+
+def live(site: Site, number: int, seconds: float, *, packed: bool) -> Path:
+    """One image taken while the guest runs, and its twin: an atomic one right after it."""
+    name = f"{site.work.name}-live-{seconds:g}s-{number}"
+    path, twin = site.folder / f"{name}.lime", site.folder / f"{name}-twin.{'kdump' if packed else 'elf'}"
+    iomem = member(site.out / f"{site.work.name}.before.tar", "proc/iomem")
+    taken = slices.acquire(site.memory, iomem, seconds, path, site.jiffies)
+    moment = time.time()
+    site.guest.qmp("stop")
+    dump(site, twin)
+    stopped = site.clock()
+    site.guest.qmp("cont")
+    dig(path)
+    dig(twin)
+    finish(site, twin, method="atomic", moment=moment, jiffies=stopped, twin_of=path.name)
+    return finish(site, path, method="slices", moment=taken[0].began, twin=twin.name, live=slices.whole(taken))
 
 
 def finish(site: Site, path: Path, **more: object) -> Path:
@@ -163,6 +240,35 @@ def finish(site: Site, path: Path, **more: object) -> Path:
     path = path.rename(site.out / path.name)
     write_manifest(path.with_suffix(".json"), site.manifest(**more))
     return path
+
+
+def images(site: Site, options: argparse.Namespace) -> None:
+    """Every image of one load."""
+    packed = options.packed
+    for _ in range(options.snapshots):
+        said(snapshot(site, site.number(), packed=packed), site)
+    ran = 0.0
+    for seconds in options.apart:
+        said(snapshot(site, site.number(), packed=packed, after=seconds - ran), site)
+        ran = seconds
+    for seconds in options.live:
+        said(live(site, site.number(), seconds, packed=packed), site)
+
+
+def said(path: Path, site: Site) -> None:
+    """Tell that an image is finished."""
+    print(f"{path.name}: {site.load}", flush=True)
+
+
+def after(site: Site, *, calm: bool) -> None:
+    """The second record, if the guest still does what it is told."""
+    try:
+        if calm:  # a kernel that was edited does not survive the end of an edited process
+            site.ask("rest", 60)
+            time.sleep(2)
+        site.record("after")
+    except GuestError as error:
+        print(f"{site.work.name}: no record after the work: {error}", file=sys.stderr)
 
 
 def make(work: Work, loads: Sequence[str], options: argparse.Namespace) -> None:
@@ -188,18 +294,15 @@ def make(work: Work, loads: Sequence[str], options: argparse.Namespace) -> None:
             memory_file=memory,
         ) as guest:
             guest.wait_for("WORK-READY", seconds=900)
-            site = Site(work, kernel, guest, folder, out, random.Random(work.seed))
+            site = Site(work, kernel, guest, folder, out, random.Random(work.seed), memory)
             site.resting = processes(site.record("before"))
-            number = options.first
+            site.look()
             for load in loads:
                 site.start(load)
-                for _ in range(options.snapshots):
-                    path = snapshot(site, number, packed=options.packed)
-                    print(f"{path.name}: {load}", flush=True)
-                    number += 1
-            site.ask("rest")
-            time.sleep(2)
-            site.record("after")
+                if options.hide:
+                    site.hide()
+                images(site, options)
+            after(site, calm=not options.hide)
     finally:
         memory.unlink(missing_ok=True)
         for path in (*folder.glob("*.disk"), initrd):
@@ -217,7 +320,9 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--loads", default=",".join(LOADS), help="of work.py, comma separated")
     parser.add_argument("--snapshots", type=int, default=2, help="atomic images of each load")
-    parser.add_argument("--first", type=int, default=0, help="number of the first of them")
+    parser.add_argument("--live", type=float, nargs="*", default=(), help="seconds of images taken while it runs")
+    parser.add_argument("--hide", action="store_true", help="labelled edits, before the first image; one load only")
+    parser.add_argument("--apart", type=float, nargs="*", default=(), help="atomic images at these seconds too")
     parser.add_argument("--packed", action="store_true", help="kdump instead of ELF")
     options = parser.parse_args(argv)
     options.build = options.build or options.out.parent

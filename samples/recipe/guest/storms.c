@@ -165,7 +165,7 @@ static void *maps_and_unmaps(void *unused)
 	int fd = open(big, O_RDWR | O_CLOEXEC);
 
 	for (;;) {
-		const size_t size = (1 + rand_r(&seed) % 512) * PAGE;
+		const size_t size = (2 + rand_r(&seed) % 512) * PAGE, half = size / 2 & -PAGE;
 		const int kind = rand_r(&seed) % 4;
 		char *start;
 
@@ -182,8 +182,8 @@ static void *maps_and_unmaps(void *unused)
 			else
 				*(volatile char *)(start + at + 8) = 1;
 		}
-		munmap(start, size / 2 & -PAGE);
-		munmap(start, size);
+		munmap(start, half);
+		munmap(start + half, size - half); /* what lies before it may be another thread's by now */
 	}
 	return NULL;
 }
