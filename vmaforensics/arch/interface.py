@@ -21,7 +21,14 @@ if TYPE_CHECKING:
 
     from vmaforensics.arch.page_tables import IsolatedEntries, LeafStates, Leaves, Protection, Walk
     from vmaforensics.arch.reading import KernelReader, Note, PhysicalReader
-    from vmaforensics.arch.registers import CpuState, Place, PrintedRegisters, RegisterNames, SavedRegisters
+    from vmaforensics.arch.registers import (
+        CpuState,
+        MemoryOperand,
+        Place,
+        PrintedRegisters,
+        RegisterNames,
+        SavedRegisters,
+    )
     from vmaforensics.arch.unwinding import ModuleCode, Unwinding
     from vmaforensics.columns.types import I8, I32, I64, U8, U64, Bools
 
@@ -119,6 +126,12 @@ class Architecture(ABC):
     @abstractmethod
     def kernel_pointer(self, values: U64) -> Bools:
         """Can each value be an address in the kernel's half of the address space?"""
+
+    poison_base: int  # CONFIG_ILLEGAL_POINTER_VALUE: what list poison and the like count from
+
+    @abstractmethod
+    def canonical(self, values: U64) -> Bools:
+        """Can the CPU take each value for an address at all, of either half?"""
 
     @abstractmethod
     def is_kernel_address(self, value: int) -> bool:
@@ -297,6 +310,11 @@ class Architecture(ABC):
     @abstractmethod
     def in_fixed_pages(self, addresses: U64) -> Bools:
         """Does each address lie in a page that user code may run in though no VMA has it?"""
+
+    @abstractmethod
+    def operand(self, code: bytes) -> MemoryOperand | None:
+        """What the instruction that ``code`` begins with makes the address of its operand in memory of; None if it has
+        none, or is not known."""
 
     # Code and vm_flags -------------------------------------------------------------------------------
 

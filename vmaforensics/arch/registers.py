@@ -10,6 +10,7 @@ from vmaforensics.columns.types import U64, Bools
 
 if TYPE_CHECKING:
     import re
+    from collections.abc import Mapping
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +41,25 @@ class PrintedRegisters(NamedTuple):
     kernel_place: re.Pattern[str]  # before the function in which kernel code was
     user_place: re.Pattern[str]  # before the instruction at which user code was
     register: re.Pattern[str]  # two groups: name, value in hexadecimal
+
+
+class MemoryOperand(NamedTuple):
+    """The address that an instruction accesses: base + scaled * scale + displacement, by the names of registers."""
+
+    base: str | None
+    scaled: str | None
+    scale: int
+    displacement: int
+
+    def address(self, registers: Mapping[str, int]) -> int | None:
+        """The address with these ``registers``; None where one of them is not known."""
+        total = self.displacement
+        for name, scale in ((self.base, 1), (self.scaled, self.scale)):
+            if name is not None:
+                if name not in registers:
+                    return None
+                total += registers[name] * scale
+        return total % (1 << 64)
 
 
 @table()

@@ -43,3 +43,11 @@ def in_espfix(values: U64) -> Bools:
     """Does each address lie in the espfix area?"""
     found: Bools = (values >= np.uint64(_ESPFIX[0])) & (values <= np.uint64(_ESPFIX[1]))
     return found
+
+
+def canonical(values: U64, levels: int) -> Bools:
+    """Do the bits that are not translated all equal the highest that is (Intel SDM vol. 1, 3.3.7.1)?"""
+    shift = np.uint64(PAGE_SHIFT + TABLE_SHIFT * levels - 1)
+    above = values >> shift
+    found: Bools = (above == 0) | (above == np.uint64((1 << 64) - 1) >> shift)
+    return found

@@ -17,6 +17,7 @@ from vmaforensics.arch.x86_64 import (
     isolation,
     kernel_image,
     machine_code,
+    operands,
     paging,
     printed_registers,
     registers,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from vmaforensics.arch.interface import BootFacts, GateArea
     from vmaforensics.arch.page_tables import LeafStates, Leaves, Protection, Walk
     from vmaforensics.arch.reading import KernelReader, Note, PhysicalReader
-    from vmaforensics.arch.registers import CpuState, Place, SavedRegisters
+    from vmaforensics.arch.registers import CpuState, MemoryOperand, Place, SavedRegisters
     from vmaforensics.arch.unwinding import ModuleCode, Unwinding
     from vmaforensics.columns.types import I8, I32, I64, U8, U64, Bools
 
@@ -67,6 +68,7 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
     kaslr_step = kernel_image.KASLR_STEP
     direct_map_size = kernel_image.DIRECT_MAP_SIZE
     kernel_tables = kernel_image.KERNEL_TABLES
+    poison_base = 0xDEAD0000_00000000  # arch/x86/Kconfig
 
     thread_pointer = ThreadPointer(name="fsbase", path="thread.fsbase")
     sa_restorer = 0x04000000  # arch/x86/include/uapi/asm/signal.h
@@ -76,6 +78,9 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
 
     def kernel_pointer(self, values: U64) -> Bools:
         return addresses.kernel_pointer(values)
+
+    def canonical(self, values: U64) -> Bools:
+        return addresses.canonical(values, self.levels)
 
     def is_kernel_address(self, value: int) -> bool:
         return addresses.is_kernel_address(value)
@@ -222,6 +227,9 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
 
     def in_fixed_pages(self, addresses: U64) -> Bools:
         return special_pages.in_fixed_pages(addresses)
+
+    def operand(self, code: bytes) -> MemoryOperand | None:
+        return operands.operand(code)
 
     # Code and vm_flags -------------------------------------------------------------------------------
 

@@ -78,6 +78,23 @@ def classify_frames(kernel: Kernel) -> tuple[U64, U8]:
     return pfns, kinds
 
 
+def kinds_of_frames(kernel: Kernel, pfns: U64) -> U8:
+    """The kind of each of a few frames ``pfns``; only what lies near them is read.
+
+    Raises :class:`KernelNotFoundError` as :func:`classify_frames` does.
+    """
+    reader = PageReader(kernel)
+    block = np.uint64((1 << kernel.arch.max_order) - 1)
+    all_pfns, all_kinds = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint8)]
+    for first in np.unique(pfns & ~block):
+        all_pfns.append(first + np.arange(block + np.uint64(1), dtype=np.uint64))
+        all_kinds.append(_classify(kernel, reader, all_pfns[-1]))
+    near, kinds = np.concatenate(all_pfns), np.concatenate(all_kinds)
+    if len(near):
+        _free_blocks(near, kinds, *per_cpu_free(kernel, reader))
+    return kinds_of(pfns, near, kinds)
+
+
 def kinds_of(wanted: U64, pfns: U64, kinds: U8) -> U8:
     """The kind of each of ``wanted``, by what :func:`classify_frames` returned; UNKNOWN where not RAM."""
     return values_at(kinds, rows_of(pfns, wanted), FrameKind.UNKNOWN)

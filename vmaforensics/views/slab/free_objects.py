@@ -13,7 +13,7 @@ import numpy as np
 from vmaforensics.columns.lookup import rows_of
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.table import Table, member, table
-from vmaforensics.columns.types import I64, U64, Bools
+from vmaforensics.columns.types import I64, U16, U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.slab.sheaves import sheaf_objects
 from vmaforensics.views.structures.per_cpu import per_cpu_offsets
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.slab.caches import Caches
     from vmaforensics.views.slab.slab_pages import SlabLayout
+
+_LAST_PLACE = (1 << 16) - 1
 
 
 @table(struct="kmem_cache_cpu")
@@ -43,6 +45,7 @@ class FreeObjects:
     def __init__(self, layout: SlabLayout) -> None:
         self.layout = layout
         self.free: Bools = np.zeros(layout.count, np.bool_)  # by object
+        self.place: U16 = np.zeros(layout.count, np.uint16)  # by object: on its list, from 1 on; 0: on none
         self.doubtful: Bools = np.zeros(len(layout.slabs), np.bool_)  # by slab: a list was not read to its end
 
     def doubt(self, caches: U64) -> Bools:
@@ -75,7 +78,7 @@ def _follow(kernel: Kernel, found: FreeObjects, at: U64, slab: I64, log: Problem
     """
     layout = found.layout
     where = np.zeros(len(at), np.uint64)  # address of the pointer to it; 0 for the head
-    for _ in range(int(layout.slabs.objects.max(initial=0)) + 1):
+    for place in range(1, int(layout.slabs.objects.max(initial=0)) + 2):
         on = at != 0
         at, slab, where = at[on], slab[on], where[on]
         if not len(at):
@@ -89,7 +92,7 @@ def _follow(kernel: Kernel, found: FreeObjects, at: U64, slab: I64, log: Problem
             found.doubtful[slab[wrong]] = True
         on = (row >= 0) & ~again
         at, slab = at[on], slab[on]
-        found.free[row[on]] = True
+        found.free[row[on]], found.place[row[on]] = True, min(place, _LAST_PLACE)
         cache = layout.slabs.cache[slab]
         where = at + layout.caches.offset[cache]
         words, ok = kernel.words(where, 1)

@@ -14,7 +14,7 @@ import numpy as np
 from vmaforensics.columns.lookup import last_rows_of, rows_of, sort_order, values_at
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.table import Table, member, table
-from vmaforensics.columns.types import I64, U8, U16, U64, Bools
+from vmaforensics.columns.types import I64, U16, U64, Bools
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.views.pages.page_types import PageReader, bit_set, type_code
 from vmaforensics.views.pages.vmemmap import vmemmap_pages
@@ -33,7 +33,7 @@ class Slabs(Table):
 
     page: U64  # the struct page (struct slab) of its head
     base: U64  # address of the slab's memory
-    cache: U8  # the first row of Caches with its kmem_cache
+    cache: U16  # the first row of Caches with its kmem_cache
     first: I64  # row of its first object among the objects of all slabs
     objects: U16  # how many
     frozen: Bools  # lent to a CPU
@@ -129,7 +129,7 @@ def find_slabs(kernel: Kernel, caches: Caches, log: ProblemLog) -> Slabs:
             Slabs(
                 page=pages[keep],
                 base=direct_map + kernel.arch.bytes_of(pfns[keep]),
-                cache=order[cache].astype(np.uint8),
+                cache=order[cache].astype(np.uint16),
                 first=np.zeros(len(keep), np.int64),
                 objects=head.objects[keep],
                 frozen=head.frozen[keep],
@@ -138,10 +138,10 @@ def find_slabs(kernel: Kernel, caches: Caches, log: ProblemLog) -> Slabs:
         )
     if unread:
         log.add(View.SLAB, Problem.UNREADABLE, 0, int(reader.base), unread)
-    return _bounded(kernel, caches, Slabs.concatenate(found), log)
+    return believed_slabs(kernel, caches, Slabs.concatenate(found), log)
 
 
-def _bounded(kernel: Kernel, caches: Caches, slabs: Slabs, log: ProblemLog) -> Slabs:
+def believed_slabs(kernel: Kernel, caches: Caches, slabs: Slabs, log: ProblemLog) -> Slabs:
     """The slabs that can be believed, by base and with ``first`` filled in."""
     slabs = slabs.sort_by(slabs.base)
     believed = slabs.objects <= caches.most(kernel.arch)[slabs.cache]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.columns.table import Table, member, table
-from vmaforensics.columns.types import U32, U64
+from vmaforensics.columns.types import U32, U64, Bools
 from vmaforensics.kernel.symbols.by_address import ByAddress
 
 if TYPE_CHECKING:
@@ -53,21 +53,42 @@ def module_init_text(kernel: Kernel, modules: U64) -> Part:
     return _part(kernel, modules, "init_layout", "MOD_INIT_TEXT")
 
 
+def module_memory(kernel: Kernel, modules: U64) -> list[Part]:
+    """Every part of the memory of each module, its data too: one for each place of ``mem[]``, or core and init."""
+    if kernel.has("module", "mem"):
+        return [_memory(kernel, modules, place) for place in range(kernel.member("module", "mem").count or 1)]
+    found = []
+    for layout in ("core_layout", "init_layout"):
+        start, ok = kernel.gather_member("module", f"{layout}.base?", modules)
+        size, ok_size = kernel.gather_member("module", f"{layout}.size?", modules)
+        found.append(_believed(kernel, start, size, ok & ok_size))
+    return found
+
+
 def _part(kernel: Kernel, modules: U64, layout: str, kind: str) -> Part:
     """A part of each module.
 
     Up to 6.3 a module has two ``module_layout``, then an array of ``module_memory`` by kind (ac3b43283923).
     """
     if kernel.has("module", "mem"):
-        place = kernel.types.constant(kind) or 0
-        with np.errstate(over="ignore"):
-            at = modules + np.uint64(kernel.offset("module", "mem") + place * kernel.sizeof("module_memory"))
-        start, ok = kernel.gather_member("module_memory", "base", at)
-        size, ok_size = kernel.gather_member("module_memory", "size", at)
-    else:
-        start, ok = kernel.gather_member("module", f"{layout}.base?", modules)
-        size, ok_size = kernel.gather_member("module", f"{layout}.text_size?", modules)
-    known = ok & ok_size & (start != 0) & (size != 0) & kernel.arch.kernel_pointer(start)
+        return _memory(kernel, modules, kernel.types.constant(kind) or 0)
+    start, ok = kernel.gather_member("module", f"{layout}.base?", modules)
+    size, ok_size = kernel.gather_member("module", f"{layout}.text_size?", modules)
+    return _believed(kernel, start, size, ok & ok_size)
+
+
+def _memory(kernel: Kernel, modules: U64, place: int) -> Part:
+    """One place of the array ``mem`` of each module."""
+    with np.errstate(over="ignore"):
+        at = modules + np.uint64(kernel.offset("module", "mem") + place * kernel.sizeof("module_memory"))
+    start, ok = kernel.gather_member("module_memory", "base", at)
+    size, ok_size = kernel.gather_member("module_memory", "size", at)
+    return _believed(kernel, start, size, ok & ok_size)
+
+
+def _believed(kernel: Kernel, start: U64, size: U64, ok: Bools) -> Part:
+    """Parts that can be some; 0 for the others."""
+    known = ok & (start != 0) & (size != 0) & kernel.arch.kernel_pointer(start)
     with np.errstate(over="ignore"):
         end = start + size
     known &= end > start

@@ -106,6 +106,26 @@ _DNAMES = {
 }
 
 
+def paths_in_file_system(kernel: Kernel, dentries: U64, log: ProblemLog) -> list[bytes | None]:
+    """The path of each dentry from the root of its file system on, wherever that is mounted (dentry_path)."""
+    forest = _read_forest(kernel, dentries, np.zeros(0, np.uint64), log)
+    return [_path_of_dentry(forest, dentry) for dentry in dentries.tolist()]
+
+
+def _path_of_dentry(forest: _Forest, address: int) -> bytes | None:
+    names: list[bytes] = []
+    seen: set[int] = set()
+    while (dentry := forest.dentries.get(address)) is not None and address not in seen:
+        if dentry.parent == address:
+            return b"".join(reversed(names)) or b"/"
+        if dentry.name is None:
+            return None
+        seen.add(address)
+        names.append(b"/" + dentry.name)
+        address = dentry.parent
+    return None
+
+
 def _is_root(forest: _Forest, place: Place) -> bool:
     """Is this the root of both its file system and its mount (IS_ROOT in d_path)?"""
     mount = forest.mounts.get(place.mnt)

@@ -1,0 +1,276 @@
+"""What 64-bit values lead to, in words for people; every text is printable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from vmaforensics.views.objects.frames import frame_texts
+from vmaforensics.views.objects.maps import owner_texts, read_map, vma_texts, vmas_at
+from vmaforensics.views.objects.members import member_at, struct_of_cache
+from vmaforensics.views.objects.nodes import find_nodes
+from vmaforensics.views.objects.places import Place, find_places
+from vmaforensics.views.objects.things import task_texts, things
+from vmaforensics.views.objects.values import error_text, poison_text, text_of
+from vmaforensics.views.slab.objects import State
+from vmaforensics.views.stacks.modules import module_symbols
+from vmaforensics.words.amounts import amount
+from vmaforensics.words.printable import printable
+
+if TYPE_CHECKING:
+    from vmaforensics.columns.types import I64, U64
+    from vmaforensics.views.objects.places import FoundPlaces
+    from vmaforensics.views.objects.surroundings import Surroundings
+
+
+@dataclass(slots=True, kw_only=True)
+class Meaning:
+    """What a value leads to."""
+
+    value: int
+    place: Place
+    text: str  # "" for a number
+    object: int | None = None  # address of the slab object, or of the struct page
+    cache: str | None = None  # its cache
+    struct: str | None = None
+    size: int = 0  # bytes of the object
+    offset: int = 0  # of the value in the object
+    member: str | None = None  # that lies there
+    state: State | None = None
+    detail: str = field(default="")  # what more is known of the object
+
+
+def explain(surroundings: Surroundings, values: U64, mm: int | None = None) -> list[Meaning]:
+    """What each of ``values`` leads to; user addresses are looked up in the map of ``mm``."""
+    found = find_places(surroundings, values)
+    places = found.places
+    meanings = [
+        Meaning(value=value, place=Place(place), text="")
+        for value, place in zip(values.tolist(), places.place.tolist(), strict=True)
+    ]
+    for place, tell in _TELLERS:
+        rows = np.flatnonzero(places.place == place)
+        if len(rows):
+            for row, text in zip(rows.tolist(), tell(surroundings, found, rows), strict=True):
+                meanings[row].text = text
+    rows = np.flatnonzero(places.place == Place.USER)
+    for row, text in zip(rows.tolist(), _user(surroundings, values[rows], mm), strict=True):
+        meanings[row].text = text
+    for row in np.flatnonzero(places.place == Place.PAGE).tolist():
+        meaning = meanings[row]
+        meaning.object, meaning.struct = int(places.start[row]), "page"
+        meaning.size, meaning.offset = int(places.end[row]) - meaning.object, meaning.value - meaning.object
+    arch = surroundings.kernel.arch
+    for meaning in meanings:
+        if meaning.place == Place.ERROR:
+            meaning.text = error_text(meaning.value)
+        elif meaning.place == Place.POISON:
+            meaning.text = poison_text(arch, meaning.value)
+        elif meaning.place == Place.TEXT:
+            meaning.text = f'the text "{printable(text_of(meaning.value))}", no address'
+        elif meaning.place == Place.NON_CANONICAL:
+            meaning.text = "non-canonical: no address on this CPU"
+        elif meaning.place == Place.UNMAPPED:
+            meaning.text = "an address of the kernel's half that no page table maps"
+        elif meaning.place == Place.MAPPED:
+            meaning.text = "mapped memory of the kernel"
+    _objects(surroundings, found, meanings)
+    return meanings
+
+
+def _objects(surroundings: Surroundings, found: FoundPlaces, meanings: list[Meaning]) -> None:
+    """Fill in what values say that lie in slabs."""
+    kernel, known = surroundings.kernel, found.objects.places
+    by_struct: dict[str, list[int]] = {}
+    for row, meaning in enumerate(meanings):
+        if meaning.place not in (Place.OBJECT, Place.SLAB):
+            continue
+        cache = int(known.cache[row])
+        meaning.cache = printable(found.objects.names[cache])
+        if meaning.place == Place.SLAB:
+            meaning.text = f"in a slab of cache {meaning.cache}, outside of its objects"
+            continue
+        meaning.object = int(known.start[row])
+        meaning.size = int(found.objects.caches.object_size[cache])
+        meaning.offset = meaning.value - meaning.object
+        meaning.state = State(int(known.state[row]))
+        meaning.struct = struct_of_cache(kernel, meaning.cache, int(found.objects.caches.object_size[cache]))
+        if meaning.struct is not None:
+            by_struct.setdefault(meaning.struct, []).append(row)
+    for struct, rows in by_struct.items():
+        starts, which = np.unique(known.start[rows], return_inverse=True)
+        details = things(surroundings, struct, starts)
+        forms = _forms(surroundings, struct, starts)
+        for row, at in zip(rows, which.reshape(-1).tolist(), strict=True):
+            meaning = meanings[row]
+            meaning.detail = details[at]
+            if meaning.offset:
+                inner = forms[at]
+                meaning.member = member_at(kernel.types, inner or struct, meaning.offset)
+    for row, meaning in enumerate(meanings):
+        if meaning.place == Place.OBJECT:
+            users = int(found.objects.caches.users[int(known.cache[row])])
+            meaning.text = object_text(meaning, place=int(known.place[row]), users=users)
+
+
+def _forms(surroundings: Surroundings, struct: str, starts: U64) -> list[str]:
+    """The structure that members are looked up in, where ``struct`` is a union of several; "" where it is itself."""
+    if struct != "maple_node":
+        return [""] * len(starts)
+    nodes = find_nodes(surroundings, starts)
+    return [
+        ("maple_range_64" if leaf else "maple_arange_64") if met else ""
+        for met, leaf in zip(nodes.met.tolist(), nodes.leaf.tolist(), strict=True)
+    ]
+
+
+def object_text(meaning: Meaning, *, place: int, users: int) -> str:
+    """``allocated vm_area_struct 0xffff…+0x10 (.vm_mm): 7f…-7f… r-xp /usr/lib/libc.so.6 of pid 88 (bash)``.
+
+    ``place`` is that on a list of free objects, 0 for none; ``users`` how many kinds of objects share the cache.
+    """
+    state = "" if meaning.state is None else meaning.state.text
+    if meaning.state == State.FREE:
+        state = f"free ({_ordinal(place)} on its free list)" if place else "free"
+    what = meaning.struct or f"object of cache {meaning.cache}"
+    text = f"{state} {what} {meaning.object:#x}"
+    if meaning.offset:
+        text += f"+{meaning.offset:#x}" + (f" (.{meaning.member})" if meaning.member else "")
+    if users > 1 and not meaning.detail:
+        text += f" (the cache holds {users} kinds of objects)"
+    if meaning.detail:
+        text += f": {'was ' if meaning.state == State.FREE else ''}{meaning.detail}"
+    return text
+
+
+def _ordinal(number: int) -> str:
+    """
+    >>> _ordinal(1), _ordinal(12), _ordinal(23)
+    ('1st', '12th', '23rd')
+    """
+    ending = "th" if number // 10 % 10 == 1 else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number:,}{ending}"
+
+
+def _user(surroundings: Surroundings, values: U64, mm: int | None) -> list[str]:
+    """The VMA of the process that holds each address."""
+    if not mm:
+        return ["a user address"] * len(values)
+    vmas = vmas_at(read_map(surroundings, mm), values)
+    owner = owner_texts(surroundings, np.array([mm], np.uint64))[0]
+    texts = []
+    for vma, text in zip(vmas.tolist(), vma_texts(surroundings, vmas), strict=True):
+        if not vma:
+            texts.append(f"a user address outside of every VMA of {owner}")
+        else:
+            texts.append(f"a user address in {text or f'the range of a VMA that cannot be read, {vma:#x}, of {owner}'}")
+    return texts
+
+
+def _stacks(surroundings: Surroundings, found: FoundPlaces, rows: I64) -> list[str]:
+    """Whose stack it is."""
+    stacks = surroundings.stacks.take(found.places.row[rows])
+    tasks = task_texts(surroundings, stacks.task)
+    return [
+        f"stack of {task}" if of else f"{surroundings.stack_names[kind]} stack of CPU {cpu}"
+        for task, of, kind, cpu in zip(
+            tasks, stacks.task.tolist(), stacks.kind.tolist(), stacks.cpu.tolist(), strict=True
+        )
+    ]
+
+
+def _symbols(surroundings: Surroundings, found: FoundPlaces, rows: I64) -> list[str]:
+    """``name+offset/size`` in the kernel image."""
+    symbols = surroundings.kernel.symbols.by_address()
+    places = found.places.take(rows)
+    return [
+        f"{printable(symbols.name(row))}+{value - start:#x}/{end - start:#x}"
+        for value, start, end, row in zip(
+            places.value.tolist(), places.start.tolist(), places.end.tolist(), places.row.tolist(), strict=True
+        )
+    ]
+
+
+def _modules(surroundings: Surroundings, found: FoundPlaces, rows: I64) -> list[str]:
+    """``name+offset [module]``."""
+    places, modules = found.places.take(rows), surroundings.modules
+    texts = [""] * len(rows)
+    for module in np.unique(places.row).tolist():
+        mine = np.flatnonzero(places.row == module)
+        symbols = module_symbols(surroundings.kernel, int(modules.module[module]))
+        nearest = symbols.nearest(places.value[mine])
+        for at, row, start in zip(mine.tolist(), nearest.row.tolist(), nearest.start.tolist(), strict=True):
+            value, first = int(places.value[at]), int(places.start[at])
+            name = f"[{printable(modules.name_of(module))}]"
+            inside = row >= 0 and start >= first
+            texts[at] = f"{printable(symbols.name(row))}+{value - start:#x} {name}" if inside else f"memory of {name}"
+    return texts
+
+
+def _per_cpu(surroundings: Surroundings, found: FoundPlaces, rows: I64) -> list[str]:
+    """The per-CPU variable, or that it was allocated."""
+    symbols = surroundings.kernel.symbols.by_address()
+    places = found.places.take(rows)
+    ranges = surroundings.per_cpu.take(places.row)
+    with np.errstate(over="ignore"):
+        nearest = symbols.nearest(places.value - ranges.base)
+        offset = places.value - ranges.base - nearest.start
+    texts = []
+    for row in range(len(rows)):
+        cpu, symbol = int(ranges.cpu[row]), int(nearest.row[row])
+        if places.value[row] < ranges.static[row] and symbol >= 0:
+            texts.append(f"{printable(symbols.name(symbol))}+{int(offset[row]):#x} of CPU {cpu} (per-CPU)")
+        else:
+            texts.append(f"per-CPU memory of CPU {cpu}, allocated while running")
+    return texts
+
+
+def _pages(surroundings: Surroundings, found: FoundPlaces, rows: I64) -> list[str]:
+    """The frame that a struct page describes."""
+    places = found.places.take(rows)
+    texts = []
+    for frame, value, start, text in zip(
+        places.row.tolist(),
+        places.value.tolist(),
+        places.start.tolist(),
+        frame_texts(surroundings, places.row),
+        strict=True,
+    ):
+        member = member_at(surroundings.kernel.types, "page", value - start) if value != start else None
+        texts.append(f"struct page{f'.{member}' if member else ''} of frame {frame:#x}: {text}")
+    return texts
+
+
+def _frames(surroundings: Surroundings, found: FoundPlaces, rows: I64) -> list[str]:
+    """The page of the direct map."""
+    frames = found.places.row[rows]
+    texts = frame_texts(surroundings, frames)
+    return [f"in frame {frame:#x}: {text}" for frame, text in zip(frames.tolist(), texts, strict=True)]
+
+
+def _areas(surroundings: Surroundings, found: FoundPlaces, rows: I64) -> list[str]:
+    """The area, and who asked for it."""
+    areas = found.areas.take(rows)
+    symbols = surroundings.kernel.symbols.by_address()
+    nearest = symbols.nearest(areas.caller)
+    texts = []
+    for row in range(len(areas)):
+        start, end, caller = int(areas.start[row]), int(areas.end[row]), int(areas.caller[row])
+        text = f"vmalloc area {start:#x}-{end:#x} ({amount(end - start)})"
+        if caller and nearest.row[row] >= 0:
+            text += f" for {printable(symbols.name(int(nearest.row[row])))}+{caller - int(nearest.start[row]):#x}"
+        texts.append(text)
+    return texts
+
+
+_TELLERS: Final = (
+    (Place.STACK, _stacks),
+    (Place.SYMBOL, _symbols),
+    (Place.MODULE, _modules),
+    (Place.PER_CPU, _per_cpu),
+    (Place.PAGE, _pages),
+    (Place.FRAME, _frames),
+    (Place.AREA, _areas),
+)

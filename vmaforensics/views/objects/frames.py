@@ -1,0 +1,89 @@
+"""What single page frames are used for, and whose they are, in words."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.columns.lookup import values_at
+from vmaforensics.errors import KernelNotFoundError
+from vmaforensics.views.objects.maps import owner_texts
+from vmaforensics.views.objects.things import file_of_mapping, vmas_of_anon
+from vmaforensics.views.pages.frame_kinds import FrameKind, kinds_of_frames
+from vmaforensics.views.pages.mapped_pages import read_pages
+from vmaforensics.views.problems import ProblemLog
+from vmaforensics.views.slab.any_cache import find_objects
+from vmaforensics.views.vmas.vmas import read_vmas
+
+if TYPE_CHECKING:
+    from vmaforensics.columns.types import I64
+    from vmaforensics.views.objects.surroundings import Surroundings
+    from vmaforensics.views.pages.mapped_pages import Pages
+
+
+def frame_texts(surroundings: Surroundings, frames: I64) -> list[str]:
+    """What each frame is used for: ``page cache, page 3 of inode 12, /usr/bin/awk``."""
+    kernel = surroundings.kernel
+    pfns = frames.astype(np.uint64)
+    try:
+        kinds = kinds_of_frames(kernel, pfns)
+        pages = read_pages(kernel, pfns)
+    except KernelNotFoundError:
+        return ["unknown"] * len(frames)
+    texts = [FrameKind(kind).label for kind in kinds.tolist()]
+    for kind, tell in (
+        (FrameKind.PAGE_CACHE, _cached),
+        (FrameKind.ANONYMOUS, _anonymous),
+        (FrameKind.PAGE_TABLE, _tables),
+    ):
+        rows = np.flatnonzero((kinds == kind) & pages.ok)
+        if len(rows):
+            for row, text in zip(rows.tolist(), tell(surroundings, pages.take(rows)), strict=True):
+                texts[row] += f", {text}" if text else ""
+    return texts
+
+
+def _cached(surroundings: Surroundings, pages: Pages) -> list[str]:
+    """The file, and which of its pages; or what else the mapping leads to, that should be an address_space."""
+    kernel = surroundings.kernel
+    files = file_of_mapping(surroundings, pages.mapping)
+    found = find_objects(kernel, pages.mapping, ProblemLog())
+    anon = kernel.variable("anon_vma_cachep", 8) or 0
+    caches = values_at(found.caches.cache, found.places.cache)
+    wrong = (caches == np.uint64(anon)) & (found.places.start == pages.mapping) & (pages.mapping != 0)
+    return [
+        f"but its mapping, {mapping:#x}, is an anon_vma, without the mark of anonymous pages"
+        if odd
+        else (f"page {index:#x} of {text}" if text else "")
+        for index, text, mapping, odd in zip(
+            pages.index.tolist(), files, pages.mapping.tolist(), wrong.tolist(), strict=True
+        )
+    ]
+
+
+def _anonymous(surroundings: Surroundings, pages: Pages) -> list[str]:
+    """The address of the VMA that its anon_vma is linked to; there may be others, of processes that forked."""
+    kernel = surroundings.kernel
+    vmas = vmas_of_anon(surroundings, pages.anon_vmas())
+    rows = read_vmas(kernel, vmas, ProblemLog())
+    at = np.searchsorted(rows.vma, vmas)
+    owners = owner_texts(surroundings, rows.mm[at])
+    with np.errstate(over="ignore"):
+        addresses = rows.start[at] + kernel.arch.bytes_of(pages.index - rows.anon_pgoff[at])
+    inside = rows.ok[at] & (addresses >= rows.start[at]) & (addresses < rows.end[at])
+    return [
+        f"of {owner} at {address:#x}" if known else ""
+        for owner, address, known in zip(owners, addresses.tolist(), inside.tolist(), strict=True)
+    ]
+
+
+def _tables(surroundings: Surroundings, pages: Pages) -> list[str]:
+    """Whose it is, for a top-level one: other tables do not say."""
+    kernel = surroundings.kernel
+    mms, _ = kernel.gather_member("mm_struct", "pgd", surroundings.tasks.active_mm)
+    known = {int(table): int(mm) for table, mm in zip(mms.tolist(), surroundings.tasks.active_mm.tolist(), strict=True)}
+    direct_map = kernel.arch.direct_map(kernel.variable)
+    owners = [known.get(direct_map + (pfn << kernel.arch.page_shift), 0) for pfn in pages.pfn.tolist()]
+    texts = owner_texts(surroundings, np.array(owners, np.uint64))
+    return [f"top-level table of {text}" if owner else "" for owner, text in zip(owners, texts, strict=True)]
