@@ -40,8 +40,8 @@ def find_spinlocks(kernel: Kernel, view: StacksView, places: Places, stretch: St
 def _registers(kernel: Kernel, view: StacksView, frame: int) -> U64:
     """The registers in a frame: those an interrupt saved, or those of the CPU; none where neither has them."""
     saved = int(view.frames.registers[frame])
-    if saved and kernel.types.struct("pt_regs") is not None:
-        words, ok = kernel.words(np.array([saved], np.uint64), kernel.sizeof("pt_regs") // 8)
+    if saved:
+        words, ok = kernel.words(np.array([saved], np.uint64), len(kernel.arch.register_words))
         return words[0] if ok[0] else np.zeros(0, np.uint64)
     state = int(view.state[int(view.frames.stack[frame])])
     if state >= 0 and view.frames.depth[frame] == 0:
