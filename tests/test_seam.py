@@ -32,6 +32,7 @@ ALLOWED: dict[str, tuple[set[str], str]] = {
     "checks/anchors/cpu_cr3_unknown.py": ({"cr3"}, "the published id of a rule"),
     "cli/info.py": ({"phys_base"}, _PUBLISHED),
     "compare/anchor_cells.py": ({"rip", "rsp"}, "published names of two anchors in the table of records"),
+    "crash/meanings.py": ({"x86"}, "files of the kernel that say what a complaint means"),
     "export/isf/variables.py": (
         {"pgtable_l5_enabled", "cpu_tlbstate"},
         "types of variables by name, of whatever kernel has them, for symbol files",

@@ -45,14 +45,14 @@ def run(args: argparse.Namespace) -> int:
 
     from vmaforensics.cli.progress import watched
     from vmaforensics.crash.build import build_crash_document
-    from vmaforensics.crash.gather import gather_case
+    from vmaforensics.crash.gather import follow_complaints, gather_case
     from vmaforensics.crash.text import render_crash
     from vmaforensics.kernel.find import find_kernel
 
     with output(args.output, force=args.force) as stream:
         with watched(args) as say:
             image = opened(args)
-            case = gather_case(image, find_kernel(image, say), say)
+            case = follow_complaints(gather_case(image, find_kernel(image, say), say), say)
         document = build_crash_document(case, lines=args.lines, everyone=args.all)
         if args.format == "json":
             stream.write(msgspec.json.encode(document) + b"\n")

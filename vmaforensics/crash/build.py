@@ -25,6 +25,8 @@ from vmaforensics.crash.fingerprint import fingerprint, top_functions
 from vmaforensics.crash.patterns import INTERRUPTING
 from vmaforensics.crash.stack_parts import stack_parts
 from vmaforensics.crash.taint import taint_letters, taint_words
+from vmaforensics.crash.trail.parts import finding_parts, meaning_part, named_parts, word_part
+from vmaforensics.crash.trail.word import Trail
 from vmaforensics.crash.verdict import verdict
 from vmaforensics.crash.wait_parts import wait_part, waits_not_assessed
 from vmaforensics.proc.log_document import log_document
@@ -49,7 +51,7 @@ def build_crash_document(case: Case, *, lines: int, everyone: bool = False) -> C
     """The document of a case, with the last ``lines`` records of the log, and with the stacks of all tasks if asked."""
     died = None if case.death is None else case.death.cpu
     death = None if case.death is None else _death(case, case.death)
-    complaints = [_complaint(complaint) for complaint in case.complaints.kept]
+    complaints = [_complaint(case, complaint) for complaint in case.complaints.kept]
     count = 0 if case.log is None else len(case.log.records)
     return CrashDocument(
         schema=CrashSchema(),
@@ -217,8 +219,10 @@ def _running(case: Case) -> Iterator[RunningTask]:
         )
 
 
-def _complaint(complaint: Complaint) -> ComplaintPart:
-    said = complaint.said
+def _complaint(case: Case, complaint: Complaint) -> ComplaintPart:
+    said, followed = complaint.said, case.followed
+    trail = followed.trails.get(complaint.row, Trail())
+    ended = case.death is not None and complaint in (case.death.cause, case.death.panic)
     return ComplaintPart(
         kind=complaint.kind,
         time=seconds(complaint.time),
@@ -227,6 +231,13 @@ def _complaint(complaint: Complaint) -> ComplaintPart:
         pid=said.pid,
         comm=None if said.comm is None else printable(said.comm),
         functions=[printable(name) for name in top_functions(complaint.functions)],
+        ended=ended,
+        followed=complaint.row in followed.trails,
+        words=[word_part(word) for word in trail.words],
+        findings=finding_parts(followed.findings.get(complaint.row, ())),
+        notes=[printable(note) for note in trail.notes],
+        named=named_parts(complaint),
+        meaning=meaning_part(complaint.reason),
     )
 
 
@@ -246,6 +257,8 @@ def _not_assessed(case: Case) -> Iterator[NotAssessed]:
         yield NotAssessed(what="log", why=why)
     if case.log is not None and case.log.failed:
         yield NotAssessed(what="log", why=f"{case.log.failed:,} records: there was no room for them")
+    if case.followed.problem is not None:
+        yield NotAssessed(what="records of memory maps", why=printable(case.followed.problem))
     if case.death is None and case.ending.panic_cpu is None:
         yield NotAssessed(what="how it ended", why="panic_cpu is not in the image")
     missing = {

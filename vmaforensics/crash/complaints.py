@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from vmaforensics.crash.patterns import FATAL, INTERRUPTING, PANIC, Kind, kind_of, may_complain, reason_of
 from vmaforensics.crash.trace import Particulars, named_task, read_particulars
+from vmaforensics.crash.trail.named import Named, read_named
 from vmaforensics.views.log.records import LOG_KERN
 from vmaforensics.words.printable import decoded
 
@@ -36,6 +37,7 @@ class Complaint:
     caller: int  # that printed it
     title: str  # its first line, as it is: not fit to be shown
     said: Particulars
+    named: Named = field(default_factory=Named)  # what its lines name
 
     @property
     def reason(self) -> Kind:
@@ -118,6 +120,7 @@ def _complaint(log: Log, start: _Start, begins: set[int], printed: PrintedRegist
         caller=int(log.records.caller[start.row]),
         title=title,
         said=said,
+        named=read_named(lines),
     )
 
 

@@ -52,6 +52,8 @@ HOW: Final = {
     Kind.BUG: "kernel code found that what must not be was so (BUG)",
     Kind.EXCEPTION: "the CPU could not execute kernel code",
     Kind.LIST_CORRUPTION: "a linked list did not hold together",
+    Kind.SLAB: "an object of a slab was damaged",
+    Kind.MAPLE_TREE: "the tree of a memory map broke its own rules",
     Kind.BAD_PAGE_MAP: "a page-table entry led where none may lead",
     Kind.BAD_PAGE_STATE: "a page that was handed out or given back was not in the state that it has then",
     Kind.BAD_RSS: "an address space ended with pages that its counters still had",

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from vmaforensics.crash.trail.parts import FindingPart, MeaningPart, NamedPart, WordPart  # noqa: TC001 - the same
 from vmaforensics.crash.waits_document import WaitsPart  # noqa: TC001 - msgspec reads the annotations
-from vmaforensics.proc.log_document import LogRecord  # noqa: TC001
+from vmaforensics.proc.log_document import LogRecord  # noqa: TC001 - msgspec reads the annotations
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -155,7 +156,11 @@ class Module(_Part, frozen=True):
 
 
 class ComplaintPart(_Part, frozen=True):
-    """Something the kernel complained of; the process is the one that was running then or that the line names."""
+    """Something the kernel complained of; the process is the one that was running then or that the line names.
+
+    ``words`` are those of the image that it leads to, ``findings`` what the rules of ``report`` say of the records that
+    it is about, ``notes`` what could not be followed. Only complaints about memory are ``followed``.
+    """
 
     kind: str
     time: str
@@ -164,6 +169,13 @@ class ComplaintPart(_Part, frozen=True):
     pid: int | None
     comm: str | None
     functions: list[str]
+    ended: bool = False  # it is what led to the end, or the panic itself
+    followed: bool = False
+    words: list[WordPart] = []
+    findings: list[FindingPart] = []
+    notes: list[str] = []
+    named: list[NamedPart] = []
+    meaning: MeaningPart | None = None
 
 
 class NotAssessed(_Part, frozen=True):

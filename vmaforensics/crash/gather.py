@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from vmaforensics.crash.complaints import Complaints, read_complaints
 from vmaforensics.crash.death import Signs, find_death
 from vmaforensics.crash.stack_parts import CaseStacks
+from vmaforensics.crash.trail.case import Followed, follow_case, follow_in
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.kernel.machine import hostname, read_clock
 from vmaforensics.views.locks.gather import gather_locks
@@ -23,8 +24,10 @@ from vmaforensics.views.system.scheduling import read_schedule
 from vmaforensics.words.times import utc
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.crash.complaints import Complaint
     from vmaforensics.crash.death import Death
     from vmaforensics.image.image import Image
     from vmaforensics.kernel.kernel import Kernel
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.system.modules import ModuleList
     from vmaforensics.views.system.running import RunningTasks
     from vmaforensics.views.system.scheduling import Schedule
+    from vmaforensics.views.views import Views
 
 PARTS: Final = ("log", "stacks")
 
@@ -60,6 +64,13 @@ class Case:
     stacks: CaseStacks | None
     locks: LocksView | None  # as stacks
     schedule: Schedule | None  # as stacks
+    followed: Followed = field(default_factory=Followed)  # what complaints lead to
+
+    def urgent(self) -> list[Complaint]:
+        """The complaints, with that first which led to the end, or else to the panic."""
+        ended = [] if self.death is None else [self.death.cause, self.death.panic]
+        first = [complaint for complaint in ended if complaint is not None]
+        return first + [complaint for complaint in self.complaints.kept if complaint not in first]
 
 
 def gather_case(image: Image, kernel: Kernel, progress: Progress, parts: Collection[str] = PARTS) -> Case:
@@ -95,6 +106,16 @@ def gather_case(image: Image, kernel: Kernel, progress: Progress, parts: Collect
         locks=None if stacks is None else gather_locks(kernel, stacks.tasks, stacks.view),
         schedule=None if stacks is None else read_schedule(kernel, stacks.tasks.task),
     )
+
+
+def follow_complaints(case: Case, progress: Progress) -> Case:
+    """The case with what its complaints lead to; reads the records of memory maps, if a complaint may concern them."""
+    return replace(case, followed=follow_case(case.image, case.kernel, case.urgent(), progress))
+
+
+def follow_with(case: Case, views: Views, findings: Sequence[Finding]) -> Case:
+    """The same, with views that have been read and the ``findings`` about them."""
+    return replace(case, followed=follow_in(case.kernel, views, findings, case.urgent()))
 
 
 def _stacks(image: Image, kernel: Kernel) -> CaseStacks | None:

@@ -27,6 +27,8 @@ class Kind(StrEnum):
     BAD_RSS = "bad-rss-counter"
     PAGE_TABLE_LEAK = "nonzero-pgtables-bytes"
     LIST_CORRUPTION = "list-corruption"
+    SLAB = "slab-corruption"
+    MAPLE_TREE = "maple-tree"
     STACK_CORRUPTION = "stack-corruption"
     USE_AFTER_FREE = "kasan"
     SOFT_LOCKUP = "soft-lockup"
@@ -49,7 +51,7 @@ _EXCEPTIONS: Final = (
 PANIC: Final = "Kernel panic - not syncing: "
 # The first that fits counts. Sources: arch/x86/mm/fault.c, arch/x86/kernel/{traps,nmi,dumpstack}.c, lib/bug.c,
 # lib/list_debug.c, kernel/{panic,watchdog,hung_task,fork}.c, kernel/rcu/tree_stall.h, mm/{memory,page_alloc}.c,
-# mm/oom_kill.c.
+# mm/oom_kill.c, mm/slub.c, include/linux/maple_tree.h.
 _BEGINNINGS: Final = (
     (Kind.PANIC, PANIC),
     (Kind.SYSRQ, r"sysrq: (SysRq : )?Trigger a crash"),
@@ -67,7 +69,9 @@ _BEGINNINGS: Final = (
     (Kind.PROTECTION_FAULT, r"(Oops: )?general protection fault"),
     (Kind.EXCEPTION, _EXCEPTIONS),
     (Kind.OOPS, r"Oops: "),
-    (Kind.LIST_CORRUPTION, r"(list_(add|del) corruption|slab corruption)"),
+    (Kind.LIST_CORRUPTION, r"list_(add|del) (corruption|double add)"),
+    (Kind.SLAB, r"BUG \S+ \((Not tainted|Tainted: [^)]*)\): "),
+    (Kind.MAPLE_TREE, r"(BUG|WARN) at \w+:\d+ \(\d+\)$"),
     (Kind.WARNING, r"WARNING: (CPU: \d+ PID: \d+ at |[\w/.-]+:\d+ at )"),
     (Kind.RCU_STALL, r"(rcu: )?INFO: rcu\w* (detected|self-detected) (expedited )?stall"),
     (Kind.HUNG_TASK, r"INFO: task .+ blocked (in I/O wait )?for more than \d+ seconds"),
@@ -78,7 +82,7 @@ _BEGINNINGS: Final = (
 _COMPILED: Final = tuple((kind, re.compile(text)) for kind, text in _BEGINNINGS)
 # Without one of these words no line is a complaint.
 _WORTH: Final = re.compile(
-    rb"panic|BUG|Oops|WARNING|INFO|fault|sysrq|corruption|NMI|LOCKUP|oom|memory|Error|opcode|divide|segment|int3|overflow|CFI"
+    rb"panic|BUG|Oops|WARN|INFO|fault|sysrq|corruption|NMI|LOCKUP|oom|memory|Error|opcode|divide|segment|int3|overflow|CFI"
 )
 
 # What a panic gives as its reason says how it came to it.

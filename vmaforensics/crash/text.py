@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Final
 
+from vmaforensics.crash.trail.text import complaint_lines, first_words, lead
 from vmaforensics.crash.waits_text import wait_lines, wait_summary
 from vmaforensics.proc.log import log_lines
 from vmaforensics.words.amounts import amount, counted
@@ -49,6 +50,7 @@ def _head(document: CrashDocument) -> Iterator[str]:
     yield from _row("VERDICT", document.verdict)
     if document.death is not None:
         yield from _death(document.death)
+    yield from first_words(document.complaints)
     if document.waits is not None and (summary := wait_summary(document.waits)) is not None:
         yield from _row("WAITS", summary)
     dead = None if document.death is None else document.death.cpu
@@ -227,6 +229,8 @@ def _complaints(document: CrashDocument) -> Iterator[str]:
         return
     yield ""
     yield from _title("What the kernel complained of")
+    top = lead(document.complaints)
+    explained: set[str] = set()
     shown = document.complaints[-_MOST_COMPLAINTS:]
     hidden = len(document.complaints) - len(shown) + document.complaints_left_out
     if hidden:
@@ -236,6 +240,10 @@ def _complaints(document: CrashDocument) -> Iterator[str]:
         yield f"  {complaint.time:>12}  {complaint.kind}: {complaint.text}{who}"
         if complaint.functions:
             yield f"{'':16}in {' < '.join(complaint.functions)}"
+        # A panic that something else led to has no meaning of its own.
+        known = complaint.kind in explained or (complaint.kind == "panic" and complaint.ended and bool(explained))
+        explained.add(complaint.kind)
+        yield from complaint_lines(complaint, shown=complaint is top, explained=known)
 
 
 def _modules(modules: list[Module]) -> Iterator[str]:

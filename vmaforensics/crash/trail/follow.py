@@ -1,0 +1,43 @@
+"""Which way leads from which kind of complaint."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from vmaforensics.crash.patterns import FATAL, Kind
+from vmaforensics.crash.trail.counters import follow_map_count, follow_pgtables, follow_rss
+from vmaforensics.crash.trail.entries import follow_entry
+from vmaforensics.crash.trail.frames import follow_page
+from vmaforensics.crash.trail.lists import follow_list
+from vmaforensics.crash.trail.pointers import follow_pointer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from vmaforensics.crash.complaints import Complaint
+    from vmaforensics.crash.trail.records import Records
+    from vmaforensics.crash.trail.word import Trail
+
+_WAYS: Final[dict[Kind, Callable[[Records, Complaint], Trail]]] = {
+    Kind.BAD_RSS: follow_rss,
+    Kind.PAGE_TABLE_LEAK: follow_pgtables,
+    Kind.BAD_PAGE_MAP: follow_entry,
+    Kind.BAD_PAGE_STATE: follow_page,
+    Kind.LIST_CORRUPTION: follow_list,
+    Kind.NULL_POINTER: follow_pointer,
+    Kind.PAGE_FAULT: follow_pointer,
+    Kind.PROTECTION_FAULT: follow_pointer,
+    Kind.BUG: follow_map_count,
+}
+_MOST: Final = 16  # complaints that are followed: the first of them, since the others may be of their making
+
+
+def concern_memory(complaints: Iterable[Complaint]) -> bool:
+    """Is there a complaint that records of memory maps may explain?"""
+    return any(complaint.kind in _WAYS or complaint.kind in FATAL for complaint in complaints)
+
+
+def follow(records: Records, complaints: Sequence[Complaint]) -> dict[int, Trail]:
+    """What complaints lead to, by the row of each in the log."""
+    wanted = [complaint for complaint in complaints if complaint.kind in _WAYS]
+    return {complaint.row: _WAYS[complaint.kind](records, complaint) for complaint in wanted[:_MOST]}

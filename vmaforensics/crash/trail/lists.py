@@ -1,0 +1,96 @@
+"""Linked lists that do not hold together: lib/list_debug.c names the entry, its neighbour, and what stands there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from vmaforensics.crash.trail.word import BrokenWord, Sure, Trail, flipped
+
+if TYPE_CHECKING:
+    from vmaforensics.crash.complaints import Complaint
+    from vmaforensics.crash.trail.records import Records
+
+_NEXT, _PREV = 0, 8  # of struct list_head
+_NAMES: Final = {_NEXT: "next", _PREV: "prev"}
+
+
+def follow_list(records: Records, complaint: Complaint) -> Trail:
+    """The word of the neighbour that does not lead back, and that of the neighbour on the other side if it does not."""
+    named, title = complaint.named, complaint.title
+    trail = Trail()
+    entry, was = named.get("entry"), named.get("was")
+    adding = title.startswith("list_add")
+    side = _NEXT if "prev->next" in title else _PREV
+    if was is None:
+        if entry is not None:
+            trail.words += _poisoned(records, entry, named.texts.get("member"), named.texts.get("poison"))
+        return trail
+    if adding:
+        # The word of prev must lead to next, that of next to prev: the entry is not in the list yet.
+        neighbour, should = (
+            (named.get("prev"), named.get("next")) if side == _NEXT else (named.get("next"), named.get("prev"))
+        )
+    else:
+        neighbour, should = named.get("prev" if side == _NEXT else "next"), entry
+        if neighbour is None and entry is not None:  # 5.10 does not print it
+            neighbour = records.word(entry + (_PREV if side == _NEXT else _NEXT))
+    if neighbour is None or should is None:
+        return trail
+    trail.words.append(_word(records, neighbour, side, was, should))
+    other = _PREV if side == _NEXT else _NEXT
+    if not adding and entry is not None:
+        behind = records.word(entry + side)
+        back = None if behind is None else records.word(behind + other)
+        if behind is not None and back is not None and back != entry:
+            trail.words.append(_word(records, behind, other, back, entry))
+            trail.notes.append(
+                f"both neighbours lead past {records.word_name(entry)}, which still leads to them: it was unlinked by "
+                "writes that left its own words alone"
+                if back == neighbour and was == behind
+                else "the neighbour on the other side does not lead back either"
+            )
+    return trail
+
+
+def _word(records: Records, head: int, side: int, was: int, should: int) -> BrokenWord:
+    """A word of a list_head that should lead to another."""
+    address = head + side
+    held = records.word(address)
+    why = [f"it leads to {records.word_name(was)}" if records.objects.at(was) is not None else f"it leads to {was:#x}"]
+    why.append(f"should lead to {records.word_name(should)}, which leads here")
+    if how := flipped(was, should):
+        why.append(how)
+    if held is not None and held != was:
+        why.append(f"{held:#x} stands there in the image: it was written again since")
+    return BrokenWord(
+        what=records.word_name(address),
+        address=address,
+        physical=records.physical(address),
+        found=hex(was),
+        expected=hex(should),
+        sure=Sure.CERTAIN,
+        why=tuple(why),
+    )
+
+
+def _poisoned(records: Records, entry: int, member: str | None, poison: str | None) -> list[BrokenWord]:
+    """An entry that was taken off its list before, or never put on one."""
+    if member is None or poison is None:
+        return []
+    address = entry + (_NEXT if member == "next" else _PREV)
+    held = records.word(address)
+    return [
+        BrokenWord(
+            what=records.word_name(address),
+            address=address,
+            physical=records.physical(address),
+            found=poison if held is None else f"{poison} ({held:#x})",
+            expected="the next entry of its list" if member == "next" else "the entry before it",
+            sure=Sure.CERTAIN,
+            why=(
+                "the entry was never put on a list, or its object was cleared"
+                if poison == "NULL"
+                else "the entry has been taken off its list already (LIST_POISON): it is freed or removed twice",
+            ),
+        )
+    ]

@@ -1,0 +1,242 @@
+"""Pointers that kernel code could not follow: the word that held the one in a register, or that was NULL.
+
+A faulting instruction leaves the pointer in a register, and addresses near where it came from in others. The words of
+what these lead to are searched for it, and so are the records of the address space that the task had.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import numpy as np
+
+from vmaforensics.columns.types import U64
+from vmaforensics.crash.trail.frames import broken_mapping
+from vmaforensics.crash.trail.free_pointers import follow_free_pointer
+from vmaforensics.crash.trail.members import member_at, pointers_of, struct_of_cache
+from vmaforensics.crash.trail.word import BrokenWord, Sure, Trail, flipped
+from vmaforensics.views.slab.objects import State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.crash.complaints import Complaint
+    from vmaforensics.crash.trail.objects import SlabObject
+    from vmaforensics.crash.trail.records import Records
+
+_NEAR: Final = 4096  # bytes that a member may lie behind the pointer that leads to it
+_MOST_WORDS: Final = 4
+_LARGEST: Final = 16 << 10  # bytes of an object that are searched
+# Members that are never NULL while the object is in use, whatever state its owner is in (mm/vma.c, kernel/fork.c).
+_NEVER_NULL: Final = frozenset({("vm_area_struct", "vm_mm"), ("task_struct", "signal"), ("task_struct", "cred")})
+
+
+class _Target(NamedTuple):
+    """What a register leads to."""
+
+    register: str
+    value: int
+    found: SlabObject
+
+
+def follow_pointer(records: Records, complaint: Complaint) -> Trail:
+    """What the pointer that faulted came from; else what is wrong with what the registers lead to."""
+    said, trail = complaint.said, Trail()
+    targets = _targets(records, said.registers)
+    fault = said.address if said.address is not None else complaint.named.get("bad pointer")
+    if fault is not None and fault < _NEAR:
+        trail.words += list(_null_members(records, records.mm_of(said.pid), targets, fault))[:_MOST_WORDS]
+    else:
+        for value in _bad_pointers(records, said.registers, fault):
+            trail.words += _holders(records, complaint, targets, value)[: _MOST_WORDS - len(trail.words)]
+            if not trail.words:
+                free = follow_free_pointer(records, complaint, value)
+                trail.words += free.words
+                trail.notes += free.notes
+            if trail.words:
+                break
+    if not trail.words:
+        for _, value in sorted(said.registers.items()):
+            broken = broken_mapping(records, value)
+            if broken is not None and broken not in trail.words:
+                trail.words.append(broken)
+    if not trail.words and not said.registers:
+        trail.notes.append("the log has no registers of kernel code beneath it")
+    return trail
+
+
+def _targets(records: Records, registers: dict[str, int]) -> list[_Target]:
+    """The registers that lead into slab objects, objects led to directly first."""
+    found = []
+    for name, value in registers.items():
+        target = records.objects.at(value)
+        if target is not None:
+            found.append(_Target(name, value, target))
+    return sorted(found, key=lambda target: target.found.offset != 0)
+
+
+def _bad_pointers(records: Records, registers: dict[str, int], fault: int | None) -> list[int]:
+    """Values of registers that are, or lead shortly before, the address that faulted; else those that lead nowhere."""
+    arch, space = records.kernel.arch, records.kernel.space
+    values = np.array(sorted(set(registers.values())), np.uint64)
+    if fault is not None:
+        near = [value for value in values.tolist() if 0 <= fault - value < _NEAR]
+        # The pointer itself is furthest off: what was computed from it for the access lies at the address.
+        return near or [fault]
+    mapped = space.translate(values)[2]
+    wild = ~arch.kernel_pointer(values) & np.array(
+        [arch.is_kernel_address(value) for value in values.tolist()], np.bool_
+    )
+    return [int(value) for value in values[wild & ~mapped]]
+
+
+class _Place(NamedTuple):
+    """A word that holds a pointer."""
+
+    address: int
+    mm: int
+
+
+def _holders(records: Records, complaint: Complaint, targets: list[_Target], value: int) -> list[BrokenWord]:
+    """Words that hold ``value``, in what registers lead to and in the records of the task's memory map."""
+    mm = records.mm_of(complaint.said.pid)
+    found: dict[int, str] = {}
+    if mm:
+        found |= dict(_in_tree(records, mm, value))
+    for target in targets:
+        if target.found.size > _LARGEST:
+            continue
+        words = records.words(target.found.start, target.found.size // 8)
+        for place in np.flatnonzero(words == np.uint64(value)).tolist():
+            address = target.found.start + 8 * place
+            found.setdefault(address, f"{target.register} leads to {records.object_name(target.found)}")
+    if mm:
+        found = dict(_in_vmas(records, mm, value)) | found
+    return [_broken(records, address, why, value, mm) for address, why in found.items()]
+
+
+def _in_tree(records: Records, mm: int, value: int) -> Iterator[tuple[int, str]]:
+    """Slots of the maple tree that hold the pointer."""
+    tree = records.tree(mm)
+    if tree is None:
+        return
+    for row in np.flatnonzero(tree.entries.vma == np.uint64(value)).tolist():
+        entry = tree.entries.take(slice(row, row + 1))
+        yield int(entry.slot[0]), f"a slot of the maple tree, for {int(entry.start[0]):#x}-{int(entry.end[0]):#x}"
+
+
+def _in_vmas(records: Records, mm: int, value: int) -> Iterator[tuple[int, str]]:
+    """Words of the VMAs of the mm that hold it."""
+    tree = records.tree(mm)
+    if tree is None:
+        return
+    size = records.kernel.sizeof("vm_area_struct")
+    words, ok = records.kernel.words(tree.entries.vma, size // 8)
+    row, place = np.nonzero((words == np.uint64(value)) & ok[:, None])
+    for vma, word in zip(tree.entries.vma[row].tolist(), place.tolist(), strict=True):
+        yield vma + 8 * word, "a word of a VMA of the process"
+
+
+def _broken(records: Records, address: int, why: str, value: int, mm: int) -> BrokenWord:
+    """The word at ``address``, with what it held before, if one bit or byte of it was changed."""
+    tree = records.tree(mm) if mm else None
+    slot = (
+        next(iter(np.flatnonzero(tree.entries.slot == np.uint64(address)).tolist()), None) if tree is not None else None
+    )
+    what = records.word_name(address)
+    user = None
+    if tree is not None and slot is not None:
+        entry = tree.entries.take(slice(slot, slot + 1))
+        user = int(entry.start[0])
+        node = records.objects.at(address)
+        place = f"maple_node {node.start:#x}" if node is not None else "the tree's root"
+        what = f"the slot for {user:#x}-{int(entry.end[0]):#x} in {place} of {records.who(mm)}"
+    reasons = [
+        why,
+        f"no {'memory' if records.kernel.arch.is_kernel_address(value) else 'kernel memory'} is at {value:#x}",
+    ]
+    before = _before(records, address, value, is_slot=slot is not None)
+    if before is not None:
+        target = records.objects.at(before)
+        reasons.append(
+            f"{flipped(value, before)}: without that it leads to "
+            + (records.object_name(target) if target is not None else hex(before))
+        )
+    return BrokenWord(
+        what=what,
+        address=address,
+        physical=records.physical(address),
+        user_address=user,
+        mm=mm,
+        found=hex(value),
+        expected="" if before is None else hex(before),
+        sure=Sure.CERTAIN if before is not None else Sure.LIKELY,
+        why=tuple(reasons),
+    )
+
+
+def _before(records: Records, address: int, value: int, *, is_slot: bool) -> int | None:
+    """``value`` with one bit other, if that is the start of the one object that the member may point to."""
+    bits: U64 = np.uint64(value) ^ (np.uint64(1) << np.arange(64, dtype=np.uint64))
+    wanted = "vm_area_struct" if is_slot else _pointed_to(records, address)
+    fits = []
+    for candidate in bits.tolist():
+        target = records.objects.at(candidate)
+        if target is None or target.offset or target.state == State.FREE:
+            continue
+        if wanted is None or struct_of_cache(records.kernel, target.cache) in (wanted, None):
+            fits.append(candidate)
+    return fits[0] if len(fits) == 1 else None
+
+
+def _pointed_to(records: Records, address: int) -> str | None:
+    """The structure that the member at ``address`` points to."""
+    found = records.objects.at(address)
+    struct = None if found is None else struct_of_cache(records.kernel, found.cache)
+    if found is None or struct is None:
+        return None
+    return next((item.struct for item in pointers_of(records.kernel, struct) if item.offset == found.offset), None)
+
+
+def _holding(records: Records, mm: int, vma: int) -> int | None:
+    """The mm, if its tree holds the VMA."""
+    tree = records.tree(mm) if mm else None
+    return mm if tree is not None and (tree.entries.vma == np.uint64(vma)).any() else None
+
+
+def _null_members(records: Records, mm: int, targets: list[_Target], fault: int) -> Iterator[BrokenWord]:
+    """Pointers that are NULL, in what registers lead to, to structures with a member at the address that faulted."""
+    kernel = records.kernel
+    found: dict[int, tuple[bool, BrokenWord]] = {}
+    for target in targets:
+        struct = struct_of_cache(kernel, target.found.cache)
+        if struct is None or target.found.state == State.FREE:
+            continue
+        words = records.words(target.found.start, target.found.size // 8)
+        for pointer in pointers_of(kernel, struct):
+            if pointer.offset % 8 or pointer.offset // 8 >= len(words) or words[pointer.offset // 8] != 0:
+                continue
+            layout = kernel.types.struct(pointer.struct)
+            begins = layout is not None and any(field.offset == fault for field in layout.fields.values())
+            member = member_at(kernel, pointer.struct, fault)
+            if member is None or not begins:
+                continue
+            address = target.found.start + pointer.offset
+            never = (struct, pointer.name) in _NEVER_NULL
+            owner = _holding(records, mm, target.found.start) if pointer.struct == "mm_struct" else None
+            reasons = [f"{target.register} leads to it; the kernel read NULL->{member}, which is {fault:#x}"]
+            reasons += [f"{pointer.name} is never NULL while a {struct} is in use"] if never else []
+            reasons += [f"the maple tree of {records.who(mm)} holds it"] if owner else []
+            word = BrokenWord(
+                what=records.word_name(address),
+                address=address,
+                physical=records.physical(address),
+                found="0x0",
+                mm=owner or 0,
+                expected=hex(owner) if owner else f"a {pointer.struct}",
+                sure=Sure.CERTAIN if owner else Sure.LIKELY if never else Sure.POSSIBLE,
+                why=tuple(reasons),
+            )
+            found.setdefault(address, (never, word))
+    sure = [word for never, word in found.values() if never]
+    yield from sure or [word for _, word in found.values()]
