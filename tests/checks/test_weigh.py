@@ -9,9 +9,11 @@ import pytest
 from checks.handmade_views import Process, mm_of, views_of
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.finding import Confidence, Evidence, Finding, Severity
+from vmaforensics.checks.in_flight import InFlight
 from vmaforensics.checks.registry import all_rules, rule
 from vmaforensics.checks.rule import LAGS, Part
-from vmaforensics.checks.weigh import join, run_checks, weigh
+from vmaforensics.checks.weigh import join, run_checks
+from vmaforensics.checks.weigh import weigh as weigh_by
 from vmaforensics.views.structures.lock import Lock
 
 HIGH_RULES = [known for known in all_rules() if known.severity.rank < Severity.LOW.rank]
@@ -40,6 +42,11 @@ def _finding(
         end=end,
         lock=lock.text,
     )
+
+
+def weigh(finding: Finding) -> Finding:
+    """Weighed where no stacks are known."""
+    return weigh_by(finding, InFlight(views_of()))
 
 
 def _joined(*findings: Finding) -> list[tuple[str, tuple[str, ...]]]:

@@ -84,6 +84,7 @@ class Context:
         bounds: tuple[int, int] | None = None,
         severity: Severity | None = None,
         confidence: Confidence | None = None,
+        apart: int = 0,
     ) -> Finding:
         """A finding about ``mm`` and the addresses ``[start, end)`` of ``bounds``.
 
@@ -103,6 +104,7 @@ class Context:
             evidence=tuple(evidence),
             start=None if bounds is None else bounds[0],
             end=None if bounds is None else bounds[1],
+            apart=apart,
             benign=rule.benign,
         )
 
@@ -113,11 +115,13 @@ class Context:
         evidence: Callable[[int], Evidence],
         title: Callable[[int], str],
         bounds: Callable[[int], tuple[int, int] | None] = lambda row: None,
+        apart: Callable[[int], int] = lambda row: 0,
     ) -> Iterator[Finding]:
         """One finding for every address space in ``mm``, which has one element for each wrong row.
 
         The first :data:`MOST` rows are evidence, the rest is counted. The title is that of the first row, and says
-        how many more there are; the range is that of all rows together.
+        how many more there are; the range is that of all rows together. ``apart`` is what each row adds to
+        ``Finding.apart``; if a row adds nothing, no operation explains the finding.
         """
         order = sort_order(mm)
         starts = run_starts(begins_run(mm[order]))
@@ -127,6 +131,7 @@ class Context:
             if len(rows) > MOST:
                 listed.append(Evidence(what=f"and {len(rows) - MOST} more like these", view="", address=0))
             text = title(rows[0]) if len(rows) == 1 else f"{title(rows[0])}, and {len(rows) - 1} more"
+            each = [apart(row) for row in rows]
             ranges = [known for known in map(bounds, rows) if known is not None]
             yield self.finding(
                 rule,
@@ -134,6 +139,7 @@ class Context:
                 text,
                 listed,
                 bounds=hull(ranges),
+                apart=sum(each) if all(each) else 0,
             )
 
     def vma_holding(self, address: int) -> tuple[int, int] | None:

@@ -34,5 +34,7 @@ class Finding:
     evidence: tuple[Evidence, ...]
     start: int | None = None
     end: int | None = None
+    apart: int = 0  # pages, tables or records that an operation under way may have left so; 0: none can have
+    in_flight: bool = False  # an operation under way is what it comes from
     lock: str = "unknown"  # state of the mmap lock when the image was taken
     benign: tuple[str, ...] = ()

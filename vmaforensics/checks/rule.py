@@ -13,7 +13,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.structures.lock import Lock
 from vmaforensics.views.view import View
 
@@ -76,6 +78,30 @@ CHANGING = (Lock.WRITE,)
 LAGS = (Lock.WRITE, Lock.READ)
 
 
+class Apart(NamedTuple):
+    """An operation that, while a task is in the middle of it, leaves records apart that a rule compares."""
+
+    operation: Operation
+    most: int  # pages, tables or other records that one task can leave so, by what the rule counts (Finding.apart)
+
+
+# What a task has to be in the middle of for a held mmap lock to excuse anything: with the lock held for reading, what
+# takes VMAs away goes on after giving the write lock back down, and stacks grew (5.10).
+CHANGES = (
+    Operation.UNMAP,
+    Operation.MAP,
+    Operation.PROTECT,
+    Operation.MOVE,
+    Operation.GROW,
+    Operation.FORK,
+    Operation.NEW_TASK,  # dup_mmap is part of copy_process in 6.12
+    Operation.EXEC,
+    Operation.EXIT,
+    Operation.COLLAPSE,
+)
+GOES_ON_READING = (Operation.UNMAP, Operation.MAP, Operation.MOVE, Operation.GROW)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
     """A rule of cross-checking. ``id`` never changes once published; one that is given up is not used again."""
@@ -107,3 +133,4 @@ class Rule:
     count: bool = False  # compares counts, and often cannot name a range
     explains_counts: bool = False  # makes the counts of an address space look wrong
     excused_by: tuple[Lock, ...] = CHANGING
+    in_flight: tuple[Apart, ...] = ()  # operations that leave its records apart, beside what the lock covers

@@ -1,4 +1,4 @@
-"""Runs every check, weighs what they say by the state of the locks, and joins what has one cause."""
+"""Runs every check, weighs what they say by what tasks were doing and by the locks, and joins what has one cause."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import itertools
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from vmaforensics.checks.finding import Confidence, Evidence, Severity
+from vmaforensics.checks.finding import Confidence, Severity
+from vmaforensics.checks.in_flight import InFlight
 from vmaforensics.checks.registry import rule_modules
 from vmaforensics.checks.rule import Part
 
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 def run_checks(context: Context) -> list[Finding]:
     """All findings, most severe first; deterministic order."""
     found: list[Finding] = []
+    in_flight = InFlight(context.views)
     for _, modules in itertools.groupby(rule_modules(), key=lambda module: module.chapter):
-        found += [weigh(finding) for module in modules for finding in module.check(context)]
+        found += [weigh(finding, in_flight) for module in modules for finding in module.check(context)]
         context.release()  # rules of one chapter share most
     return sorted(join(found), key=_order)
 
@@ -30,7 +32,12 @@ def _order(finding: Finding) -> tuple[int, int, int, str, int]:
     return finding.severity.rank, finding.pid, finding.start or 0, finding.rule.id, finding.mm
 
 
-def weigh(finding: Finding) -> Finding:
+def weigh(finding: Finding, in_flight: InFlight) -> Finding:
+    """What was being changed may have been seen half changed: by an operation that was under way, or by a held lock."""
+    return weigh_by_lock(in_flight.weigh(finding), in_flight)
+
+
+def weigh_by_lock(finding: Finding, in_flight: InFlight) -> Finding:
     """A held lock means that the map was being changed: what was seen may be half of a change.
 
     Findings of severity low and info stay as they are.
@@ -38,17 +45,22 @@ def weigh(finding: Finding) -> Finding:
     excused = finding.lock in [lock.text for lock in finding.rule.excused_by]
     if not excused or finding.severity.rank >= Severity.LOW.rank:
         return finding
-    what = f"the mmap lock was {finding.lock}: the map was being changed"
-    note = Evidence(what=what, view="lock", address=finding.mm)
+    note = in_flight.lock_note(finding)
+    if note is None:
+        return finding
     evidence = (*finding.evidence, note)
     return replace(finding, severity=Severity.LOW, confidence=Confidence.LOW, evidence=evidence)
 
 
 def join(found: Iterable[Finding]) -> Iterator[Finding]:
     """Join what has one cause: findings of an address space whose ranges overlap, and the traces that a change
-    leaves all over it. The cause of the lowest rank takes up the others' evidence; see :class:`Part`."""
+    leaves all over it. The cause of the lowest rank takes up the others' evidence; see :class:`Part`. What comes from
+    an operation that was under way stands alone."""
     by_mm: dict[int, list[Finding]] = {}
     for finding in sorted(found, key=lambda finding: finding.rule.rank):
+        if finding.in_flight:
+            yield finding
+            continue
         by_mm.setdefault(finding.mm, []).append(finding)
     for mm, findings in by_mm.items():
         causes: list[Finding] = []

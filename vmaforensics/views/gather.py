@@ -14,11 +14,13 @@ from vmaforensics.views.descriptors.handles import gather_handles
 from vmaforensics.views.indices.maple import walk_maple
 from vmaforensics.views.indices.rbtree import walk_rbtree
 from vmaforensics.views.indices.vma_list import walk_list
+from vmaforensics.views.operations.operations import gather_operations
 from vmaforensics.views.pages.page_tables import gather_page_tables
 from vmaforensics.views.pages.text_pages import gather_text_pages
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.processes.mm_sources import gather_sources
 from vmaforensics.views.processes.mms import MmOffsets, Mms, read_mms
+from vmaforensics.views.processes.taskless_mms import taskless_mms
 from vmaforensics.views.processes.tasks import walk_tasks
 from vmaforensics.views.processes.tracers import read_tracers
 from vmaforensics.views.reverse_maps.reverse_maps import gather_rmap
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from vmaforensics.arch.registers import CpuState
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.progress import Progress
+    from vmaforensics.views.operations.operations import OperationsView
 
 T = TypeVar("T")
 
@@ -80,6 +83,8 @@ def gather_views(
         # An address space that no listed process has is read like any other.
         mms = Mms.concatenate([views.mms, views.sources.hidden()])
         views.mms = mms.sort_by(mms.mm)
+        views.taskless = taskless_mms(views.sources, views.mms)
+        views.operations = _operations(kernel, views, cpus, extra)
     progress("indices")
     _walk_indices(kernel, views, log)
     progress("areas")
@@ -89,6 +94,13 @@ def gather_views(
     _gather_witnesses(kernel, views, cpus, extra, log)
     views.problems = log.table()
     return views
+
+
+def _operations(kernel: Kernel, views: Views, cpus: tuple[CpuState, ...], extra: _Extra) -> OperationsView | None:
+    """What tasks were in the middle of."""
+    sources, mms = views.sources, views.mms
+    assert sources is not None
+    return extra.get("sources", lambda: gather_operations(kernel, sources, mms, cpus))
 
 
 def _walk_indices(kernel: Kernel, views: Views, log: ProblemLog) -> None:
@@ -130,9 +142,12 @@ def _gather_witnesses(kernel: Kernel, views: Views, cpus: tuple[CpuState, ...], 
     views.handles = extra.get("handles", lambda: gather_handles(kernel, tasks, log))
     tasks_whole = bool(tasks.ok.all()) and not log.met(View.TASKS)
     every = views.sources.tasks if views.sources is not None else tasks
+    if views.operations is not None:
+        every = every.take(~np.isin(every.task, views.operations.copies))
+    taskless = views.taskless.mapping() if views.taskless is not None else None
     page_tables = views.page_tables = extra.get(
         "page-tables",
-        lambda: gather_page_tables(kernel, every, mms, vmas, union, log, tasks_whole=tasks_whole),
+        lambda: gather_page_tables(kernel, every, mms, vmas, union, log, tasks_whole=tasks_whole, taskless=taskless),
     )
     if page_tables is not None and len(files.rows):
         views.text = extra.get("text", lambda: gather_text_pages(kernel, tasks, vmas, files.rows, page_tables, log))

@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from vmaforensics.views.anchors.anchors import AnchorsView
     from vmaforensics.views.descriptors.handles import HandlesView
     from vmaforensics.views.indices.rbtree import RbNodes
+    from vmaforensics.views.operations.operations import OperationsView
     from vmaforensics.views.pages.page_tables import PageTablesView
     from vmaforensics.views.pages.text_pages import TextView
     from vmaforensics.views.processes.mm_sources import SourcesView
     from vmaforensics.views.processes.mms import Mms
+    from vmaforensics.views.processes.taskless_mms import TasklessMms
     from vmaforensics.views.processes.tasks import Tasks
     from vmaforensics.views.processes.tracers import Tracers
     from vmaforensics.views.reverse_maps.reverse_maps import RmapView
@@ -59,6 +61,8 @@ class Views:
     slab: SlabView | None = None
     strays: StrayVmas | None = None  # VMAs of the slab that no index has
     sources: SourcesView | None = None
+    taskless: TasklessMms | None = None  # mms that are allocated and no process's
+    operations: OperationsView | None = None
     tracers: Tracers | None = None  # a row for each of tasks
     rmap: RmapView | None = None
     anchors: AnchorsView | None = None

@@ -32,7 +32,7 @@ class Place(NamedTuple):
     va: int
 
 
-class _Room(NamedTuple):
+class Room(NamedTuple):
     """Places that VMAs have for a page: parallel arrays."""
 
     mm_row: I64  # -1 for a VMA of no mm that is known
@@ -75,7 +75,7 @@ def _added_place(context: Context, view: PageTablesView, row: int) -> Place | No
 def _erased_place(context: Context, view: PageTablesView, row: int) -> Place | None:
     """A page that counts more than its entries: that of the one VMA which maps the page's own file or anon_vma there,
     and whose entry leads to a stranger, or else is gone."""
-    room = _rooms(context, view, row)
+    room = rooms(context, view, row)
     entry = view.ptes.rows_at(view.arch, room.mm_row, room.va)
     known = room.mm_row >= 0
     strange = known & (entry >= 0)
@@ -86,7 +86,7 @@ def _erased_place(context: Context, view: PageTablesView, row: int) -> Place | N
     return None
 
 
-def _rooms(context: Context, view: PageTablesView, row: int) -> _Room:
+def rooms(context: Context, view: PageTablesView, row: int) -> Room:
     """Every place where the page of ``view.miscounted`` belongs by its mapping and index."""
     page, vmas, files = view.miscounted.pages, context.views.vmas, context.views.files
     mapping, index = page.mapping[row], page.index[row]
@@ -101,7 +101,7 @@ def _rooms(context: Context, view: PageTablesView, row: int) -> _Room:
     arch = context.views.arch
     length = arch.pages(vmas.end - vmas.start)
     rows = np.flatnonzero(fits & vmas.ok & (index >= base) & (index - base < length))
-    return _Room(
+    return Room(
         mm_row=context.views.mm_rows(vmas.mm[rows]),
         va=vmas.start[rows] + arch.bytes_of(index - base[rows]),
     )

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.rule import LAGS, Part, Rule, Severity
+from vmaforensics.checks.rule import LAGS, Apart, Part, Rule, Severity
 from vmaforensics.columns.lookup import values_at
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -41,6 +42,13 @@ RULE = Rule(
     part=Part.TRACE,
     rank=410,
     excused_by=LAGS,
+    in_flight=(
+        Apart(Operation.FAULT, 1),  # the table deposited for a huge page
+        Apart(Operation.TABLE, 1),
+        Apart(Operation.ZAP, 1),
+        Apart(Operation.COLLAPSE, 1),
+        Apart(Operation.SPLIT, 1),
+    ),
 )
 
 
@@ -67,7 +75,10 @@ def check(context: Context) -> Iterator[Finding]:
     def title(row: int) -> str:
         return "pgtables_bytes disagrees with the page tables there are"
 
-    yield from context.per_mm(RULE, mms.mm[wrong], evidence, title)
+    def apart(row: int) -> int:
+        return abs(int(mms.pgtables_bytes[wrong[row]]) - int(expected[wrong[row]])) // view.arch.page_size
+
+    yield from context.per_mm(RULE, mms.mm[wrong], evidence, title, apart=apart)
 
 
 def table_bytes(view: PageTablesView, count: int) -> I64:

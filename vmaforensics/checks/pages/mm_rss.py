@@ -3,6 +3,9 @@
 *Compared:* file, anonymous, shared-memory and swap counters, with their per-CPU or per-task parts, with the entries.
 Only where the page tables and the pages could be read whole, and without migration or device-private entries.
 
+While exec copies arguments, they are charged to the old memory map (`acct_arg_size`); that much, to the page, is no
+contradiction.
+
 *Guaranteed by:* `add_mm_counter` and its kin beside each entry made or cleared.
 """
 
@@ -14,9 +17,12 @@ import numpy as np
 
 from vmaforensics.arch.page_tables import PteState
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.rule import LAGS, Part, Rule, Severity
+from vmaforensics.checks.rule import LAGS, Apart, Part, Rule, Severity
 from vmaforensics.columns.lookup import values_at
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.pages.rss import KINDS
+from vmaforensics.views.processes.taskless_mms import MmState
+from vmaforensics.views.slab.objects import State
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -40,6 +46,18 @@ RULE = Rule(
     part=Part.TRACE,
     rank=400,
     excused_by=LAGS,
+    in_flight=(
+        Apart(Operation.FAULT, 16),  # fault_around_bytes
+        Apart(Operation.COPY_ON_WRITE, 1),
+        Apart(Operation.SWAP_IN, 2),
+        Apart(Operation.ZAP, 512),  # rss[] of zap_pte_range, until its table is done
+        Apart(Operation.MOVE, 1),
+        Apart(Operation.RECLAIM, 2),
+        Apart(Operation.MIGRATE, 1),
+        Apart(Operation.COLLAPSE, 512),
+        Apart(Operation.SPLIT, 512),
+        Apart(Operation.SAME_PAGE, 1),
+    ),
 )
 
 
@@ -53,7 +71,9 @@ def check(context: Context) -> Iterator[Finding]:
         return
     mms = context.views.mms
     counted = resident_pages(view, len(mms))
-    row, kind = np.nonzero((counted != view.rss) & _judged(view, len(mms))[:, None])
+    wrong = (counted != view.rss) & _judged(view, len(mms))[:, None]
+    wrong[:, _ANONYMOUS] &= ~_is_of_arguments(context, view.rss[:, _ANONYMOUS] - counted[:, _ANONYMOUS])
+    row, kind = np.nonzero(wrong)
 
     def evidence(at: int) -> Evidence:
         stored, there = int(view.rss[row[at], kind[at]]), int(counted[row[at], kind[at]])
@@ -68,7 +88,30 @@ def check(context: Context) -> Iterator[Finding]:
     def title(at: int) -> str:
         return f"{KINDS[int(kind[at])]} disagrees with what the page tables hold"
 
-    yield from context.per_mm(RULE, mms.mm[row], evidence, title)
+    def apart(at: int) -> int:
+        return abs(int(view.rss[row[at], kind[at]]) - int(counted[row[at], kind[at]]))
+
+    yield from context.per_mm(RULE, mms.mm[row], evidence, title, apart=apart)
+
+
+def _is_of_arguments(context: Context, excess: I64) -> Bools:
+    """Is what each mm counts too much what acct_arg_size (fs/exec.c) has charged it with?
+
+    While exec copies the arguments of the new program, the area they are in, all there is of an mm that no task has
+    yet, counts for the old one as a whole. The page that is being added may be counted or not.
+    """
+    found = np.zeros(len(excess), np.bool_)
+    taskless, sources, strays = context.views.taskless, context.views.sources, context.views.strays
+    if taskless is None or sources is None or strays is None:
+        return found
+    arguments = np.flatnonzero(taskless.state == MmState.EXEC)
+    old = context.views.mm_rows(values_at(sources.tasks.mm, sources.task_rows(taskless.owner[arguments])))
+    for mm, row in zip(taskless.mms.mm[arguments], old.tolist(), strict=True):
+        areas = np.flatnonzero((strays.vmas.mm == mm) & (strays.state == State.ALLOCATED) & strays.vmas.ok)
+        if row >= 0 and len(areas) == 1:
+            size = int(strays.vmas.end[areas[0]] - strays.vmas.start[areas[0]]) // context.views.arch.page_size
+            found[row] = size - 1 <= excess[row] <= size
+    return found
 
 
 def resident_pages(view: PageTablesView, count: int) -> I64:

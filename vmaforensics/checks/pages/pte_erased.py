@@ -1,27 +1,31 @@
 """PTE-ERASED: page counts other mappings than page tables hold.
 
-*Compared:* the map count of pages with the number of entries that lead to them, over all processes. Only where the page
-tables of all processes could be read whole. The place is named where just one VMA has room for the page.
+*Compared:* the map count of pages with the number of entries that lead to them, over all processes and
+all address spaces that are no process's (any more, or yet). Only where the page tables of all of them could be read
+whole. The place is named where just one VMA has room for the page.
 
 *Guaranteed by:* every entry made or cleared changes the count of its page (mm/rmap.c).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.pages.miscounted_places import miscounted_places
-from vmaforensics.checks.rule import LAGS, Part, Rule, Severity
+from vmaforensics.checks.pages.unsettled_pages import unsettled_pages
+from vmaforensics.checks.rule import LAGS, Apart, Part, Rule, Severity
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
+    from vmaforensics.columns.types import I64, U64
 
 RULE = Rule(
     id="PTE-ERASED",
@@ -37,16 +41,29 @@ RULE = Rule(
     part=Part.CAUSE,
     rank=210,
     excused_by=LAGS,
+    in_flight=(
+        Apart(Operation.FAULT, 1),
+        Apart(Operation.COPY_ON_WRITE, 2),
+        Apart(Operation.SWAP_IN, 1),
+        Apart(Operation.ZAP, 512),
+        Apart(Operation.FORK, 1),
+        Apart(Operation.MOVE, 1),
+        Apart(Operation.RECLAIM, 1),
+        Apart(Operation.MIGRATE, 1),
+        Apart(Operation.COLLAPSE, 512),
+        Apart(Operation.SAME_PAGE, 2),
+    ),
 )
 
 
 def check(context: Context) -> Iterator[Finding]:
     """One finding for each process that a wrong count can be traced to, and one for all pages of which it cannot."""
     view = context.views.page_tables
-    if view is None or not view.whole.all():
+    if view is None or not view.whole.all() or not view.taskless_whole:
         return
     pages, entries = view.miscounted.pages, view.miscounted.entries
     places, arch = miscounted_places(context, view), context.views.arch
+    amid = unsettled_pages(context, view, places, RULE)
     mm = np.array([places[row].mm if row in places else 0 for row in range(len(pages))], np.uint64)
 
     def evidence(row: int) -> Evidence:
@@ -68,4 +85,29 @@ def check(context: Context) -> Iterator[Finding]:
     def bounds(row: int) -> tuple[int, int] | None:
         return (places[row].va, places[row].va + arch.page_size) if row in places else None
 
-    yield from context.per_mm(RULE, mm, evidence, title, bounds)
+    rest = np.array([row for row in range(len(pages)) if row not in amid], np.int64)
+    yield from _grouped(context, rest, mm, _Words(evidence, title, bounds))
+    for at in sorted(set(amid.values())):  # what operations under way account for, apart from the rest
+        rows = np.array(sorted(row for row, where in amid.items() if where == at), np.int64)
+        off = np.abs(pages.mapcount.astype(np.int64) - entries)
+        yield from _grouped(context, rows, np.full(len(pages), at, np.uint64), _Words(evidence, title, bounds), off)
+
+
+class _Words(NamedTuple):
+    """What is said of a row."""
+
+    evidence: Callable[[int], Evidence]
+    title: Callable[[int], str]
+    bounds: Callable[[int], tuple[int, int] | None]
+
+
+def _grouped(context: Context, rows: I64, mm: U64, words: _Words, off: I64 | None = None) -> Iterator[Finding]:
+    """A finding for each mm of ``rows``; ``off``, how much each count is off, if an operation explains them."""
+    yield from context.per_mm(
+        RULE,
+        mm[rows],
+        lambda at: words.evidence(int(rows[at])),
+        lambda at: words.title(int(rows[at])),
+        lambda at: words.bounds(int(rows[at])),
+        lambda at: 0 if off is None else int(off[rows[at]]),
+    )

@@ -3,7 +3,8 @@
 *Severity:* high; medium with low confidence where only the slab cache knows of it.
 
 *Compared:* the tasks of the task list with those of the index of process ids and of further records. Idle tasks, tasks
-that exit or have just been made are left out. A record that could not be read whole does not count.
+that exit or have just been made are left out, and a task that fork has just begun to make: a byte copy of its parent,
+which is known by the parent's stack. A record that could not be read whole does not count.
 
 *Guaranteed by:* `copy_process` (kernel/fork.c) and `__unhash_process` (kernel/exit.c) change both under
 `tasklist_lock`.
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
-    from vmaforensics.columns.types import Bools
+    from vmaforensics.columns.types import U64, Bools
     from vmaforensics.views.processes.mm_sources import SourcesView
 
 _BOTH = Source.TASK_LIST | Source.PID_INDEX
@@ -67,25 +68,33 @@ def check(context: Context) -> Iterator[Finding]:
     sources = context.views.sources
     if sources is None:
         return
-    missing = _missing(sources, whole_sources(context, sources))
+    missing = _missing(sources, whole_sources(context, sources), _unborn(context))
     wrong = np.flatnonzero(missing.any())
     tgids = sources.tasks.tgid[wrong]
     for tgid in np.unique(tgids).tolist():
         yield _of_process(context, sources, missing, wrong[tgids == tgid].tolist())
 
 
-def _missing(sources: SourcesView, whole: Source) -> _Missing:
+def _missing(sources: SourcesView, whole: Source, unborn: U64) -> _Missing:
     """What exits leaves the list and the index together, but the object waits for its last user and for RCU; what is
-    being forked is in neither yet. Idle tasks (pid 0) never are in either."""
+    being forked is in neither yet, and in the beginning a byte copy of its parent. Idle tasks (pid 0) never are in
+    either."""
     tasks, bits = sources.tasks, sources.task_sources
     alive = tasks.ok & (tasks.pid > 0) & (tasks.exit_state == 0)
     settled = alive & ((tasks.flags & PF_EXITING) == 0) & ((tasks.state & TASK_NEW) == 0)
+    settled &= ~np.isin(tasks.task, unborn)
     listed, indexed = known_to(bits, Source.TASK_LIST), known_to(bits, Source.PID_INDEX)
     return _Missing(
         on_list=alive & indexed & ~listed & bool(whole & Source.TASK_LIST),
         in_index=tasks.ok & (tasks.pid > 0) & listed & ~indexed & bool(whole & Source.PID_INDEX),
         both=settled & ~listed & ~indexed & ((whole & _BOTH) == _BOTH),
     )
+
+
+def _unborn(context: Context) -> U64:
+    """Tasks that are byte copies of their parents still."""
+    operations = context.views.operations
+    return np.zeros(0, np.uint64) if operations is None else operations.copies
 
 
 def _of_process(context: Context, sources: SourcesView, missing: _Missing, rows: list[int]) -> Finding:

@@ -17,6 +17,8 @@ from vmaforensics.views.pages.mapped_pages import Pages, map_counts, read_pages
 from vmaforensics.views.pages.page_types import PageReader, bit_set, type_code
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from vmaforensics.columns.types import I64, Bools
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.pages.page_types import StructPages
@@ -33,20 +35,21 @@ class MiscountedFrames:
     entries: I64
 
 
-def find_miscounted(kernel: Kernel, ptes: Ptes) -> MiscountedFrames:
-    """Compare the map count of every small page with the entries among ``ptes`` that lead to it."""
+def find_miscounted(kernel: Kernel, tables: Sequence[Ptes]) -> MiscountedFrames:
+    """Compare the map count of every small page with the entries of all ``tables`` that lead to it."""
     reader = PageReader(kernel)
     # Only entries that lead to counted pages: others are of page frames that no count is kept of.
-    pfns, counts = np.unique(ptes.pfn[(ptes.page_row >= 0) & (ptes.level == 1)], return_counts=True)
+    leading = [ptes.pfn[(ptes.page_row >= 0) & (ptes.level == 1)] for ptes in tables]
+    pfns, counts = np.unique(np.concatenate(leading), return_counts=True)
     found, entries = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
     for batch in frame_batches(kernel.arch, described(reader)):
         rows, ok = reader.read(batch)
-        leading = np.zeros(len(batch), np.int64)
+        there = np.zeros(len(batch), np.int64)
         low, high = np.searchsorted(pfns, [batch[0], batch[-1] + np.uint64(1)])
-        leading[(pfns[low:high] - batch[0]).astype(np.int64)] = counts[low:high]
-        differ = ok & _small(kernel, rows) & (map_counts(rows.page_type) != leading)
+        there[(pfns[low:high] - batch[0]).astype(np.int64)] = counts[low:high]
+        differ = ok & _small(kernel, rows) & (map_counts(rows.page_type) != there)
         found.append(batch[differ])
-        entries.append(leading[differ])
+        entries.append(there[differ])
     return MiscountedFrames(pages=read_pages(kernel, np.concatenate(found)), entries=np.concatenate(entries))
 
 

@@ -5,7 +5,7 @@ All page tables are walked at once; ``struct page`` is read once per distinct fr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -63,6 +63,9 @@ class PageTablesView:
     isolated: IsolatedEntries
     isolated_span: int  # bytes that an entry of a top-level table maps
     truncated: bool
+    # Entries of mms that no task has: ``mm_row`` is a row of those given, ``page_row`` means nothing here.
+    taskless: Ptes = field(default_factory=lambda: Ptes.zeros(0))
+    taskless_whole: bool = True  # could all of their tables be read?
 
 
 def gather_page_tables(
@@ -74,9 +77,11 @@ def gather_page_tables(
     log: ProblemLog,
     *,
     tasks_whole: bool,
+    taskless: Mms | None = None,
 ) -> PageTablesView:
     """Walk the page tables of every mm and match every entry with a VMA and a page.
 
+    Entries of ``taskless``, mms that no task has, count where entries are added up; they are matched with nothing else.
     ``tasks`` are all that are known, ``tasks_whole`` if the kernel's own lists of them could be read to their ends;
     ``entries`` are those of all indices of VMAs, each VMA once.
     Raises :class:`KernelNotFoundError` where the kernel's types lack what that takes.
@@ -87,6 +92,7 @@ def gather_page_tables(
     ranges = map_ranges(mms, entries)
     ptes.range_row[:] = ranges.rows_at(kernel.arch, ptes.mm_row, ptes.va)
     pages = _match_pages(kernel, ptes)
+    others, others_whole = _of_taskless(kernel, mms.take(slice(0)) if taskless is None else taskless)
     rss, rss_ok = read_rss(kernel, mms, tasks, tasks_whole=tasks_whole)
     orphans = np.flatnonzero(ptes.range_row < 0)
     return PageTablesView(
@@ -97,7 +103,9 @@ def gather_page_tables(
         ranges=ranges,
         pages=pages,
         anon_roots=read_anon_roots(kernel, pages, vmas),
-        miscounted=find_miscounted(kernel, ptes),
+        taskless=others,
+        taskless_whole=others_whole,
+        miscounted=find_miscounted(kernel, [ptes, others]),
         rss=rss,
         rss_ok=rss_ok,
         orphans=orphans,
@@ -145,6 +153,17 @@ def _walk(kernel: Kernel, mms: Mms, log: ProblemLog) -> _Walked:
         log.add(View.PAGE_TABLES, Problem.CUT_SHORT, 0, 0)
         whole[:] = False
     return _Walked(leaves, tables, repeated, isolated, whole, truncated)
+
+
+def _of_taskless(kernel: Kernel, mms: Mms) -> tuple[Ptes, bool]:
+    """The entries of mms that no task has, and whether all their tables could be read.
+
+    What is wrong with them is no fault of a process's: it is not among the problems.
+    """
+    walk = _walk(kernel, mms, ProblemLog())
+    ptes = _decoded(kernel, walk.leaves)
+    _match_pages(kernel, ptes)
+    return ptes, bool(walk.whole.all())
 
 
 def _decoded(kernel: Kernel, leaves: Leaves) -> Ptes:

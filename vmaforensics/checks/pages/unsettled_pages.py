@@ -1,0 +1,87 @@
+"""Pages whose count of mappings an operation under way may not have brought in line with the page tables yet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from vmaforensics.checks.pages.miscounted_places import rooms
+from vmaforensics.views.operations.operation import Operation
+
+if TYPE_CHECKING:
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.pages.miscounted_places import Place
+    from vmaforensics.checks.rule import Rule
+    from vmaforensics.views.operations.operations import OperationsView
+    from vmaforensics.views.pages.page_tables import PageTablesView
+
+_MOST: Final = 1024  # pages that are looked at one by one
+# A task in one of these may be at work on an mm that is no task's: an old one, a new one, one of arguments.
+_ON_TASKLESS: Final = (Operation.EXIT, Operation.EXEC, Operation.FORK)
+_PG_LOCKED: Final = np.uint64(1)  # include/linux/page-flags.h: the first
+
+
+def unsettled_pages(context: Context, view: PageTablesView, places: dict[int, Place], rule: Rule) -> dict[int, int]:
+    """The rows of ``view.miscounted`` that operations under way account for, each with the mm at work (0: not known).
+
+    Each task accounts for as many pages as ``rule`` says of its operation. A page must have room in an mm that the
+    task works on and no entry there (one, if it counts too few). What works on any mm holds the page locked; of an mm
+    that is no task's, nothing says where the page belongs.
+    """
+    operations = context.views.operations
+    if operations is None or not len(view.miscounted.pages):
+        return {}
+    pages = view.miscounted.pages
+    off = pages.mapcount.astype(np.int64) - view.miscounted.entries
+    rows = np.flatnonzero(np.isin(operations.under_way.operation, [int(apart.operation) for apart in rule.in_flight]))
+    used = dict.fromkeys(rows.tolist(), 0)
+    found: dict[int, int] = {}
+    for page in sorted(range(min(len(pages), _MOST)) if used else (), key=lambda page: (page not in places, page)):
+        taken: dict[int, int] = {}
+        for row, count in used.items():
+            if len(taken) == abs(off[page]) or count >= _limit(rule, operations, row, bool(pages.anon[page])):
+                continue
+            mm = _at_work(context, view, operations, row, page, places.get(page))
+            if mm is not None:
+                taken[row] = mm
+        if len(taken) < abs(off[page]):
+            continue
+        for row, mm in taken.items():
+            used[row] += 1
+            found[page] = mm
+    return found
+
+
+def _limit(rule: Rule, operations: OperationsView, row: int, anon: bool) -> int:
+    """Pages that a task can leave so; of those it clears entries of, one, but for pages of files whose removal is put
+    off until the CPUs have forgotten the entries (tlb_flush_rmaps)."""
+    kind = int(operations.under_way.operation[row])
+    if kind == Operation.ZAP and (anon or not operations.delays_removal):
+        return 1
+    return max(apart.most for apart in rule.in_flight if apart.operation == kind)
+
+
+def _at_work(
+    context: Context, view: PageTablesView, operations: OperationsView, row: int, page: int, place: Place | None
+) -> int | None:
+    """The mm (0: not known) in which the operation may have left this page so; None if it cannot have."""
+    under_way, pages = operations.under_way, view.miscounted.pages
+    task = under_way.task[row]
+    more = pages.mapcount[page] > view.miscounted.entries[page]
+    kind = Operation(int(under_way.operation[row]))
+    if not more and kind is not Operation.SWAP_IN:  # up to 6.0, do_swap_page makes the entry first
+        return None
+    mms = context.views.mms
+    its = (mms.mm == under_way.mm[row]) | (operations.lock_owner == task)
+    room = rooms(context, view, page)
+    entry = view.ptes.rows_at(view.arch, room.mm_row, room.va)
+    fits = (room.mm_row >= 0) & its[room.mm_row] & ((entry < 0) == more)
+    if fits.any():
+        return int(mms.mm[room.mm_row[np.flatnonzero(fits)[0]]])
+    if under_way.anywhere[row] and int(pages.flags[page]) & int(_PG_LOCKED):
+        return place.mm if place is not None else 0
+    others = under_way.operation[under_way.task == task]
+    if place is None and np.isin(others, [int(other) for other in _ON_TASKLESS]).any():
+        return 0
+    return None

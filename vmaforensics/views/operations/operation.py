@@ -1,0 +1,203 @@
+"""The operations that leave records of a memory map apart, and the functions of the kernel they are known by.
+
+Apart from who finds them, since rules and their explanations need no NumPy. Functions are those of 5.10 to 7.3, also
+under the names of those they are inlined into. That a task is in a system call says nothing, nor that it waits for
+the mmap lock: a function is listed only if it runs with what it needs in its hands.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Operation(IntEnum):
+    """What a task was in the middle of."""
+
+    FAULT = 0
+    COPY_ON_WRITE = 1
+    SWAP_IN = 2
+    ZAP = 3
+    TABLE = 4
+    UNMAP = 5
+    MAP = 6
+    PROTECT = 7
+    MOVE = 8
+    GROW = 9
+    FORK = 10
+    EXEC = 11
+    EXIT = 12
+    NEW_TASK = 13
+    RELEASE = 14
+    DE_THREAD = 15
+    RECLAIM = 16
+    MIGRATE = 17
+    COLLAPSE = 18
+    SPLIT = 19
+    SAME_PAGE = 20
+    SWITCH = 21
+    PATCH = 22
+
+    @property
+    def text(self) -> str:
+        """The operation in words."""
+        return KNOWN[self].text
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Known:
+    """What is known of an operation."""
+
+    text: str
+    functions: str  # names, separated by blanks
+    atomic: bool = False  # records are apart only under a spin lock: the task is on a CPU, but for PREEMPT_RT
+    anywhere: bool = False  # works on address spaces that are not the task's
+
+
+KNOWN = {
+    Operation.FAULT: Known(
+        text="a page fault between the count of a page and its entry",
+        functions="do_anonymous_page do_set_pte set_pte_range do_set_pmd finish_fault filemap_map_pages "
+        "filemap_map_folio_range filemap_map_order0_folio next_uptodate_page next_uptodate_folio filemap_map_pmd "
+        "do_fault_around map_anon_folio_pte_nopf map_anon_folio_pte_pf map_anon_folio_pmd_nopf map_anon_folio_pmd_pf "
+        "__do_huge_pmd_anonymous_page do_huge_pmd_anonymous_page insert_page insert_page_into_pte_locked "
+        "insert_pfn alloc_set_pte do_read_fault do_cow_fault do_shared_fault do_pte_missing mfill_atomic_install_pte",
+        atomic=True,
+    ),
+    Operation.COPY_ON_WRITE: Known(
+        text="a write to a shared page, which is being copied",
+        functions="wp_page_copy do_wp_page do_huge_pmd_wp_page __replace_page uprobe_write_opcode "
+        "__uprobe_write_opcode __uprobe_write",
+        atomic=True,
+    ),
+    Operation.SWAP_IN: Known(
+        text="a page that is being brought back from swap",
+        functions="do_swap_page unuse_pte unuse_pte_range",
+        atomic=True,
+        anywhere=True,  # swapoff
+    ),
+    Operation.ZAP: Known(
+        text="clearing of page-table entries",
+        functions="zap_pte_range zap_pmd_range zap_p4d_range unmap_page_range __zap_vma_range zap_present_ptes "
+        "zap_present_folio_ptes do_zap_pte_range tlb_flush_rmaps tlb_flush_rmap_batch zap_huge_pmd",
+        atomic=True,
+    ),
+    Operation.TABLE: Known(
+        text="a page table that is being linked in or freed",
+        functions="__pte_alloc __pmd_alloc __pud_alloc __p4d_alloc pmd_install free_pgd_range free_pgtables "
+        "free_pte_range free_pmd_range free_pud_range free_p4d_range",
+    ),
+    Operation.UNMAP: Known(
+        text="munmap",
+        functions="__do_munmap do_munmap do_vmi_munmap do_vmi_align_munmap do_mas_munmap do_mas_align_munmap "
+        "unmap_region unmap_vmas vms_complete_munmap_vmas vms_gather_munmap_vmas vms_clear_ptes vms_clean_up_area "
+        "remove_vma_list remove_mt remove_vma detach_vmas_to_be_unmapped",
+    ),
+    Operation.MAP: Known(
+        text="mmap or brk",
+        functions="mmap_region __mmap_region do_mmap do_brk_flags "
+        "insert_vm_struct __install_special_mapping _install_special_mapping vma_link __vma_adjust vma_adjust "
+        "vma_merge vma_expand vma_shrink __split_vma split_vma vma_merge_new_range vma_merge_existing_range "
+        "commit_merge vma_complete vma_prepare copy_vma",
+    ),
+    Operation.PROTECT: Known(
+        text="a change of what VMAs allow (mprotect, mlock, madvise and the like)",
+        functions="mprotect_fixup change_protection change_protection_range change_pte_range mlock_fixup "
+        "apply_vma_lock_flags apply_mlockall_flags madvise_update_vma madvise_vma_behavior mbind_range vma_modify "
+        "vma_modify_flags vma_modify_name vma_modify_policy "
+        "prctl_set_vma",
+    ),
+    Operation.MOVE: Known(
+        text="mremap, or exec's move of the new stack",
+        functions="move_vma move_page_tables move_ptes move_huge_pmd move_normal_pmd move_normal_pud move_pgt_entry "
+        "mremap_to shift_arg_pages setup_arg_pages "
+        "relocate_vma_down",
+    ),
+    Operation.GROW: Known(
+        text="a stack that grows",
+        functions="expand_downwards expand_upwards expand_stack expand_stack_locked acct_stack_growth",
+    ),
+    Operation.FORK: Known(
+        text="fork, which copies the memory map",
+        functions="dup_mmap dup_mm copy_page_range copy_p4d_range copy_pmd_range copy_pte_range copy_present_pte "
+        "copy_present_ptes copy_mm",
+    ),
+    Operation.EXEC: Known(
+        text="execve",
+        functions="begin_new_exec flush_old_exec exec_mmap bprm_execve do_execveat_common do_execveat "
+        "__do_execve_file setup_new_exec load_elf_binary",
+    ),
+    Operation.EXIT: Known(
+        text="exit, which takes the memory map down",
+        functions="exit_mmap exit_mm __mmput mmput mmput_async_fn do_exit __mmdrop",
+    ),
+    Operation.NEW_TASK: Known(
+        text="fork, which makes the new task",
+        functions="copy_process dup_task_struct",
+    ),
+    Operation.RELEASE: Known(
+        text="the end of a task that has exited",
+        functions="release_task __unhash_process __exit_signal exit_notify",
+        atomic=True,
+        anywhere=True,
+    ),
+    Operation.DE_THREAD: Known(
+        text="execve of a thread, which takes the place of its leader",
+        functions="de_thread",
+    ),
+    Operation.RECLAIM: Known(
+        text="reclaim, which unmaps a page",
+        functions="try_to_unmap_one try_to_unmap shrink_page_list shrink_folio_list folio_unmap_invalidate",
+        atomic=True,
+        anywhere=True,
+    ),
+    Operation.MIGRATE: Known(
+        text="migration of a page",
+        functions="try_to_migrate_one try_to_migrate remove_migration_pte remove_migration_ptes migrate_pages_batch "
+        "unmap_and_move migrate_folio_unmap migrate_folio_move",
+        atomic=True,
+        anywhere=True,
+    ),
+    Operation.COLLAPSE: Known(
+        text="collapse of small pages into a huge one",
+        functions="collapse_huge_page collapse_pte_mapped_thp collapse_file retract_page_tables "
+        "try_collapse_pte_mapped_thp",
+        anywhere=True,
+    ),
+    Operation.SPLIT: Known(
+        text="the split of a huge page",
+        functions="__split_huge_pmd __split_huge_pmd_locked split_huge_pmd_locked split_huge_pmd_address "
+        "split_huge_page_to_list split_huge_page_to_list_to_order __folio_split __split_huge_page unmap_folio "
+        "remap_page",
+        atomic=True,
+        anywhere=True,
+    ),
+    Operation.SAME_PAGE: Known(
+        text="the merge of equal pages (KSM)",
+        functions="replace_page write_protect_page try_to_merge_one_page break_ksm unmerge_ksm_pages",
+        atomic=True,
+        anywhere=True,
+    ),
+    Operation.SWITCH: Known(
+        text="a switch to another address space",
+        functions="switch_mm_irqs_off switch_mm context_switch leave_mm load_new_mm_cr3 __schedule schedule_idle "
+        "enter_lazy_tlb nmi_uaccess_okay",
+        atomic=True,
+        anywhere=True,
+    ),
+    Operation.PATCH: Known(
+        text="a change of the kernel's own code",
+        functions="__text_poke use_temporary_mm unuse_temporary_mm",
+        atomic=True,
+        anywhere=True,
+    ),
+}
+
+
+def operations_by_function() -> dict[str, tuple[Operation, ...]]:
+    """The operations that each function is known for."""
+    found: dict[str, tuple[Operation, ...]] = {}
+    for operation, known in KNOWN.items():
+        for name in known.functions.split():
+            found[name] = (*found.get(name, ()), operation)
+    return found
