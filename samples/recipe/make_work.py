@@ -29,7 +29,7 @@ from storms import LOADS, Work
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DECOYS = re.compile(r"^DECOY (\d+) ", re.MULTILINE)
+DECOYS = re.compile(r"^DECOY (\d+) .*\.$", re.MULTILINE)
 SECONDS_OF_WORK = (0.2, 2.0)  # between two snapshots
 
 
