@@ -159,11 +159,14 @@ static void execs(void)
 	}
 }
 
+static pthread_barrier_t all_there; /* from then on nothing is mapped but what is told here */
+
 static void *maps_and_unmaps(void *unused)
 {
 	unsigned seed = (unsigned)(uintptr_t)&unused >> 4;
 	int fd = open(big, O_RDWR | O_CLOEXEC);
 
+	pthread_barrier_wait(&all_there);
 	for (;;) {
 		const size_t size = (2 + rand_r(&seed) % 512) * PAGE, half = size / 2 & -PAGE;
 		const int kind = rand_r(&seed) % 4;
@@ -192,11 +195,12 @@ static void workers(void *(*work)(void *))
 {
 	pthread_t id;
 
+	begin();
+	pthread_barrier_init(&all_there, NULL, WORKERS);
 	for (int i = 0; i < WORKERS; i++) {
 		if (pthread_create(&id, NULL, work, NULL) != 0)
 			failed("thread");
 	}
-	begin();
 	sleep_for_ever();
 }
 
@@ -214,6 +218,7 @@ static void *moves_and_protects(void *unused)
 	char *at = mmap(NULL, size, RW, PRIVATE, -1, 0);
 	int far = 0;
 
+	pthread_barrier_wait(&all_there);
 	for (;;) {
 		const size_t first = rand_r(&seed) % 32 * PAGE, count = (1 + rand_r(&seed) % 16) * PAGE;
 		char *moved;
@@ -224,10 +229,11 @@ static void *moves_and_protects(void *unused)
 		mprotect(at + first, count, PROT_NONE);
 		mprotect(at, size, RW);
 		madvise(at + first, count, MADV_DONTNEED);
+		moved = mremap(at, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, home + (far ? 0 : 2 * size));
+		if (moved == MAP_FAILED)
+			continue;
+		at = moved;
 		far = !far;
-		moved = mremap(at, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, home + (far ? 2 * size : 0));
-		if (moved != MAP_FAILED)
-			at = moved;
 	}
 	return NULL;
 }
