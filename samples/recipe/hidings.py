@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PAGE = 4096
 SIZE = 7 * PAGE  # of a decoy
-DECOYS = re.compile(r"^DECOY (\d+)((?: (?:data|code)-[0-9a-f]+)+)\.", re.MULTILINE)
+DECOYS = re.compile(r"^DECOY (\d+) \S+((?: (?:data|code)-[0-9a-f]+)+)\.", re.MULTILINE)
 NO_EXECUTE = 1 << 63  # arch/x86/include/asm/pgtable_types.h
 FRAME = ((1 << 52) - 1) & -PAGE
 PRESENT_USER_CODE = 0x67  # present, writable, user, accessed, dirty

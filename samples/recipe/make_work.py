@@ -29,7 +29,7 @@ from storms import LOADS, Work
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-DECOYS = re.compile(r"^DECOY (\d+) .*\.$", re.MULTILINE)
+STORMS = re.compile(r"^DECOY (\d+) awk-storm-(\w+) ", re.MULTILINE)
 SECONDS_OF_WORK = (0.2, 2.0)  # between two snapshots
 
 
@@ -86,15 +86,11 @@ class Site:
 
     def start(self, load: str) -> None:
         """Another load."""
-        before = len(DECOYS.findall(self.guest.text()))
+        before = len(self.guest.text())
         self.ask(" ".join(("load", *LOADS[load])))
         self.load = load
-        self.storms = dict(zip(self.decoys()[before:], LOADS[load], strict=True))
+        self.storms = {int(pid): name for pid, name in STORMS.findall(self.guest.text()[before:])}
         time.sleep(1)
-
-    def decoys(self) -> list[int]:
-        """The processes that have areas to hide, in the order in which they started."""
-        return [int(pid) for pid in DECOYS.findall(self.guest.text())]
 
     def clock(self) -> int:
         """jiffies_64 now."""

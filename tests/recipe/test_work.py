@@ -81,13 +81,13 @@ def test_slices_are_read_as_evenly_as_the_duration_asks(tmp_path: Path, monkeypa
 
 
 def test_every_process_with_decoys_is_read_from_the_console() -> None:
-    whole = "[    1.0] x\nDECOY 231 data-7f00 data-8f00 code-9f00.\nWORK-READY\nDECOY 9 data-1000 code-2000.\n"
-    said = f"{whole}DECOY 10 data-10"  # not yet written to the end
+    whole = "[    1.0] x\nDECOY 231 awk-quiet-3 data-7f00 data-8f00 code-9f00.\nWORK-READY\nDECOY 9 awk-storm-forks data-1000 code-2000.\n"
+    said = f"{whole}DECOY 10 awk-storm-ksm data-10"  # not yet written to the end
     assert hidings.announced(said) == {
         231: hidings.Decoys((0x7F00, 0x8F00), (0x9F00,)),
         9: hidings.Decoys((0x1000,), (0x2000,)),
     }
-    assert make_work.DECOYS.findall(said) == ["231", "9"]
+    assert make_work.STORMS.findall(said) == [("9", "forks"), ("10", "ksm")]
 
 
 def record(path: Path, members: dict[str, bytes]) -> Path:

@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -55,8 +56,11 @@ static void decoys(void)
 	const int fixed = MAP_PRIVATE | MAP_FIXED;
 	char *start = mmap(NULL, DECOYS * step + PAGE, PROT_NONE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	int fd = open("/usr/bin/bash", O_RDONLY | O_CLOEXEC);
-	char line[400];
-	int used = snprintf(line, sizeof(line), "DECOY %d", (int)getpid());
+	char line[400], comm[16];
+	int used;
+
+	prctl(PR_GET_NAME, comm, 0, 0, 0);
+	used = snprintf(line, sizeof(line), "DECOY %d %s", (int)getpid(), comm);
 
 	for (size_t i = 0; start != MAP_FAILED && i < DECOYS; i++) {
 		const int code = i >= DECOYS / 2; /* a file's, the others anonymous */
