@@ -81,8 +81,9 @@ def test_slices_are_read_as_evenly_as_the_duration_asks(tmp_path: Path, monkeypa
 
 
 def test_every_process_with_decoys_is_read_from_the_console() -> None:
-    whole = "[    1.0] x\nDECOY 231 awk-quiet-3 data-7f00 data-8f00 code-9f00.\nWORK-READY\nDECOY 9 awk-storm-forks data-1000 code-2000.\n"
-    said = f"{whole}DECOY 10 awk-storm-ksm data-10"  # not yet written to the end
+    lines = ["DECOY 231 awk-quiet-3 data-7f00 data-8f00 code-9f00.", "WORK-READY"]
+    lines += ["DECOY 9 awk-storm-forks data-1000 code-2000.", "DECOY 10 awk-storm-ksm data-10"]  # the last not yet whole
+    said = "\n".join(lines)
     assert hidings.announced(said) == {
         231: hidings.Decoys((0x7F00, 0x8F00), (0x9F00,)),
         9: hidings.Decoys((0x1000,), (0x2000,)),
