@@ -2,15 +2,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vmaforensics.image.formats.raw import RawMemory, Stretch
 from vmaforensics.image.memory import PageState
-from vmaforensics.image.open import open_image
 
-from .build import page
+from .build import PAGE, page
 from .truth import check, pfns, states
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from .conftest import Opener
 
 MIB = 1 << 20
@@ -31,11 +29,27 @@ def test_a_tail_that_is_no_whole_page_is_held_to_its_last_byte(opened: Opener) -
     held = dict(enumerate(data))
     check(image.memory, held, set(), len(data))
     assert image.memory.page_states(pfns(257)) == PageState.PRESENT
-    assert "not a multiple of 4096" in image.problems[0]
+    assert "not a multiple of 4096" in image.memory.problems()[0]
 
 
-def test_a_large_vmem_file_is_said_to_lack_the_hole(tmp_path: Path) -> None:
-    path = tmp_path / "guest.vmem"
-    with path.open("wb") as stream:
-        stream.truncate((3 << 30) + (1 << 20))
-    assert "PCI hole" in open_image(path).problems[0]
+def test_a_file_is_laid_out_anew_once_it_is_known_how_it_lies(opened: Opener) -> None:
+    """Two stretches one behind the other, of which the second is cut short."""
+    data = page(1) * 256 + page(2)
+    memory = opened(data).memory
+    assert isinstance(memory, RawMemory)
+    memory.place([Stretch(0x1000, 0, MIB), Stretch(4 * MIB, MIB, 3 * PAGE)])
+    assert memory.ranges.tolist() == [[0x1000, 0x1000 + MIB], [4 * MIB, 4 * MIB + 3 * PAGE]]
+    assert memory.read(0x1000, PAGE) == page(1)
+    assert memory.read(4 * MIB, PAGE) == page(2)
+    assert memory.page_states(pfns(0, 1, 256, 257, 1024, 1025, 1026, 1027)).tolist() == [3, 0, 0, 3, 0, 2, 2, 3]
+    assert memory.frame_counts().tolist() == [257, 0, 2, 0]
+
+
+def test_a_file_may_be_moved_as_a_whole(opened: Opener) -> None:
+    """What comes to lie below 0 is left out."""
+    memory = opened(page(1) + page(2) * 256).memory
+    assert isinstance(memory, RawMemory)
+    memory.move(2 * PAGE)
+    assert (memory.shift, memory.read(2 * PAGE, PAGE)) == (2 * PAGE, page(1))
+    memory.move(-PAGE)
+    assert (memory.shift, memory.read(0, PAGE)) == (-PAGE, page(2))

@@ -140,6 +140,20 @@ def test_a_stale_vmcoreinfo_does_not_lead_astray(either_sample: Sample) -> None:
     assert kernel.identity.release == clean.kernel.identity.release
 
 
+def test_a_note_with_a_wrong_phys_base_is_not_believed(any_kernel: Sample) -> None:
+    """The banner is not where it says, 16 MiB off; what is in memory, or the symbol table, is right."""
+    clean = any_kernel.analysis
+    text = clean.image.vmcoreinfo
+    if text is None:
+        pytest.skip("the image has no note")
+    right = re.search(rb"NUMBER\(phys_base\)=(-?\d+)", text)
+    assert right is not None
+    wrong = text.replace(right.group(), b"NUMBER(phys_base)=%d" % (int(right.group(1)) + (16 << 20)))
+    kernel = find_kernel(with_memory(clean.image, clean.image.memory, vmcoreinfo=wrong))
+    assert kernel.identity.phys_base == clean.kernel.identity.phys_base
+    assert "not fit the kernel" in "".join(kernel.identity.problems)
+
+
 @pytest.mark.parametrize("text", [b"", b"OSRELEASE=6.1\n", b"\xff\xfe=\x01\n=\n\n\n", b"NUMBER(phys_base)=many\n"])
 def test_a_note_that_says_nothing_is_passed_over(maple_sample: Sample, text: bytes) -> None:
     clean = maple_sample.analysis

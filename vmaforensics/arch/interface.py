@@ -229,6 +229,7 @@ class Architecture(ABC):
     place_symbols: tuple[str, ...]  # variables that say where KASLR put the image and the maps of memory
     kaslr_step: int  # the kernel image is moved by multiples of this
     direct_map_size: int  # physical memory that the direct map can reach
+    hole_end: int  # physical address below which devices take up room that RAM leaves; 0 where there is no such hole
     kernel_tables: KernelTables
 
     @abstractmethod

@@ -33,13 +33,14 @@ def run(args: argparse.Namespace) -> int:
     image = opened(args)
     failure: VmaForensicsError | None = None
     kernel: Kernel | None = None
-    rows = list(_image(image))
+    found: list[tuple[str, str]] = []
     try:
         with watched(args) as say:
             kernel = find_kernel(image, say)
-        rows += _kernel(kernel)
+        found = list(_kernel(kernel))
     except KernelNotFoundError as error:
         failure = error
+    rows = [*_image(image), *found]  # the kernel may have said how a file without headers lies
     problems = [*image.problems, *image.memory.problems(), *(kernel.identity.problems if kernel else ())]
     rows += [("missing", text) for text in problems] or ([("missing", "nothing")] if failure is None else [])
     width = max(len(label) for label, _ in rows) + 2

@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         Severity(finding.severity).rank <= Severity(args.fail_on).rank for finding in document.findings
     ):
         return ExitCode.FINDINGS
-    if args.strict and whole.not_assessed:
+    if (args.strict and whole.not_assessed) or not whole.processes:
         return ExitCode.INCOMPLETE
     return ExitCode.OK
 

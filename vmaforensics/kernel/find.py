@@ -26,6 +26,7 @@ from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.kernel import identify
 from vmaforensics.kernel.kernel import Identity, Kernel, unsigned_at
 from vmaforensics.kernel.locate import locate
+from vmaforensics.kernel.ram import lay_out_by_kernel
 from vmaforensics.kernel.space.kernel_space import WORD, KernelSpace
 from vmaforensics.kernel.space.translation import image_piece, kernel_space, translate_through_a_process
 from vmaforensics.kernel.structures.type_sources import find_types
@@ -84,6 +85,7 @@ def find_kernel(image: Image, progress: Progress = unheard, symbols: str | os.Pa
             has_struct=lambda name: types.struct(name) is not None,
         )
     )
+    lay_out_by_kernel(memory, arch, located, types, variable, problems)
     found = kernel_space(memory, arch, located, variable, problems)
     arch = found.arch
     release = located.info.release if located.info else ""

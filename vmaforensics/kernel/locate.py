@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.errors import KernelNotFoundError
+from vmaforensics.image.formats.raw import RawMemory
 from vmaforensics.kernel.space.kernel_space import WORD
 from vmaforensics.kernel.symbols import kallsyms, symbol_file, vmcoreinfo, window
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.symbols.vmcoreinfo import Vmcoreinfo
 
 BANNER = b"Linux version "
+_NOTE = "note of"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,7 @@ def locate(image: Image, arch: Architecture, given: Isf | None, problems: list[s
     """
     memory = image.memory
     fallback: Located | None = None
+    unproved: tuple[Located, window.Window, Tables] | None = None
     for info in _infos(image, arch):
         offset, stext = arch.image_offset(info.number), info.symbol("_stext")
         if offset is None or stext is None:
@@ -52,13 +55,13 @@ def locate(image: Image, arch: Architecture, given: Isf | None, problems: list[s
             view, tables = found
             symbols = kallsyms.decode(view.data, tables, view.pa + offset, view.held, view.page_size)
             if symbols.get("_stext") in (stext, None) and len(symbols):
-                window.touch_tables(memory, view, tables)
-                if symbols.lost:
-                    problems.append(
-                        f"{symbols.lost} of {tables.count} kernel symbols lie on pages that are not in the dump"
-                    )
                 source = f"kallsyms at physical {view.pa + tables.token_table:#x}, {len(symbols)} symbols"
-                return Located(offset=offset, symbols=symbols, symbols_source=source, info=info)
+                here = Located(offset=offset, symbols=symbols, symbols_source=source, info=info)
+                fits = _fits(memory, symbols, offset)
+                if fits:
+                    return _taken(image, here, view, tables, problems)
+                if fits is None and unproved is None:
+                    unproved = here, view, tables
         # The container's note is that of the kernel dumped; a text found in memory may be a stale one.
         if fallback is None and (image.vmcoreinfo or _readable(memory, stext - offset)):
             empty = kallsyms.Kallsyms.of({})
@@ -70,15 +73,27 @@ def locate(image: Image, arch: Architecture, given: Isf | None, problems: list[s
             source = f"symbol file {given.path.name}, {len(by_info)} symbols"
             return Located(offset=fallback.offset, symbols=by_info, symbols_source=source, info=fallback.info)
     for view, tables in window.symbols_anywhere(memory, arch):
+        if isinstance(memory, RawMemory) and (shift := _shift(memory, arch, view, tables)):
+            memory.move(memory.shift + shift)
+            return locate(image, arch, given, problems)
         proved = _prove(memory, arch, view, tables)
         if proved is not None:
             symbols, offset = proved
             window.touch_tables(memory, view, tables)
             problems.append(
                 "VMCOREINFO is neither in the container nor in memory; the kernel was located by its symbol table"
+                if fallback is None or fallback.info is None
+                else f"VMCOREINFO ({fallback.info.source}) does not fit the kernel in the image, and is not heeded; "
+                "the kernel was located by its symbol table"
             )
             source = f"kallsyms at physical {view.pa + tables.token_table:#x}, {len(symbols)} symbols"
             return Located(offset=offset, symbols=symbols, symbols_source=source, info=None)
+    if unproved is not None:
+        return _taken(image, *unproved, problems)
+    if isinstance(memory, RawMemory) and not memory.shift and memory.file_size % memory.page_size:
+        # Ranges of RAM one behind the other: only the last one is known to end with a page.
+        memory.move(-(memory.file_size % memory.page_size))
+        return locate(image, arch, given, problems)
     by_banner = None if given is None else symbol_file.locate(memory, arch, given)
     if given is not None and by_banner is not None:
         problems.append("neither VMCOREINFO nor a symbol table is in the image; the kernel was located by its banner")
@@ -95,11 +110,30 @@ def locate(image: Image, arch: Architecture, given: Isf | None, problems: list[s
 
 def _infos(image: Image, arch: Architecture) -> Iterator[Vmcoreinfo]:
     if image.vmcoreinfo is not None:
-        info = vmcoreinfo.parse(image.vmcoreinfo, f"note of the {image.format} image")
-        if arch.image_offset(info.number) is not None:
-            yield info
-            return
+        yield vmcoreinfo.parse(image.vmcoreinfo, f"{_NOTE} the {image.format} image")
     yield from vmcoreinfo.scan(image.memory)
+
+
+def _taken(image: Image, here: Located, view: window.Window, tables: Tables, problems: list[str]) -> Located:
+    """``here``, by VMCOREINFO and the symbol tables in ``view``, with what is to be said of them."""
+    window.touch_tables(image.memory, view, tables)
+    assert here.info is not None
+    if image.vmcoreinfo is not None and not here.info.source.startswith(_NOTE):
+        problems.append(f"VMCOREINFO in the {image.format} image does not fit the kernel in memory, whose own was used")
+    lost = here.symbols.lost if isinstance(here.symbols, kallsyms.Kallsyms) else 0
+    if lost:
+        problems.append(f"{lost} of {tables.count} kernel symbols lie on pages that are not in the dump")
+    return here
+
+
+def _fits(memory: PhysicalMemory, symbols: Symbols, offset: int) -> bool | None:
+    """Whether the banner lies where it has to if the image is ``offset`` above its physical place; None if that page is
+    not held. VMCOREINFO may be another kernel's, or made up by what wrote the dump."""
+    banner = symbols.get("linux_banner")
+    if banner is None:
+        return None
+    data, ok = memory.gather(np.array([(banner - offset) % WORD], np.uint64), len(BANNER))
+    return data[0].tobytes() == BANNER if ok[0] else None
 
 
 def _readable(memory: PhysicalMemory, pa: int) -> bool:
@@ -125,6 +159,9 @@ def _prove(
         if banner[0].tobytes() != BANNER:
             return None
         offset = arch.image_offset_of(stored)
+        text = symbols.get("_text")
+        if text is not None and (text + offset) % arch.kaslr_step:
+            return None  # it does not lie where it says
         return symbols.shifted(offset), offset
     banner_va, base_va = symbols.get("linux_banner"), symbols.get(arch.base_symbol)
     if banner_va is None or base_va is None:
@@ -137,6 +174,34 @@ def _prove(
             symbols.place += offset
             return symbols, offset
     return None
+
+
+def _shift(memory: PhysicalMemory, arch: Architecture, view: window.Window, tables: Tables) -> int:
+    """By how many bytes the kernel image lies below where it says that it lies; 0 if it does not say.
+
+    VMCOREINFO in memory and ``arch.base_symbol`` in the image have to agree on that.
+    """
+    symbols = kallsyms.decode(view.data, tables, view.pa, view.held, view.page_size)
+    text, base = symbols.get("_stext"), symbols.get(arch.base_symbol)
+    if text is None or base is None:
+        return 0
+    around = window.read(memory, max(view.pa + tables.token_table - (64 << 20), 0), 128 << 20)
+    for info in vmcoreinfo.scan(memory):
+        offset, stext = arch.image_offset(info.number), info.symbol("_stext")
+        if offset is None or stext is None:
+            continue
+        if tables.relative_base is None:
+            offsets = [stext - text]
+        elif text == stext and (banner := symbols.get("linux_banner")) is not None:
+            offsets = [banner - hit for hit in window.find_all(around, BANNER)]
+        else:
+            continue
+        for here in offsets:
+            at = base if tables.relative_base is None else base - here
+            stored = _word(memory, at)
+            if stored is not None and here != offset and arch.image_offset_of(stored) == offset:
+                return here - offset
+    return 0
 
 
 def _word(memory: PhysicalMemory, pa: int) -> int | None:

@@ -67,6 +67,7 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
     place_symbols = kernel_image.PLACE_SYMBOLS
     kaslr_step = kernel_image.KASLR_STEP
     direct_map_size = kernel_image.DIRECT_MAP_SIZE
+    hole_end = 1 << 32
     kernel_tables = kernel_image.KERNEL_TABLES
     poison_base = 0xDEAD0000_00000000  # arch/x86/Kconfig
 

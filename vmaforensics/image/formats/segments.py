@@ -79,6 +79,12 @@ class FlatMemory(PhysicalMemory):
         seams = ends[:-1][(ends[:-1] == starts[1:]) & (ends[:-1] % np.uint64(self.page_size) != 0)]
         self._seams = seams
 
+    def lie_as(self, other: FlatMemory) -> None:
+        """Lie from now on as ``other``, of the same source, does. What was traced before is forgotten."""
+        super().__init__(other.ranges)
+        self._starts, self._lengths, self._offsets = other._starts, other._lengths, other._offsets
+        self._held, self._ram, self._zeros, self._seams = other._held, other._ram, other._zeros, other._seams
+
     def _locate(self, pas: NDArray[np.uint64], size: int) -> Placed:
         at = np.searchsorted(self._starts, pas, side="right") - 1
         into = pas - self._starts[at]

@@ -121,6 +121,7 @@ class KernelSpace:
         """The bytes ``[va, va + size)``. Raises :class:`MemoryReadError` naming the first bad page."""
         if size <= 0:
             return b""
+        va %= WORD
         first = va & ~(self.memory.page_size - 1)
         count = -(-(va + size - first) // self.memory.page_size)
         pages = np.arange(count, dtype=np.uint64) * np.uint64(self.memory.page_size) + np.uint64(first)
