@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import os
     from collections.abc import Collection, Sequence
 
+    from vmaforensics.checks.acquisition import Acquired
     from vmaforensics.checks.finding import Finding
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.progress import Progress
@@ -38,12 +39,13 @@ def analyse_image(
     image: Image | str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
     views: Collection[str] = EXTRA,
+    acquired: Acquired | None = None,
     progress: Progress = unheard,
 ) -> Analysis:
     """Cross-check every process's memory map in ``image``: a path, the paths of a split dump, or an opened image.
 
-    ``views`` picks among the views that are not needed to list VMAs; see ``gather_views``. ``progress`` is given
-    how far the analysis has come.
+    ``views`` picks among the views that are not needed to list VMAs; see ``gather_views``. ``acquired``
+    overrules what the clocks of the image say of how it was taken. ``progress`` is given how far the analysis has come.
 
     Raises the errors of :mod:`vmaforensics.errors`: for a file that is no image, an image without a Linux
     kernel, a kernel without symbols or types. What is merely missing is listed in the result instead.
@@ -58,5 +60,5 @@ def analyse_image(
     kernel = find_kernel(opened, progress)
     gathered = gather_views(kernel, opened.cpus, views, heard)
     heard("checks")
-    context = Context(gathered)
+    context = Context(gathered, acquired)
     return Analysis(image=opened, kernel=kernel, views=gathered, context=context, findings=run_checks(context))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from vmaforensics.checks.acquisition import judge
 from vmaforensics.checks.finding import Confidence, Evidence, Finding, Rule, Severity
 from vmaforensics.checks.rule import INDICES
 from vmaforensics.columns.lookup import last_rows_of, sort_order, values_at
@@ -19,6 +21,8 @@ from vmaforensics.words.printable import comm_of, decoded
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from vmaforensics.checks.acquisition import Acquired, Acquisition
+    from vmaforensics.checks.torn import Torn
     from vmaforensics.columns.types import U64, Bools
     from vmaforensics.views.view import View
     from vmaforensics.views.views import Views
@@ -33,8 +37,10 @@ _LOST = (Problem.UNREADABLE, Problem.CUT_SHORT)
 class Context:
     """The views of one image, and look-ups that several checks need."""
 
-    def __init__(self, views: Views) -> None:
+    def __init__(self, views: Views, given: Acquired | None = None) -> None:
         self.views = views
+        self.torn: list[Torn] = []  # filled by ``torn.weigh_live``
+        self._given = given
         self._shared: dict[Callable[[Context], Any], Any] = {}
         problems, indices = views.problems, views.indices()
         lost = np.isin(problems.problem, _LOST)
@@ -45,6 +51,11 @@ class Context:
         self._unread = {
             view: np.unique(entries.mm[~values_at(views.vmas.ok, entries.vma_row)]) for view, entries in indices.items()
         }
+
+    @cached_property
+    def acquisition(self) -> Acquisition:
+        """How the image was acquired: as was given, else as its clocks say."""
+        return judge(self.views.clocks, self._given)
 
     def shared(self, make: Callable[[Context], T]) -> T:
         """``make(self)``, made once: what the checks of several rules go by."""

@@ -10,6 +10,7 @@ from vmaforensics.checks.finding import Confidence, Severity
 from vmaforensics.checks.in_flight import InFlight
 from vmaforensics.checks.registry import rule_modules
 from vmaforensics.checks.rule import Part
+from vmaforensics.checks.torn import weigh_live
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -25,7 +26,7 @@ def run_checks(context: Context) -> list[Finding]:
     for _, modules in itertools.groupby(rule_modules(), key=lambda module: module.chapter):
         found += [weigh(finding, in_flight) for module in modules for finding in module.check(context)]
         context.release()  # rules of one chapter share most
-    return sorted(join(found), key=_order)
+    return sorted(join(weigh_live(context, found)), key=_order)
 
 
 def _order(finding: Finding) -> tuple[int, int, int, str, int]:

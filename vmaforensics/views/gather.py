@@ -10,6 +10,7 @@ import numpy as np
 from vmaforensics.errors import KernelNotFoundError, MemoryReadError
 from vmaforensics.progress import unheard
 from vmaforensics.views.anchors.anchors import gather_anchors
+from vmaforensics.views.clocks.clocks import gather_clocks
 from vmaforensics.views.descriptors.handles import gather_handles
 from vmaforensics.views.indices.maple import walk_maple
 from vmaforensics.views.indices.rbtree import walk_rbtree
@@ -85,6 +86,8 @@ def gather_views(
         views.mms = mms.sort_by(mms.mm)
         views.taskless = taskless_mms(views.sources, views.mms)
         views.operations = _operations(kernel, views, cpus, extra)
+    every = views.sources.tasks if views.sources is not None else tasks
+    views.clocks = extra.always("clocks", lambda: gather_clocks(kernel, every))
     progress("indices")
     _walk_indices(kernel, views, log)
     progress("areas")
@@ -164,8 +167,10 @@ class _Extra:
 
     def get(self, name: str, gather: Callable[[], T]) -> T | None:
         """The view, or None if it is not wanted or not available."""
-        if name not in self._wanted:
-            return None
+        return self.always(name, gather) if name in self._wanted else None
+
+    def always(self, name: str, gather: Callable[[], T]) -> T | None:
+        """A view that nobody has to ask for, or None if it is not available."""
         self._progress(name)
         try:
             return gather()

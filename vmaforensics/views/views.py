@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vmaforensics.arch.interface import Architecture
     from vmaforensics.columns.types import I64, U64
     from vmaforensics.views.anchors.anchors import AnchorsView
+    from vmaforensics.views.clocks.clocks import ClocksView
     from vmaforensics.views.descriptors.handles import HandlesView
     from vmaforensics.views.indices.rbtree import RbNodes
     from vmaforensics.views.operations.operations import OperationsView
@@ -69,6 +70,7 @@ class Views:
     handles: HandlesView | None = None
     page_tables: PageTablesView | None = None
     text: TextView | None = None
+    clocks: ClocksView | None = None  # None: its timekeeper could not be read
     problems: Problems = field(default_factory=lambda: Problems.zeros(0))
 
     def indices(self) -> dict[View, IndexEntries]:

@@ -25,3 +25,13 @@ def per_cpu_offsets(kernel: Kernel) -> U64:
     words, ok = kernel.words(np.uint64(table) + np.arange(count, dtype=np.uint64) * np.uint64(8), 1)
     offsets: U64 = words[ok, 0]
     return offsets
+
+
+def on_each_cpu(kernel: Kernel, variable: str) -> U64:
+    """Address of a per-CPU variable on each possible CPU; none if the kernel has no such variable."""
+    at = kernel.symbols.get(variable)
+    if at is None:
+        return np.zeros(0, np.uint64)
+    with np.errstate(over="ignore"):
+        where: U64 = np.uint64(at % (1 << 64)) + per_cpu_offsets(kernel)
+    return where

@@ -1,0 +1,91 @@
+"""Did the machine stand still while its memory was read?
+
+All clocks of a kernel agree within a few hundredths of a second (those of a machine that panicked apart, whose CPUs
+stop one after the other). In an image that was taken while the machine ran they are as far apart as their pages were
+read.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.views.clocks.reading_times import believe, estimate
+from vmaforensics.views.clocks.samples import Clock
+
+if TYPE_CHECKING:
+    from vmaforensics.views.clocks.clocks import ClocksView
+    from vmaforensics.views.clocks.reading_times import ReadingTimes
+
+AGREE = (
+    100_000_000  # ns; of 160 images of machines that stood still, the clocks of none were more than half of it apart
+)
+
+_FAR = 1 << 20  # bytes between clocks that agree, for that to mean anything
+_PAGE = np.uint64(12)
+# Jiffies lose ticks, and these are made of them: they say how old a page is at least, but not to a tenth of a second.
+_LOSE_TICKS = (Clock.JIFFIES, Clock.RCU, Clock.TIMER_WHEEL)
+
+
+class Acquired(StrEnum):
+    """How memory was read."""
+
+    ATOMIC = "atomic"  # while the machine stood still
+    LIVE = "live"  # while it ran
+    UNKNOWN = "unknown"  # there are not enough clocks to tell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acquisition:
+    """How the image was acquired, and how that is known."""
+
+    how: Acquired
+    by_clocks: Acquired  # what the clocks say; ``how`` differs where it was given
+    panicked: bool  # the kernel had stopped: its clocks are not asked
+    spread: int  # ns between the oldest exact clock and the newest clock
+    times: ReadingTimes | None = None  # when each page was read; None: at one moment, or it cannot be told
+    clocks: ClocksView | None = None
+
+    @property
+    def live(self) -> bool:
+        """Were pages read at different moments?"""
+        return self.how is Acquired.LIVE
+
+
+def judge(clocks: ClocksView | None, given: Acquired | None = None) -> Acquisition:
+    """How an image with these clocks was acquired; ``given`` overrules them."""
+    if clocks is None:
+        return Acquisition(how=given or Acquired.UNKNOWN, by_clocks=Acquired.UNKNOWN, panicked=False, spread=0)
+    by_clocks, spread, times = _by_clocks(clocks)
+    how = given or by_clocks
+    return Acquisition(
+        how=how,
+        by_clocks=by_clocks,
+        panicked=clocks.panicked,
+        spread=spread,
+        times=times if how is Acquired.LIVE else None,
+        clocks=clocks,
+    )
+
+
+def _by_clocks(clocks: ClocksView) -> tuple[Acquired, int, ReadingTimes | None]:
+    """(what they say, ns they are apart, the estimate if they were read one after the other)."""
+    samples, ranges = clocks.samples, clocks.places.ranges
+    sharp = samples.take(np.flatnonzero(~np.isin(samples.clock, _LOSE_TICKS)))
+    believed = believe(sharp, ranges)
+    if not len(believed.exact):
+        return (Acquired.ATOMIC if clocks.panicked else Acquired.UNKNOWN), 0, None
+    oldest = int(sharp.time[believed.exact].min())
+    rows = sharp.take(np.concatenate([believed.exact, believed.lower]))
+    late = rows.take(np.flatnonzero(rows.time > oldest + AGREE))
+    spread = int(rows.time.max()) - oldest
+    if clocks.panicked:
+        return Acquired.ATOMIC, spread, None
+    if len(np.unique(late.pa >> _PAGE)) > 1:
+        return Acquired.LIVE, spread, estimate(samples, ranges)
+    same = rows.pa[np.abs(rows.time - np.int64(oldest)) <= AGREE]
+    far = int(same.max()) - int(same.min()) >= _FAR
+    return (Acquired.ATOMIC if far else Acquired.UNKNOWN), spread, None

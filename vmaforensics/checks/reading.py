@@ -1,0 +1,123 @@
+"""When the records of a finding were read, in an image that was taken while the machine ran."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from vmaforensics.checks.rule import INDICES
+from vmaforensics.columns.lookup import rows_of
+from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.columns.types import U64
+    from vmaforensics.views.clocks.clocks import ClocksView
+    from vmaforensics.views.clocks.reading_times import ReadingTimes
+    from vmaforensics.views.views import Views
+
+_ENTRIES = 512  # of a page table; entries that lie in one were read together
+
+
+class Span(NamedTuple):
+    """Between which moments records were read: ns of CLOCK_MONOTONIC, at the earliest and at the latest."""
+
+    first: int
+    last: int
+    apart: int  # ns between the first and the last, as estimated
+
+
+class Rest(NamedTuple):
+    """When the threads of an address space last ran, and up to when that is known."""
+
+    ran: int  # ns; the latest of all
+    known: int  # ns: the first of their own records was read then
+
+
+class Reading:
+    """Looks up where records lie, and so when they were read."""
+
+    def __init__(self, views: Views, clocks: ClocksView, times: ReadingTimes) -> None:
+        self._views, self._clocks, self._times = views, clocks, times
+        self._kept: dict[tuple[int, bool], U64] = {}
+
+    def span(self, finding: Finding) -> Span | None:
+        """Of all records that ``finding`` rests on; None where none of them has a place."""
+        return self._span(np.concatenate([self.places(finding), self._of_mm(finding)]))
+
+    def places(self, finding: Finding) -> U64:
+        """Physical addresses of the records that the evidence of ``finding`` names."""
+        parts = [np.zeros(0, np.uint64)]
+        for view in {item.view for item in finding.evidence}:
+            named = [item.address for item in finding.evidence if item.view == view and 0 < item.address < 1 << 64]
+            at = np.array(named, np.uint64)
+            physical = at[~self._views.arch.kernel_pointer(at)]
+            parts.append(self._clocks.places.of(at))
+            if view == View.PAGE_TABLES.label:
+                parts.append(physical)
+            elif view == View.PAGES.label:
+                parts.append(self._clocks.places.of_frames(physical))
+        return np.concatenate(parts)
+
+    def rest(self, mm: int) -> Rest | None:
+        """Of the threads that use ``mm``; None where there are none, one runs, or one could not be read."""
+        return self.rest_of(self._users(mm))
+
+    def rest_of(self, tasks: U64) -> Rest | None:
+        """Of these tasks, as :meth:`rest`."""
+        known = self._clocks.tasks
+        rows = rows_of(known.task, tasks)
+        if not len(rows) or (rows < 0).any() or known.running[rows].any() or not known.ok[rows].all():
+            return None
+        if (known.ran[rows] <= 0).any():
+            return None
+        return Rest(int(known.ran[rows].max()), int(self._times.at(known.pa[rows]).earliest.min()))
+
+    def started(self, task: int) -> int | None:
+        """When a task began, ns of CLOCK_MONOTONIC."""
+        row = int(rows_of(self._clocks.tasks.task, np.array([task], np.uint64))[0])
+        return int(self._clocks.tasks.started[row]) if row >= 0 and self._clocks.tasks.ok[row] else None
+
+    def of_tasks(self) -> Span | None:
+        """Of the list of tasks: all of them, for it leads from each to the next."""
+        return self._span(self._clocks.tasks.pa)
+
+    def _users(self, mm: int) -> U64:
+        sources = self._views.sources
+        tasks = self._views.tasks if sources is None else sources.tasks
+        return tasks.task[tasks.mm == np.uint64(mm)]
+
+    def _span(self, places: U64) -> Span | None:
+        if not len(places):
+            return None
+        found = self._times.at(np.unique(places))
+        return Span(int(found.earliest.min()), int(found.latest.max()), int(found.time.max() - found.time.min()))
+
+    def _of_mm(self, finding: Finding) -> U64:
+        """Of the records of its address space that the rule compares, wherever it is wrong: an absence is read too."""
+        if not finding.mm:
+            return np.zeros(0, np.uint64)
+        tables = View.PAGE_TABLES in finding.rule.views
+        key = finding.mm, tables
+        if key not in self._kept:
+            self._kept[key] = self._records(finding.mm, tables=tables)
+        return self._kept[key]
+
+    def _records(self, mm: int, *, tables: bool) -> U64:
+        views, owner = self._views, np.uint64(mm)
+        addresses = [
+            np.array([mm], np.uint64),
+            self._users(mm),
+            views.maple_nodes.address[views.maple_nodes.mm == owner],
+        ]
+        for index in (views.indices()[view] for view in INDICES if view in views.indices()):
+            rows = index.take(np.flatnonzero(index.mm == owner))
+            addresses += [rows.slot, rows.vma]
+        places = [self._clocks.places.of(np.unique(np.concatenate(addresses)))]
+        view = views.page_tables
+        row = int(views.mm_rows(np.array([mm], np.uint64))[0])
+        if tables and view is not None and row >= 0:
+            places.append(np.unique(view.ptes.where[view.ptes.mm_row == row] // np.uint64(8 * _ENTRIES)))
+            places[-1] = places[-1] * np.uint64(8 * _ENTRIES)
+        return np.concatenate(places)

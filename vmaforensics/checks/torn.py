@@ -1,0 +1,222 @@
+"""What a contradiction is worth in an image that was taken while the machine ran: was it there, or was it read apart?
+
+Records that contradict each other were read at different moments. Whether they did so at one moment can be told
+
+* if all of them were read at about one moment, the task that leads to them included;
+* if nobody changed them between the first reading and the last. Only threads of a process write its VMAs, their
+  indices and its counters; a process whose threads all slept from before the first reading on has left them as they
+  were. That it slept is known up to the moment at which its threads' own records were read. Of what was read after
+  that, it is taken to have slept on if it had slept longer than that is;
+* of a task, if it was born before the acquisition began and was still there, and asleep, when it was read.
+
+What others write too (struct page, reverse maps, the slab, lists of tasks) proves nothing on a process alone, but
+what contradicts these where the process's own records are also wrong is of that. All else is *torn*: no finding, but
+something that could not be assessed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.checks.finding import Confidence, Evidence, Severity
+from vmaforensics.checks.reading import Reading
+from vmaforensics.views.clocks.bases import SECOND
+from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.checks.reading import Rest, Span
+
+NEAR = 10_000_000  # ns; of records that were read no further apart, hardly any process has changed one in between
+
+# Who writes a record. What is not named here is written by others too.
+_OWN = {View.LIST, View.RBTREE, View.MAPLE, View.VMA, View.COUNTERS, View.ANCHORS, View.PAGE_TABLES}
+_TASK = {View.TASKS, View.SOURCES}
+_FACTS = {View.VMA, View.FILES}  # what compares no more than these says what is, and no contradiction
+_FRAMES = {View.PAGES, View.FILES}
+_RECLAIM = {"MM-RSS", "MM-PGTABLES"}  # counts that reclaim and khugepaged change too
+_COUNTS = {"PTE-ERASED"}  # how often all processes together map a page
+_RECLAIMERS = (b"kswapd", b"kcompactd", b"khugepaged", b"ksmd", b"oom_reaper")  # kernel threads
+_FEW = 2  # processes
+_PF_EXITING = 0x4  # include/linux/sched.h
+_PF_KTHREAD = 0x200000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Torn:
+    """What could not be assessed of a process, for its records were read at different moments."""
+
+    pid: int  # 0: nobody's
+    comm: bytes
+    rules: tuple[str, ...]
+    count: int  # of contradictions
+    apart: int  # ns between the first and the last of the records of one of them, at most
+    ran: bool  # the process ran meanwhile, or may have; else others wrote these records
+
+
+def weigh_live(context: Context, found: Iterable[Finding]) -> list[Finding]:
+    """``found`` without what is torn, which is put on ``context.torn``; all of it if the machine stood still."""
+    found = list(found)
+    acquisition = context.acquisition
+    if not acquisition.live:
+        return found
+    if acquisition.times is None or acquisition.clocks is None:
+        kept = [finding for finding in found if _is_fact(finding)]
+        context.torn = _torn([(finding, 0, True) for finding in found if not _is_fact(finding)])
+        return kept
+    weigher = _Weigher(context, Reading(context.views, acquisition.clocks, acquisition.times))
+    for finding in found:
+        weigher.weigh(finding)
+    weigher.corroborate()
+    context.torn = _torn(weigher.torn)
+    return weigher.kept
+
+
+class _Weigher:
+    """Sorts findings into those that stand and those that are torn."""
+
+    def __init__(self, context: Context, reading: Reading) -> None:
+        self.kept: list[Finding] = []
+        self.torn: list[tuple[Finding, int, bool]] = []
+        self._shared: list[tuple[Finding, Span, Rest]] = []  # of quiet processes, on what others write too
+        self._context, self._reading = context, reading
+
+    def weigh(self, finding: Finding) -> None:
+        """Decide on a finding, or put it off until it is known which others stand."""
+        if _is_fact(finding) or finding.severity is Severity.INFO:
+            self.kept.append(finding)
+            return
+        span = self._reading.span(finding)
+        if span is None:
+            self.torn.append((finding, 0, False))
+        elif finding.rule.id == "TASK-HIDDEN":
+            self._weigh_task(finding, span)
+        elif finding.mm and _views(finding) <= _OWN and span.apart <= NEAR:
+            self.kept.append(finding)
+        else:
+            rest = self._reading.rest(finding.mm) if finding.mm else None
+            if rest is None or not _rested(rest, span):
+                self.torn.append((finding, span.apart, finding.mm != 0))
+            elif _views(finding) <= _OWN | _TASK and finding.rule.id not in _RECLAIM:
+                self.kept.append(_with_rest(finding, rest, span))
+            else:
+                self._shared.append((finding, span, rest))
+
+    def corroborate(self) -> None:
+        """What others write too stands where the process's own records say the same, or two kinds of others do.
+
+        What struct page says of a page that only this process has stands as long as memory is not being reclaimed.
+        """
+        own = [finding for finding in self.kept if not _is_fact(finding) and finding.severity is not Severity.INFO]
+        calm = self._calm()
+        for finding, span, rest in self._shared:
+            others = [other for other, _, _ in self._shared if _independent(finding, other)]
+            said = any(_same_place(finding, other) for other in (*own, *others))
+            if said or (_of_frames(finding) and calm and self._undisturbed(span)):
+                self.kept.append(_with_rest(finding, rest, span))
+            else:
+                self.torn.append((finding, span.apart, False))
+
+    def _calm(self) -> bool:
+        """Is memory not being reclaimed, as far as can be seen? That would hit many processes at once."""
+        return len({finding.mm for finding, _, _ in self._shared if _of_frames(finding)}) <= _FEW
+
+    def _undisturbed(self, span: Span) -> bool:
+        """Did those sleep that change page tables of others?"""
+        sources = self._context.views.sources
+        tasks = self._context.views.tasks if sources is None else sources.tasks
+        own = (tasks.flags & _PF_KTHREAD) != 0
+        named = np.array([comm.startswith(_RECLAIMERS) for comm in tasks.comm.tolist()], np.bool_)
+        rest = self._reading.rest_of(tasks.task[own & named])
+        return rest is not None and _rested(rest, span)
+
+    def _weigh_task(self, finding: Finding, span: Span) -> None:
+        """A task is missing from a list only if it was there all the time in which the list was read."""
+        sources, times = self._context.views.sources, self._context.acquisition.times
+        assert sources is not None
+        assert times is not None
+        tasks = np.array([item.address for item in finding.evidence if item.view == View.SOURCES.label], np.uint64)
+        rows = np.flatnonzero(np.isin(sources.tasks.task, tasks))
+        leaving = (sources.tasks.exit_state[rows] != 0) | ((sources.tasks.flags[rows] & _PF_EXITING) != 0)
+        born = [self._reading.started(task) for task in tasks.tolist()]
+        listed, rest = self._reading.of_tasks() or span, self._reading.rest_of(tasks)
+        there = not leaving.any() and all(when is not None and 0 < when < times.start for when in born)
+        if there and rest is not None and _rested(rest, listed):
+            self.kept.append(_with_rest(finding, rest, listed))
+        else:
+            self.torn.append((finding, listed.apart, True))
+
+
+def _views(finding: Finding) -> set[View]:
+    """The records that a finding compares; where a rule follows many kinds of links, those of the links in question."""
+    named = {item.view for item in finding.evidence}
+    views = {view for view in finding.rule.views if view.label in named} if finding.rule.id == "VMA-LINK" else set()
+    return views or set(finding.rule.views)
+
+
+def _independent(finding: Finding, other: Finding) -> bool:
+    """Do both rest on records of others, but on different ones, and none on what struct page says?"""
+    shared, too = _views(finding) - _OWN, _views(other) - _OWN
+    return bool(shared and too) and not shared & too and not (shared | too) & _FRAMES
+
+
+def _of_frames(finding: Finding) -> bool:
+    """Does it rest on a process's own records and on what struct page says of its pages?"""
+    if finding.rule.id in _RECLAIM:
+        return True
+    return _views(finding) <= _OWN | _FRAMES and finding.rule.id not in _COUNTS
+
+
+def _is_fact(finding: Finding) -> bool:
+    return set(finding.rule.views) <= _FACTS and finding.severity.rank >= Severity.LOW.rank
+
+
+def _rested(rest: Rest, span: Span) -> bool:
+    """Has nothing run from the first reading on? Beyond what is known, who slept long is taken to sleep on."""
+    slept = rest.known - rest.ran
+    return rest.ran < span.first and slept >= span.last - rest.known
+
+
+def _with_rest(finding: Finding, rest: Rest, span: Span) -> Finding:
+    """``finding`` with how long nothing ran; less sure where that is not known up to the last reading."""
+    before = (span.first - rest.ran) / SECOND
+    what = f"these records were read within {span.apart / SECOND:.1f} s; its threads last ran {before:.1f} s before"
+    surely = rest.known >= span.last
+    if not surely:
+        what += f", and had slept for {(rest.known - rest.ran) / SECOND:.1f} s when they were read"
+    lower = {Confidence.HIGH: Confidence.MEDIUM}.get(finding.confidence, finding.confidence)
+    note = Evidence(what=what, view=View.TASKS.label, address=0)
+    return replace(finding, confidence=finding.confidence if surely else lower, evidence=(*finding.evidence, note))
+
+
+def _same_place(finding: Finding, other: Finding) -> bool:
+    """Do both speak of one place in one address space?"""
+    if finding.mm != other.mm or None in (finding.start, finding.end, other.start, other.end):
+        return False
+    assert finding.start is not None and finding.end is not None
+    assert other.start is not None and other.end is not None
+    return finding.start < other.end and other.start < finding.end
+
+
+def _torn(found: Sequence[tuple[Finding, int, bool]]) -> list[Torn]:
+    """A row for each process."""
+    by_process: dict[tuple[int, bytes], list[tuple[Finding, int, bool]]] = {}
+    for finding, apart, ran in found:
+        by_process.setdefault((finding.pid, finding.comm), []).append((finding, apart, ran))
+    return [
+        Torn(
+            pid=pid,
+            comm=comm,
+            rules=tuple(sorted({finding.rule.id for finding, _, _ in rows})),
+            count=len(rows),
+            apart=max(apart for _, apart, _ in rows),
+            ran=any(ran for _, _, ran in rows),
+        )
+        for (pid, comm), rows in sorted(by_process.items())
+    ]
