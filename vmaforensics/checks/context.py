@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from vmaforensics.checks.acquisition import judge
-from vmaforensics.checks.finding import Confidence, Evidence, Finding, Rule, Severity
+from vmaforensics.checks.finding import Confidence, Evidence, Finding, Rule, Severity, Torn
 from vmaforensics.checks.rule import INDICES
 from vmaforensics.columns.lookup import last_rows_of, sort_order, values_at
 from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from vmaforensics.checks.acquisition import Acquired, Acquisition
-    from vmaforensics.checks.torn import Torn
     from vmaforensics.columns.types import U64, Bools
     from vmaforensics.views.view import View
     from vmaforensics.views.views import Views

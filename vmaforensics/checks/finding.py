@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vmaforensics.checks.rule import Confidence, Rule, Severity
 
-__all__ = ["Confidence", "Evidence", "Finding", "Rule", "Severity"]
+__all__ = ["Confidence", "Evidence", "Finding", "Rule", "Severity", "Torn"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,3 +38,15 @@ class Finding:
     in_flight: bool = False  # an operation under way is what it comes from
     lock: str = "unknown"  # state of the mmap lock when the image was taken
     benign: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Torn:
+    """What could not be assessed of a process, for its records were read at different moments."""
+
+    pid: int  # 0: nobody's
+    comm: bytes
+    rules: tuple[str, ...]
+    count: int  # of contradictions
+    apart: int  # ns between the first and the last of the records of one of them, at most
+    ran: bool  # the process ran meanwhile, or may have; else others wrote these records

@@ -86,7 +86,8 @@ class Reading:
     def _users(self, mm: int) -> U64:
         sources = self._views.sources
         tasks = self._views.tasks if sources is None else sources.tasks
-        return tasks.task[tasks.mm == np.uint64(mm)]
+        users: U64 = tasks.task[tasks.mm == np.uint64(mm)]
+        return users
 
     def _span(self, places: U64) -> Span | None:
         if not len(places):

@@ -16,12 +16,12 @@ something that could not be assessed.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.checks.finding import Confidence, Evidence, Severity
+from vmaforensics.checks.finding import Confidence, Evidence, Severity, Torn
 from vmaforensics.checks.reading import Reading
 from vmaforensics.views.clocks.bases import SECOND
 from vmaforensics.views.view import View
@@ -46,18 +46,6 @@ _RECLAIMERS = (b"kswapd", b"kcompactd", b"khugepaged", b"ksmd", b"oom_reaper")  
 _FEW = 2  # processes
 _PF_EXITING = 0x4  # include/linux/sched.h
 _PF_KTHREAD = 0x200000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Torn:
-    """What could not be assessed of a process, for its records were read at different moments."""
-
-    pid: int  # 0: nobody's
-    comm: bytes
-    rules: tuple[str, ...]
-    count: int  # of contradictions
-    apart: int  # ns between the first and the last of the records of one of them, at most
-    ran: bool  # the process ran meanwhile, or may have; else others wrote these records
 
 
 def weigh_live(context: Context, found: Iterable[Finding]) -> list[Finding]:
