@@ -65,7 +65,7 @@ static void decoys(void)
 	for (size_t i = 0; start != MAP_FAILED && i < DECOYS; i++) {
 		const int code = i >= DECOYS / 2; /* a file's, the others anonymous */
 		char *at = mmap(start + PAGE + i * step, size, code ? PROT_READ | PROT_EXEC : RW,
-				fixed | (code ? 0 : MAP_ANONYMOUS), code ? fd : -1, (off_t)(code ? 64 * PAGE : 0));
+				fixed | (code ? 0 : MAP_ANONYMOUS), code ? fd : -1, (off_t)(code ? (8 + ((size_t)getpid() * 37 + i * 61) % 200) * PAGE : 0));
 
 		if (at == MAP_FAILED) {
 			failed("decoys");
