@@ -50,6 +50,19 @@ later |
 | write-held | becomes LOW with low confidence; INFO stays INFO |
 | unknown (not in the dump) | stays as it is |
 
+A lock excuses only while somebody works under it: where the stacks of the tasks of an address space can be unwound, one
+of them, or the task that the lock names as its holder, has to be in the middle of a change of the map; for a read-held
+lock, of one that goes on when the write lock has been given back down. A task that waits in a system call, a page
+fault, or a lock word that was only written, lowers nothing.
+
+**What tasks were in the middle of.** Most records that lie apart on a busy machine are left so by a task that was on a
+CPU, preempted, or asleep in the middle of an operation. Their stacks are unwound (`views/operations`; only frames that
+are proven count) and the operations named. A rule's section lists those that legally leave its records apart, and how
+many pages, tables or records one task can leave. A finding about an address space that such a task works on, and about
+no more than that, is INFO, with the operation and its stack as evidence. What is done under a spin lock is half done on
+a CPU only. Address spaces that no task has (in `exit_mmap`, filled by `execve` or `fork`) are no contradiction: every
+allocated `mm_struct` is read, and its page-table entries are counted with the others'.
+
 A state at rest that is legal is no finding: VMAs that could be merged and are not, VMAs without pages, `locked_vm`
 above the sum of locked VMAs, several processes with one `mm_struct`.
 
@@ -138,6 +151,7 @@ def _section(module: RuleModule) -> str:
         *_innocent(rule),
         _filled(f"*States that look the same:* {_ended(rule.transient)}"),
         *_lock(rule),
+        *_in_flight(rule),
     ]
     if rule.attack:
         names = ", ".join(f"{name} ({TECHNIQUES[name]})" for name in rule.attack)
@@ -155,6 +169,16 @@ def _innocent(rule: Rule) -> Iterator[str]:
 def _lock(rule: Rule) -> Iterator[str]:
     if rule.excused_by == LAGS and rule.severity.rank < Severity.LOW.rank:
         yield "*Read lock held:* low, with low confidence."
+
+
+def _in_flight(rule: Rule) -> Iterator[str]:
+    if rule.in_flight:
+        items = (f"{apart.operation.text}{_at_most(apart.most)}" for apart in rule.in_flight)
+        yield f"*Operations that leave these records apart, and how much each task can:*\n\n{_items(items)}"
+
+
+def _at_most(most: int) -> str:
+    return f": {most}" if most > 1 else ""
 
 
 def _items(texts: Iterable[str]) -> str:

@@ -72,6 +72,9 @@ def _rule(rule: Rule) -> Iterator[str]:
     yield from _section("innocent causes", *rule.benign)
     yield from _section("legal states that look the same", rule.transient)
     yield from _section("weighed by the mmap lock", *_weighing(rule))
+    if rule.in_flight:
+        texts = (f"{apart.operation.text}: {apart.most}" for apart in rule.in_flight)
+        yield from _section("operations that leave these records apart, and how much one task can", *texts)
     if rule.attack:
         names = (f"{name} {TECHNIQUES.get(name, '')}".rstrip() for name in rule.attack)
         yield from _section("consistent with (MITRE ATT&CK)", *names)
@@ -86,9 +89,9 @@ def _weighing(rule: Rule) -> Iterator[str]:
     if rule.severity.rank >= Severity.LOW.rank:
         yield f"not: a finding of severity {rule.severity.value} says little enough"
         return
-    yield "write-held: low, with low confidence, for the map was being changed"
+    yield "write-held, and a task in the middle of a change: low, with low confidence"
     if Lock.READ in rule.excused_by:
-        yield "read-held: low, with low confidence, for these records follow later in some operations"
+        yield "read-held, and a task in the middle of a change that goes on so: low, with low confidence"
     else:
         yield "read-held: as it is"
     yield "free or unknown: as it is"

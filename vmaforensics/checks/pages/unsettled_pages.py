@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -35,25 +36,25 @@ def unsettled_pages(context: Context, view: PageTablesView, places: dict[int, Pl
     pages = view.miscounted.pages
     off = pages.mapcount.astype(np.int64) - view.miscounted.entries
     rows = np.flatnonzero(np.isin(operations.under_way.operation, [int(apart.operation) for apart in rule.in_flight]))
-    used = dict.fromkeys(rows.tolist(), 0)
+    used: Counter[tuple[int, int]] = Counter()
     found: dict[int, int] = {}
-    for page in sorted(range(min(len(pages), _MOST)) if used else (), key=lambda page: (page not in places, page)):
-        taken: dict[int, int] = {}
-        for row, count in used.items():
-            if len(taken) == abs(off[page]) or count >= _limit(rule, operations, row, bool(pages.anon[page])):
+    for page in sorted(range(min(len(pages), _MOST)) if len(rows) else (), key=lambda page: (page not in places, page)):
+        taken: dict[tuple[int, int], int] = {}
+        for row in rows.tolist():
+            most = _limit(rule, operations, row, anon=bool(pages.anon[page]))
+            if len(taken) == abs(off[page]) or used[row, most] >= most:
                 continue
             mm = _at_work(context, view, operations, row, page, places.get(page))
             if mm is not None:
-                taken[row] = mm
+                taken[row, most] = mm
         if len(taken) < abs(off[page]):
             continue
-        for row, mm in taken.items():
-            used[row] += 1
-            found[page] = mm
+        used.update(taken.keys())
+        found[page] = next(iter(taken.values()))
     return found
 
 
-def _limit(rule: Rule, operations: OperationsView, row: int, anon: bool) -> int:
+def _limit(rule: Rule, operations: OperationsView, row: int, *, anon: bool) -> int:
     """Pages that a task can leave so; of those it clears entries of, one, but for pages of files whose removal is put
     off until the CPUs have forgotten the entries (tlb_flush_rmaps)."""
     kind = int(operations.under_way.operation[row])

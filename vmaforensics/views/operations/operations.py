@@ -76,7 +76,11 @@ def gather_operations(
     """
     tasks = sources.tasks
     parents = of_parents(sources)
-    needed = tasks.ok & (tasks.exit_state == 0) & (_may_be_amid(tasks) | np.isin(tasks.task, tasks.task[parents]))
+    needed = (
+        tasks.ok
+        & (tasks.exit_state == 0)
+        & (_may_be_amid(tasks) | np.isin(tasks.task, tasks.task[parents[parents >= 0]]))
+    )
     held = _held(kernel, mms)
     needed |= tasks.ok & np.isin(tasks.task, held)
     amid = tasks.take(needed)
