@@ -115,6 +115,20 @@ def test_other_machines_are_refused_by_name(opened: Opener) -> None:
     narrow = Kdump(pages=PAGES, main={416: struct.pack("<i", 4096), 428: bytes(4)})
     with pytest.raises(UnsupportedFormatError, match="32-bit machine"):
         opened(narrow.build())
+    for machine in (b"aarch64", b"s390x", b"riscv64", b"ppc64le"):
+        with pytest.raises(UnsupportedFormatError, match=rf"another machine \({machine.decode()}\)"):
+            opened(Kdump(pages=PAGES, machine=machine).build())
+
+
+def test_names_that_an_old_makedumpfile_shifted_are_found(opened: Opener) -> None:
+    """Up to 1.6.8 it copied them from 4 bytes on in ``uts_namespace``, where they lay until 5.11."""
+    data = bytearray(Kdump(pages=PAGES).build())
+    names = data[12 : 12 + 6 * 65]
+    data[12 : 12 + 6 * 65] = names[4:] + bytes(4)
+    image = opened(bytes(data))
+    assert (image.details["release"], image.details["machine"]) == ("6.1.0-test", "x86_64")
+    assert "4 bytes before their place" in image.problems[0]
+    assert image.cpus == opened(Kdump(pages=PAGES).build()).cpus
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3])
@@ -266,6 +280,7 @@ def test_what_the_header_says_is_shown(opened: Opener) -> None:
 def test_strings_of_the_header_are_made_printable(opened: Opener) -> None:
     image = opened(Kdump(pages=PAGES, machine=b"\x1b[31mx\n\xff").build())
     assert image.details["machine"] == "\\x1b[31mx\\x0a\\xff"
+    assert "none that is known; taken for x86-64" in image.problems[0]
 
 
 def test_a_bitmap_of_a_terabyte_costs_little(opened: Opener) -> None:

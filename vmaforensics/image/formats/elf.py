@@ -14,7 +14,7 @@ from elftools.common.exceptions import ELFError
 from elftools.common.utils import struct_parse
 from elftools.elf.structs import ELFStructs
 
-from vmaforensics.arch.known import DEFAULT, by_elf_machine
+from vmaforensics.arch.known import by_elf_machine, refusal
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U32, U64
 from vmaforensics.errors import UnsupportedFormatError
@@ -80,6 +80,10 @@ def open_elf(path: Path, source: FileSource) -> Image:
     Raises :class:`UnsupportedFormatError` for any other ELF file and for headers that cannot be believed.
     """
     header = _header(path, source)
+    machine = str(header["e_machine"])
+    arch = by_elf_machine(machine)
+    if arch is None:
+        raise UnsupportedFormatError(f"{path} {refusal(machine.removeprefix('EM_'))}")
     problems: list[str] = []
     headers = _program_headers(path, source, header, problems)
     loads = headers.take(headers.type == PT_LOAD)
@@ -98,8 +102,6 @@ def open_elf(path: Path, source: FileSource) -> Image:
     if header["e_flags"] & INCOMPLETE:
         problems.append("makedumpfile marked this dump as incomplete (e_flags bit 0): it ran out of space or time")
     more += [erased(note.desc) for note in notes if note.name == "ERASEINFO"]
-    machine = str(header["e_machine"])
-    arch = by_elf_machine(machine)
     details = {
         "ELF machine": machine.removeprefix("EM_"),
         "segments": f"{len(loads):,} PT_LOAD",
@@ -114,7 +116,7 @@ def open_elf(path: Path, source: FileSource) -> Image:
         memory=memory,
         vmcoreinfo=vmcoreinfo_of(notes),
         cpus=cpu_states(notes, arch),
-        arch=arch or DEFAULT,
+        arch=arch,
         notes=tuple(notes),
         details=details,
         problems=(*problems, *more),

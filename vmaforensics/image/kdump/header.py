@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import construct as c
 
+from vmaforensics.arch.known import ARCHITECTURES, OTHER_MACHINES
 from vmaforensics.errors import UnsupportedFormatError
 from vmaforensics.image.source import ascii_text
 from vmaforensics.words.amounts import counted
@@ -26,7 +27,7 @@ UTSNAME = ("sysname", "nodename", "release", "version", "machine", "domainname")
 MAIN_HEADER = c.Struct(
     "signature" / c.Bytes(8),
     "header_version" / c.Int32sl,
-    "utsname" / c.Array(6, c.Bytes(65)),
+    "utsname" / c.Bytes(6 * 65),
     c.Padding(6),
     "tv_sec" / c.Int64sl,
     "tv_usec" / c.Int64sl,
@@ -58,6 +59,9 @@ SUB_HEADER = c.Struct(
     "end_pfn_64" / c.Int64ul,
     "max_mapnr_64" / c.Int64ul,
 )
+
+_NAME_SIZE = 65  # __NEW_UTS_LEN + 1
+_MOST_SHIFT = 32  # bytes
 
 STATUS_INCOMPLETE = 0x8
 STATUS_NO_VMEMMAP = 0x10
@@ -151,7 +155,7 @@ def read_header(path: Path, file: Bytes) -> tuple[KdumpHeader, list[str]]:
     }
     header = KdumpHeader(
         version=main.header_version,
-        utsname=dict(zip(UTSNAME, map(ascii_text, main.utsname), strict=True)),
+        utsname=_utsname(main.utsname, problems),
         timestamp=main.tv_sec,
         status=main.status,
         block_size=block,
@@ -167,6 +171,30 @@ def read_header(path: Path, file: Bytes) -> tuple[KdumpHeader, list[str]]:
         eraseinfo=areas["eraseinfo"],
     )
     return header, problems
+
+
+def _utsname(raw: bytes, problems: list[str]) -> dict[str, str]:
+    """The names, each in 65 bytes.
+
+    A makedumpfile that is older than the kernel copies them from a wrong place: from 5.11 on ``name`` is no longer the
+    second member of ``uts_namespace``. The name of the machine shows by how much.
+    """
+    padded = bytes(_MOST_SHIFT) + raw + bytes(_MOST_SHIFT)
+
+    def name(number: int, shift: int) -> str:
+        at = _MOST_SHIFT + number * _NAME_SIZE + shift
+        return ascii_text(padded[at : at + _NAME_SIZE])
+
+    machine = UTSNAME.index("machine")
+    known = {arch.machine for arch in ARCHITECTURES} | OTHER_MACHINES
+    shifts = sorted(range(-_MOST_SHIFT, _MOST_SHIFT + 1), key=abs)
+    shift = next((shift for shift in shifts if name(machine, shift) in known), 0)
+    if shift:
+        problems.append(
+            f"the names of the system (file offset 12) lie {abs(shift)} bytes {'behind' if shift > 0 else 'before'} "
+            "their place, as a makedumpfile older than the kernel writes them; they are read from there"
+        )
+    return {key: name(number, shift) for number, key in enumerate(UTSNAME)}
 
 
 def _area(sub: Any, name: str, at: int, end: int, problems: list[str]) -> tuple[int, int] | None:  # noqa: ANN401

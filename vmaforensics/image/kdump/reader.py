@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.arch.known import DEFAULT, by_machine
+from vmaforensics.arch.known import DEFAULT, OTHER_MACHINES, by_machine, refusal
 from vmaforensics.errors import UnsupportedFormatError
 from vmaforensics.image.image import Image, Note
 from vmaforensics.image.kdump.bitmap import PageBitmap
@@ -100,7 +100,13 @@ def open_parts(files: Sequence[KdumpFile]) -> Image:
         if file.header.eraseinfo is not None:
             at, size = file.header.eraseinfo
             problems.append(erased(bytes(file.source[at : at + min(size, LARGEST_AREA)])))
-    arch = by_machine(header.utsname["machine"])
+    machine = header.utsname["machine"]
+    arch = by_machine(machine)
+    if arch is None and machine in OTHER_MACHINES:
+        raise UnsupportedFormatError(f"{path} {refusal(machine)}")
+    if arch is None:
+        arch = DEFAULT
+        problems.append(f"the header names the machine {machine!r}, which is none that is known; taken for {arch.name}")
     details = _details(header)
     if header.window is not None:
         details["split"] = f"{counted(len(files), 'part')}, {_windows(parts)}"
@@ -113,7 +119,7 @@ def open_parts(files: Sequence[KdumpFile]) -> Image:
         memory=memory,
         vmcoreinfo=vmcoreinfo or vmcoreinfo_of(notes),
         cpus=cpu_states(notes, arch),
-        arch=arch or DEFAULT,
+        arch=arch,
         notes=tuple(notes),
         details=details | counts.details(),
         problems=tuple(dict.fromkeys(problems)),

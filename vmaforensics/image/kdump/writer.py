@@ -167,7 +167,7 @@ def _main_header(head: Head, sub_blocks: int, octets: int, max_mapnr: int) -> by
         {
             "signature": b"KDUMP   ",
             "header_version": 6,
-            "utsname": [names.get(key, "").encode(errors="replace")[:64].ljust(65, b"\0") for key in UTSNAME],
+            "utsname": b"".join(names.get(key, "").encode(errors="replace")[:64].ljust(65, b"\0") for key in UTSNAME),
             "tv_sec": 0,
             "tv_usec": 0,
             "status": ZSTD,
