@@ -22,6 +22,7 @@ from vmaforensics.crash.document import (
     Taint,
 )
 from vmaforensics.crash.fingerprint import fingerprint, top_functions
+from vmaforensics.crash.memory_parts import memory_not_assessed, memory_part
 from vmaforensics.crash.patterns import INTERRUPTING
 from vmaforensics.crash.stack_parts import stack_parts
 from vmaforensics.crash.taint import taint_letters, taint_words
@@ -66,6 +67,7 @@ def build_crash_document(case: Case, *, lines: int, everyone: bool = False) -> C
         stacks=[] if case.stacks is None else list(stack_parts(case.stacks, died, everyone=everyone)),
         registers=list(_cpu_registers(case)),
         waits=_waits(case),
+        memory=memory_part(case.kernel, case.memory, case.log),
         complaints=complaints,
         complaints_left_out=case.complaints.total - len(case.complaints.kept),
         log=[] if case.log is None else log_document(case.log, range(max(0, count - lines), count)).records,
@@ -276,8 +278,11 @@ def _not_assessed(case: Case) -> Iterator[NotAssessed]:
         yield NotAssessed(what="stacks", why="the list of tasks, or structures of the kernel, are not known")
     else:
         yield from (NotAssessed(what="stacks", why=why) for why in case.stacks.unfinished())
-    if case.locks is not None and case.schedule is not None:
+    if case.locks is None or case.schedule is None:
+        yield NotAssessed(what="waits", why="stacks, or structures of the kernel, are not known")
+    else:
         yield from (NotAssessed(what="waits", why=why) for why in waits_not_assessed(case.locks, case.schedule))
+    yield from (NotAssessed(what="memory", why=why) for why in memory_not_assessed(case.memory))
     if case.running is not None and not case.running.ok.all():
         yield NotAssessed(
             what="tasks on CPUs", why=f"those of {int((~case.running.ok).sum())} CPUs are not in the image"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
+from vmaforensics.crash.memory_document import MemoryPart  # noqa: TC001 - msgspec reads the annotations
 from vmaforensics.crash.trail.parts import FindingPart, MeaningPart, NamedPart, WordPart  # noqa: TC001 - the same
-from vmaforensics.crash.waits_document import WaitsPart  # noqa: TC001 - msgspec reads the annotations
-from vmaforensics.proc.log_document import LogRecord  # noqa: TC001 - msgspec reads the annotations
+from vmaforensics.crash.waits_document import WaitsPart  # noqa: TC001 - the same
+from vmaforensics.proc.log_document import LogRecord  # noqa: TC001 - the same
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -200,6 +201,7 @@ class CrashDocument(_Part, frozen=True):
     stacks: list[StackPart]
     registers: list[Registers]  # of CPUs, as the dump or the crashing kernel noted them
     waits: WaitsPart | None  # null where no stacks could be read
+    memory: MemoryPart
     complaints: list[ComplaintPart]
     complaints_left_out: int
     log: list[LogRecord]  # its last records

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from vmaforensics.crash.complaints import Complaints, read_complaints
 from vmaforensics.crash.death import Signs, find_death
+from vmaforensics.crash.memory_case import read_memory_case
 from vmaforensics.crash.stack_parts import CaseStacks
 from vmaforensics.crash.trail.case import Followed, follow_case, follow_in
 from vmaforensics.errors import KernelNotFoundError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from vmaforensics.checks.finding import Finding
     from vmaforensics.crash.complaints import Complaint
     from vmaforensics.crash.death import Death
+    from vmaforensics.crash.memory_case import MemoryCase
     from vmaforensics.image.image import Image
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.kernel.machine import Clock
@@ -64,6 +66,7 @@ class Case:
     stacks: CaseStacks | None
     locks: LocksView | None  # as stacks
     schedule: Schedule | None  # as stacks
+    memory: MemoryCase
     followed: Followed = field(default_factory=Followed)  # what complaints lead to
 
     def urgent(self) -> list[Complaint]:
@@ -89,6 +92,7 @@ def gather_case(image: Image, kernel: Kernel, progress: Progress, parts: Collect
         has_log=log is not None,
         ending_cpu=None if stacks is None else stacks.ending_cpu(),
     )
+    locks, schedule = _waits(kernel, stacks)
     return Case(
         image=image,
         kernel=kernel,
@@ -103,8 +107,9 @@ def gather_case(image: Image, kernel: Kernel, progress: Progress, parts: Collect
         clock=read_clock(kernel),
         hostname=hostname(kernel),
         stacks=stacks,
-        locks=None if stacks is None else gather_locks(kernel, stacks.tasks, stacks.view),
-        schedule=None if stacks is None else read_schedule(kernel, stacks.tasks.task),
+        locks=locks,
+        schedule=schedule,
+        memory=read_memory_case(kernel, None if stacks is None else stacks.tasks),
     )
 
 
@@ -125,6 +130,16 @@ def _stacks(image: Image, kernel: Kernel) -> CaseStacks | None:
         return CaseStacks(view=gather_stacks(kernel, tasks, image.cpus), tasks=tasks)
     except KernelNotFoundError:
         return None
+
+
+def _waits(kernel: Kernel, stacks: CaseStacks | None) -> tuple[LocksView | None, Schedule | None]:
+    """Who waits for whom, and what waits to run; None as :func:`_stacks`."""
+    if stacks is None:
+        return None, None
+    try:
+        return gather_locks(kernel, stacks.tasks, stacks.view), read_schedule(kernel, stacks.tasks.task)
+    except KernelNotFoundError:
+        return None, None
 
 
 def crash_time_of(kernel: Kernel) -> str | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Final
 
+from vmaforensics.crash.memory_text import memory_lines
 from vmaforensics.crash.trail.text import complaint_lines, first_words, lead
 from vmaforensics.crash.waits_text import wait_lines, wait_summary
 from vmaforensics.proc.log import log_lines
@@ -25,6 +26,7 @@ _MOST_NAMED: Final = 5  # tasks of stacks that are alike
 def render_crash(document: CrashDocument) -> str:
     """The first page of a crash case."""
     lines = [*_head(document), *_complaints(document), *_waits(document), *_trace(document)]
+    lines += ["", *_title("Where the memory went"), *memory_lines(document.memory)]
     if document.log:
         lines += ["", *_title("The end of the log")]
         lines += [line for record in document.log for line in log_lines(record).splitlines()]

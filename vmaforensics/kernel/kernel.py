@@ -94,8 +94,8 @@ class Kernel:
     # Types -----------------------------------------------------------------------------------------
 
     def has(self, struct: str, path: str) -> bool:
-        """Does this kernel's ``struct`` have the member ``path`` (dots lead into embedded structures)?"""
-        return member(self.types, struct, path) is not None
+        """Does this kernel's ``struct`` have the member ``path``, or one of ``a|b``? Dots lead into embedded ones."""
+        return self._member(struct, path) is not None
 
     def member(self, struct: str, path: str) -> Field:
         """The member ``path`` of ``struct``; ``a|b`` takes the first that exists.

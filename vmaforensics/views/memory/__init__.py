@@ -1,0 +1,3 @@
+"""Where the memory of the machine went."""
+
+from __future__ import annotations
