@@ -19,6 +19,7 @@ from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U32, U64
 from vmaforensics.errors import UnsupportedFormatError
 from vmaforensics.image.formats.segments import Segments, lay_out
+from vmaforensics.image.formats.xen import open_xen, sections
 from vmaforensics.image.image import Image, Note
 from vmaforensics.image.notes import (
     LARGEST_AREA,
@@ -85,6 +86,8 @@ def open_elf(path: Path, source: FileSource) -> Image:
     if arch is None:
         raise UnsupportedFormatError(f"{path} {refusal(machine.removeprefix('EM_'))}")
     problems: list[str] = []
+    if header["e_phnum"] == 0 and ".xen_pages" in (places := sections(source, header)):
+        return open_xen(path, source, places, arch)
     headers = _program_headers(path, source, header, problems)
     loads = headers.take(headers.type == PT_LOAD)
     notes = _notes(source, headers.take(headers.type == PT_NOTE), problems)
