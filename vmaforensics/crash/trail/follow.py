@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from vmaforensics.crash.patterns import FATAL, Kind
-from vmaforensics.crash.trail.counters import follow_map_count, follow_pgtables, follow_rss
+from vmaforensics.crash.trail.checks import follow_bug, follow_named
+from vmaforensics.crash.trail.counters import follow_pgtables, follow_rss
 from vmaforensics.crash.trail.entries import follow_entry
 from vmaforensics.crash.trail.frames import follow_page
 from vmaforensics.crash.trail.lists import follow_list
@@ -27,7 +28,11 @@ _WAYS: Final[dict[Kind, Callable[[Records, Complaint], Trail]]] = {
     Kind.NULL_POINTER: follow_pointer,
     Kind.PAGE_FAULT: follow_pointer,
     Kind.PROTECTION_FAULT: follow_pointer,
-    Kind.BUG: follow_map_count,
+    Kind.BUG: follow_bug,
+    Kind.SLAB: follow_named,
+    Kind.MAPLE_TREE: follow_named,
+    Kind.USE_AFTER_FREE: follow_named,
+    Kind.OTHER_BUG: follow_named,
 }
 _MOST: Final = 16  # complaints that are followed: the first of them, since the others may be of their making
 

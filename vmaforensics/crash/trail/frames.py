@@ -121,7 +121,7 @@ def broken_mapping(records: Records, page: int) -> BrokenWord | None:
         return None
     place = int(pages.index[0]) << kernel.arch.page_shift
     bit, taken = ("set", "anon_vma") if means_anon else ("clear", "address_space")
-    told = f"it leads to {records.object_name(target)}; bit 0 is {bit}: the kernel takes it for an {taken}"
+    told = f"it leads to {records.leads_to(target.start)}; bit 0 is {bit}: the kernel takes it for an {taken}"
     return BrokenWord(
         what=f"page.mapping of page frame {int(frames[0]):#x} (struct page {page:#x})",
         address=address,

@@ -10,11 +10,9 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from vmaforensics.crash.trail.members import struct_of_cache
 from vmaforensics.crash.trail.word import BrokenWord, Sure, Trail, flipped
-from vmaforensics.views.slab.free_objects import reveal
+from vmaforensics.views.slab.free_pointers import free_pointers_to
 from vmaforensics.views.slab.objects import State
-from vmaforensics.views.structures.per_cpu import per_cpu_offsets
 
 if TYPE_CHECKING:
     from vmaforensics.columns.types import I64, U64
@@ -30,32 +28,45 @@ def follow_free_pointer(records: Records, complaint: Complaint, value: int) -> T
     if slab is None:
         return trail
     layout = slab.layout
-    every = layout.addresses(np.arange(len(layout.slabs)))
-    owner = np.repeat(np.arange(len(layout.slabs)), layout.slabs.objects)
-    cache = layout.slabs.cache[owner].astype(np.int64)
-    where = every + layout.caches.offset[cache]
-    words, ok = kernel.words(where, 1)
-    held = reveal(words[:, 0], where, layout.caches.random[cache])
-    rows = np.flatnonzero(ok & (held == np.uint64(value)))
-    for row in rows[:_MOST].tolist():
-        trail.words.append(_word(records, int(every[row]), int(where[row]), value, _astray(value, every), Sure.CERTAIN))
-    if trail.words or (cpu := _cpu_list(records, value)) is None:
-        return trail
-    number, page = cpu
-    (slab_row,) = np.flatnonzero(layout.slabs.page == np.uint64(page))[:1] if page else (None,)
-    if slab_row is None:
-        return trail
-    here = every[owner == slab_row]
-    right = _astray(value, here)
-    trail.notes.append(
-        f"the list of free objects of CPU {number} has come to {value:#x}"
-        + ("" if right is None else f", where {right:#x} should be: {flipped(value, right)}")
-    )
-    trail.notes.append("the object that had this free pointer has been handed out since, and overwritten")
-    for address in _handed_out(records, complaint, here)[:_MOST]:
-        offset = int(layout.caches.offset[layout.slabs.cache[slab_row]])
-        trail.words.append(_word(records, address, address + offset, value, right, Sure.POSSIBLE))
+    for cache in np.unique(layout.caches.cache).tolist():
+        found = free_pointers_to(kernel, cache, value)
+        for where in found.objects[:_MOST]:
+            target = records.objects.at(where)
+            if target is not None and target.state != State.ALLOCATED:
+                right = _astray(value, _objects_of(records, target.page))
+                trail.words.append(_word(records, target.start, where, value, right, Sure.CERTAIN))
+        if trail.words or not found.lists:
+            continue
+        number, word = found.lists[0]
+        page = _slab_of_cpu(records, word)
+        rows = np.flatnonzero((layout.slabs.page == np.uint64(page)) & (page != 0))
+        if not len(rows):
+            continue
+        here, offset = _objects_of(records, page), int(layout.caches.offset[layout.slabs.cache[rows[0]]])
+        right = _astray(value, here)
+        trail.notes += [
+            f"the list of free objects of CPU {number}, at {word:#x}, has come to {value:#x}"
+            + ("" if right is None else f", where {right:#x} should be: {flipped(value, right)}"),
+            "the object that had this free pointer has been handed out since, and overwritten",
+        ]
+        for address in _handed_out(records, complaint, here)[:_MOST]:
+            trail.words.append(_word(records, address, address + offset, value, right, Sure.POSSIBLE))
     return trail
+
+
+def _objects_of(records: Records, page: int) -> U64:
+    """The objects of the slab whose struct page is at ``page``, of the caches that are known."""
+    slab = records.views.slab
+    assert slab is not None
+    return slab.layout.addresses(np.flatnonzero(slab.slabs.page == np.uint64(page)))
+
+
+def _slab_of_cpu(records: Records, word: int) -> int:
+    """The slab that a CPU has taken, whose list of free objects begins at ``word`` (struct kmem_cache_cpu)."""
+    kernel = records.kernel
+    start = np.array([word - kernel.offset("kmem_cache_cpu", "freelist")], np.uint64)
+    pages, _ = kernel.gather_member("kmem_cache_cpu", "slab|page", start)
+    return int(pages[0])
 
 
 def _word(records: Records, start: int, where: int, value: int, right: int | None, sure: Sure) -> BrokenWord:
@@ -87,27 +98,11 @@ def _astray(value: int, objects: U64) -> int | None:
     return int(fits[0]) if len(fits) == 1 else None
 
 
-def _cpu_list(records: Records, value: int) -> tuple[int, int] | None:
-    """(CPU, struct page of the slab) of the list of free objects that has come to ``value``; up to 6.19."""
-    kernel, slab = records.kernel, records.views.slab
-    if slab is None or not kernel.has("kmem_cache", "cpu_slab") or not kernel.has("kmem_cache_cpu", "freelist"):
-        return None
-    path = "slab" if kernel.has("kmem_cache_cpu", "slab") else "page"
-    for cache in slab.caches.distinct().cpu_slab.tolist():
-        with np.errstate(over="ignore"):
-            places = np.uint64(cache) + per_cpu_offsets(kernel)
-        heads, ok = kernel.gather_member("kmem_cache_cpu", "freelist", places)
-        pages, _ = kernel.gather_member("kmem_cache_cpu", path, places)
-        for cpu in np.flatnonzero(ok & (heads == np.uint64(value))).tolist():
-            return cpu, int(pages[cpu])
-    return None
-
-
 def _handed_out(records: Records, complaint: Complaint, objects: U64) -> list[int]:
     """Those of the objects that belong to the task that died; all kinds but VMAs cannot be told apart."""
     mm = records.mm_of(complaint.said.pid)
     first = records.objects.at(int(objects[0])) if len(objects) else None
-    if not mm or first is None or struct_of_cache(records.kernel, first.cache) != "vm_area_struct":
+    if not mm or first is None or first.struct != "vm_area_struct":
         return []
     slab = records.views.slab
     assert slab is not None

@@ -56,7 +56,7 @@ def _word(records: Records, head: int, side: int, was: int, should: int) -> Brok
     """A word of a list_head that should lead to another."""
     address = head + side
     held = records.word(address)
-    why = [f"it leads to {records.word_name(was)}" if records.objects.at(was) is not None else f"it leads to {was:#x}"]
+    why = [f"it leads to {records.word_name(was) if records.objects.at(was) is not None else records.leads_to(was)}"]
     why.append(f"should lead to {records.word_name(should)}, which leads here")
     if how := flipped(was, should):
         why.append(how)

@@ -13,8 +13,9 @@ import numpy as np
 from vmaforensics.columns.types import U64
 from vmaforensics.crash.trail.frames import broken_mapping
 from vmaforensics.crash.trail.free_pointers import follow_free_pointer
-from vmaforensics.crash.trail.members import member_at, pointers_of, struct_of_cache
 from vmaforensics.crash.trail.word import BrokenWord, Sure, Trail, flipped
+from vmaforensics.views.indices.entries import IndexEntries
+from vmaforensics.views.objects.members import begins_at
 from vmaforensics.views.slab.objects import State
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from vmaforensics.crash.trail.objects import SlabObject
     from vmaforensics.crash.trail.records import Records
 
+_POINTER: Final = 8  # bytes
 _NEAR: Final = 4096  # bytes that a member may lie behind the pointer that leads to it
 _MOST_WORDS: Final = 4
 _LARGEST: Final = 16 << 10  # bytes of an object that are searched
@@ -68,6 +70,7 @@ def follow_pointer(records: Records, complaint: Complaint) -> Trail:
 def _targets(records: Records, registers: dict[str, int]) -> list[_Target]:
     """The registers that lead into slab objects, objects led to directly first."""
     found = []
+    records.objects.look_up(np.array(list(registers.values()), np.uint64))
     for name, value in registers.items():
         target = records.objects.at(value)
         if target is not None:
@@ -117,40 +120,32 @@ def _holders(records: Records, complaint: Complaint, targets: list[_Target], val
 
 def _in_tree(records: Records, mm: int, value: int) -> Iterator[tuple[int, str]]:
     """Slots of the maple tree that hold the pointer."""
-    tree = records.tree(mm)
-    if tree is None:
-        return
-    for row in np.flatnonzero(tree.entries.vma == np.uint64(value)).tolist():
-        entry = tree.entries.take(slice(row, row + 1))
-        yield int(entry.slot[0]), f"a slot of the maple tree, for {int(entry.start[0]):#x}-{int(entry.end[0]):#x}"
+    entries = records.index(mm)
+    for row in np.flatnonzero(entries.vma == np.uint64(value)).tolist():
+        yield int(entries.slot[row]), "it stands in the index of the process's VMAs"
 
 
 def _in_vmas(records: Records, mm: int, value: int) -> Iterator[tuple[int, str]]:
     """Words of the VMAs of the mm that hold it."""
-    tree = records.tree(mm)
-    if tree is None:
-        return
+    entries = records.index(mm)
     size = records.kernel.sizeof("vm_area_struct")
-    words, ok = records.kernel.words(tree.entries.vma, size // 8)
+    words, ok = records.kernel.words(entries.vma, size // 8)
     row, place = np.nonzero((words == np.uint64(value)) & ok[:, None])
-    for vma, word in zip(tree.entries.vma[row].tolist(), place.tolist(), strict=True):
+    for vma, word in zip(entries.vma[row].tolist(), place.tolist(), strict=True):
         yield vma + 8 * word, "a word of a VMA of the process"
 
 
 def _broken(records: Records, address: int, why: str, value: int, mm: int) -> BrokenWord:
     """The word at ``address``, with what it held before, if one bit or byte of it was changed."""
-    tree = records.tree(mm) if mm else None
-    slot = (
-        next(iter(np.flatnonzero(tree.entries.slot == np.uint64(address)).tolist()), None) if tree is not None else None
-    )
+    entries = records.index(mm) if mm else IndexEntries.zeros(0)
+    slot = next(iter(np.flatnonzero(entries.slot == np.uint64(address)).tolist()), None)
     what = records.word_name(address)
     user = None
-    if tree is not None and slot is not None:
-        entry = tree.entries.take(slice(slot, slot + 1))
-        user = int(entry.start[0])
+    if slot is not None and records.kernel.has("mm_struct", "mm_mt"):
+        user = int(entries.start[slot])
         node = records.objects.at(address)
         place = f"maple_node {node.start:#x}" if node is not None else "the tree's root"
-        what = f"the slot for {user:#x}-{int(entry.end[0]):#x} in {place} of {records.who(mm)}"
+        what = f"the slot for {user:#x}-{int(entries.end[slot]):#x} in {place} of {records.who(mm)}"
     reasons = [
         why,
         f"no {'memory' if records.kernel.arch.is_kernel_address(value) else 'kernel memory'} is at {value:#x}",
@@ -178,13 +173,14 @@ def _broken(records: Records, address: int, why: str, value: int, mm: int) -> Br
 def _before(records: Records, address: int, value: int, *, is_slot: bool) -> int | None:
     """``value`` with one bit other, if that is the start of the one object that the member may point to."""
     bits: U64 = np.uint64(value) ^ (np.uint64(1) << np.arange(64, dtype=np.uint64))
+    records.objects.look_up(bits)
     wanted = "vm_area_struct" if is_slot else _pointed_to(records, address)
     fits = []
     for candidate in bits.tolist():
         target = records.objects.at(candidate)
         if target is None or target.offset or target.state == State.FREE:
             continue
-        if wanted is None or struct_of_cache(records.kernel, target.cache) in (wanted, None):
+        if wanted is None or target.struct in (wanted, None):
             fits.append(candidate)
     return fits[0] if len(fits) == 1 else None
 
@@ -192,16 +188,30 @@ def _before(records: Records, address: int, value: int, *, is_slot: bool) -> int
 def _pointed_to(records: Records, address: int) -> str | None:
     """The structure that the member at ``address`` points to."""
     found = records.objects.at(address)
-    struct = None if found is None else struct_of_cache(records.kernel, found.cache)
-    if found is None or struct is None:
-        return None
-    return next((item.struct for item in pointers_of(records.kernel, struct) if item.offset == found.offset), None)
+    pointers = {} if found is None or found.struct is None else _pointers(records, found.struct)
+    return None if found is None or found.offset not in pointers else pointers[found.offset].struct
+
+
+class _Pointer(NamedTuple):
+    """A member that points to a structure."""
+
+    name: str
+    struct: str
+
+
+def _pointers(records: Records, struct: str) -> dict[int, _Pointer]:
+    """The members of a structure that point to structures, by offset; those of embedded structures left out."""
+    layout = records.kernel.types.struct(struct)
+    return {
+        field.offset: _Pointer(name, field.struct)
+        for name, field in (layout.fields.items() if layout is not None else ())
+        if field.pointer and field.struct and field.count is None and field.size == _POINTER
+    }
 
 
 def _holding(records: Records, mm: int, vma: int) -> int | None:
-    """The mm, if its tree holds the VMA."""
-    tree = records.tree(mm) if mm else None
-    return mm if tree is not None and (tree.entries.vma == np.uint64(vma)).any() else None
+    """The mm, if its index holds the VMA."""
+    return mm if mm and (records.index(mm).vma == np.uint64(vma)).any() else None
 
 
 def _null_members(records: Records, mm: int, targets: list[_Target], fault: int) -> Iterator[BrokenWord]:
@@ -209,24 +219,22 @@ def _null_members(records: Records, mm: int, targets: list[_Target], fault: int)
     kernel = records.kernel
     found: dict[int, tuple[bool, BrokenWord]] = {}
     for target in targets:
-        struct = struct_of_cache(kernel, target.found.cache)
+        struct = target.found.struct
         if struct is None or target.found.state == State.FREE:
             continue
         words = records.words(target.found.start, target.found.size // 8)
-        for pointer in pointers_of(kernel, struct):
-            if pointer.offset % 8 or pointer.offset // 8 >= len(words) or words[pointer.offset // 8] != 0:
+        for offset, pointer in sorted(_pointers(records, struct).items()):
+            if offset % 8 or offset // 8 >= len(words) or words[offset // 8] != 0:
                 continue
-            layout = kernel.types.struct(pointer.struct)
-            begins = layout is not None and any(field.offset == fault for field in layout.fields.values())
-            member = member_at(kernel, pointer.struct, fault)
-            if member is None or not begins:
+            member = begins_at(kernel.types, pointer.struct, fault)
+            if member is None:
                 continue
-            address = target.found.start + pointer.offset
+            address = target.found.start + offset
             never = (struct, pointer.name) in _NEVER_NULL
             owner = _holding(records, mm, target.found.start) if pointer.struct == "mm_struct" else None
             reasons = [f"{target.register} leads to it; the kernel read NULL->{member}, which is {fault:#x}"]
             reasons += [f"{pointer.name} is never NULL while a {struct} is in use"] if never else []
-            reasons += [f"the maple tree of {records.who(mm)} holds it"] if owner else []
+            reasons += [f"the index of {records.who(mm)} holds it"] if owner else []
             word = BrokenWord(
                 what=records.word_name(address),
                 address=address,

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of
-from vmaforensics.crash.trail.members import member_at, struct_of_cache
 from vmaforensics.crash.trail.objects import Objects
+from vmaforensics.views.indices.entries import IndexEntries
 from vmaforensics.views.indices.maple import walk_maple
+from vmaforensics.views.indices.vma_list import walk_list
+from vmaforensics.views.objects.explain import explain
+from vmaforensics.views.objects.members import member_at
+from vmaforensics.views.objects.surroundings import read_surroundings
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.processes.mms import Mms, read_mms
 from vmaforensics.views.processes.tasks import Tasks
-from vmaforensics.views.slab.objects import State
 from vmaforensics.views.vmas.vmas import Vmas, read_vmas
 from vmaforensics.words.printable import comm_of, decoded
 
@@ -21,12 +24,12 @@ if TYPE_CHECKING:
     from vmaforensics.columns.types import U64
     from vmaforensics.crash.trail.objects import SlabObject
     from vmaforensics.kernel.kernel import Kernel
-    from vmaforensics.views.indices.maple import MapleTree
+    from vmaforensics.views.objects.explain import Meaning
+    from vmaforensics.views.objects.surroundings import Surroundings
     from vmaforensics.views.pages.page_types import PageReader
     from vmaforensics.views.views import Views
 
 _EXITING: Final = 0x4  # PF_EXITING, include/linux/sched.h
-_FREED: Final = {State.FREE: "freed ", State.ALLOCATED: "", State.UNKNOWN: ""}
 
 
 class Records:
@@ -35,10 +38,10 @@ class Records:
     def __init__(self, kernel: Kernel, views: Views) -> None:
         self.kernel = kernel
         self.views = views
-        self.objects = Objects(kernel, views.slab)
+        self.objects = Objects(kernel)
         self.tasks = views.tasks if views.sources is None else views.sources.tasks
         self._owners = self._find_owners()
-        self._trees: dict[int, MapleTree | None] = {}
+        self._indices: dict[int, IndexEntries] = {}
 
     @property
     def pages(self) -> PageReader | None:
@@ -79,43 +82,34 @@ class Records:
         pid, comm = self._owners[mm]
         return f"pid {pid} ({decoded(comm)})"
 
-    def task_name(self, task: int) -> str:
-        """The task at an address in words."""
-        row = int(rows_of(self.tasks.task, np.array([task], np.uint64))[0]) if len(self.tasks) else -1
-        if row < 0 and self.views.sources is None:
-            row = next(iter(np.flatnonzero(self.tasks.task == np.uint64(task)).tolist()), -1)
-        if row < 0:
-            return f"task {task:#x}"
-        return f"pid {int(self.tasks.pid[row])} ({decoded(comm_of(self.tasks.comm[row]))})"
-
     # What ----------------------------------------------------------------------------------------------
 
+    @cached_property
+    def _surroundings(self) -> Surroundings:
+        return read_surroundings(self.kernel, self.tasks)
+
+    def _meaning(self, address: int) -> Meaning:
+        return explain(self._surroundings, np.array([address % (1 << 64)], np.uint64))[0]
+
     def object_name(self, found: SlabObject) -> str:
-        """An object in words: "vm_area_struct ffff… (0x55fb8d49f000-0x55fb8d4a2000) of pid 250 (awk-exits)"."""
-        struct = struct_of_cache(self.kernel, found.cache)
-        name = f"{_FREED.get(found.state, '')}{struct or 'object of ' + found.cache} {found.start:#x}"
-        if struct == "task_struct":
-            return f"{name}, {self.task_name(found.start)}"
-        if struct == "mm_struct":
-            return f"{name} of {self.who(found.start)}" if found.start in self._owners else name
-        if struct == "vm_area_struct":
-            vma = self.vmas(np.array([found.start], np.uint64))
-            owner = int(vma.mm[0]) if len(vma) else 0
-            whose = f" of {self.who(owner)}" if owner in self._owners else ""
-            return f"{name} ({int(vma.start[0]):#x}-{int(vma.end[0]):#x}){whose}" if len(vma) else name
-        return name
+        """An object in words: "allocated vm_area_struct 0xffff…: 55fb…-55fb… r-xp /usr/bin/mawk of pid 250 (mawk)"."""
+        return self._meaning(found.start).text
+
+    def leads_to(self, value: int) -> str:
+        """What a value leads to, in words."""
+        return self._meaning(value).text or f"{value:#x}"
 
     def word_name(self, address: int) -> str:
         """A word in words: the member of the object that it is, and whose."""
         found = self.objects.at(address)
         if found is None:
-            symbol = self.kernel.symbols.name_of(address)
-            return "a word" if symbol is None else f"the variable {symbol}"
-        struct = struct_of_cache(self.kernel, found.cache)
-        member = None if struct is None else member_at(self.kernel, struct, found.offset)
-        if struct is None or member is None:
-            return f"{self.object_name(found)}+{found.offset:#x}"
-        return f"{struct}.{member} in {self.object_name(found)}"
+            return self._meaning(address).text or "a word"
+        member = (
+            None if found.struct is None else member_at(self.kernel.types, found.struct, found.offset, innermost=True)
+        )
+        if found.struct is None or member is None:
+            return f"the word at +{found.offset:#x} in {self.object_name(found)}"
+        return f"{found.struct}.{member} in {self.object_name(found)}"
 
     def vmas(self, addresses: U64) -> Vmas:
         """The ``vm_area_struct`` at each address that can be read."""
@@ -137,7 +131,7 @@ class Records:
         pas, _, mapped = self.kernel.space.translate(np.array([address], np.uint64))
         return int(pas[0]) if mapped[0] else None
 
-    # Trees ---------------------------------------------------------------------------------------------
+    # VMAs ----------------------------------------------------------------------------------------------
 
     def mms(self, mm: int) -> Mms:
         """The ``mm_struct`` at an address, whether a task uses it or not."""
@@ -145,9 +139,11 @@ class Records:
         one = Tasks.of(mm=[mm], tgid=[pid], pid=[pid], comm=[comm], ok=[True])
         return read_mms(self.kernel, one, ProblemLog())
 
-    def tree(self, mm: int) -> MapleTree | None:
-        """The maple tree of an mm; None without one."""
-        if mm not in self._trees:
-            mms = self.mms(mm)
-            self._trees[mm] = walk_maple(self.kernel, mms, ProblemLog()) if len(mms) else None
-        return self._trees[mm]
+    def index(self, mm: int) -> IndexEntries:
+        """The VMAs of an mm by its maple tree, or by the list before 6.1: nothing where it has neither any more."""
+        if mm not in self._indices:
+            mms, log = self.mms(mm), ProblemLog()
+            tree = walk_maple(self.kernel, mms, log)
+            listed = None if tree is not None else walk_list(self.kernel, mms, np.zeros(0, np.uint64), log)
+            self._indices[mm] = tree.entries if tree is not None else listed or IndexEntries.zeros(0)
+        return self._indices[mm]
