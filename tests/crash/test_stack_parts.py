@@ -89,7 +89,6 @@ def test_a_stack_looks_as_the_kernel_prints_it() -> None:
     assert list(_stack(part)) == [
         "",
         "Stack of CPU 0: pid 100 (task0), which died",
-        "-------------------------------------------",
         "   <IRQ>",
         "    evil\\x1b[31m+0x1/0x20",
         "    asm_sysvec_reboot+0x1/0x20",

@@ -51,9 +51,9 @@ def test_a_report_is_told_from_an_image_however_it_is_laid_out(tmp_path: Path, r
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b'{"schema": {"name": "vmaforensics-report", "version": "2.9"}}', "is of schema 2.9, newer than the 2.0"),
+        (b'{"schema": {"name": "vmaforensics-report", "version": "2.9"}}', "is of schema 2.9, newer than the 2.1"),
         (b'{"schema": {"name": "vmaforensics-report", "version": "3.0", "x": 1}}', "is of schema 3.0, newer"),
-        (b'{"schema": {"name": "vmaforensics-report", "version": "1.0"}}', "is of schema 1.0, older than the 2.0"),
+        (b'{"schema": {"name": "vmaforensics-report", "version": "1.0"}}', "is of schema 1.0, older than the 2.1"),
         (b'{"schema": {"name": "vmaforensics-report", "version": "two"}}', "has no readable schema version"),
         (b'{"schema": {"name": "vmaforensics-views", "version": "1.0"}}', "is a 'vmaforensics-views' document"),
         (b'{"schema": {"name": "vmaforensics-report", "version": "2.0"}}', "missing required field `image`"),

@@ -27,7 +27,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--lines", type=_count, default=25, metavar="N", help="records shown of the end of the log (default: 25)"
     )
     parser.add_argument("--all", action="store_true", help="the stack of every task, those that are alike together")
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+    parser.add_argument("--format", choices=("text", "json", "html"), default="text", help="default: text")
     add_output(parser)
     parser.set_defaults(run=run)
 
@@ -56,6 +56,10 @@ def run(args: argparse.Namespace) -> int:
         document = build_crash_document(case, lines=args.lines, everyone=args.all)
         if args.format == "json":
             stream.write(msgspec.json.encode(document) + b"\n")
+        elif args.format == "html":
+            from vmaforensics.report.formats.html.crash_page import render_crash_html
+
+            stream.write(render_crash_html(document))
         else:
             stream.write(render_crash(document).encode())
     return ExitCode.OK

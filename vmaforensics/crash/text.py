@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vmaforensics.crash.memory_text import memory_lines
 from vmaforensics.crash.trail.text import complaint_lines, first_words, lead
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.crash.document import CrashDocument, DeathPart, Frame, Module, Registers, StackPart
 
+COMPLAINTS: Final = "What the kernel complained of"  # title of a section
 _WIDTH: Final = 100
 _LABEL: Final = 12
 _IN_A_ROW: Final = 3  # registers
@@ -23,20 +24,48 @@ _MOST_COMPLAINTS: Final = 20
 _MOST_NAMED: Final = 5  # tasks of stacks that are alike
 
 
+class Title(str):
+    """The title of a section, among its lines."""
+
+    __slots__ = ()
+
+
+class Section(NamedTuple):
+    """A part of the page."""
+
+    title: str
+    lines: list[str]
+
+
 def render_crash(document: CrashDocument) -> str:
     """The first page of a crash case."""
+    shown = [f"{line}\n{'-' * len(line)}" if isinstance(line, Title) else line for line in _lines(document)]
+    return "\n".join(shown) + "\n"
+
+
+def crash_sections(document: CrashDocument) -> list[Section]:
+    """What stands beneath the head of the page, section by section."""
+    found: list[Section] = []
+    for line in _lines(document):
+        if isinstance(line, Title):
+            found.append(Section(str(line), []))
+        elif found:
+            found[-1].lines.append(line)
+    return found
+
+
+def _lines(document: CrashDocument) -> list[str]:
+    """All lines; titles are marked as such."""
     lines = [*_head(document), *_complaints(document), *_waits(document), *_trace(document)]
     lines += ["", *_title("Where the memory went"), *memory_lines(document.memory)]
     if document.log:
         lines += ["", *_title("The end of the log")]
         lines += [line for record in document.log for line in log_lines(record).splitlines()]
-    lines += [*_modules(document.modules), *_not_assessed(document)]
-    return "\n".join(lines) + "\n"
+    return [*lines, *_modules(document.modules), *_not_assessed(document)]
 
 
 def _title(text: str) -> Iterator[str]:
-    yield text
-    yield "-" * len(text)
+    yield Title(text)
 
 
 def _row(label: str, text: str) -> list[str]:
@@ -230,7 +259,7 @@ def _complaints(document: CrashDocument) -> Iterator[str]:
     if not document.complaints:
         return
     yield ""
-    yield from _title("What the kernel complained of")
+    yield from _title(COMPLAINTS)
     top = lead(document.complaints)
     explained: set[str] = set()
     shown = document.complaints[-_MOST_COMPLAINTS:]

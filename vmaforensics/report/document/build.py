@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from vmaforensics.kernel.machine import hostname, read_clock
+from vmaforensics.report.document.crash_part import crash_part
 from vmaforensics.report.document.document import Document
 from vmaforensics.report.document.finding_parts import finding_parts
 from vmaforensics.report.document.memory_maps import memory_maps
 from vmaforensics.report.document.not_assessed import not_assessed
-from vmaforensics.report.document.parts import ImageFacts, KernelFacts, Schema
+from vmaforensics.report.document.parts import VERSION_WITHOUT_CRASH, ImageFacts, KernelFacts, Schema
 from vmaforensics.report.document.process_parts import PF_KTHREAD, process_parts
 from vmaforensics.report.document.provenance import provenance
 from vmaforensics.words.printable import printable
@@ -35,8 +36,9 @@ def build_document(
     clock = read_clock(analysis.kernel)
     chosen = [finding for finding in analysis.findings if pids is None or finding.pid in pids]
     maps, left_out = memory_maps(analysis.kernel, analysis.views, chosen, pids)
+    crash = crash_part(analysis)
     return Document(
-        schema=Schema(),
+        schema=Schema() if crash is not None else Schema(version=VERSION_WITHOUT_CRASH),
         image=_image(analysis.image),
         kernel=_kernel(analysis, clock),
         processes=process_parts(analysis, pids, clock),
@@ -45,6 +47,7 @@ def build_document(
         maps_left_out=left_out,
         not_assessed=not_assessed(analysis),
         provenance=provenance(analysis, sha256=sha256),
+        crash=crash,
     )
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from vmaforensics.report.document.crash_part import CrashPart  # noqa: TC001 - msgspec reads the annotations
 from vmaforensics.report.document.data_frames import frame
-from vmaforensics.report.document.findings import Finding  # noqa: TC001 - msgspec reads the annotations
+from vmaforensics.report.document.findings import Finding  # noqa: TC001
 from vmaforensics.report.document.html_summary import escaped, table_row
 from vmaforensics.report.document.json_text import json_text
 from vmaforensics.report.document.parts import (
@@ -49,11 +50,13 @@ class Document(Part, frozen=True):
     not_assessed: list[NotAssessed]
     provenance: Provenance
     maps_left_out: int = 0  # further address spaces that findings name
+    crash: CrashPart | None = None  # the kernel crashed or complained; left out of the JSON form where it did not
 
     @property
     def verdict(self) -> str:
         """The outcome in one sentence."""
-        return verdict(self.processes, self.findings, self.not_assessed)
+        told = verdict(self.processes, self.findings, self.not_assessed)
+        return told if self.crash is None else f"{self.crash.verdict} {told}"
 
     def table(self, name: str) -> NDArray[np.void]:
         """ "findings", "evidence", "regions" or "processes" as a structured array, its rows in the document's order;
@@ -113,8 +116,10 @@ def encode(document: Document) -> bytes:
 def encoded_pieces(document: Document) -> Iterator[bytes]:
     """The JSON form in pieces, the longest of them a process: a whole one takes as much memory as the document."""
     for place, name in enumerate(document.__struct_fields__):
-        yield b'%s"%s":' % (b"," if place else b"{", name.encode())
         value = getattr(document, name)
+        if name == "crash" and value is None:
+            continue
+        yield b'%s"%s":' % (b"," if place else b"{", name.encode())
         if isinstance(value, list):
             yield b"["
             for number, item in enumerate(value):

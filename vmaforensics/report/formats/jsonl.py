@@ -39,6 +39,8 @@ def _lines(document: Document) -> Iterator[dict[str, object]]:
         "views": document.kernel.views,
         "coverage": document.provenance.coverage,
     }
+    if document.crash is not None:
+        yield {"kind": "crash", **about, **msgspec.structs.asdict(document.crash)}
     for finding in document.findings:
         yield {"kind": "finding", **about, **msgspec.structs.asdict(finding)}
     for missing in document.not_assessed:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from vmaforensics.crash.trail.text import word_line
+from vmaforensics.report.formats.crash_text import death_rows, told_first
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
@@ -40,6 +42,7 @@ def _lines(document: Document) -> Iterator[str]:
     yield from ("# vmaforensics report", "", f"**Verdict:** {code(document.verdict)}", "")
     machine = [("kernel", kernel.release), ("host", kernel.hostname), ("image taken", kernel.clock or "")]
     yield from (f"- {name}: {code(value)}" for name, value in machine if value)
+    yield from _crash(document)
     yield from ("", "## Findings", "")
     if not document.findings:
         yield from ("None.", "")
@@ -57,6 +60,20 @@ def _lines(document: Document) -> Iterator[str]:
         ]
         yield from _table(("what", "pid", "why"), rows, len(missing))
     yield from _provenance(document)
+
+
+def _crash(document: Document) -> Iterator[str]:
+    """How the kernel ended, and the words that its complaints lead to."""
+    if (crash := document.crash) is None:
+        return
+    yield from ("", "## Crash" if crash.death is not None else "## Complaints of the kernel", "")
+    if crash.death is not None:
+        yield from (f"- {name}: {code(text)}" for name, text in death_rows(crash.death))
+    for complaint in told_first(crash)[:_FULL]:
+        yield f"- {code(complaint.time)}: {code(complaint.text)}"
+        yield from (f"  - broken: {code(word_line(word))}" for word in complaint.words)
+        yield from (f"  - findings about it: {code(rule)}" for rule in complaint.findings)
+    yield from ("", f"More of it: {code(f'vmaforensics crash {document.provenance.file.path}')}")
 
 
 def _findings(findings: Sequence[Finding]) -> Iterator[str]:

@@ -6,6 +6,7 @@ import shlex
 from typing import TYPE_CHECKING
 
 from vmaforensics.report.document.verdict import SERIOUS
+from vmaforensics.report.formats.crash_text import crash_section
 from vmaforensics.report.formats.terminal import Page
 from vmaforensics.report.formats.text_full import full
 from vmaforensics.report.formats.text_parts import head, not_assessed
@@ -38,6 +39,7 @@ def render_text(
         for finding in document.findings:
             page.line(*head(finding))
         return page.text()
+    crash_section(page, document, everything=detail > 0)
     if detail > 0 or all_regions:
         full(page, document, detail=detail, all_regions=all_regions)
         return page.text()

@@ -33,10 +33,14 @@ def overview(document: Document) -> Overview:
     """What the findings of ``document``, and what is missing from it, come to."""
     counts = {name: sum(finding.severity == name for finding in document.findings) for name in SEVERITIES}
     tone, headline, meaning = _judged(document, counts)
+    crash = document.crash
+    if crash is not None and crash.death is not None:
+        headline = "This kernel crashed."
+        tone = tone if tone in SEVERITIES else "medium"
     return Overview(
         tone=tone,
         headline=headline,
-        summary=_summary(document, counts),
+        summary=_summary(document, counts) if crash is None else f"{crash.verdict} {_summary(document, counts)}",
         meaning=meaning,
         limits=_limits(document),
         counts=tuple(counts.items()),

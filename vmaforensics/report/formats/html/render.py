@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import jinja2
 from markupsafe import Markup
 
+from vmaforensics.report.formats.crash_text import death_rows, told_first
 from vmaforensics.report.formats.html import legend
 from vmaforensics.report.formats.html.amounts import extent, short
 from vmaforensics.report.formats.html.cards import cards
@@ -42,35 +43,42 @@ def render_html(document: Document) -> bytes:
 
     What a large document holds beyond a few megabytes is left out, and the page says so and how to get it.
     """
-    environment = _environment()
-    style, script = _asset("style.css"), _asset("report.js")
+    style, script = asset("style.css"), asset("report.js")
     found = cards(document, _MOST_FINDINGS)
     costs = accumulate(_cost(card.finding) for card in found)
     full = max(bisect_right(list(costs), _ROOM_FOR_CARDS), 1)
     maps, further_maps = sections(document, found)
-    page = environment.get_template("report.html").render(
-        document=document,
-        kernel=document.kernel,
-        origin=document.provenance,
-        policy=_policy(style, script),
-        style=style,
-        script=script,
-        overview=overview(document),
-        cards=found[:full],
-        further=found[full:],
-        uncounted=len(document.findings) - len(found),
-        maps=maps,
-        map_of={card.anchor: section.anchor for section in maps for card in section.cards},
-        further_maps=further_maps,
-        processes=processes(document, found),
-        counters=COUNTERS,
-        not_assessed=document.not_assessed[:_MOST_NOT_ASSESSED],
-        not_shown=len(document.not_assessed) - _MOST_NOT_ASSESSED,
-        most_evidence=_MOST_EVIDENCE,
-        severities=SEVERITIES,
-        rules=sorted({card.finding.rule for card in found}),
-        pids=sorted({(card.finding.pid, card.finding.comm) for card in found}),
-        legend=legend,
+    page = (
+        environment()
+        .get_template("report.html")
+        .render(
+            document=document,
+            kernel=document.kernel,
+            origin=document.provenance,
+            policy=policy(style, script),
+            style=style,
+            script=script,
+            overview=overview(document),
+            cards=found[:full],
+            further=found[full:],
+            uncounted=len(document.findings) - len(found),
+            maps=maps,
+            map_of={card.anchor: section.anchor for section in maps for card in section.cards},
+            further_maps=further_maps,
+            processes=processes(document, found),
+            counters=COUNTERS,
+            not_assessed=document.not_assessed[:_MOST_NOT_ASSESSED],
+            not_shown=len(document.not_assessed) - _MOST_NOT_ASSESSED,
+            most_evidence=_MOST_EVIDENCE,
+            severities=SEVERITIES,
+            rules=sorted({card.finding.rule for card in found}),
+            pids=sorted({(card.finding.pid, card.finding.comm) for card in found}),
+            legend=legend,
+            crash=document.crash,
+            death_rows=death_rows,
+            told_first=told_first,
+            more_of_it=True,
+        )
     )
     return page.encode()
 
@@ -83,8 +91,9 @@ def _cost(finding: Finding) -> int:
 
 
 @cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """The templates of this package, with all that goes into them made inert."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("vmaforensics.report.formats.html", "templates"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -93,15 +102,15 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         keep_trailing_newline=False,
     )
-    environment.filters.update(
+    made.filters.update(
         name=lambda text: short(text, _MOST_CHARACTERS),
         sentence=lambda text: short(text, _MOST_OF_A_SENTENCE),
         grouped=lambda number: f"{number:,}",
         counted=counted,
         bare=lambda text: text.removeprefix("0x"),
     )
-    environment.globals["extent"] = extent
-    return environment
+    made.globals["extent"] = extent
+    return made
 
 
 def _inert(value: object) -> object:
@@ -112,16 +121,19 @@ def _inert(value: object) -> object:
 
 
 @cache
-def _asset(name: str) -> Markup:
+def asset(name: str) -> Markup:
     """A file of this package that goes into the page as it is."""
-    loader = _environment().loader
+    loader = environment().loader
     assert loader is not None
-    return Markup(loader.get_source(_environment(), name)[0])
+    return Markup(loader.get_source(environment(), name)[0])
 
 
-def _policy(style: str, script: str) -> str:
-    """The content security policy: nothing but this style and this script."""
+def policy(style: str, script: str | None = None) -> str:
+    """The content security policy: nothing but this style and this script, or no script at all."""
     hashes = [
-        "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'" for text in (style, script)
+        "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
+        for text in (style, script)
+        if text is not None
     ]
-    return f"default-src 'none'; style-src {hashes[0]}; script-src {hashes[1]}; base-uri 'none'; form-action 'none'"
+    scripts = f"script-src {hashes[1]}; " if script is not None else ""
+    return f"default-src 'none'; style-src {hashes[0]}; {scripts}base-uri 'none'; form-action 'none'"
