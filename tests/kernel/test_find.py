@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import struct
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -192,6 +193,15 @@ def test_the_pages_of_another_machine_are_no_kernel(tmp_path_factory: pytest.Tem
     path = tmp_path_factory.mktemp("noise") / "noise.raw"
     path.write_bytes(np.random.default_rng(3).integers(0, 256, 2 << 20, np.uint8).tobytes())
     with pytest.raises(KernelNotFoundError, match="no Linux kernel in"):
+        find_kernel(open_image(path))
+
+
+def test_an_acquisition_that_failed_half_way_is_told(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """The first header of a LiME file, and 0.6 MiB of the range that it announces."""
+    path = tmp_path_factory.mktemp("half") / "half.lime"
+    header = struct.pack("<IIQQ8x", 0x4C694D45, 1, 0x100000, 0x100000 + (511 << 20) - 1)
+    path.write_bytes(header + np.random.default_rng(3).integers(1, 256, 629_146, np.uint8).tobytes())
+    with pytest.raises(KernelNotFoundError, match=r"holds 0\.6 of the 511 MiB that its headers promise"):
         find_kernel(open_image(path))
 
 

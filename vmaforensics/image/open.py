@@ -21,8 +21,9 @@ from vmaforensics.image.formats.raw import open_raw
 from vmaforensics.image.image import Image
 from vmaforensics.image.kdump.reader import open_kdump
 from vmaforensics.image.kdump.split import open_split
+from vmaforensics.image.paged import PagedFile
 from vmaforensics.image.refused import refusal
-from vmaforensics.image.source import FileSource, Mapped, map_file
+from vmaforensics.image.source import FileSource, Mapped, NotMappableError, map_file
 from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
@@ -59,11 +60,11 @@ def open_image(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     paths = [Path(path)] if isinstance(path, str | os.PathLike) else [Path(part) for part in path]
     if not paths:
         raise ImageUnreadableError("no image was given; give the path of a memory image")
-    mapped = [Mapped(map_file(part)) for part in paths]
-    dumps = [_unflattened(part, file) for part, file in zip(paths, mapped, strict=True)]
+    files = [_source(part) for part in paths]
+    dumps = [_unflattened(part, file) for part, file in zip(paths, files, strict=True)]
     sources = [dump.source for dump in dumps]
     image = _open_file(paths[0], sources[0]) if len(dumps) == 1 else open_split(list(zip(paths, sources, strict=True)))
-    image = replace(image, files=tuple(mapped))
+    image = replace(image, files=tuple(file for file in files if isinstance(file, Mapped)))
     flattened = [dump for dump in dumps if dump.stream]
     if not flattened:
         return image
@@ -76,14 +77,24 @@ def open_image(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     )
 
 
-def _unflattened(path: Path, file: Mapped) -> Dump:
-    return open_flattened(path, file) if file[:16] == _FLATTENED else Dump(file, "", [])
+def _source(path: Path) -> FileSource:
+    """The bytes of a file: mapped, or read when they are asked for if it cannot be mapped."""
+    try:
+        return Mapped(map_file(path))
+    except NotMappableError:
+        return PagedFile(path, path.stat().st_size)
+
+
+def _unflattened(path: Path, file: FileSource) -> Dump:
+    if not isinstance(file, Mapped) or file[:16] != _FLATTENED:
+        return Dump(file, "", [])
+    return open_flattened(path, file)
 
 
 def _open_file(path: Path, buffer: FileSource) -> Image:
     """Open an image of one file."""
     start = bytes(buffer[:64])
-    flattened = not isinstance(buffer, Mapped)
+    flattened = not isinstance(buffer, Mapped | PagedFile)
     for magic, reader in _DUMPS if flattened else _READERS:
         if start.startswith(magic):
             return reader(path, buffer)

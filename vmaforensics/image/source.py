@@ -6,6 +6,7 @@ where they lie in a flat buffer.
 
 from __future__ import annotations
 
+import errno
 import mmap
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
     from _typeshed import ReadableBuffer
     from numpy.typing import NDArray
+
+
+_NOT_TO_BE_MAPPED = (errno.ENOMEM, errno.ENODEV, errno.EOVERFLOW, errno.EINVAL, errno.EIO)  # mmap(2)
 
 
 class Bytes(Protocol):
@@ -136,11 +140,15 @@ def take(buffer: NDArray[np.uint8], offsets: NDArray[np.int64], size: int) -> ND
     return window[offsets].view(np.uint8).reshape(-1, size)
 
 
+class NotMappableError(ImageUnreadableError):
+    """A file that can be read, but not mapped: /proc/kcore, or a copy that is larger than any address space."""
+
+
 def map_file(path: Path) -> NDArray[np.uint8]:
     """The bytes of a regular file as a read-only one-dimensional uint8 array, mapped, not read.
 
-    The mapping lives as long as an array that views it. Raises :class:`ImageUnreadableError` if ``path``
-    is missing, not a regular file, empty, or may not be read.
+    The mapping lives as long as an array that views it. Raises :class:`NotMappableError` if it can only be read, and
+    :class:`ImageUnreadableError` if ``path`` is missing, not a regular file, empty, or may not be read.
     """
     try:
         # Before opening it: opening a fifo for reading would wait for a writer.
@@ -154,7 +162,11 @@ def map_file(path: Path) -> NDArray[np.uint8]:
             if path.stat().st_size == 0:
                 raise ImageUnreadableError(f"{path} is empty; give a memory image")
             mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+    except OverflowError as error:
+        raise NotMappableError(f"{path} is too large to be mapped") from error
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno in _NOT_TO_BE_MAPPED:
+            raise NotMappableError(f"{path} cannot be mapped: {error.strerror}") from error
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ImageUnreadableError(f"{path} cannot be read: {why}; check the path and its permissions") from error
     return np.frombuffer(mapping, dtype=np.uint8)

@@ -10,6 +10,7 @@ import numpy as np
 
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.image.formats.raw import RawMemory
+from vmaforensics.image.memory import PageState
 from vmaforensics.kernel.space.kernel_space import WORD
 from vmaforensics.kernel.symbols import kallsyms, symbol_file, vmcoreinfo, window
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 BANNER = b"Linux version "
 _NOTE = "note of"
+_WHOLE = 0.9  # of RAM: less, and what is missing explains more than what is there
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,6 +225,14 @@ def _nothing_found(image: Image, arch: Architecture) -> str:
             at = raw.find(BANNER, at + 1)
         if banner:
             break
+    counts = image.memory.frame_counts()
+    held, total = int(counts[: PageState.ABSENT].sum()), int(counts.sum())
+    if banner is None and held < total * _WHOLE:
+        mib = (1 << 20) // image.memory.page_size
+        return (
+            f"{image.path} holds {held / mib:,.1f} of the {total / mib:,.0f} MiB that its headers promise, and no Linux "
+            "kernel in them; the acquisition failed half-way or left the kernel out, take it again"
+        )
     if banner is None:
         return (
             f"no Linux kernel in {image.path}: neither VMCOREINFO nor a kernel symbol table nor a "
