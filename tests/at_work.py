@@ -132,6 +132,8 @@ def method(manifest: dict[str, Any]) -> str:
     """How an image was made, in a word."""
     if manifest["method"] == "slices":
         return f"live {manifest['live']['seconds']:.0f} s"
+    if manifest["method"] == "lime":
+        return "LiME"
     if manifest["method"] == "mixed":
         return f"mixed {manifest['apart']:.0f} s"
     return "atomic"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import disks
+import lime
 import slices
 from initramfs import add_guest, add_locale, add_modules, skeleton
 from make_images import guest_programs, missing_packages
@@ -30,10 +31,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 STORMS = re.compile(r"^DECOY (\d+) awk-storm-(\w+) ", re.MULTILINE)
+MOST_SECONDS = 600  # that LiME may take
+UPTIMES = ("LIME-BEGAN", "LIME-ENDED")
 SECONDS_OF_WORK = (0.2, 2.0)  # between two snapshots
 
 
-def initramfs(kernel: Kernel, programs: Path) -> bytes:
+def initramfs(kernel: Kernel, programs: Path, lime_ko: Path | None) -> bytes:
     """The guest's userland."""
     tree = skeleton()
     for program in disks.PROGRAMS:
@@ -41,12 +44,15 @@ def initramfs(kernel: Kernel, programs: Path) -> bytes:
     add_modules(tree, kernel)
     add_guest(tree, programs)
     add_locale(tree)
+    if lime_ko is not None:
+        tree.file("lime.ko", lime_ko.read_bytes())
     return tree.cpio()
 
 
-def guest_disks(work: Path) -> list[Disk]:
-    """Fresh disks for a guest."""
+def guest_disks(work: Path, memory: int) -> list[Disk]:
+    """Fresh disks for a guest with so many MiB of memory."""
     return [
+        Disk(disks.blank(work / "lime.disk", memory + 16), "lime"),
         Disk(disks.blank(work / "before.disk", 256), "before"),
         Disk(disks.blank(work / "after.disk", 256), "after"),
         Disk(disks.ext4(work / "ext4.disk", work), "ext4"),
@@ -77,6 +83,19 @@ class Site:
         """Of the next image."""
         self.made += 1
         return self.made - 1
+
+    def acquire(self) -> list[list[float]]:
+        """Let the guest run LiME; [host's time, jiffies, bytes that have arrived on the disk] as it goes on."""
+        seen = []
+        self.asked += 1
+        self.guest.tell(f"{self.asked} lime lime")
+        while f"WORK-DONE {self.asked}." not in self.guest.text():
+            arrived = (self.folder / "lime.disk").stat().st_blocks * 512
+            seen.append([round(time.time(), 3), self.clock(), arrived])
+            time.sleep(0.1)
+            if seen[-1][0] - seen[0][0] > MOST_SECONDS:
+                raise GuestError(f"LiME has not finished in {MOST_SECONDS} s")
+        return seen
 
     def ask(self, words: str, seconds: float = 300) -> None:
         """Tell the guest what to do and wait until it has."""
@@ -230,6 +249,26 @@ def live(site: Site, number: int, seconds: float, *, packed: bool) -> Path:
     return finish(site, path, method="slices", moment=taken[0].began, twin=twin.name, live=slices.whole(taken))
 
 
+def acquired(site: Site, number: int, *, packed: bool) -> Path:
+    """One image that LiME takes in the guest, and its twin."""
+    name = f"{site.work.name}-lime-{number}"
+    path, twin = site.folder / f"{name}.lime", site.folder / f"{name}-twin.{'kdump' if packed else 'elf'}"
+    seen = site.acquire()
+    moment = time.time()
+    site.guest.qmp("stop")
+    dump(site, twin)
+    stopped = site.clock()
+    site.guest.qmp("cont")
+    slices.cut_out(site.folder / "lime.disk", path)
+    dig(path)
+    dig(twin)
+    finish(site, twin, method="atomic", moment=moment, jiffies=stopped, twin_of=path.name)
+    began, ended = (float(re.findall(rf"{word} ([0-9.]+)\.", site.guest.text())[-1]) for word in UPTIMES)
+    of_guest = {"began": began, "ended": ended, "seconds": round(ended - began, 2)}
+    told = {"uptime": of_guest, "columns": ["host", "jiffies", "written"], "progress": seen}
+    return finish(site, path, method="lime", moment=seen[0][0], twin=twin.name, live=told)
+
+
 def finish(site: Site, path: Path, **more: object) -> Path:
     """Put a finished image into its place, with its manifest."""
     path.chmod(0o644)
@@ -247,6 +286,8 @@ def images(site: Site, options: argparse.Namespace) -> None:
     for seconds in options.apart:
         said(snapshot(site, site.number(), packed=packed, after=seconds - ran), site)
         ran = seconds
+    for _ in range(options.lime):
+        said(acquired(site, site.number(), packed=packed), site)
     for seconds in options.live:
         said(live(site, site.number(), seconds, packed=packed), site)
 
@@ -275,7 +316,9 @@ def make(work: Work, loads: Sequence[str], options: argparse.Namespace) -> None:
     folder = (build / "work" / work.name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     initrd = folder / "initrd"
-    initrd.write_bytes(initramfs(kernel, programs))
+    initrd.write_bytes(
+        initramfs(kernel, programs, lime.module(kernel, work.package[0], build) if options.lime else None)
+    )
     memory = disks.blank(options.shared / f"{work.name}.memory", work.memory)
     try:
         with Guest(
@@ -285,7 +328,7 @@ def make(work: Work, loads: Sequence[str], options: argparse.Namespace) -> None:
             work.kernel_cmdline,
             work.cpu,
             work.memory,
-            guest_disks(folder),
+            guest_disks(folder, work.memory),
             smp=work.cpus,
             memory_file=memory,
         ) as guest:
@@ -317,6 +360,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--loads", default=",".join(LOADS), help="of work.py, comma separated")
     parser.add_argument("--snapshots", type=int, default=2, help="atomic images of each load")
     parser.add_argument("--live", type=float, nargs="*", default=(), help="seconds of images taken while it runs")
+    parser.add_argument("--lime", type=int, default=0, help="images that LiME takes in the guest, under each load")
     parser.add_argument("--hide", action="store_true", help="labelled edits, before the first image; one load only")
     parser.add_argument("--apart", type=float, nargs="*", default=(), help="atomic images at these seconds too")
     parser.add_argument("--packed", action="store_true", help="kdump instead of ELF")

@@ -135,8 +135,8 @@ class PrivateApt:
 
     def download(self, package: str, into: Path) -> Path:
         """Fetch one .deb, unless it is there already."""
-        version = self.show(package)["Version"]
-        name = f"{package}_{version.replace(':', '%3a')}_amd64.deb"
+        fields = self.show(package)
+        name = f"{package}_{fields['Version'].replace(':', '%3a')}_{fields['Architecture']}.deb"
         into.mkdir(parents=True, exist_ok=True)
         if not (into / name).exists():
             self._run("apt-get", "download", package, cwd=into)

@@ -83,6 +83,20 @@ def acquire(memory: Path, iomem: bytes, seconds: float, path: Path, jiffies: int
     return slices
 
 
+def cut_out(disk: Path, path: Path) -> None:
+    """The LiME file that a guest wrote to the start of a disk."""
+    at = 0
+    with disk.open("rb") as source, path.open("wb") as out:
+        while len(head := source.read(LIME_HEADER.size)) == LIME_HEADER.size:
+            magic, version, low, high, _ = LIME_HEADER.unpack(head)
+            if (magic, version) != (LIME_MAGIC, LIME_VERSION) or high < low:
+                break
+            out.write(head + source.read(high + 1 - low))
+            at = source.tell()
+    if not at:
+        raise ValueError(f"{disk}: no LiME file was written to it")
+
+
 def whole(slices: Sequence[Slice]) -> dict[str, object]:
     """What a manifest says of an acquisition."""
     return {

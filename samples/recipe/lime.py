@@ -1,0 +1,74 @@
+"""LiME as Debian packages it, built for a kernel of the recipe from that kernel's own headers."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+from packages import PackageError, PrivateApt, depends
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from packages import Kernel
+
+SOURCE = "lime-forensics-dkms"
+SUITES = {"bullseye": "bookworm", "trixie-backports": "sid"}  # where a kernel's suite has no LiME that builds for it
+
+# The compiler of this machine may be older than the kernel's own, and not know what that was told.
+COMPILER = """#!/bin/sh
+for word in "$@"; do
+	shift
+	case "$word" in
+	-fmin-function-alignment=*) word="-falign-functions=${word#*=}" ;;
+	esac
+	set -- "$@" "$word"
+done
+exec gcc "$@"
+"""
+
+
+def unpacked(suite: str, packages: list[str], build: Path, root: Path) -> None:
+    """Download packages and unpack them below a folder."""
+    apt = PrivateApt(build / "apt", suite)
+    apt.update()
+    for package in packages:
+        deb = apt.download(package, build / "debs")
+        subprocess.run(["dpkg", "-x", str(deb), str(root)], check=True)
+
+
+def headers(kernel: Kernel, suite: str, build: Path, root: Path) -> Path:
+    """The folder to build modules of a kernel in; its Makefile, which names /usr, is led to where it lies."""
+    apt = PrivateApt(build / "apt", suite)
+    apt.update()
+    package = f"linux-headers-{kernel.release}"
+    parts = [name for name in depends(apt.show(package)) if name.startswith(("linux-headers-", "linux-kbuild-"))]
+    unpacked(suite, [package, *parts], build, root)
+    folder = root / "usr/src" / package
+    makefile = folder / "Makefile"
+    makefile.write_text(re.sub("(?<=[ =])/usr/src/", f"{root}/usr/src/", makefile.read_text()))
+    return folder
+
+
+def module(kernel: Kernel, suite: str, build: Path) -> Path:
+    """lime.ko for a kernel. Raises :class:`PackageError` if it cannot be built here."""
+    root = (build / "lime" / kernel.release).resolve()
+    made = root / "lime.ko"
+    if made.exists():
+        return made
+    shutil.rmtree(root, ignore_errors=True)
+    root.mkdir(parents=True)
+    folder = headers(kernel, suite, build, root)
+    unpacked(SUITES.get(suite, suite), [SOURCE], build, root)
+    (source,) = root.glob("usr/src/lime-forensics-*")
+    compiler = root / "cc"
+    compiler.write_text(COMPILER)
+    compiler.chmod(0o755)
+    command = ["make", "-s", "-C", str(folder), f"M={source}", f"CC={compiler}", "modules"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode != 0 or not (source / "lime.ko").exists():
+        raise PackageError(f"LiME for {kernel.release}: {done.stderr.strip()[-400:]}")
+    (source / "lime.ko").rename(made)
+    return made
