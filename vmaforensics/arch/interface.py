@@ -82,6 +82,7 @@ class Architecture(ABC):
     registers: RegisterNames
     printed_registers: PrintedRegisters
     register_words: tuple[str, ...]  # names of the registers in ``CpuState.words``
+    state_registers: frozenset[str]  # names, in capitals, of registers that hold no address that code works on
 
     # Pages and addresses -----------------------------------------------------------------------------
 

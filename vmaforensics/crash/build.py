@@ -24,6 +24,7 @@ from vmaforensics.crash.document import (
 from vmaforensics.crash.fingerprint import fingerprint, top_functions
 from vmaforensics.crash.memory_parts import memory_not_assessed, memory_part
 from vmaforensics.crash.patterns import INTERRUPTING
+from vmaforensics.crash.pointer_parts import pointers_part
 from vmaforensics.crash.stack_parts import stack_parts
 from vmaforensics.crash.taint import taint_letters, taint_words
 from vmaforensics.crash.trail.parts import finding_parts, meaning_part, named_parts, word_part
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from vmaforensics.crash.complaints import Complaint
     from vmaforensics.crash.death import Death
     from vmaforensics.crash.gather import Case
+    from vmaforensics.crash.pointers_document import PointersPart
     from vmaforensics.crash.trace import TraceFrame
     from vmaforensics.crash.waits_document import WaitsPart
     from vmaforensics.views.system.ending import Ending
@@ -66,6 +68,7 @@ def build_crash_document(case: Case, *, lines: int, everyone: bool = False) -> C
         running=list(_running(case)),
         stacks=[] if case.stacks is None else list(stack_parts(case.stacks, died, everyone=everyone)),
         registers=list(_cpu_registers(case)),
+        pointers=_pointers(case),
         waits=_waits(case),
         memory=memory_part(case.kernel, case.memory, case.log),
         complaints=complaints,
@@ -73,6 +76,11 @@ def build_crash_document(case: Case, *, lines: int, everyone: bool = False) -> C
         log=[] if case.log is None else log_document(case.log, range(max(0, count - lines), count)).records,
         not_assessed=list(_not_assessed(case)),
     )
+
+
+def _pointers(case: Case) -> PointersPart | None:
+    """What the registers and the stack of who died lead to."""
+    return None if case.pointers is None or case.stacks is None else pointers_part(case.pointers, case.stacks.view)
 
 
 def _waits(case: Case) -> WaitsPart | None:

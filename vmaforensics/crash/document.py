@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from vmaforensics.crash.memory_document import MemoryPart  # noqa: TC001 - msgspec reads the annotations
+from vmaforensics.crash.pointers_document import PointersPart  # noqa: TC001 - the same
 from vmaforensics.crash.trail.parts import FindingPart, MeaningPart, NamedPart, WordPart  # noqa: TC001 - the same
 from vmaforensics.crash.waits_document import WaitsPart  # noqa: TC001 - the same
 from vmaforensics.proc.log_document import LogRecord  # noqa: TC001 - the same
@@ -200,6 +201,7 @@ class CrashDocument(_Part, frozen=True):
     running: list[RunningTask]
     stacks: list[StackPart]
     registers: list[Registers]  # of CPUs, as the dump or the crashing kernel noted them
+    pointers: PointersPart | None  # null where nothing died, or no stacks could be read
     waits: WaitsPart | None  # null where no stacks could be read
     memory: MemoryPart
     complaints: list[ComplaintPart]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 from vmaforensics.crash.complaints import Complaints, read_complaints
 from vmaforensics.crash.death import Signs, find_death
 from vmaforensics.crash.memory_case import read_memory_case
+from vmaforensics.crash.pointers import gather_pointers
 from vmaforensics.crash.stack_parts import CaseStacks
 from vmaforensics.crash.trail.case import Followed, follow_case, follow_in
 from vmaforensics.errors import KernelNotFoundError
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from vmaforensics.crash.complaints import Complaint
     from vmaforensics.crash.death import Death
     from vmaforensics.crash.memory_case import MemoryCase
+    from vmaforensics.crash.pointers import Pointers
     from vmaforensics.image.image import Image
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.kernel.machine import Clock
@@ -66,6 +68,7 @@ class Case:
     stacks: CaseStacks | None
     locks: LocksView | None  # as stacks
     schedule: Schedule | None  # as stacks
+    pointers: Pointers | None  # as stacks; None too where nothing died
     memory: MemoryCase
     followed: Followed = field(default_factory=Followed)  # what complaints lead to
 
@@ -92,14 +95,16 @@ def gather_case(image: Image, kernel: Kernel, progress: Progress, parts: Collect
         has_log=log is not None,
         ending_cpu=None if stacks is None else stacks.ending_cpu(),
     )
+    death = find_death(signs)
     locks, schedule = _waits(kernel, stacks)
+    progress("registers")
     return Case(
         image=image,
         kernel=kernel,
         log=log,
         complaints=complaints,
         ending=ending,
-        death=find_death(signs),
+        death=death,
         crash_time=crash_time,
         running=read_running(kernel),
         modules=read_modules(kernel),
@@ -110,6 +115,7 @@ def gather_case(image: Image, kernel: Kernel, progress: Progress, parts: Collect
         locks=locks,
         schedule=schedule,
         memory=read_memory_case(kernel, None if stacks is None else stacks.tasks),
+        pointers=gather_pointers(kernel, stacks, death, complaints.kept),
     )
 
 

@@ -6,6 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vmaforensics.crash.memory_text import memory_lines
+from vmaforensics.crash.pointers_text import fault_lines, pointer_summary, register_lines, stack_lines
 from vmaforensics.crash.trail.text import complaint_lines, first_words, lead
 from vmaforensics.crash.waits_text import wait_lines, wait_summary
 from vmaforensics.proc.log import log_lines
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vmaforensics.crash.document import CrashDocument, DeathPart, Frame, Module, Registers, StackPart
+    from vmaforensics.crash.pointers_document import PointersPart
 
 COMPLAINTS: Final = "What the kernel complained of"  # title of a section
 _WIDTH: Final = 100
@@ -56,7 +58,7 @@ def crash_sections(document: CrashDocument) -> list[Section]:
 
 def _lines(document: CrashDocument) -> list[str]:
     """All lines; titles are marked as such."""
-    lines = [*_head(document), *_complaints(document), *_waits(document), *_trace(document)]
+    lines = [*_head(document), *_fault(document), *_complaints(document), *_waits(document), *_trace(document)]
     lines += ["", *_title("Where the memory went"), *memory_lines(document.memory)]
     if document.log:
         lines += ["", *_title("The end of the log")]
@@ -82,6 +84,8 @@ def _head(document: CrashDocument) -> Iterator[str]:
     if document.death is not None:
         yield from _death(document.death)
     yield from first_words(document.complaints)
+    if lead(document.complaints) is None:  # else it is said already
+        yield from _pointer(document.pointers)
     if document.waits is not None and (summary := wait_summary(document.waits)) is not None:
         yield from _row("WAITS", summary)
     dead = None if document.death is None else document.death.cpu
@@ -170,6 +174,36 @@ def _since_boot(document: CrashDocument) -> Iterator[str]:
         yield f"{'a' if since.crash_kernel else 'no'} crash kernel was loaded"
 
 
+def _pointer(pointers: PointersPart | None) -> Iterator[str]:
+    """Where the pointer stands that could not be used."""
+    if pointers is not None and (summary := pointer_summary(pointers)) is not None:
+        yield from _row("POINTER", summary)
+
+
+def _fault(document: CrashDocument) -> Iterator[str]:
+    """The address that could not be used, and those that the kernel named."""
+    lines = [] if document.pointers is None else list(fault_lines(document.pointers))
+    if lines:
+        yield ""
+        yield from _title("What the addresses lead to")
+        yield from lines
+
+
+def _explained(pointers: PointersPart) -> Iterator[str]:
+    """What the registers and the stack of who died lead to."""
+    for lines, title in (
+        (list(register_lines(pointers)), f"What these registers lead to, from {pointers.source}"),
+        (
+            list(stack_lines(pointers)),
+            "What else its stack leads to, by frame; some may be left over from earlier calls",
+        ),
+    ):
+        if lines:
+            yield ""
+            yield from _title(title)
+            yield from lines
+
+
 def _waits(document: CrashDocument) -> Iterator[str]:
     """Who waits for whom."""
     lines = [] if document.waits is None else list(wait_lines(document.waits))
@@ -204,6 +238,8 @@ def _from_the_log(document: CrashDocument, death: DeathPart, *, shown: bool) -> 
         yield ""
         yield from _title(f"Registers of CPU {registers.cpu}, from {registers.source}")
         yield from _registers(registers)
+    if document.pointers is not None:
+        yield from _explained(document.pointers)
 
 
 def _stack(stack: StackPart) -> Iterator[str]:

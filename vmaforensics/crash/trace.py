@@ -28,7 +28,8 @@ _WHERE: Final = r"(?P<name>[\w.$]+)\+0x(?P<offset>[0-9a-f]+)/0x(?P<size>[0-9a-f]
 _FRAME: Final = re.compile(r"\s*(?P<guess>\? )?" + _WHERE)
 _STACK: Final = re.compile(r"\s*</?(?P<name>[A-Z#!0-9]+)>$")
 _PLACE: Final = re.compile(_WHERE)
-_ADDRESS: Final = re.compile(r"address: (?P<kernel>0x)?(?P<address>[0-9a-f]{16})")
+_ADDRESS: Final = re.compile(r"address:? (?P<kernel>0x)?(?P<address>[0-9a-f]{16})")
+_CODE: Final = re.compile(r"Code: [0-9a-f ]*<(?P<first>[0-9a-f]{2})>(?P<rest>[0-9a-f ]*)$")
 _MOST_FRAMES: Final = 256
 
 
@@ -54,6 +55,7 @@ class Particulars:
     place: TraceFrame | None = None  # where the kernel was when it faulted
     address: int | None = None  # that it could not access
     registers: dict[str, int] = field(default_factory=dict)  # of kernel mode
+    code: bytes = b""  # from the instruction on that it was at
     frames: list[TraceFrame] = field(default_factory=list)
 
 
@@ -82,7 +84,9 @@ def read_particulars(lines: Iterable[str], printed: PrintedRegisters) -> Particu
                 found.place = place
         elif printed.user_place.match(line):
             taken = False
-        if taken:
+        if taken and not found.code and (code := _CODE.match(line)):
+            found.code = bytes.fromhex(code["first"] + code["rest"])
+        elif taken:
             for name, value in printed.register.findall(line):
                 found.registers.setdefault(name, int(value, 16))
     found.frames = trace.frames[:_MOST_FRAMES]

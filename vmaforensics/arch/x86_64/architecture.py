@@ -54,6 +54,8 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
     registers = RegisterNames(ip="RIP", sp="RSP", table="CR3")
     printed_registers = printed_registers.PRINTED
     register_words = saved_registers.NAMES
+    # Flags, segments, what is set for the CPU as a whole, and the address of the last page fault.
+    state_registers = frozenset({"EFLAGS", "RFLAGS", "CS", "SS", "CR0", "CR2", "CR3", "CR4", "ORIG_RAX"})
 
     page_shift = bits.PAGE_SHIFT
     huge_order = bits.TABLE_SHIFT

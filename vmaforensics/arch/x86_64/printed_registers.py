@@ -11,5 +11,5 @@ from vmaforensics.arch.registers import PrintedRegisters
 PRINTED: Final = PrintedRegisters(
     kernel_place=re.compile(r"RIP: [0-9a-f]{3}[048c]:"),
     user_place=re.compile(r"RIP: [0-9a-f]{3}[0-9a-f]:"),
-    register=re.compile(r"\b(R[A-Z0-9]{2}|CR[0-9]|EFLAGS|ORIG_RAX): ?(?:[0-9a-f]{4}:)?([0-9a-f]{8,16})\b"),
+    register=re.compile(r"\b(R[A-Z0-9]{2}|CR[0-9]|EFLAGS|ORIG_RAX): ?(?:[0-9a-f]{4}:)?(?:0x)?([0-9a-f]{8,16})\b"),
 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from vmaforensics.views.objects.frames import frame_texts
+from vmaforensics.views.objects.frames import WRONG_MAPPING, frame_texts
 from vmaforensics.views.objects.maps import owner_texts, read_map, vma_texts, vmas_at
 from vmaforensics.views.objects.members import member_at, struct_of_cache
 from vmaforensics.views.objects.nodes import find_nodes
@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from vmaforensics.views.objects.surroundings import Surroundings
 
 
+_HIGHEST: Final = (1 << 64) - 1
+# Structures of which a free object says nothing more: it is out of the tree that would.
+_LINKED: Final = ("maple_node", "anon_vma", "anon_vma_chain")
+
+
 @dataclass(slots=True, kw_only=True)
 class Meaning:
     """What a value leads to."""
@@ -39,11 +44,15 @@ class Meaning:
     offset: int = 0  # of the value in the object
     member: str | None = None  # that lies there
     state: State | None = None
-    detail: str = field(default="")  # what more is known of the object
+    detail: str = ""  # what more is known of the object
+    odd: bool = False  # what it leads to contradicts itself
 
 
 def explain(surroundings: Surroundings, values: U64, mm: int | None = None) -> list[Meaning]:
-    """What each of ``values`` leads to; user addresses are looked up in the map of ``mm``."""
+    """What each of ``values`` leads to; user addresses are looked up in the map of ``mm``.
+
+    ``mm`` is 0 where there is none: small values are numbers then, as are those far from every VMA otherwise.
+    """
     found = find_places(surroundings, values)
     places = found.places
     meanings = [
@@ -61,6 +70,7 @@ def explain(surroundings: Surroundings, values: U64, mm: int | None = None) -> l
     for row in np.flatnonzero(places.place == Place.PAGE).tolist():
         meaning = meanings[row]
         meaning.object, meaning.struct = int(places.start[row]), "page"
+        meaning.odd = WRONG_MAPPING in meaning.text
         meaning.size, meaning.offset = int(places.end[row]) - meaning.object, meaning.value - meaning.object
     arch = surroundings.kernel.arch
     for meaning in meanings:
@@ -105,7 +115,8 @@ def _objects(surroundings: Surroundings, found: FoundPlaces, meanings: list[Mean
         forms = _forms(surroundings, struct, starts)
         for row, at in zip(rows, which.reshape(-1).tolist(), strict=True):
             meaning = meanings[row]
-            meaning.detail = details[at]
+            if meaning.state != State.FREE or struct not in _LINKED:
+                meaning.detail = details[at]
             if meaning.offset:
                 inner = forms[at]
                 meaning.member = member_at(kernel.types, inner or struct, meaning.offset)
@@ -157,12 +168,16 @@ def _ordinal(number: int) -> str:
 def _user(surroundings: Surroundings, values: U64, mm: int | None) -> list[str]:
     """The VMA of the process that holds each address."""
     if not mm:
-        return ["a user address"] * len(values)
-    vmas = vmas_at(read_map(surroundings, mm), values)
+        return ["a user address" if mm is None else ""] * len(values)
+    of = read_map(surroundings, mm)
+    lowest, highest = int(of.entries.start.min(initial=_HIGHEST)), int(of.entries.end.max(initial=0))
+    vmas = vmas_at(of, values)
     owner = owner_texts(surroundings, np.array([mm], np.uint64))[0]
     texts = []
-    for vma, text in zip(vmas.tolist(), vma_texts(surroundings, vmas), strict=True):
-        if not vma:
+    for value, vma, text in zip(values.tolist(), vmas.tolist(), vma_texts(surroundings, vmas), strict=True):
+        if not vma and not lowest <= value < highest:
+            texts.append("")
+        elif not vma:
             texts.append(f"a user address outside of every VMA of {owner}")
         else:
             texts.append(f"a user address in {text or f'the range of a VMA that cannot be read, {vma:#x}, of {owner}'}")
@@ -239,6 +254,8 @@ def _pages(surroundings: Surroundings, found: FoundPlaces, rows: I64) -> list[st
         strict=True,
     ):
         member = member_at(surroundings.kernel.types, "page", value - start) if value != start else None
+        if member == "private" and text.startswith("page tables"):
+            member = "ptl"
         texts.append(f"struct page{f'.{member}' if member else ''} of frame {frame:#x}: {text}")
     return texts
 

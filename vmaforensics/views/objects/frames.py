@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from vmaforensics.columns.types import I64
     from vmaforensics.views.objects.surroundings import Surroundings
     from vmaforensics.views.pages.mapped_pages import Pages
+
+
+WRONG_MAPPING: Final = "but its mapping is an anon_vma, without the mark that anonymous pages have"
 
 
 def frame_texts(surroundings: Surroundings, frames: I64) -> list[str]:
@@ -53,9 +56,7 @@ def _cached(surroundings: Surroundings, pages: Pages) -> list[str]:
     caches = values_at(found.caches.cache, found.places.cache)
     wrong = (caches == np.uint64(anon)) & (found.places.start == pages.mapping) & (pages.mapping != 0)
     return [
-        f"but its mapping, {mapping:#x}, is an anon_vma, without the mark of anonymous pages"
-        if odd
-        else (f"page {index:#x} of {text}" if text else "")
+        f"{WRONG_MAPPING}: {mapping:#x}" if odd else (f"page {index:#x} of {text}" if text else "")
         for index, text, mapping, odd in zip(
             pages.index.tolist(), files, pages.mapping.tolist(), wrong.tolist(), strict=True
         )

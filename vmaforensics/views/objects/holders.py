@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import first_rows
 from vmaforensics.views.objects.explain import explain
 from vmaforensics.views.objects.members import begins_at
 from vmaforensics.views.problems import ProblemLog
@@ -16,7 +15,6 @@ from vmaforensics.views.slab.objects import State
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from vmaforensics.columns.types import U64
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.kernel.structures.layout import Types
     from vmaforensics.views.objects.explain import Meaning
@@ -136,8 +134,3 @@ def one_byte_off(surroundings: Surroundings, value: int) -> list[Nearly]:
     found = [Nearly(change, meaning) for change, meaning in zip(changes[at].tolist(), meanings, strict=True)]
     found.sort(key=lambda nearly: nearly.changed.bit_count())
     return found[:_MOST_HOLDERS]
-
-
-def distinct(values: U64) -> U64:
-    """Each of ``values`` once, in the order in which they first occur."""
-    return values[np.sort(first_rows(values))]

@@ -99,7 +99,7 @@ def owner_texts(surroundings: Surroundings, mms: U64) -> list[str]:
     texts = []
     for mm, row in zip(mms.tolist(), owner_of(tasks, mms).tolist(), strict=True):
         if row >= 0:
-            gone = " that exits" if int(tasks.mm[row]) != mm and int(tasks.flags[row]) & _PF_EXITING else ""
+            gone = ", exiting" if int(tasks.mm[row]) != mm and int(tasks.flags[row]) & _PF_EXITING else ""
             texts.append(f"pid {int(tasks.tgid[row])} ({printable(comm_of(tasks.comm[row]))}){gone}")
         else:
             texts.append(f"mm {mm:#x}, which no process has" if mm else "no mm")

@@ -1,0 +1,33 @@
+"""Lines to look at an address by hand, each under the name of the tool it is for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmaforensics.views.objects.places import Place
+
+if TYPE_CHECKING:
+    from vmaforensics.views.objects.explain import Meaning
+
+
+def lines_for(meaning: Meaning) -> list[str]:
+    """Commands for crash, drgn, gdb and volatility3's volshell that show what a value leads to."""
+    value = f"{meaning.value:#x}"
+    if meaning.struct is not None and meaning.object is not None:
+        at, struct = f"{meaning.object:#x}", meaning.struct
+        lines = [
+            f"crash: struct {struct} {at}",
+            f'drgn: Object(prog, "struct {struct}", address={at})',
+            f"gdb: p *(struct {struct} *){at}",
+            f'volshell: dt("{struct}", {at})',
+        ]
+        return lines + ([f"crash: kmem -s {at}"] if meaning.place == Place.OBJECT else [f"crash: kmem -p {at}"])
+    if meaning.place in (Place.OBJECT, Place.SLAB):
+        return [f"crash: kmem -s {value}", f"drgn: slab_object_info({value})"]
+    if meaning.place in (Place.SYMBOL, Place.MODULE):
+        return [f"crash: sym {value}", f"drgn: prog.symbol({value})", f"gdb: info symbol {value}"]
+    if meaning.place == Place.USER:
+        return [f"crash: vtop -u {value}", f"drgn: identify_address({value})"]
+    if meaning.place in (Place.STACK, Place.PER_CPU, Place.FRAME, Place.AREA, Place.MAPPED):
+        return [f"crash: kmem {value}", f"crash: rd {value} 8", f"drgn: identify_address({value})"]
+    return []

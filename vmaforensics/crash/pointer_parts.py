@@ -1,0 +1,76 @@
+"""Turns what values lead to into parts of the document."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmaforensics.crash.by_hand import lines_for
+from vmaforensics.crash.pointers_document import (
+    FaultPart,
+    NearPart,
+    NullPart,
+    PointerPart,
+    PointersPart,
+    StackWordPart,
+)
+from vmaforensics.views.stacks.lines import frame_line
+from vmaforensics.words.printable import printable
+
+if TYPE_CHECKING:
+    from vmaforensics.crash.fault import Fault
+    from vmaforensics.crash.pointers import Pointers
+    from vmaforensics.views.objects.explain import Meaning
+    from vmaforensics.views.stacks.stacks import StacksView
+
+
+def pointers_part(pointers: Pointers, view: StacksView) -> PointersPart:
+    """Of who died; ``view`` has the frames of the stack words."""
+    return PointersPart(
+        cpu=pointers.cpu,
+        source=pointers.source,
+        fault=None if pointers.fault is None else _fault(pointers.fault),
+        said=[pointer_part(named.meaning, named.name) for named in pointers.said],
+        registers=[pointer_part(named.meaning, named.name) for named in pointers.registers],
+        stack=[
+            StackWordPart(
+                address=hex(word.address), frame=frame_line(view, word.frame), pointer=pointer_part(word.meaning)
+            )
+            for word in pointers.stack
+        ],
+    )
+
+
+def pointer_part(meaning: Meaning, name: str = "") -> PointerPart:
+    """What a value leads to; ``name`` is that of the register, if it has one."""
+    return PointerPart(
+        name=printable(name),
+        value=hex(meaning.value),
+        place=meaning.place.label,
+        text=meaning.text,
+        object=None if meaning.object is None else hex(meaning.object),
+        cache=meaning.cache,
+        struct=meaning.struct,
+        offset=meaning.offset,
+        member=meaning.member,
+        state=None if meaning.state is None else meaning.state.text,
+        detail=meaning.detail,
+        odd=meaning.odd,
+        lines=lines_for(meaning),
+    )
+
+
+def _fault(fault: Fault) -> FaultPart:
+    return FaultPart(
+        address=hex(fault.address),
+        text=fault.meaning.text,
+        register=fault.register,
+        displacement=fault.displacement,
+        exact=fault.exact,
+        pointer=None if fault.pointer is None else pointer_part(fault.pointer),
+        held=[pointer_part(meaning) for meaning in fault.held],
+        lists=fault.lists,
+        nearly=[NearPart(changed=hex(near.changed), pointer=pointer_part(near.meaning)) for near in fault.nearly],
+        null=[
+            NullPart(pointer=pointer_part(null.holder), struct=null.struct, member=null.member) for null in fault.null
+        ],
+    )
