@@ -300,9 +300,9 @@ def said(path: Path, site: Site) -> None:
 def after(site: Site, *, calm: bool) -> None:
     """The second record, if the guest still does what it is told."""
     try:
-        if calm:  # a kernel that was edited does not survive the end of an edited process
-            site.ask("rest", 60)
-            time.sleep(2)
+        # A kernel that was edited does not survive the end of an edited process.
+        site.ask("rest" if calm else "still", 60)
+        time.sleep(2)
         site.record("after")
     except GuestError as error:
         print(f"{site.work.name}: no record after the work: {error}", file=sys.stderr)
