@@ -49,10 +49,13 @@ def test_whatever_happens_in_a_generator_stays_there(caplog: pytest.LogCaptureFi
         raise RecursionError
 
 
+NAMES = ("crash", "extract", "findings", "maps", "pages", "stacks", "xview")
+
+
 def test_the_plugin_directory_has_no_package_in_it() -> None:
     from vmaforensics.volatility import PLUGIN_DIRECTORY
 
     files = sorted(path.name for path in (PLUGIN_DIRECTORY / "linux").glob("*.py"))
-    assert files == ["vmaextract.py", "vmafindings.py", "vmamaps.py", "vmapages.py", "vmaxview.py"]
+    assert files == sorted(f"vma{name}.py" for name in NAMES)
     assert all(len((PLUGIN_DIRECTORY / "linux" / name).read_text().splitlines()) <= 150 for name in files)
     assert ImageLayer.__module__ == "vmaforensics.volatility.layers.image_layer"  # saved configurations name it

@@ -82,7 +82,7 @@ class Case:
 def gather_case(image: Image, kernel: Kernel, progress: Progress, parts: Collection[str] = PARTS) -> Case:
     """Read the case of the kernel of ``image``; ``parts`` says which of those that are large are read."""
     progress("stacks")
-    stacks = _stacks(image, kernel) if "stacks" in parts else None
+    stacks = gather_case_stacks(image, kernel) if "stacks" in parts else None
     progress("log")
     log = read_log(kernel) if "log" in parts else None
     complaints = Complaints([], 0) if log is None else read_complaints(log, kernel.arch.printed_registers)
@@ -129,7 +129,7 @@ def follow_with(case: Case, views: Views, findings: Sequence[Finding]) -> Case:
     return replace(case, followed=follow_in(case.kernel, views, findings, case.urgent()))
 
 
-def _stacks(image: Image, kernel: Kernel) -> CaseStacks | None:
+def gather_case_stacks(image: Image, kernel: Kernel) -> CaseStacks | None:
     """The stacks of every task; None where the kernel has no list of tasks, or structures that are not known."""
     try:
         tasks = walk_tasks(kernel, ProblemLog())
@@ -139,7 +139,7 @@ def _stacks(image: Image, kernel: Kernel) -> CaseStacks | None:
 
 
 def _waits(kernel: Kernel, stacks: CaseStacks | None) -> tuple[LocksView | None, Schedule | None]:
-    """Who waits for whom, and what waits to run; None as :func:`_stacks`."""
+    """Who waits for whom, and what waits to run; None as :func:`gather_case_stacks`."""
     if stacks is None:
         return None, None
     try:

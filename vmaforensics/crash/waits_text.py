@@ -67,7 +67,9 @@ def wait_summary(waits: WaitsPart) -> str | None:
         return None
     lock = locks[0]
     verb = "waits" if lock.count == 1 else "wait"
-    return f"{counted(lock.count, 'task')} {verb} for {_named(lock.kind, lock.name, lock.address)}, {_held(lock)}"
+    return (
+        f"{counted(lock.count, 'task')} {verb} for {lock_text(lock.kind, lock.name, lock.address)}, {held_text(lock)}"
+    )
 
 
 def task_text(task: TaskName) -> str:
@@ -79,7 +81,7 @@ def _wrapped(text: str, indent: str = "  ") -> list[str]:
     return textwrap.wrap(text, _WIDTH, initial_indent=indent, subsequent_indent=indent + "  ", break_on_hyphens=False)
 
 
-def _named(kind: str, name: str | None, address: str) -> str:
+def lock_text(kind: str, name: str | None, address: str) -> str:
     """A lock in words."""
     if name is None:
         return f"{kind} {address}"
@@ -90,11 +92,11 @@ def _deadlock(circle: list[EdgePart]) -> Iterator[str]:
     yield f"  DEADLOCK of {counted(len(circle), 'task')}, each of which waits for what the next one holds:"
     for edge in circle:
         wish = f" to {edge.wants}" if edge.wants else ""
-        text = f"{task_text(edge.who)} waits{wish} for {_named(edge.kind, edge.name, edge.lock)}, held by "
+        text = f"{task_text(edge.who)} waits{wish} for {lock_text(edge.kind, edge.name, edge.lock)}, held by "
         yield from _wrapped(text + task_text(edge.owner), "    ")
 
 
-def _held(lock: LockPart) -> str:
+def held_text(lock: LockPart) -> str:
     """Who holds it."""
     if lock.held == "unreadable":
         return "which is not in the image"
@@ -116,7 +118,7 @@ def _held(lock: LockPart) -> str:
 
 def _lock(lock: LockPart) -> Iterator[str]:
     at = "" if lock.name is None else f" ({lock.kind} {lock.address})"
-    text = f"{_named(lock.kind, lock.name, lock.address)}{at}: {_held(lock)}"
+    text = f"{lock_text(lock.kind, lock.name, lock.address)}{at}: {held_text(lock)}"
     if lock.owner_waits_for is not None:
         text += f", which waits itself, for {lock.owner_waits_for}"
     elif lock.owner_function is not None:
