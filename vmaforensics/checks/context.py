@@ -95,6 +95,7 @@ class Context:
         severity: Severity | None = None,
         confidence: Confidence | None = None,
         apart: int = 0,
+        by_others: bool = False,
     ) -> Finding:
         """A finding about ``mm`` and the addresses ``[start, end)`` of ``bounds``.
 
@@ -115,6 +116,7 @@ class Context:
             start=None if bounds is None else bounds[0],
             end=None if bounds is None else bounds[1],
             apart=apart,
+            by_others=by_others,
             benign=rule.benign,
         )
 
@@ -126,12 +128,13 @@ class Context:
         title: Callable[[int], str],
         bounds: Callable[[int], tuple[int, int] | None] = lambda row: None,
         apart: Callable[[int], int] = lambda row: 0,
+        by_others: Callable[[int], bool] = lambda row: False,
     ) -> Iterator[Finding]:
         """One finding for every address space in ``mm``, which has one element for each wrong row.
 
         The first :data:`MOST` rows are evidence, the rest is counted. The title is that of the first row, and says
         how many more there are; the range is that of all rows together. ``apart`` is what each row adds to
-        ``Finding.apart``; if a row adds nothing, no operation explains the finding.
+        ``Finding.apart``; if a row adds nothing, no operation explains the finding. ``by_others`` is as there.
         """
         order = sort_order(mm)
         starts = run_starts(begins_run(mm[order]))
@@ -150,6 +153,7 @@ class Context:
                 listed,
                 bounds=hull(ranges),
                 apart=sum(each) if all(each) else 0,
+                by_others=all(by_others(row) for row in rows),
             )
 
     def vma_holding(self, address: int) -> tuple[int, int] | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence, Severity
-from vmaforensics.checks.rule import CHANGES, GOES_ON_READING
+from vmaforensics.checks.rule import GOES_ON_READING
 from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.structures.lock import Lock
 from vmaforensics.words.printable import printable
@@ -41,7 +41,7 @@ class InFlight:
         """The finding as information, with the operations it comes from, if they account for all of it."""
         if self._view is None or not finding.apart or finding.severity.rank >= Severity.LOW.rank:
             return finding
-        rule, left, rows = finding.rule, finding.apart, self.rows(finding.rule, finding.mm)
+        rule, left, rows = finding.rule, finding.apart, self._rows(finding)
         taken = {}
         for row in rows:
             taken[row] = min(left, self._room(rule, row))
@@ -53,13 +53,14 @@ class InFlight:
         evidence = (*finding.evidence, *(self.evidence(row) for row, count in taken.items() if count))
         return replace(finding, severity=Severity.INFO, evidence=evidence, in_flight=True)
 
-    def rows(self, rule: Rule, mm: int) -> list[int]:
-        """Rows of ``under_way`` that may have left records of ``mm`` apart which ``rule`` compares."""
-        if self._view is None:
-            return []
-        kinds = [int(apart.operation) for apart in rule.in_flight]
-        fits = np.isin(self._view.under_way.operation, kinds) & (self._works_on(mm) | self._view.under_way.anywhere)
-        return np.flatnonzero(fits).tolist()
+    def _rows(self, finding: Finding) -> list[int]:
+        """Rows of ``under_way`` that may have left the records of the finding apart."""
+        assert self._view is not None
+        kinds = [int(apart.operation) for apart in finding.rule.in_flight]
+        works = self._works_on(finding.mm)
+        if finding.by_others:
+            works |= self._view.under_way.anywhere
+        return np.flatnonzero(np.isin(self._view.under_way.operation, kinds) & works).tolist()
 
     def lock_note(self, finding: Finding) -> Evidence | None:
         """What the state of the mmap lock says for a finding that it may excuse; None if nothing does.
@@ -72,8 +73,12 @@ class InFlight:
         view = self._view
         if view is None or not len(self._mms) or finding.mm in view.unclear.tolist():
             return note
-        kinds = GOES_ON_READING if finding.lock == Lock.READ.text else CHANGES
-        rows = np.flatnonzero(self._works_on(finding.mm) & np.isin(view.under_way.operation, kinds))
+        kinds = set(finding.rule.changed_by)
+        if finding.lock == Lock.READ.text:
+            kinds &= set(GOES_ON_READING)
+        rows = np.flatnonzero(
+            self._works_on(finding.mm) & np.isin(view.under_way.operation, [int(kind) for kind in kinds])
+        )
         if not len(rows):
             return None
         return replace(note, what=f"{what} ({self._in_words(int(rows[0]))})")

@@ -85,20 +85,12 @@ class Apart(NamedTuple):
     most: int  # pages, tables or other records that one task can leave so, by what the rule counts (Finding.apart)
 
 
-# What a task has to be in the middle of for a held mmap lock to excuse anything: with the lock held for reading, what
-# takes VMAs away goes on after giving the write lock back down, and stacks grew (5.10).
-CHANGES = (
-    Operation.UNMAP,
-    Operation.MAP,
-    Operation.PROTECT,
-    Operation.MOVE,
-    Operation.GROW,
-    Operation.FORK,
-    Operation.NEW_TASK,  # dup_mmap is part of copy_process in 6.12
-    Operation.EXEC,
-    Operation.EXIT,
-    Operation.COLLAPSE,
-)
+# What a task may be in the middle of while it holds the mmap lock. In the order of how much they change.
+FORKS = (Operation.FORK, Operation.NEW_TASK)  # dup_mmap is part of copy_process in 6.12
+INSERTS = (*FORKS, Operation.MAP, Operation.ADJUST, Operation.MOVE)
+REINDEXES = (*INSERTS, Operation.UNMAP, Operation.GROW, Operation.EXEC)
+CHANGES = (*REINDEXES, Operation.PROTECT, Operation.EXIT, Operation.COLLAPSE)
+# What goes on when the write lock has been given back down to a read lock; stacks grew under that up to 6.4.
 GOES_ON_READING = (Operation.UNMAP, Operation.MAP, Operation.MOVE, Operation.GROW)
 
 
@@ -133,4 +125,5 @@ class Rule:
     count: bool = False  # compares counts, and often cannot name a range
     explains_counts: bool = False  # makes the counts of an address space look wrong
     excused_by: tuple[Lock, ...] = CHANGING
-    in_flight: tuple[Apart, ...] = ()  # operations that leave its records apart, beside what the lock covers
+    changed_by: tuple[Operation, ...] = CHANGES  # operations that leave its records apart while they hold that lock
+    in_flight: tuple[Apart, ...] = ()  # those that leave them apart whatever the mmap lock

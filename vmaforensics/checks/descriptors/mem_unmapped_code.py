@@ -54,6 +54,7 @@ RULE = Rule(
     by_hand=("crash: files PID",),
     steps=("descriptors",),
     rank=600,
+    changed_by=(),
 )
 
 

@@ -20,8 +20,9 @@ from vmaforensics.checks import hand
 from vmaforensics.checks.context import MOST
 from vmaforensics.checks.descriptors.file_vmas import file_vmas, mm_of_process
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.rule import BUSY, INDICES, SMEAR, Confidence, Part, Rule, Severity
+from vmaforensics.checks.rule import BUSY, INDICES, REINDEXES, SMEAR, Confidence, Part, Rule, Severity
 from vmaforensics.columns.lookup import bounds_of, sort_order
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.structures.lock import Lock
 from vmaforensics.views.view import View
@@ -152,6 +153,8 @@ def _all_read(context: Context) -> bool:
 
 def _at_rest(context: Context) -> bool:
     """Was no memory map being changed or torn down?"""
-    tasks, mms = context.views.tasks, context.views.mms
+    tasks, mms, operations = context.views.tasks, context.views.mms, context.views.operations
+    if operations is not None and operations.all_clear and not len(operations.unclear):
+        return not np.isin(operations.under_way.operation, [int(kind) for kind in (*REINDEXES, Operation.EXIT)]).any()
     leaving = ((tasks.flags & _PF_EXITING) != 0) & (tasks.exit_state == 0)
     return not leaving.any() and not (mms.lock == Lock.WRITE).any()

@@ -18,7 +18,7 @@ import numpy as np
 
 from vmaforensics.checks import hand
 from vmaforensics.checks.indices.maple_slots import Wording, node_findings, node_gaps
-from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.checks.rule import REINDEXES, Part, Rule, Severity
 from vmaforensics.views.indices.maple_nodes import used_slots
 from vmaforensics.views.view import View
 
@@ -50,6 +50,7 @@ RULE = Rule(
     steps=("node", "tree"),
     part=Part.TRACE,
     rank=370,
+    changed_by=REINDEXES,
 )
 
 

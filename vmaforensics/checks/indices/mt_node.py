@@ -18,7 +18,7 @@ import numpy as np
 
 from vmaforensics.checks import hand
 from vmaforensics.checks.indices.maple_slots import Wording, node_findings
-from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.checks.rule import REINDEXES, Part, Rule, Severity
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ RULE = Rule(
     steps=("node", "tree"),
     part=Part.TRACE,
     rank=340,
+    changed_by=REINDEXES,
 )
 
 

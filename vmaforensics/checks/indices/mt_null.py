@@ -17,7 +17,7 @@ import numpy as np
 from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.indices.maple_slots import leaf_slots, node_range, null_pairs
-from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.checks.rule import REINDEXES, Part, Rule, Severity
 from vmaforensics.views.indices.maple_nodes import slot_addresses
 from vmaforensics.views.view import View
 
@@ -40,6 +40,7 @@ RULE = Rule(
     steps=("node", "tree"),
     part=Part.TRACE,
     rank=360,
+    changed_by=REINDEXES,
 )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from vmaforensics.checks import hand
 from vmaforensics.checks.indices.maple_slots import Wording, node_findings
-from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.checks.rule import REINDEXES, Part, Rule, Severity
 from vmaforensics.views.indices.maple_nodes import lower_bounds, used_slots
 from vmaforensics.views.view import View
 
@@ -44,6 +44,7 @@ RULE = Rule(
     steps=("node", "tree"),
     part=Part.TRACE,
     rank=350,
+    changed_by=REINDEXES,
 )
 
 

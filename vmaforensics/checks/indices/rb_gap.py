@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.rule import LAGS, Part, Rule, Severity
+from vmaforensics.checks.rule import LAGS, REINDEXES, Part, Rule, Severity
 from vmaforensics.columns.runs import begins_run, value_before
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
@@ -42,6 +42,7 @@ RULE = Rule(
     part=Part.TRACE,
     rank=330,
     excused_by=LAGS,
+    changed_by=REINDEXES,
 )
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.checks.rule import REINDEXES, Part, Rule, Severity
 from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.view import View
 
@@ -49,6 +49,7 @@ RULE = Rule(
     steps=("vma", "rbtree"),
     part=Part.TRACE,
     rank=320,
+    changed_by=REINDEXES,
 )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.checks.rule import REINDEXES, Part, Rule, Severity
 from vmaforensics.checks.vmas.indexed import indexed_vmas
 from vmaforensics.columns.lookup import values_at
 from vmaforensics.columns.runs import begins_run, run_lasts, run_starts, value_before
@@ -43,6 +43,7 @@ RULE = Rule(
     steps=("vma", "list"),
     part=Part.TRACE,
     rank=310,
+    changed_by=REINDEXES,
 )
 
 

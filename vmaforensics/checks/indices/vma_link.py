@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.rule import INDICES, Part, Rule, Severity
+from vmaforensics.checks.rule import INDICES, REINDEXES, Part, Rule, Severity
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.view import View
 
@@ -51,6 +51,7 @@ RULE = Rule(
     found_is_subject=False,  # it leads elsewhere
     part=Part.TRACE,
     rank=420,
+    changed_by=REINDEXES,
 )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.checks.rule import REINDEXES, Part, Rule, Severity
 from vmaforensics.columns.lookup import rows_of, sort_order, values_at
 from vmaforensics.views.view import View
 
@@ -41,6 +41,7 @@ RULE = Rule(
     rank=10,
     hides=True,
     explains_counts=True,
+    changed_by=REINDEXES,
 )
 
 

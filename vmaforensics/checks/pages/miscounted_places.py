@@ -80,10 +80,11 @@ def _erased_place(context: Context, view: PageTablesView, row: int) -> Place | N
     known = room.mm_row >= 0
     strange = known & (entry >= 0)
     strange[strange] = _strange(context, entry[strange])
-    for rows in (np.flatnonzero(strange), np.flatnonzero(known & (entry < 0))):
-        if len(rows) == 1:
-            return Place(int(context.views.mms.mm[room.mm_row[rows[0]]]), int(room.va[rows[0]]))
-    return None
+    gone, off = known & (entry < 0), view.miscounted.pages.mapcount[row] - view.miscounted.entries[row]
+    rows = np.flatnonzero(strange if strange.any() else gone)
+    if len(rows) != 1 and (len(rows) != off or not strange.any()):
+        return None
+    return Place(int(context.views.mms.mm[room.mm_row[rows[0]]]), int(room.va[rows[0]]))
 
 
 def rooms(context: Context, view: PageTablesView, row: int) -> Room:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.rule import LAGS, Apart, Part, Rule, Severity
+from vmaforensics.checks.rule import FORKS, LAGS, Apart, Part, Rule, Severity
 from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.view import View
@@ -42,6 +42,7 @@ RULE = Rule(
     part=Part.TRACE,
     rank=410,
     excused_by=LAGS,
+    changed_by=(*FORKS, Operation.MOVE),
     in_flight=(
         Apart(Operation.FAULT, 1),  # the table deposited for a huge page
         Apart(Operation.TABLE, 1),

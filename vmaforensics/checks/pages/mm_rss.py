@@ -17,7 +17,8 @@ import numpy as np
 
 from vmaforensics.arch.page_tables import PteState
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.rule import LAGS, Apart, Part, Rule, Severity
+from vmaforensics.checks.pages.unsettled_pages import miscounted
+from vmaforensics.checks.rule import FORKS, LAGS, Apart, Part, Rule, Severity
 from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.pages.rss import KINDS
@@ -46,6 +47,7 @@ RULE = Rule(
     part=Part.TRACE,
     rank=400,
     excused_by=LAGS,
+    changed_by=FORKS,
     in_flight=(
         Apart(Operation.FAULT, 16),  # fault_around_bytes
         Apart(Operation.COPY_ON_WRITE, 1),
@@ -91,7 +93,9 @@ def check(context: Context) -> Iterator[Finding]:
     def apart(at: int) -> int:
         return abs(int(view.rss[row[at], kind[at]]) - int(counted[row[at], kind[at]]))
 
-    yield from context.per_mm(RULE, mms.mm[row], evidence, title, apart=apart)
+    at_work = set(context.shared(miscounted).unsettled.values())
+    by_others = [mm in at_work for mm in mms.mm[row].tolist()]  # some page of it is in the hands of another task
+    yield from context.per_mm(RULE, mms.mm[row], evidence, title, apart=apart, by_others=by_others.__getitem__)
 
 
 def _is_of_arguments(context: Context, excess: I64) -> Bools:

@@ -44,6 +44,7 @@ RULE = Rule(
     steps=("memory", "entry"),
     part=Part.CAUSE,
     rank=190,
+    changed_by=(),
 )
 
 

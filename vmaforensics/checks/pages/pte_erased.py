@@ -14,10 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.pages.miscounted_places import miscounted_places
-from vmaforensics.checks.pages.unsettled_pages import unsettled_pages
-from vmaforensics.checks.rule import LAGS, Apart, Part, Rule, Severity
-from vmaforensics.views.operations.operation import Operation
+from vmaforensics.checks.pages.unsettled_pages import LEAVE_PAGES, miscounted
+from vmaforensics.checks.rule import LAGS, Part, Rule, Severity
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -41,18 +39,8 @@ RULE = Rule(
     part=Part.CAUSE,
     rank=210,
     excused_by=LAGS,
-    in_flight=(
-        Apart(Operation.FAULT, 1),
-        Apart(Operation.COPY_ON_WRITE, 2),
-        Apart(Operation.SWAP_IN, 1),
-        Apart(Operation.ZAP, 512),
-        Apart(Operation.FORK, 1),
-        Apart(Operation.MOVE, 1),
-        Apart(Operation.RECLAIM, 1),
-        Apart(Operation.MIGRATE, 1),
-        Apart(Operation.COLLAPSE, 512),
-        Apart(Operation.SAME_PAGE, 2),
-    ),
+    changed_by=(),
+    in_flight=LEAVE_PAGES,
 )
 
 
@@ -62,8 +50,7 @@ def check(context: Context) -> Iterator[Finding]:
     if view is None or not view.whole.all() or not view.taskless_whole:
         return
     pages, entries = view.miscounted.pages, view.miscounted.entries
-    places, arch = miscounted_places(context, view), context.views.arch
-    amid = unsettled_pages(context, view, places, RULE)
+    (places, unsettled), arch = context.shared(miscounted), context.views.arch
     mm = np.array([places[row].mm if row in places else 0 for row in range(len(pages))], np.uint64)
 
     def evidence(row: int) -> Evidence:
@@ -85,12 +72,12 @@ def check(context: Context) -> Iterator[Finding]:
     def bounds(row: int) -> tuple[int, int] | None:
         return (places[row].va, places[row].va + arch.page_size) if row in places else None
 
-    rest = np.array([row for row in range(len(pages)) if row not in amid], np.int64)
-    yield from _grouped(context, rest, mm, _Words(evidence, title, bounds))
-    for at in sorted(set(amid.values())):  # what operations under way account for, apart from the rest
-        rows = np.array(sorted(row for row, where in amid.items() if where == at), np.int64)
-        off = np.abs(pages.mapcount.astype(np.int64) - entries)
-        yield from _grouped(context, rows, np.full(len(pages), at, np.uint64), _Words(evidence, title, bounds), off)
+    words = _Words(evidence, title, bounds)
+    rest = np.array([row for row in range(len(pages)) if row not in unsettled], np.int64)
+    yield from _grouped(context, words, rest, mm[rest])
+    rows = np.array(sorted(unsettled), np.int64)
+    off = np.abs(pages.mapcount[rows].astype(np.int64) - entries[rows])
+    yield from _grouped(context, words, rows, np.array([unsettled[row] for row in rows.tolist()], np.uint64), off)
 
 
 class _Words(NamedTuple):
@@ -101,13 +88,14 @@ class _Words(NamedTuple):
     bounds: Callable[[int], tuple[int, int] | None]
 
 
-def _grouped(context: Context, rows: I64, mm: U64, words: _Words, off: I64 | None = None) -> Iterator[Finding]:
-    """A finding for each mm of ``rows``; ``off``, how much each count is off, if an operation explains them."""
+def _grouped(context: Context, words: _Words, rows: I64, mm: U64, off: I64 | None = None) -> Iterator[Finding]:
+    """A finding for each mm of ``rows``; with how much each count is off if operations under way account for it."""
     yield from context.per_mm(
         RULE,
-        mm[rows],
+        mm,
         lambda at: words.evidence(int(rows[at])),
         lambda at: words.title(int(rows[at])),
         lambda at: words.bounds(int(rows[at])),
-        lambda at: 0 if off is None else int(off[rows[at]]),
+        lambda at: 0 if off is None else int(off[at]),
+        lambda at: off is not None,
     )

@@ -37,6 +37,7 @@ RULE = Rule(
     steps=("memory", "entry", "frame", "vma"),
     part=Part.CAUSE,
     rank=140,
+    changed_by=(),
 )
 
 

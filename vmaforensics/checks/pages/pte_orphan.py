@@ -18,6 +18,7 @@ from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.pages.entry_runs import Runs
 from vmaforensics.checks.rule import INDICES, LAGS, Part, Rule, Severity
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ RULE = Rule(
     rank=130,
     hides=True,
     excused_by=LAGS,
+    changed_by=(Operation.UNMAP, Operation.MAP, Operation.MOVE),
 )
 
 

@@ -15,6 +15,7 @@ from vmaforensics.checks import hand
 from vmaforensics.checks.pages.marked_entries import marked_findings
 from vmaforensics.checks.pages.page_marks import Mark
 from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ RULE = Rule(
     steps=("memory", "entry", "frame", "vma"),
     part=Part.CAUSE,
     rank=170,
+    changed_by=(Operation.PROTECT, Operation.ADJUST, Operation.MAP),
 )
 
 

@@ -16,6 +16,7 @@ from vmaforensics.checks import hand
 from vmaforensics.checks.pages.marked_entries import marked_findings
 from vmaforensics.checks.pages.page_marks import Mark
 from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ RULE = Rule(
     steps=("memory", "entry", "frame", "vma", "file"),
     part=Part.CAUSE,
     rank=150,
+    changed_by=(Operation.MOVE, Operation.ADJUST, Operation.COLLAPSE),
 )
 
 

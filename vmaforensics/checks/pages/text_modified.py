@@ -63,6 +63,7 @@ RULE = Rule(
     steps=("vma", "file", "memory", "entry", "frame"),
     part=Part.CAUSE,
     rank=160,
+    changed_by=(),
 )
 
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from vmaforensics.checks.pages.miscounted_places import rooms
+from vmaforensics.checks.pages.miscounted_places import miscounted_places, rooms
+from vmaforensics.checks.rule import Apart
 from vmaforensics.views.operations.operation import Operation
 
 if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.pages.miscounted_places import Place
-    from vmaforensics.checks.rule import Rule
     from vmaforensics.views.operations.operations import OperationsView
     from vmaforensics.views.pages.page_tables import PageTablesView
 
@@ -23,10 +23,42 @@ _ON_TASKLESS: Final = (Operation.EXIT, Operation.EXEC, Operation.FORK)
 _PG_LOCKED: Final = np.uint64(1)  # include/linux/page-flags.h: the first
 
 
-def unsettled_pages(context: Context, view: PageTablesView, places: dict[int, Place], rule: Rule) -> dict[int, int]:
-    """The rows of ``view.miscounted`` that operations under way account for, each with the mm at work (0: not known).
+# What leaves the count of a page and the entries that lead to it apart, and of how many pages.
+LEAVE_PAGES: Final = (
+    Apart(Operation.FAULT, 1),
+    Apart(Operation.COPY_ON_WRITE, 2),
+    Apart(Operation.SWAP_IN, 1),
+    Apart(Operation.ZAP, 512),
+    Apart(Operation.FORK, 1),
+    Apart(Operation.MOVE, 1),
+    Apart(Operation.RECLAIM, 1),
+    Apart(Operation.MIGRATE, 1),
+    Apart(Operation.COLLAPSE, 512),
+    Apart(Operation.SAME_PAGE, 2),
+)
+_MOST_LEFT: Final = {apart.operation: apart.most for apart in LEAVE_PAGES}
 
-    Each task accounts for as many pages as ``rule`` says of its operation. A page must have room in an mm that the
+
+class Miscounted(NamedTuple):
+    """What is known of each of ``PageTablesView.miscounted``, by row."""
+
+    places: dict[int, Place]  # where it belongs, if just one place can be named
+    unsettled: dict[int, int]  # those that operations under way account for, with the mm at work; 0: not known
+
+
+def miscounted(context: Context) -> Miscounted:
+    """To be had with ``context.shared``."""
+    view = context.views.page_tables
+    if view is None or not view.whole.all() or not view.taskless_whole:
+        return Miscounted({}, {})
+    places = miscounted_places(context, view)
+    return Miscounted(places, _unsettled(context, view, places))
+
+
+def _unsettled(context: Context, view: PageTablesView, places: dict[int, Place]) -> dict[int, int]:
+    """The pages that operations under way account for.
+
+    Each task accounts for as many as :data:`LEAVE_PAGES` says of its operation. A page must have room in an mm that the
     task works on and no entry there (one, if it counts too few). What works on any mm holds the page locked; of an mm
     that is no task's, nothing says where the page belongs.
     """
@@ -35,13 +67,13 @@ def unsettled_pages(context: Context, view: PageTablesView, places: dict[int, Pl
         return {}
     pages = view.miscounted.pages
     off = pages.mapcount.astype(np.int64) - view.miscounted.entries
-    rows = np.flatnonzero(np.isin(operations.under_way.operation, [int(apart.operation) for apart in rule.in_flight]))
+    rows = np.flatnonzero(np.isin(operations.under_way.operation, [int(kind) for kind in _MOST_LEFT]))
     used: Counter[tuple[int, int]] = Counter()
     found: dict[int, int] = {}
     for page in sorted(range(min(len(pages), _MOST)) if len(rows) else (), key=lambda page: (page not in places, page)):
         taken: dict[tuple[int, int], int] = {}
         for row in rows.tolist():
-            most = _limit(rule, operations, row, anon=bool(pages.anon[page]))
+            most = _limit(operations, row, anon=bool(pages.anon[page]))
             if len(taken) == abs(off[page]) or used[row, most] >= most:
                 continue
             mm = _at_work(context, view, operations, row, page, places.get(page))
@@ -54,13 +86,13 @@ def unsettled_pages(context: Context, view: PageTablesView, places: dict[int, Pl
     return found
 
 
-def _limit(rule: Rule, operations: OperationsView, row: int, *, anon: bool) -> int:
+def _limit(operations: OperationsView, row: int, *, anon: bool) -> int:
     """Pages that a task can leave so; of those it clears entries of, one, but for pages of files whose removal is put
     off until the CPUs have forgotten the entries (tlb_flush_rmaps)."""
-    kind = int(operations.under_way.operation[row])
-    if kind == Operation.ZAP and (anon or not operations.delays_removal):
+    kind = Operation(int(operations.under_way.operation[row]))
+    if kind is Operation.ZAP and (anon or not operations.delays_removal):
         return 1
-    return max(apart.most for apart in rule.in_flight if apart.operation == kind)
+    return _MOST_LEFT[kind]
 
 
 def _at_work(

@@ -14,6 +14,7 @@ import numpy as np
 
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
 
@@ -37,6 +38,7 @@ RULE = Rule(
     steps=("vma",),
     part=Part.CAUSE,
     rank=180,
+    changed_by=(Operation.PROTECT, Operation.ADJUST, Operation.MAP),
 )
 
 

@@ -13,6 +13,7 @@ from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.processes.decoys import decoys
 from vmaforensics.checks.processes.sources import about_task, mm_evidence
 from vmaforensics.checks.rule import BUG, SMEAR, Rule, Severity
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ RULE = Rule(
     by_hand=("crash: struct task_struct.mm,active_mm TASK", "crash: struct mm_struct.owner MM"),
     steps=("task", "mm"),
     rank=530,
+    changed_by=(Operation.EXEC,),
 )
 
 

@@ -19,7 +19,8 @@ import numpy as np
 from vmaforensics.checks import hand
 from vmaforensics.checks.processes.decoys import decoys
 from vmaforensics.checks.processes.sources import PF_EXITING, TASK_NEW, known_to, mm_evidence, whole_sources
-from vmaforensics.checks.rule import BUG, SMEAR, Confidence, Rule, Severity
+from vmaforensics.checks.rule import BUG, FORKS, SMEAR, Apart, Confidence, Rule, Severity
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.processes.mm_sources import Source
 from vmaforensics.views.view import View
 
@@ -51,6 +52,8 @@ RULE = Rule(
     by_hand=("crash: struct mm_struct.owner,mm_users,map_count MM", hand.SLAB),
     steps=("mm", "index", "task"),
     rank=540,
+    in_flight=(Apart(Operation.LET_GO, 1),),
+    changed_by=(*FORKS, Operation.EXEC, Operation.EXIT),
 )
 
 
@@ -76,7 +79,9 @@ def check(context: Context) -> Iterator[Finding]:
         title = f"address space of {int(mms.map_count[row])} VMAs, in use, belongs to no process"
         weight = _weight(sources, row)
         finding = context.finding(RULE, mm, title, mm_evidence(sources, row))
-        yield replace(finding, severity=weight.severity, confidence=weight.confidence)
+        # One that a task is about to let go of has no owner any more, or one that has ended.
+        left = int(weight.severity.rank >= Severity.MEDIUM.rank)
+        yield replace(finding, severity=weight.severity, confidence=weight.confidence, apart=left, by_others=True)
 
 
 def _weight(sources: SourcesView, row: int) -> _Weight:

@@ -48,6 +48,7 @@ RULE = Rule(
     by_hand=("crash: ps", "crash: task TASK", "drgn: find_task(PID)  # by the pid index"),
     steps=("task",),
     rank=520,
+    changed_by=(),
 )
 
 

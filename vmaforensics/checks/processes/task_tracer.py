@@ -42,6 +42,7 @@ RULE = Rule(
     by_hand=("crash: struct task_struct.pid,ptrace,parent,real_parent TASK",),
     steps=("task",),
     rank=555,
+    changed_by=(),
 )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from vmaforensics.checks import hand
 from vmaforensics.checks.reverse_maps.hidden_vmas import hidden_findings
-from vmaforensics.checks.rule import INDICES, LAGS, Part, Rule, Severity
+from vmaforensics.checks.rule import INDICES, LAGS, REINDEXES, Part, Rule, Severity
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ RULE = Rule(
     rank=90,
     hides=True,
     excused_by=LAGS,
+    changed_by=REINDEXES,
 )
 
 

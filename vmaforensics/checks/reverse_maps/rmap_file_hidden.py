@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from vmaforensics.checks import hand
 from vmaforensics.checks.reverse_maps.hidden_vmas import hidden_findings
-from vmaforensics.checks.rule import INDICES, LAGS, Part, Rule, Severity
+from vmaforensics.checks.rule import INDICES, LAGS, REINDEXES, Part, Rule, Severity
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ RULE = Rule(
     rank=80,
     hides=True,
     excused_by=LAGS,
+    changed_by=REINDEXES,
 )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.reverse_maps.compared_trees import compared_trees
-from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.checks.rule import INSERTS, Part, Rule, Severity
 from vmaforensics.columns.lookup import first_rows
 from vmaforensics.views.view import View
 
@@ -43,6 +43,7 @@ RULE = Rule(
     steps=("vma", "file"),
     part=Part.CAUSE,
     rank=100,
+    changed_by=INSERTS,
 )
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.checks.rule import REINDEXES, Part, Rule, Severity
 from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.view import View
 
@@ -36,6 +36,7 @@ RULE = Rule(
     steps=("node", "word", "tree"),
     part=Part.TRACE,
     rank=430,
+    changed_by=REINDEXES,
 )
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from vmaforensics.checks import hand
 from vmaforensics.checks.context import vma_text
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.rule import INDICES, LAGS, Part, Rule, Severity
+from vmaforensics.checks.rule import INDICES, LAGS, REINDEXES, Part, Rule, Severity
 from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.slab.objects import State
@@ -50,6 +50,7 @@ RULE = Rule(
     rank=60,
     hides=True,
     excused_by=LAGS,
+    changed_by=REINDEXES,
 )
 
 

@@ -36,6 +36,7 @@ RULE = Rule(
     by_hand=("crash: struct vm_area_struct.vm_start,vm_end VMA",),
     steps=("vma", "index"),
     rank=500,
+    changed_by=(),
 )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.rule import INDICES, Part, Rule, Severity
+from vmaforensics.checks.rule import INDICES, REINDEXES, Part, Rule, Severity
 from vmaforensics.checks.vmas.indexed import indexed_vmas
 from vmaforensics.columns.runs import begins_run, value_before
 from vmaforensics.views.view import View
@@ -38,6 +38,7 @@ RULE = Rule(
     steps=("index", "tree", "list", "vma"),
     part=Part.TRACE,
     rank=300,
+    changed_by=REINDEXES,
 )
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.rule import BUG, BUSY, INDICES, SMEAR, Part, Rule, Severity
+from vmaforensics.checks.rule import BUG, BUSY, FORKS, INDICES, SMEAR, Part, Rule, Severity
 from vmaforensics.checks.vmas.indexed import indexed_vmas
 from vmaforensics.views.view import View
 
@@ -37,6 +37,7 @@ RULE = Rule(
     steps=("vma", "index", "tree", "list"),
     part=Part.CAUSE,
     rank=40,
+    changed_by=FORKS,
 )
 
 

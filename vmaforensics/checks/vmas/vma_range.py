@@ -19,6 +19,7 @@ from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import Part, Rule, Severity
 from vmaforensics.checks.vmas.indexed import indexed_vmas
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ RULE = Rule(
     steps=("vma", "tree", "index"),
     part=Part.CAUSE,
     rank=30,
+    changed_by=(Operation.ADJUST, Operation.GROW),
 )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmaforensics.checks import hand
-from vmaforensics.checks.rule import INDICES, Part, Rule, Severity
+from vmaforensics.checks.rule import INDICES, REINDEXES, Part, Rule, Severity
 from vmaforensics.checks.vmas.counters import Way, differences
 from vmaforensics.views.view import View
 from vmaforensics.words.amounts import counted
@@ -35,6 +35,7 @@ RULE = Rule(
     part=Part.CAUSE,
     rank=50,
     count=True,
+    changed_by=REINDEXES,
 )
 
 

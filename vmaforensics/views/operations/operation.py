@@ -37,6 +37,8 @@ class Operation(IntEnum):
     SAME_PAGE = 20
     SWITCH = 21
     PATCH = 22
+    ADJUST = 23
+    LET_GO = 24
 
     @property
     def text(self) -> str:
@@ -52,6 +54,7 @@ class Known:
     functions: str  # names, separated by blanks
     atomic: bool = False  # records are apart only under a spin lock: the task is on a CPU, but for PREEMPT_RT
     anywhere: bool = False  # works on address spaces that are not the task's
+    unless: str = ""  # functions further down the same stack that show it to be past that, or not there yet
 
 
 KNOWN = {
@@ -95,10 +98,14 @@ KNOWN = {
     ),
     Operation.MAP: Known(
         text="mmap or brk",
-        functions="mmap_region __mmap_region do_mmap do_brk_flags "
-        "insert_vm_struct __install_special_mapping _install_special_mapping vma_link __vma_adjust vma_adjust "
-        "vma_merge vma_expand vma_shrink __split_vma split_vma vma_merge_new_range vma_merge_existing_range "
-        "commit_merge vma_complete vma_prepare copy_vma",
+        functions="mmap_region __mmap_region do_mmap do_brk_flags insert_vm_struct __install_special_mapping "
+        "_install_special_mapping vma_link copy_vma",
+    ),
+    Operation.ADJUST: Known(
+        text="a change of the bounds of a VMA (split, merge, growth)",
+        functions="__vma_adjust vma_adjust vma_merge vma_expand vma_shrink __split_vma split_vma vma_merge_new_range "
+        "vma_merge_existing_range commit_merge vma_complete vma_prepare vma_modify vma_modify_flags vma_modify_name "
+        "vma_modify_policy mmap_region do_brk_flags do_brk_munmap",  # mmap_region expands VMAs itself in 6.1
     ),
     Operation.PROTECT: Known(
         text="a change of what VMAs allow (mprotect, mlock, madvise and the like)",
@@ -162,7 +169,6 @@ KNOWN = {
         text="collapse of small pages into a huge one",
         functions="collapse_huge_page collapse_pte_mapped_thp collapse_file retract_page_tables "
         "try_collapse_pte_mapped_thp",
-        anywhere=True,
     ),
     Operation.SPLIT: Known(
         text="the split of a huge page",
@@ -170,7 +176,6 @@ KNOWN = {
         "split_huge_page_to_list split_huge_page_to_list_to_order __folio_split __split_huge_page unmap_folio "
         "remap_page",
         atomic=True,
-        anywhere=True,
     ),
     Operation.SAME_PAGE: Known(
         text="the merge of equal pages (KSM)",
@@ -190,6 +195,12 @@ KNOWN = {
         functions="__text_poke use_temporary_mm unuse_temporary_mm",
         atomic=True,
         anywhere=True,
+    ),
+    Operation.LET_GO: Known(
+        text="the end of its use of a memory map",
+        functions="mmput mmput_async exit_mm exec_mmap begin_new_exec setup_new_exec flush_old_exec",
+        anywhere=True,
+        unless="de_thread __mmput exit_mmap exit_aio ksm_exit __ksm_exit khugepaged_exit __khugepaged_exit fput",
     ),
 }
 

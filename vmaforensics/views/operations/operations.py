@@ -23,15 +23,18 @@ from vmaforensics.views.stacks.stacks import gather_stacks
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
+
     from vmaforensics.arch.registers import CpuState
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.processes.mm_sources import SourcesView
     from vmaforensics.views.processes.mms import Mms
     from vmaforensics.views.processes.tasks import Tasks
+    from vmaforensics.views.stacks.frames import Frames
     from vmaforensics.views.stacks.stacks import StacksView
 
 # include/linux/sched.h
-_UNINTERRUPTIBLE, _NOLOAD, _INTERRUPTIBLE = np.uint32(0x2), np.uint32(0x400), np.uint32(0x1)
+_UNINTERRUPTIBLE, _NOLOAD, _NEW, _WAITS = np.uint32(0x2), np.uint32(0x400), np.uint32(0x800), np.uint32(0xFF)
 _OWNER_FLAGS = np.uint64(7)  # of rw_semaphore.owner (kernel/locking/rwsem.c)
 
 
@@ -104,18 +107,21 @@ def gather_operations(
 def _may_be_amid(tasks: Tasks) -> Bools:
     """Tasks that run, could run, or wait for what the kernel itself will do.
 
-    A sleep that signals end may be in the middle of something too, if only fatal ones do (TASK_KILLABLE).
+    A sleep that signals end may be in the middle of something too, if only fatal ones do (TASK_KILLABLE). What is being
+    forked (TASK_NEW) has not run yet.
     """
     state = tasks.state
     waits = ((state & _UNINTERRUPTIBLE) != 0) & ((state & _NOLOAD) == 0)
-    amid: Bools = ((state & np.uint32(0xFF)) == 0) | waits
+    amid: Bools = ((state & (_WAITS | _NEW)) == 0) | waits
     return amid
 
 
 def _under_way(kernel: Kernel, tasks: Tasks, stacks: StacksView) -> UnderWay:
     """The operations that frames of ``stacks`` belong to, each once per task."""
     frames, named = stacks.frames, operations_by_function()
-    by_function = [named.get(_base_name(name), ()) for name in stacks.names]
+    bases = [_base_name(name) for name in stacks.names]
+    by_function = [named.get(name, ()) for name in bases]
+    named_frames = np.array([*bases, ""])[np.where(frames.sure, frames.function, -1)]
     function = np.array([at for at, found in enumerate(by_function) for _ in found], np.int64)
     operation = np.array([int(known) for found in by_function for known in found], np.int64)
     hits = [
@@ -130,7 +136,7 @@ def _under_way(kernel: Kernel, tasks: Tasks, stacks: StacksView) -> UnderWay:
     first = is_first(stack * len(KNOWN) + kind)
     atomic = np.array([KNOWN[known].atomic for known in Operation])
     on_cpu = (stacks.stacks.cpu[stack] >= 0) | _sleeping_locks(kernel)
-    kept = first & (on_cpu | ~atomic[kind])
+    kept = first & (on_cpu | ~atomic[kind]) & ~_is_past(frames, named_frames, kind, stack)
     frame, kind, stack = frame[kept], kind[kept], stack[kept]
     row = stacks.stacks.row[stack]
     anywhere = np.array([KNOWN[known].anywhere for known in Operation])
@@ -144,6 +150,15 @@ def _under_way(kernel: Kernel, tasks: Tasks, stacks: StacksView) -> UnderWay:
         stack=stack.astype(np.int32),
         frame=frame,
     )
+
+
+def _is_past(frames: Frames, names: NDArray[np.str_], kind: I64, stack: I64) -> Bools:
+    """Is there a function on each stack that shows it to be past the operation, or not there yet?"""
+    past = np.zeros(len(kind), np.bool_)
+    for operation, known in KNOWN.items():
+        if known.unless:
+            past |= (kind == operation) & np.isin(stack, frames.stack[np.isin(names, known.unless.split())])
+    return past
 
 
 def _base_name(name: bytes) -> str:
