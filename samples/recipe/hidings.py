@@ -122,7 +122,7 @@ def _out_of_list_and_tree(bench: Bench, decoys: Decoys) -> int:
 
 
 def area_shrunk(bench: Bench, decoys: Decoys) -> tuple[int, int]:
-    """The end of an anonymous area moved down by a page."""
+    """The end of an anonymous area moved down by a page, which was never touched."""
     start = decoys.data[1]
     vma, _ = _area(bench, start)
     bench.put("vm_area_struct.vm_end", bench.member("vm_area_struct", vma, "vm_end"), lambda end: end - PAGE)
@@ -208,6 +208,9 @@ def task_unlisted(bench: Bench, decoys: Decoys) -> tuple[int, int]:
     return 0, 0
 
 
+FORKING = ("forks", "execs", "huge")
+NOT_OF_FORKING = (area_shrunk,)  # what copies such an area may wait for ever
+
 HIDINGS: dict[str, Callable[[Bench, Decoys], tuple[int, int]]] = {
     hiding.__name__: hiding
     for hiding in (
@@ -235,6 +238,8 @@ def hide(memory: Path, image: Path, console: str, resting: Mapping[int, str], bu
         free = [pid for pid in names if pid in decoys]
         for kind, hiding in HIDINGS.items():
             for pid in free:
+                if hiding in NOT_OF_FORKING and names[pid] in FORKING:
+                    continue
                 bench = Bench(memory, found, pid)
                 try:
                     start, end = hiding(bench, decoys[pid])

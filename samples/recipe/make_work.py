@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 STORMS = re.compile(r"^DECOY (\d+) awk-storm-(\w+) ", re.MULTILINE)
+COMPLAINT = re.compile(r"(?:BUG|Oops|INFO|WARNING|general protection fault)[:,].*")
 MOST_SECONDS = 600  # that LiME may take
 UPTIMES = ("LIME-BEGAN", "LIME-ENDED")
 SECONDS_OF_WORK = (0.2, 2.0)  # between two snapshots
@@ -270,7 +271,12 @@ def acquired(site: Site, number: int, *, packed: bool) -> Path:
 
 
 def finish(site: Site, path: Path, **more: object) -> Path:
-    """Put a finished image into its place, with its manifest."""
+    """Put a finished image into its place, with its manifest.
+
+    Raises :class:`GuestError` if the guest has complained: it does not work as it should any more.
+    """
+    if complaint := COMPLAINT.search(site.guest.text()):
+        raise GuestError(f"{path.name} is not kept, the guest says: {complaint[0]}")
     path.chmod(0o644)
     path = path.rename(site.out / path.name)
     write_manifest(path.with_suffix(".json"), site.manifest(**more))
