@@ -230,8 +230,8 @@ def _nothing_found(image: Image, arch: Architecture) -> str:
     if banner is None and held < total * _WHOLE:
         mib = (1 << 20) // image.memory.page_size
         return (
-            f"{image.path} holds {held / mib:,.1f} of the {total / mib:,.0f} MiB that its headers promise, and no Linux "
-            "kernel in them; the acquisition failed half-way or left the kernel out, take it again"
+            f"{image.path} holds {held / mib:,.1f} of the {total / mib:,.0f} MiB that its headers promise, and no "
+            "Linux kernel in them; the acquisition failed half-way or left the kernel out, take it again"
         )
     if banner is None:
         return (
