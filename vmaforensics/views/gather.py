@@ -18,6 +18,7 @@ from vmaforensics.views.indices.vma_list import walk_list
 from vmaforensics.views.operations.operations import gather_operations
 from vmaforensics.views.pages.page_tables import gather_page_tables
 from vmaforensics.views.pages.text_pages import gather_text_pages
+from vmaforensics.views.pages.unacquired import drop_unacquired
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.processes.mm_sources import gather_sources
 from vmaforensics.views.processes.mms import MmOffsets, Mms, read_mms
@@ -65,6 +66,7 @@ def gather_views(
     cannot be read is a row of ``problems``.
     """
     log = ProblemLog()
+    drop_unacquired(kernel)
     progress("tasks")
     tasks = walk_tasks(kernel, log)
     views = Views(

@@ -79,6 +79,13 @@ class FlatMemory(PhysicalMemory):
         seams = ends[:-1][(ends[:-1] == starts[1:]) & (ends[:-1] % np.uint64(self.page_size) != 0)]
         self._seams = seams
 
+    def drop(self, start: int, end: int) -> None:
+        """Read ``[start, end)``, the end of a range, as RAM that is not in the dump."""
+        cut = (self._starts < np.uint64(end)) & (self._starts + self._lengths > np.uint64(start))
+        rest = np.maximum(self._starts, np.uint64(start)) - self._starts
+        self._lengths = np.where(cut, np.minimum(self._lengths, rest), self._lengths)
+        self._held = ByteCount(self._starts[1:], self._lengths[1:])
+
     def lie_as(self, other: FlatMemory) -> None:
         """Lie from now on as ``other``, of the same source, does. What was traced before is forgotten."""
         super().__init__(other.ranges)
