@@ -22,6 +22,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("vmaforensics log vmcore --level err --since 3600", "what went wrong after the first hour"),
         ("vmaforensics log vmcore --format json -o log.json", "with levels, callers and the states of records"),
     ),
+    "what": (
+        ("vmaforensics what vmcore ffff8dffd4bd2b90", "the object it lies in, its member, whose it is"),
+        ("vmaforensics what vmcore 7f4b2c47a000 --pid 250", "the VMA of a user address"),
+        ("vmaforensics what vmcore jiffies init_task+0x890", "symbols, and what lies behind them"),
+    ),
     "doctor": (
         ("vmaforensics doctor", "is the installation complete?"),
         ("vmaforensics doctor vmcore", "would a report of this image be complete?"),

@@ -23,6 +23,7 @@ VERBS = (
     "info",
     "crash",
     "log",
+    "what",
     "doctor",
     "maps",
     "smaps",

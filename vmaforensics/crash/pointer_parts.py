@@ -17,9 +17,12 @@ from vmaforensics.views.stacks.lines import frame_line
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from vmaforensics.crash.fault import Fault
     from vmaforensics.crash.pointers import Pointers
     from vmaforensics.views.objects.explain import Meaning
+    from vmaforensics.views.objects.holders import Nearly
     from vmaforensics.views.stacks.stacks import StacksView
 
 
@@ -59,6 +62,11 @@ def pointer_part(meaning: Meaning, name: str = "") -> PointerPart:
     )
 
 
+def near_parts(nearly: Iterable[Nearly]) -> list[NearPart]:
+    """Objects that a value would lead to with one byte changed."""
+    return [NearPart(changed=hex(near.changed), pointer=pointer_part(near.meaning)) for near in nearly]
+
+
 def _fault(fault: Fault) -> FaultPart:
     return FaultPart(
         address=hex(fault.address),
@@ -69,7 +77,7 @@ def _fault(fault: Fault) -> FaultPart:
         pointer=None if fault.pointer is None else pointer_part(fault.pointer),
         held=[pointer_part(meaning) for meaning in fault.held],
         lists=fault.lists,
-        nearly=[NearPart(changed=hex(near.changed), pointer=pointer_part(near.meaning)) for near in fault.nearly],
+        nearly=near_parts(fault.nearly),
         null=[
             NullPart(pointer=pointer_part(null.holder), struct=null.struct, member=null.member) for null in fault.null
         ],

@@ -39,11 +39,16 @@ def _fault(fault: FaultPart) -> Iterator[str]:
     for text in fault.lists:
         yield from _wrapped("it stands at", text)
     for near in fault.nearly:
-        yield from _wrapped(f"with {_changed(near)}", near.pointer.text)
+        yield from near_lines(near)
     for null in fault.null:
         yield from _wrapped(
             f"NULL->{null.member}?", f"struct {null.struct} has it there; NULL is the pointer in {null.pointer.text}"
         )
+
+
+def near_lines(near: NearPart) -> Iterator[str]:
+    """What a value would lead to if a byte of it were another."""
+    yield from _wrapped(f"  with {_changed(near)}", near.pointer.text)
 
 
 def _changed(near: NearPart) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from vmaforensics.views.objects.frames import WRONG_MAPPING, frame_texts
-from vmaforensics.views.objects.maps import owner_texts, read_map, vma_texts, vmas_at
+from vmaforensics.views.objects.maps import owner_texts, read_map, users_of, vma_texts, vmas_at
 from vmaforensics.views.objects.members import member_at, struct_of_cache
 from vmaforensics.views.objects.nodes import find_nodes
 from vmaforensics.views.objects.places import Place, find_places
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.objects.surroundings import Surroundings
 
 
+_MOST_NAMED: Final = 3  # processes that have something at an address
 _HIGHEST: Final = (1 << 64) - 1
 # Structures of which a free object says nothing more: it is out of the tree that would.
 _LINKED: Final = ("maple_node", "anon_vma", "anon_vma_chain")
@@ -51,7 +52,8 @@ class Meaning:
 def explain(surroundings: Surroundings, values: U64, mm: int | None = None) -> list[Meaning]:
     """What each of ``values`` leads to; user addresses are looked up in the map of ``mm``.
 
-    ``mm`` is 0 where there is none: small values are numbers then, as are those far from every VMA otherwise.
+    ``mm`` is 0 where there is none, and None for that of any process. What no VMA holds is a number, unless it lies
+    among those of ``mm``.
     """
     found = find_places(surroundings, values)
     places = found.places
@@ -167,8 +169,10 @@ def _ordinal(number: int) -> str:
 
 def _user(surroundings: Surroundings, values: U64, mm: int | None) -> list[str]:
     """The VMA of the process that holds each address."""
-    if not mm:
-        return ["a user address" if mm is None else ""] * len(values)
+    if mm is None:
+        return _of_anybody(surroundings, values)
+    if mm == 0:
+        return [""] * len(values)
     of = read_map(surroundings, mm)
     lowest, highest = int(of.entries.start.min(initial=_HIGHEST)), int(of.entries.end.max(initial=0))
     vmas = vmas_at(of, values)
@@ -181,6 +185,16 @@ def _user(surroundings: Surroundings, values: U64, mm: int | None) -> list[str]:
             texts.append(f"a user address outside of every VMA of {owner}")
         else:
             texts.append(f"a user address in {text or f'the range of a VMA that cannot be read, {vma:#x}, of {owner}'}")
+    return texts
+
+
+def _of_anybody(surroundings: Surroundings, values: U64) -> list[str]:
+    """Whose address each may be; nothing where no process has anything there."""
+    texts = []
+    for vmas in users_of(surroundings, values):
+        named = vma_texts(surroundings, vmas[:_MOST_NAMED])
+        more = f", and of {len(vmas) - len(named):,} more" if len(vmas) > len(named) else ""
+        texts.append(f"a user address in {'; in '.join(named)}{more}" if named else "")
     return texts
 
 
@@ -254,7 +268,7 @@ def _pages(surroundings: Surroundings, found: FoundPlaces, rows: I64) -> list[st
         strict=True,
     ):
         member = member_at(surroundings.kernel.types, "page", value - start) if value != start else None
-        if member == "private" and text.startswith("page tables"):
+        if member == "private" and text.startswith("page table"):
             member = "ptl"
         texts.append(f"struct page{f'.{member}' if member else ''} of frame {frame:#x}: {text}")
     return texts

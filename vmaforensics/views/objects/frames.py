@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from vmaforensics.columns.lookup import values_at
+from vmaforensics.columns.lookup import rows_of, values_at
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.views.objects.maps import owner_texts
 from vmaforensics.views.objects.things import file_of_mapping, vmas_of_anon
@@ -17,11 +17,12 @@ from vmaforensics.views.slab.any_cache import find_objects
 from vmaforensics.views.vmas.vmas import read_vmas
 
 if TYPE_CHECKING:
-    from vmaforensics.columns.types import I64
+    from vmaforensics.columns.types import I64, U64
     from vmaforensics.views.objects.surroundings import Surroundings
     from vmaforensics.views.pages.mapped_pages import Pages
 
 
+_MOST_TABLES: Final = 1 << 17  # of all processes; with more of them whose one is, is not looked up
 WRONG_MAPPING: Final = "but its mapping is an anon_vma, without the mark that anonymous pages have"
 
 
@@ -38,12 +39,16 @@ def frame_texts(surroundings: Surroundings, frames: I64) -> list[str]:
     for kind, tell in (
         (FrameKind.PAGE_CACHE, _cached),
         (FrameKind.ANONYMOUS, _anonymous),
-        (FrameKind.PAGE_TABLE, _tables),
     ):
         rows = np.flatnonzero((kinds == kind) & pages.ok)
         if len(rows):
             for row, text in zip(rows.tolist(), tell(surroundings, pages.take(rows)), strict=True):
                 texts[row] += f", {text}" if text else ""
+    roots = _root_frames(surroundings)  # which bear no mark
+    rows = np.flatnonzero((kinds == FrameKind.PAGE_TABLE) | ((kinds == FrameKind.KERNEL) & np.isin(pfns, roots)))
+    if len(rows):
+        for row, text in zip(rows.tolist(), _tables(surroundings, pfns[rows]), strict=True):
+            texts[row] = text or texts[row]
     return texts
 
 
@@ -79,12 +84,37 @@ def _anonymous(surroundings: Surroundings, pages: Pages) -> list[str]:
     ]
 
 
-def _tables(surroundings: Surroundings, pages: Pages) -> list[str]:
-    """Whose it is, for a top-level one: other tables do not say."""
+def _root_frames(surroundings: Surroundings) -> U64:
+    """Frames of the top-level page tables of processes."""
     kernel = surroundings.kernel
-    mms, _ = kernel.gather_member("mm_struct", "pgd", surroundings.tasks.active_mm)
-    known = {int(table): int(mm) for table, mm in zip(mms.tolist(), surroundings.tasks.active_mm.tolist(), strict=True)}
-    direct_map = kernel.arch.direct_map(kernel.variable)
-    owners = [known.get(direct_map + (pfn << kernel.arch.page_shift), 0) for pfn in pages.pfn.tolist()]
-    texts = owner_texts(surroundings, np.array(owners, np.uint64))
-    return [f"top-level table of {text}" if owner else "" for owner, text in zip(owners, texts, strict=True)]
+    roots, _ = kernel.gather_member("mm_struct", "pgd", _mms(surroundings))
+    pas, _, mapped = kernel.space.translate(roots)
+    return kernel.arch.pages(pas[mapped])
+
+
+def _mms(surroundings: Surroundings) -> U64:
+    """The address spaces that tasks use, or did last."""
+    mms = np.unique(np.concatenate([surroundings.tasks.mm, surroundings.tasks.active_mm]))
+    found: U64 = mms[surroundings.kernel.arch.kernel_pointer(mms)]
+    return found
+
+
+def _tables(surroundings: Surroundings, pfns: U64) -> list[str]:
+    """Whose page table it is, of which level, and for which addresses; "" where it is in no process's tree of them."""
+    kernel, mms = surroundings.kernel, _mms(surroundings)
+    sizes, _ = kernel.gather_member("mm_struct", "pgtables_bytes.counter?", mms)
+    if float(sizes.sum(dtype=np.float64)) > _MOST_TABLES * kernel.arch.page_size:
+        return [""] * len(pfns)
+    roots, _ = kernel.gather_member("mm_struct", "pgd", mms)
+    pas, _, mapped = kernel.space.translate(roots)
+    tables = kernel.arch.walk_user(kernel.memory, pas[mapped]).tables
+    tables = tables.sort_by(tables.pa)
+    row = rows_of(tables.pa, kernel.arch.bytes_of(pfns))
+    owners = owner_texts(surroundings, np.where(row >= 0, mms[mapped][values_at(tables.owner, row)], 0))
+    last = tables.va + (kernel.arch.table_span(tables.level) - np.uint64(1))
+    return [
+        f"page table of level {int(tables.level[at])} for {int(tables.va[at]):x}-{int(last[at]):x} of {owner}"
+        if at >= 0
+        else ""
+        for at, owner in zip(row.tolist(), owners, strict=True)
+    ]

@@ -32,17 +32,21 @@ _PF_EXITING = 0x4  # include/linux/sched.h
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryMap:
-    """What the index of one address space holds."""
+    """What the index of an address space holds."""
 
-    mm: int
-    entries: IndexEntries  # by start
+    entries: IndexEntries  # by mm and start
     nodes: MapleNodes | None  # None: the kernel has no maple tree
 
 
 def read_map(surroundings: Surroundings, mm: int) -> MemoryMap:
     """The map of the ``mm_struct`` at ``mm``, whoever has it; empty where it cannot be read."""
+    return read_maps(surroundings, np.array([mm], np.uint64))
+
+
+def read_maps(surroundings: Surroundings, mms: U64) -> MemoryMap:
+    """The maps of several, one behind the other."""
     kernel, log = surroundings.kernel, ProblemLog()
-    rows = mm_rows(surroundings, np.array([mm], np.uint64))
+    rows = mm_rows(surroundings, mms)
     found = []
     nodes = None
     if (rbtree := walk_rbtree(kernel, rows, log)) is not None:
@@ -55,14 +59,21 @@ def read_map(surroundings: Surroundings, mm: int) -> MemoryMap:
         vmas = read_vmas(kernel, entries.vma, log)
         at = rows_of(vmas.vma, entries.vma)
         entries = entries.replace(start=vmas.start[at], end=vmas.end[at])
-        entries = entries.sort_by(entries.start)
-    return MemoryMap(mm=mm, entries=entries, nodes=nodes)
+        entries = entries.sort_by(entries.mm, entries.start)
+    return MemoryMap(entries=entries, nodes=nodes)
 
 
 def vmas_at(of: MemoryMap, addresses: U64) -> U64:
-    """The VMA whose range holds each user address; 0 for none."""
+    """The VMA of a single map whose range holds each user address; 0 for none."""
     row = covering_rows(of.entries.start, of.entries.end, addresses)
     return np.where(row >= 0, of.entries.vma[np.maximum(row, 0)] if len(of.entries) else 0, 0).astype(np.uint64)
+
+
+def users_of(surroundings: Surroundings, addresses: U64) -> list[U64]:
+    """The VMAs of all processes whose range holds each user address."""
+    mms = np.unique(surroundings.tasks.mm)
+    entries = read_maps(surroundings, mms[mms != 0]).entries
+    return [entries.vma[(entries.start <= at) & (at < entries.end)] for at in addresses]
 
 
 def mm_rows(surroundings: Surroundings, mms: U64) -> Mms:
