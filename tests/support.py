@@ -154,6 +154,7 @@ def kernel_on(kernel: Kernel, memory: PhysicalMemory) -> Kernel:
     """``kernel`` reading from another memory."""
     other = copy.copy(kernel)
     other.memory, other.space = memory, KernelSpace(memory, kernel.space.runs)
+    other.forget()
     other.identity = dataclasses.replace(kernel.identity, problems=[*kernel.identity.problems])
     return other
 

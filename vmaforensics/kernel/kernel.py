@@ -13,6 +13,8 @@ from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.kernel.structures.layout import Field, member
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from vmaforensics.arch.interface import Architecture
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.symbols.by_address import ByAddress
     from vmaforensics.kernel.symbols.vmcoreinfo import Vmcoreinfo
 
+T = TypeVar("T")
 TableT = TypeVar("TableT", bound=Table)
 _BATCH = 1 << 15  # structures read at once: what a batch takes beside its columns stays small
 _CLUSTER_GAP = 512  # bytes between members beyond which they are read apart
@@ -90,6 +93,18 @@ class Kernel:
         self.vmcoreinfo = vmcoreinfo
         self.arch = arch  # bound to this kernel
         self.root: int | None = None  # physical address of page tables that map the kernel; None: none could be used
+        self._shared: dict[Callable[[Kernel], Any], Any] = {}
+
+    def shared(self, make: Callable[[Kernel], T]) -> T:
+        """``make(self)``, made once: what many readers of this kernel ask, and learn more of as they go."""
+        if make not in self._shared:
+            self._shared[make] = make(self)
+        made: T = self._shared[make]
+        return made
+
+    def forget(self) -> None:
+        """Let go of what was shared, all of it: this kernel reads from another memory now."""
+        self._shared = {}
 
     # Types -----------------------------------------------------------------------------------------
 

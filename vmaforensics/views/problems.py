@@ -27,6 +27,7 @@ class Problem(IntEnum):
     NULL_CHILD = 7  # an inner node with an empty slot before its end
     RESERVED = 8  # a maple entry that is no pointer (XA_ZERO_ENTRY: a failed fork)
     CUT_SHORT = 9  # the bound on the walk was reached
+    STALE = 10  # by the allocator's account the memory it leads to holds something else
 
     @property
     def text(self) -> str:
@@ -42,6 +43,7 @@ class Problem(IntEnum):
             "empty slot in an inner node",
             "reserved entry",
             "walk cut short at its bound",
+            "leads to memory that holds something else",
         )[self]
 
 

@@ -69,6 +69,7 @@ class Btf:
         self._starts = self._index()
         self._kinds = (self._words[self._starts + 1] >> np.uint32(24)) & np.uint32(0x7F)
         self._names = self._words[self._starts]
+        self._constants: dict[str, int | None] = {}
         self._layouts: dict[str, Layout | None] = {}
         self._anonymous: dict[str, int] = {}  # words of structs without a name, by the names given to them
 
@@ -127,6 +128,11 @@ class Btf:
 
     def constant(self, name: str) -> int | None:
         """The value of enumerator ``name``, of whatever enum; the first where several share a name."""
+        if name not in self._constants:
+            self._constants[name] = self._find_constant(name)
+        return self._constants[name]
+
+    def _find_constant(self, name: str) -> int | None:
         at = self._strings.find(b"\0" + name.encode() + b"\0") + 1
         if at == 0:
             return None

@@ -25,6 +25,7 @@ from vmaforensics.views.indices.maple_nodes import (
     used_slots,
 )
 from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.slab.homes import MAPLE_NODE, VMA, Homes
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ class _Pointers(Table):
     parent: I64 = column(fill=-1)  # row of the node it is in
     parent_slot: I64 = column(fill=-1)
     expected: U64  # what the parent word of the node it leads to should be
+    stranger: Bools  # it leads to where no node lives
 
 
 class _Below(NamedTuple):
@@ -70,25 +72,29 @@ def walk_maple(kernel: Kernel, mms: Mms, log: ProblemLog) -> MapleTree | None:
     """Every VMA of every tree, and every node.
 
     ``start`` and ``end`` of an entry are the index range its node gives it. None where the kernel has no
-    ``mm_mt``. A node is visited once: what leads to it again is a problem, and its rows are not repeated.
+    ``mm_mt``. A node is visited once: what leads to it again is a problem, and its rows are not repeated. Nodes and
+    VMAs that lie elsewhere than the allocator says are problems, and rows only where they know whose they are.
     """
     if not kernel.has("mm_struct", "mm_mt"):
         return None
     types = NodeTypes.of(kernel)
     pointers = _roots(kernel, mms, log)
+    homes = kernel.shared(Homes)
     seen = np.zeros(0, np.uint64)
     levels: list[MapleNodes] = []
     entries: list[IndexEntries] = []
     total = 0
     for depth in range(1, _DEPTH + 1):
         pointers = _admit(kernel, types, pointers, seen, log)
+        pointers.stranger[:] = homes.strangers(MAPLE_NODE, types.decode(pointers.enode).node)
+        _report(log, Problem.STALE, pointers, pointers.stranger)
         seen = np.union1d(seen, types.decode(pointers.enode).node)
         nodes = _read(kernel, types, pointers, depth, log)
         if not len(nodes):
             break
         found, pointers = _descend(kernel, nodes, total, log)
         levels.append(nodes)
-        entries.append(found)
+        entries.append(_at_home(kernel, found, log))
         total += len(nodes)
     else:
         log.add(View.MAPLE, Problem.CUT_SHORT, pointers.mm, pointers.slot, pointers.enode)
@@ -131,6 +137,8 @@ def _read(kernel: Kernel, types: NodeTypes, pointers: _Pointers, depth: int, log
     """Read one level of nodes and take them apart; unreadable ones are left out as problems."""
     words, ok = kernel.words(types.decode(pointers.enode).node, types.size // 8)
     _report(log, Problem.UNREADABLE, pointers, ~ok)
+    # A node made by hand, or a copy of one, names its parent; foreign memory does not.
+    ok &= ~pointers.stranger | (words[:, 0] == pointers.expected)
     pointers, words = pointers.take(ok), words[ok]
     node, kind, _ = types.decode(pointers.enode)
     parts = take_apart(types, kind, words, pointers.high)
@@ -152,6 +160,16 @@ def _read(kernel: Kernel, types: NodeTypes, pointers: _Pointers, depth: int, log
     # A dead node is kept, for what it leads to may be all there is.
     _report(log, Problem.DEAD, pointers, types.is_dead(nodes))
     return nodes
+
+
+def _at_home(kernel: Kernel, entries: IndexEntries, log: ProblemLog) -> IndexEntries:
+    """Those of ``entries`` that lead to a VMA, or to what says that it is one of this mm."""
+    stranger = kernel.shared(Homes).strangers(VMA, entries.vma)
+    log.add(View.MAPLE, Problem.STALE, entries.mm[stranger], entries.slot[stranger], entries.vma[stranger])
+    if not stranger.any():
+        return entries
+    mm, ok = kernel.gather_member("vm_area_struct", "vm_mm", entries.vma)
+    return entries.take(~stranger | (ok & (mm == entries.mm)))
 
 
 def _descend(kernel: Kernel, nodes: MapleNodes, base: int, log: ProblemLog) -> _Below:
@@ -191,6 +209,7 @@ def _descend(kernel: Kernel, nodes: MapleNodes, base: int, log: ProblemLog) -> _
             high=nodes.pivots[row, slot],
             parent=base + row,
             parent_slot=slot,
+            stranger=np.zeros(len(row), np.bool_),
             expected=nodes.address[row] | slot.astype(np.uint64) << _PARENT_SLOT_SHIFT | _PARENT_RANGE64,
         ),
     )

@@ -11,6 +11,7 @@ from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I8, I32, I64, U64, Bools
 from vmaforensics.views.indices.entries import IndexEntries
 from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.slab.homes import VMA, Homes
 from vmaforensics.views.structures.tree_order import in_order
 from vmaforensics.views.view import View
 
@@ -69,7 +70,8 @@ def walk_rbtree(kernel: Kernel, mms: Mms, log: ProblemLog) -> RbTree | None:
     """Every node of every tree, in order.
 
     None where the kernel has no ``mm_rb``. A VMA is visited once: what leads to it again is a problem.
-    ``start`` and ``end`` are left 0, for the VMAs are decoded once for all views.
+    ``start`` and ``end`` are left 0, for the VMAs are decoded once for all views. VMAs that lie elsewhere than
+    the allocator says are problems, and nodes only where they say that they are of this mm.
     """
     if not kernel.has("mm_struct", "mm_rb"):
         return None
@@ -82,6 +84,7 @@ def walk_rbtree(kernel: Kernel, mms: Mms, log: ProblemLog) -> RbTree | None:
     parent = np.full(len(mm), -1, np.int64)
     side = np.zeros(len(mm), np.int8)
     seen = np.zeros(0, np.uint64)
+    homes = kernel.shared(Homes)
     levels: list[_Level] = []
     total = 0
     for depth in range(1, _DEPTH):
@@ -94,6 +97,11 @@ def walk_rbtree(kernel: Kernel, mms: Mms, log: ProblemLog) -> RbTree | None:
         again = live & (~is_first(pointer) | np.isin(pointer, seen))
         log.add(View.RBTREE, Problem.CYCLE, mm[again], slot[again], pointer[again])
         live &= ~again
+        stranger = live & homes.strangers(VMA, pointer - node_at)
+        log.add(View.RBTREE, Problem.STALE, mm[stranger], slot[stranger], pointer[stranger])
+        if stranger.any():
+            owner, ok = kernel.gather_member("vm_area_struct", "vm_mm", pointer - node_at)
+            live &= ~stranger | (ok & (owner == mm))
         mm, pointer, slot, parent, side = mm[live], pointer[live], slot[live], parent[live], side[live]
         if not len(mm):
             break

@@ -16,6 +16,7 @@ from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.types import I32, I64, U64, Bools
 from vmaforensics.views.indices.entries import IndexEntries
 from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.slab.homes import VMA, Homes
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -39,14 +40,15 @@ def walk_list(kernel: Kernel, mms: Mms, hint: U64, log: ProblemLog) -> IndexEntr
     """Every element of every list, in list order, with ``start`` and ``end`` 0.
 
     ``hint`` are addresses of VMAs known from elsewhere. None where the kernel has no ``vm_next``. An element that
-    several lists reach is of that which reaches it in fewer steps; what leads to it otherwise is a problem.
+    several lists reach is of that which reaches it in fewer steps; what leads to it otherwise is a problem. So is
+    what lies elsewhere than the allocator says; it is an element only if it says that it is of some of ``mms``.
     """
     if not kernel.has("vm_area_struct", "vm_next"):
         return None
     next_at = np.uint64(kernel.offset("vm_area_struct", "vm_next"))
     heads = mms.take(mms.ok)
     head_words = heads.mm + np.uint64(kernel.offset("mm_struct", "mmap"))
-    elements = _read_elements(kernel, np.concatenate([hint, heads.mmap]))
+    elements, strangers = _read_elements(kernel, np.concatenate([hint, heads.mmap]), heads.mm)
     first = rows_of(elements.vma, heads.mmap)
     elements = _follow(elements, first)
     listed = np.flatnonzero(elements.owner >= 0)
@@ -63,9 +65,13 @@ def walk_list(kernel: Kernel, mms: Mms, hint: U64, log: ProblemLog) -> IndexEntr
 
     word, value, ok = rows.vma + next_at, elements.after[listed], elements.ok[listed]
     log.add(View.LIST, Problem.UNREADABLE, rows.mm[~ok], rows.slot[~ok], rows.vma[~ok])
-    broken = ok & (successor < 0) & (value != 0)
+    stale = ok & np.isin(value, strangers)
+    log.add(View.LIST, Problem.STALE, rows.mm[stale], word[stale], value[stale])
+    stale_head = np.isin(heads.mmap, strangers)
+    log.add(View.LIST, Problem.STALE, heads.mm[stale_head], head_words[stale_head], heads.mmap[stale_head])
+    broken = ok & (successor < 0) & (value != 0) & ~stale
     _report_bad_pointers(kernel, log, rows.mm[broken], word[broken], value[broken])
-    broken = (first < 0) & (heads.mmap != 0)
+    broken = (first < 0) & (heads.mmap != 0) & ~stale_head
     _report_bad_pointers(kernel, log, heads.mm[broken], head_words[broken], heads.mmap[broken])
     back = same & ~forward
     log.add(View.LIST, Problem.CYCLE, rows.mm[back], word[back], value[back])
@@ -74,17 +80,26 @@ def walk_list(kernel: Kernel, mms: Mms, hint: U64, log: ProblemLog) -> IndexEntr
     return rows.sort_by(rows.mm, rows.order)
 
 
-def _read_elements(kernel: Kernel, start: U64) -> _Elements:
-    """Every VMA that ``vm_next`` leads to from ``start``, with its successor."""
-    elements = _Elements.zeros(0)
+def _read_elements(kernel: Kernel, start: U64, mms: U64) -> tuple[_Elements, U64]:
+    """Every VMA that ``vm_next`` leads to from ``start``, with its successor; and what was met where none lives.
+
+    Of the latter those are elements that name one of ``mms``.
+    """
+    elements, strangers = _Elements.zeros(0), np.zeros(0, np.uint64)
     fresh = _usable(kernel, start)
     while len(fresh):
+        foreign = kernel.shared(Homes).strangers(VMA, fresh)
+        if foreign.any():
+            owner, ok = kernel.gather_member("vm_area_struct", "vm_mm", fresh)
+            strangers = np.union1d(strangers, fresh[foreign])
+            fresh = fresh[~foreign | (ok & np.isin(owner, mms))]
         after, ok = kernel.gather_member("vm_area_struct", "vm_next", fresh)
         elements = _Elements.concatenate([elements, _Elements.of(vma=fresh, after=after, ok=ok)])
         elements = elements.sort_by(elements.vma)
         fresh = np.setdiff1d(_usable(kernel, after[ok]), elements.vma, assume_unique=True)
+        fresh = np.setdiff1d(fresh, strangers, assume_unique=True)
     elements.successor[:] = np.where(elements.ok, rows_of(elements.vma, elements.after), -1)
-    return elements
+    return elements, strangers
 
 
 def _usable(kernel: Kernel, pointers: U64) -> U64:

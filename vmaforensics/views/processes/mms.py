@@ -11,6 +11,7 @@ from vmaforensics.columns.lookup import first_rows
 from vmaforensics.columns.table import Table, columns_of, member, table
 from vmaforensics.columns.types import I32, I64, U8, U32, U64, Bools, Bytes16
 from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.slab.homes import MM, Homes
 from vmaforensics.views.structures.rwsem import lock_states
 from vmaforensics.views.view import View
 
@@ -74,6 +75,12 @@ def read_mms(kernel: Kernel, tasks: Tasks, log: ProblemLog) -> Mms:
     log.add(View.TASKS, Problem.NON_CANONICAL, 0, users.task[wild] + at, users.mm[wild])
     users = users.take(~wild)
     users = users.take(first_rows(users.mm))
+    stale = kernel.shared(Homes).strangers(MM, users.mm)
+    log.add(View.TASKS, Problem.STALE, 0, users.task[stale] + at, users.mm[stale])
+    if stale.any():
+        # A copy made by hand has the owner that the original had; foreign memory does not.
+        owner, owned = kernel.gather_member("mm_struct", "owner?", users.mm)
+        users = users.take(~stale | (owned & (owner == users.task)))
     rows, ok = kernel.gather(Mms, users.mm)
     rows.mm[:], rows.task[:], rows.pid[:], rows.comm[:] = users.mm, users.task, users.tgid, users.comm
     rows.ok[:] = ok

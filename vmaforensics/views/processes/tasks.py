@@ -14,6 +14,7 @@ from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, U32, U64, Bools, Bytes16
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.slab.homes import SIGNAL, TASK, Homes
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ class Tasks(Table):
 
 
 _MOST = 1 << 22  # PID_MAX_LIMIT
+_TOGETHER = 256  # tasks whose memory the allocator is asked for at once
 
 
 def walk_tasks(kernel: Kernel, log: ProblemLog) -> Tasks:
@@ -64,31 +66,56 @@ def _leaders(kernel: Kernel, first: int, log: ProblemLog) -> Tasks:
     Where it breaks off, its other direction still leads to the tasks behind the break.
     """
     seen = {first}
-    found: list[int] = []
-    while len(found) < _MOST:
+    found, end = _chain(kernel, first, "tasks.next", seen)
+    if end.problem is not None:
         at = found[-1] if found else first
-        after, pointer, problem = _step(kernel, at, "tasks.next", seen)
-        if after == first:
-            break
-        if problem is not None:
-            log.add(View.TASKS, problem, 0, at + kernel.offset("task_struct", "tasks.next"), pointer)
-            found += _backwards(kernel, first, seen)
-            break
-        seen.add(after)
-        found.append(after)
+        log.add(View.TASKS, end.problem, 0, at + kernel.offset("task_struct", "tasks.next"), end.pointer)
+        found += _chain(kernel, first, "tasks.prev", seen)[0][::-1]
     return read_tasks(kernel, np.array(found, np.uint64), leader=True, log=log)
 
 
-def _backwards(kernel: Kernel, first: int, seen: set[int]) -> list[int]:
-    """The tasks that ``prev`` pointers lead to from ``first`` on and ``seen`` does not have, in list order."""
+def _chain(kernel: Kernel, first: int, path: str, seen: set[int]) -> tuple[list[int], _Step]:
+    """The tasks that the pointers ``path`` lead to from ``first`` on, and the step that ended it.
+
+    That is one back to ``first``, to a task in ``seen``, which is added to, or to one that lies where no task lives and
+    does not point back.
+    """
     found: list[int] = []
-    while len(found) < _MOST:
-        after, _, problem = _step(kernel, found[-1] if found else first, "tasks.prev", seen)
-        if problem is not None:
-            break
-        seen.add(after)
-        found.append(after)
-    return found[::-1]
+    typed = 0  # as many of them are known to be tasks
+    step = _Step(first, 0, None)
+    over = False
+    while not over and len(found) < _MOST:
+        step = _step(kernel, found[-1] if found else first, path, seen)
+        if step.task == first:
+            step = step._replace(problem=None)
+        over = step.task == first or step.problem is not None
+        if not over:
+            seen.add(step.task)
+            found.append(step.task)
+        if over or len(found) - typed == _TOGETHER:
+            stale = _first_stale(kernel, [first, *found], path, typed)
+            typed = len(found)
+            if stale is not None:
+                seen.difference_update(found[stale:])
+                pointer = (found[stale] + kernel.offset("task_struct", "tasks")) % (1 << 64)
+                return found[:stale], _Step(found[stale], pointer, Problem.STALE)
+    return found, step
+
+
+def _first_stale(kernel: Kernel, chain: list[int], path: str, typed: int) -> int | None:
+    """Number of the first task behind the ``typed`` ones that is none: ``chain`` leads to it, and has it at 1 more.
+
+    A task made by hand points back to the one before; foreign memory does not.
+    """
+    tasks = np.array(chain[typed + 1 :], np.uint64)
+    stale = np.flatnonzero(kernel.shared(Homes).strangers(TASK, tasks))
+    if not len(stale):
+        return None
+    other = "tasks.prev" if path == "tasks.next" else "tasks.next"
+    back, ok = kernel.gather_member("task_struct", other, tasks[stale])
+    before = np.array(chain, np.uint64)[typed + stale] + np.uint64(kernel.offset("task_struct", "tasks"))
+    wrong = stale[~(ok & (back == before))]
+    return typed + int(wrong[0]) if len(wrong) else None
 
 
 class _Step(NamedTuple):
@@ -115,7 +142,13 @@ def _threads(kernel: Kernel, leaders: Tasks, log: ProblemLog) -> Tasks:
     """All thread lists at once, one thread of each per step."""
     base = kernel.offset("task_struct", "thread_node")
     usable = leaders.ok & kernel.arch.kernel_pointer(leaders.signal)
-    head = leaders.signal[usable] + np.uint64(kernel.offset("signal_struct", "thread_head"))
+    homes = kernel.shared(Homes)
+    stale = usable & homes.strangers(SIGNAL, leaders.signal)
+    signal_at = np.uint64(kernel.offset("task_struct", "signal"))
+    log.add(View.TASKS, Problem.STALE, 0, leaders.task[stale] + signal_at, leaders.signal[stale])
+    usable &= ~stale
+    thread_head = np.uint64(kernel.offset("signal_struct", "thread_head"))
+    head = leaders.signal[usable] + thread_head
     here = head  # the list_head each list has come to; its first word is next
     seen = np.zeros(0, np.uint64)
     while len(here) and len(seen) < _MOST:
@@ -130,6 +163,12 @@ def _threads(kernel: Kernel, leaders: Tasks, log: ProblemLog) -> Tasks:
         again = live & np.isin(task, seen)
         log.add(View.TASKS, Problem.CYCLE, 0, here[again], after[again])
         live &= ~again
+        stale = live & homes.strangers(TASK, task)
+        log.add(View.TASKS, Problem.STALE, 0, here[stale], after[stale])
+        if stale.any():
+            # A task made by hand names the process it is of; foreign memory does not.
+            signal, named = kernel.gather_member("task_struct", "signal", task)
+            live &= ~stale | (named & (signal == head - thread_head))
         seen = np.union1d(seen, task[live])
         head, here = head[live], after[live]
     return read_tasks(kernel, np.setdiff1d(seen, leaders.task), leader=False, log=log)

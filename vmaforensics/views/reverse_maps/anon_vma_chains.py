@@ -10,6 +10,7 @@ from vmaforensics.columns.lookup import is_first, rows_of
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I64, U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.slab.homes import ANON_VMA, ANON_VMA_CHAIN, Homes
 from vmaforensics.views.structures.address_set import AddressSet, object_pointer
 from vmaforensics.views.structures.rwsem import write_held
 from vmaforensics.views.view import View
@@ -103,6 +104,9 @@ def walk_chains(kernel: Kernel, vmas: U64, mms: U64, seen: AddressSet, log: Prob
         new = is_first(at.after) & (rows_of(fresh, at.after) >= 0)
         lose(Problem.CYCLE, ~wild & ~misaligned & ~new)
         at = at.take(new)
+        stale = kernel.shared(Homes).strangers(ANON_VMA_CHAIN, at.after - link_at)
+        lose(Problem.STALE, stale)
+        at = at.take(~stale)
         links, ok = kernel.gather(_Links, at.after - link_at)
         lose(Problem.UNREADABLE, ~ok)
         at, links = at.take(ok), links.take(ok)
@@ -115,16 +119,21 @@ def walk_chains(kernel: Kernel, vmas: U64, mms: U64, seen: AddressSet, log: Prob
 def read_anon_vmas(kernel: Kernel, addresses: U64, seen: AddressSet, log: ProblemLog) -> AnonVmas:
     """The anon_vmas at ``addresses`` and those they name as root or parent.
 
-    Those in ``seen`` are left out, and what was read is added to it. Addresses that cannot be one are skipped.
+    Those in ``seen`` are left out, and what was read is added to it. Addresses that cannot be one are skipped; where
+    the allocator says that none lives, nothing is read.
     """
     found: list[AnonVmas] = []
     fresh = seen.add(addresses[object_pointer(kernel.arch, addresses)])
     while len(fresh):
+        stale = kernel.shared(Homes).strangers(ANON_VMA, fresh)
         rows, ok = kernel.gather(AnonVmas, fresh)
+        log.add(View.ANON_RMAP, Problem.UNREADABLE, 0, fresh[~ok & ~stale])
+        log.add(View.ANON_RMAP, Problem.STALE, 0, fresh[stale], fresh[stale])
+        ok &= ~stale
+        rows = rows.take_or_fill(np.where(ok, np.arange(len(rows)), -1))
         rows.anon_vma[:] = fresh
         rows.ok[:] = rows.whole[:] = ok
-        rows.held[:] = write_held(kernel, "anon_vma", fresh, "rwsem")
-        log.add(View.ANON_RMAP, Problem.UNREADABLE, 0, fresh[~ok])
+        rows.held[:] = ok & write_held(kernel, "anon_vma", fresh, "rwsem")
         found.append(rows)
         kin = np.concatenate([rows.root, rows.parent])
         fresh = seen.add(kin[object_pointer(kernel.arch, kin)])

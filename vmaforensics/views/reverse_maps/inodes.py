@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import rows_of
 from vmaforensics.columns.table import Table, member, table
-from vmaforensics.columns.types import U64
+from vmaforensics.columns.types import U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.slab.homes import DENTRY, INODE, SUPER_BLOCK, Homes
 from vmaforensics.views.structures.address_set import AddressSet, object_pointer
 from vmaforensics.views.view import View
 
@@ -44,14 +46,22 @@ def inode_mappings(kernel: Kernel, log: ProblemLog) -> U64:
 def _inodes(kernel: Kernel, log: ProblemLog) -> U64:
     """Every inode that a superblock's list leads to, and those that the dentry hash table leads to."""
     link = np.uint64(kernel.offset("inode", "i_sb_list"))
-    heads = _super_blocks(kernel, log) + np.uint64(kernel.offset("super_block", "s_inodes"))
+    blocks = _super_blocks(kernel, log)
+    heads = blocks + np.uint64(kernel.offset("super_block", "s_inodes"))
     hints = _hashed(kernel)
+    known = _Known.of(kernel, blocks, hints)
     nodes, limit = AddressSet(), _most(kernel)
     fresh = nodes.add(np.concatenate([heads, hints + link]))
     listed = np.zeros(0, np.uint64)  # what a list leads to; a hint that cannot be read is no loss
+    strange: list[U64] = []
     count = len(fresh)
     steps = 0
     while len(fresh):
+        stale = ~np.isin(fresh, heads) & known.strangers(fresh - link)
+        lost = fresh[stale & np.isin(fresh, listed)]
+        log.add(View.FILE_RMAP, Problem.STALE, 0, lost, lost)
+        strange.append(fresh[stale])
+        fresh = fresh[~stale]
         words, ok = kernel.words(fresh, 2)
         lost = fresh[~ok]
         log.add(View.FILE_RMAP, Problem.UNREADABLE, 0, lost[np.isin(lost, listed)])
@@ -63,8 +73,31 @@ def _inodes(kernel: Kernel, log: ProblemLog) -> U64:
         if count > limit or steps > _STEPS:
             log.add(View.FILE_RMAP, Problem.CUT_SHORT, 0, fresh[:1])
             break
-    inodes: U64 = np.setdiff1d(nodes.all(), heads) - link
+    inodes: U64 = np.setdiff1d(nodes.all(), np.concatenate([heads, *strange])) - link
     return inodes
+
+
+class _Known:
+    """What tells an inode from other memory: the allocator, and that it is of a superblock."""
+
+    def __init__(self, kernel: Kernel, blocks: U64) -> None:
+        self._kernel = kernel
+        self._blocks = blocks  # ascending
+
+    @classmethod
+    def of(cls, kernel: Kernel, listed: U64, inodes: U64) -> _Known:
+        """With the superblocks ``listed``, and those of ``inodes`` that can be one."""
+        named, ok = kernel.gather_member("inode", "i_sb", inodes)
+        named = np.unique(named[ok])
+        named = named[object_pointer(kernel.arch, named)]
+        named = named[kernel.shared(Homes).admits(SUPER_BLOCK, named)]
+        return cls(kernel, np.union1d(listed, named))
+
+    def strangers(self, inodes: U64) -> Bools:
+        """Which of ``inodes`` are none."""
+        named, ok = self._kernel.gather_member("inode", "i_sb", inodes)
+        elsewhere = ok & (rows_of(self._blocks, named) < 0)
+        return elsewhere | self._kernel.shared(Homes).strangers(INODE, inodes)
 
 
 def _most(kernel: Kernel) -> int:
@@ -87,15 +120,21 @@ def _super_blocks(kernel: Kernel, log: ProblemLog) -> U64:
         return np.zeros(0, np.uint64)
     nodes = AddressSet()
     fresh = nodes.add(np.array([head], np.uint64))
+    place = np.uint64(kernel.offset("super_block", "s_list"))
+    strange: list[U64] = []
     for _ in range(_SUPER_BLOCKS):
+        stale = (fresh != np.uint64(head)) & kernel.shared(Homes).strangers(SUPER_BLOCK, fresh - place)
+        log.add(View.FILE_RMAP, Problem.STALE, 0, fresh[stale], fresh[stale])
+        strange.append(fresh[stale])
+        fresh = fresh[~stale]
         words, ok = kernel.words(fresh, 2)
         log.add(View.FILE_RMAP, Problem.UNREADABLE, 0, fresh[~ok])
         after = words[ok].reshape(-1)
         fresh = nodes.add(after[object_pointer(kernel.arch, after)])
         if not len(fresh):
             break
-    found = nodes.all()
-    blocks: U64 = found[found != np.uint64(head)] - np.uint64(kernel.offset("super_block", "s_list"))
+    found = np.setdiff1d(nodes.all(), np.concatenate(strange)) if strange else nodes.all()
+    blocks: U64 = found[found != np.uint64(head)] - place
     return blocks
 
 
@@ -130,6 +169,7 @@ def _hashed(kernel: Kernel) -> U64:
     for _ in range(_CHAIN):
         if not len(fresh):
             break
+        fresh = fresh[kernel.shared(Homes).admits(DENTRY, fresh - node)]
         rows, ok = kernel.gather(_HashedDentries, fresh - node)
         inodes.append(rows.inode[ok])
         fresh = np.unique(rows.next[ok])

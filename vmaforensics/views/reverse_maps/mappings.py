@@ -9,6 +9,7 @@ import numpy as np
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.slab.homes import ADDRESS_SPACE, Homes
 from vmaforensics.views.structures.rwsem import write_held
 from vmaforensics.views.view import View
 
@@ -32,16 +33,22 @@ class Mappings(Table):
 def read_mappings(kernel: Kernel, addresses: U64, log: ProblemLog, *, mapped: bool) -> Mappings:
     """The address spaces at the ascending ``addresses``; ``whole`` where readable.
 
-    With ``mapped``, only those that some VMA maps; unreadable ones are left out then.
+    With ``mapped``, only those that some VMA maps; unreadable ones are left out then. Nothing is read where the
+    allocator says that there is none.
     """
+    stale = kernel.shared(Homes).strangers(ADDRESS_SPACE, addresses)
+    log.add(View.FILE_RMAP, Problem.STALE, 0, addresses[stale], addresses[stale])
+    if mapped:
+        addresses, stale = addresses[~stale], np.zeros(int((~stale).sum()), np.bool_)
     if mapped:
         root, ok = kernel.gather_member("address_space", _ROOT, addresses)
-        addresses = addresses[ok & (root != 0)]
+        addresses, stale = addresses[ok & (root != 0)], stale[ok & (root != 0)]
     rows, ok = kernel.gather(Mappings, addresses)
+    log.add(View.FILE_RMAP, Problem.UNREADABLE, 0, addresses[~ok & ~stale])
+    rows = rows.take_or_fill(np.where(stale, -1, np.arange(len(rows))))
     rows.mapping[:] = addresses
-    rows.ok[:] = rows.whole[:] = ok
-    rows.held[:] = write_held(kernel, "address_space", addresses, "i_mmap_rwsem")
-    log.add(View.FILE_RMAP, Problem.UNREADABLE, 0, addresses[~ok])
+    rows.ok[:] = rows.whole[:] = ok & ~stale
+    rows.held[:] = ~stale & write_held(kernel, "address_space", addresses, "i_mmap_rwsem")
     return rows
 
 

@@ -17,6 +17,7 @@ from vmaforensics.views.reverse_maps import anon_vma_chains, mappings
 from vmaforensics.views.reverse_maps.anon_vma_chains import AnonVmaChains, AnonVmas, read_anon_vmas, walk_chains
 from vmaforensics.views.reverse_maps.inodes import inode_mappings
 from vmaforensics.views.reverse_maps.mappings import Mappings, read_mappings
+from vmaforensics.views.slab.homes import VMA, Homes
 from vmaforensics.views.structures.address_set import AddressSet, object_pointer
 from vmaforensics.views.structures.interval_tree import ANON, FILE, BrokenLinks, IntervalNodes, walk_trees
 from vmaforensics.views.view import View
@@ -136,6 +137,7 @@ def _follow(kernel: Kernel, vmas: Vmas, others: U64, log: ProblemLog) -> _Reache
         parts.append(_first_time(kernel, fresh, links, objects, log))
         found = np.unique(np.concatenate([others, parts[-1].nodes.vma]))
         found = found[object_pointer(kernel.arch, found)]
+        found = found[kernel.shared(Homes).admits(VMA, found) | np.isin(found, vmas.vma)]
         fresh = read_vmas(kernel, np.setdiff1d(found, vmas.vma, assume_unique=True), log)
         others = others[:0]
         if not len(fresh):

@@ -15,10 +15,12 @@ from vmaforensics.columns.lookup import is_first
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I8, I64, U8, U64, Bools
 from vmaforensics.views.problems import Problem
+from vmaforensics.views.slab.homes import ANON_VMA_CHAIN, VMA, Homes
 from vmaforensics.views.structures.tree_order import in_order
 
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.slab.homes import Kind
 
 _DEPTH = 128  # a red-black tree of 2**64 nodes is no deeper
 
@@ -96,11 +98,11 @@ class TreeKind:
 
     words: type[_Words]
     node: str  # member path of the rb_node
-    item_is_vma: bool
+    item: Kind  # what holds the nodes
 
 
-FILE = TreeKind(words=_FileWords, node="shared.rb", item_is_vma=True)
-ANON = TreeKind(words=_AnonWords, node="rb", item_is_vma=False)
+FILE = TreeKind(words=_FileWords, node="shared.rb", item=VMA)
+ANON = TreeKind(words=_AnonWords, node="rb", item=ANON_VMA_CHAIN)
 
 
 @table()
@@ -127,7 +129,8 @@ class _Level(NamedTuple):
 def walk_trees(kernel: Kernel, kind: TreeKind, trees: U64, roots: U64, slots: U64) -> IntervalWalk:
     """Every node below ``roots`` (``rb_node`` pointers found at ``slots``, NULL allowed), and what broke off.
 
-    ``trees`` says what each root is the root of. A node is visited once: what leads to it again is broken.
+    ``trees`` says what each root is the root of. A node is visited once: what leads to it again is broken, and so is
+    what leads to where the allocator says that no such node lives.
     Raises :class:`KernelNotFoundError` where the kernel's types lack the node.
     """
     links = _Links.of(tree=trees, pointer=roots, slot=slots, parent=np.full(len(trees), -1, np.int64))
@@ -149,9 +152,11 @@ def _read_level(kernel: Kernel, kind: TreeKind, links: _Links, total: int) -> _L
     wild = ~kernel.arch.kernel_pointer(pointer)
     misaligned = ~wild & ((pointer & np.uint64(7)) != 0)
     repeated = ~wild & ~misaligned & ~is_first(pointer)
-    good = np.flatnonzero(~wild & ~misaligned & ~repeated)
     struct = kind.words.struct
-    item = pointer - np.uint64(kernel.offset(struct, kind.node))
+    with np.errstate(over="ignore"):
+        item = pointer - np.uint64(kernel.offset(struct, kind.node))
+    stale = ~wild & ~misaligned & ~repeated & kernel.shared(Homes).strangers(kind.item, item)
+    good = np.flatnonzero(~wild & ~misaligned & ~repeated & ~stale)
     words, ok = kernel.gather(kind.words, item[good])
     unreadable = np.zeros(len(pointer), np.bool_)
     unreadable[good[~ok]] = True
@@ -159,13 +164,14 @@ def _read_level(kernel: Kernel, kind: TreeKind, links: _Links, total: int) -> _L
         (Problem.NON_CANONICAL, wild),
         (Problem.MISALIGNED, misaligned),
         (Problem.CYCLE, repeated),
+        (Problem.STALE, stale),
         (Problem.UNREADABLE, unreadable),
     )
     good, words = good[ok], words.take(ok)
     nodes = IntervalNodes.of(
         tree=links.tree[good],
         item=item[good],
-        vma=item[good] if kind.item_is_vma else words.vma,
+        vma=item[good] if kind.item is VMA else words.vma,
         node=pointer[good],
         slot=links.slot[good],
         parent=links.parent[good],

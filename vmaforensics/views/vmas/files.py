@@ -11,6 +11,7 @@ from vmaforensics.columns.lookup import rows_of
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import U32, U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.slab.homes import FILE, INODE, Homes
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas.paths import resolve_paths
 
@@ -84,9 +85,12 @@ def read_files(kernel: Kernel, addresses: U64, root: Place | None, log: ProblemL
     addresses = addresses[addresses != 0]
     wild = ~kernel.arch.kernel_pointer(addresses)
     log.add(View.FILES, Problem.NON_CANONICAL, 0, addresses[wild], addresses[wild])
+    stale = ~wild & kernel.shared(Homes).strangers(FILE, addresses)
+    log.add(View.FILES, Problem.STALE, 0, addresses[stale], addresses[stale])
     rows, ok = kernel.gather(Files, addresses)
-    log.add(View.FILES, Problem.UNREADABLE, 0, addresses[~ok & ~wild])
-    rows.file[:], rows.ok[:] = addresses, ok & ~wild
+    log.add(View.FILES, Problem.UNREADABLE, 0, addresses[~ok & ~wild & ~stale])
+    rows = rows.take_or_fill(np.where(stale, -1, np.arange(len(rows))))
+    rows.file[:], rows.ok[:] = addresses, ok & ~wild & ~stale
     _show_user_path(kernel, rows, log)
     _read_inodes(kernel, rows, log)
     return FileTable(rows=rows, paths=resolve_paths(kernel, rows.dentry, rows.mnt, rows.inode, root, log))
@@ -114,8 +118,12 @@ def _show_user_path(kernel: Kernel, rows: Files, log: ProblemLog) -> None:
 def _read_inodes(kernel: Kernel, rows: Files, log: ProblemLog) -> None:
     """Fill in what the inode and the super block of each row say: device, number, links, type."""
     addresses, which = np.unique(rows.inode, return_inverse=True)
+    stale = (addresses != 0) & kernel.shared(Homes).strangers(INODE, addresses)
+    log.add(View.FILES, Problem.STALE, 0, addresses[stale], addresses[stale])
     inodes, ok = kernel.gather(_Inodes, addresses)
-    log.add(View.FILES, Problem.UNREADABLE, 0, addresses[~ok & (addresses != 0)])
+    log.add(View.FILES, Problem.UNREADABLE, 0, addresses[~ok & (addresses != 0) & ~stale])
+    ok &= ~stale
+    inodes = inodes.take_or_fill(np.where(ok, np.arange(len(inodes)), -1))
     supers, of_inode = np.unique(inodes.sb, return_inverse=True)
     blocks, sb_ok = kernel.gather(_SuperBlocks, supers)
     block = of_inode[which]

@@ -13,6 +13,7 @@ import numpy as np
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import U32, U64
 from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.slab.homes import DENTRY, MOUNT, Homes
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.processes.tasks import Tasks
+    from vmaforensics.views.slab.homes import Kind
 
 _GENERATIONS = 2100  # PATH_MAX / 2 names, and some mounts
 _NAME_MAX = 4096
@@ -182,6 +184,8 @@ def _read_forest(kernel: Kernel, dentries: U64, mounts: U64, log: ProblemLog) ->
     for _ in range(_GENERATIONS):
         if not len(new_dentries) and not len(new_mounts):
             break
+        new_dentries = _at_home(kernel, DENTRY, new_dentries, new_dentries, log)
+        new_mounts = _at_home(kernel, MOUNT, new_mounts - embedded, new_mounts, log)
         entries, ok = kernel.gather(_Dentries, new_dentries)
         entries.dentry[:] = new_dentries
         log.add(View.FILES, Problem.UNREADABLE, 0, new_dentries[~ok])
@@ -204,6 +208,13 @@ def _read_forest(kernel: Kernel, dentries: U64, mounts: U64, log: ProblemLog) ->
         dict(zip(found.dentry.tolist(), map(_Dentry._make, rows), strict=True)),
         dict(zip(on.mnt.tolist(), map(_Mount._make, mounted), strict=True)),
     )
+
+
+def _at_home(kernel: Kernel, kind: Kind, objects: U64, pointers: U64, log: ProblemLog) -> U64:
+    """Those of ``pointers`` that lead into ``objects`` of the kind."""
+    stale = kernel.shared(Homes).strangers(kind, objects)
+    log.add(View.FILES, Problem.STALE, 0, pointers[stale], pointers[stale])
+    return pointers[~stale]
 
 
 def _unknown(kernel: Kernel, addresses: U64, known: Container[int]) -> U64:
