@@ -156,7 +156,7 @@ class _Known:
         self._ask(np.unique(frames[mapped]))
         row = np.where(mapped, rows_of(self._pages.frame, frames), -1)
         state = values_at(self._pages.state, row)
-        answer = state == _State.UNKNOWN
+        answer: Bools = state == _State.UNKNOWN
         if kind.static:
             answer |= state == _State.RESERVED
         in_slab = np.flatnonzero(state == _State.SLAB)
