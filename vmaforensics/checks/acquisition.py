@@ -46,6 +46,7 @@ class Acquisition:
     by_clocks: Acquired  # what the clocks say; ``how`` differs where it was given
     panicked: bool  # the kernel had stopped: its clocks are not asked
     spread: int  # ns between the oldest exact clock and the newest clock
+    given: bool = False
     times: ReadingTimes | None = None  # when each page was read; None: at one moment, or it cannot be told
     clocks: ClocksView | None = None
 
@@ -58,7 +59,9 @@ class Acquisition:
 def judge(clocks: ClocksView | None, given: Acquired | None = None) -> Acquisition:
     """How an image with these clocks was acquired; ``given`` overrules them."""
     if clocks is None:
-        return Acquisition(how=given or Acquired.UNKNOWN, by_clocks=Acquired.UNKNOWN, panicked=False, spread=0)
+        return Acquisition(
+            how=given or Acquired.UNKNOWN, by_clocks=Acquired.UNKNOWN, panicked=False, spread=0, given=given is not None
+        )
     by_clocks, spread, times = _by_clocks(clocks)
     how = given or by_clocks
     return Acquisition(
@@ -66,6 +69,7 @@ def judge(clocks: ClocksView | None, given: Acquired | None = None) -> Acquisiti
         by_clocks=by_clocks,
         panicked=clocks.panicked,
         spread=spread,
+        given=given is not None,
         times=times if how is Acquired.LIVE else None,
         clocks=clocks,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.checks.rule import INDICES
-from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.lookup import rows_of, values_at
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.clocks.reading_times import ReadingTimes
     from vmaforensics.views.views import Views
 
+_PF_EXITING = 0x4  # include/linux/sched.h
 _ENTRIES = 512  # of a page table; entries that lie in one were read together
 
 
@@ -33,6 +34,13 @@ class Rest(NamedTuple):
 
     ran: int  # ns; the latest of all
     known: int  # ns: the first of their own records was read then
+
+
+class Sharers(NamedTuple):
+    """Who may have written a reverse map."""
+
+    mms: U64
+    places: U64  # physical addresses of what they have in it
 
 
 class Reading:
@@ -83,10 +91,43 @@ class Reading:
         """Of the list of tasks: all of them, for it leads from each to the next."""
         return self._span(self._clocks.tasks.pa)
 
+    def span_of(self, places: U64) -> Span | None:
+        """Of the records at physical addresses; None for none."""
+        return self._span(places)
+
+    def sharers(self, finding: Finding, *, files: bool, anon: bool) -> Sharers | None:
+        """Who shares a file, or a family of anonymous memory, with the VMAs that ``finding`` is about.
+
+        None where that is not known.
+        """
+        rmap = self._views.rmap
+        if rmap is None:
+            return None
+        vmas = rmap.vmas
+        about = vmas.mm == np.uint64(finding.mm)
+        if finding.start is not None and finding.end is not None:
+            about &= (vmas.start < np.uint64(finding.end)) & (vmas.end > np.uint64(finding.start))
+        shared = np.zeros(len(vmas), np.bool_)
+        if files:
+            shared |= np.isin(rmap.mapping, rmap.mapping[about & (rmap.mapping != 0)])
+        if anon:
+            links, known = rmap.chains, rmap.anon_vmas
+            row = rows_of(known.anon_vma, links.anon_vma)
+            root = np.where(row >= 0, values_at(known.root, row), links.anon_vma)
+            mine = np.unique(root[np.isin(links.vma, vmas.vma[about])])
+            shared |= np.isin(vmas.vma, links.vma[np.isin(root, mine)])
+        if not shared.any():
+            return None
+        return Sharers(np.unique(vmas.mm[shared]), self._clocks.places.of(vmas.vma[shared]))
+
     def _users(self, mm: int) -> U64:
         sources = self._views.sources
         tasks = self._views.tasks if sources is None else sources.tasks
         users: U64 = tasks.task[tasks.mm == np.uint64(mm)]
+        if not len(users) and sources is not None:  # whose it was, if a task says that it has none
+            owners = sources.owner[sources.mms.mm == np.uint64(mm)]
+            living = tasks.ok & (tasks.exit_state == 0) & ((tasks.flags & _PF_EXITING) == 0)
+            users = owners[np.isin(owners, tasks.task[living])]
         return users
 
     def _span(self, places: U64) -> Span | None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.finding import Confidence, Evidence, Severity, Torn
-from vmaforensics.checks.reading import Reading
+from vmaforensics.checks.reading import Reading, Span
 from vmaforensics.views.clocks.bases import SECOND
 from vmaforensics.views.view import View
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
-    from vmaforensics.checks.reading import Rest, Span
+    from vmaforensics.checks.reading import Rest
 
 NEAR = 10_000_000  # ns; of records that were read no further apart, hardly any process has changed one in between
 
@@ -39,11 +39,13 @@ NEAR = 10_000_000  # ns; of records that were read no further apart, hardly any 
 _OWN = {View.LIST, View.RBTREE, View.MAPLE, View.VMA, View.COUNTERS, View.ANCHORS, View.PAGE_TABLES}
 _TASK = {View.TASKS, View.SOURCES}
 _FACTS = {View.VMA, View.FILES}  # what compares no more than these says what is, and no contradiction
+_REVERSE = {View.ANON_RMAP, View.HANDLES}  # others than those who share it leave no trace; a file anyone may map
 _FRAMES = {View.PAGES, View.FILES}
 _RECLAIM = {"MM-RSS", "MM-PGTABLES"}  # counts that reclaim and khugepaged change too
 _COUNTS = {"PTE-ERASED"}  # how often all processes together map a page
-_RECLAIMERS = (b"kswapd", b"kcompactd", b"khugepaged", b"ksmd", b"oom_reaper")  # kernel threads
+_RECLAIMERS = (b"kswapd", b"khugepaged", b"ksmd", b"oom_reaper")  # kernel threads; kcompactd wakes every 500 ms
 _FEW = 2  # processes
+_FEW_TASKS = 4  # that one record leaves out; a record that leaves out more was torn itself
 _PF_EXITING = 0x4  # include/linux/sched.h
 _PF_KTHREAD = 0x200000
 
@@ -62,6 +64,7 @@ def weigh_live(context: Context, found: Iterable[Finding]) -> list[Finding]:
     for finding in found:
         weigher.weigh(finding)
     weigher.corroborate()
+    weigher.distrust_lists()
     context.torn = _torn(weigher.torn)
     return weigher.kept
 
@@ -103,13 +106,47 @@ class _Weigher:
         """
         own = [finding for finding in self.kept if not _is_fact(finding) and finding.severity is not Severity.INFO]
         calm = self._calm()
+        doubtful = []
         for finding, span, rest in self._shared:
-            others = [other for other, _, _ in self._shared if _independent(finding, other)]
-            said = any(_same_place(finding, other) for other in (*own, *others))
-            if said or (_of_frames(finding) and calm and self._undisturbed(span)):
+            if (_of_frames(finding) and calm and self._undisturbed(span)) or self._sharers_rest(finding, span):
+                own.append(finding)
+                self.kept.append(_with_rest(finding, rest, span))
+            else:
+                doubtful.append((finding, span, rest))
+        for finding, span, rest in doubtful:
+            others = [other for other, _, _ in doubtful if _independent(finding, other)]
+            if any(_same_place(finding, other) for other in (*own, *others)):
                 self.kept.append(_with_rest(finding, rest, span))
             else:
                 self.torn.append((finding, span.apart, False))
+
+    def _sharers_rest(self, finding: Finding, span: Span) -> bool:
+        """Did everybody sleep who shares the file or the anonymous memory that a reverse map is of?"""
+        shared = _views(finding) - _OWN - {View.FILES}
+        if not shared or shared - _REVERSE:
+            return False
+        sharers = self._reading.sharers(finding, files=bool(shared - {View.ANON_RMAP}), anon=View.ANON_RMAP in shared)
+        if sharers is None:
+            return False
+        rests = [self._reading.rest(mm) for mm in sharers.mms.tolist()]
+        whole = self._reading.span_of(sharers.places)
+        if whole is None:
+            return False
+        whole = Span(min(span.first, whole.first), max(span.last, whole.last), max(span.apart, whole.apart))
+        return all(rest is not None and _rested(rest, whole) for rest in rests)
+
+    def distrust_lists(self) -> None:
+        """A list or an index that was torn leaves out many tasks that were on it all the time."""
+        listed = self._reading.of_tasks()
+        apart = listed.apart if listed is not None else 0
+        hidden: dict[str, list[Finding]] = {}  # by who knows of them
+        for finding in self.kept:
+            if finding.rule.id == "TASK-HIDDEN":
+                hidden.setdefault(finding.evidence[0].found, []).append(finding)
+        for found in hidden.values():
+            if len(found) > _FEW_TASKS:
+                self.kept = [finding for finding in self.kept if finding not in found]
+                self.torn += [(finding, apart, False) for finding in found]
 
     def _calm(self) -> bool:
         """Is memory not being reclaimed, as far as can be seen? That would hit many processes at once."""
@@ -144,6 +181,8 @@ class _Weigher:
 def _views(finding: Finding) -> set[View]:
     """The records that a finding compares; where a rule follows many kinds of links, those of the links in question."""
     named = {item.view for item in finding.evidence}
+    if finding.rule.id == "MM-HIDDEN":  # the slab leads to it, but the mm_struct itself says whose it is
+        return set(_TASK)
     views = {view for view in finding.rule.views if view.label in named} if finding.rule.id == "VMA-LINK" else set()
     return views or set(finding.rule.views)
 
@@ -151,7 +190,8 @@ def _views(finding: Finding) -> set[View]:
 def _independent(finding: Finding, other: Finding) -> bool:
     """Do both rest on records of others, but on different ones, and none on what struct page says?"""
     shared, too = _views(finding) - _OWN, _views(other) - _OWN
-    return bool(shared and too) and not shared & too and not (shared | too) & _FRAMES
+    hiding = finding.rule.hides and other.rule.hides
+    return hiding and bool(shared and too) and not shared & too and not (shared | too) & _FRAMES
 
 
 def _of_frames(finding: Finding) -> bool:

@@ -27,6 +27,17 @@ def add_image(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_acquired(parser: argparse.ArgumentParser) -> None:
+    """The option --acquired: ``args.acquired``, None if it is not given."""
+    parser.add_argument(
+        "--acquired",
+        choices=("atomic", "live"),
+        metavar="HOW",
+        help="atomic: the machine stood still; live: it ran while its memory was read, so that records may have been "
+        "read at different moments; default: as the clocks in the image say",
+    )
+
+
 def opened(args: argparse.Namespace) -> Image:
     """The image that the arguments of :func:`add_image` name."""
     from dataclasses import replace

@@ -21,44 +21,36 @@ def document_of(
     paths: Sequence[Path],
     *,
     views: Sequence[str] | None = None,
+    acquired: str | None = None,
     sha256: bool = False,
     symbols: Path | None = None,
     pids: Sequence[int] | None = None,
     progress: Progress = unheard,
 ) -> Document:
-    """The report saved in the one file, or that of the image in these; ``views``, ``sha256`` and ``symbols`` need
-    the image. With ``pids`` an image's is made for those processes alone; a saved one is left whole.
+    """The report saved in the one file, or that of the image in these; ``views``, ``acquired``, ``sha256`` and
+    ``symbols`` need the image. With ``pids`` an image's is made for those processes alone; a saved one is left whole.
 
     Raises the errors of reading either, and :class:`UsageError` where what is asked for needs the image.
     """
+    from vmaforensics.analysis import analyse_image
+    from vmaforensics.checks.acquisition import Acquired
+    from vmaforensics.image.open import open_image
+    from vmaforensics.report.document.build import build_document
     from vmaforensics.report.document.saved import is_saved, load
+    from vmaforensics.views.gather import EXTRA
 
     saved = [path for path in paths if is_saved(path)]
     if not saved:
-        return _analysed(paths, views, sha256, symbols, pids, progress)
+        image = replace(open_image(paths), symbols=symbols)
+        given = None if acquired is None else Acquired(acquired)
+        analysis = analyse_image(image, views=EXTRA if views is None else views, acquired=given, progress=progress)
+        progress("document")
+        image.memory.watch = partial(progress, "hash")
+        return build_document(analysis, pids=pids, sha256=sha256)
     if len(paths) > 1:
         raise UsageError(f"{saved[0]} is a saved report; it is given alone, not with the parts of an image")
-    for option, given in (("--views", views is not None), ("--sha256", sha256), ("--symbols", symbols is not None)):
-        if given:
+    asked = {"--views": views is not None, "--acquired": acquired is not None}
+    for option, wanted in (*asked.items(), ("--sha256", sha256), ("--symbols", symbols is not None)):
+        if wanted:
             raise UsageError(f"{option} needs the image, and {saved[0]} is a saved report: give the image instead")
     return load(saved[0])
-
-
-def _analysed(
-    paths: Sequence[Path],
-    views: Sequence[str] | None,
-    sha256: bool,
-    symbols: Path | None,
-    pids: Sequence[int] | None,
-    progress: Progress,
-) -> Document:
-    from vmaforensics.analysis import analyse_image
-    from vmaforensics.image.open import open_image
-    from vmaforensics.report.document.build import build_document
-    from vmaforensics.views.gather import EXTRA
-
-    image = replace(open_image(paths), symbols=symbols)
-    analysis = analyse_image(image, views=EXTRA if views is None else views, progress=progress)
-    progress("document")
-    image.memory.watch = partial(progress, "hash")
-    return build_document(analysis, pids=pids, sha256=sha256)

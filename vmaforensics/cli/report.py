@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from vmaforensics.checks.finding import Severity
-from vmaforensics.cli.arguments import add_image
+from vmaforensics.cli.arguments import add_acquired, add_image
 from vmaforensics.cli.output import add_output, output
 from vmaforensics.errors import ExitCode, UsageError
 from vmaforensics.report.formats.render import FORMATS, require
@@ -48,6 +48,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--min-severity", choices=_SEVERITIES, metavar="SEVERITY", help="only findings at least this severe"
     )
+    add_acquired(parser)
     parser.add_argument("--sha256", action="store_true", help="hash the image file (reads all of it)")
     parser.add_argument(
         "--reproducible",
@@ -103,7 +104,13 @@ def _document(args: argparse.Namespace, progress: Progress) -> Document:
 
     views = None if args.views is None else _chosen(args.views, EXTRA, "view")
     return document_of(
-        args.image, views=views, sha256=args.sha256, symbols=args.symbols, pids=args.pid, progress=progress
+        args.image,
+        views=views,
+        acquired=args.acquired,
+        sha256=args.sha256,
+        symbols=args.symbols,
+        pids=args.pid,
+        progress=progress,
     )
 
 

@@ -89,7 +89,7 @@ def gather_views(
         views.taskless = taskless_mms(views.sources, views.mms)
         views.operations = _operations(kernel, views, cpus, extra)
     every = views.sources.tasks if views.sources is not None else tasks
-    views.clocks = extra.always("clocks", lambda: gather_clocks(kernel, every))
+    views.clocks = extra.always("clocks", lambda: gather_clocks(kernel, every, views.slab))
     progress("indices")
     _walk_indices(kernel, views, log)
     progress("areas")

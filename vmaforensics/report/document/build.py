@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from vmaforensics.kernel.machine import hostname, read_clock
+from vmaforensics.report.document.acquired import acquired_part
 from vmaforensics.report.document.crash_part import crash_part
 from vmaforensics.report.document.document import Document
 from vmaforensics.report.document.finding_parts import finding_parts
@@ -44,6 +45,7 @@ def build_document(
         processes=process_parts(analysis, pids, clock),
         findings=finding_parts(analysis, chosen, contents=contents),
         maps=maps,
+        acquired=acquired_part(analysis.context.acquisition),
         maps_left_out=left_out,
         not_assessed=not_assessed(analysis),
         provenance=provenance(analysis, sha256=sha256),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from vmaforensics.report.document.acquired import Acquired  # noqa: TC001 - msgspec reads the annotation
 from vmaforensics.report.document.crash_part import CrashPart  # noqa: TC001 - msgspec reads the annotations
 from vmaforensics.report.document.data_frames import frame
 from vmaforensics.report.document.findings import Finding  # noqa: TC001
@@ -49,6 +50,7 @@ class Document(Part, frozen=True):
     maps: list[MemoryMap]
     not_assessed: list[NotAssessed]
     provenance: Provenance
+    acquired: Acquired | None = None  # null: made by a version that did not ask
     maps_left_out: int = 0  # further address spaces that findings name
     crash: CrashPart | None = None  # the kernel crashed or complained; left out of the JSON form where it did not
 

@@ -9,6 +9,7 @@ import numpy as np
 from vmaforensics.arch.page_tables import PteState
 from vmaforensics.columns.lookup import rows_of
 from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
+from vmaforensics.report.document.acquired import torn_parts
 from vmaforensics.report.document.parts import NotAssessed
 from vmaforensics.views.descriptors.content import Content
 from vmaforensics.views.pages.text_match import Match
@@ -32,6 +33,7 @@ def not_assessed(analysis: Analysis) -> list[NotAssessed]:
     rows = [NotAssessed(what="image file", why=printable(text)) for text in analysis.image.problems]
     rows += [NotAssessed(what="image file", why=printable(text)) for text in analysis.image.memory.problems()]
     rows += [NotAssessed(what="kernel", why=printable(text)) for text in analysis.kernel.identity.problems]
+    rows += torn_parts(analysis)
     rows += _walks(analysis)
     rows += [NotAssessed(what=what, why=why, count=count) for what, count, why in _contents(analysis) if count]
     return rows

@@ -41,6 +41,7 @@ def _lines(document: Document) -> Iterator[str]:
     kernel = document.kernel
     yield from ("# vmaforensics report", "", f"**Verdict:** {code(document.verdict)}", "")
     machine = [("kernel", kernel.release), ("host", kernel.hostname), ("image taken", kernel.clock or "")]
+    machine += [("acquired", document.acquired.text)] if document.acquired is not None else []
     yield from (f"- {name}: {code(value)}" for name, value in machine if value)
     yield from _crash(document)
     yield from ("", "## Findings", "")

@@ -75,6 +75,8 @@ def _verdict(page: Page, document: Document, *, brief: bool) -> None:
     )
     held = f"{pages.present + pages.zero} of {pages.ram} pages of RAM are in it"
     page.wrapped("IMAGE     ", f"{origin.file.path} ({origin.file.format}); {held}", style="label")
+    if document.acquired is not None:
+        page.wrapped("ACQUIRED  ", document.acquired.text, style="label")
     page.wrapped("PROCESSES ", _processes(document), style="label")
     page.wrapped("VIEWS     ", ", ".join(kernel.views), style="label")
     page.gap()

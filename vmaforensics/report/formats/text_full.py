@@ -233,6 +233,8 @@ def _deep_provenance(document: Document) -> Iterable[tuple[str, str | None]]:
     yield "hostname", kernel.hostname
     yield "booted", kernel.booted
     yield "clock", kernel.clock
+    if document.acquired is not None:
+        yield "acquired", document.acquired.text
     yield "crashed", kernel.crashed or "no crash recorded"
     counts = counted(kernel.processes, "process", "es"), counted(kernel.kernel_threads, "kernel thread")
     yield "tasks", f"{', '.join(counts)}, {counted(kernel.address_spaces, 'address space')}"

@@ -11,6 +11,8 @@ from vmaforensics.views.clocks.bases import read_bases
 from vmaforensics.views.clocks.kernel_clocks import kernel_clocks
 from vmaforensics.views.clocks.samples import TimeSamples
 from vmaforensics.views.clocks.task_clocks import task_clocks, task_times
+from vmaforensics.views.slab.caches import ObjectKind
+from vmaforensics.views.slab.objects import State
 
 if TYPE_CHECKING:
     from vmaforensics.columns.types import U64
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.clocks.bases import TimeBases
     from vmaforensics.views.clocks.task_clocks import TaskTimes
     from vmaforensics.views.processes.tasks import Tasks
+    from vmaforensics.views.slab.objects import SlabView
 
 _NO_CPU = 0xFFFF_FFFF  # PANIC_CPU_INVALID
 
@@ -33,11 +36,16 @@ class ClocksView:
     places: Places
 
 
-def gather_clocks(kernel: Kernel, tasks: Tasks) -> ClocksView | None:
-    """Every clock that this kernel has; None where its timekeeper cannot be read, so that no time can be converted."""
+def gather_clocks(kernel: Kernel, tasks: Tasks, slab: SlabView | None) -> ClocksView | None:
+    """Every clock that this kernel has; None where its timekeeper cannot be read, so that no time can be converted.
+
+    What a torn list led to that is no task of the slab has no times either.
+    """
     bases = read_bases(kernel)
     if bases is None:
         return None
+    if slab is not None and bool((slab.caches.kind == ObjectKind.TASK).any()):
+        tasks = tasks.take(slab.states(tasks.task, ObjectKind.TASK) != State.ABSENT)
     samples = TimeSamples.concatenate([kernel_clocks(kernel, bases), task_clocks(kernel, bases, tasks)])
     return ClocksView(
         bases=bases,

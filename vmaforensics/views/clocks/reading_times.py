@@ -27,6 +27,7 @@ TICK = 10_000_000  # ns; the longest there is (HZ=100): what clocks that say the
 
 _SPREAD = 0.3  # how much faster or slower than between exact clocks memory may be read for a while
 _COARSE = 0.01  # of the whole: what the steps of an acquisition in large pieces, and its pauses, leave unseen
+_FASTEST = 4  # times the mean speed; behind all exact clocks, no more is believed
 _STEEPEST = 1.5  # times the mean speed, outside of exact clocks
 
 
@@ -68,6 +69,11 @@ class ReadingTimes:
         """When the last byte was read, ns."""
         return int(self.time[-1])
 
+    def address_of(self, place: NDArray[np.float64]) -> U64:
+        """The physical address of the byte before which so many were read."""
+        row = np.maximum(last_rows_of(self.before.astype(np.float64), place), 0)
+        return self.starts[row] + (place - self.before[row]).astype(np.uint64)
+
     def at(self, pa: U64) -> Times:
         """When the bytes at physical addresses ``pa`` were read."""
         places = places_of(self.starts, self.before, pa)
@@ -76,7 +82,7 @@ class ReadingTimes:
         row = np.clip(np.searchsorted(known, time), 1, max(len(known) - 1, 1))
         near = np.abs(time - known[np.minimum(row, len(known) - 1)])
         near = np.minimum(near, np.abs(time - known[row - 1]))
-        band = TICK + _COARSE * (self.end - self.start) + _SPREAD * near
+        band = TICK + max(_COARSE * (self.end - self.start), self.error) + _SPREAD * near
         low = last_rows_of(self.floor.place, places)
         least = np.where(low >= 0, self.floor.time[np.maximum(low, 0)], -np.inf) if len(low) else time
         earliest = np.minimum(np.maximum(time - band, least - TICK), time)
@@ -190,6 +196,7 @@ def _line(anchors: _Points, bounds: _Points, upper: _Points, size: float) -> _Po
     speed = _speed(anchors, bounds)
     if speed is None:
         return None
+    bounds = bounds.where(bounds.time <= anchors.time[-1] + _FASTEST * speed * (size - anchors.place[-1]) + TICK)
     first, last = (anchors.place[0], anchors.time[0]), (anchors.place[-1], anchors.time[-1])
     before = bounds.where(bounds.place < first[0])
     slope = float(np.min((first[1] - before.time) / (first[0] - before.place), initial=_STEEPEST * speed))

@@ -1,0 +1,163 @@
+"""How the memory was acquired, as far as the clocks in it say."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from vmaforensics.checks.acquisition import Acquired as How
+from vmaforensics.report.document.parts import NotAssessed, Part
+from vmaforensics.views.clocks.samples import Bound, Clock
+from vmaforensics.words.amounts import counted
+from vmaforensics.words.printable import printable
+from vmaforensics.words.times import utc
+
+if TYPE_CHECKING:
+    from vmaforensics.analysis import Analysis
+    from vmaforensics.checks.acquisition import Acquisition
+    from vmaforensics.checks.finding import Torn
+    from vmaforensics.views.clocks.clocks import ClocksView
+
+_MOST = 64  # knots
+_BOUNDS: dict[Bound, Literal["exact", "lower", "upper"]] = {
+    Bound.EXACT: "exact",
+    Bound.LOWER: "lower",
+    Bound.UPPER: "upper",
+}
+_MS = 1_000_000  # ns
+_SECOND = 1_000_000_000  # ns
+
+
+class ClockFacts(Part, frozen=True):
+    """One kind of clock; times are ms since boot (CLOCK_MONOTONIC)."""
+
+    clock: str
+    bound: Literal["exact", "lower", "upper"]  # its page was read then, not before, not after
+    samples: int
+    oldest: int
+    newest: int
+
+
+class Knot(Part, frozen=True):
+    """A point of the estimate, which is a line through them."""
+
+    address: str  # physical
+    ms: int  # after the first page was read
+    exact: bool  # a clock; else a bound, or an end of memory
+
+
+class Acquired(Part, frozen=True):
+    """Whether the machine stood still, or when each part of its memory was read."""
+
+    how: Literal["atomic", "live", "unknown"]
+    given: bool  # by --acquired, whatever the clocks say
+    by_clocks: Literal["atomic", "live", "unknown"]
+    panicked: bool  # the kernel had stopped: its clocks are not asked
+    apart_ms: int  # between the oldest exact clock and the newest clock
+    start: str | None = None  # UTC, as the machine had it; null unless it is live and could be estimated
+    end: str | None = None
+    duration_ms: int | None = None
+    band_ms: int | None = None  # the largest error that any of these times may have
+    left_out_ms: int | None = None  # the largest error of the estimate at a clock that it is made without
+    wild: int = 0  # times that contradict the rest
+    clocks: tuple[ClockFacts, ...] = ()
+    knots: tuple[Knot, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """In a sentence."""
+        if self.how == "live":
+            said = f"acquired between {self.start} and {self.end} ({(self.duration_ms or 0) / 1000:.1f} s)"
+            said = f"{said} while the machine ran" if self.start else "acquired while the machine ran"
+        elif self.how == "atomic":
+            said = "the kernel had stopped" if self.panicked else "the machine stood still"
+            if self.by_clocks == "atomic" and not self.panicked:
+                number = sum(row.samples for row in self.clocks if row.bound != "upper")
+                said += (
+                    f": none of {counted(number, 'time')} in memory is more than {self.apart_ms} ms ahead of its clocks"
+                )
+        else:
+            said = "too few clocks to tell whether the machine stood still; taken as if it did"
+        if self.given and self.by_clocks not in ("unknown", self.how):
+            said += f" (as was asked for; its clocks are {self.apart_ms} ms apart and say: {self.by_clocks})"
+        elif self.given:
+            said += " (as was asked for)"
+        return said
+
+
+def acquired_part(acquisition: Acquisition) -> Acquired:
+    """The part of the document."""
+    clocks, times = acquisition.clocks, acquisition.times
+    part = Acquired(
+        how=acquisition.how.value,
+        given=acquisition.given,
+        by_clocks=acquisition.by_clocks.value,
+        panicked=acquisition.panicked,
+        apart_ms=round(acquisition.spread / _MS),
+        clocks=() if clocks is None else _clocks(clocks),
+    )
+    if acquisition.how is not How.LIVE or clocks is None or times is None:
+        return part
+    real = clocks.bases.real
+    places = np.linspace(0, len(times.place) - 1, min(len(times.place), _MOST)).astype(np.int64)
+    addresses = times.address_of(times.place[places])
+    found = times.at(addresses)
+    widest = np.maximum(found.latest - found.time, found.time - found.earliest)
+    return Acquired(
+        how=part.how,
+        given=part.given,
+        by_clocks=part.by_clocks,
+        panicked=part.panicked,
+        apart_ms=part.apart_ms,
+        start=utc((real + times.start) // _SECOND),
+        end=utc((real + times.end) // _SECOND),
+        duration_ms=round((times.end - times.start) / _MS),
+        band_ms=round(int(widest.max()) / _MS),
+        left_out_ms=round(times.error / _MS),
+        wild=times.wild,
+        clocks=part.clocks,
+        knots=tuple(
+            Knot(address=hex(address), ms=round((moment - times.start) / _MS), exact=exact)
+            for address, moment, exact in zip(
+                addresses.tolist(), times.time[places].tolist(), times.exact[places].tolist(), strict=True
+            )
+        ),
+    )
+
+
+def _clocks(view: ClocksView) -> tuple[ClockFacts, ...]:
+    rows = []
+    for clock in Clock:
+        for bound in Bound:
+            times = view.samples.time[(view.samples.clock == clock) & (view.samples.bound == bound)]
+            if len(times):
+                rows.append(
+                    ClockFacts(
+                        clock=clock.label,
+                        bound=_BOUNDS[bound],
+                        samples=len(times),
+                        oldest=round(int(times.min()) / _MS),
+                        newest=round(int(times.max()) / _MS),
+                    )
+                )
+    return tuple(rows)
+
+
+def torn_parts(analysis: Analysis) -> list[NotAssessed]:
+    """What contradicts itself only, perhaps, because its records were read at different moments: a row a process."""
+    return [_torn(row) for row in analysis.context.torn]
+
+
+def _torn(row: Torn) -> NotAssessed:
+    whose = f"the records of {printable(row.comm)}" if row.pid else "records of many processes"
+    contradictions = counted(row.count, "contradiction")
+    why = "while it ran" if row.pid and row.ran else "while others wrote them"
+    apart = f"read up to {row.apart / _SECOND:.1f} s apart " if row.apart else "read at different moments "
+    settle = "a second acquisition and `vmaforensics diff` tell: what is torn does not stay"
+    return NotAssessed(
+        what=f"{contradictions} in {whose} ({', '.join(row.rules)})",
+        why=f"{apart}{why}; {settle}",
+        pid=row.pid or None,
+        count=row.count,
+    )
