@@ -60,7 +60,8 @@ def weigh_live(context: Context, found: Iterable[Finding]) -> list[Finding]:
         kept = [finding for finding in found if _is_fact(finding)]
         context.torn = _torn([(finding, 0, True) for finding in found if not _is_fact(finding)])
         return kept
-    weigher = _Weigher(context, Reading(context.views, acquisition.clocks, acquisition.times))
+    reading = Reading(context.views, acquisition.clocks, acquisition.times)
+    weigher = _Weigher(context, reading, acquisition.times.start)
     for finding in found:
         weigher.weigh(finding)
     weigher.corroborate()
@@ -72,11 +73,11 @@ def weigh_live(context: Context, found: Iterable[Finding]) -> list[Finding]:
 class _Weigher:
     """Sorts findings into those that stand and those that are torn."""
 
-    def __init__(self, context: Context, reading: Reading) -> None:
+    def __init__(self, context: Context, reading: Reading, start: int) -> None:
         self.kept: list[Finding] = []
         self.torn: list[tuple[Finding, int, bool]] = []
         self._shared: list[tuple[Finding, Span, Rest]] = []  # of quiet processes, on what others write too
-        self._context, self._reading = context, reading
+        self._context, self._reading, self._start = context, reading, start
 
     def weigh(self, finding: Finding) -> None:
         """Decide on a finding, or put it off until it is known which others stand."""
@@ -92,7 +93,7 @@ class _Weigher:
             self.kept.append(finding)
         else:
             rest = self._reading.rest(finding.mm) if finding.mm else None
-            if rest is None or not _rested(rest, span):
+            if rest is None or not _rested(rest, span, self._start):
                 self.torn.append((finding, span.apart, finding.mm != 0))
             elif _views(finding) <= _OWN | _TASK and finding.rule.id not in _RECLAIM:
                 self.kept.append(_with_rest(finding, rest, span))
@@ -133,7 +134,7 @@ class _Weigher:
         if whole is None:
             return False
         whole = Span(min(span.first, whole.first), max(span.last, whole.last), max(span.apart, whole.apart))
-        return all(rest is not None and _rested(rest, whole) for rest in rests)
+        return all(rest is not None and _rested(rest, whole, self._start) for rest in rests)
 
     def distrust_lists(self) -> None:
         """A list or an index that was torn leaves out many tasks that were on it all the time."""
@@ -159,20 +160,19 @@ class _Weigher:
         own = (tasks.flags & _PF_KTHREAD) != 0
         named = np.array([comm.startswith(_RECLAIMERS) for comm in tasks.comm.tolist()], np.bool_)
         rest = self._reading.rest_of(tasks.task[own & named])
-        return rest is not None and _rested(rest, span)
+        return rest is not None and _rested(rest, span, self._start)
 
     def _weigh_task(self, finding: Finding, span: Span) -> None:
         """A task is missing from a list only if it was there all the time in which the list was read."""
-        sources, times = self._context.views.sources, self._context.acquisition.times
+        sources = self._context.views.sources
         assert sources is not None
-        assert times is not None
         tasks = np.array([item.address for item in finding.evidence if item.view == View.SOURCES.label], np.uint64)
         rows = np.flatnonzero(np.isin(sources.tasks.task, tasks))
         leaving = (sources.tasks.exit_state[rows] != 0) | ((sources.tasks.flags[rows] & _PF_EXITING) != 0)
         born = [self._reading.started(task) for task in tasks.tolist()]
         listed, rest = self._reading.of_tasks() or span, self._reading.rest_of(tasks)
-        there = not leaving.any() and all(when is not None and 0 < when < times.start for when in born)
-        if there and rest is not None and _rested(rest, listed):
+        there = not leaving.any() and all(when is not None and 0 < when < self._start for when in born)
+        if there and rest is not None and _rested(rest, listed, self._start):
             self.kept.append(_with_rest(finding, rest, listed))
         else:
             self.torn.append((finding, listed.apart, True))
@@ -205,10 +205,15 @@ def _is_fact(finding: Finding) -> bool:
     return set(finding.rule.views) <= _FACTS and finding.severity.rank >= Severity.LOW.rank
 
 
-def _rested(rest: Rest, span: Span) -> bool:
-    """Has nothing run from the first reading on? Beyond what is known, who slept long is taken to sleep on."""
-    slept = rest.known - rest.ran
-    return rest.ran < span.first and slept >= span.last - rest.known
+def _rested(rest: Rest, span: Span, start: int) -> bool:
+    """Has nothing run from the first reading on?
+
+    Beyond what is known, who has not run since the acquisition began at ``start``, and slept long before, is taken to
+    sleep on.
+    """
+    if rest.ran >= span.first:
+        return False
+    return rest.known >= span.last or (rest.ran < start and rest.known - rest.ran >= span.last - rest.known)
 
 
 def _with_rest(finding: Finding, rest: Rest, span: Span) -> Finding:
