@@ -24,6 +24,7 @@ from typing import Any
 
 COUNTED = ("critical", "high", "medium")
 FRAME = ((1 << 52) - 1) & -4096
+MOST_MISSED = 40  # kinds that are told
 MOST_FRAMES = 3  # that a finding about pages may name besides one that was edited
 FORKING = ("forks", "execs", "huge")  # whose children inherit what was edited
 
@@ -206,12 +207,14 @@ def page(seen: list[dict[str, Any]]) -> str:
     parts = [summary(seen, "kernel", "method"), summary(seen, "load", "method"), by_rule(seen), recall(seen)]
     errors = [f"* {image['image']}: {image['error']}" for image in seen if image["error"]]
     missed = Counter(
-        f"{edit['edit']} in {edit['comm']}, {image['kernel']} {image['method']}"
+        f"{edit['edit']} in {'resting' if edit['resting'] else edit['comm']}, {image['kernel']} {image['method']}"
         for image in seen
         for edit in image["edits"]
         if not edit["rules"]
     )
-    return "\n".join([*parts, *errors, *(f"* missed {count} times: {what}" for what, count in missed.most_common())])
+    return "\n".join(
+        [*parts, *errors, *(f"* missed {count} times: {what}" for what, count in missed.most_common(MOST_MISSED))]
+    )
 
 
 def main() -> int:

@@ -12,9 +12,7 @@ import random
 import re
 import subprocess
 import sys
-import tarfile
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,14 +23,13 @@ from initramfs import add_guest, add_locale, add_modules, skeleton
 from make_images import guest_programs, missing_packages
 from packages import Kernel, PackageError, obtain
 from qemu import Disk, Guest, GuestError
+from site_at_work import Site, member, processes
 from storms import LOADS, Work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-STORMS = re.compile(r"^DECOY (\d+) awk-storm-(\w+) ", re.MULTILINE)
 COMPLAINT = re.compile(r"(?:BUG|Oops|INFO|WARNING|general protection fault)[:,].*")
-MOST_SECONDS = 600  # that LiME may take
 UPTIMES = ("LIME-BEGAN", "LIME-ENDED")
 SECONDS_OF_WORK = (0.2, 2.0)  # between two snapshots
 
@@ -59,145 +56,6 @@ def guest_disks(work: Path, memory: int) -> list[Disk]:
         Disk(disks.ext4(work / "ext4.disk", work), "ext4"),
         Disk(disks.blank(work / "swap.disk", 128), "swap"),
     ]
-
-
-@dataclass
-class Site:
-    """A guest at work, and where its images go."""
-
-    work: Work
-    kernel: Kernel
-    guest: Guest
-    folder: Path  # of this guest, for what is not finished
-    out: Path
-    chance: random.Random
-    memory: Path  # the guest's, as a file
-    jiffies: int = 0  # physical address of jiffies_64
-    load: str = ""
-    asked: int = 0
-    made: int = 0
-    resting: dict[int, str] = field(default_factory=dict)
-    edits: list[object] = field(default_factory=list)  # made so far
-    storms: dict[int, str] = field(default_factory=dict)  # what of the load does not rest; not its children
-
-    def number(self) -> int:
-        """Of the next image."""
-        self.made += 1
-        return self.made - 1
-
-    def acquire(self) -> list[list[float]]:
-        """Let the guest run LiME; [host's time, jiffies, bytes that have arrived on the disk] as it goes on."""
-        seen = []
-        self.asked += 1
-        self.guest.tell(f"{self.asked} lime lime")
-        while f"WORK-DONE {self.asked}." not in self.guest.text():
-            arrived = (self.folder / "lime.disk").stat().st_blocks * 512
-            seen.append([round(time.time(), 3), self.clock(), arrived])
-            time.sleep(0.1)
-            if seen[-1][0] - seen[0][0] > MOST_SECONDS:
-                raise GuestError(f"LiME has not finished in {MOST_SECONDS} s")
-        return seen
-
-    def ask(self, words: str, seconds: float = 300) -> None:
-        """Tell the guest what to do and wait until it has."""
-        self.asked += 1
-        self.guest.tell(f"{self.asked} {words}")
-        self.guest.wait_for(f"WORK-DONE {self.asked}.", seconds=seconds)
-
-    def start(self, load: str) -> None:
-        """Another load."""
-        before = len(self.guest.text())
-        self.ask(" ".join(("load", *LOADS[load])))
-        self.load = load
-        self.storms = {int(pid): name for pid, name in STORMS.findall(self.guest.text()[before:])}
-        time.sleep(1)
-
-    def clock(self) -> int:
-        """jiffies_64 now."""
-        with self.memory.open("rb") as memory:
-            memory.seek(self.jiffies)
-            return int.from_bytes(memory.read(8), "little")
-
-    def look(self) -> None:
-        """Find the clock in an image of the guest."""
-        import hidings  # needs the package and NumPy, as little else of the recipe does
-
-        path = self.folder / "look.elf"
-        self.guest.qmp("stop")
-        self.guest.dump_elf(path)
-        self.guest.qmp("cont")
-        self.jiffies = hidings.physical(path, "jiffies_64")
-        path.unlink()
-
-    def hide(self) -> None:
-        """Make the labelled edits, in processes that rest and in those of the load."""
-        import hidings
-
-        path = self.folder / "look.elf"
-        self.guest.qmp("stop")
-        self.guest.dump_elf(path)
-        storms = list(self.storms.items())
-        self.chance.shuffle(storms)
-        self.edits = hidings.hide(self.memory, path, self.guest.text(), self.resting, dict(storms))
-        self.guest.qmp("cont")
-        path.unlink()
-
-    def record(self, when: str) -> Path:
-        """What the guest's /proc says now."""
-        before = self.guest.text().count("TRUTH-SIZE ")
-        self.ask(f"truth {when}", 300)
-        size = int(re.findall(r"TRUTH-SIZE (\d+)", self.guest.text())[before])
-        path = self.out / f"{self.work.name}.{when}.tar"
-        with (self.folder / f"{when}.disk").open("rb") as disk:
-            path.write_bytes(disk.read(size))
-        return path
-
-    def manifest(self, **more: object) -> dict[str, object]:
-        """What is known of an image made now."""
-        return {
-            "kernel": self.work.series,
-            "package": self.kernel.package,
-            "version": self.kernel.version,
-            "release": self.kernel.release,
-            "cmdline": self.work.kernel_cmdline,
-            "cpus": self.work.cpus,
-            "memory_mib": self.work.memory,
-            "seed": self.work.seed,
-            "load": self.load,
-            "storms": self.storms,
-            "resting": self.resting,
-            "edits": self.edits,
-            "truth": f"{self.work.name}.before.tar",
-            **more,
-        }
-
-
-def member(archive: Path, name: str) -> bytes:
-    """A file of a record."""
-    with tarfile.open(archive) as members:
-        stream = members.extractfile(name)
-        assert stream is not None
-        return stream.read()
-
-
-def processes(archive: Path) -> dict[int, str]:
-    """Name of every process with memory in a record, by process id; not of init, and of what took the record."""
-    names: dict[int, str] = {}
-    mapped = set()
-    capturing = 0
-    with tarfile.open(archive) as members:
-        for member in members:
-            parts = member.name.removeprefix("./").split("/")
-            stream = members.extractfile(member)
-            if stream is None:
-                continue
-            if parts == ["capturing"]:
-                capturing = int(stream.read())
-            elif len(parts) == 3 and parts[0] == "proc" and parts[2] == "comm":
-                names[int(parts[1])] = stream.read().decode("latin-1").rstrip("\n")
-            elif len(parts) == 3 and parts[0] == "proc" and parts[2] == "maps" and stream.read(1):
-                mapped.add(int(parts[1]))
-    return {pid: name for pid, name in sorted(names.items()) if pid in mapped and pid not in (1, capturing)}
 
 
 def write_manifest(path: Path, manifest: dict[str, object]) -> None:

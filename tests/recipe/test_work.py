@@ -16,8 +16,8 @@ from vmaforensics.image.open import open_image
 sys.path.insert(0, str(ROOT / "samples" / "recipe"))
 
 import hidings
-import make_work
 import mix_pages
+import site_at_work
 import slices
 import storms
 
@@ -88,7 +88,7 @@ def test_every_process_with_decoys_is_read_from_the_console() -> None:
         231: hidings.Decoys((0x7F00, 0x8F00), (0x9F00,)),
         9: hidings.Decoys((0x1000,), (0x2000,)),
     }
-    assert make_work.STORMS.findall(said) == [("9", "forks"), ("10", "ksm")]
+    assert site_at_work.STORMS.findall(said) == [("9", "forks"), ("10", "ksm")]
 
 
 def record(path: Path, members: dict[str, bytes]) -> Path:
@@ -106,8 +106,8 @@ def test_what_rests_has_memory_and_is_neither_init_nor_the_one_that_looks(tmp_pa
     for pid, maps in ((1, b"x"), (2, b""), (12, b"x"), (77, b"x")):
         members |= {f"proc/{pid}/maps": maps, f"proc/{pid}/comm": b"name\n"}
     archive = record(tmp_path / "truth.tar", members)
-    assert make_work.processes(archive) == {12: "name"}
-    assert make_work.member(archive, "capturing") == b"77\n"
+    assert site_at_work.processes(archive) == {12: "name"}
+    assert site_at_work.member(archive, "capturing") == b"77\n"
 
 
 def test_every_storm_is_a_role_of_the_guest() -> None:
