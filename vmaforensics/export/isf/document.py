@@ -44,6 +44,11 @@ def isf_source(kernel: Kernel) -> IsfSource:
             f"no ISF can be made: the types are not the kernel's own BTF ({kernel.identity.types_source}); "
             "use the file they came from"
         )
+    if types.problem is not None:
+        raise KernelNotFoundError(
+            f"no ISF can be made: the kernel's BTF is {types.problem}, and another image would be read wrongly with it; "
+            "make it of another image of this kernel"
+        )
     if not isinstance(symbols, Kallsyms) or not kernel.identity.symbols_source:
         raise KernelNotFoundError(
             "no ISF can be made: the kernel's symbol table (kallsyms) is not in the image; "

@@ -12,7 +12,7 @@ import numpy as np
 
 from vmaforensics.export.isf.types import FUNCTION, VOID, Descriptor, IsfTypes
 from vmaforensics.export.isf.variables import VARIABLES
-from vmaforensics.kernel.structures import btf
+from vmaforensics.kernel.structures import btf_records as btf
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from vmaforensics.kernel.structures import btf
+from vmaforensics.kernel.structures import btf_records as btf
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

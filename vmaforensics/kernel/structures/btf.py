@@ -9,11 +9,26 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from construct import Const, Int8ul, Int16ul, Int32ul, Struct
-from construct.core import ConstructError
+from construct import Int8ul, Int16ul, Int32ul, Struct
 
 from vmaforensics.errors import KernelNotFoundError
+from vmaforensics.kernel.structures.btf_records import (
+    ALIASES,
+    ARRAY,
+    ENUM,
+    ENUM64,
+    FLOAT,
+    FWD,
+    INT,
+    PTR,
+    STRUCT,
+    TYPEDEF,
+    UNION,
+    Records,
+)
+from vmaforensics.kernel.structures.btf_repair import chain_of, is_sound, repair
 from vmaforensics.kernel.structures.layout import Field, Layout
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,8 +36,8 @@ if TYPE_CHECKING:
 MAGIC = b"\x9f\xeb\x01\x00"
 
 HEADER = Struct(
-    "magic" / Const(0xEB9F, Int16ul),
-    "version" / Const(1, Int8ul),
+    "magic" / Int16ul,
+    "version" / Int8ul,
     "flags" / Int8ul,
     "hdr_len" / Int32ul,
     "type_off" / Int32ul,
@@ -31,43 +46,59 @@ HEADER = Struct(
     "str_len" / Int32ul,
 )
 
-INT, PTR, ARRAY, STRUCT, UNION, ENUM, FWD, TYPEDEF, VOLATILE, CONST, RESTRICT = range(1, 12)
-FUNC, FUNC_PROTO, VAR, DATASEC, FLOAT, DECL_TAG, TYPE_TAG, ENUM64 = range(12, 20)
-
-# 32-bit words after the three common ones: a fixed number, and a number for each of the vlen elements.
-_FIXED = {INT: 1, ARRAY: 3, VAR: 1, DECL_TAG: 1}
-_EACH = {STRUCT: 3, UNION: 3, ENUM: 2, FUNC_PROTO: 2, DATASEC: 3, ENUM64: 3}
-_ALIASES = {TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG}
-
+_HEADER_SIZES = (24, 32)  # up to 7.x, and from then on
 _DEPTH = 32  # nesting of typedefs and arrays nobody writes by hand
 _UNNAMED = 1024  # unnamed members of one struct, those within them included
+
+
+def _sections(blob: bytes) -> tuple[int, int, int, int]:
+    """(where the types begin, their bytes, where the strings begin, their bytes), as the header says.
+
+    A header with a wrong word still says so: pahole puts the strings right behind the types; with them the blob ends.
+    Raises :class:`KernelNotFoundError` when it cannot be believed.
+    """
+    if len(blob) < HEADER.sizeof():
+        raise KernelNotFoundError(f"the BTF header is damaged: the blob has {len(blob)} bytes")
+    stated = HEADER.parse(blob)
+    for length in (stated.hdr_len, *_HEADER_SIZES):
+        rest = len(blob) - length
+        for place in (
+            (stated.type_off, stated.type_len, stated.str_off, stated.str_len),
+            (0, stated.type_len, stated.type_len, rest - stated.type_len),
+            (0, stated.str_off, stated.str_off, rest - stated.str_off),
+            (0, rest - stated.str_len, rest - stated.str_len, stated.str_len),
+        ):
+            found = (length + place[0], place[1], length + place[2], place[3])
+            if _fit(blob, *found):
+                return found
+    raise KernelNotFoundError(
+        f"the BTF header is damaged: it says {stated.type_len} bytes of types and {stated.str_len} of strings, "
+        f"the blob has {len(blob)} bytes"
+    )
+
+
+def _fit(blob: bytes, types: int, length: int, strings: int, size: int) -> bool:
+    """Can types and strings lie there? The first string is the empty one, the last ends where they end."""
+    inside = 0 < types <= strings - length and length >= 0 and size > 0 and strings + size <= len(blob)
+    return inside and types % 4 == 0 and blob[strings] == 0 == blob[strings + size - 1]
 
 
 class Btf:
     """The types of one BTF blob, looked up by name.
 
-    Raises :class:`KernelNotFoundError` when the header cannot be believed. Records after one of an
-    unknown kind cannot be reached; ``problem`` then says so.
+    Raises :class:`KernelNotFoundError` when the header cannot be believed. Where records are damaged, the
+    others are found (:mod:`vmaforensics.kernel.structures.btf_repair`); ``problem`` then says so.
     """
 
     def __init__(self, blob: bytes) -> None:
-        try:
-            header = HEADER.parse(blob)
-        except ConstructError as error:
-            raise KernelNotFoundError(f"the BTF header is damaged: {error}") from None
-        types = header.hdr_len + header.type_off
-        strings = header.hdr_len + header.str_off
-        if types + header.type_len > len(blob) or strings + header.str_len > len(blob) or types % 4:
-            raise KernelNotFoundError(
-                f"the BTF header says {header.type_len} bytes of types and {header.str_len} of strings, "
-                f"the blob has {len(blob)} bytes"
-            )
+        types, length, strings, size = _sections(blob)
         self.blob = blob
-        self._words = np.frombuffer(blob, dtype="<u4", count=header.type_len // 4, offset=types)
-        self._strings = blob[strings : strings + header.str_len]
+        self._words = np.frombuffer(blob, dtype="<u4", count=length // 4, offset=types)
+        self._strings = blob[strings : strings + size]
         self.problem: str | None = None
-        self._starts = self._index()
-        self._kinds = (self._words[self._starts + 1] >> np.uint32(24)) & np.uint32(0x7F)
+        records = Records(self._words, self._strings)
+        self._index(records)
+        self._kinds = records.kinds(self._starts)
         self._names = self._words[self._starts]
         self._constants: dict[str, int | None] = {}
         self._layouts: dict[str, Layout | None] = {}
@@ -83,40 +114,32 @@ class Btf:
 
     @property
     def starts(self) -> NDArray[np.int64]:
-        """Word position of every record in :attr:`words`; that of type id *n* is element *n* - 1."""
+        """Word position in :attr:`words` of every record that could be found."""
         return self._starts
 
     def string(self, offset: int) -> str:
         """The string a record names by its ``offset``; empty for 0."""
         return self._string(offset)
 
-    def _index(self) -> NDArray[np.int64]:
-        """Word position of every record. Each word is read as if a record began there, all at once; then
-        only the chain of lengths has to be followed."""
-        words = self._words
-        if len(words) < 3:
-            return np.zeros(0, np.int64)
-        info = words[1:]
-        # Kind has 7 bits and vlen 24 from 7.x on (uapi/linux/btf.h); the added bits were zero before.
-        kind = (info >> np.uint32(24)) & np.uint32(0x7F)
-        vlen = info & np.uint32(0xFFFFFF)
-        fixed = np.zeros(128, np.int64)
-        each = np.zeros(128, np.int64)
-        fixed[list(_FIXED)] = list(_FIXED.values())
-        each[list(_EACH)] = list(_EACH.values())
-        length = 3 + fixed[kind] + each[kind] * vlen
-        length[(kind == 0) | (kind > ENUM64)] = 0
-        step = np.ascontiguousarray(length).data
-        starts: list[int] = []
-        at, end = 0, len(words)
-        while at + 3 <= end:
-            size = step[at]
-            if size == 0 or at + size > end:
-                self.problem = f"type {len(starts) + 1} of the BTF is of unknown kind {int(kind[at])}"
-                break
-            starts.append(at)
-            at += size
-        return np.array(starts, dtype=np.int64)
+    def _index(self, records: Records) -> None:
+        """Find the records, and which of them each type id is."""
+        self._starts, whole = chain_of(records)
+        ids = np.arange(1, len(self._starts) + 1, dtype=np.int64)
+        if not whole or not is_sound(records, self._starts):
+            found = repair(records)
+            self._words, self._starts, ids = found.words, found.starts, found.ids
+            self._damage(found.damaged, len(ids) - int(np.count_nonzero(ids)))
+        self._rows = np.full(max(int(ids.max(initial=0)), records.most) + 1, -1, np.int64)
+        self._rows[ids] = np.arange(len(ids))
+        self._known = ids > 0
+        self._rows[0] = -1
+
+    def _damage(self, places: int, unproven: int) -> None:
+        """Say what could not be read."""
+        if places:
+            self.problem = f"damaged at {counted(places, 'place')}"
+            if unproven:
+                self.problem += f"; of {counted(unproven, 'type')} it is not known which they are"
 
     # Looking up ---------------------------------------------------------------------------------
 
@@ -158,11 +181,12 @@ class Btf:
         at = self._strings.find(b"\0" + name.encode() + b"\0") + 1
         if at == 0:
             return None
-        ids = np.flatnonzero(self._names == at)
-        kinds = self._kinds[ids]
+        rows = np.flatnonzero(self._names == at)
+        rows = rows[np.argsort(~self._known[rows], kind="stable")]  # a page in another's place may hold one twice
+        kinds = self._kinds[rows]
         for wanted in ((STRUCT, UNION), (TYPEDEF,)):
-            for index in ids[np.isin(kinds, wanted)].tolist():
-                word = self._resolve(index + 1)
+            for start in self._starts[rows[np.isin(kinds, wanted)]].tolist():
+                word = self._stripped(start)
                 if word is not None and self._kind(word) in (STRUCT, UNION):
                     return self._layout(name, word)
         return None
@@ -178,15 +202,18 @@ class Btf:
         return int(self._words[word + 1] >> np.uint32(24)) & 0x7F
 
     def _word(self, type_id: int) -> int | None:
-        return int(self._starts[type_id - 1]) if 1 <= type_id <= len(self._starts) else None
+        row = int(self._rows[type_id]) if 0 <= type_id < len(self._rows) else -1
+        return int(self._starts[row]) if row >= 0 else None
 
     def _resolve(self, type_id: int) -> int | None:
         """Word of ``type_id`` with typedefs and qualifiers taken off; None for void or a broken chain."""
+        return self._stripped(self._word(type_id))
+
+    def _stripped(self, word: int | None) -> int | None:
         for _ in range(_DEPTH):
-            word = self._word(type_id)
-            if word is None or self._kind(word) not in _ALIASES:
+            if word is None or self._kind(word) not in ALIASES:
                 return word
-            type_id = int(self._words[word + 2])
+            word = self._word(int(self._words[word + 2]))
         return None
 
     def _flatten(self, word: int) -> dict[str, Field]:
@@ -203,16 +230,30 @@ class Btf:
             word, base = todo.pop()
             info = int(self._words[word + 1])
             count, bitfields = info & 0xFFFFFF, info >> 31
-            for name, type_id, raw in self._words[word + 3 : word + 3 + 3 * count].reshape(-1, 3).tolist():
+            members = self._words[word + 3 : word + 3 + 3 * count].reshape(-1, 3).astype(np.int64)
+            for name, type_id, raw in members[self._placed(word, members)].tolist():
                 offset = base + (raw & 0xFFFFFF if bitfields else raw)
                 bits = raw >> 24 if bitfields else 0
                 target = self._resolve(type_id)
                 if name:
-                    fields.setdefault(self._string(name), self._field(target, offset, bits))
+                    field = self._field(target, offset, bits)
+                    # A member without a size has a type that is not known: it is not either.
+                    if field.size or (target is not None and self._kind(target) in (STRUCT, UNION)):
+                        fields.setdefault(self._string(name), field)
                 elif target is not None and self._kind(target) in (STRUCT, UNION) and unnamed < _UNNAMED:
                     unnamed += 1
                     todo.append((target, offset))
         return fields
+
+    def _placed(self, word: int, members: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Which of the members of the struct at ``word`` lie where they can: in their order, in a union all at 0."""
+        offsets = members[:, 2] & 0xFFFFFF if self._words[word + 1] >> np.uint32(31) else members[:, 2]
+        if self._kind(word) == UNION:
+            return np.equal(offsets, 0)
+        before, behind = np.roll(offsets, 1), np.roll(offsets, -1)
+        before[:1], behind[-1:] = 0, int(self._words[word + 2]) * 8
+        placed: NDArray[np.bool_] = (before > behind) | ((before <= offsets) & (offsets <= behind))
+        return placed
 
     def _field(self, word: int | None, offset: int, bits: int) -> Field:
         count = 1

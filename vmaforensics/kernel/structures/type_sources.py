@@ -9,6 +9,8 @@ import numpy as np
 
 from vmaforensics.errors import KernelNotFoundError, MemoryReadError
 from vmaforensics.kernel.structures import btf
+from vmaforensics.kernel.structures.layout import member
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,6 +19,16 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.locate import Located
     from vmaforensics.kernel.space.kernel_space import KernelSpace
     from vmaforensics.kernel.symbols.isf import Isf
+
+# Without these there is no list of processes; what else is missing costs the views that need it.
+NEEDED = (
+    ("task_struct", "tasks.next"),
+    ("task_struct", "pid"),
+    ("task_struct", "comm"),
+    ("task_struct", "mm"),
+    ("mm_struct", "pgd"),
+    ("vm_area_struct", "vm_start"),
+)
 
 log = logging.getLogger(__name__)
 
@@ -30,30 +42,56 @@ def find_types(
 
     What was made up for is added to ``problems``. Raises :class:`KernelNotFoundError` if there are none.
     """
-    start, stop = located.symbols.get("__start_BTF"), located.symbols.get("__stop_BTF")
-    why = "its symbols __start_BTF and __stop_BTF are not known"
-    if start is not None and stop is not None and 0 < stop - start <= _BTF_LIMIT:
-        try:
-            blob = text.read(start, stop - start)
-            types = btf.Btf(blob)
-            if types.problem is None and types.struct("task_struct"):
-                return types, f"BTF at {start:#x}, {len(types)} types"
-            why = types.problem or "it has no task_struct"
-        except (MemoryReadError, KernelNotFoundError) as error:
-            why = str(error)
-    elif located.symbols.get("_stext") is not None:
-        why = "the kernel was built without it (CONFIG_DEBUG_INFO_BTF)"
+    types, at, why = _own_types(text, located)
+    if types is not None and types.problem is None:
+        return types, f"BTF at {at:#x}, {len(types)} types"
     if given is not None:
         problems.append(f"the kernel's BTF cannot be used ({why}); types are those of the symbol file")
         return given, f"symbol file {given.path.name}, {len(given)} types"
-    for pa, types in _btf_copies(text.memory):
+    if types is not None:
+        problems.append(
+            f"the kernel's BTF is {why}; what needs a type that is damaged is not assessed: give a symbol file of this "
+            "kernel with --symbols"
+        )
+        return types, f"BTF at {at:#x}, {len(types)} types, damaged"
+    for pa, copy in _btf_copies(text.memory):
         problems.append(f"the kernel's BTF cannot be used ({why}); a copy of it was found elsewhere")
-        return types, f"copy of the BTF at physical {pa:#x}, {len(types)} types"
+        return copy, f"copy of the BTF at physical {pa:#x}, {len(copy)} types"
     raise KernelNotFoundError(
         f"no type information for kernel {located.info.release if located.info else '(release unknown)'}: "
         f"its BTF cannot be used ({why}); structure layouts come from BTF, so the image has to hold it, "
         "or a symbol file has to be given with --symbols"
     )
+
+
+def _own_types(text: KernelSpace, located: Located) -> tuple[btf.Btf | None, int, str]:
+    """(the BTF behind its symbols, its address, what is wrong with it); None if tasks could not be read with it."""
+    start, stop = located.symbols.get("__start_BTF"), located.symbols.get("__stop_BTF")
+    if start is None or stop is None or not 0 < stop - start <= _BTF_LIMIT:
+        if start is None and stop is None and located.symbols.get("_stext") is not None:
+            return None, 0, "the kernel was built without it (CONFIG_DEBUG_INFO_BTF)"
+        return None, 0, "its symbols __start_BTF and __stop_BTF are not known"
+    blob, missing = _held(text, start, stop - start)
+    why = f"of it, {counted(missing, 'page')} not in the dump"
+    try:
+        types = btf.Btf(blob)
+    except KernelNotFoundError as error:
+        return None, start, why if missing else str(error)
+    if missing:
+        types.problem = f"not in the dump in part ({counted(missing, 'page')})"
+    lacking = [name for name, path in NEEDED if member(types, name, path) is None]
+    if lacking:
+        return None, start, why if missing else f"struct {lacking[0]} is not in it or damaged"
+    return types, start, types.problem or ""
+
+
+def _held(text: KernelSpace, start: int, size: int) -> tuple[bytes, int]:
+    """(the bytes from ``start`` on, how many pages of them are not held); those are zero."""
+    page = text.memory.page_size
+    first = start & -page
+    pages = np.arange(first, start + size, page, dtype=np.uint64)
+    data, ok = text.gather(pages, page)
+    return data.tobytes()[start - first : start - first + size], int((~ok).sum())
 
 
 def _btf_copies(memory: PhysicalMemory) -> Iterator[tuple[int, btf.Btf]]:

@@ -1,0 +1,557 @@
+"""Random damage: what an image that was hit at random costs, and what it must never cost.
+
+    python tests/damage.py samples/debian-6.12/image.kdump --other samples/debian-6.1/image.kdump --trials 1000
+    python tests/damage.py samples/debian-6.12/image.kdump --first 4711 --trials 1 --show
+
+A trial is a number: it says what is damaged (KINDS), how much, and which commands are run beside the report. It runs in
+a process of its own with a limit on time and memory. It must end with a documented exit code and without a traceback,
+a warning or an internal error; take at most three times the time and twice the memory that the undamaged image takes;
+have at most 200 findings; print no more than a few times as much; and find every process that a plain walk along
+``tasks.next`` of the damaged image finds. Each trial that breaks a rule is a line of JSON. What a limit is measured
+against is measured first, on the image as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import json
+import os
+import resource
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.image import open as opening
+from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState
+from vmaforensics.image.overlay import Overlay
+from vmaforensics.kernel.symbols.kallsyms import Kallsyms
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from vmaforensics.analysis import Analysis
+    from vmaforensics.image.image import Image
+    from vmaforensics.image.memory import PhysicalMemory
+    from vmaforensics.kernel.kernel import Kernel
+
+TIMES_LONGER = 3.0
+TIMES_LARGER = 2.0
+TIMES_WORDIER = 4.0
+MOST_FINDINGS = 200
+MOST_WORDS = 1000
+MOST_PAGES = 64
+_SLACK = 0.7  # s: below that a ratio says nothing
+_PAGE_TEXT = 1 << 18  # bytes that any command may print more than usual
+_HARD_LIMIT = 60  # s of CPU
+DAMAGED = "damaged.image"  # the path by which commands open the damaged image
+
+
+# What is damaged ------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class Ground:
+    """What trials start from: a sound image, its kernel, and where what is worth hitting lies."""
+
+    image: Image
+    kernel: Kernel
+    tasks: np.ndarray  # addresses of the task_structs of the list
+    frames: np.ndarray  # page frames that are held
+    pointers: np.ndarray  # physical addresses of words that look like kernel pointers
+    spots: dict[str, np.ndarray] = field(default_factory=dict)  # physical addresses of words by what they belong to
+    others: np.ndarray = field(default_factory=lambda: np.zeros((0, PAGE_SIZE), np.uint8))  # pages of another kernel
+
+
+def prepare(path: Path, other: Path | None) -> Ground:
+    """Analyse the sound image and look where what is."""
+    from vmaforensics.analysis import analyse_image
+
+    analysis = analyse_image(path)
+    kernel, memory = analysis.kernel, analysis.image.memory
+    frames = held_frames(memory)
+    pages = contents(memory, frames)
+    words = pages.view("<u8")
+    high = (words >> np.uint64(47)) == np.uint64(0x1FFFF)
+    row, column = np.nonzero(high & (words != np.uint64((1 << 64) - 1)))
+    pointers = (frames[row] << np.uint64(PAGE_SHIFT)) + column.astype(np.uint64) * np.uint64(8)
+    others = np.zeros((0, PAGE_SIZE), np.uint8)
+    if other is not None:
+        foreign = opening.open_image(other).memory
+        others = contents(foreign, np.random.default_rng(0).choice(held_frames(foreign), 2000))
+    leaders = analysis.views.tasks.take(analysis.views.tasks.leader)
+    ground = Ground(
+        image=analysis.image, kernel=kernel, tasks=leaders.task, frames=frames, pointers=pointers, others=others
+    )
+    ground.spots = _spots(ground, analysis)
+    return ground
+
+
+def held_frames(memory: PhysicalMemory) -> np.ndarray:
+    """Page frames that the image has the contents of."""
+    found = []
+    for start, end in memory.ranges.tolist():
+        pfns = np.arange(start >> PAGE_SHIFT, end >> PAGE_SHIFT, dtype=np.uint64)
+        found.append(pfns[memory.page_states(pfns) == PageState.PRESENT])
+    return np.concatenate(found)
+
+
+def contents(memory: PhysicalMemory, frames: np.ndarray) -> np.ndarray:
+    """The pages of these frames, ``(n, PAGE_SIZE)``."""
+    data, _ = memory.gather(frames << np.uint64(PAGE_SHIFT), PAGE_SIZE)
+    return np.asarray(data)
+
+
+def _spots(ground: Ground, analysis: Analysis) -> dict[str, np.ndarray]:
+    kernel, views = ground.kernel, analysis.views
+    symbols = kernel.symbols
+    spots: dict[str, np.ndarray] = {}
+    start, stop = symbols.get("__start_BTF"), symbols.get("__stop_BTF")
+    if start is not None and stop is not None:
+        spots["btf"] = _words_in(kernel, start, stop - start)
+    tables = symbols.tables if isinstance(symbols, Kallsyms) else None
+    if isinstance(symbols, Kallsyms) and tables is not None:
+        low = min(tables.token_table, tables.names, tables.offsets) + symbols.place
+        high = max(tables.token_index + 512, tables.offsets + 4 * tables.count, tables.markers) + symbols.place
+        spots["kallsyms"] = _words_in(kernel, low % (1 << 64), high - low)
+        token = (tables.token_table + symbols.place) % (1 << 64)
+        spots["tokens"] = _words_in(kernel, token, tables.token_index + 512 - tables.token_table)
+    info = kernel.vmcoreinfo
+    if info is not None and info.symbol("vmcoreinfo_data"):
+        spots["vmcoreinfo"] = _words_in(kernel, info.symbol("vmcoreinfo_data") or 0, 4096)
+    if kernel.root is not None:
+        walk = kernel.arch.walk_kernel(kernel.memory, kernel.root)
+        spots["tables"] = (walk.tables.pa[:, None] + np.arange(0, PAGE_SIZE, 8, dtype=np.uint64)).ravel()
+    spots["tasks"] = _structs(kernel, views.tasks.task, kernel.sizeof("task_struct"))
+    spots["mms"] = _structs(kernel, views.mms.mm, kernel.sizeof("mm_struct"))
+    spots["vmas"] = _structs(kernel, views.vmas.vma, kernel.sizeof("vm_area_struct"))
+    if len(views.maple_nodes.address):
+        spots["nodes"] = _structs(kernel, views.maple_nodes.address, 256)
+    spots["caches"] = _structs(kernel, np.array(kernel.symbols.find("slab_caches"), np.uint64), 16)
+    held = np.sort(ground.frames)
+    kept = {}
+    for name, words in spots.items():
+        frame = words >> np.uint64(PAGE_SHIFT)
+        at = np.minimum(np.searchsorted(held, frame), len(held) - 1)
+        kept[name] = words[held[at] == frame]
+    return {name: words for name, words in kept.items() if len(words)}
+
+
+def _words_in(kernel: Kernel, start: int, size: int) -> np.ndarray:
+    at = np.arange(start & ~7, start + size, 8, dtype=np.uint64)
+    pas, _, mapped = kernel.space.translate(at)
+    return pas[mapped]
+
+
+def _structs(kernel: Kernel, addresses: np.ndarray, size: int) -> np.ndarray:
+    at = (addresses[:, None] + np.arange(0, size, 8, dtype=np.uint64)).ravel()
+    pas, _, mapped = kernel.space.translate(at)
+    return pas[mapped]
+
+
+class Hits:
+    """Writes into a copy of the image, pages opened together."""
+
+    def __init__(self, ground: Ground) -> None:
+        self.overlay = Overlay(ground.image.memory)
+
+    def words(self, pas: np.ndarray, values: np.ndarray) -> None:
+        """Put a 64-bit value at each place."""
+        self.overlay._open(np.unique(pas >> np.uint64(PAGE_SHIFT)))
+        for pa, value in zip(pas.tolist(), values.tolist(), strict=True):
+            self.overlay.write(pa, value.to_bytes(8, "little"))
+
+    def pages(self, frames: np.ndarray, pages: np.ndarray) -> None:
+        """Give each frame these contents."""
+        for frame, page in zip(frames.tolist(), pages, strict=True):
+            self.overlay.write(frame << PAGE_SHIFT, page.tobytes())
+
+    def get(self, pas: np.ndarray) -> np.ndarray:
+        """The words at these places."""
+        return np.asarray(self.overlay.gather(pas, 8)[0].view("<u8")[:, 0])
+
+
+def _amount(rng: np.random.Generator, most: int) -> int:
+    """From 1 to ``most``, small ones as often as large ones."""
+    return int(np.exp(rng.uniform(0, np.log(most + 1))))
+
+
+def _values(rng: np.random.Generator, ground: Ground, old: np.ndarray) -> np.ndarray:
+    """What is written over ``old``: noise, zeros, other pointers, its neighbours."""
+    count = len(old)
+    noise = rng.integers(0, 1 << 64, count, dtype=np.uint64)
+    pointers = Hits(ground).get(rng.choice(ground.pointers, count))
+    near = old + (rng.integers(-64, 65, count) * 8).astype(np.uint64)
+    flipped = old ^ (np.uint64(1) << rng.integers(0, 64, count).astype(np.uint64))
+    kinds = [
+        noise,
+        np.zeros(count, np.uint64),
+        pointers,
+        near,
+        flipped,
+        pointers + np.uint64(8),
+        noise >> np.uint64(40),
+    ]
+    return np.choose(rng.integers(0, len(kinds), count), kinds)
+
+
+def _some_words(rng: np.random.Generator, ground: Ground, count: int) -> np.ndarray:
+    frames = rng.choice(ground.frames, count) << np.uint64(PAGE_SHIFT)
+    return frames + rng.integers(0, PAGE_SIZE // 8, count).astype(np.uint64) * np.uint64(8)
+
+
+def random_words(rng: np.random.Generator, ground: Ground) -> Overlay:
+    """Words anywhere."""
+    hits, at = Hits(ground), _some_words(rng, ground, _amount(rng, MOST_WORDS))
+    hits.words(at, _values(rng, ground, hits.get(at)))
+    return hits.overlay
+
+
+def pointer_words(rng: np.random.Generator, ground: Ground) -> Overlay:
+    """Words that look like pointers."""
+    hits, at = Hits(ground), rng.choice(ground.pointers, _amount(rng, MOST_WORDS))
+    hits.words(at, _values(rng, ground, hits.get(at)))
+    return hits.overlay
+
+
+def bit_flips(rng: np.random.Generator, ground: Ground) -> Overlay:
+    """Single bits anywhere."""
+    hits, at = Hits(ground), _some_words(rng, ground, _amount(rng, MOST_WORDS))
+    hits.words(at, hits.get(at) ^ (np.uint64(1) << rng.integers(0, 64, len(at)).astype(np.uint64)))
+    return hits.overlay
+
+
+def spot_words(rng: np.random.Generator, ground: Ground) -> Overlay:
+    """Words of one kind of structure."""
+    name = str(rng.choice(sorted(ground.spots)))
+    hits, at = Hits(ground), rng.choice(ground.spots[name], _amount(rng, MOST_WORDS // 4))
+    hits.words(at, _values(rng, ground, hits.get(at)))
+    return hits.overlay
+
+
+def swapped_pages(rng: np.random.Generator, ground: Ground) -> Overlay:
+    """Pairs of pages in each other's place."""
+    hits = Hits(ground)
+    frames = rng.choice(ground.frames, 2 * _amount(rng, MOST_PAGES // 2), replace=False)
+    hits.pages(frames, contents(ground.image.memory, np.roll(frames, len(frames) // 2)))
+    return hits.overlay
+
+
+def zeroed_pages(rng: np.random.Generator, ground: Ground) -> Overlay:
+    """Pages of zeros."""
+    hits = Hits(ground)
+    frames = rng.choice(ground.frames, _amount(rng, MOST_PAGES), replace=False)
+    hits.pages(frames, np.zeros((len(frames), PAGE_SIZE), np.uint8))
+    return hits.overlay
+
+
+def dropped_pages(rng: np.random.Generator, ground: Ground) -> Overlay:
+    """Pages that are not in the dump."""
+    hits = Hits(ground)
+    hits.overlay.drop(rng.choice(ground.frames, _amount(rng, MOST_PAGES), replace=False))
+    return hits.overlay
+
+
+def foreign_pages(rng: np.random.Generator, ground: Ground) -> Overlay:
+    """Pages of another kernel; of this one, elsewhere, if no other was given."""
+    hits = Hits(ground)
+    frames = rng.choice(ground.frames, _amount(rng, MOST_PAGES), replace=False)
+    if len(ground.others):
+        hits.pages(frames, ground.others[rng.integers(0, len(ground.others), len(frames))])
+    else:
+        hits.pages(frames, contents(ground.image.memory, rng.choice(ground.frames, len(frames))))
+    return hits.overlay
+
+
+KINDS: tuple[Callable[[np.random.Generator, Ground], Overlay], ...] = (
+    random_words,
+    pointer_words,
+    pointer_words,
+    bit_flips,
+    spot_words,
+    spot_words,
+    swapped_pages,
+    zeroed_pages,
+    dropped_pages,
+    foreign_pages,
+)
+
+
+def damaged_file(rng: np.random.Generator, path: Path, folder: Path) -> Path:
+    """A copy of the file with bytes of its headers, notes and bitmaps changed."""
+    raw = bytearray(path.read_bytes())
+    reach = int(rng.choice([512, 8192, 65536, len(raw)]))
+    for at in rng.integers(0, min(reach, len(raw)), _amount(rng, MOST_WORDS)).tolist():
+        raw[at] = int(rng.integers(256))
+    if rng.random() < 0.1:
+        del raw[int(rng.integers(len(raw))) :]
+    target = folder / "damaged"
+    target.write_bytes(raw)
+    return target
+
+
+# One trial ------------------------------------------------------------------------------------------------
+
+
+@dataclass(kw_only=True)
+class Outcome:
+    """What a trial did."""
+
+    seed: int
+    kind: str
+    codes: dict[str, int] = field(default_factory=dict)  # exit code by command
+    seconds: dict[str, float] = field(default_factory=dict)  # of the CPU, by command
+    sizes: dict[str, int] = field(default_factory=dict)  # bytes printed, by command
+    findings: int = 0
+    processes: int = 0
+    missed: int = 0  # processes that a plain walk finds and the analysis does not
+    memory: int = 0  # KiB
+    wrong: list[str] = field(default_factory=list)  # tracebacks, warnings, internal errors
+    says: str = ""
+
+
+BESIDE = (
+    ("crash", DAMAGED),
+    ("crash", DAMAGED, "--all", "--format", "json"),
+    ("log", DAMAGED),
+    ("maps", DAMAGED),
+    ("smaps", DAMAGED),
+    ("info", DAMAGED),
+    ("views", DAMAGED, "--pid", "1"),
+    ("pages", DAMAGED, "--pid", "1"),
+    ("report", DAMAGED, "--format", "html"),
+    ("report", DAMAGED, "--format", "csv"),
+    ("report", DAMAGED, "--format", "markdown"),
+    ("report", DAMAGED, "--format", "stix"),
+    ("report", DAMAGED, "-vv"),
+)
+
+
+def plain_walk(kernel: Kernel, memory: PhysicalMemory, known: np.ndarray) -> set[int]:
+    """The processes that ``tasks.next`` leads to in the damaged image, read as the undamaged one says."""
+    first = kernel.symbols.get("init_task")
+    link = kernel.offset("task_struct", "tasks.next")
+    assert first is not None
+    real = set(known.tolist())
+    found: set[int] = set()
+    at = first
+    while True:
+        pas, _, mapped = kernel.space.translate(np.array([at + link], np.uint64))
+        data, ok = memory.gather(pas, 8)
+        if not (mapped[0] and ok[0]):
+            return found
+        at = (int(data.view("<u8")[0, 0]) - link) % (1 << 64)
+        if at not in real or at in found:
+            return found
+        found.add(at)
+
+
+def _command(outcome: Outcome, argv: Sequence[str]) -> None:
+    """Run a command as the shell would; what it says on stderr of itself is kept."""
+    from vmaforensics.cli.main import main
+
+    name = " ".join(part for part in argv if part != DAMAGED)
+    out, err = io.BytesIO(), io.StringIO()
+    stream = io.TextIOWrapper(out, encoding="utf-8", write_through=True)
+    began = time.process_time()
+    with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(err):
+        try:
+            code = int(main([*argv, "--progress", "never", "--debug"]))
+        except SystemExit as ended:
+            code = int(ended.code or 0) if isinstance(ended.code, int) else 2
+        except Exception:
+            code = 70
+            outcome.wrong.append(f"{name}: {traceback.format_exc()}")
+    outcome.seconds[name] = time.process_time() - began
+    outcome.codes[name] = code
+    outcome.sizes[name] = len(out.getvalue())
+    if code:
+        outcome.says = err.getvalue().strip().rpartition("\n")[2][:500]
+
+
+def run_trial(seed: int, kind: str, image: Image, ground: Ground | None, beside: Sequence[Sequence[str]]) -> Outcome:
+    """The report of ``image``, in text and JSON, and the commands ``beside`` it."""
+    from vmaforensics.analysis import analyse_image
+    from vmaforensics.errors import VmaForensicsError
+    from vmaforensics.report.document.build import build_document
+    from vmaforensics.report.document.document import encode
+    from vmaforensics.report.formats.text import render_text
+
+    outcome = Outcome(seed=seed, kind=kind)
+
+    def told(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
+        outcome.wrong.append(f"{category.__name__}: {message} ({filename}:{lineno})")
+
+    warnings.simplefilter("always")
+    warnings.showwarning = told  # type: ignore[assignment]
+    began = time.process_time()
+    walked = set() if ground is None else plain_walk(ground.kernel, image.memory, ground.tasks)
+    try:
+        analysis = analyse_image(image)
+        document = build_document(analysis)
+        outcome.findings = len(document.findings)
+        outcome.processes = len(document.processes)
+        outcome.sizes["report"] = len(render_text(document).encode())
+        outcome.sizes["report json"] = len(encode(document))
+        outcome.codes["report"] = 0
+        outcome.wrong += [f"{item.what}: {item.why}" for item in document.not_assessed if "internal error" in item.why]
+        found = set(analysis.views.tasks.task.tolist())
+        if analysis.views.sources is not None:
+            found |= set(analysis.views.sources.tasks.task.tolist())
+        outcome.missed = len(walked - found)
+    except VmaForensicsError as error:
+        outcome.codes["report"] = int(error.exit_code)
+        outcome.says = str(error)
+        outcome.missed = len(walked)
+    except Exception:
+        outcome.codes["report"] = 70
+        outcome.wrong.append(traceback.format_exc())
+    outcome.seconds["report"] = time.process_time() - began
+    real = opening.open_image
+    opening.open_image = lambda path: image if str(path) == f"[{Path(DAMAGED)!r}]" else real(path)
+    try:
+        for argv in beside:
+            _command(outcome, argv)
+    finally:
+        opening.open_image = real
+    return outcome
+
+
+def broken_rules(outcome: Outcome, normal: Outcome) -> Iterator[str]:
+    """Which of the rules a trial breaks, in words."""
+    from vmaforensics.errors import ExitCode
+
+    for name, code in outcome.codes.items():
+        if code not in set(ExitCode) - {ExitCode.INTERNAL}:
+            yield f"{name} ends with {code}"
+    for name, seconds in outcome.seconds.items():
+        usual = normal.seconds.get(name, 0.0)
+        if seconds > max(TIMES_LONGER * usual, _SLACK):
+            yield f"{name} takes {seconds:.1f} s, usually {usual:.1f} s"
+    for name, size in outcome.sizes.items():
+        usual_size = normal.sizes.get(name, 0)
+        if size > TIMES_WORDIER * usual_size + _PAGE_TEXT:
+            yield f"{name} prints {size} bytes, usually {usual_size}"
+    if outcome.findings > MOST_FINDINGS:
+        yield f"{outcome.findings} findings"
+    if outcome.memory > TIMES_LARGER * normal.memory:
+        yield f"{outcome.memory >> 10} MiB, usually {normal.memory >> 10}"
+    if outcome.missed:
+        yield f"{outcome.missed} processes missed that a plain walk finds: {outcome.says}"
+    yield from outcome.wrong
+
+
+# Many trials ----------------------------------------------------------------------------------------------
+
+
+def in_process(work: Callable[[], Outcome], seed: int, kind: str) -> Outcome:
+    """``work`` in a child with a limit on its time; how much memory it took."""
+    read, write = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.close(read)
+            resource.setrlimit(resource.RLIMIT_CPU, (_HARD_LIMIT, _HARD_LIMIT + 5))
+            resource.setrlimit(resource.RLIMIT_AS, (6 << 30, 6 << 30))
+            text = json.dumps(vars(work())).encode()
+        except BaseException:
+            text = json.dumps({"seed": seed, "kind": kind, "wrong": [traceback.format_exc()]}).encode()
+        with os.fdopen(write, "wb") as stream:
+            stream.write(text)
+        os._exit(0)
+    os.close(write)
+    with os.fdopen(read, "rb") as stream:
+        text = stream.read()
+    _, status, usage = os.wait4(child, 0)
+    if status or not text:
+        return Outcome(seed=seed, kind=kind, wrong=[f"killed: status {status}"], memory=usage.ru_maxrss)
+    return replace(Outcome(**json.loads(text)), memory=usage.ru_maxrss)
+
+
+def trial(seed: int, ground: Ground, folder: Path, *, files: bool) -> Outcome:
+    """The trial of this number."""
+    rng = np.random.default_rng(seed)
+    beside = [BESIDE[row] for row in rng.choice(len(BESIDE), 2, replace=False)]
+    if files:
+        from vmaforensics.errors import VmaForensicsError
+
+        path = damaged_file(rng, ground.image.path, folder)
+        try:
+            image = opening.open_image(path)
+        except VmaForensicsError as error:
+            return Outcome(seed=seed, kind="file", codes={"report": int(error.exit_code)}, says=str(error))
+        return run_trial(seed, "file", image, None, beside)
+    damage = KINDS[int(rng.integers(len(KINDS)))]
+    image = replace(ground.image, memory=damage(rng, ground))
+    if rng.random() < 0.3:
+        image = replace(image, vmcoreinfo=None)  # as of a raw image
+    return run_trial(seed, damage.__name__, image, ground, beside)
+
+
+def usual(ground: Ground) -> Outcome:
+    """The undamaged image with every command."""
+    return run_trial(-1, "none", replace(ground.image, memory=Overlay(ground.image.memory)), ground, BESIDE)
+
+
+def _say(what: dict[str, object]) -> None:
+    sys.stdout.write(json.dumps(what) + "\n")
+    sys.stdout.flush()
+
+
+def campaign(options: argparse.Namespace) -> int:
+    """Run trials; how many broke a rule."""
+    os.nice(10)
+    ground = prepare(options.image, options.other)
+    normal = in_process(lambda: usual(ground), -1, "none")
+    _say({"usual": vars(normal)})
+    assert not normal.wrong, normal.wrong
+    bad, lost, codes, kinds = 0, 0, Counter[str](), Counter[str]()
+    began = time.monotonic()
+    count = 0
+    for seed in range(options.first, options.first + options.trials):
+        if options.minutes and time.monotonic() - began > 60 * options.minutes:
+            break
+        with tempfile.TemporaryDirectory() as folder:
+            files = seed % 10 == 9
+
+            def work(seed: int = seed, folder: str = folder, files: bool = files) -> Outcome:
+                return trial(seed, ground, Path(folder), files=files)
+
+            outcome = in_process(work, seed, "file" if files else "?")
+        count += 1
+        kinds[outcome.kind] += 1
+        codes[f"{outcome.kind} {outcome.codes.get('report')}"] += 1
+        lost += outcome.codes.get("report") == 12
+        broken = list(broken_rules(outcome, normal))
+        if broken:
+            bad += 1
+            _say({"seed": seed, "kind": outcome.kind, "broken": broken})
+        if options.show:
+            _say(vars(outcome))
+    _say({"trials": count, "broken": bad, "no kernel": lost, "codes": dict(sorted(codes.items()))})
+    return bad
+
+
+def main() -> int:
+    """The command line."""
+    parser = argparse.ArgumentParser(description="What random damage of an image costs.")
+    parser.add_argument("image", type=Path)
+    parser.add_argument("--other", type=Path, help="an image of another kernel, to take pages from")
+    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--first", type=int, default=0, help="number of the first trial")
+    parser.add_argument("--minutes", type=float, default=0, help="begin no trial after that")
+    parser.add_argument("--show", action="store_true", help="everything a trial did")
+    return 1 if campaign(parser.parse_args()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

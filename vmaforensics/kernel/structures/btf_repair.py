@@ -1,0 +1,305 @@
+"""Where each record of a damaged BTF blob begins, and which type it is.
+
+Type ids are ordinal numbers and records have varying lengths: one wrong length would cost every type behind it. What
+makes up for that: nearly every word of a record can be checked, so that the next sound one is recognised by itself; and
+how many types lie in between follows from what refers to those behind: the type of a function is a FUNC_PROTO, an
+unnamed member is a struct or union.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from vmaforensics.columns.ragged import expand
+from vmaforensics.kernel.structures import btf_records
+from vmaforensics.kernel.structures.btf_records import (
+    ARRAY,
+    EACH,
+    ENUM,
+    ENUM64,
+    FIXED,
+    FLOAT,
+    FUNC,
+    FUNC_PROTO,
+    HEAD,
+    INT,
+    PTR,
+    STRUCT,
+    UNION,
+    Records,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from vmaforensics.columns.types import I64, U32, Bools
+
+_SOUND = 4  # sound records in a row that are no accident
+_BLOCK = 2048  # records looked at at once
+_PROOF = 6  # references that have to agree on the number of a type
+_DOUBTFUL = 0.2  # of them may be damaged themselves; of a wrong number, most disagree
+_MOST_TRIED = 4096  # numbers
+_ANY = (1 << 32) - 1
+_OF_FUNCTIONS = 1 << FUNC_PROTO
+_OF_UNNAMED = sum(1 << kind for kind in (STRUCT, UNION, *btf_records.ALIASES))
+_SIZED = (INT, STRUCT, UNION, ENUM, ENUM64, FLOAT)
+_OF_MEMBERS = sum(1 << kind for kind in (*_SIZED, PTR, ARRAY, *btf_records.ALIASES))
+_FOREIGN = 1024  # words of a page that is not the one it should be
+_PIECE = 256  # records
+_NO_ROOM = 1 << 40
+_ALIGNMENT = 8  # bytes
+
+
+class Repaired(NamedTuple):
+    """The records that were found, by position."""
+
+    words: NDArray[np.uint32]  # a copy, lengths put right
+    starts: I64  # word at which each record begins
+    ids: I64  # type id of each record, 0 where it is not proven
+    damaged: int  # places at which records were damaged or missing
+
+
+class _Chain(NamedTuple):
+    starts: I64
+    cuts: list[int]  # records before which types may be missing, ascending
+    least: list[int]  # types missing there if nothing says otherwise
+    room: list[int]  # words there
+
+
+def chain_of(records: Records) -> tuple[I64, bool]:
+    """(word at which each record begins, do they make up the section?): only lengths are followed."""
+    step = np.ascontiguousarray(records.lengths()).data if len(records.words) >= HEAD else []
+    starts: list[int] = []
+    at, end = 0, len(records.words)
+    while at + HEAD <= end:
+        size = step[at]
+        if size == 0 or at + size > end:
+            return np.array(starts, np.int64), False
+        starts.append(at)
+        at += size
+    return np.array(starts, np.int64), True
+
+
+def is_sound(records: Records, starts: I64) -> bool:
+    """Does every record of a whole chain begin as it should, and every function have a type that is one?"""
+    if not records.heads(starts).all():
+        return False
+    kinds = records.kinds(starts)
+    types = records.words[starts[kinds == FUNC] + 2].astype(np.int64)
+    return bool(((types >= 1) & (types <= len(starts))).all()) and bool((kinds[types - 1] == FUNC_PROTO).all())
+
+
+def repair(records: Records) -> Repaired:
+    """Find the records of a section in which words are wrong."""
+    records.words = records.words.copy()
+    chain = _follow(records)
+    ids = _number(records, chain)
+    return Repaired(records.words, chain.starts, ids, len(chain.cuts))
+
+
+def _follow(records: Records) -> _Chain:
+    """Follow the lengths from the beginning; behind what is not sound, go on where records are sound again."""
+    lengths = records.lengths()
+    end = len(records.words)
+    ends = np.arange(len(lengths)) + lengths
+    can = np.zeros(end, np.bool_)
+    possible = np.flatnonzero((lengths > 0) & (ends <= end) & (np.arange(len(lengths)) + HEAD <= end))
+    can[possible] = records.heads(possible)
+    found: list[I64] = []
+    count = 0
+    cuts: list[int] = []
+    least: list[int] = []
+    room: list[int] = []
+    at = 0
+    while at + HEAD <= end:
+        block = _sound_block(records, can, lengths, at)
+        found.append(block)
+        count += len(block)
+        at = int(block[-1] + lengths[block[-1]]) if len(block) else at
+        if len(block) == _BLOCK or at + HEAD > end:
+            continue
+        after = _next_sound(records, can, lengths, at)
+        kept = _put_right(records, at, after) if at + HEAD <= after else False
+        if kept:
+            lengths[at] = after - at
+            found.append(np.array([at], np.int64))
+            count += 1
+        cuts.append(count)
+        least.append(0 if kept else 1)
+        room.append(after - at)
+        at = after
+    return _Chain(np.concatenate([np.zeros(0, np.int64), *found]), cuts, least, room)
+
+
+def _sound_block(records: Records, can: Bools, lengths: I64, at: int) -> I64:
+    """The sound records from word ``at`` on, at most so many that it is no waste where one is not."""
+    starts: list[int] = []
+    end = len(can)
+    while len(starts) < _BLOCK and at < end and can[at]:
+        starts.append(at)
+        at += int(lengths[at])
+    block = np.array(starts, np.int64)
+    good = records.bodies(block)
+    return block if good.all() else block[: int(np.argmin(good))]
+
+
+def _next_sound(records: Records, can: Bools, lengths: I64, bad: int) -> int:
+    """The first word behind the record at ``bad`` from which on a few records are sound; the end if there is none."""
+    end = len(can)
+    for first in range(bad + 1, end, 1 << 16):
+        for at in (np.flatnonzero(can[first : first + (1 << 16)]) + first).tolist():
+            starts: list[int] = []
+            here = at
+            while len(starts) < _SOUND and here + HEAD <= end and can[here]:
+                starts.append(here)
+                here += int(lengths[here])
+            if (len(starts) == _SOUND or here == end) and records.bodies(np.array(starts, np.int64)).all():
+                return int(at)
+    return end
+
+
+def _put_right(records: Records, at: int, after: int) -> bool:
+    """Can what lies in ``[at, after)`` be one record of the kind it says? Then its number of elements is made so."""
+    kind = int(records.words[at + 1] >> np.uint32(24)) & 0x7F
+    if not 1 <= kind <= btf_records.ENUM64:
+        return False
+    rest = after - at - HEAD - int(FIXED[kind])
+    each = int(EACH[kind])
+    if each == 0:
+        return rest == 0
+    if rest < 0 or rest % each:
+        return False
+    records.words[at + 1] = np.uint32(int(records.words[at + 1]) & 0xFF000000 | rest // each)
+    return True
+
+
+# Which type is which ------------------------------------------------------------------------------------------
+
+
+class _Evidence(NamedTuple):
+    """What those that refer to each id say of the type; by id."""
+
+    kinds: U32  # a bit for each kind it may be
+    room: I64  # bytes that the smallest gap has in which such a member lies; _NO_ROOM: it is no member's type
+
+
+class _Part(NamedTuple):
+    """Records in a row."""
+
+    bits: U32  # of the kind of each
+    sizes: I64  # bytes of each; -1 where the record does not say
+
+
+def _number(records: Records, chain: _Chain) -> I64:
+    """The type id of each record; 0 where what refers to it does not say.
+
+    The records between two damaged places keep their order, so that one number is to be found for all of them: first
+    the one that follows if each place cost the types it seems to, then any that there is room for.
+    """
+    starts = chain.starts
+    kinds = records.kinds(starts)
+    evidence = _evidence(records, starts, kinds)
+    whole = _Part(np.uint32(1) << kinds.astype(np.uint32), _sizes(records, starts, kinds))
+    ids = np.zeros(len(starts), np.int64)
+    proven, behind = 1, 0  # the id behind the last record whose own is proven, and the word it begins at
+    number = 1  # the id of the next record, if nothing but what is known was lost
+    waiting: list[slice] = []  # records numbered on trust since then
+    for first, last, lost in _pieces(chain):
+        number += lost
+        rows = slice(first, last)
+        part = _Part(whole.bits[rows], whole.sizes[rows])
+        asked, wrong = _asked(evidence, part, number)
+        base: int | None = number
+        if wrong > _DOUBTFUL * asked:
+            least = max(proven - _FOREIGN // HEAD, 1)
+            most = proven + (int(starts[first]) - behind + _FOREIGN) // HEAD
+            base = _best(evidence, part, least, most) if last - first >= _PROOF else None
+            if base is not None:
+                for unproven in waiting:
+                    ids[unproven] = 0
+                # What was numbered before may be from elsewhere, though it looked sound.
+                ids[:first][ids[:first] >= base] = 0
+        sure = base is not None and (base != number or asked >= _PROOF or not first)
+        if base is not None:
+            number = base
+            ids[rows] = np.arange(base, base + last - first)
+        number += last - first
+        if sure:
+            waiting, proven, behind = [], number, int(starts[last - 1])
+        else:
+            waiting.append(rows)
+    return ids
+
+
+def _pieces(chain: _Chain) -> Iterator[tuple[int, int, int]]:
+    """(first record, behind the last, types lost before it) of what is numbered together: few enough records that a
+    page in another's place shows, even where its records happen to fit to those of its neighbours."""
+    lost = 0
+    edges = [0, *chain.cuts, len(chain.starts)]
+    for row, (first, last) in enumerate(itertools.pairwise(edges)):
+        lost += chain.least[row - 1] if row else 0
+        for at in range(first, last, _PIECE):
+            yield at, min(at + _PIECE, last), lost
+            lost = 0
+
+
+def _evidence(records: Records, starts: I64, kinds: I64) -> _Evidence:
+    words = records.words
+    allowed = np.full(records.most + 1, _ANY, np.uint32)
+    room = np.full(records.most + 1, _NO_ROOM, np.int64)
+    functions = words[starts[kinds == FUNC] + 2]
+    rows = np.flatnonzero((kinds == STRUCT) | (kinds == UNION))
+    count = records.counts(starts[rows])
+    row, place = expand(count)
+    struct = starts[rows][row]
+    at = struct + HEAD + 3 * place
+    unnamed = words[at + 1][words[at] == 0]
+    for targets, kind in ((functions, _OF_FUNCTIONS), (words[at + 1], _OF_MEMBERS), (unnamed, _OF_UNNAMED)):
+        known = targets[(targets > 0) & (targets < records.most)]
+        np.bitwise_and.at(allowed, known, np.uint32(kind))
+    # What two contradict each other about, one of them damaged, says nothing.
+    allowed[allowed == 0] = _ANY
+    # A member lies between its own offset and that of the next, or the end; in bit fields there are no bytes to count.
+    plain = (kinds[rows][row] == STRUCT) & (words[struct + 1] >> np.uint32(31) == 0)
+    last = place == count[row] - 1
+    offset = words[at + 2].astype(np.int64)
+    behind = np.where(last, words[struct + 2].astype(np.int64) * 8, np.roll(offset, -1))
+    gap = (behind - offset) // 8
+    sane = plain & (gap > 0) & (words[at + 1] < records.most)
+    np.minimum.at(room, words[at + 1][sane], gap[sane])
+    return _Evidence(allowed, room)
+
+
+def _sizes(records: Records, starts: I64, kinds: I64) -> I64:
+    third = records.words[starts + 2].astype(np.int64)
+    return np.where(np.isin(kinds, _SIZED), third, np.where(kinds == PTR, 8, -1))
+
+
+def _asked(evidence: _Evidence, part: _Part, base: int) -> tuple[int, int]:
+    """If these records had the ids from ``base`` on: (how many are referred to, how many wrongly)."""
+    kinds, room = evidence.kinds[base : base + len(part.bits)], evidence.room[base : base + len(part.bits)]
+    bits, sizes = part.bits[: len(kinds)], part.sizes[: len(kinds)]
+    asked = kinds != _ANY
+    wrong = (kinds & bits) == 0
+    # Somewhere a member follows closely: the smallest gap is the size, but for what aligns the next.
+    wrong |= (room != _NO_ROOM) & (sizes >= 0) & ((sizes > room) | (room >= sizes + _ALIGNMENT))
+    return int(asked.sum()), int((asked & wrong).sum())
+
+
+def _best(evidence: _Evidence, part: _Part, least: int, most: int) -> int | None:
+    """The first id for these records with which what refers to them agrees; None if there is none, or several."""
+    part = _Part(part.bits[:_BLOCK], part.sizes[:_BLOCK])
+    found: list[tuple[float, int]] = []
+    for base in range(least, min(most, least + _MOST_TRIED) + 1):
+        asked, wrong = _asked(evidence, part, base)
+        if asked >= _PROOF and wrong <= _DOUBTFUL * asked:
+            found.append((wrong / asked, base))
+    found.sort()
+    if not found or (len(found) > 1 and found[1][0] == found[0][0]):
+        return None
+    return found[0][1]
