@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.views.indices.entries import IndexEntries
     from vmaforensics.views.pages.ptes import Ptes
+    from vmaforensics.views.structures.interval_tree import IntervalNodes
 
 PAGE = 4096
 SIZE = 7 * PAGE  # of a decoy
@@ -187,6 +188,23 @@ def page_alone(bench: Bench, decoys: Decoys) -> tuple[int, int]:
     return va, va + PAGE
 
 
+def _mend_last_pages(bench: Bench, nodes: IntervalNodes, gone: int) -> None:
+    """rb_subtree_last of those above a node that is gone: the kernel goes where it says that there is something."""
+    rmap = bench.views.rmap
+    assert rmap is not None
+    vmas = rmap.vmas.take(rmap.vma_rows(nodes.vma))
+    last = nodes.last.astype(np.int64)
+    last[gone] = 0
+    row = int(nodes.parent[gone])
+    while row >= 0:
+        own = int(vmas.pgoff[row]) + (int(vmas.end[row]) - int(vmas.start[row])) // PAGE - 1
+        below = [int(last[child]) for child in (nodes.left[row], nodes.right[row]) if child >= 0]
+        last[row] = most = max(own, *below)
+        at = bench.member("vm_area_struct", int(nodes.item[row]), "shared.rb_subtree_last")
+        bench.put("rb_subtree_last of an i_mmap", at, lambda _, most=most: most)  # type: ignore[misc]
+        row = int(nodes.parent[row])
+
+
 def file_unlinked(bench: Bench, decoys: Decoys) -> tuple[int, int]:
     """An area of code taken out of its file's i_mmap: a red leaf, after which nothing needs balancing."""
     rmap = bench.views.rmap
@@ -197,6 +215,7 @@ def file_unlinked(bench: Bench, decoys: Decoys) -> tuple[int, int]:
     for row in np.flatnonzero(leaves).tolist():
         if bench.edit.get(int(nodes.node[row])) & 1 == 0:  # RB_RED in __rb_parent_color
             bench.put("rb pointer of an i_mmap", int(nodes.slot[row]), lambda _: 0)
+            _mend_last_pages(bench, nodes, row)
             start = int(mine.start[mine.vma == nodes.vma[row]][0])
             return start, start + SIZE
     raise NotHereError
