@@ -44,6 +44,8 @@ def lock(**changes: object) -> LockPart:
         name="mmap_lock of pid 7 (bash)",
         held="write",
         owner=DD,
+        owner_state="sleeps",
+        owner_cpu=None,
         owner_function="do_nanosleep",
         owner_waits_for=None,
         likely=False,
@@ -68,7 +70,7 @@ def text(**changes: object) -> str:
 def test_a_lock_says_who_holds_it_and_who_waits_since_when() -> None:
     said = text(locks=[lock()])
     assert "mmap_lock of pid 7 (bash) (rw_semaphore 0xabc0): held for writing by pid 9 (dd)" in said
-    assert "which sleeps in do_nanosleep" in said
+    assert "who sleeps in do_nanosleep" in said
     assert "pid 8 (cat) waits to read in m_start for 3.2 s" in said
 
 
@@ -86,7 +88,9 @@ def test_readers_are_not_named_as_owners() -> None:
         ({"held": "free"}, "which is free"),
         ({"kind": "semaphore", "held": "held", "likely": True}, "held likely by pid 9 (dd)"),
         ({"kind": "completion", "held": "held"}, "which pid 9 (dd) completes when it ends"),
-        ({"owner_waits_for": "0xdef0"}, "which waits itself, for 0xdef0"),
+        ({"owner_waits_for": "0xdef0"}, "who waits for another, 0xdef0"),
+        ({"owner_state": "runs", "owner_cpu": 3}, "who runs on CPU 3"),
+        ({"owner_state": "runnable", "owner_cpu": 3}, "who could run and waits for CPU 3"),
         ({"name": None}, "rw_semaphore 0xabc0: held"),
     ],
 )

@@ -106,7 +106,7 @@ class Waiting:
         kernel = self.stacks.machine.kernel()
         tasks = np.array(self.stacks.tasks, np.uint64)
         mms, ok = kernel.gather_member("task_struct", "mm", tasks)
-        known = Tasks.of(task=tasks, mm=mms, pid=range(1, len(tasks) + 1), ok=ok)
+        known = Tasks.of(task=tasks, mm=mms, pid=range(1, len(tasks) + 1), state=[2] * len(tasks), ok=ok)
         return gather_locks(kernel, known, view)
 
 

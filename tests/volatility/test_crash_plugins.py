@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from handmade_stacks import USER, Stacks
+from handmade_stacks import USER, Rule, Stacks
 
 from vmaforensics.cli.main import main
 from vmaforensics.crash.stack_parts import CaseStacks
@@ -28,6 +28,8 @@ UNINTERRUPTIBLE = 2
 def a_case() -> CaseStacks:
     """Task 1 sleeps, task 2 sleeps and cannot be woken, task 3 is dead."""
     stacks = Stacks()
+    for number in range(4):  # the form of unwind data shows by what most functions have
+        stacks.function(f"ordinary{number}", Rule(sp_offset=8))
     for _ in range(2):
         stacks.task(stacks.code("schedule"), stacks.code("entry_SYSCALL_64"), *USER)
     stacks.add(0, 0)

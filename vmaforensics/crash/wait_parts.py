@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from vmaforensics.columns.lookup import rows_of
-from vmaforensics.crash.lock_names import LockNames
+from vmaforensics.crash.lock_names import addresses_of, lock_names
 from vmaforensics.crash.stack_parts import waits_uninterruptibly
 from vmaforensics.crash.task_names import TaskNames
 from vmaforensics.crash.waits_document import (
@@ -44,7 +44,8 @@ class _Builder:
     def __init__(self, kernel: Kernel, stacks: CaseStacks, view: LocksView, schedule: Schedule) -> None:
         self._view, self._schedule, self._stacks = view, schedule, stacks
         self._names = TaskNames.of(kernel, stacks)
-        self._locks = LockNames.of(kernel, self._names)
+        held = view.locks.lock[view.locks.held]
+        self._locks = lock_names(kernel, stacks.tasks, addresses_of(view.waits.lock, held)[:_MOST])
         self._lock_row = rows_of(view.locks.lock, view.waits.lock)  # of each wait
         self._slept, self._waited = schedule.slept(), schedule.waited()
 
@@ -60,27 +61,31 @@ class _Builder:
         )
 
     def _lock_parts(self) -> Iterator[LockPart]:
-        """Locks that somebody waits for, those with most waiters first; then others that are held."""
+        """Locks that somebody waits for, those with most waiters first, then others that are held; completions last."""
         locks, waits = self._view.locks, self._view.waits
         rows: dict[int, list[int]] = {}
         for wait in np.flatnonzero(waits.lock != 0).tolist():
             rows.setdefault(int(self._lock_row[wait]), []).append(wait)
         for lock in np.flatnonzero(locks.held).tolist():
             rows.setdefault(lock, [])
-        for lock, waiting in sorted(rows.items(), key=lambda item: (-len(item[1]), item[0]))[:_MOST]:
+        completion = locks.kind == LockKind.COMPLETION
+        for lock, waiting in sorted(rows.items(), key=lambda it: (bool(completion[it[0]]), -len(it[1]), it[0]))[:_MOST]:
             yield self._lock(lock, sorted(waiting, key=lambda wait: -self._seconds_of(wait)))
 
     def _lock(self, row: int, waiting: list[int]) -> LockPart:
         locks = self._view.locks
         owner = int(locks.owner[row])
+        state, cpu = self._state(owner)
         own_waits = np.flatnonzero((self._view.waits.task == locks.owner[row]) & (self._view.waits.lock != 0))
         return LockPart(
             kind=LockKind(int(locks.kind[row])).text,
             address=hex(int(locks.lock[row])),
-            name=self._locks.name(int(locks.lock[row])),
+            name=self._locks.get(int(locks.lock[row])),
             held=self._held(row),
             owner=self._names.optional(owner),
-            owner_function=self._names.function(owner) if owner else None,
+            owner_state=state,
+            owner_cpu=cpu,
+            owner_function=self._names.function(owner) if state == "sleeps" else None,
             owner_waits_for=hex(int(self._view.waits.lock[own_waits[0]])) if owner and len(own_waits) else None,
             likely=bool(locks.likely[row]),
             readers=int(locks.readers[row]),
@@ -89,6 +94,19 @@ class _Builder:
             waiters=[self._waiter(wait) for wait in waiting[:_MOST]],
             count=len(waiting),
         )
+
+    def _state(self, task: int) -> tuple[str | None, int | None]:
+        """(What a task does, the CPU it does that on or waits for)."""
+        stack = self._names.stack_of(task) if task else -1
+        if stack < 0:
+            return None, None
+        if (cpu := int(self._stacks.view.stacks.cpu[stack])) >= 0:
+            return "runs", cpu
+        row = int(self._stacks.view.stacks.row[stack])
+        queued = self._schedule.tasks
+        if row >= 0 and queued.ok[row] and queued.queued[row] and not queued.delayed[row]:
+            return "runnable", int(queued.cpu[row])
+        return "sleeps", None
 
     def _held(self, row: int) -> str:
         locks = self._view.locks
@@ -124,7 +142,7 @@ class _Builder:
             wants=Wants(int(waits.wants[wait])).text,
             kind=LockKind(int(waits.kind[wait])).text,
             lock=hex(int(waits.lock[wait])),
-            name=self._locks.name(int(waits.lock[wait])),
+            name=self._locks.get(int(waits.lock[wait])),
             owner=self._names.name(int(locks.owner[lock])),
             proof=Proof(int(waits.proof[wait])).text,
         )

@@ -36,8 +36,9 @@ class LockPart(WaitPart, frozen=True):
     """A lock. ``name`` says what it is of; null where only its address is known.
 
     ``held`` is "read", "write", "held" (of a lock with one way), "free", or "unreadable". ``owner`` holds it, or, of a
-    completion, is to complete it; ``likely`` says that the kernel itself does not vouch for that. Who readers are no
-    lock says: ``last_reader`` took it last and may be gone.
+    completion, is to complete it; ``likely`` says that the kernel itself does not vouch for that. ``owner_state`` is
+    "runs" (on ``owner_cpu``), "runnable" (waits for it), or "sleeps". Who readers are no lock says: ``last_reader``
+    took it last and may be gone.
     """
 
     kind: str
@@ -45,7 +46,9 @@ class LockPart(WaitPart, frozen=True):
     name: str | None
     held: str
     owner: TaskName | None
-    owner_function: str | None  # where the owner is, if it sleeps
+    owner_state: str | None
+    owner_cpu: int | None
+    owner_function: str | None  # where the owner sleeps
     owner_waits_for: str | None  # address of the lock that the owner waits for itself
     likely: bool
     readers: int

@@ -111,23 +111,30 @@ def held_text(lock: LockPart) -> str:
         text = f"held by {counted(lock.readers, 'reader')}, who are not recorded"
         return text if lock.last_reader is None else f"{text} (the last to take it: {task_text(lock.last_reader)})"
     if lock.held == "free":
-        return "which is free"
+        return "which is free: who waits has not run yet"
     way = "held for writing" if lock.held == "write" else "held"
     return f"{way}, by whom no word says" if lock.owner is None else f"{way} {likely}by {task_text(lock.owner)}"
 
 
 def _lock(lock: LockPart) -> Iterator[str]:
     at = "" if lock.name is None else f" ({lock.kind} {lock.address})"
-    text = f"{lock_text(lock.kind, lock.name, lock.address)}{at}: {held_text(lock)}"
-    if lock.owner_waits_for is not None:
-        text += f", which waits itself, for {lock.owner_waits_for}"
-    elif lock.owner_function is not None:
-        text += f", which sleeps in {lock.owner_function}"
+    text = f"{lock_text(lock.kind, lock.name, lock.address)}{at}: {held_text(lock)}{_owner(lock)}"
     yield from _wrapped(text)
     for waiter in lock.waiters[:_MOST_WAITERS]:
         yield from _wrapped(_waiter(waiter), "    ")
     if lock.count > _MOST_WAITERS:
         yield f"    and {lock.count - _MOST_WAITERS:,} more"
+
+
+def _owner(lock: LockPart) -> str:
+    """What the owner does."""
+    if lock.owner_waits_for is not None:
+        return f", who waits for another, {lock.owner_waits_for}"
+    if lock.owner_state == "runs":
+        return f", who runs on CPU {lock.owner_cpu}"
+    if lock.owner_state == "runnable":
+        return f", who could run and waits for CPU {lock.owner_cpu}"
+    return "" if lock.owner_function is None else f", who sleeps in {lock.owner_function}"
 
 
 def _waiter(waiter: WaiterPart) -> str:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.locks.cycles import blockers, find_cycles
+from vmaforensics.views.locks.kinds import LockKind
 from vmaforensics.views.locks.locks import read_locks
 from vmaforensics.views.locks.places import find_places, read_words
 from vmaforensics.views.locks.spinning import find_spinlocks
@@ -16,7 +18,7 @@ from vmaforensics.views.locks.waits import find_waits, is_proven
 from vmaforensics.views.problems import ProblemLog
 
 if TYPE_CHECKING:
-    from vmaforensics.columns.types import I64
+    from vmaforensics.columns.types import I64, Bools
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.locks.locks import Locks
     from vmaforensics.views.locks.waits import Waits
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.stacks.stacks import StacksView
 
 _THREAD_SIZE = 16 << 10  # of a stack, at least
+TASK_RUNNING = 0  # include/linux/sched.h
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,8 +53,17 @@ def gather_locks(kernel: Kernel, tasks: Tasks, view: StacksView) -> LocksView:
     waiters = find_waiters(kernel, places, words, stretch, ProblemLog())
     waits = find_waits(kernel, places, words, waiters, mms)
     find_spinlocks(kernel, view, places, stretch, waits)
+    waits = waits.take(~_woken(tasks, view, waits))
     locks = read_locks(kernel, waits, mms, tasks.task[tasks.ok])
     blocker = blockers(waits, locks)
     return LocksView(
         waits=waits, locks=locks, blocker=blocker, cycles=find_cycles(np.where(is_proven(waits), blocker, -1))
     )
+
+
+def _woken(tasks: Tasks, view: StacksView, waits: Waits) -> Bools:
+    """Which have been given what they waited for, are runnable, and have only not come to run yet."""
+    row = view.stacks.row[waits.stack]
+    runnable = values_at(tasks.state, row, 1) == TASK_RUNNING
+    woken: Bools = runnable & (waits.lock == 0) & (waits.kind != LockKind.SPINLOCK)
+    return woken
