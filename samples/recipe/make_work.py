@@ -29,7 +29,10 @@ from storms import LOADS, Work
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMPLAINT = re.compile(r"(?:BUG|Oops|INFO|WARNING|general protection fault)[:,].*")
+# A machine that has little of its host's time is slow, and says so; one that stands still for this long has died.
+COMPLAINT = re.compile(
+    r"(?:BUG: (?!soft)|Oops|WARNING: |general protection fault|soft lockup .* for (?:[5-9]\d|\d{3,})s).*"
+)
 UPTIMES = ("LIME-BEGAN", "LIME-ENDED")
 SECONDS_OF_WORK = (0.2, 2.0)  # between two snapshots
 
