@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -132,6 +133,9 @@ def test_nobody_waits() -> None:
     assert (text(), wait_summary(waits())) == ("", None)
 
 
+BLOCKER = re.compile(r"INFO: task .*:(?P<pid>\d+) (<\w+> |is )?blocked on an? .* owned by task .*:(?P<owner>\d+)")
+
+
 def _hung() -> list[tuple[Path, dict[str, object]]]:
     """Guests whose locks the recipe has held, with their labels."""
     found = []
@@ -167,3 +171,10 @@ def test_locks_and_owners_are_those_that_were_written(
         assert part.owner is not None and part.owner.task == edit["after"]
         assert part.name is not None and part.name.startswith("mmap_lock of pid ")
     assert (len(found.deadlocks) == 1) == (death["way"] == "deadlock")
+    # What the kernel itself says, since 6.16 (debug_show_blocker, kernel/hung_task.c).
+    owner_of = {waiter.who.pid: part.owner for part in found.locks for waiter in part.waiters}
+    console = death["console"]
+    assert isinstance(console, list)
+    for said in filter(None, (BLOCKER.search(line) for line in console)):
+        owner = owner_of[int(said["pid"])]
+        assert owner is not None and owner.pid == int(said["owner"])

@@ -5,6 +5,7 @@ Where waiters and flags lie is from kernel/locking/{rwsem,mutex,rtmutex,rwbase_r
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from handmade import BASE, Machine
 from handmade_stacks import STRUCTS, THREAD_SIZE, USER, Rule, Stacks
+from work import budget
 
 from vmaforensics.views.locks.cycles import find_cycles
 from vmaforensics.views.locks.gather import LocksView, gather_locks
@@ -79,20 +81,15 @@ class Waiting:
         code = self.stacks.code
         frame = [*words, *[0] * (FRAME - 1 - len(words))]
         at = (code("schedule"), code(function), *frame, code("entry_SYSCALL_64"), *USER)
-        task = self.stacks.task(*at)
+        low = self.stacks.stack()
+        task = self.stacks.task(*at, stack=low)
         if mm:
             self.machine.set("task_struct", task, "mm", mm)
-        low = self.stack_of(task)
         # What the switch saved, two return addresses, and the frame.
         waiter = low + THREAD_SIZE - 8 * (len(at) + 6) + 8 * (6 + 2 + IN_FRAME)
         if struct:
             self.machine.set(struct, waiter, "task", task)
         return waiter
-
-    def stack_of(self, task: int) -> int:
-        """Lowest address of the stack of a task."""
-        kernel = self.machine.kernel()
-        return kernel.u64(self.machine.at("task_struct", task, "stack"))
 
     def link(self, *nodes: int) -> None:
         """Put list_heads on one list, in this order."""
@@ -312,3 +309,39 @@ def test_mmap_locks_are_read_though_nobody_waits() -> None:
 )
 def test_circles(after: list[int], circles: list[list[int]]) -> None:
     assert find_cycles(np.array(after, np.int64)) == circles
+
+
+@pytest.mark.parametrize("structs", [WITH_HEAD, HEADLESS, RT], ids=["head", "headless", "rt"])
+def test_words_of_chance_end_and_are_no_deadlock(structs: dict[str, str]) -> None:
+    chance = random.Random(7)
+    waiting = Waiting(structs)
+    kinds = ["rwsem_waiter", "mutex_waiter", "swait_queue"] if structs is not RT else ["rt_mutex_waiter"]
+    places = [waiting.task(function, chance.choice(kinds)) for function in FUNCTIONS for _ in range(4)]
+    places += [waiting.machine.room(64) for _ in range(4)] + waiting.stacks.tasks
+    for _ in range(40):
+        for place in places[: 4 * len(FUNCTIONS) + 4]:
+            waiting.machine.word(place + 8 * chance.randrange(4), chance.choice(places) + chance.choice((0, 1, 8, 16)))
+        view = waiting.view()
+        assert len(view.blocker) == len(view.waits)
+        for circle in view.cycles:  # only edges that hold: each waits for a lock whose owner is the next
+            for wait, after in zip(circle, [*circle[1:], circle[0]], strict=True):
+                lock = view.locks.lock.tolist().index(int(view.waits.lock[wait]))
+                assert view.locks.owner[lock] == view.waits.task[after]
+
+
+def test_a_list_of_many_waiters_takes_few_reads() -> None:
+    waiting = Waiting()
+    waiting.stacks = Stacks(machine=Machine(WITH_HEAD, pages=4096))
+    for name in FUNCTIONS:
+        waiting.stacks.function(name, Rule(sp_offset=8 * FRAME))
+    waiters = [waiting.task("rwsem_down_read_slowpath") for _ in range(600)]
+    lock = waiting.machine.put("rw_semaphore", {"count.counter": 1 | 2})
+    waiting.link(waiting.machine.at("rw_semaphore", lock, "wait_list"), *waiters)
+    view = waiting.stacks.view()
+    kernel = waiting.machine.kernel()
+    tasks = np.array(waiting.stacks.tasks, np.uint64)
+    known = Tasks.of(task=tasks, pid=range(1, len(tasks) + 1), state=[2] * len(tasks), ok=[True] * len(tasks))
+    with budget(reads=200):
+        found = gather_locks(kernel, known, view)
+    assert set(found.waits.lock.tolist()) == {lock}
+    assert len(found.waits) == 600

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _RT_HELD = ~np.uint64(1)  # RT_MUTEX_HAS_WAITERS, kernel/locking/rtmutex_common.h
 _MOST_CANDIDATES: Final = 1 << 20  # words of stacks that are held against locks
+_MOST_WRITERS: Final = 1000  # that wait for readers of a VMA
 # Where the rt_mutex lies in what is made of it with PREEMPT_RT.
 _RT_PARTS: Final = {
     LockKind.RWSEM: ("rw_semaphore", "rwbase.rtmutex"),
@@ -105,7 +106,8 @@ def _candidates(kernel: Kernel, at: I64, words: StackWords, waits: Waits) -> U64
             named.append((value & ~np.uint64(3))[ok])
     chosen = np.flatnonzero(np.isin(words.place, at) & kernel.arch.kernel_pointer(words.value))[:_MOST_CANDIDATES]
     values = np.concatenate([*named, words.value[chosen]])
-    return values[kernel.arch.kernel_pointer(values)]
+    distinct: U64 = np.unique(values[kernel.arch.kernel_pointer(values)])
+    return distinct
 
 
 def _by_blocked_on(kernel: Kernel, waits: Waits) -> None:
@@ -157,7 +159,7 @@ def _vma_writers(kernel: Kernel, words: StackWords, waits: Waits, mms: U64) -> N
         return
     waiting, ok = kernel.gather_member("mm_struct", "vma_writer_wait.task", mms)
     mms, waiting = mms[ok & (waiting != 0)], waiting[ok & (waiting != 0)]
-    for row in at.tolist():
+    for row in at[:_MOST_WRITERS].tolist():
         own = mms[waiting == waits.task[row]]
         values = words.value[words.place == row]
         values = np.unique(values[kernel.arch.kernel_pointer(values)])
