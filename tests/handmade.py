@@ -5,8 +5,8 @@
     machine.symbols["init_task"] = task
     kernel = machine.kernel()
 
-A member is ``name:type``: u8 to u64, i8 to i64, ``*`` for a pointer, the name of another structure for an embedded
-one, each with ``[count]`` for an array. Members lie one behind the other at their natural alignment, or where
+A member is ``name:type``: u8 to u64, i8 to i64, ``*`` for a pointer, ``*name`` for one to a structure, the name of
+another structure for an embedded one, each with ``[count]`` for an array. Members lie one behind the other at their natural alignment, or where
 ``name@offset:type`` says; unions are made that way. :data:`LINUX` has the structures that views read most, with the
 members of a 6.12 kernel; :data:`LINUX_5_10` those of one with a list and a red-black tree.
 
@@ -38,7 +38,7 @@ BASE = 0xFFFF_8880_0000_0000
 PAGE = 4096
 _ALIGN = 256  # of objects: that of a maple node
 _SCALARS = {f"{kind}{8 * size}": (size, kind == "i") for kind in "ui" for size in (1, 2, 4, 8)}
-_MEMBER = re.compile(r"(?P<name>\w+)(?:@(?P<offset>\d+))?:(?P<type>\*|\w+)(?:\[(?P<count>\d+)\])?$")
+_MEMBER = re.compile(r"(?P<name>\w+)(?:@(?P<offset>\d+))?:(?P<type>\*\w*|\w+)(?:\[(?P<count>\d+)\])?$")
 
 Value = int | bytes | list[int]
 
@@ -112,16 +112,21 @@ class Types:
             size, signed, align, inner = self._type(found["type"])
             at = int(found["offset"]) if found["offset"] else -(-end // align) * align
             count = int(found["count"]) if found["count"] else None
-            pointer = found["type"] == "*"
+            pointer = found["type"].startswith("*")
             fields[found["name"]] = Field(
-                offset=at, size=size, count=count, signed=signed, struct="" if pointer else inner, pointer=pointer
+                offset=at,
+                size=size,
+                count=count,
+                signed=signed,
+                struct=found["type"][1:] if pointer else inner,
+                pointer=pointer,
             )
             end, widest = max(end, at + size * (count or 1)), max(widest, align)
         return Layout(name=name, size=-(-end // widest) * widest, fields=fields)
 
     def _type(self, name: str) -> tuple[int, bool, int, str | None]:
         """(size, signed, alignment, structure) of a type."""
-        if name == "*":
+        if name.startswith("*"):
             return 8, False, 8, None
         if name in _SCALARS:
             size, signed = _SCALARS[name]

@@ -115,7 +115,7 @@ def gather_case(image: Image, kernel: Kernel, progress: Progress, parts: Collect
         locks=locks,
         schedule=schedule,
         memory=read_memory_case(kernel, None if stacks is None else stacks.tasks),
-        pointers=gather_pointers(kernel, stacks, death, complaints.kept),
+        pointers=_pointers(kernel, stacks, death, complaints),
     )
 
 
@@ -135,6 +135,17 @@ def gather_case_stacks(image: Image, kernel: Kernel) -> CaseStacks | None:
         tasks = walk_tasks(kernel, ProblemLog())
         return CaseStacks(view=gather_stacks(kernel, tasks, image.cpus), tasks=tasks)
     except KernelNotFoundError:
+        return None
+
+
+def _pointers(
+    kernel: Kernel, stacks: CaseStacks | None, death: Death | None, complaints: Complaints
+) -> Pointers | None:
+    """What registers and stack lead to; None where nothing died, or the types lack what that takes."""
+    try:
+        return gather_pointers(kernel, stacks, death, complaints.kept)
+    except KernelNotFoundError as error:
+        kernel.identity.problems.append(f"{error}: what the registers lead to is not looked at")
         return None
 
 

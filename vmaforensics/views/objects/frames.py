@@ -110,11 +110,11 @@ def _tables(surroundings: Surroundings, pfns: U64) -> list[str]:
     tables = kernel.arch.walk_user(kernel.memory, pas[mapped]).tables
     tables = tables.sort_by(tables.pa)
     row = rows_of(tables.pa, kernel.arch.bytes_of(pfns))
-    owners = owner_texts(surroundings, np.where(row >= 0, mms[mapped][values_at(tables.owner, row)], 0))
+    owners = owner_texts(surroundings, values_at(mms[mapped], values_at(tables.owner, row, -1)))
     last = tables.va + (kernel.arch.table_span(tables.level) - np.uint64(1))
-    return [
-        f"page table of level {int(tables.level[at])} for {int(tables.va[at]):x}-{int(last[at]):x} of {owner}"
-        if at >= 0
-        else ""
-        for at, owner in zip(row.tolist(), owners, strict=True)
-    ]
+    texts = [""] * len(pfns)
+    for place, at in enumerate(row.tolist()):
+        if at >= 0:
+            span = f"{int(tables.va[at]):x}-{int(last[at]):x}"
+            texts[place] = f"page table of level {int(tables.level[at])} for {span} of {owners[place]}"
+    return texts

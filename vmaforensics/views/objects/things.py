@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from vmaforensics.columns.lookup import rows_of, values_at
+from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.views.objects.maps import owner_texts, vma_texts
 from vmaforensics.views.objects.nodes import find_nodes
 from vmaforensics.views.problems import ProblemLog
@@ -33,7 +34,14 @@ _OF_TASKS: Final = {
 
 
 def things(surroundings: Surroundings, struct: str, addresses: U64) -> list[str]:
-    """What is known of each object of ``struct`` at ``addresses``; "" for nothing."""
+    """What is known of each object of ``struct`` at ``addresses``; "" for nothing, and where the types lack it."""
+    try:
+        return _told(surroundings, struct, addresses)
+    except KernelNotFoundError:
+        return [""] * len(addresses)
+
+
+def _told(surroundings: Surroundings, struct: str, addresses: U64) -> list[str]:
     if struct in _OF_TASKS:
         return _tasks_with(surroundings, _OF_TASKS[struct], addresses)
     known = _KNOWN.get(struct)
