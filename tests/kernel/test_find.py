@@ -2,18 +2,19 @@ from __future__ import annotations
 
 import re
 import struct
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from support import ROOT, Edit, Sample, again, with_memory
+from support import ROOT, WHOLE, Edit, Sample, again, with_memory
 
 from vmaforensics.analysis import analyse_image
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.image.memory import PAGE_SIZE
 from vmaforensics.image.open import open_image
 from vmaforensics.image.overlay import Overlay
-from vmaforensics.kernel.find import find_kernel
+from vmaforensics.kernel.find import find_kernel, lives
 from vmaforensics.kernel.symbols import vmcoreinfo
 from vmaforensics.kernel.symbols.kallsyms import Kallsyms
 
@@ -219,3 +220,39 @@ def test_found_again_it_is_the_same(maple_sample: Sample) -> None:
     assert other.kernel.identity == clean.kernel.identity
     assert np.array_equal(other.views.vmas.to_structured(), clean.views.vmas.to_structured())
     assert other.findings == clean.findings
+
+
+def test_a_kernel_lives_if_its_list_of_tasks_leads_back(either_sample: Sample) -> None:
+    """Back links count too: in memory of a kernel before this one, something else lies there by now."""
+    clean = either_sample.analysis
+    assert lives(clean.kernel)
+    init = clean.kernel.symbols.get("init_task")
+    assert init is not None
+    for member, what in (("tasks.next", "prev"), ("tasks.prev", "next")):
+        edit = Edit(clean)
+        neighbour = edit.get(edit.at("task_struct", init, member))
+        edit.put(neighbour + 8 * (what == "prev"), neighbour)
+        assert not lives(find_kernel(edit.image()))
+
+
+def test_a_kernel_that_is_not_there_cannot_be_chosen(either_sample: Sample) -> None:
+    with pytest.raises(KernelNotFoundError, match=r"1 kernel in .*, and not 2"):
+        find_kernel(replace(either_sample.analysis.image, vmcoreinfo=None, kernel=2))
+
+
+def test_of_two_kernels_the_one_that_lives_is_taken() -> None:
+    """What a reboot leaves: image, symbols and types of another kernel, and its VMCOREINFO in a lower page."""
+    names = {sample.name: sample for sample in WHOLE}
+    if not {"debian-6.1", "debian-7.3"} <= set(names):
+        pytest.skip("needs the images debian-6.1 and debian-7.3 of the recipe")
+    living, dead = names["debian-6.1"].analysis, names["debian-7.3"].analysis
+    offset = dead.kernel.arch.image_offset_of(dead.kernel.variable("phys_base", 8) or 0)
+    first, last = (int(dead.kernel.symbols.get(name) or 0) - offset for name in ("_text", "_end"))
+    overlay = Overlay(living.image.memory)
+    overlay.write(first, dead.image.memory.read(first, last - first))
+    assert dead.kernel.vmcoreinfo is not None
+    overlay.write(0x3000, dead.kernel.vmcoreinfo.text.ljust(4096, b"\0")[:4096])
+    both = replace(living.image, memory=overlay, vmcoreinfo=None)
+    assert find_kernel(both).identity.release == living.kernel.identity.release
+    assert "another kernel lies in memory, 7." in "".join(find_kernel(both).identity.problems)
+    assert find_kernel(replace(both, kernel=1)).identity.release == dead.kernel.identity.release

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def add_image(parser: argparse.ArgumentParser) -> None:
-    """The argument IMAGE, a list of paths, and the option --symbols: what :func:`opened` takes."""
+    """The argument IMAGE, a list of paths, and the options --symbols and --kernel: what :func:`opened` takes."""
     parser.add_argument(
         "image",
         metavar="IMAGE",
@@ -24,6 +24,13 @@ def add_image(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         type=Path,
         help="symbol file (ISF, as dwarf2json makes them) of the image's kernel, for an image without BTF or kallsyms",
+    )
+    parser.add_argument(
+        "--kernel",
+        metavar="N",
+        type=_number,
+        help="of several kernels in memory, left by a reboot or kept for a crash, the N-th found; default: the first "
+        "whose list of tasks is whole",
     )
 
 
@@ -44,7 +51,7 @@ def opened(args: argparse.Namespace) -> Image:
 
     from vmaforensics.image.open import open_image
 
-    return replace(open_image(args.image), symbols=args.symbols)
+    return replace(open_image(args.image), symbols=args.symbols, kernel=args.kernel)
 
 
 def add_owner(parser: argparse.ArgumentParser) -> None:
@@ -54,6 +61,13 @@ def add_owner(parser: argparse.ArgumentParser) -> None:
     whose.add_argument(
         "--mm", type=address, metavar="ADDR", help="the mm_struct at this kernel address, whoever has it"
     )
+
+
+def _number(text: str) -> int:
+    """A small number, counted from 1."""
+    if not text.isascii() or not text.isdigit() or not 0 < int(text) < 1 << 10:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to 1023")
+    return int(text)
 
 
 def address(text: str) -> int:

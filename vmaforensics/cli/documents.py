@@ -24,11 +24,13 @@ def document_of(
     acquired: str | None = None,
     sha256: bool = False,
     symbols: Path | None = None,
+    kernel: int | None = None,
     pids: Sequence[int] | None = None,
     progress: Progress = unheard,
 ) -> Document:
-    """The report saved in the one file, or that of the image in these; ``views``, ``acquired``, ``sha256`` and
-    ``symbols`` need the image. With ``pids`` an image's is made for those processes alone; a saved one is left whole.
+    """The report saved in the one file, or that of the image in these; ``views``, ``acquired``, ``sha256``,
+    ``symbols`` and ``kernel`` need the image. With ``pids`` an image's is made for those processes alone; a saved one
+    is left whole.
 
     Raises the errors of reading either, and :class:`UsageError` where what is asked for needs the image.
     """
@@ -41,7 +43,7 @@ def document_of(
 
     saved = [path for path in paths if is_saved(path)]
     if not saved:
-        image = replace(open_image(paths), symbols=symbols)
+        image = replace(open_image(paths), symbols=symbols, kernel=kernel)
         given = None if acquired is None else Acquired(acquired)
         analysis = analyse_image(image, views=EXTRA if views is None else views, acquired=given, progress=progress)
         progress("document")
@@ -49,7 +51,7 @@ def document_of(
         return build_document(analysis, pids=pids, sha256=sha256)
     if len(paths) > 1:
         raise UsageError(f"{saved[0]} is a saved report; it is given alone, not with the parts of an image")
-    asked = {"--views": views is not None, "--acquired": acquired is not None}
+    asked = {"--views": views is not None, "--acquired": acquired is not None, "--kernel": kernel is not None}
     for option, wanted in (*asked.items(), ("--sha256", sha256), ("--symbols", symbols is not None)):
         if wanted:
             raise UsageError(f"{option} needs the image, and {saved[0]} is a saved report: give the image instead")

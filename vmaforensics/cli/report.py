@@ -109,6 +109,7 @@ def _document(args: argparse.Namespace, progress: Progress) -> Document:
         acquired=args.acquired,
         sha256=args.sha256,
         symbols=args.symbols,
+        kernel=args.kernel,
         pids=args.pid,
         progress=progress,
     )

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.arch.interface import BootFacts
-from vmaforensics.errors import KernelNotFoundError
+from vmaforensics.errors import KernelNotFoundError, MemoryReadError
 from vmaforensics.kernel import identify
 from vmaforensics.kernel.kernel import Identity, Kernel, unsigned_at
 from vmaforensics.kernel.locate import locate
@@ -33,6 +33,7 @@ from vmaforensics.kernel.structures.type_sources import find_types
 from vmaforensics.kernel.symbols import kallsyms, symbol_file, window
 from vmaforensics.kernel.symbols.isf import Isf
 from vmaforensics.progress import unheard
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     import os
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.structures.layout import Types
     from vmaforensics.progress import Progress
 
+WORD_SIZE = 8  # bytes of a pointer
+_FAR = 256  # tasks
+
 
 def find_kernel(image: Image, progress: Progress = unheard, symbols: str | os.PathLike[str] | None = None) -> Kernel:
     """Find and understand the kernel of ``image``.
@@ -52,15 +56,60 @@ def find_kernel(image: Image, progress: Progress = unheard, symbols: str | os.Pa
     that was given with the image. Raises :class:`SymbolFileError` when it cannot be read or is another kernel's.
     Raises :class:`KernelNotFoundError` with one sentence when there is none, or when its symbols or types
     cannot be read. What was missing but could be made up for is in ``identity.problems``.
+
+    Memory may hold several kernels. The first whose list of tasks is whole is taken, or the one whose number is
+    ``image.kernel``, counted from 1 in the order in which they are found.
     """
-    memory = image.memory
     progress("kernel")
-    memory.watch = partial(progress, "kernel")
-    problems: list[str] = []
+    image.memory.watch = partial(progress, "kernel")
     given_path = symbols or image.symbols
     given = None if given_path is None else Isf(given_path)
-    arch = image.arch
-    located = locate(image, arch, given, problems)
+    found: list[Kernel] = []
+    passed: set[int] = set()  # places of kernels that are not the one
+    refused: KernelNotFoundError | None = None
+    wanted = image.kernel
+    while wanted is None or len(found) < wanted:
+        problems: list[str] = []
+        try:
+            located = locate(image, image.arch, given, problems, passed)
+        except KernelNotFoundError as error:
+            refused = refused or error
+            break
+        passed.add(located.offset)
+        try:
+            found.append(_understood(image, located, given, problems))
+        except KernelNotFoundError as error:
+            refused = refused or error
+        # The note of a dump is that of the kernel dumped; without one, what a reboot left may come first.
+        if image.vmcoreinfo is not None or (wanted is None and found and lives(found[-1])):
+            break
+    return _chosen(image, found, refused)
+
+
+def _chosen(image: Image, found: list[Kernel], refused: KernelNotFoundError | None) -> Kernel:
+    """The kernel that was asked for, else the last one found if it lives, else the first; it names the others."""
+    if image.kernel is not None and 0 < len(found) < image.kernel:
+        raise KernelNotFoundError(
+            f"{counted(len(found), 'kernel')} in {image.path}, and not {image.kernel}; give --kernel a smaller number"
+        )
+    if not found:
+        assert refused is not None
+        raise refused
+    last = image.kernel is not None or lives(found[-1])
+    kernel = found[-1] if last else found[0]
+    for number, other in enumerate(found, 1):
+        if other is not kernel:
+            state = "whose list of tasks is whole" if lives(other) else "whose list of tasks is broken"
+            kernel.identity.problems.append(
+                f"another kernel lies in memory, {other.identity.release or 'of unknown release'}, {state}: left by a "
+                f"reboot or kept for a crash; --kernel {number} takes it"
+            )
+    return kernel
+
+
+def _understood(image: Image, located: Located, given: Isf | None, problems: list[str]) -> Kernel:
+    """The kernel that lies where ``located`` says. Raises :class:`KernelNotFoundError`."""
+    memory, arch = image.memory, image.arch
     offset = located.offset
     text = KernelSpace.linear(memory, [image_piece(arch, offset)])
     if given is not None:
@@ -120,6 +169,27 @@ def find_kernel(image: Image, progress: Progress = unheard, symbols: str | os.Pa
         if at is not None:
             memory.touch((at - offset) % WORD, 8)
     return kernel
+
+
+def lives(kernel: Kernel) -> bool:
+    """Whether the list of tasks leads from the idle task back to it, or far on, and back links agree; in memory that a
+    kernel before this one left, other things lie by now."""
+    start = kernel.symbols.get("init_task")
+    if start is None:
+        return False
+    link = start + kernel.offset("task_struct", "tasks.next")
+    at, steps = link, 0
+    try:
+        while steps < _FAR:
+            following = kernel.u64(at)
+            if kernel.u64((following + WORD_SIZE) % WORD) != at:
+                return False
+            at, steps = following, steps + 1
+            if at == link:
+                break
+    except MemoryReadError:
+        return False
+    return steps > 1
 
 
 def _symbols_by_name(

@@ -16,6 +16,7 @@ from vmaforensics.kernel.symbols import kallsyms, symbol_file, vmcoreinfo, windo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from collections.abc import Set as AbstractSet
 
     from vmaforensics.arch.interface import Architecture
     from vmaforensics.image.image import Image
@@ -40,17 +41,20 @@ class Located:
     info: Vmcoreinfo | None
 
 
-def locate(image: Image, arch: Architecture, given: Isf | None, problems: list[str]) -> Located:
+def locate(
+    image: Image, arch: Architecture, given: Isf | None, problems: list[str], passed: AbstractSet[int] = frozenset()
+) -> Located:
     """Find the kernel image, by whatever of VMCOREINFO, kallsyms and the symbol file ``given`` there is.
 
-    What is missing and was made up for is added to ``problems``. Raises :class:`KernelNotFoundError`.
+    Kernels whose ``offset`` is in ``passed`` are passed by. What is missing and was made up for is added to
+    ``problems``. Raises :class:`KernelNotFoundError`.
     """
     memory = image.memory
     fallback: Located | None = None
     unproved: tuple[Located, window.Window, Tables] | None = None
     for info in _infos(image, arch):
         offset, stext = arch.image_offset(info.number), info.symbol("_stext")
-        if offset is None or stext is None:
+        if offset is None or stext is None or offset in passed:
             continue
         found = window.symbols_from(memory, stext - offset, arch)
         if found is not None:
@@ -77,9 +81,9 @@ def locate(image: Image, arch: Architecture, given: Isf | None, problems: list[s
     for view, tables in window.symbols_anywhere(memory, arch):
         if isinstance(memory, RawMemory) and (shift := _shift(memory, arch, view, tables)):
             memory.move(memory.shift + shift)
-            return locate(image, arch, given, problems)
+            return locate(image, arch, given, problems, passed)
         proved = _prove(memory, arch, view, tables)
-        if proved is not None:
+        if proved is not None and proved[1] not in passed:
             symbols, offset = proved
             window.touch_tables(memory, view, tables)
             problems.append(
@@ -95,9 +99,9 @@ def locate(image: Image, arch: Architecture, given: Isf | None, problems: list[s
     if isinstance(memory, RawMemory) and not memory.shift and memory.file_size % memory.page_size:
         # Ranges of RAM one behind the other: only the last one is known to end with a page.
         memory.move(-(memory.file_size % memory.page_size))
-        return locate(image, arch, given, problems)
+        return locate(image, arch, given, problems, passed)
     by_banner = None if given is None else symbol_file.locate(memory, arch, given)
-    if given is not None and by_banner is not None:
+    if given is not None and by_banner is not None and by_banner[1] not in passed:
         problems.append("neither VMCOREINFO nor a symbol table is in the image; the kernel was located by its banner")
         source = f"symbol file {given.path.name}, {len(by_banner[0])} symbols"
         return Located(offset=by_banner[1], symbols=by_banner[0], symbols_source=source, info=None)

@@ -78,7 +78,7 @@ def _in_use(kernel: Kernel, reader: PageReader, first: int, last: int) -> bool:
 
 def _used(kernel: Kernel, reader: PageReader, pfns: U64) -> Bools:
     rows, ok = reader.read(pfns)
-    used = ok & (rows.flags == 0) & (rows.page_type == 0) & (rows.mapping == 0)
+    used: Bools = ok & (rows.flags == 0) & (rows.page_type == 0) & (rows.mapping == 0)
     used |= ~reader.mapped(pfns)
     for name in ("slab", "table"):
         bit, code = kernel.types.constant(f"PG_{name}"), type_code(kernel, name)
