@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.pages.unsettled_pages import LEAVE_PAGES, miscounted
+from vmaforensics.checks.pages.unsettled_pages import LEAVE_PAGES, counted_whole, miscounted
 from vmaforensics.checks.rule import LAGS, Part, Rule, Severity
 from vmaforensics.views.view import View
 
@@ -46,8 +46,8 @@ RULE = Rule(
 
 def check(context: Context) -> Iterator[Finding]:
     """One finding for each process that a wrong count can be traced to, and one for all pages of which it cannot."""
-    view = context.views.page_tables
-    if view is None or not view.whole.all() or not view.taskless_whole:
+    view = counted_whole(context)
+    if view is None:
         return
     pages, entries = view.miscounted.pages, view.miscounted.entries
     (places, unsettled), arch = context.shared(miscounted), context.views.arch

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from vmaforensics.checks.pages.miscounted_places import miscounted_places, rooms
+from vmaforensics.checks.processes.sources import whole_sources
 from vmaforensics.checks.rule import Apart
 from vmaforensics.views.operations.operation import Operation
+from vmaforensics.views.processes.mm_sources import Source
 
 if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
@@ -46,10 +48,19 @@ class Miscounted(NamedTuple):
     unsettled: dict[int, int]  # those that operations under way account for, with the mm at work; 0: not known
 
 
+def counted_whole(context: Context) -> PageTablesView | None:
+    """The page tables, if all there are were read: those of every process, and of every mm that is no process's."""
+    view, sources = context.views.page_tables, context.views.sources
+    if view is None or not view.whole.all() or not view.taskless_whole:
+        return None
+    lost = sources is not None and not whole_sources(context, sources) & Source.TASK_LIST
+    return None if lost else view
+
+
 def miscounted(context: Context) -> Miscounted:
     """To be had with ``context.shared``."""
-    view = context.views.page_tables
-    if view is None or not view.whole.all() or not view.taskless_whole:
+    view = counted_whole(context)
+    if view is None:
         return Miscounted({}, {})
     places = miscounted_places(context, view)
     return Miscounted(places, _unsettled(context, view, places))

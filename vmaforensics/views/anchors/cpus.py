@@ -67,7 +67,7 @@ def read_cpus(kernel: Kernel, mms: Mms, cpus: tuple[CpuState, ...]) -> Cpus:
     _match(rows, meant, roots[mapped], processes.mm[mapped], RootOwner.PROCESS)
     own = _own_roots(kernel)
     _match(rows, meant, own, np.zeros(len(own), np.uint64), RootOwner.KERNEL)
-    _match_loaded(kernel, rows, meant[-1])
+    _match_loaded(kernel, rows, meant)
     return rows
 
 
@@ -101,13 +101,13 @@ def _own_roots(kernel: Kernel) -> NDArray[np.uint64]:
     return np.unique(roots[mapped])
 
 
-def _match_loaded(kernel: Kernel, rows: Cpus, meant: U64) -> None:
+def _match_loaded(kernel: Kernel, rows: Cpus, meant: tuple[U64, ...]) -> None:
     """What is left may be the tables of an mm that no task has: the mm that the kernel says it loaded leads to it."""
     left = np.flatnonzero((rows.owner == RootOwner.UNKNOWN) & kernel.arch.kernel_pointer(rows.loaded_mm))
     pgds, ok = kernel.gather_member("mm_struct", "pgd", rows.loaded_mm[left])
     users, ok_users = kernel.gather_signed("mm_struct", "mm_users.counter", rows.loaded_mm[left])
     roots, mapped = _roots(kernel, pgds)
-    same = ok & ok_users & mapped & (roots == meant[left])
+    same = ok & ok_users & mapped & np.any([roots == wanted[left] for wanted in meant], axis=0)
     at = left[same]
     rows.mm[at], rows.mm_users[at] = rows.loaded_mm[at], users[same]
     rows.owner[at] = np.where(users[same] > 0, RootOwner.TASKLESS, RootOwner.DEAD)
