@@ -95,6 +95,8 @@ def _chosen(image: Image, found: list[Kernel], refused: KernelNotFoundError | No
     if not found:
         assert refused is not None
         raise refused
+    if len(found) == 1:
+        return found[0]
     last = image.kernel is not None or lives(found[-1])
     kernel = found[-1] if last else found[0]
     for number, other in enumerate(found, 1):
