@@ -7,11 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.table import Table, table
-from vmaforensics.columns.types import U8, U64
+from vmaforensics.columns.lookup import sort_order
+from vmaforensics.columns.runs import begins_run, places_in_run
+from vmaforensics.columns.table import Table, column, table
+from vmaforensics.columns.types import I64, U8, U64
 
 if TYPE_CHECKING:
     from vmaforensics.views.view import View
+
+
+MOST = 256  # rows of one kind in one address space: a planted pattern may break a million links
+_PENDING = 1 << 16  # rows that are held before what is too many is counted
 
 
 class Problem(IntEnum):
@@ -49,13 +55,17 @@ class Problem(IntEnum):
 
 @table()
 class Problems(Table):
-    """What walks met; a row is a word. Sorted by view, mm, where and problem; see :class:`ProblemLog`."""
+    """What walks met; a row is a word. Sorted by view, mm, where and problem; see :class:`ProblemLog`.
+
+    Of one kind in one address space the first :data:`MOST` have rows; the last of these counts the others too.
+    """
 
     view: U8  # a View
     problem: U8  # a Problem
     mm: U64  # address of the mm_struct whose records were walked; 0 where that is nobody's, or not known
     where: U64  # address of the word that was wrong
     value: U64  # what it held
+    count: I64 = column(fill=1)  # words it stands for
 
 
 class ProblemLog:
@@ -63,6 +73,7 @@ class ProblemLog:
 
     def __init__(self) -> None:
         self._parts: list[Problems] = []
+        self._pending = 0
 
     def add(
         self,
@@ -77,9 +88,12 @@ class ProblemLog:
         if not len(words[0]):
             return
         rows = Problems.zeros(len(words[0]))
-        rows.view[:], rows.problem[:] = view, problem
+        rows.view[:], rows.problem[:], rows.count[:] = view, problem, 1
         rows.mm[:], rows.where[:], rows.value[:] = words
         self._parts.append(rows)
+        self._pending += len(rows)
+        if self._pending > _PENDING:
+            self._parts, self._pending = [_bounded(Problems.concatenate(self._parts))], 0
 
     def met(self, view: View) -> bool:
         """Has ``view`` met any problem so far?"""
@@ -87,5 +101,17 @@ class ProblemLog:
 
     def table(self) -> Problems:
         """All rows, sorted."""
-        rows = Problems.concatenate(self._parts)
+        rows = _bounded(Problems.concatenate(self._parts))
         return rows.sort_by(rows.view, rows.mm, rows.where, rows.problem)
+
+
+def _bounded(rows: Problems) -> Problems:
+    """The first :data:`MOST` rows of each kind and address space, the last of which stands for the rest too."""
+    rows = rows.take(sort_order(rows.view, rows.problem, rows.mm))
+    begins = begins_run(rows.view, rows.problem, rows.mm)
+    place = places_in_run(begins)
+    kept = np.flatnonzero(place < MOST)
+    if len(kept) == len(rows):
+        return rows
+    rows.count[kept] = np.add.reduceat(rows.count, kept)
+    return rows.take(kept)

@@ -16,6 +16,7 @@ BROKEN = {
     Problem.CYCLE,
     Problem.SHARED,
     Problem.NULL_CHILD,
+    Problem.STALE,
 }
 
 
@@ -57,3 +58,13 @@ def test_the_mark_of_a_failed_fork_is_information() -> None:
     (found,) = findings(views, "MT-RESERVED")
     assert (found.mm, found.severity, found.evidence[0].found) == (mm_of(100), Severity.INFO, "0x406")
     assert findings(views, "VMA-LINK") == []
+
+
+def test_what_is_nobodys_is_one_finding_with_a_count() -> None:
+    """Links in VMAs that no index leads to may name any mm."""
+    views = views_of(Process())
+    for number in range(200):
+        add_problem(views, View.ANON_RMAP, Problem.STALE, 0xFFFF_8880_1234_0000 + 64 * number, where=0x1000 + number)
+    (found,) = findings(views, "VMA-LINK")
+    assert found.mm == 0
+    assert "199 more" in found.title

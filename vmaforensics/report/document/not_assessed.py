@@ -8,7 +8,7 @@ import numpy as np
 
 from vmaforensics.arch.page_tables import PteState
 from vmaforensics.columns.lookup import rows_of
-from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
+from vmaforensics.columns.runs import begins_run, run_starts
 from vmaforensics.report.document.acquired import torn_parts
 from vmaforensics.report.document.parts import NotAssessed
 from vmaforensics.views.descriptors.content import Content
@@ -84,7 +84,7 @@ def _walks(analysis: Analysis) -> list[NotAssessed]:
     problems = problems.take(np.isin(problems.problem, _LOST))
     problems = problems.sort_by(problems.view, problems.problem, problems.mm)
     first = run_starts(begins_run(problems.view, problems.problem, problems.mm))
-    counts = (run_lasts(first, len(problems)) - first + 1).tolist()
+    counts = np.add.reduceat(problems.count, first).tolist() if len(first) else []
     mm_rows = rows_of(mms.mm, problems.mm[first]).tolist()
     parts = []
     for row, count, mm_row in list(zip(first.tolist(), counts, mm_rows, strict=True))[:_MOST]:

@@ -206,6 +206,6 @@ def summary(views: Views) -> Iterator[str]:
         within = f" of {counted(mms, 'address space')}" if mms else ""
         yield (
             f"{View(int(problems.view[row])).label}: {Problem(int(problems.problem[row])).text}, "
-            f"in {counted(last + 1 - row, 'place')}{within} "
+            f"in {counted(int(problems.count[row : last + 1].sum()), 'place')}{within} "
             f"(first: {int(problems.value[row]):#x} at {int(problems.where[row]):#x})"
         )
