@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 LOW_MEMORY = 2 << 30  # bytes below the PCI hole of QEMU's q35
 RWSEM_WRITER_LOCKED = 1  # kernel/locking/rwsem.c
+RWBASE_WRITER_BIAS = 1 << 30  # WRITER_BIAS, include/linux/rwbase_rt.h
 
 
 @dataclass(frozen=True)
@@ -225,6 +226,12 @@ def free_pointer(bench: Bench) -> None:
 def _write_lock(bench: Bench, mm: int, task: int) -> None:
     """The mmap_lock of an mm write-locked by a task."""
     lock = bench.member("mm_struct", mm, "mmap_lock")
+    if bench.kernel.has("rw_semaphore", "rwbase.rtmutex.owner"):  # PREEMPT_RT
+        readers = bench.member("rw_semaphore", lock, "rwbase.readers")
+        bench.put("mmap_lock.rwbase.readers", readers, lambda _: RWBASE_WRITER_BIAS, size=4)
+        owner = bench.member("rw_semaphore", lock, "rwbase.rtmutex.owner")
+        bench.put("mmap_lock.rwbase.rtmutex.owner", owner, lambda _: task)
+        return
     writer = RWSEM_WRITER_LOCKED
     bench.put("mmap_lock.count", bench.member("rw_semaphore", lock, "count"), lambda value: value | writer)
     bench.put("mmap_lock.owner", bench.member("rw_semaphore", lock, "owner"), lambda _: task)

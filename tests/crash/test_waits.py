@@ -55,6 +55,7 @@ def lock(**changes: object) -> LockPart:
         handoff=False,
         waiters=[waiter(CAT)],
         count=1,
+        by_hand=[],
     )
     return msgspec.structs.replace(part, **changes)
 
@@ -161,14 +162,19 @@ def test_locks_and_owners_are_those_that_were_written(
     by_address = {part.address: part for part in found.locks}
     edits = death["edits"]
     assert isinstance(edits, list)
-    counts = [edit for edit in edits if edit["what"].endswith(("count", "arg_lock"))]
+    counts = [edit for edit in edits if edit["what"].endswith(("count", "readers", "arg_lock"))]
     owners = [edit for edit in edits if edit["what"].endswith("owner")]
     assert counts
     for edit in counts:
         assert by_address[edit["address"]].count > 0
     for edit in owners:
-        part = by_address[hex(int(edit["address"], 16) - 8)]  # owner lies behind count
+        # The owner lies behind the count; with PREEMPT_RT, in the rt_mutex behind the readers.
+        rt = "rtmutex" in edit["what"]
+        count = counts[owners.index(edit)]["address"]
+        part = by_address[count] if rt else by_address[hex(int(edit["address"], 16) - 8)]
         assert part.owner is not None and part.owner.task == edit["after"]
+        assert f"crash: struct rw_semaphore {part.address}" in part.by_hand
+        assert f"crash: bt {part.owner.task}" in part.by_hand
         assert part.name is not None and part.name.startswith("mmap_lock of pid ")
     assert (len(found.deadlocks) == 1) == (death["way"] == "deadlock")
     # What the kernel itself says, since 6.16 (debug_show_blocker, kernel/hung_task.c).

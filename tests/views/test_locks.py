@@ -318,7 +318,7 @@ def test_words_of_chance_end_and_are_no_deadlock(structs: dict[str, str]) -> Non
     kinds = ["rwsem_waiter", "mutex_waiter", "swait_queue"] if structs is not RT else ["rt_mutex_waiter"]
     places = [waiting.task(function, chance.choice(kinds)) for function in FUNCTIONS for _ in range(4)]
     places += [waiting.machine.room(64) for _ in range(4)] + waiting.stacks.tasks
-    for _ in range(40):
+    for _ in range(12):
         for place in places[: 4 * len(FUNCTIONS) + 4]:
             waiting.machine.word(place + 8 * chance.randrange(4), chance.choice(places) + chance.choice((0, 1, 8, 16)))
         view = waiting.view()

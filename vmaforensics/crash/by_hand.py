@@ -14,14 +14,10 @@ def lines_for(meaning: Meaning) -> list[str]:
     """Commands for crash, drgn, gdb and volatility3's volshell that show what a value leads to."""
     value = f"{meaning.value:#x}"
     if meaning.struct is not None and meaning.object is not None:
-        at, struct = f"{meaning.object:#x}", meaning.struct
-        lines = [
-            f"crash: struct {struct} {at}",
-            f'drgn: Object(prog, "struct {struct}", address={at})',
-            f"gdb: p *(struct {struct} *){at}",
-            f'volshell: dt("{struct}", {at})',
-        ]
-        return lines + ([f"crash: kmem -s {at}"] if meaning.place == Place.OBJECT else [f"crash: kmem -p {at}"])
+        at = f"{meaning.object:#x}"
+        return struct_lines(meaning.struct, at) + (
+            [f"crash: kmem -s {at}"] if meaning.place == Place.OBJECT else [f"crash: kmem -p {at}"]
+        )
     if meaning.place in (Place.OBJECT, Place.SLAB):
         return [f"crash: kmem -s {value}", f"drgn: slab_object_info({value})"]
     if meaning.place in (Place.SYMBOL, Place.MODULE):
@@ -31,3 +27,13 @@ def lines_for(meaning: Meaning) -> list[str]:
     if meaning.place in (Place.STACK, Place.PER_CPU, Place.FRAME, Place.AREA, Place.MAPPED):
         return [f"crash: kmem {value}", f"crash: rd {value} 8", f"drgn: identify_address({value})"]
     return []
+
+
+def struct_lines(struct: str, at: str) -> list[str]:
+    """Commands that show the structure at an address."""
+    return [
+        f"crash: struct {struct} {at}",
+        f'drgn: Object(prog, "struct {struct}", address={at})',
+        f"gdb: p *(struct {struct} *){at}",
+        f'volshell: dt("{struct}", {at})',
+    ]

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from vmaforensics.views.processes.tasks import Tasks
 
 
+_ALSO_WAITING = (b"rt_mutex_", b"rtlock_")  # of PREEMPT_RT, which are not all marked __sched
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskNames:
     """See :meth:`of`."""
@@ -69,6 +72,8 @@ class TaskNames:
         view = self.stacks.view
         first, count = int(view.stacks.first[row]), int(view.stacks.count[row])
         for function in view.frames.function[first : first + count].tolist():
-            if function >= 0 and not self.sched[0] <= int(view.functions.start[function]) < self.sched[1]:
+            if function < 0 or self.sched[0] <= int(view.functions.start[function]) < self.sched[1]:
+                continue
+            if not view.names[function].startswith(_ALSO_WAITING):
                 return printable(view.names[function])
         return None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from vmaforensics.columns.lookup import rows_of
+from vmaforensics.crash.by_hand import struct_lines
 from vmaforensics.crash.lock_names import addresses_of, lock_names
 from vmaforensics.crash.stack_parts import waits_uninterruptibly
 from vmaforensics.crash.task_names import TaskNames
@@ -93,7 +94,17 @@ class _Builder:
             handoff=bool(locks.handoff[row]),
             waiters=[self._waiter(wait) for wait in waiting[:_MOST]],
             count=len(waiting),
+            by_hand=self._by_hand(row),
         )
+
+    def _by_hand(self, row: int) -> list[str]:
+        """Lines that show the lock and who holds it."""
+        locks = self._view.locks
+        owner = self._names.optional(int(locks.owner[row]))
+        lines = struct_lines(LockKind(int(locks.kind[row])).struct, hex(int(locks.lock[row])))
+        if owner is None or owner.pid is None:
+            return lines
+        return [*lines, f"crash: bt {owner.task}", f"drgn: prog.stack_trace({owner.pid})"]
 
     def _state(self, task: int) -> tuple[str | None, int | None]:
         """(What a task does, the CPU it does that on or waits for)."""

@@ -56,6 +56,7 @@ class LockPart(WaitPart, frozen=True):
     handoff: bool
     waiters: list[WaiterPart]  # the first thousand
     count: int  # of those who wait and are known
+    by_hand: list[str]  # lines for crash, drgn, gdb and volshell
 
 
 class EdgePart(WaitPart, frozen=True):

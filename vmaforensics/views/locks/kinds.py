@@ -24,6 +24,20 @@ class LockKind(IntEnum):
             self
         ]
 
+    @property
+    def struct(self) -> str:
+        """The structure at the lock's address."""
+        return (
+            "mutex",
+            "rw_semaphore",
+            "semaphore",
+            "rt_mutex",
+            "spinlock",
+            "completion",
+            "vm_area_struct",
+            "spinlock",
+        )[self]
+
 
 class Wants(IntEnum):
     """What for."""
