@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 SOURCE = "lime-forensics-dkms"
 SUITES = {"bullseye": "bookworm", "trixie-backports": "sid"}  # where a kernel's suite has no LiME that builds for it
+LIBRARIES_OF = {"trixie-backports": "trixie"}
+LIBRARIES = ("libc6", "libelf1t64", "zlib1g", "libzstd1")
+TOOLS = ("scripts/basic/fixdep", "scripts/mod/modpost", "tools/objtool/objtool.real-x86")
 
 # The compiler of this machine may be older than the kernel's own, and not know what that was told.
 COMPILER = """#!/bin/sh
@@ -52,6 +55,19 @@ def headers(kernel: Kernel, suite: str, build: Path, root: Path) -> Path:
     return folder
 
 
+def runnable(root: Path, suite: str, build: Path) -> None:
+    """Let the programs of the headers run with the libraries of their own suite, where this machine's are older."""
+    tools = [tool for name in TOOLS for tool in root.glob(f"usr/lib/linux-kbuild-*/{name}")]
+    if all(b"GLIBC" not in subprocess.run([tool], capture_output=True).stderr for tool in tools):
+        return
+    unpacked(suite, list(LIBRARIES), build, root)
+    loader = root / "usr/lib64/ld-linux-x86-64.so.2"
+    for tool in tools:
+        real = tool.rename(tool.with_name(f"{tool.name}.real"))
+        tool.write_text(f'#!/bin/sh\nexec {loader} --library-path {root}/usr/lib/x86_64-linux-gnu {real} "$@"\n')
+        tool.chmod(0o755)
+
+
 def module(kernel: Kernel, suite: str, build: Path) -> Path:
     """lime.ko for a kernel. Raises :class:`PackageError` if it cannot be built here."""
     root = (build / "lime" / kernel.release).resolve()
@@ -61,6 +77,7 @@ def module(kernel: Kernel, suite: str, build: Path) -> Path:
     shutil.rmtree(root, ignore_errors=True)
     root.mkdir(parents=True)
     folder = headers(kernel, suite, build, root)
+    runnable(root, LIBRARIES_OF.get(suite, suite), build)
     unpacked(SUITES.get(suite, suite), [SOURCE], build, root)
     (source,) = root.glob("usr/src/lime-forensics-*")
     compiler = root / "cc"

@@ -247,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     bad = 0
     for series in options.series:
-        work = Work(series, cpus=options.cpus, seed=options.seed)
+        work = Work(series, cpus=options.cpus, seed=options.seed, lime=bool(options.lime))
         try:
             make(work, options.loads.split(","), options)
         except (PackageError, GuestError, OSError, subprocess.SubprocessError) as error:

@@ -32,6 +32,7 @@ class Work:
     cpus: int = 2
     seed: int = 1
     memory: int = MEMORY
+    lime: bool = False  # LiME will run in it
 
     @property
     def name(self) -> str:
@@ -51,4 +52,5 @@ class Work:
     @property
     def kernel_cmdline(self) -> str:
         """The whole kernel command line."""
-        return f"{COMMON} vma_mode=work vma_roles={','.join(RESTING)}"
+        # LiME dies of the first page of secret memory, which no kernel address leads to any more.
+        return f"{COMMON} {'secretmem.enable=0 ' * self.lime}vma_mode=work vma_roles={','.join(RESTING)}"
