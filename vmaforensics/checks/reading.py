@@ -72,6 +72,15 @@ class Reading:
         """Of the threads that use ``mm``; None where there are none, one runs, or one could not be read."""
         return self.rest_of(self._users(mm))
 
+    def rest_of_owner(self, mm: int) -> Rest | None:
+        """Of the living task that ``mm->owner`` names, which need not say the same."""
+        sources = self._views.sources
+        if sources is None:
+            return None
+        tasks, owners = sources.tasks, sources.owner[sources.mms.mm == np.uint64(mm)]
+        living = tasks.ok & (tasks.exit_state == 0) & ((tasks.flags & _PF_EXITING) == 0)
+        return self.rest_of(owners[np.isin(owners, tasks.task[living])])
+
     def rest_of(self, tasks: U64) -> Rest | None:
         """Of these tasks, as :meth:`rest`."""
         known = self._clocks.tasks
@@ -124,10 +133,6 @@ class Reading:
         sources = self._views.sources
         tasks = self._views.tasks if sources is None else sources.tasks
         users: U64 = tasks.task[tasks.mm == np.uint64(mm)]
-        if not len(users) and sources is not None:  # whose it was, if a task says that it has none
-            owners = sources.owner[sources.mms.mm == np.uint64(mm)]
-            living = tasks.ok & (tasks.exit_state == 0) & ((tasks.flags & _PF_EXITING) == 0)
-            users = owners[np.isin(owners, tasks.task[living])]
         return users
 
     def _span(self, places: U64) -> Span | None:

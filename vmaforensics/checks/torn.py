@@ -92,13 +92,18 @@ class _Weigher:
         elif finding.mm and _views(finding) <= _OWN and span.apart <= NEAR:
             self.kept.append(finding)
         else:
-            rest = self._reading.rest(finding.mm) if finding.mm else None
+            rest = self._rest(finding)
             if rest is None or not _rested(rest, span, self._start):
                 self.torn.append((finding, span.apart, finding.mm != 0))
             elif _views(finding) <= _OWN | _TASK and finding.rule.id not in _RECLAIM:
                 self.kept.append(_with_rest(finding, rest, span))
             else:
                 self._shared.append((finding, span, rest))
+
+    def _rest(self, finding: Finding) -> Rest | None:
+        if finding.rule.id == "MM-HIDDEN":  # no task says that it uses it
+            return self._reading.rest_of_owner(finding.mm)
+        return self._reading.rest(finding.mm) if finding.mm else None
 
     def corroborate(self) -> None:
         """What others write too stands where the process's own records say the same, or two kinds of others do.

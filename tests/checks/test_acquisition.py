@@ -1,0 +1,147 @@
+"""Whether the machine stood still, by its clocks; what of a live image stands; on views and clocks made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from handmade import BASE, Machine
+
+from checks.handmade_views import MMS, PAGE, TASKS, Process, drop_entry, mm_of, task_of, views_of
+from vmaforensics.checks.acquisition import Acquired, judge
+from vmaforensics.checks.context import Context
+from vmaforensics.checks.weigh import run_checks
+from vmaforensics.kernel.space.kernel_space import KernelSpace, LinearPiece
+from vmaforensics.views.clocks.bases import TimeBases
+from vmaforensics.views.clocks.clocks import ClocksView, Places
+from vmaforensics.views.clocks.samples import Bound, Clock, TimeSamples
+from vmaforensics.views.clocks.task_clocks import TaskTimes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vmaforensics.views.views import Views
+
+SECOND = 10**9
+SIZE = 16 << 28  # bytes of RAM: all places of handmade views
+START = 1000  # s after boot; reading takes 160 s, 10 s for each of the regions of handmade views
+
+
+def reading_time(address: int) -> int:
+    """s after boot at which the word at a kernel address is read."""
+    return START + 160 * (address - BASE) // SIZE
+
+
+def clocks(
+    *, live: bool = True, ran: dict[int, float] | None = None, panicked: bool = False, extra: Sequence[int] = ()
+) -> ClocksView:
+    """Exact clocks all over memory; ``ran`` has when each process last ran, in s."""
+    ran = ran or {}
+    places = [number * SIZE // 64 for number in range(64)]
+    kernel = Machine().kernel()
+    kernel.space = KernelSpace.linear(kernel.memory, [LinearPiece(BASE, BASE + SIZE - 1, 0)])
+    where = Places(kernel)
+    where.ranges = [(0, SIZE)]
+    times = [(reading_time(BASE + pa) if live else START) * SECOND for pa in places]
+    bounds = [Bound.EXACT] * len(places)
+    samples = TimeSamples.of(
+        len(places) + len(extra),
+        pa=[*places, *(SIZE - 8 for _ in extra)],
+        time=[*times, *extra],
+        bound=[*bounds, *(Bound.LOWER for _ in extra)],
+        clock=[Clock.TIMEKEEPER, *[Clock.RUN_QUEUE] * (len(places) - 1), *(Clock.TASK_STARTED for _ in extra)],
+    )
+    pids = sorted(ran)
+    tasks = TaskTimes.of(
+        len(pids),
+        task=[task_of(pid) for pid in pids],
+        ran=[int(ran[pid] * SECOND) for pid in pids],
+        started=[SECOND] * len(pids),
+        pa=[task_of(pid) - BASE for pid in pids],
+        ok=[True] * len(pids),
+    )
+    bases = TimeBases(now=START * SECOND, keeper=0, booted=0, real=0, hz=250, lost=0, scheduler=0)
+    return ClocksView(bases=bases, samples=samples, tasks=tasks, panicked=panicked, places=where)
+
+
+def hidden(ran: float, *, live: bool = True) -> tuple[Views, Context]:
+    """A process that last ran then, of which the maple tree lacks a VMA; and one without fault."""
+    lines = ("400000-402000 r-xp /bin/cat", "500000-503000 rw-p", "7f0000-7f4000 rw-p [stack]")
+    views = views_of(Process(pid=100, vmas=lines), Process(pid=101))
+    drop_entry(views, 0x500000)
+    views.clocks = clocks(live=live, ran={100: ran, 101: 1.0})
+    return views, Context(views)
+
+
+def test_clocks_that_agree_say_that_the_machine_stood_still() -> None:
+    found = judge(clocks(live=False))
+    assert (found.how, found.times) == (Acquired.ATOMIC, None)
+
+
+def test_clocks_that_are_apart_say_when_memory_was_read() -> None:
+    found = judge(clocks())
+    assert found.how is Acquired.LIVE
+    assert found.times is not None
+    assert found.times.start / SECOND == pytest.approx(START, abs=1)
+    assert found.times.end / SECOND == pytest.approx(START + 160, abs=4)
+
+
+def test_one_wild_time_does_not_make_an_image_live() -> None:
+    assert judge(clocks(live=False, extra=[(START + 500) * SECOND])).how is Acquired.ATOMIC
+
+
+def test_a_kernel_that_has_panicked_stands_still_whatever_its_clocks_say() -> None:
+    found = judge(clocks(panicked=True))
+    assert (found.how, found.panicked) == (Acquired.ATOMIC, True)
+
+
+def test_what_was_given_overrules_the_clocks() -> None:
+    found = judge(clocks(), Acquired.ATOMIC)
+    assert (found.how, found.by_clocks, found.given, found.live) == (Acquired.ATOMIC, Acquired.LIVE, True, False)
+
+
+def test_too_few_clocks_say_nothing() -> None:
+    assert judge(None).how is Acquired.UNKNOWN
+    few = clocks(live=False)
+    assert judge(replace(few, samples=few.samples.take(np.array([0])))).how is Acquired.UNKNOWN
+
+
+def test_what_is_hidden_in_a_process_that_rests_is_found_in_a_live_image() -> None:
+    _, context = hidden(ran=900)
+    (found,) = (finding for finding in run_checks(context) if finding.rule.id == "VMA-MISSING")
+    assert (found.severity.value, found.pid) == ("high", 100)
+    assert "last ran" in found.evidence[-1].what
+    assert context.torn == []
+
+
+def test_what_contradicts_itself_in_a_process_that_ran_meanwhile_is_torn() -> None:
+    _, context = hidden(ran=START + 5)
+    assert [finding for finding in run_checks(context) if finding.severity.value != "info"] == []
+    (torn,) = context.torn
+    assert (torn.pid, torn.ran, "VMA-MISSING" in torn.rules) == (100, True, True)
+    assert torn.apart / SECOND == pytest.approx(40, abs=3)  # from its task to the nodes of its tree
+
+
+def test_the_same_is_a_finding_if_the_machine_stood_still() -> None:
+    _, context = hidden(ran=START + 5, live=False)
+    assert [finding.rule.id for finding in run_checks(context) if finding.severity.value == "high"] == ["VMA-MISSING"]
+
+
+def test_who_had_slept_too_short_to_be_taken_to_sleep_on_is_not_resting() -> None:
+    _, context = hidden(ran=reading_time(TASKS) - 5.0)  # its mm_struct is read 10 s after its task, its nodes 40 s
+    assert reading_time(MMS) - reading_time(TASKS) == 10
+    assert all(finding.severity.value == "info" for finding in run_checks(context))
+
+
+def test_a_process_of_which_a_thread_was_not_read_is_not_resting() -> None:
+    views, context = hidden(ran=900)
+    assert views.clocks is not None
+    views.clocks.tasks.ok[0] = False
+    assert all(finding.severity.value == "info" for finding in run_checks(context))
+
+
+def test_places_of_handmade_views_are_what_these_tests_take_them_for() -> None:
+    assert mm_of(1) - MMS == PAGE
+    assert task_of(1) - TASKS == PAGE
