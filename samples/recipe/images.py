@@ -139,7 +139,6 @@ IMAGES = (
     *dying("hung", *ALL),
     *dying("deadlock", *ALL),
     Image("debian-6.12-rt-hung", "trixie", RT, outputs=("elf",), death="hung"),
-    Image("debian-6.1-rt-deadlock", "bookworm", RT, outputs=("elf",), death="deadlock"),
     *dying("softlockup", *ALL),
     *dying("nmi", *ALL, crash=True),
     *dying("oom", *ALL, crash=True),

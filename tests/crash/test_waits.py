@@ -111,6 +111,13 @@ def test_a_deadlock_comes_first_with_all_its_edges() -> None:
     assert wait_summary(waits(deadlocks=[edges])) == "deadlock of 2 tasks: pid 7 (bash), pid 8 (cat)"
 
 
+def test_a_task_that_waits_for_itself() -> None:
+    own = EdgePart(who=BASH, wants="read", kind="rw_semaphore", lock="0xabc0", name=None, owner=BASH, proof="list")
+    said = text(deadlocks=[[own]], locks=[lock(owner=BASH, owner_waits_for="0xabc0")])
+    assert said.startswith("DEADLOCK: a task waits for what it holds itself: pid 7 (bash) waits to read for")
+    assert "held for writing by pid 7 (bash), who waits for it" in said
+
+
 def test_only_cpus_that_somebody_waits_for_are_shown() -> None:
     idle = RunQueuePart(cpu=0, runnable=0, runs=BASH, idle=True, waiting=[])
     busy = RunQueuePart(cpu=1, runnable=2, runs=CAT, idle=False, waiting=[QueuedPart(who=DD, seconds=12.04)])

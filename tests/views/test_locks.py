@@ -157,7 +157,7 @@ def test_two_tasks_that_hold_what_the_other_wants() -> None:
 
 def test_a_list_without_a_head_has_the_lock_that_points_to_its_first_waiter() -> None:
     waiting = Waiting(HEADLESS)
-    lock = waiting.machine.put("mutex", {"owner.counter": 0})
+    lock = waiting.machine.put("mutex", {"owner.counter": 1})
     first = waiting.task("__mutex_lock.constprop.0", "mutex_waiter")
     second = waiting.task("__mutex_lock.constprop.0", "mutex_waiter")
     waiting.link(first, second)
@@ -345,3 +345,14 @@ def test_a_list_of_many_waiters_takes_few_reads() -> None:
         found = gather_locks(kernel, known, view)
     assert set(found.waits.lock.tolist()) == {lock}
     assert len(found.waits) == 600
+
+
+def test_of_two_locks_with_that_waiter_the_one_that_has_waiters_counts() -> None:
+    waiting = Waiting(HEADLESS)
+    stranger, lock = waiting.machine.put("rw_semaphore"), waiting.machine.put("rw_semaphore", {"count.counter": 2})
+    waiter = waiting.task("rwsem_down_write_slowpath", words=[0, stranger, lock])
+    waiting.link(waiter)
+    for at in (stranger, lock):
+        waiting.machine.set("rw_semaphore", at, "first_waiter", waiter)
+
+    assert waiting.view().waits.lock.tolist() == [lock]

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from vmaforensics.views.processes.tasks import Tasks
 
 
-_ALSO_WAITING = (b"rt_mutex_", b"rtlock_")  # of PREEMPT_RT, which are not all marked __sched
+# Those of PREEMPT_RT, which are not all marked __sched.
+_ALSO_WAITING = (b"rt_mutex_", b"__rt_mutex_", b"rtlock_", b"rwbase_", b"__rwbase_", b"down_read", b"down_write")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -89,7 +89,10 @@ def lock_text(kind: str, name: str | None, address: str) -> str:
 
 
 def _deadlock(circle: list[EdgePart]) -> Iterator[str]:
-    yield f"  DEADLOCK of {counted(len(circle), 'task')}, each of which waits for what the next one holds:"
+    if len(circle) == 1:
+        yield "  DEADLOCK: a task waits for what it holds itself:"
+    else:
+        yield f"  DEADLOCK of {counted(len(circle), 'task')}, each of which waits for what the next one holds:"
     for edge in circle:
         wish = f" to {edge.wants}" if edge.wants else ""
         text = f"{task_text(edge.who)} waits{wish} for {lock_text(edge.kind, edge.name, edge.lock)}, held by "
@@ -128,6 +131,8 @@ def _lock(lock: LockPart) -> Iterator[str]:
 
 def _owner(lock: LockPart) -> str:
     """What the owner does."""
+    if lock.owner_waits_for == lock.address:
+        return ", who waits for it"
     if lock.owner_waits_for is not None:
         return f", who waits for another, {lock.owner_waits_for}"
     if lock.owner_state == "runs":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.lookup import first_rows, rows_of
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, U8, U32, U64, Bools
 from vmaforensics.views.locks.kinds import LockKind, Proof
@@ -51,7 +51,10 @@ class _RtWaiters(Table):
 
 
 def find_waits(kernel: Kernel, places: Places, words: StackWords, waiters: Waiters, mms: U64) -> Waits:
-    """The lock that each of ``places`` waits for; ``mms`` are the address spaces that are known."""
+    """The lock that each of ``places`` waits for; ``mms`` are the address spaces that are known.
+
+    ``words`` are those of the stacks that do not lead to a stack: none of these locks lies on one.
+    """
     waits = Waits.zeros(len(places))
     waits.stack[:], waits.task[:], waits.kind[:], waits.wants[:] = places.stack, places.task, places.kind, places.wants
     waits.waiter[:] = waiters.waiter
@@ -86,7 +89,7 @@ def _by_first_waiter(
     if form.lock == "rw_semaphore" and kernel.has("mm_struct", "mmap_lock"):
         candidates = np.concatenate([mms + np.uint64(kernel.offset("mm_struct", "mmap_lock")), candidates])
     first, ok = kernel.gather_member(form.lock, form.first, candidates)
-    usable = ok & (first != 0) & (candidates % np.uint64(8) == 0)
+    usable = ok & (first != 0) & (candidates % np.uint64(8) == 0) & _has_waiters(kernel, form, candidates)
     known = at[waiters.waiter[at] != 0]
     order = np.argsort(waiters.waiter[known], kind="stable")
     row = rows_of(waiters.waiter[known][order], first)
@@ -97,7 +100,7 @@ def _by_first_waiter(
 
 
 def _candidates(kernel: Kernel, at: I64, words: StackWords, waits: Waits) -> U64:
-    """What may be the lock: what the tasks name, then words of their stacks that are pointers."""
+    """What may be the lock, the likeliest first: what the tasks name, then pointers on their stacks."""
     named = [np.zeros(0, np.uint64)]
     for path in ("blocked_on", "blocker"):
         if kernel.has("task_struct", path):
@@ -106,8 +109,18 @@ def _candidates(kernel: Kernel, at: I64, words: StackWords, waits: Waits) -> U64
             named.append((value & ~np.uint64(3))[ok])
     chosen = np.flatnonzero(np.isin(words.place, at) & kernel.arch.kernel_pointer(words.value))[:_MOST_CANDIDATES]
     values = np.concatenate([*named, words.value[chosen]])
-    distinct: U64 = np.unique(values[kernel.arch.kernel_pointer(values)])
-    return distinct
+    values = values[kernel.arch.kernel_pointer(values)]
+    return values[np.sort(first_rows(values))]
+
+
+def _has_waiters(kernel: Kernel, form: Form, locks: U64) -> Bools:
+    """Which locks say themselves that somebody waits for them; semaphores do not say it."""
+    path, flag = {"rw_semaphore": ("count.counter", 2), "mutex": ("owner.counter", 1)}.get(form.lock, ("", 0))
+    if not path:
+        return np.ones(len(locks), np.bool_)
+    word, ok = kernel.gather_member(form.lock, path, locks)  # RWSEM_FLAG_WAITERS, MUTEX_FLAG_WAITERS
+    says: Bools = ok & ((word & np.uint64(flag)) != 0)
+    return says
 
 
 def _by_blocked_on(kernel: Kernel, waits: Waits) -> None:

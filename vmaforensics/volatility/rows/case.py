@@ -83,7 +83,7 @@ def _waits(waits: WaitsPart) -> Iterator[tuple[int, Row]]:
     from vmaforensics.crash.waits_text import held_text, lock_text, task_text
 
     for circle in waits.deadlocks:
-        yield 0, _row("deadlock", circle[0].kind, text=f"{len(circle)} tasks, each waits for what the next one holds")
+        yield 0, _row("deadlock", circle[0].kind, text=_circle(len(circle)))
         for edge in circle:
             text = f"waits for {lock_text(edge.kind, edge.name, edge.lock)}, held by {task_text(edge.owner)}"
             yield 1, _row("waits", edge.kind, None, None, edge.who.pid, edge.who.comm, text=text)
@@ -92,6 +92,11 @@ def _waits(waits: WaitsPart) -> Iterator[tuple[int, Row]]:
             text = f"{lock_text(lock.kind, lock.name, lock.address)}: {held_text(lock)}"
             yield 0, _row("lock", lock.kind, text=text)
             yield from _waiters(lock)
+
+
+def _circle(count: int) -> str:
+    """What a deadlock is."""
+    return f"{count} tasks, each waits for what the next one holds" if count > 1 else "a task waits for what it holds"
 
 
 def _waiters(lock: LockPart) -> Iterator[tuple[int, Row]]:
