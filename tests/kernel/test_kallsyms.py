@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vmaforensics.kernel.symbols import kallsyms as reader
-from vmaforensics.kernel.symbols import kallsyms_tables
+from vmaforensics.kernel.symbols import kallsyms_repair, kallsyms_tables
 
 from .build import FORMS, PAGE, Blob, Form, Symbol, kallsyms, many_symbols
 
@@ -180,3 +180,73 @@ def test_a_name_that_ends_on_a_lost_page_is_lost_with_its_group(form: Form, symb
     assert {after - 1, after} <= gone
     found = reader.decode(blob.data, tables, PLACE, held, PAGE)
     assert list(found.items()) == [symbol for row, symbol in enumerate(symbols) if row // 256 not in gone]
+
+
+# Damaged tables ------------------------------------------------------------------------------------------------
+
+
+def mended(blob: Blob) -> reader.Kallsyms | None:
+    """What is read of tables found by most of their contents."""
+    for table, index, right in kallsyms_repair.damaged_token_tables(blob.data):
+        blob.data[table : table + len(right)] = right
+        tables = kallsyms_tables.locate(blob.data, table, index, IMAGE_START)
+        if tables is not None:
+            return reader.decode(blob.data, tables, PLACE)
+    return None
+
+
+def filled(form: Form) -> Blob:
+    """Tables as a kernel's: every token stands for something."""
+    rng = np.random.default_rng(3)
+    words = ["".join(rng.choice(list("abcdefgh_"), 3 + row % 5)) for row in range(240)]
+    symbols = [
+        (address, kind, f"{words[row % 240]}{words[(row * 7 + 1) % 240]}_{row}")
+        for row, (address, kind, _) in enumerate(many_symbols(form))
+    ]
+    return kallsyms(form, symbols, place=PLACE)
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.8])
+@pytest.mark.parametrize("table", ["markers", "num_syms"])
+def test_a_wrong_marker_or_count_costs_few_names(form: Form, symbols: list[Symbol], table: str, part: float) -> None:
+    blob = kallsyms(form, symbols, place=PLACE)
+    at = blob.at[table]
+    if table == "markers":
+        at += int(part * 24) * (8 if form.marker == "Q" else 4)
+    blob.data[at : at + 4] = np.frombuffer(np.uint32(0x12345678 * part).tobytes(), np.uint8)
+    if table == "markers" and int(part * 24) == 0:
+        pytest.skip("the first marker is where the others are counted from")
+    # Too few groups for the count to be found without its word.
+    tables = kallsyms_tables.locate(blob.data, *blob.tables, IMAGE_START)
+    if table == "num_syms":
+        assert tables is None
+        return
+    assert tables is not None
+    found = reader.decode(blob.data, tables, PLACE)
+    assert set(found.items()) <= set(symbols)
+    assert found.lost == len(symbols) - len(found) <= 512
+
+
+def test_a_wrong_number_of_symbols_is_found_by_the_names(form: Form) -> None:
+    symbols = many_symbols(form, 70 * 256 + 17)
+    blob = kallsyms(form, symbols, place=PLACE)
+    blob.data[blob.at["num_syms"] : blob.at["num_syms"] + 4] = 0xFF
+    if form.count == "Q":
+        pytest.skip("num_syms is looked for right before the names")
+    found = decoded(blob, form)
+    assert list(found.items()) == symbols
+
+
+@pytest.mark.parametrize("part", [0.0, 0.3, 0.6, 0.95])
+@pytest.mark.parametrize("value", [0x00, 0xFF])
+def test_a_wrong_word_of_the_token_tables_costs_the_names_that_use_it(form: Form, part: float, value: int) -> None:
+    blob = filled(form)
+    clean = set(decoded(blob, form).items())
+    table, index = blob.tables
+    at = table + int(part * (index + 512 - table))
+    at -= at % 8
+    blob.data[at : at + 8] = value
+    found = mended(blob)
+    assert found is not None
+    assert len(found) == 6000
+    assert len(clean - set(found.items())) < 3000

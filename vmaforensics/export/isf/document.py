@@ -46,8 +46,8 @@ def isf_source(kernel: Kernel) -> IsfSource:
         )
     if types.problem is not None:
         raise KernelNotFoundError(
-            f"no ISF can be made: the kernel's BTF is {types.problem}, and another image would be read wrongly with it; "
-            "make it of another image of this kernel"
+            f"no ISF can be made: the kernel's BTF is {types.problem}, and another image would be read wrongly "
+            "with it; make it of another image of this kernel"
         )
     if not isinstance(symbols, Kallsyms) or not kernel.identity.symbols_source:
         raise KernelNotFoundError(

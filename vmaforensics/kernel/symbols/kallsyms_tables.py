@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.kernel.symbols.kallsyms_repair import mended_run
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -27,6 +29,7 @@ _DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
 GROUP = 256  # names between two markers
 _MAX_NAME = 2 + 512  # length field and KSYM_NAME_LEN
 _MAX_SYMBOLS = 1 << 23
+_MANY_GROUPS = 64  # that are no accident
 _MOST_RUNS = 1 << 16  # places tried as the beginning of the markers
 _REACH = 24 << 20  # bytes before the token table in which the other tables must lie
 
@@ -122,6 +125,7 @@ def _marker_runs(buffer: NDArray[np.uint8], before: int, width: int) -> Iterator
             if first + length >= len(words):
                 break
             length *= 4
+        run = mended_run(words[first:], run, 2 * GROUP, _MAX_NAME * GROUP)
         if len(run) > 16:
             yield low + first * width, run
 
@@ -141,13 +145,28 @@ def _names_before(buffer: NDArray[np.uint8], markers: int, values: NDArray[np.in
         for names in (low + word * 4 + 8, low + word * 4 + 4):
             if _fits(view, names, values):
                 return low + word * 4, names, int(words[word])
+    if groups >= _MANY_GROUPS:  # num_syms itself is wrong
+        for names in range(low + (high - low) // 4 * 4, low, -4):
+            if _passed(view, names, GROUP) == names + int(values[1]) and _fits(view, names, values):
+                last = names + int(values[-1])
+                rest = next((count for count in range(GROUP) if _passed(view, last, count + 1) > markers), GROUP)
+                return names - 4, names, (groups - 1) * GROUP + rest
     return None
 
 
+def _passed(view: memoryview, at: int, count: int) -> int:
+    """Where ``count`` names from ``at`` on end; the end of all if one is empty."""
+    for _ in range(count):
+        if at + 1 >= len(view) or view[at] == 0:
+            return len(view)
+        at += 1 + view[at] if view[at] < 0x80 else 2 + (view[at] & 0x7F | view[at + 1] << 7)
+    return at
+
+
 def _fits(view: memoryview, names: int, values: NDArray[np.int64]) -> bool:
-    """Do the names from ``names`` on reach the markers? Two groups that can be read are enough, and none
-    may miss; no name is empty, so a length of 0 is that of a page that is not held."""
-    agreed = 0
+    """Do the names from ``names`` on reach the markers? Most groups do that can be read, two of the first at least:
+    a wrong length or marker costs its group. No name is empty: a length of 0 is that of a page that is not held."""
+    agreed = missed = 0
     for group in range(min(len(values) - 1, 64)):
         at = names + int(values[group])
         for _ in range(GROUP):
@@ -158,11 +177,14 @@ def _fits(view: memoryview, names: int, values: NDArray[np.int64]) -> bool:
                 break
             at += 1 + length if length < 0x80 else 2 + (length & 0x7F | view[at + 1] << 7)
         else:
-            if at != names + int(values[group + 1]):
-                return False
-            agreed += 1
-            if agreed == 2:
-                return True
+            if at == names + int(values[group + 1]):
+                agreed += 1
+                if agreed >= 2 and agreed > 2 * missed:
+                    return True
+            else:
+                missed += 1
+                if missed > 4 + agreed:
+                    return False
     return False
 
 

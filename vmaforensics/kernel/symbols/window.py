@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.kernel.symbols import kallsyms_tables
+from vmaforensics.kernel.symbols import kallsyms_repair, kallsyms_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
     from vmaforensics.arch.interface import Architecture
+    from vmaforensics.columns.types import U8
     from vmaforensics.image.memory import PhysicalMemory
 
 _OVERLAP = 8 << 10  # bytes: a token table and its index have fewer
@@ -46,15 +47,20 @@ def read(memory: PhysicalMemory, pa: int, size: int) -> Window:
 
 def symbols_from(memory: PhysicalMemory, text: int, arch: Architecture) -> tuple[Window, kallsyms_tables.Tables] | None:
     """Find kallsyms behind the physical address ``text`` where the kernel's text begins."""
-    before = np.zeros(0, np.uint8)
-    for start in range(text, text + _REACH, _STEP):
-        step = read(memory, start, _STEP)
-        data = np.concatenate([before, step.data])
-        for table, _ in kallsyms_tables.token_tables(data):
-            found = _around(memory, step.pa - len(before) + table, arch)
-            if found is not None:
-                return found
-        before = step.data[-_OVERLAP:]
+    searches: tuple[Callable[[U8], Iterator[tuple[int, int] | tuple[int, int, U8]]], ...] = (
+        kallsyms_tables.token_tables,
+        kallsyms_repair.damaged_token_tables,
+    )
+    for search in searches:
+        before = np.zeros(0, np.uint8)
+        for start in range(text, text + _REACH, _STEP):
+            step = read(memory, start, _STEP)
+            data = np.concatenate([before, step.data])
+            for table, index, *_ in search(data):
+                found = _around(memory, step.pa - len(before) + table, index - table, arch)
+                if found is not None:
+                    return found
+            before = step.data[-_OVERLAP:]
     return None
 
 
@@ -69,22 +75,27 @@ def symbols_anywhere(memory: PhysicalMemory, arch: Architecture) -> Iterator[tup
         if pa != follows:
             before = np.zeros(0, np.uint8)
         data = np.concatenate([before, chunk])
-        for table, _ in kallsyms_tables.token_tables(data):
-            found = _around(memory, pa - len(before) + table, arch)
+        for table, index in kallsyms_tables.token_tables(data):
+            found = _around(memory, pa - len(before) + table, index - table, arch)
             if found is not None:
                 yield found
         before, follows = data[-_OVERLAP:], pa + len(chunk)
 
 
-def _around(memory: PhysicalMemory, pa: int, arch: Architecture) -> tuple[Window, kallsyms_tables.Tables] | None:
-    """The window around a token table at ``pa`` and the tables in it, if they fit together."""
+def _around(
+    memory: PhysicalMemory, pa: int, size: int, arch: Architecture
+) -> tuple[Window, kallsyms_tables.Tables] | None:
+    """The window around a token table at ``pa``, its index ``size`` bytes behind, and the tables in it, if they fit
+    together. What can be put right in them is put right in the window."""
     low = max(pa - _BEFORE, 0) & ~(memory.page_size - 1)
     window = read(memory, low, pa - low + _AFTER)
-    for table, index in kallsyms_tables.token_tables(window.data[pa - low : pa - low + _OVERLAP]):
-        if table == 0:
-            tables = kallsyms_tables.locate(window.data, pa - low, pa - low + index, arch.image_start)
-            return None if tables is None else (window, tables)
-    return None
+    at = pa - low
+    near = slice(at - at % 4, at + size + 2 * kallsyms_tables.GROUP + 4)
+    for table, index, right in kallsyms_repair.damaged_token_tables(window.data[near]):
+        if table == at % 4 and index - table == size:
+            window.data[at : at + len(right)] = right
+    tables = kallsyms_tables.locate(window.data, at, at + size, arch.image_start)
+    return None if tables is None else (window, tables)
 
 
 def touch_tables(memory: PhysicalMemory, window: Window, tables: kallsyms_tables.Tables) -> None:
