@@ -18,7 +18,8 @@ SOURCE = "lime-forensics-dkms"
 SUITES = {"bullseye": "bookworm", "trixie-backports": "sid"}  # where a kernel's suite has no LiME that builds for it
 LIBRARIES_OF = {"trixie-backports": "trixie"}
 LIBRARIES = ("libc6", "libelf1t64", "zlib1g", "libzstd1")
-TOOLS = ("scripts/basic/fixdep", "scripts/mod/modpost", "tools/objtool/objtool.real-x86")
+NO_BTF = "CONFIG_DEBUG_INFO_BTF_MODULES="  # that would need pahole, and nobody asks for it
+TOOLS = ("scripts/basic/fixdep", "scripts/mod/modpost.real-lsb-64", "tools/objtool/objtool.real-x86")
 
 # The compiler of this machine may be older than the kernel's own, and not know what that was told.
 COMPILER = """#!/bin/sh
@@ -83,7 +84,7 @@ def module(kernel: Kernel, suite: str, build: Path) -> Path:
     compiler = root / "cc"
     compiler.write_text(COMPILER)
     compiler.chmod(0o755)
-    command = ["make", "-s", "-C", str(folder), f"M={source}", f"CC={compiler}", "modules"]
+    command = ["make", "-s", "-C", str(folder), f"M={source}", f"CC={compiler}", NO_BTF, "modules"]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0 or not (source / "lime.ko").exists():
         raise PackageError(f"LiME for {kernel.release}: {done.stderr.strip()[-400:]}")
