@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.system.scheduling import Schedule
     from vmaforensics.views.views import Views
 
+_NO_PANIC: Final = 0xFFFFFFFF  # PANIC_CPU_INVALID, as an unsigned number
 PARTS: Final = ("log", "stacks")
 
 
@@ -117,6 +118,13 @@ def gather_case(image: Image, kernel: Kernel, progress: Progress, parts: Collect
         memory=read_memory_case(kernel, None if stacks is None else stacks.tasks),
         pointers=_pointers(kernel, stacks, death, complaints),
     )
+
+
+def is_quiet(kernel: Kernel) -> bool:
+    """Is it plain that the kernel neither crashed nor complained? Reads no more than that takes."""
+    alive = kernel.variable("panic_cpu", 4) == _NO_PANIC and crash_time_of(kernel) is None
+    log = read_log(kernel) if alive else None
+    return log is not None and not read_complaints(log, kernel.arch.printed_registers).total
 
 
 def follow_complaints(case: Case, progress: Progress) -> Case:

@@ -72,7 +72,7 @@ def trace_analysis(
     for mm in analysis.views.mms.mm.tolist():
         for _ in maps_lines(analysis.kernel, analysis.views, mm):
             pass
-    build_document(analysis, contents=False)  # reads the clock, and what evidence points at
+    build_document(analysis, contents=False, log="log" not in without)  # the clock, what evidence points at
     gather_case(image, analysis.kernel, progress, [part for part in PARTS if part not in without])
     return analysis.kernel, image.memory.traced()
 

@@ -51,11 +51,14 @@ list_add double add: new={entry:x}, prev={prev:x}, next={next:x}
 # show_fault_oops of arch/x86/mm/fault.c; exc_general_protection; kmem_dump_obj of mm/slab_common.c; slab_bug and
 # print_trailer of mm/slub.c; mm/kasan/report.c; mm/kfence/report.c; lib/bug.c; MT_BUG_ON, mt_dump.
 _OBJECTS: Final = r"""
+BUG: kernel NULL pointer dereference, address: {fault address:x}$
+BUG: unable to handle page fault for address: {fault address:x}$
+BUG: unable to handle kernel (paging request|NULL pointer dereference) at {fault address:x}$
 #PF: {privilege:w} {access:s} in \w+ mode$
 #PF: error_code\(0x{error_code:x}\) - {fault:s}$
 PGD {pgd:x} (P4D {p4d:x} )?(PUD {pud:x} )?(PMD {pmd:x} )?(PTE {pte:x} ?)?$
 (Oops: )?general protection fault, (probably|maybe|kernel).{0,60} (address|range) 0x{bad pointer:x}
- ?slab{:w}? ?{cache:w} start {object:x}( data offset \d+)? pointer offset {offset:d}( size {size:d})?
+ ?slab {cache:w} start {object:x}( data offset \d+)? pointer offset {offset:d}( size {size:d})?
 BUG {cache:w} \((Not tainted|Tainted: .{1,40})\): {because:s}$
 Object 0x{object:h} @offset={offset:d} fp=0x{free pointer:h}
 kfence-#\d+: 0x{object:h}-0x[0-9a-f]+, size={size:d}, cache={cache:w}$
@@ -99,7 +102,7 @@ class _Line:
             name, kind = slot["name"], slot["kind"]
             words = (_KINDS | _KINDS_OF_TEXT)[kind]
             if not name:
-                return words
+                return f"(?:{words})"
             groups.append((f"g{len(groups)}", name, kind))
             return f"(?P<{groups[-1][0]}>{words})"
 

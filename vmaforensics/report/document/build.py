@@ -28,16 +28,21 @@ if TYPE_CHECKING:
 
 
 def build_document(
-    analysis: Analysis, *, pids: Collection[int] | None = None, sha256: bool = False, contents: bool = True
+    analysis: Analysis,
+    *,
+    pids: Collection[int] | None = None,
+    sha256: bool = False,
+    contents: bool = True,
+    log: bool = True,
 ) -> Document:
     """The document of an analysis; with ``pids`` that of those processes only.
 
-    Without ``contents`` no byte of a process's own memory is read.
+    Without ``contents`` no byte of a process's own memory is read, without ``log`` none of the kernel's log.
     """
     clock = read_clock(analysis.kernel)
     chosen = [finding for finding in analysis.findings if pids is None or finding.pid in pids]
     maps, left_out = memory_maps(analysis.kernel, analysis.views, chosen, pids)
-    crash = crash_part(analysis)
+    crash = crash_part(analysis) if log else None
     return Document(
         schema=Schema() if crash is not None else Schema(version=VERSION_WITHOUT_CRASH),
         image=_image(analysis.image),

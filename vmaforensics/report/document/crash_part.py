@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmaforensics.crash.build import build_crash_document
-from vmaforensics.crash.gather import follow_with, gather_case
+from vmaforensics.crash.gather import follow_with, gather_case, is_quiet
 from vmaforensics.crash.trail.parts import NamedPart, WordPart  # noqa: TC001 - msgspec reads the annotations
 from vmaforensics.progress import unheard
 from vmaforensics.report.document.parts import Part
@@ -63,6 +63,8 @@ class CrashPart(Part, frozen=True):
 
 def crash_part(analysis: Analysis) -> CrashPart | None:
     """What there is to say; None of a kernel that neither crashed nor complained. Stacks are left to ``crash``."""
+    if is_quiet(analysis.kernel):
+        return None
     case = gather_case(analysis.image, analysis.kernel, unheard, ("log",))
     if case.death is None and not case.complaints.kept:
         return None
