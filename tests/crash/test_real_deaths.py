@@ -14,6 +14,8 @@ from vmaforensics.crash.document import CrashDocument
 from vmaforensics.errors import ExitCode
 from vmaforensics.proc.log_document import text_lines
 
+from .labels import case_of, cases, score
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -113,3 +115,25 @@ def test_the_stack_of_who_died_is_the_trace_of_the_log(guest: Guest, capfdbinary
     said = said[max(place for place, name in enumerate(said) if name in ends) + 1 :]
     unwound = unwound[max(place for place, name in enumerate(unwound) if name in ends) + 1 :]
     assert unwound == said
+
+
+# What is left of the word when the image was made, where that is not its own address.
+REMAINS = {
+    "pte-cleared": "page tables of a process that has ended are given back: user address and frame are named",
+}
+
+
+LOCKS = {"hung", "deadlock", "softlockup"}  # made to look held: nothing is broken, and who waits for them is told
+
+
+def test_the_word_that_was_changed_is_named_on_the_first_screen() -> None:
+    """Of every guest whose kernel tripped: the score is in docs/crash.md."""
+    for path, words in cases(ROOT / "build/images"):
+        way = json.loads(path.with_suffix(".json").read_bytes())["death"]["way"]
+        if way in LOCKS:
+            continue
+        document, screen = case_of(path)
+        for word in words:
+            found = score(word, document, screen)
+            assert found.on_screen, (path.name, word)
+            assert found.named or (found.about and way in REMAINS), (path.name, word)

@@ -108,7 +108,8 @@ def test_a_deadlock_comes_first_with_all_its_edges() -> None:
     said = text(deadlocks=[edges], locks=[lock()])
     assert said.startswith("DEADLOCK of 2 tasks")
     assert "pid 7 (bash) waits to write for cgroup_mutex, held by pid 8 (cat)" in said
-    assert wait_summary(waits(deadlocks=[edges])) == "deadlock of 2 tasks: pid 7 (bash), pid 8 (cat)"
+    told = "deadlock of 2 tasks: pid 7 (bash) for mutex 0x1, pid 8 (cat) for mutex 0x1"
+    assert wait_summary(waits(deadlocks=[edges])) == told
 
 
 def test_a_task_that_waits_for_itself() -> None:

@@ -60,16 +60,16 @@ def wait_summary(waits: WaitsPart) -> str | None:
     """The worst of it in a sentence; None if nobody waits for a lock that another holds."""
     if waits.deadlocks:
         circle = waits.deadlocks[0]
-        who = ", ".join(task_text(edge.who) for edge in circle[:_MOST_WAITERS])
+        who = ", ".join(f"{task_text(edge.who)} for {edge.kind} {edge.lock}" for edge in circle[:_MOST_WAITERS])
         return f"deadlock of {counted(len(circle), 'task')}: {who}"
     locks = [lock for lock in waits.locks if lock.waiters and lock.kind != "completion"]
     if not locks:
         return None
     lock = locks[0]
     verb = "waits" if lock.count == 1 else "wait"
-    return (
-        f"{counted(lock.count, 'task')} {verb} for {lock_text(lock.kind, lock.name, lock.address)}, {held_text(lock)}"
-    )
+    what = lock_text(lock.kind, lock.name, lock.address)
+    what += "" if lock.address in what else f" ({lock.kind} {lock.address})"
+    return f"{counted(lock.count, 'task')} {verb} for {what}, {held_text(lock)}"
 
 
 def task_text(task: TaskName) -> str:
