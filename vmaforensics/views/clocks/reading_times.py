@@ -199,7 +199,8 @@ def _line(anchors: _Points, bounds: _Points, upper: _Points, size: float) -> _Po
     bounds = bounds.where(bounds.time <= anchors.time[-1] + _FASTEST * speed * (size - anchors.place[-1]) + TICK)
     first, last = (anchors.place[0], anchors.time[0]), (anchors.place[-1], anchors.time[-1])
     before = bounds.where(bounds.place < first[0])
-    slope = float(np.min((first[1] - before.time) / (first[0] - before.place), initial=_STEEPEST * speed))
+    slope = float(np.min((first[1] - before.time) / (first[0] - before.place), initial=np.inf))
+    slope = slope if slope <= _STEEPEST * speed else speed  # older bounds than that say nothing
     place, time = [0.0], [first[1] - max(slope, 0.0) * first[0]]
     for number, (at, then) in enumerate(zip(anchors.place.tolist(), anchors.time.tolist(), strict=True)):
         if number:
