@@ -113,14 +113,15 @@ def test_what_is_hidden_in_a_process_that_rests_is_found_in_a_live_image() -> No
     (found,) = (finding for finding in run_checks(context) if finding.rule.id == "VMA-MISSING")
     assert (found.severity.value, found.pid) == ("high", 100)
     assert "last ran" in found.evidence[-1].what
-    assert context.torn == []
+    (stood,) = context.read_apart
+    assert (stood.pid, stood.torn) == (100, False)
 
 
 def test_what_contradicts_itself_in_a_process_that_ran_meanwhile_is_torn() -> None:
     _, context = hidden(ran=START + 5)
     assert [finding for finding in run_checks(context) if finding.severity.value != "info"] == []
-    (torn,) = context.torn
-    assert (torn.pid, torn.ran, "VMA-MISSING" in torn.rules) == (100, True, True)
+    (torn,) = context.read_apart
+    assert (torn.pid, torn.torn, torn.ran, "VMA-MISSING" in torn.rules) == (100, True, True, True)
     assert torn.apart / SECOND == pytest.approx(40, abs=3)  # from its task to the nodes of its tree
 
 

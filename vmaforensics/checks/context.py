@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from vmaforensics.checks.acquisition import judge
-from vmaforensics.checks.finding import Confidence, Evidence, Finding, Rule, Severity, Torn
+from vmaforensics.checks.finding import Confidence, Evidence, Finding, ReadApart, Rule, Severity
 from vmaforensics.checks.rule import INDICES
 from vmaforensics.columns.lookup import last_rows_of, sort_order, values_at
 from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
@@ -38,7 +38,7 @@ class Context:
 
     def __init__(self, views: Views, given: Acquired | None = None) -> None:
         self.views = views
-        self.torn: list[Torn] = []  # filled by ``torn.weigh_live``
+        self.read_apart: list[ReadApart] = []  # filled by ``torn.weigh_live``
         self._given = given
         self._shared: dict[Callable[[Context], Any], Any] = {}
         problems, indices = views.problems, views.indices()

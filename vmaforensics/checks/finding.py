@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from vmaforensics.checks.rule import Confidence, Rule, Severity
 
-__all__ = ["Confidence", "Evidence", "Finding", "Rule", "Severity", "Torn"]
+__all__ = ["Confidence", "Evidence", "Finding", "ReadApart", "Rule", "Severity"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +42,19 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Torn:
-    """What could not be assessed of a process, for its records were read at different moments."""
+class ReadApart:
+    """Contradictions of a process whose records were read at different moments, and what became of them."""
 
     pid: int  # 0: nobody's
     comm: bytes
     rules: tuple[str, ...]
     count: int  # of contradictions
-    apart: int  # ns between the first and the last of the records of one of them, at most
+    first: int  # ns of CLOCK_MONOTONIC: between these moments the records of the widest of them were read,
+    last: int  # as estimated; both 0 if that is not known
+    torn: bool  # cannot be assessed; else they stand, for nobody wrote these records meanwhile
     ran: bool  # the process ran meanwhile, or may have; else others wrote these records
+
+    @property
+    def apart(self) -> int:
+        """ns between the first and the last reading."""
+        return self.last - self.first

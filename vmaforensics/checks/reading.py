@@ -12,9 +12,10 @@ from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
     from vmaforensics.checks.finding import Finding
-    from vmaforensics.columns.types import U64
+    from vmaforensics.columns.types import U64, Bools
     from vmaforensics.views.clocks.clocks import ClocksView
     from vmaforensics.views.clocks.reading_times import ReadingTimes
+    from vmaforensics.views.processes.tasks import Tasks
     from vmaforensics.views.views import Views
 
 _PF_EXITING = 0x4  # include/linux/sched.h
@@ -26,7 +27,13 @@ class Span(NamedTuple):
 
     first: int
     last: int
-    apart: int  # ns between the first and the last, as estimated
+    began: int  # as estimated
+    ended: int
+
+    @property
+    def apart(self) -> int:
+        """ns between the first reading and the last, as estimated."""
+        return self.ended - self.began
 
 
 class Rest(NamedTuple):
@@ -69,17 +76,22 @@ class Reading:
         return np.concatenate(parts)
 
     def rest(self, mm: int) -> Rest | None:
-        """Of the threads that use ``mm``; None where there are none, one runs, or one could not be read."""
-        return self.rest_of(self._users(mm))
+        """Of the threads that use ``mm``; None where there are none, one runs or ends, or one could not be read."""
+        tasks = self._tasks
+        users = tasks.take(np.flatnonzero(tasks.mm == np.uint64(mm)))
+        return self.rest_of(users.task) if _living(users).all() else None
 
     def rest_of_owner(self, mm: int) -> Rest | None:
         """Of the living task that ``mm->owner`` names, which need not say the same."""
         sources = self._views.sources
         if sources is None:
             return None
-        tasks, owners = sources.tasks, sources.owner[sources.mms.mm == np.uint64(mm)]
-        living = tasks.ok & (tasks.exit_state == 0) & ((tasks.flags & _PF_EXITING) == 0)
-        return self.rest_of(owners[np.isin(owners, tasks.task[living])])
+        owners = sources.owner[sources.mms.mm == np.uint64(mm)]
+        return self.rest_of(owners[np.isin(owners, sources.tasks.task[_living(sources.tasks)])])
+
+    @property
+    def _tasks(self) -> Tasks:
+        return self._views.tasks if self._views.sources is None else self._views.sources.tasks
 
     def rest_of(self, tasks: U64) -> Rest | None:
         """Of these tasks, as :meth:`rest`."""
@@ -129,17 +141,12 @@ class Reading:
             return None
         return Sharers(np.unique(vmas.mm[shared]), self._clocks.places.of(vmas.vma[shared]))
 
-    def _users(self, mm: int) -> U64:
-        sources = self._views.sources
-        tasks = self._views.tasks if sources is None else sources.tasks
-        users: U64 = tasks.task[tasks.mm == np.uint64(mm)]
-        return users
-
     def _span(self, places: U64) -> Span | None:
         if not len(places):
             return None
         found = self._times.at(np.unique(places))
-        return Span(int(found.earliest.min()), int(found.latest.max()), int(found.time.max() - found.time.min()))
+        bounds = int(found.earliest.min()), int(found.latest.max())
+        return Span(*bounds, int(found.time.min()), int(found.time.max()))
 
     def _of_mm(self, finding: Finding) -> U64:
         """Of the records of its address space that the rule compares, wherever it is wrong: an absence is read too."""
@@ -168,3 +175,9 @@ class Reading:
             places.append(np.unique(view.ptes.where[view.ptes.mm_row == row] // np.uint64(8 * _ENTRIES)))
             places[-1] = places[-1] * np.uint64(8 * _ENTRIES)
         return np.concatenate(places)
+
+
+def _living(tasks: Tasks) -> Bools:
+    """Which of ``tasks`` are processes or threads that have not begun to exit."""
+    living: Bools = tasks.ok & (tasks.pid > 0) & (tasks.exit_state == 0) & ((tasks.flags & _PF_EXITING) == 0)
+    return living

@@ -17,11 +17,11 @@ something that could not be assessed.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from vmaforensics.checks.finding import Confidence, Evidence, Severity, Torn
+from vmaforensics.checks.finding import Confidence, Evidence, ReadApart, Severity
 from vmaforensics.checks.reading import Reading, Span
 from vmaforensics.views.clocks.bases import SECOND
 from vmaforensics.views.view import View
@@ -46,19 +46,25 @@ _COUNTS = {"PTE-ERASED"}  # how often all processes together map a page
 _RECLAIMERS = (b"kswapd", b"khugepaged", b"ksmd", b"oom_reaper")  # kernel threads; kcompactd wakes every 500 ms
 _FEW = 2  # processes
 _FEW_TASKS = 4  # that one record leaves out; a record that leaves out more was torn itself
+_MOST = 100  # processes that are told of one by one
 _PF_EXITING = 0x4  # include/linux/sched.h
 _PF_KTHREAD = 0x200000
 
+# A finding, when its records were read if that is known, and whether its process ran meanwhile or may have.
+_Read: TypeAlias = "tuple[Finding, Span | None, bool]"
+
 
 def weigh_live(context: Context, found: Iterable[Finding]) -> list[Finding]:
-    """``found`` without what is torn, which is put on ``context.torn``; all of it if the machine stood still."""
+    """``found`` without what is torn, which is put on ``context.read_apart``; all of it if the machine stood still."""
     found = list(found)
     acquisition = context.acquisition
     if not acquisition.live:
         return found
     if acquisition.times is None or acquisition.clocks is None:
         kept = [finding for finding in found if _is_fact(finding)]
-        context.torn = _torn([(finding, 0, True) for finding in found if not _is_fact(finding)])
+        context.read_apart = _by_process(
+            [(finding, None, True) for finding in found if not _is_fact(finding)], torn=True
+        )
         return kept
     reading = Reading(context.views, acquisition.clocks, acquisition.times)
     weigher = _Weigher(context, reading, acquisition.times.start)
@@ -66,7 +72,7 @@ def weigh_live(context: Context, found: Iterable[Finding]) -> list[Finding]:
         weigher.weigh(finding)
     weigher.corroborate()
     weigher.distrust_lists()
-    context.torn = _torn(weigher.torn)
+    context.read_apart = [*_by_process(weigher.stood, torn=False), *_by_process(weigher.torn, torn=True)]
     return weigher.kept
 
 
@@ -75,7 +81,8 @@ class _Weigher:
 
     def __init__(self, context: Context, reading: Reading, start: int) -> None:
         self.kept: list[Finding] = []
-        self.torn: list[tuple[Finding, int, bool]] = []
+        self.torn: list[_Read] = []
+        self.stood: list[_Read] = []
         self._shared: list[tuple[Finding, Span, Rest]] = []  # of quiet processes, on what others write too
         self._context, self._reading, self._start = context, reading, start
 
@@ -86,7 +93,7 @@ class _Weigher:
             return
         span = self._reading.span(finding)
         if span is None:
-            self.torn.append((finding, 0, False))
+            self.torn.append((finding, None, False))
         elif finding.rule.id == "TASK-HIDDEN":
             self._weigh_task(finding, span)
         elif finding.mm and _views(finding) <= _OWN and span.apart <= NEAR:
@@ -94,11 +101,15 @@ class _Weigher:
         else:
             rest = self._rest(finding)
             if rest is None or not _rested(rest, span, self._start):
-                self.torn.append((finding, span.apart, finding.mm != 0))
+                self.torn.append((finding, span, finding.mm != 0))
             elif _views(finding) <= _OWN | _TASK and finding.rule.id not in _RECLAIM:
-                self.kept.append(_with_rest(finding, rest, span))
+                self._stands(finding, rest, span)
             else:
                 self._shared.append((finding, span, rest))
+
+    def _stands(self, finding: Finding, rest: Rest, span: Span) -> None:
+        self.kept.append(_with_rest(finding, rest, span))
+        self.stood.append((finding, span, False))
 
     def _rest(self, finding: Finding) -> Rest | None:
         if finding.rule.id == "MM-HIDDEN":  # no task says that it uses it
@@ -116,15 +127,15 @@ class _Weigher:
         for finding, span, rest in self._shared:
             if (_of_frames(finding) and calm and self._undisturbed(span)) or self._sharers_rest(finding, span):
                 own.append(finding)
-                self.kept.append(_with_rest(finding, rest, span))
+                self._stands(finding, rest, span)
             else:
                 doubtful.append((finding, span, rest))
         for finding, span, rest in doubtful:
             others = [other for other, _, _ in doubtful if _independent(finding, other)]
             if any(_same_place(finding, other) for other in (*own, *others)):
-                self.kept.append(_with_rest(finding, rest, span))
+                self._stands(finding, rest, span)
             else:
-                self.torn.append((finding, span.apart, False))
+                self.torn.append((finding, span, False))
 
     def _sharers_rest(self, finding: Finding, span: Span) -> bool:
         """Did everybody sleep who shares the file or the anonymous memory that a reverse map is of?"""
@@ -138,13 +149,17 @@ class _Weigher:
         whole = self._reading.span_of(sharers.places)
         if whole is None:
             return False
-        whole = Span(min(span.first, whole.first), max(span.last, whole.last), max(span.apart, whole.apart))
+        whole = Span(
+            min(span.first, whole.first),
+            max(span.last, whole.last),
+            min(span.began, whole.began),
+            max(span.ended, whole.ended),
+        )
         return all(rest is not None and _rested(rest, whole, self._start) for rest in rests)
 
     def distrust_lists(self) -> None:
         """A list or an index that was torn leaves out many tasks that were on it all the time."""
         listed = self._reading.of_tasks()
-        apart = listed.apart if listed is not None else 0
         hidden: dict[str, list[Finding]] = {}  # by who knows of them
         for finding in self.kept:
             if finding.rule.id == "TASK-HIDDEN":
@@ -152,7 +167,8 @@ class _Weigher:
         for found in hidden.values():
             if len(found) > _FEW_TASKS:
                 self.kept = [finding for finding in self.kept if finding not in found]
-                self.torn += [(finding, apart, False) for finding in found]
+                self.stood = [row for row in self.stood if row[0].rule.id != "TASK-HIDDEN"]
+                self.torn += [(finding, listed, False) for finding in found]
 
     def _calm(self) -> bool:
         """Is memory not being reclaimed, as far as can be seen? That would hit many processes at once."""
@@ -178,9 +194,9 @@ class _Weigher:
         listed, rest = self._reading.of_tasks() or span, self._reading.rest_of(tasks)
         there = not leaving.any() and all(when is not None and 0 < when < self._start for when in born)
         if there and rest is not None and _rested(rest, listed, self._start):
-            self.kept.append(_with_rest(finding, rest, listed))
+            self._stands(finding, rest, listed)
         else:
-            self.torn.append((finding, listed.apart, True))
+            self.torn.append((finding, listed, True))
 
 
 def _views(finding: Finding) -> set[View]:
@@ -242,19 +258,25 @@ def _same_place(finding: Finding, other: Finding) -> bool:
     return finding.start < other.end and other.start < finding.end
 
 
-def _torn(found: Sequence[tuple[Finding, int, bool]]) -> list[Torn]:
-    """A row for each process."""
-    by_process: dict[tuple[int, bytes], list[tuple[Finding, int, bool]]] = {}
-    for finding, apart, ran in found:
-        by_process.setdefault((finding.pid, finding.comm), []).append((finding, apart, ran))
-    return [
-        Torn(
-            pid=pid,
-            comm=comm,
-            rules=tuple(sorted({finding.rule.id for finding, _, _ in rows})),
-            count=len(rows),
-            apart=max(apart for _, apart, _ in rows),
-            ran=any(ran for _, _, ran in rows),
-        )
-        for (pid, comm), rows in sorted(by_process.items())
-    ]
+def _by_process(found: Sequence[_Read], *, torn: bool) -> list[ReadApart]:
+    """A row for each process; further ones than can be told of together, as nobody's."""
+    by_process: dict[tuple[int, bytes], list[_Read]] = {}
+    for read in found:
+        whose = read[0].pid, read[0].comm
+        by_process.setdefault(whose if whose in by_process or len(by_process) < _MOST else (0, b""), []).append(read)
+    return [_row(*whose, rows, torn=torn) for whose, rows in sorted(by_process.items())]
+
+
+def _row(pid: int, comm: bytes, rows: list[_Read], *, torn: bool) -> ReadApart:
+    spans = [span for _, span, _ in rows if span is not None]
+    widest = max(spans, key=lambda span: span.apart, default=None)
+    return ReadApart(
+        pid=pid,
+        comm=comm,
+        rules=tuple(sorted({finding.rule.id for finding, _, _ in rows})),
+        count=len(rows),
+        first=widest.began if widest is not None else 0,
+        last=widest.ended if widest is not None else 0,
+        torn=torn,
+        ran=any(ran for _, _, ran in rows),
+    )

@@ -15,8 +15,7 @@ from vmaforensics.words.times import utc
 
 if TYPE_CHECKING:
     from vmaforensics.analysis import Analysis
-    from vmaforensics.checks.acquisition import Acquisition
-    from vmaforensics.checks.finding import Torn
+    from vmaforensics.checks.finding import ReadApart as Apart
     from vmaforensics.views.clocks.clocks import ClocksView
 
 _MOST = 64  # knots
@@ -47,6 +46,18 @@ class Knot(Part, frozen=True):
     exact: bool  # a clock; else a bound, or an end of memory
 
 
+class ReadApart(Part, frozen=True):
+    """When the records of contradictions of one process were read, and what that makes of these."""
+
+    pid: int  # 0: nobody's, or of many
+    comm: str
+    rules: tuple[str, ...]
+    contradictions: int
+    first_ms: int  # after the first page was read
+    last_ms: int
+    torn: bool  # could not be assessed; else they are among the findings
+
+
 class Acquired(Part, frozen=True):
     """Whether the machine stood still, or when each part of its memory was read."""
 
@@ -63,6 +74,7 @@ class Acquired(Part, frozen=True):
     wild: int = 0  # times that contradict the rest
     clocks: tuple[ClockFacts, ...] = ()
     knots: tuple[Knot, ...] = ()
+    records: tuple[ReadApart, ...] = ()
 
     @property
     def text(self) -> str:
@@ -86,8 +98,9 @@ class Acquired(Part, frozen=True):
         return said
 
 
-def acquired_part(acquisition: Acquisition) -> Acquired:
+def acquired_part(analysis: Analysis) -> Acquired:
     """The part of the document."""
+    acquisition = analysis.context.acquisition
     clocks, times = acquisition.clocks, acquisition.times
     part = Acquired(
         how=acquisition.how.value,
@@ -123,6 +136,19 @@ def acquired_part(acquisition: Acquisition) -> Acquired:
                 addresses.tolist(), times.time[places].tolist(), times.exact[places].tolist(), strict=True
             )
         ),
+        records=tuple(_records(row, times.start) for row in analysis.context.read_apart if row.last),
+    )
+
+
+def _records(row: Apart, start: int) -> ReadApart:
+    return ReadApart(
+        pid=row.pid,
+        comm=printable(row.comm),
+        rules=row.rules,
+        contradictions=row.count,
+        first_ms=round((row.first - start) / _MS),
+        last_ms=round((row.last - start) / _MS),
+        torn=row.torn,
     )
 
 
@@ -146,10 +172,10 @@ def _clocks(view: ClocksView) -> tuple[ClockFacts, ...]:
 
 def torn_parts(analysis: Analysis) -> list[NotAssessed]:
     """What contradicts itself only, perhaps, because its records were read at different moments: a row a process."""
-    return [_torn(row) for row in analysis.context.torn]
+    return [_torn(row) for row in analysis.context.read_apart if row.torn]
 
 
-def _torn(row: Torn) -> NotAssessed:
+def _torn(row: Apart) -> NotAssessed:
     whose = f"the records of {printable(row.comm)}" if row.pid else "records of many processes"
     contradictions = counted(row.count, "contradiction")
     why = "while it ran" if row.pid and row.ran else "while others wrote them"

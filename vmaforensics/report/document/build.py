@@ -50,7 +50,7 @@ def build_document(
         processes=process_parts(analysis, pids, clock),
         findings=finding_parts(analysis, chosen, contents=contents),
         maps=maps,
-        acquired=acquired_part(analysis.context.acquisition),
+        acquired=acquired_part(analysis),
         maps_left_out=left_out,
         not_assessed=not_assessed(analysis),
         provenance=provenance(analysis, sha256=sha256),
