@@ -162,7 +162,7 @@ class Reading:
         views, owner = self._views, np.uint64(mm)
         addresses = [
             np.array([mm], np.uint64),
-            self._users(mm),
+            self._tasks.task[self._tasks.mm == owner],
             views.maple_nodes.address[views.maple_nodes.mm == owner],
         ]
         for index in (views.indices()[view] for view in INDICES if view in views.indices()):
