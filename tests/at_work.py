@@ -2,7 +2,7 @@
 
     python -m tests.at_work build/images                    every image of samples/recipe/make_work.py in a folder
     python -m tests.at_work build/images --only 6.1 --only live --json results.json
-    python -m tests.at_work results.json                    the tables again
+    python -m tests.at_work results.json more.json --update the tables again, as docs/at-work.md
 
 Each image is reported on by a process of its own. A finding of medium or above is *false* if none of the image's
 labelled edits accounts for it.
@@ -22,6 +22,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "at-work.md"
+INTRODUCTION = """\
+# What is found in images of machines at work
+
+Made by `python -m tests.at_work build/images --update` of images that `samples/recipe/make_work.py` makes; do not edit it
+by hand. What these guests do, and how the images and the labelled edits in them are made, is told in
+`samples/recipe/README.md`.
+
+*Atomic*: the guest was stopped at a moment of chance and dumped. *Live 20 s*: read while it ran, ascending, in
+20 seconds. *LiME*: read by LiME in the guest. *Mixed 10 s*: pages of two atomic images that are 10 seconds apart.
+
+A finding of medium or above is *false* if none of the image's labelled edits accounts for it: it names neither what was
+edited nor, in a child that inherited it, the same range, nor the page that an edit used. An edit is *found* by a finding
+of medium or above that names the edited process and, where both have one, a range that overlaps. Times are of the
+whole command on a machine that did other things too.
+"""
 COUNTED = ("critical", "high", "medium")
 FRAME = ((1 << 52) - 1) & -4096
 MOST_MISSED = 40  # kinds that are told
@@ -142,7 +159,7 @@ def method(manifest: dict[str, Any]) -> str:
 
 def table(title: str, heads: list[str], rows: list[list[object]]) -> str:
     """A table of Markdown."""
-    lines = [f"### {title}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    lines = [f"## {title}", "", f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     lines += [f"| {' | '.join(map(str, row))} |" for row in rows]
     return "\n".join([*lines, ""])
 
@@ -220,29 +237,33 @@ def page(seen: list[dict[str, Any]]) -> str:
 def main() -> int:
     """Report on the images and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("where", type=Path, help="folder of images, or results of a run before")
+    parser.add_argument("where", type=Path, nargs="+", help="folders of images, and results of runs before")
     parser.add_argument("--only", action="append", default=[], help="images with all of these in their names")
     parser.add_argument("--json", type=Path, help="keep the results")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--timeout", type=float, default=600, help="seconds for an image")
+    parser.add_argument("--update", action="store_true", help=f"write {PAGE.relative_to(ROOT)}")
     parser.add_argument("-v", action="store_true", help="print every false finding")
     options = parser.parse_args()
-    if options.where.is_file():
-        seen = json.loads(options.where.read_bytes())
-    else:
+    seen = []
+    for where in options.where:
+        if where.is_file():
+            seen += json.loads(where.read_bytes())
+            continue
         paths = [
-            path
-            for path in sorted(options.where.glob("*-work*-*.json"))
-            if all(word in path.name for word in options.only)
+            path for path in sorted(where.glob("*-work*-*.json")) if all(word in path.name for word in options.only)
         ]
         with ThreadPoolExecutor(options.jobs) as pool:
-            seen = list(pool.map(lambda path: examine(path, options.timeout), paths))
+            seen += pool.map(lambda path: examine(path, options.timeout), paths)
     if options.json:
         options.json.write_text(json.dumps(seen, indent=1))
     if options.v:
         for image in seen:
             sys.stdout.writelines(f"{image['image']}: {' '.join(false)}\n" for false in image["false"])
-    sys.stdout.write(f"{page(seen)}\n")
+    if options.update:
+        PAGE.write_text(f"{INTRODUCTION}\n{page(seen)}\n")
+    else:
+        sys.stdout.write(f"{page(seen)}\n")
     return 0
 
 
