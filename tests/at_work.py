@@ -27,17 +27,17 @@ PAGE = ROOT / "docs" / "at-work.md"
 INTRODUCTION = """\
 # What is found in images of machines at work
 
-Made by `python -m tests.at_work build/images --update` of images that `samples/recipe/make_work.py` makes; do not edit it
-by hand. What these guests do, and how the images and the labelled edits in them are made, is told in
+Made by `python -m tests.at_work build/images --update` of images that `samples/recipe/make_work.py` makes; do not edit
+it by hand. What these guests do, and how the images and the labelled edits in them are made, is told in
 `samples/recipe/README.md`.
 
 *Atomic*: the guest was stopped at a moment of chance and dumped. *Live 20 s*: read while it ran, ascending, in
 20 seconds. *LiME*: read by LiME in the guest. *Mixed 10 s*: pages of two atomic images that are 10 seconds apart.
 
-A finding of medium or above is *false* if none of the image's labelled edits accounts for it: it names neither what was
-edited nor, in a child that inherited it, the same range, nor the page that an edit used. An edit is *found* by a finding
-of medium or above that names the edited process and, where both have one, a range that overlaps. Times are of the
-whole command on a machine that did other things too.
+A finding of medium or above is *false* if none of the image's labelled edits accounts for it: it names neither what
+was edited nor, in a child that inherited it, the same range, nor the page that an edit used. An edit is *found* by a
+finding of medium or above that names the edited process and, where both have one, a range that overlaps. Times are of
+the whole command on a machine that did other things too.
 """
 COUNTED = ("critical", "high", "medium")
 FRAME = ((1 << 52) - 1) & -4096
