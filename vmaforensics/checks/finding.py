@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from vmaforensics.checks.rule import Confidence, Rule, Severity
+
+if TYPE_CHECKING:
+    from vmaforensics.views.operations.operation import Operation
 
 __all__ = ["Confidence", "Evidence", "Finding", "ReadApart", "Rule", "Severity"]
 
@@ -37,6 +41,7 @@ class Finding:
     apart: int = 0  # pages, tables or records that an operation under way may have left so; 0: none can have
     by_others: bool = False  # what works on any address space (reclaim, migration) may be at work on this one too
     in_flight: bool = False  # an operation under way is what it comes from
+    changed_by: tuple[Operation, ...] | None = None  # if fewer than the rule's leave just these records apart
     lock: str = "unknown"  # state of the mmap lock when the image was taken
     benign: tuple[str, ...] = ()
 

@@ -73,7 +73,7 @@ class InFlight:
         view = self._view
         if view is None or not len(self._mms) or finding.mm in view.unclear.tolist():
             return note
-        kinds = set(finding.rule.changed_by)
+        kinds = set(finding.rule.changed_by if finding.changed_by is None else finding.changed_by)
         if finding.lock == Lock.READ.text:
             kinds &= set(GOES_ON_READING)
         rows = np.flatnonzero(

@@ -87,8 +87,8 @@ class Apart(NamedTuple):
 
 # What a task may be in the middle of while it holds the mmap lock. In the order of how much they change.
 FORKS = (Operation.FORK, Operation.NEW_TASK)  # dup_mmap is part of copy_process in 6.12
-INSERTS = (*FORKS, Operation.MAP, Operation.ADJUST, Operation.MOVE)
-REINDEXES = (*INSERTS, Operation.UNMAP, Operation.GROW, Operation.EXEC)
+INSERTS = (*FORKS, Operation.MAP, Operation.ADJUST)
+REINDEXES = (*INSERTS, Operation.MOVE, Operation.UNMAP, Operation.GROW, Operation.EXEC)
 CHANGES = (*REINDEXES, Operation.PROTECT, Operation.EXIT, Operation.COLLAPSE)
 # What goes on when the write lock has been given back down to a read lock; stacks grew under that up to 6.4.
 GOES_ON_READING = (Operation.UNMAP, Operation.MAP, Operation.MOVE, Operation.GROW)

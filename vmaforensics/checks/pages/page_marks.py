@@ -147,7 +147,8 @@ def _page_marks(views: Views, view: PageTablesView, entry: I64 | NDArray[np.intp
 def _of_another_family(views: Views, view: PageTablesView, page: I32, vma: I64) -> Bools:
     """Has the anon_vma that each page names another root than that of the VMA (row of ``vmas``), or is it no anon_vma?
 
-    What lies in pages that are not in the dump is no witness. There may be millions of pages: most name the anon_vma of their VMA, whose root is looked up once per VMA.
+    What lies in pages that are not in the dump is no witness. There may be millions of pages: most name the anon_vma of
+    their VMA, whose root is looked up once per VMA.
     """
     roots, own = view.anon_roots, views.vmas.anon_vma
     named = view.pages.anon_vmas()[page]

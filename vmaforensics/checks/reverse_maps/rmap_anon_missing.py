@@ -15,7 +15,7 @@ from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.reverse_maps.anon_links import Fault
 from vmaforensics.checks.reverse_maps.compared_trees import compared_trees
-from vmaforensics.checks.rule import INDICES, INSERTS, Part, Rule, Severity
+from vmaforensics.checks.rule import FORKS, INDICES, Part, Rule, Severity
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ RULE = Rule(
     steps=("vma", "anon"),
     part=Part.CAUSE,
     rank=120,
-    changed_by=INSERTS,
+    changed_by=FORKS,
 )
 
 

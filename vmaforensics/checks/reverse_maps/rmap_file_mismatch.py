@@ -15,8 +15,9 @@ import numpy as np
 from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.reverse_maps.compared_trees import compared_trees
-from vmaforensics.checks.rule import INSERTS, Part, Rule, Severity
+from vmaforensics.checks.rule import FORKS, Part, Rule, Severity
 from vmaforensics.columns.lookup import first_rows
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ RULE = Rule(
     steps=("vma", "file"),
     part=Part.CAUSE,
     rank=100,
-    changed_by=INSERTS,
+    changed_by=(*FORKS, Operation.MAP),
 )
 
 

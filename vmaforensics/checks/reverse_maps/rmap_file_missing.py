@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.reverse_maps.compared_trees import compared_trees
-from vmaforensics.checks.rule import INDICES, INSERTS, Part, Rule, Severity
+from vmaforensics.checks.rule import FORKS, INDICES, Part, Rule, Severity
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ RULE = Rule(
     steps=("vma", "file"),
     part=Part.CAUSE,
     rank=110,
-    changed_by=INSERTS,
+    changed_by=(*FORKS, Operation.MAP),
 )
 
 

@@ -8,6 +8,7 @@ code that takes it out of the index.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ import numpy as np
 from vmaforensics.checks import hand
 from vmaforensics.checks.context import vma_text
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.rule import INDICES, LAGS, REINDEXES, Part, Rule, Severity
+from vmaforensics.checks.rule import INDICES, INSERTS, LAGS, REINDEXES, Part, Rule, Severity
 from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.slab.objects import State
@@ -81,7 +82,10 @@ def check(context: Context) -> Iterator[Finding]:
     def bounds(at: int) -> tuple[int, int]:
         return int(strays.start[rows[at]]), int(strays.end[rows[at]])
 
-    yield from context.per_mm(RULE, strays.mm[rows], evidence, title, bounds)
+    for finding in context.per_mm(RULE, strays.mm[rows], evidence, title, bounds):
+        # By vm_refcnt (6.15) a VMA is attached right before it enters the index, and not any more when it leaves it.
+        counted = (strays.refcnt[rows[strays.mm[rows] == np.uint64(finding.mm)]] >= 1).all()
+        yield replace(finding, changed_by=INSERTS) if counted else finding
 
 
 def orphans(context: Context, found: StrayVmas) -> I64:

@@ -5,12 +5,16 @@ Kernels with a maple tree.
 *Compared:* the index range of the leaf slot with `[vm_start, vm_end)` of the VMA in it. Not for a VMA that belongs
 to another address space (VMA-OWNER).
 
+The bounds of a VMA change under the lock of its file's `i_mmap`, and of its anon_vma, too: while one of these was free,
+a held mmap lock excuses nothing.
+
 *Guaranteed by:* VMAs are stored over the range `[vm_start, vm_end - 1]`; `validate_mm` (mm/mmap.c, later mm/vma.c)
 checks it in debug kernels.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +23,7 @@ from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import Part, Rule, Severity
 from vmaforensics.checks.vmas.indexed import indexed_vmas
+from vmaforensics.columns.lookup import rows_of, values_at
 from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.view import View
 
@@ -27,6 +32,8 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
+    from vmaforensics.columns.types import Bools
+    from vmaforensics.views.vmas.vmas import Vmas
 
 RULE = Rule(
     id="VMA-RANGE",
@@ -81,4 +88,24 @@ def check(context: Context) -> Iterator[Finding]:
         start = min(int(entries.start[row]), int(vmas.start[row]))
         return start, max(int(entries.end[row]), int(vmas.end[row]))
 
-    yield from context.per_mm(RULE, entries.mm, evidence, title, bounds)
+    guarded = _is_guarded(context, vmas)
+    for finding in context.per_mm(RULE, entries.mm, evidence, title, bounds):
+        settled = guarded[entries.mm == np.uint64(finding.mm)].all()
+        yield replace(finding, changed_by=()) if settled else finding
+
+
+def _is_guarded(context: Context, vmas: Vmas) -> Bools:
+    """Was a lock free without which the kernel does not change the bounds of a VMA (vma_prepare, mm/vma.c)?
+
+    With an anon_vma, that of its root; with a file, i_mmap_rwsem of its address_space.
+    """
+    rmap, files = context.views.rmap, context.views.files
+    guarded = np.zeros(len(vmas), np.bool_)
+    if rmap is None or files is None:
+        return guarded
+    anon = rows_of(rmap.anon_vmas.anon_vma, vmas.anon_vma)
+    guarded |= (vmas.anon_vma != 0) & values_at(rmap.anon_vmas.ok & ~rmap.anon_vmas.held, anon)
+    mapping = values_at(files.rows.mapping, vmas.file_row)
+    known = values_at(rmap.mappings.ok & ~rmap.mappings.held, rows_of(rmap.mappings.mapping, mapping))
+    guarded |= (mapping != 0) & known
+    return guarded

@@ -100,6 +100,9 @@ KNOWN = {
         text="mmap or brk",
         functions="mmap_region __mmap_region do_mmap do_brk_flags insert_vm_struct __install_special_mapping "
         "_install_special_mapping vma_link copy_vma",
+        # Those have their operations; the new VMA is not there before them, and whole after.
+        unless="vma_merge vma_merge_new_range vma_expand __do_munmap do_mas_munmap do_mas_align_munmap "
+        "vms_gather_munmap_vmas vms_complete_munmap_vmas",
     ),
     Operation.ADJUST: Known(
         text="a change of the bounds of a VMA (split, merge, growth)",
