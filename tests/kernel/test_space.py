@@ -166,3 +166,24 @@ def test_pages_of_the_espfix_area_are_left_out() -> None:
     tables.entry(table, 0, 20 * PAGE | 1)
     found, _ = KernelSpace.from_page_tables(tables.memory(), PAGE, X86_64(levels=4))
     assert not len(found.runs)
+
+
+def test_what_a_damaged_table_leaves_out_is_put_back_and_small_holes_stay() -> None:
+    memory = memory_of({0: b""}, ram=1 << 12)
+    start, size = 0xFFFF_8880_0000_0000, 16 << 20
+    pieces = [
+        LinearPiece(start, start + (4 << 20) - 1, 0),
+        LinearPiece(start + (4 << 20) + PAGE, start + (6 << 20) - 1, (4 << 20) + PAGE),  # a guard page before it
+        LinearPiece(start + (7 << 20), start + (8 << 20) - 1, 0x5000),  # a table of another kernel
+        LinearPiece(start + (8 << 20), start + size + PAGE - 1, 8 << 20),
+    ]
+    space = KernelSpace.linear(memory, pieces)
+    whole = LinearPiece(start, start + size - 1, 0)
+    assert space.holes(whole, 1 << 20) == [LinearPiece(start + (6 << 20), start + (8 << 20) - 1, 6 << 20)]
+    for hole in space.holes(whole, 1 << 20):
+        space.put(hole)
+    assert space.holes(whole, 1 << 20) == []
+    at = np.array([0, 4 << 20, 6 << 20, 7 << 20, size], np.uint64)
+    found = space.translate(at + np.uint64(start))
+    assert found.mapped.tolist() == [True, False, True, True, True]
+    assert found.pa[found.mapped].tolist() == at[found.mapped].tolist()

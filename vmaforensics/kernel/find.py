@@ -137,7 +137,8 @@ def _understood(image: Image, located: Located, given: Isf | None, problems: lis
         )
     )
     lay_out_by_kernel(memory, arch, located, types, variable, problems)
-    found = kernel_space(memory, arch, located, variable, problems)
+    frame = types.struct("page")
+    found = kernel_space(memory, arch, located, variable, frame.size if frame else 0, problems)
     arch = found.arch
     release = located.info.release if located.info else ""
     kernel = Kernel(

@@ -76,6 +76,34 @@ class KernelSpace:
         )
         return cls(memory, runs), found
 
+    def holes(self, piece: LinearPiece, least: int) -> list[LinearPiece]:
+        """Parts of ``piece`` of at least ``least`` bytes that are not mapped as it says, in order."""
+        with np.errstate(over="ignore"):
+            there = self.runs.pa - self.runs.start == np.uint64((piece.pa - piece.first) % WORD)
+        runs = self.runs.take(
+            there & (self.runs.end >= np.uint64(piece.first)) & (self.runs.start <= np.uint64(piece.last))
+        )
+        found = []
+        at = piece.first
+        for start, end in [*zip(runs.start.tolist(), runs.end.tolist(), strict=True), (piece.last + 1, piece.last)]:
+            if start - at >= least:
+                found.append(LinearPiece(at, start - 1, piece.pa + at - piece.first))
+            at = end + 1
+        return found
+
+    def put(self, piece: LinearPiece) -> None:
+        """Map ``piece`` as it says, whatever its addresses were mapped to."""
+        first, last = np.uint64(piece.first), np.uint64(piece.last)
+        runs = self.runs
+        before, behind = runs.take(runs.start < first), runs.take(runs.end > last)
+        before.end[:] = np.minimum(before.end, first - np.uint64(1))
+        cut = behind.start <= last
+        with np.errstate(over="ignore"):
+            behind.pa[cut] += last + np.uint64(1) - behind.start[cut]
+        behind.start[cut] = last + np.uint64(1)
+        mine = Runs(start=np.array([first]), end=np.array([last]), pa=np.array([piece.pa], np.uint64))
+        self.runs = _merge(Runs.concatenate([before, mine, behind]))
+
     def translate(self, vas: U64) -> Translated:
         """Where each address lies."""
         vas = np.ascontiguousarray(vas, dtype=np.uint64)

@@ -8,15 +8,17 @@ import numpy as np
 
 from vmaforensics.errors import MemoryReadError
 from vmaforensics.kernel.space.kernel_space import WORD, KernelSpace, LinearPiece
+from vmaforensics.words.amounts import amount
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from vmaforensics.arch.interface import Architecture
     from vmaforensics.image.memory import PhysicalMemory
-    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.kernel.kernel import Kernel, Symbols
     from vmaforensics.kernel.locate import Located
 
+_DAMAGED = 1 << 20  # bytes of the direct map that nothing but a damaged table leaves unmapped: guards are pages
 _MOST_TASKS = 4096  # looked at for page tables that hold the kernel half
 
 
@@ -40,11 +42,13 @@ def kernel_space(
     arch: Architecture,
     located: Located,
     variable: Callable[[str, int], int | None],
+    frame_size: int,
     problems: list[str],
 ) -> Translation:
     """The kernel's address space: its page tables if they map the kernel where it lies, else linear mappings.
 
-    ``variable`` reads a variable of the kernel image by name and size. What is wrong is added to ``problems``.
+    ``variable`` reads a variable of the kernel image by name and size; ``frame_size`` is that of a ``struct page``, 0
+    if it is not known. What is wrong is added to ``problems``.
     """
     symbols, info, offset = located.symbols, located.info, located.offset
     tables = arch.kernel_tables.tables
@@ -57,7 +61,15 @@ def kernel_space(
         for variant in arch.variants():
             space, walk = KernelSpace.from_page_tables(memory, root, variant)
             found = space.translate(np.array([probe], np.uint64))
-            if found.mapped[0] and int(found.pa[0]) == probe - offset:
+            mapped = bool(found.mapped[0]) and int(found.pa[0]) == probe - offset
+            if not mapped and _maps_memory(space, memory, variant.direct_map(variable)):
+                mapped = True
+                space.put(_whole_image(variant, symbols, offset))
+                problems.append(
+                    "the kernel's page tables are damaged: they map memory, but not the kernel's own image; that is read "
+                    "where it lies"
+                )
+            if mapped:
                 if len(walk.unreadable):
                     problems.append(
                         f"{len(walk.unreadable)} page-table pages of the kernel are not in the dump; addresses "
@@ -65,6 +77,7 @@ def kernel_space(
                     )
                 if walk.truncated:
                     problems.append("the kernel's page tables have more pages than the image; walk cut short")
+                _straighten(space, memory, variant, variable, frame_size, problems)
                 return Translation(space, variant.isolated(memory, root), f"page tables at physical {root:#x}", root)
     problems.append(
         "the kernel's page-table root is not in the dump or does not map the kernel; only linear mappings "
@@ -76,6 +89,55 @@ def kernel_space(
         if high < arch.direct_map_size:
             pieces.append(LinearPiece(start + low, start + high - 1, low))
     return Translation(KernelSpace.linear(memory, sorted(pieces)), arch, "linear mappings", None)
+
+
+def _maps_memory(space: KernelSpace, memory: PhysicalMemory, start: int) -> bool:
+    """Is most of memory in the direct map from ``start`` on? Tables of another kernel would not have it there."""
+    pas = np.concatenate([np.linspace(low, high, 18)[1:-1].astype(np.uint64) for low, high in memory.ranges.tolist()])
+    with np.errstate(over="ignore"):
+        found = space.translate(pas + np.uint64(start))
+    return bool((found.mapped & (found.pa == pas)).mean() > 1 / 3)
+
+
+def _whole_image(arch: Architecture, symbols: Symbols, offset: int) -> LinearPiece:
+    """The linear mapping of the kernel image from its first to its last symbol; of all it may take if that is unknown."""
+    first, behind = symbols.get("_text") or symbols.get("_stext"), symbols.get("_end")
+    if first is None or behind is None or not first < behind <= arch.image_start + arch.image_size:
+        return image_piece(arch, offset)
+    return LinearPiece(first & -arch.page_size, behind - 1, (first & -arch.page_size) - offset)
+
+
+def _straighten(
+    space: KernelSpace,
+    memory: PhysicalMemory,
+    arch: Architecture,
+    variable: Callable[[str, int], int | None],
+    frame_size: int,
+    problems: list[str],
+) -> None:
+    """Map the direct map where it is not, if so much of it is missing that a table must be damaged.
+
+    It is linear by nature (init_mem_mapping, arch/x86/mm/init.c). It has holes where the machine has no RAM, and there
+    are no page frames for those either.
+    """
+    start, frames = arch.direct_map(variable), arch.vmemmap(variable)
+    if not frame_size:
+        return
+    lost = 0
+    for low, high in memory.ranges.tolist():
+        if high >= arch.direct_map_size:
+            continue
+        for hole in space.holes(LinearPiece(start + low, start + high - 1, low), _DAMAGED):
+            pfns = np.arange(hole.pa, hole.pa + hole.last + 1 - hole.first, _DAMAGED, dtype=np.uint64)
+            pfns >>= np.uint64(arch.page_shift)
+            if space.translate(np.uint64(frames) + pfns * np.uint64(frame_size)).mapped.all():
+                space.put(hole)
+                lost += hole.last + 1 - hole.first
+    if lost:
+        problems.append(
+            f"the kernel's page tables are damaged: {amount(lost)} of the direct map are not mapped as they must be; "
+            "what lies there is read all the same"
+        )
 
 
 def translate_through_a_process(kernel: Kernel, offset: int) -> None:
