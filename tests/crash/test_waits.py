@@ -55,6 +55,7 @@ def lock(**changes: object) -> LockPart:
         handoff=False,
         waiters=[waiter(CAT)],
         count=1,
+        locked_vmas=[],
         by_hand=[],
     )
     return msgspec.structs.replace(part, **changes)
@@ -93,6 +94,7 @@ def test_readers_are_not_named_as_owners() -> None:
         ({"owner_waits_for": "0xdef0"}, "who waits for another, 0xdef0"),
         ({"owner_state": "runs", "owner_cpu": 3}, "who runs on CPU 3"),
         ({"owner_state": "runnable", "owner_cpu": 3}, "who could run and waits for CPU 3"),
+        ({"locked_vmas": ["1000-2000 rw-p a", "b"]}, "locked for writing: VMA 1000-2000 rw-p a and 1 more"),
         ({"name": None}, "rw_semaphore 0xabc0: held"),
     ],
 )

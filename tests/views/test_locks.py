@@ -18,6 +18,7 @@ from work import budget
 from vmaforensics.views.locks.cycles import find_cycles
 from vmaforensics.views.locks.gather import LocksView, gather_locks
 from vmaforensics.views.locks.kinds import LockKind, Proof, Wants
+from vmaforensics.views.locks.vma_locks import write_locked
 from vmaforensics.views.processes.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -48,7 +49,18 @@ RT = STRUCTS | {
 }
 FRAME = 16  # words of the frame of a function that waits, its return address included
 IN_FRAME = 4  # words from its stack pointer to the waiter
+REFCOUNTED = HEADLESS | {
+    "rcuwait": "task:*",
+    "mm_struct": "mmap_lock:rw_semaphore vma_writer_wait:rcuwait mm_lock_seq:u32",
+    "vm_area_struct": "vm_start:u64 vm_mm:* vm_lock_seq:u32 vm_refcnt:refcount_t",
+}
+WITH_SEMAPHORES = WITH_HEAD | {
+    "mm_struct": "mmap_lock:rw_semaphore mm_lock_seq:i32",
+    "vma_lock": "lock:rw_semaphore",
+    "vm_area_struct": "vm_start:u64 vm_mm:* vm_lock_seq:i32 vm_lock:*",
+}
 FUNCTIONS = (
+    "__vma_enter_locked",
     "rwsem_down_read_slowpath",
     "rwsem_down_write_slowpath",
     "__mutex_lock.constprop.0",
@@ -356,3 +368,43 @@ def test_of_two_locks_with_that_waiter_the_one_that_has_waiters_counts() -> None
         waiting.machine.set("rw_semaphore", at, "first_waiter", waiter)
 
     assert waiting.view().waits.lock.tolist() == [lock]
+
+
+def test_a_writer_that_waits_for_the_readers_of_a_vma() -> None:
+    waiting = Waiting(REFCOUNTED)
+    mm, other = waiting.machine.put("mm_struct"), waiting.machine.put("mm_struct")
+    # 1 for the VMA itself, two readers, and VM_REFCNT_EXCLUDE_READERS_FLAG.
+    vma = waiting.machine.put("vm_area_struct", {"vm_mm": mm, "vm_refcnt.refs.counter": 1 << 30 | 3})
+    free = waiting.machine.put("vm_area_struct", {"vm_mm": mm, "vm_refcnt.refs.counter": 1})
+    strange = waiting.machine.put("vm_area_struct", {"vm_mm": other, "vm_refcnt.refs.counter": 1 << 30 | 2})
+    waiting.task("__vma_enter_locked", "", words=[0, free, strange, vma], mm=mm)
+    waiting.machine.set("mm_struct", mm, "vma_writer_wait.task", waiting.stacks.tasks[0])
+
+    view = waiting.view()
+
+    assert (view.waits.lock.tolist(), view.waits.proof.tolist()) == ([vma], [Proof.COUNTED])
+    row = view.locks.lock.tolist().index(vma)
+    assert (int(view.locks.readers[row]), bool(view.locks.held[row]), int(view.locks.owner[row])) == (2, True, 0)
+
+
+def test_a_writer_that_waits_for_the_semaphore_of_a_vma() -> None:
+    waiting = Waiting(WITH_SEMAPHORES)
+    mm = waiting.machine.put("mm_struct")
+    lock = waiting.machine.put("vma_lock", {"lock.count.counter": 1 << 8 | 2})
+    vma = waiting.machine.put("vm_area_struct", {"vm_mm": mm, "vm_lock": lock})
+    waiter = waiting.task("rwsem_down_write_slowpath", words=[vma], mm=mm)
+    waiting.link(waiting.machine.at("vma_lock", lock, "lock.wait_list"), waiter)
+
+    view = waiting.view()
+
+    assert (view.waits.lock.tolist(), view.waits.kind.tolist()) == ([vma], [LockKind.VMA])
+    row = view.locks.lock.tolist().index(vma)
+    assert (int(view.locks.readers[row]), bool(view.locks.waiters[row])) == (1, True)
+
+
+def test_vmas_that_a_writer_has_locked_have_the_number_of_their_mm() -> None:
+    made = Machine(REFCOUNTED)
+    mm = made.put("mm_struct", {"mm_lock_seq": 7})
+    vmas = np.array([made.put("vm_area_struct", {"vm_lock_seq": number}) for number in (7, 5, 7)], np.uint64)
+    assert write_locked(made.kernel(), mm, vmas).tolist() == [vmas[0], vmas[2]]
+    assert write_locked(Machine(WITH_HEAD).kernel(), mm, vmas).tolist() == []

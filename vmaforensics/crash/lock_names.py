@@ -2,37 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-import numpy as np
-
-from vmaforensics.errors import KernelNotFoundError
+from vmaforensics.views.locks.vma_locks import write_locked
 from vmaforensics.views.objects.explain import explain
+from vmaforensics.views.objects.maps import read_map, vma_texts
 from vmaforensics.views.objects.members import member_at
 from vmaforensics.views.objects.places import Place
-from vmaforensics.views.objects.surroundings import read_surroundings
 from vmaforensics.views.slab.objects import State
 
 if TYPE_CHECKING:
     from vmaforensics.columns.types import U64
-    from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.kernel.structures.layout import Types
     from vmaforensics.views.objects.explain import Meaning
-    from vmaforensics.views.processes.tasks import Tasks
+    from vmaforensics.views.objects.surroundings import Surroundings
+
+_MOST_VMAS: Final = 100  # of one process
 
 
-def lock_names(kernel: Kernel, tasks: Tasks, addresses: U64) -> dict[int, str]:
+def lock_names(surroundings: Surroundings, addresses: U64) -> dict[int, str]:
     """``mmap_lock of pid 88 (bash)``, ``i_mmap_rwsem of inode 12, /usr/bin/awk``, ``cgroup_mutex`` … for each address.
 
     Fit to be shown. What leads to nothing that is known has no name.
     """
-    if not len(addresses):
-        return {}
-    try:
-        meanings = explain(read_surroundings(kernel, tasks), addresses)
-    except KernelNotFoundError:
-        return {}
-    named = {meaning.value: _name(kernel.types, meaning) for meaning in meanings}
+    meanings = explain(surroundings, addresses)
+    named = {meaning.value: _name(surroundings.kernel.types, meaning) for meaning in meanings}
     return {address: name for address, name in named.items() if name}
 
 
@@ -46,14 +40,15 @@ def _name(types: Types, meaning: Meaning) -> str:
         return ""
     if meaning.struct is None:
         return f"{meaning.cache} {meaning.object:#x}+{meaning.offset:#x}"
+    if meaning.struct == "vm_area_struct" and not meaning.offset and meaning.detail:
+        return f"VMA {meaning.detail}"
     member = meaning.member or member_at(types, meaning.struct, meaning.offset) or f"+{meaning.offset:#x}"
     detail = meaning.detail or f"{meaning.struct} {meaning.object:#x}"
     joined = detail if detail.startswith("of ") else f"of {detail}"
     return f"{member.rsplit('.', 1)[-1]} {joined}" + (", which is freed" if meaning.state == State.FREE else "")
 
 
-def addresses_of(*columns: U64) -> U64:
-    """The distinct addresses of ``columns``, 0 left out."""
-    found = np.unique(np.concatenate(columns))
-    named: U64 = found[found != 0]
-    return named
+def write_locked_texts(surroundings: Surroundings, mm: int) -> list[str]:
+    """The VMAs of ``mm`` that the writer who holds its mmap lock has locked; fit to be shown."""
+    vmas = write_locked(surroundings.kernel, mm, read_map(surroundings, mm).entries.vma)[:_MOST_VMAS]
+    return [text for text in vma_texts(surroundings, vmas) if text] if len(vmas) else []

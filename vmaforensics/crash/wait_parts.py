@@ -8,7 +8,7 @@ import numpy as np
 
 from vmaforensics.columns.lookup import rows_of
 from vmaforensics.crash.by_hand import struct_lines
-from vmaforensics.crash.lock_names import addresses_of, lock_names
+from vmaforensics.crash.lock_names import lock_names, write_locked_texts
 from vmaforensics.crash.stack_parts import waits_uninterruptibly
 from vmaforensics.crash.task_names import TaskNames
 from vmaforensics.crash.waits_document import (
@@ -20,7 +20,9 @@ from vmaforensics.crash.waits_document import (
     WaiterPart,
     WaitsPart,
 )
+from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.views.locks.kinds import LockKind, Proof, Wants
+from vmaforensics.views.objects.surroundings import read_surroundings
 from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from vmaforensics.crash.stack_parts import CaseStacks
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.locks.gather import LocksView
+    from vmaforensics.views.objects.surroundings import Surroundings
     from vmaforensics.views.system.scheduling import Schedule
 
 _MOST: Final = 1000  # waiters of one lock, locks, and tasks on a run queue that are listed
@@ -45,10 +48,23 @@ class _Builder:
     def __init__(self, kernel: Kernel, stacks: CaseStacks, view: LocksView, schedule: Schedule) -> None:
         self._view, self._schedule, self._stacks = view, schedule, stacks
         self._names = TaskNames.of(kernel, stacks)
-        held = view.locks.lock[view.locks.held]
-        self._locks = lock_names(kernel, stacks.tasks, addresses_of(view.waits.lock, held)[:_MOST])
+        self._kernel = kernel
+        self._surroundings, self._locks = self._name_locks()
         self._lock_row = rows_of(view.locks.lock, view.waits.lock)  # of each wait
         self._slept, self._waited = schedule.slept(), schedule.waited()
+
+    def _name_locks(self) -> tuple[Surroundings | None, dict[int, str]]:
+        """What locks are of; nothing is read where there are none, and nothing is known without the kernel's types."""
+        locks = self._view.locks
+        addresses = np.union1d(self._view.waits.lock, locks.lock[locks.held])
+        addresses = addresses[addresses != 0][:_MOST]
+        if not len(addresses):
+            return None, {}
+        try:
+            surroundings = read_surroundings(self._kernel, self._stacks.tasks)
+            return surroundings, lock_names(surroundings, addresses)
+        except KernelNotFoundError:
+            return None, {}
 
     def part(self) -> WaitsPart:
         """All of it."""
@@ -94,8 +110,19 @@ class _Builder:
             handoff=bool(locks.handoff[row]),
             waiters=[self._waiter(wait) for wait in waiting[:_MOST]],
             count=len(waiting),
+            locked_vmas=self._locked_vmas(row),
             by_hand=self._by_hand(row),
         )
+
+    def _locked_vmas(self, row: int) -> list[str]:
+        """Of an mmap lock that a writer holds, the VMAs that are locked."""
+        locks, kernel = self._view.locks, self._kernel
+        if self._surroundings is None or not locks.writer[row] or not kernel.has("mm_struct", "mmap_lock"):
+            return []
+        mm = int(locks.lock[row]) - kernel.offset("mm_struct", "mmap_lock")
+        if not (self._stacks.tasks.mm == np.uint64(mm % (1 << 64))).any():
+            return []
+        return write_locked_texts(self._surroundings, mm)
 
     def _by_hand(self, row: int) -> list[str]:
         """Lines that show the lock and who holds it."""

@@ -56,6 +56,7 @@ class LockPart(WaitPart, frozen=True):
     handoff: bool
     waiters: list[WaiterPart]  # the first thousand
     count: int  # of those who wait and are known
+    locked_vmas: list[str]  # of an mmap lock that a writer holds, VMAs it has locked (since 6.4); the first hundred
     by_hand: list[str]  # lines for crash, drgn, gdb and volshell
 
 

@@ -123,6 +123,9 @@ def _lock(lock: LockPart) -> Iterator[str]:
     at = "" if lock.name is None else f" ({lock.kind} {lock.address})"
     text = f"{lock_text(lock.kind, lock.name, lock.address)}{at}: {held_text(lock)}{_owner(lock)}"
     yield from _wrapped(text)
+    if lock.locked_vmas:
+        more = f" and {len(lock.locked_vmas) - 1:,} more" if len(lock.locked_vmas) > 1 else ""
+        yield from _wrapped(f"locked for writing: VMA {lock.locked_vmas[0]}{more}", "    ")
     for waiter in lock.waiters[:_MOST_WAITERS]:
         yield from _wrapped(_waiter(waiter), "    ")
     if lock.count > _MOST_WAITERS:

@@ -158,7 +158,16 @@ def _read_completions(kernel: Kernel, locks: Locks, rows: I64) -> None:
 
 
 def _read_vmas(kernel: Kernel, locks: Locks, rows: I64) -> None:
-    """vm_refcnt: 1 for the VMA itself, one for each reader, and a bit of the writer that waits."""
+    """vm_refcnt: 1 for the VMA itself, one for each reader, and a bit of the writer that waits. Before: a semaphore."""
+    if kernel.has("vm_area_struct", "vm_lock"):
+        pointers, known = kernel.gather_member("vm_area_struct", "vm_lock", locks.lock[rows])
+        semaphores = Locks.zeros(len(rows))
+        semaphores.lock[:] = pointers + np.uint64(kernel.offset("vma_lock", "lock"))
+        _read_rwsems(kernel, semaphores, np.arange(len(rows), dtype=np.int64))
+        locks.ok[rows] = known & semaphores.ok
+        for name in ("owner", "readers", "writer", "waiters", "handoff", "held"):
+            getattr(locks, name)[rows] = getattr(semaphores, name)
+        return
     words, locks.ok[rows] = kernel.gather(_Vmas, locks.lock[rows])
     readers = (words.refcnt & _REFCNT_READERS).astype(np.int64) - 1
     locks.readers[rows], locks.held[rows] = np.maximum(readers, 0), readers > 0

@@ -71,6 +71,7 @@ def find_waits(kernel: Kernel, places: Places, words: StackWords, waiters: Waite
     _by_blocked_on(kernel, waits)
     _own_rt_mutexes(kernel, words, waits)
     _vma_writers(kernel, words, waits, mms)
+    _vma_semaphores(kernel, words, waits)
     return waits
 
 
@@ -180,6 +181,21 @@ def _vma_writers(kernel: Kernel, words: StackWords, waits: Waits, mms: U64) -> N
         hits = read & np.isin(vmas.mm, own) & ((vmas.refcnt & _WRITER_WAITS) != 0)
         if int(hits.sum()) == 1:
             waits.lock[row], waits.proof[row] = values[hits][0], Proof.COUNTED
+
+
+def _vma_semaphores(kernel: Kernel, words: StackWords, waits: Waits) -> None:
+    """6.4 to 6.14: a VMA leads to a semaphore of its own (vm_lock), and the stack of who waits for that to the VMA."""
+    if not kernel.has("vm_area_struct", "vm_lock") or not kernel.has("vma_lock", "lock"):
+        return
+    offset = np.uint64(kernel.offset("vma_lock", "lock"))
+    at = np.flatnonzero((waits.kind == LockKind.RWSEM) & (waits.lock != 0))
+    chosen = np.flatnonzero(np.isin(words.place, at) & kernel.arch.kernel_pointer(words.value))[:_MOST_CANDIDATES]
+    vmas, place = words.value[chosen], words.place[chosen]
+    lock, ok = kernel.gather_member("vm_area_struct", "vm_lock", vmas)
+    mm, read = kernel.gather_member("vm_area_struct", "vm_mm", vmas)
+    own, known = kernel.gather_member("task_struct", "mm", waits.task[place])
+    hit = ok & read & known & (lock != 0) & (lock + offset == waits.lock[place]) & (mm == own)
+    waits.lock[place[hit]], waits.kind[place[hit]] = vmas[hit], LockKind.VMA
 
 
 def is_proven(waits: Waits) -> Bools:
