@@ -229,7 +229,7 @@ class _Reader:
         at, count = kernel.symbols.get("swap_info"), self._variable("nr_swapfiles", size=4)
         if total is None or free is None:
             return None, None
-        free -= free >> 63 << 64  # an atomic_long_t that goes below 0 while swap is being switched off
+        free = int(np.array([free], np.uint64).view(np.int64)[0])  # below 0 while swap is being switched off
         if files is None or at is None or count is None or kernel.types.struct("swap_info_struct") is None:
             return total, max(free, 0)
         pointers, ok = kernel.words(np.array([at], np.uint64), min(count, _SWAP_FILES)) if count else (None, None)
