@@ -16,7 +16,7 @@ MAKE_IMAGES = $(BIN)/python samples/recipe/make_images.py --out $(IMAGES)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-fast coverage lint types docs rules man samples bench-image bench-images bench clean
+.PHONY: help setup demo test test-fast coverage lint types docs rules smear man samples bench-image bench-images bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -51,6 +51,9 @@ rules: $(STAMP) ## the page of the rules, from the rules themselves
 
 house: $(STAMP) ## the picture of the rooms, from the code
 	$(BIN)/python docs/house/make_house.py > docs/images/house.svg
+
+smear: $(STAMP) ## the picture of an acquisition, as a report draws it
+	$(BIN)/python docs/smear/make_smear.py > docs/images/smear.svg
 
 man: $(STAMP) ## the manual page, from the parser of the command
 	$(BIN)/python docs/man/make_man.py > docs/man/vmaforensics.1

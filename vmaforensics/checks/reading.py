@@ -81,6 +81,11 @@ class Reading:
         users = tasks.take(np.flatnonzero(tasks.mm == np.uint64(mm)))
         return self.rest_of(users.task) if _living(users).all() else None
 
+    def lives(self, mm: int) -> bool:
+        """Is ``mm`` used, and by nobody who has begun to exit?"""
+        users = self._tasks.take(np.flatnonzero(self._tasks.mm == np.uint64(mm)))
+        return bool(mm) and len(users) > 0 and bool(_living(users).all())
+
     def rest_of_owner(self, mm: int) -> Rest | None:
         """Of the living task that ``mm->owner`` names, which need not say the same."""
         sources = self._views.sources

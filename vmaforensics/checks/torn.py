@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vmaforensics.checks.finding import Finding
     from vmaforensics.checks.reading import Rest
 
-NEAR = 10_000_000  # ns; of records that were read no further apart, hardly any process has changed one in between
+NEAR = 1_000_000  # ns; a page or two of an acquisition to disk: nobody comes far in between
 
 # Who writes a record. What is not named here is written by others too.
 _OWN = {View.LIST, View.RBTREE, View.MAPLE, View.VMA, View.COUNTERS, View.ANCHORS, View.PAGE_TABLES}
@@ -96,7 +96,7 @@ class _Weigher:
             self.torn.append((finding, None, False))
         elif finding.rule.id == "TASK-HIDDEN":
             self._weigh_task(finding, span)
-        elif finding.mm and _views(finding) <= _OWN and span.apart <= NEAR:
+        elif self._reading.lives(finding.mm) and _views(finding) <= _OWN and span.apart <= NEAR:
             self.kept.append(finding)
         else:
             rest = self._rest(finding)

@@ -23,6 +23,7 @@ from vmaforensics.report.formats.html.amounts import extent, short
 from vmaforensics.report.formats.html.cards import cards
 from vmaforensics.report.formats.html.overview import SEVERITIES, overview
 from vmaforensics.report.formats.html.processes import COUNTERS, processes
+from vmaforensics.report.formats.html.reading_picture import reading_picture
 from vmaforensics.report.formats.html.sections import sections
 from vmaforensics.words.amounts import counted
 from vmaforensics.words.printable import printable
@@ -67,6 +68,7 @@ def render_html(document: Document) -> bytes:
             further_maps=further_maps,
             processes=processes(document, found),
             counters=COUNTERS,
+            picture=None if document.acquired is None else reading_picture(document.acquired),
             not_assessed=document.not_assessed[:_MOST_NOT_ASSESSED],
             not_shown=len(document.not_assessed) - _MOST_NOT_ASSESSED,
             most_evidence=_MOST_EVIDENCE,
