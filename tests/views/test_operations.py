@@ -120,6 +120,16 @@ def test_every_function_belongs_to_some_operation_and_every_operation_has_some()
     assert {kind for kinds in named.values() for kind in kinds} == set(Operation) == set(KNOWN)
 
 
+def test_who_has_got_past_the_end_of_its_use_of_a_map_does_not_answer_for_it(stacks: Stacks) -> None:
+    for name in ("mmput", "exit_mmap"):
+        stacks.function(name, Rule())
+    _sleeper(stacks, "mmput")
+    _sleeper(stacks, "exit_mmap", "mmput")
+    found = _named(_gathered(stacks, [RUNNING, RUNNING]))
+    assert (1, Operation.LET_GO) in found
+    assert (2, Operation.LET_GO) not in found
+
+
 # Copies -----------------------------------------------------------------------------------------------------
 
 

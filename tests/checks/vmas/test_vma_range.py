@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
+from checks.handmade_operations import Doing, add_operations
+from checks.handmade_rmap import add_reverse_maps
 from checks.handmade_views import Process, entry_row, findings, mm_of, views_of, vma_row
+from vmaforensics.checks.context import Context
+from vmaforensics.checks.finding import Severity
+from vmaforensics.checks.weigh import run_checks
+from vmaforensics.views.operations.operation import Operation
+from vmaforensics.views.structures.lock import Lock
 
 
 def test_no_finding_where_bounds_and_index_agree() -> None:
@@ -47,3 +56,14 @@ def test_list_and_tree_have_no_ranges_of_their_own() -> None:
     views = views_of(Process(), index="list")
     views.vmas.end[0] += 0x1000
     assert findings(views, "VMA-RANGE") == []
+
+
+@pytest.mark.parametrize(("held", "severity"), [(False, Severity.HIGH), (True, Severity.LOW)])
+def test_bounds_change_under_the_lock_of_the_reverse_map_too(held: bool, severity: Severity) -> None:
+    views = views_of(Process(pid=100, vmas=("400000-402000 r-xp /bin/cat",), lock=Lock.WRITE))
+    rmap = add_reverse_maps(views)
+    rmap.mappings.held[:] = held
+    views.vmas.end[:] -= 0x1000
+    add_operations(views, Doing(pid=100, operation=Operation.ADJUST, functions=("vma_complete",)))
+    (found,) = (found for found in run_checks(Context(views)) if found.rule.id == "VMA-RANGE")
+    assert found.severity == severity
