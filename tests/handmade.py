@@ -6,9 +6,9 @@
     kernel = machine.kernel()
 
 A member is ``name:type``: u8 to u64, i8 to i64, ``*`` for a pointer, ``*name`` for one to a structure, the name of
-another structure for an embedded one, each with ``[count]`` for an array. Members lie one behind the other at their natural alignment, or where
-``name@offset:type`` says; unions are made that way. :data:`LINUX` has the structures that views read most, with the
-members of a 6.12 kernel; :data:`LINUX_5_10` those of one with a list and a red-black tree.
+another structure for an embedded one, each with ``[count]`` for an array. Members lie one behind the other at their
+natural alignment, or where ``name@offset:type`` says; unions are made that way. :data:`LINUX` has the structures that
+views read most, with the members of a 6.12 kernel; :data:`LINUX_5_10` those of one with a list and a red-black tree.
 
 Objects lie in a linear mapping from :data:`BASE` on, each on 256 bytes of its own, as slab objects and maple nodes do.
 """

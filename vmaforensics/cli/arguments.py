@@ -19,6 +19,24 @@ def add_image(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="raw, ELF core, LiME, AVML or kdump image; of a dump that makedumpfile has split: all its parts",
     )
+    _add_kernel(parser)
+
+
+def add_one_image(parser: argparse.ArgumentParser) -> None:
+    """As :func:`add_image`, for verbs whose IMAGE other arguments follow: one path; --parts has those of the rest."""
+    parser.add_argument("image", metavar="IMAGE", nargs=1, type=Path, help="raw, ELF core, LiME, AVML or kdump image")
+    parser.add_argument(
+        "--parts",
+        metavar="FILE",
+        nargs="+",
+        type=Path,
+        default=[],
+        help="the other parts of a dump that makedumpfile has split",
+    )
+    _add_kernel(parser)
+
+
+def _add_kernel(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--symbols",
         metavar="FILE",
@@ -46,12 +64,13 @@ def add_acquired(parser: argparse.ArgumentParser) -> None:
 
 
 def opened(args: argparse.Namespace) -> Image:
-    """The image that the arguments of :func:`add_image` name."""
+    """The image that the arguments of :func:`add_image`, or of :func:`add_one_image`, name."""
     from dataclasses import replace
 
     from vmaforensics.image.open import open_image
 
-    return replace(open_image(args.image), symbols=args.symbols, kernel=args.kernel)
+    paths = [*args.image, *getattr(args, "parts", [])]
+    return replace(open_image(paths), symbols=args.symbols, kernel=args.kernel)
 
 
 def add_owner(parser: argparse.ArgumentParser) -> None:

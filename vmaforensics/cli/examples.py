@@ -24,7 +24,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "what": (
         ("vmaforensics what vmcore ffff8dffd4bd2b90", "the object it lies in, its member, whose it is"),
-        ("vmaforensics what vmcore 7f4b2c47a000 --pid 250", "the VMA of a user address"),
+        ("vmaforensics what vmcore 7f3c5a000000 --pid 1234", "the VMA of a user address"),
         ("vmaforensics what vmcore jiffies init_task+0x890", "symbols, and what lies behind them"),
     ),
     "doctor": (

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from vmaforensics.cli.arguments import opened
+from vmaforensics.cli.arguments import add_one_image, opened
 from vmaforensics.cli.output import add_output, output
 from vmaforensics.errors import ExitCode, UsageError
 
@@ -31,14 +30,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "text, or an address one byte off an object. An address is hexadecimal, with 0x or without, or a symbol, as in "
         "init_task+0x890.",
     )
-    parser.add_argument("image", metavar="IMAGE", nargs=1, type=Path, help="any image that report reads")
+    add_one_image(parser)
     parser.add_argument("address", metavar="ADDRESS", nargs="+", help="hexadecimal, or a symbol")
-    parser.add_argument(
-        "--parts", metavar="FILE", nargs="+", type=Path, default=[], help="the other parts of a dump that was split"
-    )
-    parser.add_argument(
-        "--symbols", metavar="FILE", type=Path, help="symbol file (ISF), for an image without BTF or kallsyms"
-    )
     parser.add_argument("--pid", type=int, metavar="N", help="whose user addresses they are; without it, anybody's")
     parser.add_argument("--physical", action="store_true", help="the addresses are physical")
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
@@ -57,7 +50,6 @@ def run(args: argparse.Namespace) -> int:
     from vmaforensics.views.problems import ProblemLog
     from vmaforensics.views.processes.tasks import walk_tasks
 
-    args.image = [*args.image, *args.parts]
     with output(args.output, force=args.force) as stream:
         with watched(args) as say:
             kernel = find_kernel(opened(args), say)

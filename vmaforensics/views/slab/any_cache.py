@@ -15,7 +15,7 @@ from vmaforensics.columns.table import Table, column, member, table
 from vmaforensics.columns.types import I32, U8, U16, U64
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.views.pages.page_types import PageReader
-from vmaforensics.views.slab.caches import Caches
+from vmaforensics.views.slab.caches import Caches, ObjectKind
 from vmaforensics.views.slab.free_objects import FreeObjects, free_objects
 from vmaforensics.views.slab.objects import State
 from vmaforensics.views.slab.slab_pages import SlabLayout, Slabs, believed_slabs, heads_table, is_slab
@@ -90,8 +90,16 @@ def find_objects(kernel: Kernel, addresses: U64, log: ProblemLog) -> FoundObject
     places.start[inside] = starts[inside]
     places.state[:] = np.where(inside, _states(found, row, slab), State.ABSENT)
     places.place[:] = values_at(found.place, row)
-    names = [name or b"?" for name in kernel.strings(caches.name, _NAME_LIMIT)]
-    return FoundObjects(places=places, caches=caches, names=names, slabs=slabs)
+    return FoundObjects(places=places, caches=caches, names=_names(kernel, caches), slabs=slabs)
+
+
+def _names(kernel: Kernel, caches: AnyCaches) -> list[bytes]:
+    """The names of caches; where one is not in the image, the structure of its objects if a symbol leads to it."""
+    by_symbol = {kernel.variable(kind.symbol, 8): kind.struct.encode() for kind in ObjectKind}
+    return [
+        name or by_symbol.get(cache, b"?")
+        for name, cache in zip(kernel.strings(caches.name, _NAME_LIMIT), caches.cache.tolist(), strict=True)
+    ]
 
 
 def _slabs(kernel: Kernel, addresses: U64, log: ProblemLog) -> tuple[U64, AnyCaches, Slabs]:
