@@ -171,3 +171,30 @@ def test_memory_that_is_no_ram_takes_no_time() -> None:
 def test_one_clock_alone_gives_no_times() -> None:
     assert estimate(samples((20, 104, Bound.EXACT)), RAM) is None
     assert estimate(TimeSamples.zeros(0), RAM) is None
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_chance_values_make_no_clock_fail(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    count = 200
+    rows = TimeSamples.of(
+        count,
+        pa=np.sort(random.integers(0, 200 * MIB, count)),
+        time=random.integers(1, 1 << 59, count) >> random.integers(0, 58, count),
+        bound=random.integers(0, 3, count),
+        clock=random.integers(0, 11, count),
+    )
+    times = estimate(rows, RAM)
+    if times is None:
+        return
+    found = times.at(np.arange(0, 100 * MIB, MIB, dtype=np.uint64))
+    assert (found.earliest <= found.time).all()
+    assert (found.time <= found.latest).all()
+    assert (np.diff(found.time) >= 0).all()
+
+
+def test_a_timekeeper_of_nonsense_is_none() -> None:
+    machine = machine_at(500)
+    machine.set("timekeeper", machine.symbols["tk_core"], "tkr_mono.xtime_nsec", (1 << 64) - 1)
+    machine.set("timekeeper", machine.symbols["tk_core"], "tkr_mono.shift", 0)
+    assert read_bases(machine.kernel()) is None

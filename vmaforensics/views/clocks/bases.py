@@ -10,6 +10,7 @@ import numpy as np
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I64, U32, U64
 from vmaforensics.kernel.machine import read_clock
+from vmaforensics.views.clocks.samples import LATEST
 from vmaforensics.views.structures.per_cpu import on_each_cpu
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ def read_bases(kernel: Kernel) -> TimeBases | None:
     if not ok[0] or int(rows.shift[0]) > 32:
         return None
     now = int(rows.base[0]) + (int(rows.nsec[0]) >> int(rows.shift[0]))
+    if not 0 < now < LATEST:
+        return None
     tick = int(rows.tick[0]) >> _NTP_SCALE_SHIFT
     hz = round(SECOND / tick) if tick else 0
     shift = kernel.symbols.get("__gtod_offset")

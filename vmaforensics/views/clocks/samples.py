@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from vmaforensics.columns.types import Bools
     from vmaforensics.kernel.kernel import Kernel
 
+LATEST = 1 << 59  # ns: no machine has been up for 18 years
+
 
 class Bound(IntEnum):
     """What a time says of the moment at which its page was read."""
@@ -73,4 +75,4 @@ def samples_at(
     where = kernel.space.translate(addresses)
     rows = TimeSamples.zeros(len(addresses))
     rows.pa[:], rows.time[:], rows.bound[:], rows.clock[:] = where.pa, times, bound, clock
-    return rows.take(np.flatnonzero(ok & where.mapped & (times > 0)))
+    return rows.take(np.flatnonzero(ok & where.mapped & (times > 0) & (times < LATEST)))
