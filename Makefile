@@ -16,7 +16,8 @@ MAKE_IMAGES = $(BIN)/python samples/recipe/make_images.py --out $(IMAGES)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-fast coverage lint types docs rules smear man samples bench-image bench-images bench clean
+.PHONY: help setup demo test test-fast coverage lint types docs rules smear complaints house man samples bench-image bench-images \
+	bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -48,6 +49,9 @@ docs: $(STAMP) ## the documentation as a site, in build/docs
 
 rules: $(STAMP) ## the page of the rules, from the rules themselves
 	$(BIN)/python docs/rules/make_rules.py > docs/rules/README.md
+
+complaints: $(STAMP) ## the page of what the kernel complains of, from what crash says of it
+	$(BIN)/python docs/complaints/make_complaints.py > docs/complaints/README.md
 
 house: $(STAMP) ## the picture of the rooms, from the code
 	$(BIN)/python docs/house/make_house.py > docs/images/house.svg

@@ -53,6 +53,12 @@ def test_the_page_of_the_rules_is_the_one_they_make() -> None:
     assert made == RULE_PAGE, "the rules have changed; `make rules` writes the page"
 
 
+def test_the_page_of_complaints_is_the_one_that_crash_makes() -> None:
+    made = runpy.run_path(str(ROOT / "docs/complaints/make_complaints.py"))["page"]()
+    page = (ROOT / "docs/complaints/README.md").read_text()
+    assert made == page, "what crash says of complaints has changed; `make complaints` writes the page"
+
+
 def test_every_rule_has_its_section_and_no_other_has() -> None:
     sections = re.findall(r"^## (\S+)$", RULE_PAGE, re.MULTILINE)
     assert sorted(sections) == sorted(rule.id for rule in all_rules())

@@ -13,7 +13,7 @@ from vmaforensics.report.document.document import Document
 from vmaforensics.report.document.finding_parts import finding_parts
 from vmaforensics.report.document.memory_maps import memory_maps
 from vmaforensics.report.document.not_assessed import not_assessed
-from vmaforensics.report.document.parts import VERSION_WITHOUT_CRASH, ImageFacts, KernelFacts, Schema
+from vmaforensics.report.document.parts import ImageFacts, KernelFacts, Schema
 from vmaforensics.report.document.process_parts import PF_KTHREAD, process_parts
 from vmaforensics.report.document.provenance import provenance
 from vmaforensics.words.printable import printable
@@ -44,7 +44,7 @@ def build_document(
     maps, left_out = memory_maps(analysis.kernel, analysis.views, chosen, pids)
     crash = crash_part(analysis) if log else None
     return Document(
-        schema=Schema() if crash is not None else Schema(version=VERSION_WITHOUT_CRASH),
+        schema=Schema(),
         image=_image(analysis.image),
         kernel=_kernel(analysis, clock),
         processes=process_parts(analysis, pids, clock),

@@ -14,7 +14,6 @@ from vmaforensics.compare.nearby.node import Node  # noqa: TC001 - msgspec reads
 from vmaforensics.compare.records_document import Row  # noqa: TC001
 
 SCHEMA_VERSION = "2.1"
-VERSION_WITHOUT_CRASH = "2.0"  # what a document without ``crash`` keeps to
 
 
 class Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
