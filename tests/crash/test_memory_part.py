@@ -58,6 +58,12 @@ def test_names_may_hold_anything(name: str) -> None:
     assert found.largest[0].name.startswith(name.split("\t")[0].strip())
 
 
+def test_numbers_that_no_machine_has_are_not_believed() -> None:
+    found = report(INVOKED, OLD, f"[     12]     0    12      100  {'9' * 40}    40960        1          -100 x")
+    assert found is not None
+    assert found.largest == []
+
+
 def test_the_last_of_several_reports_counts() -> None:
     first = "[      1]     0     1      100       50    40960        1             0 first"
     second = first.replace("first", "second")

@@ -97,6 +97,16 @@ def test_a_counter_below_nothing_is_nothing() -> None:
     assert found.value(made.kernel(), "NR_ANON_MAPPED") == 0
 
 
+def test_more_than_any_machine_has_is_not_believed() -> None:
+    made = machine()
+    counters(made)
+    variable(made, "_totalram_pages", (1 << 64) - 1)
+    made.word(made.symbols["vm_node_stat"], (1 << 63) - 1)
+    found = read_figures(made.kernel())
+    assert not {"MemTotal", "Cached"} & {figure.name for figure in found.known}
+    assert "MemTotal" in found.unknown
+
+
 def test_what_cannot_be_read_is_named_and_never_zero() -> None:
     made = machine()
     counters(made)

@@ -35,6 +35,7 @@ _PARTS: Final = (
     "MemFree", "Buffers", "Cached", "SwapCached", "AnonPages", "Slab", "PageTables", "SecPageTables", "VmallocUsed",
     "Percpu", "Hugetlb", "Balloon", "GPUActive", "GPUReclaim", "HardwareCorrupted", "Unaccepted",
 )  # fmt: skip
+_MOST_PAGES: Final = 1 << 40  # of a process: more is not believed
 _NEEDED: Final = ("MemTotal", "MemFree", "Buffers", "Cached", "AnonPages", "Slab")
 
 
@@ -74,7 +75,8 @@ def _processes(memory: MemoryCase, page: int) -> Iterator[ProcessMemory]:
     mms, rss, known = memory.mms, memory.rss, memory.rss_ok
     if mms is None or rss is None or known is None:
         return
-    rows = np.flatnonzero(known & (mms.task != 0))
+    sane = (np.abs(rss) < _MOST_PAGES).all(axis=1)
+    rows = np.flatnonzero(known & sane & (mms.task != 0))
     for row in rows[np.argsort(-rss[rows].sum(axis=1), kind="stable")][:MOST].tolist():
         pages = dict(zip(KINDS, (max(count, 0) * page for count in rss[row].tolist()), strict=True))
         swapped = pages.pop("MM_SWAPENTS")

@@ -25,6 +25,7 @@ _KILLED: Final = re.compile(
     r"(Memory cgroup out of memory|Out of memory( \(oom_kill_allocating_task\))?): Killed process "
 )
 _MOST_LINES: Final = 1 << 16  # of one report: as many tasks
+_MOST_DIGITS: Final = 15  # of a number: more is not believed
 _LARGEST: Final = 5
 
 
@@ -63,7 +64,7 @@ def _tasks(lines: Sequence[str], page_size: int) -> list[OomTask]:
             continue
         # A name may begin with digits: what is more than the columns belongs to it.
         numbers = row["rest"].split()[: len(columns)]
-        if len(numbers) < len(columns):
+        if len(numbers) < len(columns) or any(len(number) > _MOST_DIGITS for number in numbers):
             continue
         values = dict(zip(columns, (int(number) for number in numbers), strict=True))
         name = line.split(maxsplit=len(columns) + (2 if line[1] == " " else 1))[-1]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.memory.counters import Counters
 
+_MOST_KIB: Final = 1 << 52  # more memory than a machine has: such a figure is not believed
 _MOST_HSTATES: Final = 8
 _SWAP_FILES: Final = 32  # MAX_SWAPFILES and a little
 _MOST_SPACES: Final = 1 << 16  # address spaces of one swap file: one for each 64 MiB
@@ -89,7 +90,12 @@ def read_figures(kernel: Kernel) -> Figures:
     """The lines of /proc/meminfo."""
     counters = read_counters(kernel)
     reader = _Reader(kernel, counters)
-    found = {figure.name: figure for figure in reader.figures()}
+    found = {}
+    for figure in reader.figures():
+        if max(figure.value, figure.exact) < _MOST_KIB:
+            found[figure.name] = figure
+        else:
+            reader.missing.append(figure.name)
     known = [found[name] for name in ORDER if name in found]
     on_cpus = None if counters.on_cpus is None else counters.on_cpus * kernel.arch.page_size >> 10
     return Figures(known, [name for name in reader.missing if name not in found], on_cpus)

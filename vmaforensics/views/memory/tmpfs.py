@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _TMPFS_MAGIC: Final = 0x01021994  # include/uapi/linux/magic.h
 _MOST_FILE_SYSTEMS: Final = 1 << 12
 _MOST_FILES: Final = 1 << 14  # of all of them: each is stepped over by itself
+_MOST_PAGES: Final = 1 << 40  # of a file: more is not believed
 _NAME: Final = 32
 
 
@@ -78,7 +79,7 @@ def _count(kernel: Kernel, files: ShmemFiles) -> bool:
     with np.errstate(over="ignore"):
         info = files.inode - np.uint64(kernel.offset("shmem_inode_info", "vfs_inode"))
     swapped, read = kernel.gather_member("shmem_inode_info", "swapped", info)
-    known: Bools = ok & read & (pages < 1 << 52) & (swapped < 1 << 52)
+    known: Bools = ok & read & (pages < _MOST_PAGES) & (swapped < _MOST_PAGES)
     files.pages[:] = np.where(known, pages, 0)
     files.swapped[:] = np.where(known, swapped, 0)
     return bool(known.all())
