@@ -34,7 +34,7 @@ STRUCTS = LINUX | {
     "dentry_operations": "d_dname:*",
     "vfsmount": "mnt_root:*",
     "mount": "mnt_parent:* mnt_mountpoint:* mnt:vfsmount",
-    "vmap_area": "va_start:u64 va_end:u64 list:list_head vm:*",
+    "vmap_area": "va_start:u64 va_end:u64 rb_node:rb_node vm:*",
     "vm_struct": "addr:* size:u64 nr_pages:u32 caller:*",
     "percpu_counter": "lock:u32 count:i64 counters:*",
 }
@@ -200,15 +200,29 @@ def test_a_list_of_inodes_that_runs_in_a_circle_ends_and_says_so() -> None:
 
 def test_vmalloc_is_added_up_by_caller() -> None:
     made = machine()
-    nodes = []
+    areas = []
     for pages, caller in ((4, 0x100), (1, 0x200), (2, 0x100)):
         vm = made.put("vm_struct", {"nr_pages": pages, "caller": caller})
-        nodes.append(made.at("vmap_area", made.put("vmap_area", {"vm": vm}), "list"))
-    made.symbols["vmap_area_list"] = made.room(16)
-    ring(made, made.symbols["vmap_area_list"], *nodes)
+        areas.append(made.put("vmap_area", {"vm": vm}))
+    root, left, right = (made.at("vmap_area", area, "rb_node") for area in areas)
+    made.set("rb_node", root, "rb_left", left)
+    made.set("rb_node", root, "rb_right", right)
+    variable(made, "vmap_area_root", root)
     use = read_vmalloc_use(made.kernel())
     assert use is not None and use.whole
     assert (use.callers.tolist(), use.pages.tolist(), use.areas.tolist()) == ([0x100, 0x200], [6, 1], [2, 1])
+
+
+def test_a_tree_that_leads_back_ends_and_says_so() -> None:
+    made = machine()
+    areas = [made.put("vmap_area", {"vm": made.put("vm_struct", {"nr_pages": 3, "caller": 8})}) for _ in range(2)]
+    top, below = (made.at("vmap_area", area, "rb_node") for area in areas)
+    made.set("rb_node", top, "rb_left", below)
+    made.set("rb_node", below, "rb_left", top)
+    variable(made, "vmap_area_root", top)
+    use = read_vmalloc_use(made.kernel())
+    assert use is not None
+    assert (use.pages.tolist(), use.whole) == ([6], False)
 
 
 def test_a_kernel_that_is_not_known_gives_nothing() -> None:
