@@ -9,11 +9,11 @@ import numpy as np
 from vmaforensics.columns.ragged import sum_by
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I64, U32, U64
+from vmaforensics.views.objects.vmalloc import tree_roots
 
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
 
-_MOST_NODES: Final = 1 << 10  # vmap_nodes
 _DEEPEST: Final = 127  # of a red-black tree with 2**64 nodes
 _MOST_AREAS: Final = 1 << 22
 
@@ -42,8 +42,8 @@ class VmallocUse(NamedTuple):
 
 def read_vmalloc_use(kernel: Kernel) -> VmallocUse | None:
     """Who allocated how many pages; None where the kernel's trees of areas are not known."""
-    roots = _roots(kernel)
-    if roots is None or not kernel.has("vmap_area", "vm") or kernel.types.struct("vm_struct") is None:
+    roots = np.array(tree_roots(kernel), np.uint64)
+    if not len(roots) or not kernel.has("vmap_area", "vm") or kernel.types.struct("vm_struct") is None:
         return None
     vm, whole = _walk(kernel, roots)
     areas, read = kernel.gather(_Areas, np.unique(vm[kernel.arch.kernel_pointer(vm)]))
@@ -53,21 +53,6 @@ def read_vmalloc_use(kernel: Kernel) -> VmallocUse | None:
     order = np.argsort(-pages, kind="stable")
     count = sum_by(which, np.ones(len(which)), len(callers))
     return VmallocUse(callers[order], pages[order], count[order], whole and bool(read.all()))
-
-
-def _roots(kernel: Kernel) -> U64 | None:
-    """The first node of each tree of areas that are in use: of one, or of one for each vmap_node (since 6.9)."""
-    one = kernel.symbols.get("vmap_area_root")
-    if one is not None:
-        words, ok = kernel.words(np.array([one], np.uint64), 1)
-        return words[0] if ok[0] else None
-    nodes, count = kernel.variable("vmap_nodes", 8), kernel.variable("nr_vmap_nodes", 4)
-    if not nodes or not count or not kernel.has("vmap_node", "busy.root.rb_node"):
-        return None
-    places = np.arange(min(count, _MOST_NODES), dtype=np.uint64) * np.uint64(kernel.sizeof("vmap_node"))
-    with np.errstate(over="ignore"):
-        roots, ok = kernel.gather_member("vmap_node", "busy.root.rb_node", np.uint64(nodes) + places)
-    return roots if ok.all() else None
 
 
 def _walk(kernel: Kernel, roots: U64) -> tuple[U64, bool]:

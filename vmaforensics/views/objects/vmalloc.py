@@ -47,7 +47,7 @@ def find_areas(kernel: Kernel, addresses: U64) -> VmallocAreas:
     found = VmallocAreas.zeros(len(addresses))
     if not kernel.has("vmap_area", "rb_node.rb_left"):
         return found
-    for root in _roots(kernel):
+    for root in tree_roots(kernel):
         todo = np.flatnonzero(found.end == 0)
         if not len(todo):
             break
@@ -55,8 +55,8 @@ def find_areas(kernel: Kernel, addresses: U64) -> VmallocAreas:
     return found
 
 
-def _roots(kernel: Kernel) -> list[int]:
-    """Address of the root node of each tree."""
+def tree_roots(kernel: Kernel) -> list[int]:
+    """Address of the first node of each tree of areas in use: of one, or of one for each vmap_node (since 6.9)."""
     if (single := kernel.symbols.get("vmap_area_root")) is not None:
         words, _ = kernel.words(np.array([single], np.uint64), 1)
         return [int(words[0, 0])]
