@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from views.handmade_objects import STRUCTS, Hand
 
+from vmaforensics.arch.known import DEFAULT
 from vmaforensics.crash.fault import Fault, find_fault
-from vmaforensics.crash.trace import Particulars, TraceFrame
+from vmaforensics.crash.trace import Particulars, TraceFrame, read_particulars
 from vmaforensics.views.objects.explain import explain
 
 PLACE = TraceFrame(name="unlink_file_vma", offset=0x12, size=0x60)
@@ -74,3 +75,34 @@ def test_a_jump_into_poison_is_a_fault_of_its_own_and_poison_is_not_looked_for(h
 
 def test_a_complaint_that_names_no_address_has_no_fault(hand: Hand) -> None:
     assert fault(hand, {"RAX": 1}, address=None) is None
+
+
+def test_the_instruction_is_read_from_the_line_of_code() -> None:
+    lines = [
+        "BUG: unable to handle page fault for address: ffffcdffdf97aab8",
+        "RIP: 0010:acct_collect+0x189/0x230",
+        "Code: 31 db eb 07 <48> 03 58 08 48 2b 18",
+        "RSP: 0018:ffffd246c06f7b18 EFLAGS: 00000282",
+        "RIP: 0033:0x7f10",
+        "Code: ff <0f> 05",
+    ]
+    said = read_particulars(lines, DEFAULT.printed_registers)
+    assert said.code == bytes.fromhex("48035808482b18")
+    assert said.registers["RSP"] == 0xFFFFD246C06F7B18
+
+
+def test_a_jump_to_what_is_no_code_leaves_the_address_in_the_registers() -> None:
+    lines = ["general protection fault: 0000 [#1] PREEMPT SMP NOPTI", "RIP: 0010:0xaaaaaaaaaaaaaaaa"]
+    said = read_particulars(lines, DEFAULT.printed_registers)
+    assert said.place is None
+    assert said.registers["RIP"] == 0xAAAAAAAAAAAAAAAA
+
+
+def test_null_without_code_is_still_looked_for() -> None:
+    hand = Hand(STRUCTS | {"vm_area_struct": STRUCTS["vm_area_struct"].replace("vm_mm:*", "vm_mm:*mm_struct")})
+    hand.cache("vm_area_struct", 256)
+    offset = hand.machine.at("mm_struct", 0, "pgd")
+    found = fault(hand, {"RSI": hand.object("vm_area_struct", 2)}, address=offset, code=b"")
+    assert found is not None
+    assert found.register is None
+    assert [null.member for null in found.null] == ["pgd"]

@@ -5,9 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmaforensics.views.objects.places import Place
+from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
+    from vmaforensics.crash.trace import TraceFrame
     from vmaforensics.views.objects.explain import Meaning
+
+
+def stack_lines_for(task: int | None, place: TraceFrame | None) -> list[str]:
+    """Commands that show the stack of a ``task_struct`` with what its words are, and the instruction it was at."""
+    lines = []
+    if task is not None:
+        lines += [
+            f"crash: bt -FF {task:x}",
+            f'drgn: prog.stack_trace(Object(prog, "struct task_struct *", {task:#x}))',
+        ]
+    if place is not None:
+        where = f"{printable(place.name)}+{place.offset:#x}"
+        lines += [f"crash: dis -r ({where})", f"gdb: x/i {where}"]
+    return lines
 
 
 def lines_for(meaning: Meaning) -> list[str]:

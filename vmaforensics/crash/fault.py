@@ -65,7 +65,7 @@ def find_fault(
         return None
     operand = surroundings.kernel.arch.operand(said.code) if said.code else None
     name, exact = _register({other: value for other, value in registers.items() if other != ip}, address, operand)
-    bad = address if name is None else registers[name]
+    bad = registers[name] if name is not None else address if address >= _NEAR else 0
     of_fault, of_pointer = explain(surroundings, np.array([address, bad], np.uint64), mm)
     values = [bad, *_behind(registers, address, bad)] if bad >= _NEAR else []
     # Patterns that memory is filled with stand everywhere: where they do says nothing.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmaforensics.crash.by_hand import lines_for
+from vmaforensics.crash.by_hand import lines_for, stack_lines_for
 from vmaforensics.crash.pointers_document import (
     FaultPart,
     NearPart,
@@ -40,6 +40,7 @@ def pointers_part(pointers: Pointers, view: StacksView) -> PointersPart:
             )
             for word in pointers.stack
         ],
+        lines=stack_lines_for(pointers.task, pointers.place),
     )
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vmaforensics.crash.complaints import Complaint
     from vmaforensics.crash.death import Death
     from vmaforensics.crash.stack_parts import CaseStacks
+    from vmaforensics.crash.trace import TraceFrame
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.objects.explain import Meaning
     from vmaforensics.views.objects.surroundings import Surroundings
@@ -63,6 +64,8 @@ class Pointers:
     """What values of the task that died lead to."""
 
     cpu: int | None
+    task: int | None  # task_struct of who died
+    place: TraceFrame | None  # where its code was
     source: str  # of the registers, in words
     fault: Fault | None  # the address that could not be used
     said: list[Named]  # addresses in what the kernel said
@@ -93,6 +96,8 @@ def gather_pointers(
     )
     return Pointers(
         cpu=death.cpu,
+        task=None if row is None else int(stacks.view.stacks.task[row]),
+        place=None if complaint is None else complaint.said.place,
         source=source,
         fault=fault,
         said=_said(surroundings, _of_death(death, complaints), fault, mm),

@@ -82,3 +82,4 @@ class PointersPart(PointersBase, frozen=True):
     said: list[PointerPart]  # addresses that the kernel named
     registers: list[PointerPart]
     stack: list[StackWordPart]
+    lines: list[str]  # to look at the stack and the instruction with other tools

@@ -27,7 +27,7 @@ def fault_lines(pointers: PointersPart) -> Iterator[str]:
 def _fault(fault: FaultPart) -> Iterator[str]:
     pointer = fault.pointer
     if pointer is None or fault.register is None:
-        yield from _wrapped(_bare(fault.address), fault.text)
+        yield from _wrapped(_bare(fault.address), fault.text or f"NULL+{fault.address}")
     else:
         how = f"{fault.register} + {fault.displacement:#x}" if fault.displacement else f"the value of {fault.register}"
         yield from _wrapped(
@@ -70,13 +70,15 @@ def register_lines(pointers: PointersPart) -> Iterator[str]:
 
 
 def stack_lines(pointers: PointersPart) -> Iterator[str]:
-    """The words of the stack, beneath the function in whose frame they lie."""
+    """The words of the stack, beneath the function in whose frame they lie, and lines to see it in other tools."""
     frame = ""
     for word in pointers.stack:
         if word.frame != frame:
             frame = word.frame
             yield f"  {frame}"
         yield from _wrapped(f"  {_bare(word.address)}", word.pointer.text)
+    for line in pointers.lines if pointers.stack else ():
+        yield f"      {line}"
 
 
 def pointer_lines(pointer: PointerPart) -> Iterator[str]:

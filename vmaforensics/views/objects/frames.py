@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.pages.mapped_pages import Pages
 
 
-_MOST_TABLES: Final = 1 << 17  # of all processes; with more of them whose one is, is not looked up
+_MOST_TABLES: Final = 1 << 15  # of all processes; with more of them whose one is, is not looked up
 WRONG_MAPPING: Final = "but its mapping is an anon_vma, without the mark that anonymous pages have"
 
 
