@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +11,7 @@ from handmade import PAGE, Machine
 from support import ROOT, Truth
 from views.handmade_log import RING, Ring
 
+from vmaforensics.crash.memory_case import read_memory_case
 from vmaforensics.crash.memory_document import OomTask
 from vmaforensics.crash.oom_report import last_oom_report
 from vmaforensics.image.open import open_image
@@ -16,7 +19,8 @@ from vmaforensics.kernel.find import find_kernel
 from vmaforensics.progress import unheard
 from vmaforensics.views.log.log import read_log
 from vmaforensics.views.memory.figures import read_figures
-from vmaforensics.views.memory.slab_caches import read_slab_use
+from vmaforensics.views.problems import ProblemLog
+from vmaforensics.views.processes.tasks import walk_tasks
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -94,6 +98,19 @@ RESTING = [
 ]
 
 
+def smaps_of(truth: Path) -> dict[int, int]:
+    """KiB that ``smaps`` of each process adds up to, by pid."""
+    found = {}
+    with tarfile.open(truth) as tar:
+        for entry in tar:
+            name = re.fullmatch(r"(\./)?proc/(\d+)/smaps", entry.name)
+            stream = tar.extractfile(entry) if name else None
+            if name is not None and stream is not None:
+                sizes = [int(line.split()[1]) for line in stream.read().splitlines() if line.startswith(b"Rss:")]
+                found[int(name[2])] = sum(sizes)
+    return found
+
+
 @pytest.mark.image
 @pytest.mark.skipif(not RESTING, reason="the recipe's guests have not been made")
 @pytest.mark.parametrize("path", RESTING)
@@ -112,7 +129,15 @@ def test_figures_and_slabs_are_those_of_the_guest(path: Path) -> None:
     grown = sum(found[name] - said[name] for name in ("Buffers", "Cached", "AnonPages", "Slab", "PageTables"))
     assert figures.on_cpus is not None
     assert -1024 < said["MemFree"] - found["MemFree"] - grown < 1024 + figures.on_cpus
-    use = read_slab_use(kernel)
+    tasks = walk_tasks(kernel, ProblemLog())
+    memory = read_memory_case(kernel, tasks)
+    assert memory.mms is not None and memory.rss is not None
+    resident = dict(zip(memory.mms.pid.tolist(), (4 * memory.rss[:, [0, 1, 3]].sum(axis=1)).tolist(), strict=True))
+    known = smaps_of(path.with_suffix(".truth.tar"))
+    shown = resident.keys() & known.keys()  # of those that share an address space, one
+    assert len(shown) > 50
+    assert len([pid for pid in shown if resident[pid] != known[pid]]) <= 1  # who wrote it down
+    use = memory.slabs
     assert use is not None and use.whole
     lines = [line.split() for line in truth["proc/slabinfo"].decode().splitlines()[2:]]
     objects = dict(zip((name.decode() for name in use.names.tolist()), use.caches.objects.tolist(), strict=True))
