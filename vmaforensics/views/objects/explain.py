@@ -146,7 +146,8 @@ def object_text(meaning: Meaning, *, place: int, users: int) -> str:
     """
     state = "" if meaning.state is None else meaning.state.text
     if meaning.state == State.FREE:
-        state = f"free ({_ordinal(place)} on its free list)" if place else "free"
+        # What is free and on no list is in one of the arrays that CPUs and nodes keep since 6.18.
+        state = f"free ({_ordinal(place)} on its free list)" if place else "free (in a sheaf)"
     what = meaning.struct or f"object of cache {meaning.cache}"
     text = f"{state} {what} {meaning.object:#x}"
     if meaning.offset:
