@@ -16,6 +16,7 @@ from vmaforensics.image.open import open_image
 sys.path.insert(0, str(ROOT / "samples" / "recipe"))
 
 import hidings
+import make_work
 import mix_pages
 import site_at_work
 import slices
@@ -139,6 +140,34 @@ def test_pages_of_two_images_are_mixed_as_the_manifest_says(tmp_path: Path) -> N
 def lime(data: bytes) -> bytes:
     """A LiME file of one range from 0."""
     return slices.LIME_HEADER.pack(slices.LIME_MAGIC, slices.LIME_VERSION, 0, len(data) - 1, 0) + data
+
+
+def test_what_lime_wrote_is_cut_out_of_a_disk(tmp_path: Path) -> None:
+    first = lime(b"a" * 5000)
+    second = slices.LIME_HEADER.pack(slices.LIME_MAGIC, slices.LIME_VERSION, 0x100000, 0x100002, 0) + b"bcd"
+    disk, out = tmp_path / "disk", tmp_path / "out.lime"
+    disk.write_bytes(first + second + bytes(9000))
+    slices.cut_out(disk, out)
+    assert out.read_bytes() == first + second
+    disk.write_bytes(bytes(9000))
+    with pytest.raises(ValueError, match="no LiME file"):
+        slices.cut_out(disk, out)
+
+
+def test_a_guest_that_is_only_slow_has_not_complained() -> None:
+    complaint = make_work.COMPLAINT.search
+    assert not complaint("watchdog: BUG: soft lockup - CPU#0 stuck for 21s! [cat:1]")
+    assert not complaint("rcu: INFO: rcu_preempt detected stalls on CPUs/tasks:")
+    assert complaint("watchdog: BUG: soft lockup - CPU#0 stuck for 114s! [cat:1]")
+    assert complaint("BUG: kernel NULL pointer dereference, address: 0000000000000010")
+    assert complaint("BUG: Bad rss-counter state mm:1 type:MM_ANONPAGES val:7")
+
+
+def test_a_guest_for_lime_has_no_secret_memory() -> None:
+    # The last of several wins: early_param of mm/secretmem.c sets a variable.
+    words = storms.Work("6.1", lime=True).kernel_cmdline.split()
+    assert [word for word in words if word.startswith("secretmem.")][-1] == "secretmem.enable=0"
+    assert "secretmem.enable=0" not in storms.Work("6.1").kernel_cmdline
 
 
 def test_the_cut_and_the_stretches_take_the_part_asked_for() -> None:
