@@ -113,6 +113,11 @@ class Reading:
         row = int(rows_of(self._clocks.tasks.task, np.array([task], np.uint64))[0])
         return int(self._clocks.tasks.started[row]) if row >= 0 and self._clocks.tasks.ok[row] else None
 
+    def passed_over(self, tasks: U64) -> bool:
+        """Does the list of tasks pass over all of them, though they lived when it was read?"""
+        rows = rows_of(self._clocks.tasks.task, tasks)
+        return len(rows) > 0 and bool((rows >= 0).all()) and bool(self._clocks.tasks.passed_over[rows].all())
+
     def of_tasks(self) -> Span | None:
         """Of the list of tasks: all of them, for it leads from each to the next."""
         return self._span(self._clocks.tasks.pa)

@@ -7,7 +7,8 @@ Records that contradict each other were read at different moments. Whether they 
   indices and its counters; a process whose threads all slept from before the first reading on has left them as they
   were. That it slept is known up to the moment at which its threads' own records were read. Of what was read after
   that, it is taken to have slept on if it had slept longer than that is;
-* of a task, if it was born before the acquisition began and was still there, and asleep, when it was read.
+* of a task, if it was born before the acquisition began and was still there, and asleep, when it was read; or if its
+  neighbours on the list were read before it and point at each other.
 
 What others write too (struct page, reverse maps, the slab, lists of tasks) proves nothing on a process alone, but
 what contradicts these where the process's own records are also wrong is of that. All else is *torn*: no finding, but
@@ -193,7 +194,12 @@ class _Weigher:
         born = [self._reading.started(task) for task in tasks.tolist()]
         listed, rest = self._reading.of_tasks() or span, self._reading.rest_of(tasks)
         there = not leaving.any() and all(when is not None and 0 < when < self._start for when in born)
-        if there and rest is not None and _rested(rest, listed, self._start):
+        if there and self._reading.passed_over(tasks):
+            what = "its neighbours on the list, which point at each other, were read before what says that it lives"
+            note = Evidence(what=what, view=View.TASKS.label, address=int(tasks[0]))
+            self.kept.append(replace(finding, evidence=(*finding.evidence, note)))
+            self.stood.append((finding, listed, True))
+        elif there and rest is not None and _rested(rest, listed, self._start):
             self._stands(finding, rest, listed)
         else:
             self.torn.append((finding, listed, True))

@@ -20,6 +20,7 @@ import numpy as np
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.processes.sources import PF_EXITING, TASK_NEW, about_task, known_to, whole_sources
 from vmaforensics.checks.rule import BUG, SMEAR, Confidence, Rule, Severity
+from vmaforensics.columns.lookup import rows_of, values_at
 from vmaforensics.views.processes.mm_sources import Source
 from vmaforensics.views.view import View
 
@@ -69,14 +70,22 @@ def check(context: Context) -> Iterator[Finding]:
     sources = context.views.sources
     if sources is None:
         return
-    missing = _missing(sources, whole_sources(context, sources), _unborn(context))
+    missing = _missing(sources, whole_sources(context, sources), _unborn(context), _passed_over(context, sources))
     wrong = np.flatnonzero(missing.any())
     tgids = sources.tasks.tgid[wrong]
     for tgid in np.unique(tgids).tolist():
         yield _of_process(context, sources, missing, wrong[tgids == tgid].tolist())
 
 
-def _missing(sources: SourcesView, whole: Source, unborn: U64) -> _Missing:
+def _passed_over(context: Context, sources: SourcesView) -> Bools:
+    """Tasks of which it is known without the whole list that it passes them over."""
+    clocks = context.views.clocks
+    if clocks is None:
+        return np.zeros(len(sources.tasks), np.bool_)
+    return values_at(clocks.tasks.passed_over, rows_of(clocks.tasks.task, sources.tasks.task))
+
+
+def _missing(sources: SourcesView, whole: Source, unborn: U64, passed: Bools) -> _Missing:
     """What exits leaves the list and the index together, but the object waits for its last user and for RCU; what is
     being forked is in neither yet, and in the beginning a byte copy of its parent. Idle tasks (pid 0) never are in
     either."""
@@ -86,7 +95,7 @@ def _missing(sources: SourcesView, whole: Source, unborn: U64) -> _Missing:
     settled &= ~np.isin(tasks.task, unborn)
     listed, indexed = known_to(bits, Source.TASK_LIST), known_to(bits, Source.PID_INDEX)
     return _Missing(
-        on_list=alive & indexed & ~listed & bool(whole & Source.TASK_LIST),
+        on_list=(alive & indexed & ~listed & bool(whole & Source.TASK_LIST)) | (settled & ~listed & passed),
         in_index=tasks.ok & (tasks.pid > 0) & listed & ~indexed & bool(whole & Source.PID_INDEX),
         both=settled & ~listed & ~indexed & ((whole & _BOTH) == _BOTH),
     )

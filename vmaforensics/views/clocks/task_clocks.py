@@ -8,6 +8,7 @@ import numpy as np
 
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I64, U32, U64, Bools
+from vmaforensics.views.clocks.passed_over import passed_over
 from vmaforensics.views.clocks.samples import Clock, TimeSamples, samples_at
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class TaskTimes(Table):
     started: I64
     pa: U64  # physical address of what says so
     running: Bools  # on a CPU
+    passed_over: Bools  # by the list of tasks, though it lived when that was read
     ok: Bools
 
 
@@ -50,6 +52,7 @@ def task_times(kernel: Kernel, bases: TimeBases, tasks: Tasks) -> TaskTimes:
     ran = np.maximum(bases.of_scheduler(rows.executed), bases.of_scheduler(rows.arrived))
     found.task[:], found.ran[:], found.started[:], found.pa[:] = tasks.task, ran, rows.started, at.pa
     found.running[:], found.ok[:] = rows.on_cpu != 0, ok & at.mapped & tasks.ok
+    found.passed_over[:] = passed_over(kernel, tasks)
     return found.sort_by(found.task)
 
 
