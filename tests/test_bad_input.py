@@ -332,6 +332,24 @@ def test_a_task_list_that_leads_in_a_circle_ends_and_is_followed_backwards(eithe
     assert "task list is broken" in str([finding.title for finding in found.findings])
 
 
+def test_processes_between_two_breaks_of_the_task_list_are_found_by_their_pids(either_sample: Sample) -> None:
+    edit = Edit(either_sample.analysis)
+    tasks = edit.clean.views.tasks
+    leaders = tasks.take(tasks.leader)
+    order = leaders.sort_by(leaders.start).task.tolist()
+    edit.put(edit.at("task_struct", order[20], "tasks.next"), 0)
+    edit.put(edit.at("task_struct", order[90], "tasks.prev"), 0x1234)
+    found = bounded(either_sample, edit.overlay)
+    rows = found.views.tasks.take(found.views.tasks.leader)
+    assert rows.pid.tolist() == leaders.pid.tolist()
+    assert regions(found) == regions(edit.clean)
+    document = build_document(found)
+    assert [process.pid for process in document.processes] == [
+        process.pid for process in build_document(edit.clean).processes
+    ]
+    assert len(document.findings) < 20
+
+
 def test_a_thread_list_that_leads_in_a_circle_ends(either_sample: Sample) -> None:
     edit = Edit(either_sample.analysis)
     tasks = edit.clean.views.tasks

@@ -122,6 +122,9 @@ def _understood(image: Image, located: Located, given: Isf | None, problems: lis
     if not len(table):
         table = _symbols_by_name(text, arch, located, types, problems)
         located = replace(located, symbols=table)
+    else:
+        table = _with_idle_task(text, located, types, problems)
+        located = replace(located, symbols=table)
     banner = identify.banner(text, table, located.info)
 
     def variable(name: str, size: int) -> int | None:
@@ -205,18 +208,8 @@ def _symbols_by_name(
         for name in ("_stext", *arch.kernel_tables.tables, "init_uts_ns")
         if (value := located.info.symbol(name)) is not None
     }
-    layout = types.struct("task_struct")
-    stext = table["_stext"]
-    view = window.read(text.memory, stext - located.offset, 128 << 20)
-    if layout is not None:
-        comm, parent, real = (layout.fields[name].offset for name in ("comm", "parent", "real_parent"))
-        for hit in window.find_all(view, b"swapper/0\0\0\0\0\0\0\0"):
-            va = hit - comm + located.offset
-            # The idle task is its own parent, so it says itself where it lies.
-            words, ok = text.gather(np.array([va + parent, va + real], np.uint64), 8)
-            if ok.all() and (words.view("<u8")[:, 0] == np.uint64(va)).all():
-                table["init_task"] = va
-                break
+    if (first := _idle_task(text, table["_stext"], located.offset, types)) is not None:
+        table["init_task"] = first
     if "init_task" not in table:
         raise KernelNotFoundError(
             "the kernel's symbol table (kallsyms) is not in the dump, and init_task could not be recognised "
@@ -224,3 +217,31 @@ def _symbols_by_name(
         )
     problems.append("without kallsyms, records reached only by symbols are not assessed")
     return kallsyms.Kallsyms.of(table)
+
+
+def _idle_task(text: KernelSpace, stext: int, offset: int, types: Types) -> int | None:
+    """Address of init_task by its contents, behind ``_stext``; ``offset`` is virtual minus physical address."""
+    layout = types.struct("task_struct")
+    if layout is None or not {"comm", "parent", "real_parent"} <= layout.fields.keys():
+        return None
+    comm, parent, real = (layout.fields[name].offset for name in ("comm", "parent", "real_parent"))
+    for hit in window.find_all(window.read(text.memory, stext - offset, 128 << 20), b"swapper/0\0\0\0\0\0\0\0"):
+        va = hit - comm + offset
+        # The idle task is its own parent, so it says itself where it lies.
+        words, ok = text.gather(np.array([va + parent, va + real], np.uint64), 8)
+        if ok.all() and (words.view("<u8")[:, 0] == np.uint64(va)).all():
+            return va
+    return None
+
+
+def _with_idle_task(text: KernelSpace, located: Located, types: Types, problems: list[str]) -> Symbols:
+    """The symbols, with init_task by its contents if its name is damaged: everything begins there."""
+    table = located.symbols
+    stext = table.get("_stext") or (located.info and located.info.symbol("_stext"))
+    if table.get("init_task") is not None or not stext or not isinstance(table, kallsyms.Kallsyms):
+        return table
+    found = _idle_task(text, stext, located.offset, types)
+    if found is None:
+        return table
+    problems.append("the symbol init_task is damaged or not in the dump; the task was recognised by its contents")
+    return table.plus("init_task", found)

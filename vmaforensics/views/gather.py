@@ -20,7 +20,7 @@ from vmaforensics.views.pages.page_tables import gather_page_tables
 from vmaforensics.views.pages.text_pages import gather_text_pages
 from vmaforensics.views.pages.unacquired import drop_unacquired
 from vmaforensics.views.problems import ProblemLog
-from vmaforensics.views.processes.mm_sources import gather_sources
+from vmaforensics.views.processes.mm_sources import gather_sources, with_indexed
 from vmaforensics.views.processes.mms import MmOffsets, Mms, read_mms
 from vmaforensics.views.processes.taskless_mms import taskless_mms
 from vmaforensics.views.processes.tasks import walk_tasks
@@ -81,8 +81,9 @@ def gather_views(
     extra = _Extra(kernel, wanted, progress)
     views.slab = extra.get("slab", lambda: gather_slab(kernel, log))
     views.sources = extra.get("sources", lambda: gather_sources(kernel, tasks, views.slab, log))
-    views.tracers = extra.get("sources", lambda: read_tracers(kernel, tasks))
     if views.sources is not None:
+        if log.met(View.TASKS):
+            views.tasks = with_indexed(tasks, views.sources)
         # An address space that no listed process has is read like any other.
         mms = Mms.concatenate([views.mms, views.sources.hidden()])
         views.mms = mms.sort_by(mms.mm)
@@ -90,6 +91,7 @@ def gather_views(
         views.operations = _operations(kernel, views, cpus, extra)
     every = views.sources.tasks if views.sources is not None else tasks
     views.clocks = extra.always("clocks", lambda: gather_clocks(kernel, every, views.slab))
+    views.tracers = extra.get("sources", lambda: read_tracers(kernel, views.tasks))
     progress("indices")
     _walk_indices(kernel, views, log)
     progress("areas")

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.processes.mm_sources import SourcesView
 
 _BOTH = Source.TASK_LIST | Source.PID_INDEX
-_MOST = 16  # tasks of a process that are listed
+_MOST = 16  # tasks of a process that are listed, and processes that have a finding each
 
 RULE = Rule(
     id="TASK-HIDDEN",
@@ -66,13 +66,18 @@ class _Missing(NamedTuple):
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """One finding per process (tgid) of which the task list or the pid index leaves out some task."""
+    """One finding per process (tgid) of which the task list or the pid index leaves out some task; of many, one."""
     sources = context.views.sources
     if sources is None:
         return
     missing = _missing(sources, whole_sources(context, sources), _unborn(context), _passed_over(context, sources))
     wrong = np.flatnonzero(missing.any())
     tgids = sources.tasks.tgid[wrong]
+    processes = len(np.unique(tgids))
+    if processes > _MOST:  # one broken link leaves out all that is behind it
+        finding = _of_process(context, sources, missing, wrong.tolist())
+        yield replace(finding, title=f"{processes:,} processes are not in every record: the first {finding.title}")
+        return
     for tgid in np.unique(tgids).tolist():
         yield _of_process(context, sources, missing, wrong[tgids == tgid].tolist())
 

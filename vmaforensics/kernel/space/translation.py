@@ -66,8 +66,8 @@ def kernel_space(
                 mapped = True
                 space.put(_whole_image(variant, symbols, offset))
                 problems.append(
-                    "the kernel's page tables are damaged: they map memory, but not the kernel's own image; that is read "
-                    "where it lies"
+                    "the kernel's page tables are damaged: they map memory, but not the kernel's own image; that is "
+                    "read where it lies"
                 )
             if mapped:
                 if len(walk.unreadable):
@@ -100,7 +100,7 @@ def _maps_memory(space: KernelSpace, memory: PhysicalMemory, start: int) -> bool
 
 
 def _whole_image(arch: Architecture, symbols: Symbols, offset: int) -> LinearPiece:
-    """The linear mapping of the kernel image from its first to its last symbol; of all it may take if that is unknown."""
+    """The linear mapping of the kernel image from its first to its last symbol, or of all it may take."""
     first, behind = symbols.get("_text") or symbols.get("_stext"), symbols.get("_end")
     if first is None or behind is None or not first < behind <= arch.image_start + arch.image_size:
         return image_piece(arch, offset)

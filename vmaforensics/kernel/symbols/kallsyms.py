@@ -88,6 +88,15 @@ class Kallsyms:
         found.tables, found.place = self.tables, (self.place + by) % (1 << 64)
         return found
 
+    def plus(self, name: str, address: int) -> Kallsyms:
+        """The same symbols and one more, of unknown type."""
+        starts = np.append(self._starts, len(self._blob))
+        found = Kallsyms(
+            np.append(self.addresses, np.uint64(address)), self._blob + b"?" + name.encode() + b"\0", starts, self.lost
+        )
+        found.tables, found.place = self.tables, self.place
+        return found
+
     def name_of(self, address: int) -> str | None:
         """Name of the first symbol at exactly ``address``."""
         hits = np.flatnonzero(self.addresses == np.uint64(address))

@@ -86,6 +86,19 @@ class _Known(NamedTuple):
     sources: U16
 
 
+def with_indexed(tasks: Tasks, sources: SourcesView) -> Tasks:
+    """``tasks`` of a task list that is broken, with those that only the pid index still leads to, in their order.
+
+    Where the list is whole, what is missing from it was taken out, and stays out.
+    """
+    every, known = sources.tasks, sources.task_sources
+    lost = (known & np.uint16(Source.PID_INDEX) != 0) & (known & np.uint16(Source.TASK_LIST) == 0)
+    rows = every.take(lost & every.ok & (every.pid > 0) & (every.exit_state == 0))
+    rows.leader[:] = rows.pid == rows.tgid
+    found = Tasks.concatenate([tasks, rows])
+    return found.sort_by(found.tgid, ~found.leader, found.pid, found.task)
+
+
 def gather_sources(kernel: Kernel, tasks: Tasks, slab: SlabView | None, log: ProblemLog) -> SourcesView:
     """Collect tasks and mms from every record; ``tasks`` are those of the task list.
 
