@@ -7,6 +7,7 @@ import pytest
 from handmade import BASE, LINUX_5_10, PAGE, circular_list
 
 from views.handmade_slab import ORDER_0, SIZE, STRUCTS, Hand, problems_of
+from vmaforensics.kernel.space.kernel_space import KernelSpace, LinearPiece
 from vmaforensics.views.indices.maple import walk_maple
 from vmaforensics.views.indices.vma_list import walk_list
 from vmaforensics.views.problems import Problem, ProblemLog
@@ -98,10 +99,17 @@ def test_an_inode_is_part_of_an_object() -> None:
     assert admits(hand, INODE, OTHERS + 64, OTHERS + 424, OTHERS + 432, VMAS) == [True, True, False, False]
 
 
-def test_static_objects_are_in_reserved_pages() -> None:
-    """init_mm is; no VMA is."""
-    hand = machine()
-    assert (admits(hand, MM, BOOT + 8), admits(hand, VMA, BOOT + 8)) == ([True], [False])
+def test_static_objects_are_in_the_image_of_the_kernel() -> None:
+    """init_mm is; no VMA is. Vmemmap is reserved as well."""
+    image = 0xFFFF_FFFF_8100_0000
+    kernel = machine().kernel()
+    size = 64 * PAGE
+    pieces = [LinearPiece(BASE, BASE + size - 1, 0), LinearPiece(image, image + size - 1, 0)]
+    kernel.space = KernelSpace.linear(kernel.memory, pieces)
+    homes = kernel.shared(Homes)
+    places = np.array([image + (BOOT - BASE) + 8, image + (FREE - BASE), BOOT + 8], np.uint64)
+    assert homes.admits(MM, places).tolist() == [True, False, False]
+    assert homes.admits(VMA, places).tolist() == [False, False, False]
 
 
 def test_an_object_that_kfence_watches_is_at_an_end_of_its_page() -> None:

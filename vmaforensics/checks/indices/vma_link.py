@@ -47,7 +47,7 @@ RULE = Rule(
     compares="nothing: the word at the address could be read and not followed. It is no kernel address, misaligned, "
     "has impossible tag bits, leads back into the walk or into another address space, or to memory that the allocator "
     "uses for something else",
-    views=(View.TASKS, *INDICES, View.FILE_RMAP, View.ANON_RMAP),
+    views=(View.TASKS, *INDICES, View.FILE_RMAP, View.ANON_RMAP, View.PAGE_TABLES),
     transient="any change of the map, under the mmap write lock; task lists change under tasklist_lock, which is not "
     "looked at",
     by_hand=("crash: rd -64 ADDRESS", "drgn: hex(prog.read_u64(ADDRESS))"),

@@ -18,6 +18,7 @@ from vmaforensics.views.pages.mapped_pages import Pages, read_mapped_pages
 from vmaforensics.views.pages.miscounted_frames import MiscountedFrames, find_miscounted
 from vmaforensics.views.pages.ptes import Ptes, place_keys
 from vmaforensics.views.pages.rss import read_rss
+from vmaforensics.views.pages.stale_tables import find_strangers
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 
@@ -146,6 +147,13 @@ def _walk(kernel: Kernel, mms: Mms, log: ProblemLog) -> _Walked:
         owner[:] = rows[owner]
     lost = tables.take(~tables.ok)
     log.add(View.PAGE_TABLES, Problem.UNREADABLE, mms.mm[lost.owner], lost.pa, lost.va)
+    strangers = find_strangers(kernel, leaves, tables)
+    stale = tables.take(strangers.tables)
+    log.add(View.PAGE_TABLES, Problem.STALE, mms.mm[stale.owner], stale.pa, stale.va)
+    if strangers.foreign.any():
+        leaves = leaves.take(~strangers.leaves)
+        tables.ok[strangers.foreign] = False
+        lost = tables.take(~tables.ok)
     whole = usable.copy()
     whole[lost.owner] = False
     truncated = found.truncated or user_only.truncated

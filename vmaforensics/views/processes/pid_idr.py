@@ -11,6 +11,7 @@ import numpy as np
 
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.processes.mm_lists import Listed
+from vmaforensics.views.slab.homes import PID, TASK, Homes
 from vmaforensics.views.structures.xarray import all_pointers
 from vmaforensics.views.view import View
 
@@ -35,8 +36,10 @@ def tasks_by_pid(kernel: Kernel, log: ProblemLog) -> Listed | None:
     pids = found.pointers
     wild = ~kernel.arch.kernel_pointer(pids)
     log.add(View.SOURCES, Problem.NON_CANONICAL, 0, head[0], pids[wild])
-    tasks = _tasks_of(kernel, np.unique(pids[~wild]), log)
-    return Listed(tasks.addresses, found.whole and tasks.whole and bool(ok[0]))
+    stale = ~wild & kernel.shared(Homes).strangers(PID, pids)
+    log.add(View.SOURCES, Problem.STALE, 0, head[0], pids[stale])
+    tasks = _tasks_of(kernel, np.unique(pids[~wild & ~stale]), log)
+    return Listed(tasks.addresses, found.whole and tasks.whole and bool(ok[0]) and not stale.any())
 
 
 def _tasks_of(kernel: Kernel, pids: U64, log: ProblemLog) -> Listed:
@@ -54,7 +57,11 @@ def _tasks_of(kernel: Kernel, pids: U64, log: ProblemLog) -> Listed:
         log.add(View.SOURCES, Problem.NON_CANONICAL, 0, at[wild], after[wild])
         again = ok & np.isin(after, seen)
         log.add(View.SOURCES, Problem.CYCLE, 0, at[again], after[again])
-        at = np.unique(after[ok & (after != 0) & ~wild & ~again])
+        good = ok & (after != 0) & ~wild & ~again
+        stale = good & kernel.shared(Homes).strangers(TASK, after - link)
+        log.add(View.SOURCES, Problem.STALE, 0, at[stale], after[stale])
+        whole &= not stale.any()
+        at = np.unique(after[good & ~stale])
         if not len(at):
             break
         seen = np.union1d(seen, at)

@@ -36,7 +36,7 @@ class Kind:
 
     struct: str
     symbols: tuple[str, ...] = ()  # variables that point to caches of such objects
-    static: bool = False  # some are part of the kernel's image, or older than the allocator
+    static: bool = False  # some are part of the kernel's image
     inner: bool = False  # they are part of larger objects
 
 
@@ -48,11 +48,12 @@ ANON_VMA_CHAIN = Kind("anon_vma_chain", (ObjectKind.ANON_VMA_CHAIN.symbol,))
 TASK = Kind("task_struct", (ObjectKind.TASK.symbol,), static=True)  # init_task
 SIGNAL = Kind("signal_struct", static=True)  # init_signals
 FILE = Kind("file")  # of more caches than one, as part of a backing_file
-INODE = Kind("inode", static=True, inner=True)
-ADDRESS_SPACE = Kind("address_space", static=True, inner=True)
-SUPER_BLOCK = Kind("super_block", static=True)
-DENTRY = Kind("dentry", ("dentry_cache", "__dentry_cache"), static=True)
-MOUNT = Kind("mount", ("mnt_cache",), static=True)
+PID = Kind("pid", static=True)  # init_struct_pid
+INODE = Kind("inode", inner=True)
+ADDRESS_SPACE = Kind("address_space", inner=True)
+SUPER_BLOCK = Kind("super_block")
+DENTRY = Kind("dentry", ("dentry_cache", "__dentry_cache"))
+MOUNT = Kind("mount", ("mnt_cache",))
 XA_NODE = Kind("xa_node", ("radix_tree_node_cachep",))
 
 
@@ -61,7 +62,7 @@ class _State(IntEnum):
 
     UNKNOWN = 0  # its struct page, or the cache that names, is not in the image
     SLAB = 1
-    RESERVED = 2  # the kernel's image, and what was handed out before there was an allocator
+    RESERVED = 2  # of the kernel's image, or handed out before there was an allocator
     OTHER = 3
 
 
@@ -158,7 +159,8 @@ class _Known:
         state = values_at(self._pages.state, row)
         answer: Bools = state == _State.UNKNOWN
         if kind.static:
-            answer |= state == _State.RESERVED
+            in_image = addresses >= np.uint64(self.kernel.arch.image_start)  # vmemmap is reserved too
+            answer |= (state == _State.RESERVED) & in_image
         in_slab = np.flatnonzero(state == _State.SLAB)
         answer[in_slab] = self._fits(kind, addresses[in_slab], row[in_slab])
         return answer

@@ -13,6 +13,7 @@ import numpy as np
 from vmaforensics.columns.lookup import first_rows
 from vmaforensics.columns.types import I64, U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.slab.homes import XA_NODE, Homes
 
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
@@ -61,8 +62,11 @@ def all_pointers(kernel: Kernel, heads: U64, view: View, log: ProblemLog) -> Poi
         nodes, owner = nodes[first], owner[first]
         again = np.isin(nodes, seen)
         log.add(view, Problem.CYCLE, 0, nodes[again], nodes[again])
+        stale = kernel.shared(Homes).strangers(XA_NODE, nodes)
+        log.add(view, Problem.STALE, 0, nodes[stale], nodes[stale])
         slots, ok = _slots(kernel, nodes)
-        log.add(view, Problem.UNREADABLE, 0, nodes[~ok & ~again])
+        log.add(view, Problem.UNREADABLE, 0, nodes[~ok & ~again & ~stale])
+        ok &= ~stale
         seen = np.union1d(seen, nodes)
         if len(seen) > _MOST_NODES:
             log.add(view, Problem.CUT_SHORT, 0, int(nodes[0]), len(seen))
