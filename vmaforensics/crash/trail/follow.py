@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from vmaforensics.crash.patterns import FATAL, Kind
@@ -11,13 +12,16 @@ from vmaforensics.crash.trail.entries import follow_entry
 from vmaforensics.crash.trail.frames import follow_page
 from vmaforensics.crash.trail.lists import follow_list
 from vmaforensics.crash.trail.pointers import follow_pointer
+from vmaforensics.crash.trail.word import Trail
+from vmaforensics.errors import KernelNotFoundError, MemoryReadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from vmaforensics.crash.complaints import Complaint
     from vmaforensics.crash.trail.records import Records
-    from vmaforensics.crash.trail.word import Trail
+
+log = logging.getLogger(__name__)
 
 _WAYS: Final[dict[Kind, Callable[[Records, Complaint], Trail]]] = {
     Kind.BAD_RSS: follow_rss,
@@ -45,4 +49,16 @@ def concern_memory(complaints: Iterable[Complaint]) -> bool:
 def follow(records: Records, complaints: Sequence[Complaint]) -> dict[int, Trail]:
     """What complaints lead to, by the row of each in the log."""
     wanted = [complaint for complaint in complaints if complaint.kind in _WAYS]
-    return {complaint.row: _WAYS[complaint.kind](records, complaint) for complaint in wanted[:_MOST]}
+    return {complaint.row: _followed(records, complaint) for complaint in wanted[:_MOST]}
+
+
+def _followed(records: Records, complaint: Complaint) -> Trail:
+    """One of them; what goes wrong on its way costs no other."""
+    try:
+        return _WAYS[complaint.kind](records, complaint)
+    except (KernelNotFoundError, MemoryReadError) as error:
+        return Trail(notes=[f"could not be followed: {error}"])
+    except Exception as error:  # a bug of ours must not cost the page
+        log.debug("complaint %s", complaint.kind, exc_info=True)
+        kind = type(error).__name__
+        return Trail(notes=[f"could not be followed: internal error ({kind}: {error}); please report it"])
