@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from vmaforensics.crash.document import CrashDocument
 
 FIRST_SCREEN = 40  # lines
-_LOCK = 16  # bytes of a rw_semaphore that say who holds it: count and owner
+_LOCK = 64  # bytes of the largest rw_semaphore, that of PREEMPT_RT
 
 
 class Edited(NamedTuple):

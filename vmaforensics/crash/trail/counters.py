@@ -22,6 +22,8 @@ _MOST: Final = 4  # words of one complaint
 _BATCH: Final = 32  # percpu_counter_batch of a small machine
 _HASHED: Final = "the kernel prints the address of the mm hashed (%p): it was looked for by its counters"
 
+_WHOSE: Final = "the process has ended, and no word says any more which it was"
+
 
 def follow_rss(records: Records, complaint: Complaint) -> Trail:
     """``Bad rss-counter state``: the entry that is missing, or the counter itself.
@@ -29,7 +31,9 @@ def follow_rss(records: Records, complaint: Complaint) -> Trail:
     The mm is freed right after (__mmdrop); a freed object keeps its words until it is handed out again.
     """
     counter, value = complaint.named.texts.get("counter", ""), complaint.named.get("value")
-    trail = Trail(notes=[_HASHED])
+    trail = Trail(notes=[_HASHED, _WHOSE])
+    if "dropped by" in complaint.named.texts:
+        trail.notes.append("the process in the line is the one that gave the last reference back, often another")
     if value is None:
         return trail
     if counter not in KINDS and counter.isdecimal() and int(counter) < len(KINDS):

@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
+from vmaforensics.crash.trail.text import word_line
 from vmaforensics.volatility.layers.adapter import subject_of_layer
 from vmaforensics.volatility.rows.regions import NOT_APPLICABLE, Row
 from vmaforensics.words.printable import printable
@@ -77,6 +78,8 @@ def _complaint(complaint: ComplaintPart) -> Iterator[tuple[int, Row]]:
     yield 0, _row("complaint", complaint.kind, *where, text=complaint.text)
     if complaint.functions:
         yield 1, _row("in", complaint.kind, text=" < ".join(complaint.functions))
+    for word in complaint.words:
+        yield 1, _row("broken", word.sure, text=word_line(word))
 
 
 def _waits(waits: WaitsPart) -> Iterator[tuple[int, Row]]:

@@ -36,10 +36,10 @@ class VmaCrash(interfaces.plugins.PluginInterface):  # type: ignore[misc]  # vol
 
     def _rows(self) -> Iterator[tuple[int, Row]]:
         from vmaforensics.crash.build import build_crash_document
-        from vmaforensics.crash.gather import gather_case
+        from vmaforensics.crash.gather import follow_complaints, gather_case
         from vmaforensics.progress import unheard
 
         subject = find_subject(self.context, self.config["primary"], self._progress_callback)
         self._progress_callback(40, "Reading log, stacks and locks")
-        case = gather_case(subject.image, subject.kernel, unheard)
+        case = follow_complaints(gather_case(subject.image, subject.kernel, unheard), unheard)
         yield from crash_rows(build_crash_document(case, lines=0))
