@@ -48,7 +48,7 @@ def _fault(fault: FaultPart) -> Iterator[str]:
 
 def near_lines(near: NearPart) -> Iterator[str]:
     """What a value would lead to if a byte of it were another."""
-    yield from _wrapped(f"  with {_changed(near)}", near.pointer.text)
+    yield from _wrapped(f"with {_changed(near)}", near.pointer.text)
 
 
 def _changed(near: NearPart) -> str:
