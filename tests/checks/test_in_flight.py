@@ -15,6 +15,7 @@ from vmaforensics.checks.context import Context
 from vmaforensics.checks.finding import Finding, Severity
 from vmaforensics.checks.weigh import run_checks
 from vmaforensics.views.operations.operation import Operation
+from vmaforensics.views.pages.anon_roots import AnonRoots
 from vmaforensics.views.pages.mapped_pages import Pages
 from vmaforensics.views.pages.miscounted_frames import MiscountedFrames
 from vmaforensics.views.structures.lock import Lock
@@ -78,6 +79,22 @@ def test_clearing_accounts_for_one_anonymous_page_but_a_batch_of_a_file() -> Non
     view = add_operations(views, doing)
     object.__setattr__(view, "delays_removal", False)
     assert sorted(finding.severity for finding in _found(views, "PTE-ERASED")) == [Severity.HIGH, Severity.INFO]
+
+
+def test_a_page_that_is_copied_for_writing_names_the_parents_anon_vma() -> None:
+    """And its copy may be in its place already."""
+    views = views_of(Process(pid=100))
+    view = add_page_tables(views)
+    miscount(views, _STACK, 2)
+    parent = int(view.miscounted.pages.mapping[0]) + 0x80
+    view.miscounted.pages.mapping[0] = parent
+    known = np.array([*view.anon_roots.anon_vma.tolist(), parent], np.uint64)
+    roots = AnonRoots.of(anon_vma=known, root=[parent] * len(known))
+    object.__setattr__(view, "anon_roots", roots.sort_by(roots.anon_vma))
+    add_operations(views, _FAULT)
+    assert [finding.severity for finding in _found(views, "PTE-ERASED")] == [Severity.HIGH]
+    add_operations(views, replace(_FAULT, operation=Operation.COPY_ON_WRITE))
+    assert [finding.severity for finding in _found(views, "PTE-ERASED")] == [Severity.INFO]
 
 
 def test_reclaim_works_on_any_address_space_and_holds_the_page_locked() -> None:

@@ -130,6 +130,20 @@ def test_who_has_got_past_the_end_of_its_use_of_a_map_does_not_answer_for_it(sta
     assert (2, Operation.LET_GO) not in found
 
 
+def test_a_function_that_is_an_operation_in_part_counts_where_it_was_interrupted(stacks: Stacks) -> None:
+    stacks.function("do_exit", Rule())
+    _sleeper(stacks, "do_exit")
+    assert (1, Operation.LET_GO) not in _named(_gathered(stacks, [RUNNING]))
+    low = stacks.stack()
+    sp = low + 16384 - 8 * (1 + len(USER))
+    for at, word in enumerate((stacks.code("entry_SYSCALL_64"), *USER)):
+        stacks.machine.word(sp + 8 * at, word)
+    running = stacks.add(low, low + 0x2000, on_cpu=1)
+    stacks.runs(running)
+    view = _gathered(stacks, [RUNNING, RUNNING], stacks.cpu(ip=stacks.code("do_exit"), sp=sp))
+    assert (2, Operation.LET_GO) in _named(view)
+
+
 # Copies -----------------------------------------------------------------------------------------------------
 
 

@@ -59,7 +59,7 @@ class InFlight:
         kinds = [int(apart.operation) for apart in finding.rule.in_flight]
         works = self._works_on(finding.mm)
         if finding.by_others:
-            works |= self._view.under_way.anywhere
+            works |= self._view.under_way.anywhere | (finding.mm == 0)
         return np.flatnonzero(np.isin(self._view.under_way.operation, kinds) & works).tolist()
 
     def lock_note(self, finding: Finding) -> Evidence | None:

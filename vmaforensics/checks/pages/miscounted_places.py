@@ -87,12 +87,17 @@ def _erased_place(context: Context, view: PageTablesView, row: int) -> Place | N
     return Place(int(context.views.mms.mm[room.mm_row[rows[0]]]), int(room.va[rows[0]]))
 
 
-def rooms(context: Context, view: PageTablesView, row: int) -> Room:
-    """Every place where the page of ``view.miscounted`` belongs by its mapping and index."""
+def rooms(context: Context, view: PageTablesView, row: int, *, of_family: bool = False) -> Room:
+    """Every place where the page of ``view.miscounted`` belongs by its mapping and index.
+
+    ``of_family``: an anonymous page also where it may be inherited, in VMAs whose anon_vma has the same root.
+    """
     page, vmas, files = view.miscounted.pages, context.views.vmas, context.views.files
     mapping, index = page.mapping[row], page.index[row]
     if page.anon[row]:
         fits = (vmas.anon_vma == mapping) & (vmas.anon_vma != 0)
+        if of_family and (root := int(view.anon_roots.roots_of(page.mapping[row : row + 1])[0])):
+            fits |= view.anon_roots.roots_of(vmas.anon_vma) == np.uint64(root)
         base = vmas.anon_pgoff
     elif files is not None:
         fits = (values_at(files.rows.mapping, vmas.file_row) == mapping) & (vmas.file_row >= 0)

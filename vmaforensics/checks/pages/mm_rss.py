@@ -53,7 +53,7 @@ RULE = Rule(
         Apart(Operation.COPY_ON_WRITE, 1),
         Apart(Operation.SWAP_IN, 2),
         Apart(Operation.ZAP, 512),  # rss[] of zap_pte_range, until its table is done
-        Apart(Operation.MOVE, 1),
+        Apart(Operation.MOVE_ENTRIES, 1),
         Apart(Operation.RECLAIM, 2),
         Apart(Operation.MIGRATE, 1),
         Apart(Operation.COLLAPSE, 512),

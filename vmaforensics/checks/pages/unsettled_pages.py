@@ -31,8 +31,8 @@ LEAVE_PAGES: Final = (
     Apart(Operation.COPY_ON_WRITE, 2),
     Apart(Operation.SWAP_IN, 1),
     Apart(Operation.ZAP, 512),
-    Apart(Operation.FORK, 1),
-    Apart(Operation.MOVE, 1),
+    Apart(Operation.COPY_ENTRIES, 1),
+    Apart(Operation.MOVE_ENTRIES, 1),
     Apart(Operation.RECLAIM, 1),
     Apart(Operation.MIGRATE, 1),
     Apart(Operation.COLLAPSE, 512),
@@ -118,9 +118,10 @@ def _at_work(
         return None
     mms = context.views.mms
     its = (mms.mm == under_way.mm[row]) | (operations.lock_owner == task)
-    room = rooms(context, view, page)
+    room = rooms(context, view, page, of_family=True)  # a page that was there before a fork names the parent's anon_vma
     entry = view.ptes.rows_at(view.arch, room.mm_row, room.va)
-    fits = (room.mm_row >= 0) & its[room.mm_row] & ((entry < 0) == more)
+    replaced = more and kind is Operation.COPY_ON_WRITE  # the new page may be there before the old one is let go
+    fits = (room.mm_row >= 0) & its[room.mm_row] & (((entry < 0) == more) | replaced)
     if fits.any():
         return int(mms.mm[room.mm_row[np.flatnonzero(fits)[0]]])
     if under_way.anywhere[row] and int(pages.flags[page]) & int(_PG_LOCKED):

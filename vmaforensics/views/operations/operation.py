@@ -39,6 +39,8 @@ class Operation(IntEnum):
     PATCH = 22
     ADJUST = 23
     LET_GO = 24
+    COPY_ENTRIES = 25
+    MOVE_ENTRIES = 26
 
     @property
     def text(self) -> str:
@@ -54,17 +56,21 @@ class Known:
     functions: str  # names, separated by blanks
     atomic: bool = False  # records are apart only under a spin lock: the task is on a CPU, but for PREEMPT_RT
     anywhere: bool = False  # works on address spaces that are not the task's
+    interrupted: str = ""  # functions that are the operation in part: only if the task was interrupted right in them
     unless: str = ""  # functions further down the same stack that show it to be past that, or not there yet
 
 
 KNOWN = {
     Operation.FAULT: Known(
         text="a page fault between the count of a page and its entry",
-        functions="do_anonymous_page do_set_pte set_pte_range do_set_pmd finish_fault filemap_map_pages "
-        "filemap_map_folio_range filemap_map_order0_folio next_uptodate_page next_uptodate_folio filemap_map_pmd "
-        "do_fault_around map_anon_folio_pte_nopf map_anon_folio_pte_pf map_anon_folio_pmd_nopf map_anon_folio_pmd_pf "
+        functions="__handle_mm_fault page_add_new_anon_rmap folio_add_new_anon_rmap page_add_file_rmap "
+        "folio_add_file_rmap_ptes folio_add_file_rmap_pte folio_add_lru_vma do_anonymous_page do_set_pte "
+        "set_pte_range do_set_pmd finish_fault filemap_map_pages filemap_map_folio_range "
+        "filemap_map_order0_folio next_uptodate_page next_uptodate_folio filemap_map_pmd do_fault_around "
+        "map_anon_folio_pte_nopf map_anon_folio_pte_pf map_anon_folio_pmd_nopf map_anon_folio_pmd_pf "
         "__do_huge_pmd_anonymous_page do_huge_pmd_anonymous_page insert_page insert_page_into_pte_locked "
-        "insert_pfn alloc_set_pte do_read_fault do_cow_fault do_shared_fault do_pte_missing mfill_atomic_install_pte",
+        "insert_pfn alloc_set_pte do_read_fault do_cow_fault do_shared_fault do_pte_missing "
+        "mfill_atomic_install_pte",
         atomic=True,
     ),
     Operation.COPY_ON_WRITE: Known(
@@ -202,8 +208,19 @@ KNOWN = {
     Operation.LET_GO: Known(
         text="the end of its use of a memory map",
         functions="mmput mmput_async exit_mm exec_mmap begin_new_exec setup_new_exec flush_old_exec",
+        interrupted="do_exit",  # exit_mm is part of it
         anywhere=True,
         unless="de_thread __mmput exit_mmap exit_aio ksm_exit __ksm_exit khugepaged_exit __khugepaged_exit fput",
+    ),
+    Operation.COPY_ENTRIES: Known(
+        text="fork, which copies page-table entries",
+        functions="copy_page_range copy_p4d_range copy_pmd_range copy_pte_range copy_present_pte copy_present_ptes",
+        atomic=True,
+    ),
+    Operation.MOVE_ENTRIES: Known(
+        text="mremap, which moves page-table entries",
+        functions="move_page_tables move_ptes move_huge_pmd move_normal_pmd move_normal_pud move_pgt_entry",
+        atomic=True,
     ),
 }
 
@@ -212,6 +229,6 @@ def operations_by_function() -> dict[str, tuple[Operation, ...]]:
     """The operations that each function is known for."""
     found: dict[str, tuple[Operation, ...]] = {}
     for operation, known in KNOWN.items():
-        for name in known.functions.split():
+        for name in (known.functions + " " + known.interrupted).split():
             found[name] = (*found.get(name, ()), operation)
     return found

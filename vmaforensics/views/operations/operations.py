@@ -124,10 +124,12 @@ def _under_way(kernel: Kernel, tasks: Tasks, stacks: StacksView) -> UnderWay:
     named_frames = np.array([*bases, ""])[np.where(frames.sure, frames.function, -1)]
     function = np.array([at for at, found in enumerate(by_function) for _ in found], np.int64)
     operation = np.array([int(known) for found in by_function for known in found], np.int64)
-    hits = [
-        (np.flatnonzero(frames.sure & (frames.function == at)), known)
-        for at, known in zip(function, operation, strict=True)
-    ]
+    hits = []
+    for at, known in zip(function.tolist(), operation.tolist(), strict=True):
+        here = frames.sure & (frames.function == at)
+        if bases[at] in KNOWN[Operation(known)].interrupted.split():
+            here &= frames.precise
+        hits.append((np.flatnonzero(here), known))
     frame = np.concatenate([np.zeros(0, np.int64), *(rows for rows, _ in hits)])
     kind = np.concatenate([np.zeros(0, np.int64), *(np.full(len(rows), known) for rows, known in hits)])
     order = np.lexsort((frame, kind, frames.stack[frame]))  # of one operation, the innermost frame first
