@@ -164,7 +164,7 @@ def test_a_guest_that_is_only_slow_has_not_complained() -> None:
 
 
 def test_a_guest_for_lime_has_no_secret_memory() -> None:
-    # The last of several wins: early_param of mm/secretmem.c sets a variable.
+    # The last of several wins: a parameter of mm/secretmem.c, set in the order of the command line.
     words = storms.Work("6.1", lime=True).kernel_cmdline.split()
     assert [word for word in words if word.startswith("secretmem.")][-1] == "secretmem.enable=0"
     assert "secretmem.enable=0" not in storms.Work("6.1").kernel_cmdline
