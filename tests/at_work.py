@@ -20,7 +20,14 @@ import time
 from collections import Counter, defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from vmaforensics.image.open import open_image
+
+if TYPE_CHECKING:
+    from vmaforensics.image.memory import PhysicalMemory
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "at-work.md"
@@ -36,11 +43,14 @@ it by hand. What these guests do, and how the images and the labelled edits in t
 
 A finding of medium or above is *false* if none of the image's labelled edits accounts for it: it names neither what
 was edited nor, in a child that inherited it, the same range, nor the page that an edit used. An edit is *found* by a
-finding of medium or above that names the edited process and, where both have one, a range that overlaps. Times are of
-the whole command on a machine that did other things too.
+finding of medium or above that names the edited process and, where both have one, a range that overlaps. An
+edit that the kernel has undone before the image was made, as where a page went to swap, is left out. Times are of the
+whole command on a machine that did other things too.
 """
 COUNTED = ("critical", "high", "medium")
 FRAME = ((1 << 52) - 1) & -4096
+SETTLED = ("PTE", "vm_area_struct.vm_flags", "vm_area_struct.vm_end")  # words that stay where they are
+PRESENT = 1  # in a page-table entry
 MOST_MISSED = 40  # kinds that are told
 MOST_FRAMES = 3  # that a finding about pages may name besides one that was edited
 FORKING = ("forks", "execs", "huge")  # whose children inherit what was edited
@@ -100,6 +110,19 @@ def judge(manifest: dict[str, Any], document: dict[str, Any]) -> tuple[list[list
     return false, found
 
 
+def held(edit: dict[str, Any], memory: PhysicalMemory) -> bool:
+    """Is what an edit changed still as it made it? Pages are reclaimed, and taken back by the kernel, under an edit."""
+    for word in edit["words"]:
+        if word["what"] not in SETTLED:
+            continue
+        before, after = int(word["before"], 16), int(word["after"], 16)
+        data, ok = memory.gather(np.array([int(word["physical"], 16)], np.uint64), word["size"])
+        changed = (before ^ after) | (PRESENT if word["what"] == "PTE" else 0)
+        if ok[0] and (int.from_bytes(data[0].tobytes(), "little") ^ after) & changed:
+            return False
+    return True
+
+
 def examine(path: Path, seconds: float) -> dict[str, Any]:
     """Report on an image and judge what is said."""
     manifest = json.loads(path.read_bytes())
@@ -139,6 +162,8 @@ def examine(path: Path, seconds: float) -> dict[str, Any]:
         "false": [],
         "edits": [],
     }
+    memory = open_image(image).memory
+    manifest["edits"] = [edit for edit in manifest.get("edits", []) if held(edit, memory)]
     if text:
         seen["false"], seen["edits"] = judge(manifest, json.loads(text))
     elif not error:

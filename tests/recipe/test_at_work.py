@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from at_work import judge, method, page
+from at_work import held, judge, method, page
+
+from vmaforensics.image.open import open_image
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 EDIT = {
     "edit": "area_hidden",
@@ -76,6 +81,20 @@ def test_a_task_that_was_edited_has_no_range() -> None:
     edit = EDIT | {"edit": "task_unlisted", "start": "0x0", "end": "0x0"}
     assert rules(finding(rule="TASK-HIDDEN", start=None, end=None), edit=edit) == ["TASK-HIDDEN"]
     assert rules(finding(rule="TASK-HIDDEN", start=None, end=None, pid=41), edit=edit) == []
+
+
+def test_an_edit_that_the_kernel_has_undone_does_not_count(tmp_path: Path) -> None:
+    word = {"what": "PTE", "physical": "0x1008", "before": "0x8000000012345025", "after": "0x12345025", "size": 8}
+    edit = {"words": [word, {"what": "slot of a maple_node", "physical": "0x0", "before": "0x1", "after": "0x0"}]}
+
+    def still(entry: int) -> bool:
+        (tmp_path / "image").write_bytes(bytes(0x1008) + entry.to_bytes(8, "little") + bytes(1 << 20))
+        return held(edit, open_image(tmp_path / "image").memory)
+
+    assert still(0x12345025)
+    assert still(0x12345067)  # accessed and dirty since
+    assert not still(0x8000000012345025)  # as it was
+    assert not still(0x7FFFFFFEDCBA0000)  # in swap
 
 
 def test_the_tables_say_what_was_missed_and_what_failed() -> None:
