@@ -70,7 +70,7 @@ def check(context: Context) -> Iterator[Finding]:
     sources = context.views.sources
     if sources is None:
         return
-    missing = _missing(sources, whole_sources(context, sources), _unborn(context), _passed_over(context, sources))
+    missing = _missing(sources, whole_sources(context, sources), _unborn(context), _bypassed(context, sources))
     wrong = np.flatnonzero(missing.any())
     tgids = sources.tasks.tgid[wrong]
     processes = len(np.unique(tgids))
@@ -82,12 +82,12 @@ def check(context: Context) -> Iterator[Finding]:
         yield _of_process(context, sources, missing, wrong[tgids == tgid].tolist())
 
 
-def _passed_over(context: Context, sources: SourcesView) -> Bools:
+def _bypassed(context: Context, sources: SourcesView) -> Bools:
     """Tasks of which it is known without the whole list that it passes them over."""
     clocks = context.views.clocks
     if clocks is None:
         return np.zeros(len(sources.tasks), np.bool_)
-    return values_at(clocks.tasks.passed_over, rows_of(clocks.tasks.task, sources.tasks.task))
+    return values_at(clocks.tasks.bypassed, rows_of(clocks.tasks.task, sources.tasks.task))
 
 
 def _missing(sources: SourcesView, whole: Source, unborn: U64, passed: Bools) -> _Missing:

@@ -7,7 +7,7 @@ other, they did so while it should have been between them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -34,8 +34,15 @@ class _Signals(Table):
     first: U64 = member("thread_head.next")  # list_head in the first thread
 
 
-def passed_over(kernel: Kernel, tasks: Tasks) -> Bools:
-    """Which of ``tasks`` are; for each of them, whenever they were read."""
+class PassedOver(NamedTuple):
+    """Which tasks live, but their neighbours on the list point at each other."""
+
+    bypassed: Bools
+    proven: Bools  # the neighbours were read first, so that it was so while the task lived
+
+
+def passed_over(kernel: Kernel, tasks: Tasks) -> PassedOver:
+    """For each of ``tasks``."""
     link = kernel.offset("task_struct", "tasks")
     with np.errstate(over="ignore"):
         links, ok = kernel.gather(_Links, tasks.task)
@@ -52,8 +59,7 @@ def passed_over(kernel: Kernel, tasks: Tasks) -> Bools:
     alive = np.where(living, _places(kernel, exits), 0)
     heads = tasks.signal + np.uint64(kernel.offset("signal_struct", "thread_head"))
     alive = np.where(living & own, np.maximum(alive, _places(kernel, heads)), alive)
-    found: Bools = joined & (where < alive)
-    return found
+    return PassedOver(joined & living, joined & living & (where < alive))
 
 
 def _thread_node(kernel: Kernel) -> np.uint64:

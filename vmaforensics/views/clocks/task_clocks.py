@@ -39,7 +39,8 @@ class TaskTimes(Table):
     started: I64
     pa: U64  # physical address of what says so
     running: Bools  # on a CPU
-    passed_over: Bools  # by the list of tasks, though it lived when that was read
+    bypassed: Bools  # its neighbours on the list of tasks point at each other, though it lives
+    passed_over: Bools  # so it was while it lived
     ok: Bools
 
 
@@ -52,7 +53,7 @@ def task_times(kernel: Kernel, bases: TimeBases, tasks: Tasks) -> TaskTimes:
     ran = np.maximum(bases.of_scheduler(rows.executed), bases.of_scheduler(rows.arrived))
     found.task[:], found.ran[:], found.started[:], found.pa[:] = tasks.task, ran, rows.started, at.pa
     found.running[:], found.ok[:] = rows.on_cpu != 0, ok & at.mapped & tasks.ok
-    found.passed_over[:] = passed_over(kernel, tasks)
+    found.bypassed[:], found.passed_over[:] = passed_over(kernel, tasks)
     return found.sort_by(found.task)
 
 
