@@ -1,0 +1,75 @@
+"""Page tables that are none by their page type, and problem rows that are too many."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from views.handmade_slab import Hand
+from vmaforensics.arch.page_tables import ALLOW_USER, Leaves, TablePages
+from vmaforensics.views.pages.stale_tables import find_strangers
+from vmaforensics.views.problems import MOST, Problem, ProblemLog
+from vmaforensics.views.view import View
+
+TABLE = 0xF2
+PRESENT_USER = 0x25
+FIRST = 20  # frame of the first table; 18 of them are marked, frame 40 is not
+SPAN = 2 << 20
+
+
+def walked(*words: int, marked: int = 18) -> tuple[Hand, Leaves, TablePages]:
+    """``marked`` tables, and one more whose entries are ``words``."""
+    hand = Hand(PGTY_table=TABLE)
+    for pfn in range(FIRST, FIRST + marked):
+        hand.machine.set("page", hand.vmemmap + 64 * pfn, "page_type", TABLE << 24)
+    frames = [*range(FIRST, FIRST + marked), 40]
+    tables = TablePages.of(
+        pa=[pfn << 12 for pfn in frames],
+        va=[at * SPAN for at in range(len(frames))],
+        owner=[0] * len(frames),
+        level=[1] * len(frames),
+        ok=[True] * len(frames),
+    )
+    places = [FIRST << 12, *((40 << 12) + 8 * at for at in range(len(words)))]
+    leaves = Leaves.of(
+        va=[0, *(marked * SPAN + at * 4096 for at in range(len(words)))],
+        entry=[5 << 12 | PRESENT_USER, *words],
+        where=places,
+        owner=[0] * len(places),
+        level=[1] * len(places),
+        allow=[ALLOW_USER] * len(places),
+    )
+    return hand, leaves, tables
+
+
+@pytest.mark.parametrize(
+    ("words", "foreign"),
+    [
+        ((0xFFFF_8880_1234_5678, 7 << 12 | PRESENT_USER), True),  # a pointer
+        ((0x6C6C_6548_6F20_7721,), True),  # text
+        ((7 << 12 | PRESENT_USER,), False),  # made by hand: memory that the CPU would use
+    ],
+)
+def test_words_that_are_no_entries_are_foreign_memory(words: tuple[int, ...], foreign: bool) -> None:
+    hand, leaves, tables = walked(*words)
+    found = find_strangers(hand.kernel(), leaves, tables)
+    assert np.flatnonzero(found.tables).tolist() == [18]
+    assert np.flatnonzero(found.foreign).tolist() == ([18] if foreign else [])
+    assert found.leaves.tolist() == [False, *[foreign] * len(words)]
+
+
+def test_where_hardly_any_table_is_marked_the_marks_say_nothing() -> None:
+    hand, leaves, tables = walked(0x6C6C_6548_6F20_7721, marked=0)
+    assert not find_strangers(hand.kernel(), leaves, tables).tables.any()
+
+
+def test_problems_of_one_kind_are_rows_up_to_a_bound_and_counted_beyond() -> None:
+    log = ProblemLog()
+    places = np.arange(100_000, dtype=np.uint64)
+    log.add(View.ANON_RMAP, Problem.STALE, 0, places)
+    log.add(View.ANON_RMAP, Problem.STALE, 0, places)
+    log.add(View.ANON_RMAP, Problem.CYCLE, 0x1000, 1)
+    rows = log.table()
+    assert len(rows) == MOST + 1
+    assert rows.count[rows.problem == Problem.STALE].sum() == 200_000
+    assert rows.count[rows.problem == Problem.CYCLE].tolist() == [1]
