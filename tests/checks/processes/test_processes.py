@@ -101,6 +101,14 @@ def test_what_comes_and_goes_may_be_in_neither(state: str) -> None:
     assert findings(views, "TASK-HIDDEN") == []
 
 
+def test_what_is_being_released_leaves_the_index_before_the_list() -> None:
+    views, sources = _views()
+    sources.task_sources[1], views.tasks.exit_state[1] = Source.TASK_LIST | Source.SLAB, 0x10  # EXIT_DEAD
+    assert findings(views, "TASK-HIDDEN") == []
+    views.tasks.exit_state[1] = 0x20  # EXIT_ZOMBIE is in both
+    assert len(findings(views, "TASK-HIDDEN")) == 1
+
+
 def test_what_the_slab_alone_knows_weighs_less() -> None:
     """No run queue has it and it owns no address space: perhaps a fork has just begun."""
     views, sources = _views()

@@ -129,4 +129,6 @@ def _at_work(
     others = under_way.operation[under_way.task == task]
     if place is None and np.isin(others, [int(other) for other in _ON_TASKLESS]).any():
         return 0
+    if place is None and kind is Operation.ZAP and (others == Operation.UNMAP).any():
+        return int(under_way.mm[row])  # munmap took the VMA out of the index before
     return None

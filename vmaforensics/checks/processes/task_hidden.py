@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.processes.mm_sources import SourcesView
 
 _BOTH = Source.TASK_LIST | Source.PID_INDEX
+_EXIT_DEAD = 0x10  # include/linux/sched.h
 _MOST = 16  # tasks of a process that are listed, and processes that have a finding each
 
 RULE = Rule(
@@ -98,10 +99,11 @@ def _missing(sources: SourcesView, whole: Source, unborn: U64, passed: Bools) ->
     alive = tasks.ok & (tasks.pid > 0) & (tasks.exit_state == 0)
     settled = alive & ((tasks.flags & PF_EXITING) == 0) & ((tasks.state & TASK_NEW) == 0)
     settled &= ~np.isin(tasks.task, unborn)
+    released = tasks.exit_state == _EXIT_DEAD  # __unhash_process takes it out of the index first
     listed, indexed = known_to(bits, Source.TASK_LIST), known_to(bits, Source.PID_INDEX)
     return _Missing(
         on_list=(alive & indexed & ~listed & bool(whole & Source.TASK_LIST)) | (settled & ~listed & passed),
-        in_index=tasks.ok & (tasks.pid > 0) & listed & ~indexed & bool(whole & Source.PID_INDEX),
+        in_index=tasks.ok & (tasks.pid > 0) & ~released & listed & ~indexed & bool(whole & Source.PID_INDEX),
         both=settled & ~listed & ~indexed & ((whole & _BOTH) == _BOTH),
     )
 
