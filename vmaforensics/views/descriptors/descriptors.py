@@ -12,6 +12,7 @@ from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, I64, U32, U64
 from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.slab.homes import FILE, Homes
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -98,11 +99,12 @@ def read_descriptors(kernel: Kernel, tasks: Tasks, log: ProblemLog) -> tuple[Des
     pointers, there = kernel.words(slots, 1)
     file = pointers[:, 0]
     wild = there & (file != 0) & ~kernel.arch.kernel_pointer(file)
-    for problem, bad in ((Problem.UNREADABLE, ~there), (Problem.NON_CANONICAL, wild)):
+    stale = there & (file != 0) & ~wild & kernel.shared(Homes).strangers(FILE, file)
+    for problem, bad in ((Problem.UNREADABLE, ~there), (Problem.NON_CANONICAL, wild), (Problem.STALE, stale)):
         at = np.flatnonzero(bad)
         at = at[first_rows(marked.holder[at])]  # the first of each table: there may be millions
         log.add(View.HANDLES, problem, holders.mm[marked.holder[at]], slots[at], file[at])
-    keep = np.flatnonzero(there & (file != 0) & ~wild)
+    keep = np.flatnonzero(there & (file != 0) & ~wild & ~stale)
     inode, held = inodes_of(kernel, file[keep], log)
     rows = Descriptors(
         pid=holders.tgid[marked.holder[keep]],
@@ -111,7 +113,7 @@ def read_descriptors(kernel: Kernel, tasks: Tasks, log: ProblemLog) -> tuple[Des
         file=file[keep],
         inode=inode,
     )
-    return rows, holders.whole and marked.whole and bool(there.all()) and held
+    return rows, holders.whole and marked.whole and bool(there.all()) and not stale.any() and held
 
 
 def _marked(kernel: Kernel, holders: _Holders, log: ProblemLog) -> _Marked:
