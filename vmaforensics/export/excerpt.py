@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, BinaryIO
 import numpy as np
 
 from vmaforensics.analysis import analyse_image
-from vmaforensics.crash.gather import PARTS, gather_case
+from vmaforensics.crash.build import build_crash_document
+from vmaforensics.crash.gather import PARTS, follow_with, gather_case
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.export.excerpt_file import held_frames, write_excerpt
 from vmaforensics.kernel.find import find_kernel
+from vmaforensics.kernel.ram import system_ram
 from vmaforensics.proc.maps import maps_lines
 from vmaforensics.proc.smaps import SmapsPrinter
 from vmaforensics.progress import unheard
@@ -73,7 +75,10 @@ def trace_analysis(
         for _ in maps_lines(analysis.kernel, analysis.views, mm):
             pass
     build_document(analysis, contents=False, log="log" not in without)  # the clock, what evidence points at
-    gather_case(image, analysis.kernel, progress, [part for part in PARTS if part not in without])
+    case = gather_case(image, analysis.kernel, progress, [part for part in PARTS if part not in without])
+    build_crash_document(follow_with(case, analysis.views, analysis.findings), lines=0, everyone=True)
+    # Nobody reads this of an image with headers, but written as a raw file the excerpt needs it.
+    system_ram(analysis.kernel.space, analysis.kernel.symbols, analysis.kernel.types)
     return analysis.kernel, image.memory.traced()
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.arch.interface import Architecture
     from vmaforensics.image.memory import PhysicalMemory
+    from vmaforensics.kernel.kernel import Symbols
     from vmaforensics.kernel.locate import Located
     from vmaforensics.kernel.structures.layout import Types
 
@@ -58,7 +59,7 @@ def lay_out_by_kernel(
     ranges: list[tuple[int, int]] = []
     for stretches in _ways(memory, arch, top):
         memory.place(stretches)
-        ranges = _system_ram(memory, arch, located, types, variable)
+        ranges = system_ram(_early_space(memory, arch, located, variable), located.symbols, types)
         if ranges and ranges[-1][1] <= top + arch.page_size:
             break
         ranges = []
@@ -128,22 +129,22 @@ def layout(known: KernelRam, size: int, hole_end: int, shift: int) -> Layout:
     )
 
 
-def _system_ram(
-    memory: PhysicalMemory,
-    arch: Architecture,
-    located: Located,
-    types: Types,
-    variable: Callable[[str, int], int | None],
-) -> list[tuple[int, int]]:
+def _early_space(
+    memory: PhysicalMemory, arch: Architecture, located: Located, variable: Callable[[str, int], int | None]
+) -> KernelSpace:
+    """The kernel image and the direct map, which need no page tables."""
+    start = arch.direct_map(variable)
+    direct = LinearPiece(start, start + arch.direct_map_size - 1, 0)
+    return KernelSpace.linear(memory, sorted([image_piece(arch, located.offset), direct]))
+
+
+def system_ram(space: KernelSpace, symbols: Symbols, types: Types) -> list[tuple[int, int]]:
     """``[start, end)`` of what is called RAM at the top of the tree of resources; none if it cannot be read."""
-    root = located.symbols.get("iomem_resource")
+    root = symbols.get("iomem_resource")
     names = ("start", "end", "name", "sibling", "child")
     fields = {name: field.offset for name in names if (field := member(types, "resource", name)) is not None}
     if root is None or len(fields) < len(names):
         return []
-    start = arch.direct_map(variable)
-    direct = LinearPiece(start, start + arch.direct_map_size - 1, 0)
-    space = KernelSpace.linear(memory, sorted([image_piece(arch, located.offset), direct]))
 
     def word(at: int) -> int | None:
         data, ok = space.gather(np.array([at % WORD], np.uint64), 8)

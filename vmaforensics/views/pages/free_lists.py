@@ -22,19 +22,23 @@ _MOST_PAGES = 1 << 24  # on all lists together; pcp->high is a small part of a z
 def per_cpu_free(kernel: Kernel, reader: PageReader) -> tuple[U64, I64]:
     """``(first frame, order)`` of every free block on the per-CPU lists.
 
-    All lists are followed at once, one step of each per read. A list that cannot be read on, or that does
-    not return to its head within the bound, just ends there.
+    All lists are followed at once, one step of each per read. A list that cannot be read on just ends there, and so
+    does one that runs in a circle without its head, as torn ones do: it comes to where it was at a step that is a
+    power of two (Brent).
     """
     heads, orders = _list_heads(kernel)
     link = np.uint64(kernel.offset("page", "pcp_list|lru"))  # pcp_list: 6.0, commit bf75f200569d
-    at = heads
+    at = marks = heads
     pages, found_orders = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
-    total = 0
+    total = steps = 0
     while len(at) and total <= _MOST_PAGES:
         words, ok = kernel.words(at, 1)
         at = words[:, 0]
-        on = ok & (at != heads) & kernel.arch.kernel_pointer(at)
-        at, heads, orders = at[on], heads[on], orders[on]
+        on = ok & (at != heads) & (at != marks) & kernel.arch.kernel_pointer(at)
+        at, heads, marks, orders = at[on], heads[on], marks[on], orders[on]
+        steps += 1
+        if steps & (steps - 1) == 0:
+            marks = at
         pages.append(at - link)
         found_orders.append(orders)
         total += len(at)
