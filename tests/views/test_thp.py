@@ -69,10 +69,21 @@ def test_anonymous_memory_follows_the_setting_and_the_advice(mode: int, vm_flags
 
 @pytest.mark.parametrize(
     ("start", "size", "expected"),
-    [(HUGE, HUGE - 4096, False), (HUGE + 4096, HUGE, False), (HUGE - 4096, HUGE + 8192, True), (0, 4096, False)],
+    [
+        (HUGE, HUGE - 4096, False),
+        (HUGE + 4096, HUGE, False),
+        (HUGE - 4096, HUGE + 8192, True),
+        (5 * HUGE, 4096, False),
+    ],
 )
 def test_there_must_be_room_for_an_aligned_huge_page(start: int, size: int, expected: bool) -> None:
     assert eligible(machine(ALWAYS), start=start, size=size).eligible.tolist() == [expected]
+
+
+@pytest.mark.parametrize(("start", "size"), [(0, 4096), (0x10000, 0x10000), (0x10000, HUGE - 0x11000)])
+def test_below_the_first_huge_page_the_arithmetic_of_the_kernel_wraps(start: int, size: int) -> None:
+    # thp_vma_suitable_order: ALIGN_DOWN(vm_end - HPAGE_PMD_SIZE) is near the top of the address space, its end 0.
+    assert eligible(machine(ALWAYS), start=start, size=size).eligible.tolist() == [True]
 
 
 def test_a_process_may_have_switched_them_off() -> None:

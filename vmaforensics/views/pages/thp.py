@@ -109,10 +109,12 @@ def _orders(settings: _Settings, name: str, advised: Bools, inherited: Bools) ->
 
 
 def _fits(arch: Architecture, vmas: Vmas, order: int) -> Bools:
-    """thp_vma_suitable_order: is there an aligned piece of that size in the VMA?"""
+    """thp_vma_suitable_order: is there an aligned piece of that size in the VMA?
+
+    As in the kernel the start of the last piece wraps where the VMA ends below ``size``, which makes it fit.
+    """
     size = np.uint64(arch.page_size << order)
-    last = vmas.end // size * size
-    fits: Bools = (last >= size) & (last - np.minimum(last, size) >= vmas.start)
+    fits: Bools = vmas.end // size * size - size >= vmas.start
     return fits
 
 
