@@ -41,6 +41,14 @@ def test_an_mm_that_processes_share_is_one_row_of_the_first() -> None:
     assert problems == []
 
 
+def test_the_number_of_vmas_by_the_name_it_is_about_to_have() -> None:
+    machine = Machine(LINUX | {"mm_struct": LINUX["mm_struct"].replace("map_count", "vma_count")})
+    mms, problems = read(machine, tasks_of(machine.put("mm_struct", {"vma_count": 12})))
+    assert (mms.map_count.tolist(), problems) == ([12], [])
+    kernel = machine.kernel()
+    assert MmOffsets.of(kernel).map_count == kernel.offset("mm_struct", "vma_count")
+
+
 def test_kernel_threads_have_none_and_wild_pointers_are_not_followed() -> None:
     mms, problems = read(Machine(), tasks_of(0, WILD))
     assert len(mms) == 0

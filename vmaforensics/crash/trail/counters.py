@@ -169,7 +169,7 @@ def follow_map_count(records: Records, complaint: Complaint) -> Trail:
     ending = "exit_mmap" in complaint.functions[:2]
     if stored == held:
         return trail
-    address = mm + records.kernel.offset("mm_struct", "map_count")
+    address = mm + records.kernel.offset("mm_struct", "map_count|vma_count")
     trail.words.append(
         BrokenWord(
             what=f"mm_struct.map_count in mm_struct {mm:#x} of {records.who(mm)}",

@@ -36,7 +36,7 @@ page dumped because: {because:s}$
 vma {vma:x} start {start:x} end {end:x}( mm {mm:x})?$
 next [0-9a-f]{16} prev [0-9a-f]{16} mm {mm:x}$
 mm {mm:x} (mmap|task_size) .*
-pgd [0-9a-f]{16} mm_users \d+ mm_count \d+ pgtables_bytes {pgtables_bytes:d} map_count {map_count:d}$
+pgd [0-9a-f]{16} mm_users \d+ mm_count \d+ pgtables_bytes {pgtables_bytes:d} (map|vma)_count {map_count:d}$
 """
 # lib/list_debug.c
 _LISTS: Final = r"""

@@ -32,7 +32,7 @@ class Mms(Table):
     lock: U8  # Lock: state of the mmap lock
     users: I32 = member("mm_users.counter")  # mm_users: tasks, and others that use the user part
     count: I32 = member("mm_count.counter")  # mm_count: references to the mm_struct itself
-    map_count: I64 = member("map_count")  # VMAs
+    map_count: I64 = member("map_count|vma_count")  # VMAs
     total_vm: U64 = member("total_vm")  # pages, like all counters
     exec_vm: U64 = member("exec_vm")
     data_vm: U64 = member("data_vm")
