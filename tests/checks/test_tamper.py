@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support import Edit, again_from_views, leader
-from tamper.edits import LIST_EDITS, MAPLE_EDITS, Label, list_only, maple_slot_zeroed, tree_only
+from tamper.edits import ANON_EDITS, LIST_EDITS, MAPLE_EDITS, Label, list_only, maple_slot_zeroed, tree_only
 from work import analysis_budget
 
 from vmaforensics.checks.finding import Severity
@@ -73,6 +73,16 @@ def test_an_edit_of_the_maple_tree_is_found_where_it_was_made(
     # Where a VMA of one process is put into another, both take part.
     if "foreign" not in label.technique:
         accuses_no_other(sample, found, label)
+
+
+@pytest.mark.parametrize("edit", ANON_EDITS, ids=lambda edit: edit.__name__)
+def test_an_edit_of_the_second_offset_is_found_where_it_was_made(samples: list[Sample], edit: Technique) -> None:
+    kernels = [sample for sample in samples if sample.analysis.kernel.has("vm_area_struct", "__vm_anon_pgoff_lo")]
+    if not kernels:
+        pytest.skip("no sample of a kernel with two offsets")
+    found, label = edited(kernels[-1], edit)
+    assert hits(found, label), tell(found, label)
+    accuses_no_other(kernels[-1], found, label)
 
 
 @pytest.mark.parametrize("edit", LIST_EDITS, ids=lambda edit: edit.__name__)

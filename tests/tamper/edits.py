@@ -67,7 +67,7 @@ def repair_counters(edit: Edit, row: Row) -> None:
     vma, mm = vma_of(edit, row), int(row.mm)
     pages = int(vma.end - vma.start) >> 12
     vm_flags = int(vma.flags)
-    amounts = {"map_count": 1, "total_vm": pages}
+    amounts = {"map_count|vma_count": 1, "total_vm": pages}
     if vm_flags & (flags.VM_EXEC | flags.VM_WRITE | flags.VM_GROWSDOWN) == flags.VM_EXEC:
         amounts["exec_vm"] = pages
     elif vm_flags & flags.VM_GROWSDOWN:
@@ -237,6 +237,16 @@ def tree_cycle(edit: Edit) -> Label:
     return labelled(edit, "tree cycle", row_at(rows, leaf))
 
 
+def anonymous_offset_moved(edit: Edit) -> Label:
+    """``vm_pgoff`` of anonymous memory that has no pages yet moved by 16 pages; since 7.3 there is a second record."""
+    assert edit.kernel.has("vm_area_struct", "__vm_anon_pgoff_lo")
+    index = View.MAPLE if View.MAPLE in edit.views.indices() else View.LIST
+    row = pick(edit, index, lambda _, vmas: (vmas.file == 0) & (vmas.ops == 0) & (vmas.anon_vma == 0))
+    offset = edit.at("vm_area_struct", int(row.vma), "vm_pgoff")
+    edit.put(offset, edit.get(offset) + 0x10)
+    return labelled(edit, "anonymous offset moved", row)
+
+
 MAPLE_EDITS: tuple[Callable[[Edit], Label], ...] = (
     maple_slot_zeroed,
     maple_root_emptied,
@@ -249,3 +259,4 @@ MAPLE_EDITS: tuple[Callable[[Edit], Label], ...] = (
     maple_foreign_vma,
 )
 LIST_EDITS: tuple[Callable[[Edit], Label], ...] = (list_only, tree_only, list_cycle, tree_cycle, bounds_shrunk)
+ANON_EDITS: tuple[Callable[[Edit], Label], ...] = (anonymous_offset_moved,)

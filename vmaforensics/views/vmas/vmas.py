@@ -74,8 +74,8 @@ def _anon_pgoff(kernel: Kernel, addresses: U64, rows: Vmas) -> U64:
     if not kernel.has("vm_area_struct", high) or not kernel.has("vm_area_struct", low):
         return rows.pgoff
     upper, ok = kernel.gather_member("vm_area_struct", high, addresses)
-    lower, _ = kernel.gather_member("vm_area_struct", low, addresses)
-    return np.where(rows.ok & ok, upper << np.uint64(32) | lower, np.uint64(0))
+    lower, lower_ok = kernel.gather_member("vm_area_struct", low, addresses)
+    return np.where(rows.ok & ok & lower_ok, upper << np.uint64(32) | lower, rows.pgoff)
 
 
 def classify(kernel: Kernel, vmas: Vmas, files: FileTable) -> None:
