@@ -6,9 +6,9 @@
 A trial is a number: it says what is damaged (KINDS), how much, and which commands are run beside the report. It runs in
 a process of its own with a limit on time and memory. It must end with a documented exit code and without a traceback,
 a warning or an internal error; take at most three times the time and twice the memory that the undamaged image takes;
-have at most 200 findings; print no more than a few times as much; and find every process that a plain walk along
-``tasks.next`` of the damaged image finds. Each trial that breaks a rule is a line of JSON. What a limit is measured
-against is measured first, on the image as it is.
+have at most 200 findings; print no more than a few times as much, but for what each finding takes; and find every
+process that a plain walk along ``tasks.next`` of the damaged image finds. Each trial that breaks a rule is a line of
+JSON. What a limit is measured against is measured first, on the image as it is.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ MOST_WORDS = 1000
 MOST_PAGES = 64
 _SLACK = 1.5  # s: a command takes that to begin; below it a ratio says nothing
 _PAGE_TEXT = 1 << 18  # bytes that any command may print more than usual
+_CARD = 1 << 14  # bytes that a report may print more for each finding: evidence, records side by side, a picture
 _HARD_LIMIT = 60  # s of CPU
 DAMAGED = "damaged.image"  # the path by which commands open the damaged image
 
@@ -439,7 +440,7 @@ def broken_rules(outcome: Outcome, normal: Outcome) -> Iterator[str]:
             yield f"{name} takes {seconds:.1f} s, usually {usual:.1f} s"
     for name, size in outcome.sizes.items():
         usual_size = normal.sizes.get(name, 0)
-        if size > TIMES_WORDIER * usual_size + _PAGE_TEXT:
+        if size > TIMES_WORDIER * usual_size + _PAGE_TEXT + _CARD * outcome.findings:
             yield f"{name} prints {size} bytes, usually {usual_size}"
     if outcome.findings > MOST_FINDINGS:
         yield f"{outcome.findings} findings"

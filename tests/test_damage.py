@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from damage import KINDS, Ground, prepare, run_trial
+from support import again, bundled
 
 from vmaforensics.errors import ExitCode
+from vmaforensics.image.overlay import Overlay
+from vmaforensics.report.document.build import build_document
 
 if TYPE_CHECKING:
     from support import Sample
@@ -29,3 +32,25 @@ def test_what_is_damaged_costs_no_process(ground: Ground, damage: object) -> Non
     assert outcome.wrong == []
     assert set(outcome.codes.values()) <= set(ExitCode) - {ExitCode.INTERNAL}
     assert outcome.missed == 0
+
+
+def test_planted_links_do_not_bury_what_is_hidden() -> None:
+    """A VMA taken out of its maple tree, beside a thousand links that somebody broke in all other processes."""
+    sample = next(sample for sample in bundled() if sample.name == "tampered-6.1")
+    clean = sample.analysis
+    hidden = [finding.mm for finding in clean.findings if finding.rule.id == "VMA-MISSING"]
+    vmas, maple = clean.views.vmas, clean.views.maple
+    assert maple is not None
+    others = np.isin(vmas.vma, maple.vma[~np.isin(maple.mm, hidden)])
+    planted = np.random.default_rng(0).choice(vmas.vma[others & (vmas.anon_vma != 0)], 1000, replace=False)
+    memory = Overlay(clean.image.memory)
+    at = planted + np.uint64(clean.kernel.offset("vm_area_struct", "anon_vma"))
+    pas, _, mapped = clean.kernel.space.translate(at)
+    assert mapped.all()
+    for pa, vma in zip(pas.tolist(), planted.tolist(), strict=True):
+        memory.write(pa, (vma + 8).to_bytes(8, "little"))
+    document = build_document(again(clean, memory))
+    assert document.findings[0].rule == "VMA-MISSING"
+    assert document.findings[0].mm in map(hex, hidden)
+    assert 20 < len(document.findings) <= 200
+    assert "more like these" in " ".join(finding.title for finding in document.findings)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import permutations
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -10,11 +12,14 @@ from checks.handmade_views import Process, mm_of, views_of
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.finding import Confidence, Evidence, Finding, Severity
 from vmaforensics.checks.in_flight import InFlight
-from vmaforensics.checks.registry import all_rules, rule
+from vmaforensics.checks.registry import all_rules, rule, rule_modules
 from vmaforensics.checks.rule import LAGS, Part
 from vmaforensics.checks.weigh import join, run_checks
 from vmaforensics.checks.weigh import weigh as weigh_by
 from vmaforensics.views.structures.lock import Lock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HIGH_RULES = [known for known in all_rules() if known.severity.rank < Severity.LOW.rank]
 
@@ -192,3 +197,22 @@ def test_a_rule_is_in_the_file_of_its_name() -> None:
 def test_a_rule_that_there_is_not() -> None:
     with pytest.raises(KeyError):
         rule("NO-SUCH-RULE")
+
+
+def test_a_rule_that_goes_wrong_costs_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    broken, sound = rule_modules()[:2]
+
+    def check(context: Context) -> Iterator[Finding]:
+        yield _finding(broken.rule.id)
+        raise ValueError("no such row")
+
+    def other(context: Context) -> Iterator[Finding]:
+        yield _finding(sound.rule.id, mm=2)
+
+    modules = (replace(broken, check=check), replace(sound, check=other))
+    monkeypatch.setattr("vmaforensics.checks.weigh.rule_modules", lambda: modules)
+    context = Context(views_of())
+    assert {found.rule.id for found in run_checks(context)} == {broken.rule.id, sound.rule.id}
+    assert context.failures == [
+        f"internal error in the rule {broken.rule.id} (ValueError: no such row); please report it"
+    ]

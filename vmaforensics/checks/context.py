@@ -39,6 +39,7 @@ class Context:
     def __init__(self, views: Views, given: Acquired | None = None) -> None:
         self.views = views
         self.read_apart: list[ReadApart] = []  # filled by ``torn.weigh_live``
+        self.failures: list[str] = []  # filled by ``weigh.run_checks``: rules that went wrong, in words
         self._given = given
         self._shared: dict[Callable[[Context], Any], Any] = {}
         problems, indices = views.problems, views.indices()

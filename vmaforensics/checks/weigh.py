@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from vmaforensics.checks.bounds import order
 from vmaforensics.checks.finding import Confidence, Severity
 from vmaforensics.checks.in_flight import InFlight
 from vmaforensics.checks.registry import rule_modules
@@ -17,20 +19,32 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
+    from vmaforensics.checks.registry import RuleModule
+
+log = logging.getLogger(__name__)
 
 
 def run_checks(context: Context) -> list[Finding]:
-    """All findings, most severe first; deterministic order."""
+    """All findings, most severe first; deterministic order. What a rule could not do is on ``context.failures``."""
     found: list[Finding] = []
     in_flight = InFlight(context.views)
     for _, modules in itertools.groupby(rule_modules(), key=lambda module: module.chapter):
-        found += [weigh(finding, in_flight) for module in modules for finding in module.check(context)]
+        for module in modules:
+            found += _findings(module, context, in_flight)
         context.release()  # rules of one chapter share most
-    return sorted(join(weigh_live(context, found)), key=_order)
+    return sorted(join(weigh_live(context, found)), key=order)
 
 
-def _order(finding: Finding) -> tuple[int, int, int, str, int]:
-    return finding.severity.rank, finding.pid, finding.start or 0, finding.rule.id, finding.mm
+def _findings(module: RuleModule, context: Context, in_flight: InFlight) -> list[Finding]:
+    """What one rule finds, up to where it goes wrong if it does."""
+    found: list[Finding] = []
+    try:
+        found.extend(weigh(finding, in_flight) for finding in module.check(context))
+    except Exception as error:  # a bug of ours must not cost the other rules
+        log.debug("rule %s", module.rule.id, exc_info=True)
+        kind = type(error).__name__
+        context.failures.append(f"internal error in the rule {module.rule.id} ({kind}: {error}); please report it")
+    return found
 
 
 def weigh(finding: Finding, in_flight: InFlight) -> Finding:

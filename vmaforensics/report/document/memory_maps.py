@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from vmaforensics.views.views import Views
 
 MOST = 16  # address spaces
-MOST_ROWS = 1024  # rows of one of them
+MOST_ROWS = 1024  # rows of one of them; fewer where there are more than a few
+_FEW = 4
 
 
 def memory_maps(
@@ -41,7 +42,8 @@ def memory_maps(
             by_mm.setdefault(mm, [])
     known = views.mm_rows(np.array(list(by_mm), np.uint64)) >= 0
     chosen = [mm for mm, usable in zip(by_mm, known.tolist(), strict=True) if usable]
-    maps = [_map(kernel, views, mm, by_mm[mm]) for mm in chosen[:MOST]]
+    most = MOST_ROWS * _FEW // max(_FEW, min(len(chosen), MOST))
+    maps = [_map(kernel, views, mm, by_mm[mm], most) for mm in chosen[:MOST]]
     return maps, max(len(chosen) - MOST, 0)
 
 
@@ -50,11 +52,11 @@ def _of_pids(views: Views, pids: Collection[int]) -> list[int]:
     return list(dict.fromkeys(tasks.mm[sort_order(tasks.tgid, ~tasks.leader, tasks.task)].tolist()))
 
 
-def _map(kernel: Kernel, views: Views, mm: int, findings: list[Finding]) -> MemoryMap:
+def _map(kernel: Kernel, views: Views, mm: int, findings: list[Finding], most: int) -> MemoryMap:
     ranges = [
         (finding.start, finding.end) for finding in findings if finding.start is not None and finding.end is not None
     ]
-    records = records_near(records_of_mm(views, mm), ranges, MOST_ROWS)
+    records = records_near(records_of_mm(views, mm), ranges, most)
     document, index = records.document(), _index(views, findings)
     return MemoryMap(
         pid=document.pid,

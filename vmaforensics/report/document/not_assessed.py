@@ -19,7 +19,7 @@ from vmaforensics.words.amounts import counted
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from vmaforensics.analysis import Analysis
 
@@ -30,13 +30,27 @@ _LOST = (Problem.UNREADABLE, Problem.CUT_SHORT)
 
 def not_assessed(analysis: Analysis) -> list[NotAssessed]:
     """Problems of the file, of finding the kernel, and of the walks, and contents that a rule needs, in that order."""
-    rows = [NotAssessed(what="image file", why=printable(text)) for text in analysis.image.problems]
-    rows += [NotAssessed(what="image file", why=printable(text)) for text in analysis.image.memory.problems()]
-    rows += [NotAssessed(what="kernel", why=printable(text)) for text in analysis.kernel.identity.problems]
+    rows: list[NotAssessed] = []
+    for what, problems in (
+        ("image file", analysis.image.problems),
+        ("image file", analysis.image.memory.problems()),
+        ("kernel", analysis.kernel.identity.problems),
+        ("rules", analysis.context.failures),
+    ):
+        rows += _told(what, problems)
     rows += torn_parts(analysis)
     rows += _walks(analysis)
     rows += [NotAssessed(what=what, why=why, count=count) for what, count, why in _contents(analysis) if count]
     return rows
+
+
+def _told(what: str, problems: Iterable[str]) -> Iterator[NotAssessed]:
+    """A row for each problem, once, up to a bound."""
+    told = list(dict.fromkeys(problems))
+    for text in told[:_MOST]:
+        yield NotAssessed(what=what, why=printable(text))
+    if len(told) > _MOST:
+        yield NotAssessed(what=what, why="further problems like these", count=len(told) - _MOST)
 
 
 def _contents(analysis: Analysis) -> Iterator[tuple[str, int, str]]:

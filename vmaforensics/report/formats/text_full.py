@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vmaforensics.report.formats.terminal import Page, Piece
 
 _AROUND = 3  # regions shown before and after a finding
+_EVIDENCE = 60  # pieces shown of a finding
 _DUMPED = 16  # bytes a line of a hexdump
 
 
@@ -44,10 +45,12 @@ def _finding(page: Page, finding: Finding, *, deep: bool) -> None:
     page.line(*head(finding))
     page.wrapped("  ", f"{finding.rule_title}: {finding.title}.")
     page.line(("  seen:", "label"))
-    for item in finding.evidence:
+    for item in finding.evidence[:_EVIDENCE]:
         values = f" [{item.found} instead of {item.expected}]" if item.found and item.expected else ""
         at = f" ({item.view} at {item.address})" if item.address else ""
         page.wrapped("    - ", item.what + values + at)
+    if (rest := len(finding.evidence) - _EVIDENCE) > 0:
+        page.line(f"    and {counted(rest, 'more piece')} of evidence; the JSON report lists them")
     page.wrapped("  why it matters: ", finding.why, style="label")
     causes = "; ".join(finding.benign_causes)
     page.wrapped("  innocent causes: ", f"{causes}. The mmap lock was {finding.lock}.", style="label")
