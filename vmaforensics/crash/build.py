@@ -22,6 +22,8 @@ from vmaforensics.crash.document import (
     Taint,
 )
 from vmaforensics.crash.fingerprint import fingerprint, top_functions
+from vmaforensics.crash.guard import guarded
+from vmaforensics.crash.memory_case import NOT_READ
 from vmaforensics.crash.memory_parts import memory_not_assessed, memory_part
 from vmaforensics.crash.patterns import INTERRUPTING
 from vmaforensics.crash.pointer_parts import pointers_part
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.system.ending import Ending
 
 _MOST_MODULES = 4096
+_MOST_PROBLEMS = 200  # of each part
 
 
 def build_crash_document(case: Case, *, lines: int, everyone: bool = False) -> CrashDocument:
@@ -56,6 +59,7 @@ def build_crash_document(case: Case, *, lines: int, everyone: bool = False) -> C
     death = None if case.death is None else _death(case, case.death)
     complaints = [_complaint(case, complaint) for complaint in case.complaints.kept]
     count = 0 if case.log is None else len(case.log.records)
+    kernel, stacks = case.kernel, case.stacks
     return CrashDocument(
         schema=CrashSchema(),
         image=ImageName(path=printable(str(case.image.path)), format=case.image.format, size=case.image.size),
@@ -66,11 +70,14 @@ def build_crash_document(case: Case, *, lines: int, everyone: bool = False) -> C
         since_boot=_since_boot(case.ending),
         modules=[_module(case, row) for row in range(min(len(case.modules.modules), _MOST_MODULES))],
         running=list(_running(case)),
-        stacks=[] if case.stacks is None else list(stack_parts(case.stacks, died, everyone=everyone)),
+        stacks=[]
+        if stacks is None
+        else guarded(kernel, "stacks", lambda: list(stack_parts(stacks, died, everyone=everyone)), []),
         registers=list(_cpu_registers(case)),
-        pointers=_pointers(case),
-        waits=_waits(case),
-        memory=memory_part(case.kernel, case.memory, case.log),
+        pointers=guarded(kernel, "registers", lambda: _pointers(case), None),
+        waits=guarded(kernel, "waits", lambda: _waits(case), None),
+        memory=guarded(kernel, "memory", lambda: memory_part(kernel, case.memory, case.log), None)
+        or memory_part(kernel, NOT_READ, None),
         complaints=complaints,
         complaints_left_out=case.complaints.total - len(case.complaints.kept),
         log=[] if case.log is None else log_document(case.log, range(max(0, count - lines), count)).records,
@@ -260,8 +267,11 @@ def _not_assessed(case: Case) -> Iterator[NotAssessed]:
         ("log", ["not in the image, or its variables are not known"] if case.log is None else case.log.problems),
         ("modules", case.modules.problems),
     ):
-        for problem in problems:
+        told = list(dict.fromkeys(problems))
+        for problem in told[:_MOST_PROBLEMS]:
             yield NotAssessed(what=what, why=printable(problem))
+        if len(told) > _MOST_PROBLEMS:
+            yield NotAssessed(what=what, why=f"{len(told) - _MOST_PROBLEMS:,} further problems like these")
     if case.log is not None and case.log.overwritten:
         why = f"its first {case.log.overwritten:,} records since boot: newer ones have taken their place"
         yield NotAssessed(what="log", why=why)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from vmaforensics.crash.complaints import Complaints, read_complaints
 from vmaforensics.crash.death import Signs, find_death
-from vmaforensics.crash.memory_case import read_memory_case
+from vmaforensics.crash.guard import guarded
+from vmaforensics.crash.memory_case import NOT_READ, read_memory_case
 from vmaforensics.crash.pointers import gather_pointers
 from vmaforensics.crash.stack_parts import CaseStacks
 from vmaforensics.crash.trail.case import Followed, follow_case, follow_in
@@ -20,7 +21,7 @@ from vmaforensics.views.processes.tasks import walk_tasks
 from vmaforensics.views.stacks.stacks import gather_stacks
 from vmaforensics.views.system.ending import read_ending
 from vmaforensics.views.system.machine_facts import read_machine_facts
-from vmaforensics.views.system.modules import read_modules
+from vmaforensics.views.system.modules import ModuleList, Modules, read_modules
 from vmaforensics.views.system.running import read_running
 from vmaforensics.views.system.scheduling import read_schedule
 from vmaforensics.words.times import utc
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from vmaforensics.views.log.records import Log
     from vmaforensics.views.system.ending import Ending
     from vmaforensics.views.system.machine_facts import MachineFacts
-    from vmaforensics.views.system.modules import ModuleList
     from vmaforensics.views.system.running import RunningTasks
     from vmaforensics.views.system.scheduling import Schedule
     from vmaforensics.views.views import Views
@@ -83,10 +83,10 @@ class Case:
 def gather_case(image: Image, kernel: Kernel, progress: Progress, parts: Collection[str] = PARTS) -> Case:
     """Read the case of the kernel of ``image``; ``parts`` says which of those that are large are read."""
     progress("stacks")
-    stacks = gather_case_stacks(image, kernel) if "stacks" in parts else None
+    stacks = guarded(kernel, "stacks", lambda: gather_case_stacks(image, kernel), None) if "stacks" in parts else None
     progress("log")
-    log = read_log(kernel) if "log" in parts else None
-    complaints = Complaints([], 0) if log is None else read_complaints(log, kernel.arch.printed_registers)
+    log = guarded(kernel, "log", lambda: read_log(kernel), None) if "log" in parts else None
+    complaints = guarded(kernel, "complaints", lambda: _complaints(kernel, log), Complaints([], 0))
     ending = read_ending(kernel)
     crash_time = crash_time_of(kernel)
     signs = Signs(
@@ -97,7 +97,7 @@ def gather_case(image: Image, kernel: Kernel, progress: Progress, parts: Collect
         ending_cpu=None if stacks is None else stacks.ending_cpu(),
     )
     death = find_death(signs)
-    locks, schedule = _waits(kernel, stacks)
+    locks, schedule = guarded(kernel, "waits", lambda: _waits(kernel, stacks), (None, None))
     progress("registers")
     return Case(
         image=image,
@@ -107,17 +107,23 @@ def gather_case(image: Image, kernel: Kernel, progress: Progress, parts: Collect
         ending=ending,
         death=death,
         crash_time=crash_time,
-        running=read_running(kernel),
-        modules=read_modules(kernel),
+        running=guarded(kernel, "tasks on CPUs", lambda: read_running(kernel), None),
+        modules=guarded(kernel, "modules", lambda: read_modules(kernel), ModuleList(Modules.zeros(0), ())),
         machine=read_machine_facts(kernel),
-        clock=read_clock(kernel),
+        clock=guarded(kernel, "clock", lambda: read_clock(kernel), None),
         hostname=hostname(kernel),
         stacks=stacks,
         locks=locks,
         schedule=schedule,
-        memory=read_memory_case(kernel, None if stacks is None else stacks.tasks),
-        pointers=_pointers(kernel, stacks, death, complaints),
+        memory=guarded(
+            kernel, "memory", lambda: read_memory_case(kernel, None if stacks is None else stacks.tasks), NOT_READ
+        ),
+        pointers=guarded(kernel, "registers", lambda: _pointers(kernel, stacks, death, complaints), None),
     )
+
+
+def _complaints(kernel: Kernel, log: Log | None) -> Complaints:
+    return Complaints([], 0) if log is None else read_complaints(log, kernel.arch.printed_registers)
 
 
 def is_quiet(kernel: Kernel) -> bool:

@@ -44,6 +44,11 @@ class MemoryCase:
     vmalloc: VmallocUse | None
 
 
+NOT_READ = MemoryCase(
+    figures=Figures([], ["all of them"]), mms=None, rss=None, rss_ok=None, slabs=None, shmem=None, vmalloc=None
+)
+
+
 def read_memory_case(kernel: Kernel, tasks: Tasks | None) -> MemoryCase:
     """All of it; ``tasks`` are those that are known."""
     processes = None if tasks is None else _if_known(lambda: _processes(kernel, tasks))

@@ -23,6 +23,8 @@ _WIDTH: Final = 100
 _LABEL: Final = 12
 _IN_A_ROW: Final = 3  # registers
 _MOST_COMPLAINTS: Final = 20
+_MOST_MODULES: Final = 500
+_MOST_MISSING: Final = 100  # things not assessed
 _MOST_NAMED: Final = 5  # tasks of stacks that are alike
 
 
@@ -319,11 +321,13 @@ def _modules(modules: list[Module]) -> Iterator[str]:
     yield ""
     yield from _title(f"{counted(len(modules), 'module')}, the newest first")
     words = []
-    for module in modules:
+    for module in modules[:_MOST_MODULES]:
         notes = [amount(module.size)]
         notes += [f"taint {module.taint}"] if module.taint else []
         notes += [module.state] if module.state != "live" else []
         words.append(f"{module.name} ({', '.join(notes)})".replace(" ", "\N{NO-BREAK SPACE}"))
+    if len(modules) > _MOST_MODULES:
+        words.append(f"and {len(modules) - _MOST_MODULES:,} more")
     for line in textwrap.wrap(", ".join(words), _WIDTH, initial_indent="  ", subsequent_indent="  "):
         yield line.replace("\N{NO-BREAK SPACE}", " ")
 
@@ -331,9 +335,11 @@ def _modules(modules: list[Module]) -> Iterator[str]:
 def _not_assessed(document: CrashDocument) -> Iterator[str]:
     yield ""
     yield from _title("Not assessed")
-    for item in document.not_assessed:
+    for item in document.not_assessed[:_MOST_MISSING]:
         yield from textwrap.wrap(
             f"{item.what}: {item.why}", _WIDTH, initial_indent="  - ", subsequent_indent="    ", break_on_hyphens=False
         )
+    if (rest := len(document.not_assessed) - _MOST_MISSING) > 0:
+        yield f"  and {rest:,} more; --format json lists them"
     if not document.not_assessed:
         yield "Nothing: everything that this page is made of could be read."

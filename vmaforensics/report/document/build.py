@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from vmaforensics.checks.bounds import bounded
+from vmaforensics.crash.guard import guarded
 from vmaforensics.kernel.machine import hostname, read_clock
 from vmaforensics.report.document.acquired import acquired_part
 from vmaforensics.report.document.crash_part import crash_part
@@ -40,9 +42,9 @@ def build_document(
     Without ``contents`` no byte of a process's own memory is read, without ``log`` none of the kernel's log.
     """
     clock = read_clock(analysis.kernel)
-    chosen = [finding for finding in analysis.findings if pids is None or finding.pid in pids]
+    chosen = bounded(finding for finding in analysis.findings if pids is None or finding.pid in pids)
     maps, left_out = memory_maps(analysis.kernel, analysis.views, chosen, pids)
-    crash = crash_part(analysis) if log else None
+    crash = guarded(analysis.kernel, "crash", lambda: crash_part(analysis), None) if log else None
     return Document(
         schema=Schema(),
         image=_image(analysis.image),
