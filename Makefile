@@ -16,7 +16,7 @@ MAKE_IMAGES = $(BIN)/python samples/recipe/make_images.py --out $(IMAGES)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-fast coverage lint types docs rules smear complaints house man samples bench-image bench-images \
+.PHONY: help setup demo test test-fast coverage lint types docs rules smear complaints members house man samples bench-image bench-images \
 	bench clean
 
 help: ## list the targets
@@ -52,6 +52,9 @@ rules: $(STAMP) ## the page of the rules, from the rules themselves
 
 complaints: $(STAMP) ## the page of what the kernel complains of, from what crash says of it
 	$(BIN)/python docs/complaints/make_complaints.py > docs/complaints/README.md
+
+members: $(STAMP) ## the table of the members that each view needs, in docs/kernels.md
+	$(BIN)/python docs/make_members.py
 
 house: $(STAMP) ## the picture of the rooms, from the code
 	$(BIN)/python docs/house/make_house.py > docs/images/house.svg

@@ -53,6 +53,12 @@ def test_the_page_of_the_rules_is_the_one_they_make() -> None:
     assert made == RULE_PAGE, "the rules have changed; `make rules` writes the page"
 
 
+def test_the_table_of_members_is_the_one_that_the_views_make() -> None:
+    made = runpy.run_path(str(ROOT / "docs/make_members.py"))["page"]
+    text = (ROOT / "docs/kernels.md").read_text()
+    assert made(text) == text, "what views read has changed; `make members` writes the table"
+
+
 def test_the_page_of_complaints_is_the_one_that_crash_makes() -> None:
     made = runpy.run_path(str(ROOT / "docs/complaints/make_complaints.py"))["page"]()
     page = (ROOT / "docs/complaints/README.md").read_text()

@@ -51,6 +51,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("image", metavar="IMAGE", nargs="*", help="an image to look at; of a split dump, all its parts")
     parser.add_argument("--symbols", metavar="FILE", type=Path, help="symbol file (ISF) of the image's kernel")
+    parser.add_argument(
+        "--types",
+        metavar="FILE",
+        type=Path,
+        help="a BTF file, or a vmlinux that holds one: which views a report of such a kernel would have",
+    )
     parser.set_defaults(run=run)
 
 
@@ -62,6 +68,11 @@ def run(args: argparse.Namespace) -> int:
     for state, text in _installation():
         lacking |= state == "MISSING"
         sys.stdout.write(f"{state:8}  {printable(text)}\n")
+    if args.types is not None:
+        from vmaforensics.cli.doctor_types import examine_types
+
+        sys.stdout.write("\n")
+        _tell(*examine_types(args.types))
     if args.image:
         from vmaforensics.cli.doctor_image import examine
         from vmaforensics.cli.progress import watched
@@ -69,13 +80,20 @@ def run(args: argparse.Namespace) -> int:
         sys.stdout.write("\n")
         with watched(args) as say:
             lines, failure = examine(args, say)
-        for state, text in lines:
-            sys.stdout.write(f"{state:8}  {printable(text)}\n")
-        if failure is not None:
-            raise failure
+        _tell(lines, failure)
     if lacking:
         raise IncompleteError("required parts are missing, see above; install them, then run this again")
     return ExitCode.OK
+
+
+def _tell(lines: list[tuple[str, str]], failure: VmaForensicsError | None) -> None:
+    """Print what was found out, then raise what a report would end with."""
+    from vmaforensics.words.printable import printable
+
+    for state, text in lines:
+        sys.stdout.write(f"{state:8}  {printable(text)}\n")
+    if failure is not None:
+        raise failure
 
 
 class IncompleteError(VmaForensicsError):
