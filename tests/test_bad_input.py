@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from support import PAGE, Edit, Sample, again_from_views, leader, with_memory
+from support import PAGE, Edit, Sample, again_from_views, kernel_on, leader, with_memory
 from tamper.edits import list_cycle, maple_node_self_pointing, tree_cycle
 from work import analysis_budget
 
@@ -24,6 +24,7 @@ from vmaforensics.kernel.symbols import kallsyms_tables, vmcoreinfo, window
 from vmaforensics.report.document.build import build_document, decode
 from vmaforensics.report.document.document import encode
 from vmaforensics.report.formats.text import render_text
+from vmaforensics.views.gather import gather_views
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -348,6 +349,9 @@ def test_processes_between_two_breaks_of_the_task_list_are_found_by_their_pids(e
         process.pid for process in build_document(edit.clean).processes
     ]
     assert len(document.findings) < 20
+    plain = gather_views(kernel_on(edit.clean.kernel, edit.overlay), wanted=())  # as ``maps`` reads them
+    assert plain.tasks.take(plain.tasks.leader).pid.tolist() == leaders.pid.tolist()
+    assert np.isin(leaders.mm[leaders.mm != 0], plain.mms.mm).all()
 
 
 def test_a_thread_list_that_leads_in_a_circle_ends(either_sample: Sample) -> None:

@@ -58,9 +58,9 @@ def gather_views(
 ) -> Views:
     """Read every record of every process's memory map that this version knows of.
 
-    ``cpus`` is what the image says of the state of each CPU; ``wanted`` picks among :data:`EXTRA`. A view
-    whose structures this kernel does not have as we know them is left out, and ``identity.problems`` says so.
-    ``progress`` is called with the name of each stage as it begins.
+    ``cpus`` is what the image says of the state of each CPU; ``wanted`` picks among :data:`EXTRA`; where the task list
+    is broken, the sources are read anyway. A view whose structures this kernel does not have as we know them is left
+    out, and ``identity.problems`` says so. ``progress`` is called with the name of each stage as it begins.
 
     Raises :class:`KernelNotFoundError` if the kernel has no task list to begin with; anything else that
     cannot be read is a row of ``problems``.
@@ -69,6 +69,8 @@ def gather_views(
     drop_unacquired(kernel)
     progress("tasks")
     tasks = walk_tasks(kernel, log)
+    if log.met(View.TASKS):  # what the list no longer leads to, the index of pids does
+        wanted = {*wanted, "sources"}
     views = Views(
         arch=kernel.arch,
         tasks=tasks,
