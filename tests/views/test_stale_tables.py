@@ -73,3 +73,13 @@ def test_problems_of_one_kind_are_rows_up_to_a_bound_and_counted_beyond() -> Non
     assert len(rows) == MOST + 1
     assert rows.count[rows.problem == Problem.STALE].sum() == 200_000
     assert rows.count[rows.problem == Problem.CYCLE].tolist() == [1]
+
+
+def test_problems_of_many_address_spaces_have_a_row_in_each() -> None:
+    log = ProblemLog()
+    for place in range(64):
+        log.add(View.ANON_RMAP, Problem.STALE, np.arange(1, 10_001, dtype=np.uint64), place)
+    rows = log.table()
+    assert len(rows) < 1 << 17
+    assert np.unique(rows.mm).tolist() == list(range(1, 10_001))
+    assert rows.count.sum() == 64 * 10_000

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MOST = 256  # rows of one kind in one address space: a planted pattern may break a million links
 _PENDING = 1 << 16  # rows that are held before what is too many is counted
+_ALL = 1 << 17  # rows of all address spaces together, beyond which each has fewer
 
 
 class Problem(IntEnum):
@@ -57,7 +58,8 @@ class Problem(IntEnum):
 class Problems(Table):
     """What walks met; a row is a word. Sorted by view, mm, where and problem; see :class:`ProblemLog`.
 
-    Of one kind in one address space the first :data:`MOST` have rows; the last of these counts the others too.
+    Of one kind in one address space the first :data:`MOST` have rows, and fewer where these are too many together;
+    the last of them counts the others too. Every address space in which a kind was met has one.
     """
 
     view: U8  # a View
@@ -108,9 +110,11 @@ class ProblemLog:
 def _bounded(rows: Problems) -> Problems:
     """The first :data:`MOST` rows of each kind and address space, the last of which stands for the rest too."""
     rows = rows.take(sort_order(rows.view, rows.problem, rows.mm))
-    begins = begins_run(rows.view, rows.problem, rows.mm)
-    place = places_in_run(begins)
-    kept = np.flatnonzero(place < MOST)
+    place = places_in_run(begins_run(rows.view, rows.problem, rows.mm))
+    most = MOST
+    while most > 1 and int((place < most).sum()) > _ALL:
+        most //= 2
+    kept = np.flatnonzero(place < most)
     if len(kept) == len(rows):
         return rows
     rows.count[kept] = np.add.reduceat(rows.count, kept)

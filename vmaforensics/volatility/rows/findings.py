@@ -55,10 +55,11 @@ def finding_rows(
 
     Evidence repeats rule, process and id of its finding, so that a flat table can be filtered by them.
     """
+    from vmaforensics.checks.bounds import bounded
     from vmaforensics.report.document.finding_parts import finding_part
 
-    for finding in findings:
-        if finding.severity.rank > Severity(least).rank or (pids and finding.pid not in pids):
+    for finding in bounded(finding for finding in findings if not pids or finding.pid in pids):
+        if finding.severity.rank > Severity(least).rank:
             continue
         known = finding_part(finding)
         yield 0, _finding_row(known)
