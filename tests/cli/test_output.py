@@ -30,6 +30,7 @@ INTO_FILES = {
     "isf": ["IMAGE"],
     "diff": ["CASE", "IMAGE"],
     "crash": ["IMAGE"],
+    "what": ["IMAGE", "init_task"],
 }
 TO_STDOUT = {
     **{verb: rest for verb, rest in INTO_FILES.items() if verb != "excerpt"},

@@ -41,6 +41,8 @@ def super_blocks(machine: Machine, *inodes: list[int]) -> list[int]:
     blocks = [machine.put("super_block") for _ in inodes]
     circular_list(machine, head, *(machine.at("super_block", block, "s_list") for block in blocks))
     for block, own in zip(blocks, inodes, strict=True):
+        for inode in own:
+            machine.word(machine.at("inode", inode, "i_sb"), block)  # inode_init_always, fs/inode.c
         links = [machine.at("inode", inode, "i_sb_list") for inode in own]
         circular_list(machine, machine.at("super_block", block, "s_inodes"), *links)
     return blocks
