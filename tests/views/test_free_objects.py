@@ -8,7 +8,8 @@ from handmade import BASE, Machine
 
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.slab.caches import Caches, ObjectKind
-from vmaforensics.views.slab.free_objects import FreeObjects, free_objects, reveal
+from vmaforensics.views.slab.encodings import Encoding, reveal
+from vmaforensics.views.slab.free_objects import FreeObjects, free_objects
 from vmaforensics.views.slab.objects import SlabView, State
 from vmaforensics.views.slab.slab_pages import SlabLayout, Slabs
 
@@ -31,9 +32,16 @@ SHEAVES = STRUCTS | {"kmem_cache": "cpu_sheaves:* node:*[2]"}
 class Hand:
     """Two slabs of one cache, each on a page of its own, all objects allocated."""
 
-    def __init__(self, structs: dict[str, str] = STRUCTS, *, random: int = 0, capacity: int = 0) -> None:
+    def __init__(
+        self,
+        structs: dict[str, str] = STRUCTS,
+        *,
+        random: int = 0,
+        capacity: int = 0,
+        encoding: Encoding = Encoding.SWAPPED,
+    ) -> None:
         self.machine = Machine(structs)
-        self.random = random
+        self.random, self.encoding = random, encoding
         self.slabs = [self.machine.room(PAGE, PAGE) for _ in range(2)]
         self.heads = [0, 0]
         self.cache = self.machine.put("kmem_cache") if "kmem_cache" in structs else self.machine.room(256)
@@ -45,8 +53,13 @@ class Hand:
     def link(self, at: int, after: int) -> None:
         """Let the free object ``at`` point to ``after``, as set_freepointer (mm/slub.c) does."""
         where = at + OFFSET
-        swapped = int.from_bytes(where.to_bytes(8, "big"), "little")
-        self.machine.word(where, after ^ self.random ^ swapped if self.random else after)
+        place = {
+            Encoding.SWAPPED: int.from_bytes(where.to_bytes(8, "big"), "little"),
+            Encoding.PLACE: where,
+            Encoding.RANDOM: 0,
+        }
+        hidden = self.random and self.encoding is not Encoding.PLAIN
+        self.machine.word(where, after ^ self.random ^ place[self.encoding] if hidden else after)
 
     def chain(self, slab: int, *numbers: int) -> None:
         """The free list of a slab: objects by number, in order."""
@@ -96,6 +109,25 @@ def test_a_free_list_is_followed_to_its_end(random: int) -> None:
     assert not problems
     assert (free_in(found, 0), free_in(found, 1)) == ([0, 2], [3])
     assert not found.doubtful.any()
+
+
+@pytest.mark.parametrize("encoding", Encoding)
+def test_how_pointers_are_hidden_is_told_by_where_they_lead(encoding: Encoding) -> None:
+    """freelist_ptr of 4.14 to 5.6 (mm/slub.c) did not swap the bytes of the address; others are read too."""
+    hand = Hand(random=RANDOM, encoding=encoding)
+    hand.chain(0, 2, 0, 1)
+    found, problems = hand.read()
+    assert (problems, free_in(found, 0), found.encoding.tolist()) == ([], [0, 1, 2], [encoding])
+
+
+def test_a_list_led_astray_does_not_decide_how_pointers_are_hidden() -> None:
+    hand = Hand(random=RANDOM, encoding=Encoding.PLACE)
+    hand.chain(0, 2, 0)
+    hand.chain(1, 3, 1)
+    hand.link(hand.object(1, 3), 0xFFFF_8880_DEAD_0000)
+    found, problems = hand.read()
+    assert (free_in(found, 0), free_in(found, 1)) == ([0, 2], [3])
+    assert [problem for problem, _, _ in problems] == [Problem.MISALIGNED]
 
 
 def test_a_full_slab_has_no_free_object() -> None:

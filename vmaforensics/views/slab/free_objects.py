@@ -13,8 +13,9 @@ import numpy as np
 from vmaforensics.columns.lookup import rows_of
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.table import Table, member, table
-from vmaforensics.columns.types import I64, U16, U64, Bools
+from vmaforensics.columns.types import I64, U8, U16, U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.slab.encodings import find_encodings, reveal
 from vmaforensics.views.slab.sheaves import sheaf_objects
 from vmaforensics.views.structures.per_cpu import per_cpu_offsets
 from vmaforensics.views.view import View
@@ -47,6 +48,7 @@ class FreeObjects:
         self.free: Bools = np.zeros(layout.count, np.bool_)  # by object
         self.place: U16 = np.zeros(layout.count, np.uint16)  # by object: on its list, from 1 on; 0: on none
         self.doubtful: Bools = np.zeros(len(layout.slabs), np.bool_)  # by slab: a list was not read to its end
+        self.encoding: U8 = np.zeros(len(layout.caches), np.uint8)  # by cache: Encoding of its free pointers
 
     def doubt(self, caches: U64) -> Bools:
         """Which slabs are of one of the kmem_caches at ``caches``."""
@@ -58,10 +60,13 @@ def free_objects(kernel: Kernel, layout: SlabLayout, log: ProblemLog) -> FreeObj
     """Read every list and sheaf of free objects. What cannot be followed is a problem of the view ``SLAB``."""
     found = FreeObjects(layout)
     caches = layout.caches.distinct()
-    _follow(kernel, found, layout.slabs.freelist, np.arange(len(layout.slabs)), log)
+    lists = [(layout.slabs.freelist, np.arange(len(layout.slabs)))]
     if kernel.has("kmem_cache", "cpu_slab"):
-        heads, slab = _cpu_lists(kernel, caches, found, log)
-        _follow(kernel, found, heads, slab, log)
+        lists.append(_cpu_lists(kernel, caches, found, log))
+    heads, slab = (np.concatenate(parts) for parts in zip(*lists, strict=True))
+    found.encoding = find_encodings(kernel, layout, heads[heads != 0], slab[heads != 0])
+    for at, of in lists:
+        _follow(kernel, found, at, of, log)
     if kernel.has("kmem_cache", "cpu_sheaves"):
         held = sheaf_objects(kernel, caches, log)
         row = layout.rows(held.objects, layout.slab_of(held.objects))
@@ -98,16 +103,8 @@ def _follow(kernel: Kernel, found: FreeObjects, at: U64, slab: I64, log: Problem
         words, ok = kernel.words(where, 1)
         log.add(View.SLAB, Problem.UNREADABLE, 0, where[~ok])
         found.doubtful[slab[~ok]] = True
-        after = reveal(words[:, 0], where, layout.caches.random[cache])
+        after = reveal(words[:, 0], where, layout.caches.random[cache], found.encoding[cache])
         at, slab, where = after[ok], slab[ok], where[ok]
-
-
-def reveal(words: U64, where: U64, random: U64) -> U64:
-    """The free pointers that stand as ``words`` at the addresses ``where``; ``random`` is the cache's, 0 if plain.
-
-    freelist_ptr of 5.7 and later (freelist_ptr_decode, mm/slub.c): ptr ^ s->random ^ swab(address of the pointer).
-    """
-    return np.where(random != 0, words ^ random ^ where.byteswap(), words)
 
 
 def _cpu_lists(kernel: Kernel, caches: Caches, found: FreeObjects, log: ProblemLog) -> tuple[U64, I64]:

@@ -10,7 +10,7 @@ from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import U64
 from vmaforensics.views.pages.page_types import PageReader
 from vmaforensics.views.slab.any_cache import AnyCaches
-from vmaforensics.views.slab.free_objects import reveal
+from vmaforensics.views.slab.encodings import Encoding, reveal
 from vmaforensics.views.structures.per_cpu import per_cpu_offsets
 
 if TYPE_CHECKING:
@@ -53,5 +53,9 @@ def free_pointers_to(kernel: Kernel, cache: int, value: int) -> FreePointers:
     with np.errstate(over="ignore"):
         where = (bases[:, None] + numbers[None, :] * caches.size[0] + caches.offset[0]).reshape(-1)
     words, readable = kernel.words(where, 1)
-    leads = readable & (reveal(words[:, 0], where, np.full(len(where), caches.random[0])) == np.uint64(value))
+    # Where pointers are hidden, a word that holds the value as it is may be anything else.
+    encodings = [encoding for encoding in Encoding if (encoding is Encoding.PLAIN) == (caches.random[0] == 0)]
+    random = np.full(len(where), caches.random[0])
+    decoded = [reveal(words[:, 0], where, random, encoding) == np.uint64(value) for encoding in encodings]
+    leads = readable & np.logical_or.reduce(decoded)
     return FreePointers(lists, where[leads].tolist())
