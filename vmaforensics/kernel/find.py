@@ -185,15 +185,17 @@ def lives(kernel: Kernel) -> bool:
     if start is None:
         return False
     link = start + kernel.offset("task_struct", "tasks.next")
-    at, steps, agree = link, 0, 0
+    at, agree = link, 0
+    seen: set[int] = set()
     try:
-        while steps < _FAR and (steps == 0 or at != link):
+        while len(seen) < _FAR and at not in seen:
+            seen.add(at)
             following = kernel.u64(at)
             agree += kernel.u64((following + WORD_SIZE) % WORD) == at
-            at, steps = following, steps + 1
+            at = following
     except MemoryReadError:
         pass
-    return steps > 1 and agree >= steps * _AGREE
+    return len(seen) > 1 and agree >= len(seen) * _AGREE
 
 
 def _symbols_by_name(
