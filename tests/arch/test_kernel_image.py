@@ -62,6 +62,20 @@ def test_memory_encryption_takes_its_bit_out_of_addresses() -> None:
     assert ARCH.bind(facts()).saved_dirty
 
 
+@pytest.mark.parametrize(
+    ("words", "mask"),
+    [
+        ({"sme_me_mask": 1 << 47}, 0x000F_7FFF_FFFF_F000),
+        ({"sme_me_mask": 1 << 51, "physical_mask": (1 << 51) - 1}, 0x0007_FFFF_FFFF_F000),
+        ({"physical_mask": (1 << 51) - 1}, 0x0007_FFFF_FFFF_F000),  # TDX: the shared bit
+        ({"sme_me_mask": 0, "physical_mask": (1 << 52) - 1}, 0x000F_FFFF_FFFF_F000),
+        ({"sme_me_mask": 0x1000, "physical_mask": 0}, 0x000F_FFFF_FFFF_F000),  # neither can be
+    ],
+)
+def test_without_vmcoreinfo_the_variables_say_which_bit_encryption_takes(words: dict[str, int], mask: int) -> None:
+    assert ARCH.bind(facts({}, words)).address_mask == mask
+
+
 def test_the_other_number_of_levels_is_the_only_variant() -> None:
     assert [arch.levels for arch in X86_64(levels=5).variants()] == [5, 4]
 

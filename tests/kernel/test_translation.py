@@ -49,6 +49,25 @@ def test_the_levels_are_those_by_which_the_kernel_lies_where_it_does(levels: int
     assert problems == []
 
 
+@pytest.mark.parametrize("bit", [47, 51])
+def test_the_bit_of_encryption_is_told_by_entries_that_all_have_it(bit: int) -> None:
+    tables = tables_of()
+    tables.down(1, 273)  # the direct map
+    for entries in tables.pages.values():
+        for slot in entries:
+            entries[slot] |= 1 << bit
+    found, problems = space_of(tables, {"init_top_pgt": ROOT, "init_task": INIT_TASK})
+    assert (found.root, found.arch.levels, problems) == (PAGE, 4, [])
+    assert int(found.space.translate(np.array([INIT_TASK], np.uint64)).pa[0]) == INIT_TASK - OFFSET
+
+
+def test_a_bit_that_one_entry_lacks_is_part_of_an_address() -> None:
+    tables = tables_of()
+    tables.entry(1, 273, 1 << 51 | 0x67)
+    found, _ = space_of(tables, {"init_top_pgt": ROOT, "init_task": INIT_TASK})
+    assert found.arch == ARCH.isolated(tables.memory(), PAGE)
+
+
 def test_where_no_symbol_names_the_table_vmcoreinfo_does() -> None:
     info = parse(f"SYMBOL(swapper_pg_dir)={ROOT:x}\n".encode(), "")
     found, problems = space_of(tables_of(), {"_stext": TEXT}, info)

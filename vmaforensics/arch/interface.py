@@ -258,6 +258,10 @@ class Architecture(ABC):
         """This architecture, and what else the kernel may be if its page tables do not fit: other levels."""
 
     @abstractmethod
+    def encrypted(self, memory: PhysicalReader, root: int) -> Self:
+        """This architecture without address bits that the kernel's page tables at ``root`` use for something else."""
+
+    @abstractmethod
     def isolated(self, memory: PhysicalReader, root: int) -> Self:
         """This architecture with :attr:`isolation` as the kernel's page tables at ``root`` tell."""
 

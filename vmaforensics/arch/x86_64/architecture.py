@@ -13,6 +13,7 @@ from vmaforensics.arch.registers import RegisterNames
 from vmaforensics.arch.x86_64 import (
     addresses,
     bits,
+    encryption,
     entries,
     isolation,
     kernel_image,
@@ -180,13 +181,16 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
         return replace(
             self,
             levels=kernel_image.levels(facts),
-            address_mask=bits.ADDRESS_MASK & ~(facts.number("sme_mask") or 0),
+            address_mask=encryption.address_mask(facts),
             # struct ptdesc and shadow stacks, for which dirty bits are moved, both came with 6.6.
             saved_dirty=facts.has_struct("ptdesc"),
         )
 
     def variants(self) -> tuple[Self, ...]:
         return self, replace(self, levels=9 - self.levels)
+
+    def encrypted(self, memory: PhysicalReader, root: int) -> Self:
+        return replace(self, address_mask=encryption.mask_of_tables(memory, root, self.address_mask))
 
     def isolated(self, memory: PhysicalReader, root: int) -> Self:
         return replace(self, isolation=isolation.is_isolated(memory, root))

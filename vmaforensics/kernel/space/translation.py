@@ -58,7 +58,7 @@ def kernel_space(
     probe = symbols.get("init_task") or symbols.get("_stext")
     if top is not None and probe is not None:
         root = top - offset
-        for variant in arch.variants():
+        for variant in arch.encrypted(memory, root).variants():
             space, walk = KernelSpace.from_page_tables(memory, root, variant)
             found = space.translate(np.array([probe], np.uint64))
             mapped = bool(found.mapped[0]) and int(found.pa[0]) == probe - offset
@@ -164,10 +164,11 @@ def translate_through_a_process(kernel: Kernel, offset: int) -> None:
         if not pgd or not found.mapped[0]:
             continue
         root = int(found.pa[0])
-        space, _ = KernelSpace.from_page_tables(kernel.memory, root, kernel.arch)
+        arch = kernel.arch.encrypted(kernel.memory, root)
+        space, _ = KernelSpace.from_page_tables(kernel.memory, root, arch)
         here = space.translate(np.array([start], np.uint64))
         if here.mapped[0] and int(here.pa[0]) == start - offset:
-            kernel.space.runs = space.runs
+            kernel.space.runs, kernel.arch = space.runs, arch
             kernel.root = root
             kernel.identity.translation_source = f"a process's page tables at physical {root:#x}"
             return
