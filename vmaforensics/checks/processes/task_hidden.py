@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
-    from vmaforensics.columns.types import U64, Bools
+    from vmaforensics.columns.types import I64, U64, Bools
     from vmaforensics.views.processes.mm_sources import SourcesView
 
 _BOTH = Source.TASK_LIST | Source.PID_INDEX
@@ -72,7 +72,12 @@ def check(context: Context) -> Iterator[Finding]:
     if sources is None:
         return
     missing = _missing(sources, whole_sources(context, sources), _unborn(context), _bypassed(context, sources))
-    wrong = np.flatnonzero(missing.any())
+    for which in (missing.on_list | missing.both, missing.in_index & ~missing.on_list & ~missing.both):
+        yield from _of_processes(context, sources, missing, np.flatnonzero(which))
+
+
+def _of_processes(context: Context, sources: SourcesView, missing: _Missing, wrong: I64) -> Iterator[Finding]:
+    """What one record leaves out: the tasks ``wrong``."""
     tgids = sources.tasks.tgid[wrong]
     processes = len(np.unique(tgids))
     if processes > _MOST:  # one broken link leaves out all that is behind it

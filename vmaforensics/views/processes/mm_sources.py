@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.lookup import rows_of, values_at
 from vmaforensics.columns.types import I64, U16, U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.processes.mm_lists import TreeRoots, on_lru_lists, on_pgd_list, tree_roots
@@ -116,10 +116,12 @@ def gather_sources(kernel: Kernel, tasks: Tasks, slab: SlabView | None, log: Pro
         whole |= Source.PID_INDEX if indexed.whole else Source(0)
     known_tasks = _merge(by_task, leave_out=kernel.symbols.get("init_task") or 0)
     every = _read_every(kernel, tasks, known_tasks.addresses, log)
+    # Where the allocator has something else than a task, there is no row.
+    task_sources = values_at(known_tasks.sources, rows_of(known_tasks.addresses, every.task))
 
     in_use = every.ok & (every.mm != 0)
     by_mm = [
-        (source, every.mm[in_use & ((known_tasks.sources & np.uint16(source)) != 0)])
+        (source, every.mm[in_use & ((task_sources & np.uint16(source)) != 0)])
         for source in (Source.TASK_LIST, Source.PID_INDEX)
     ]
     by_mm.append((Source.SLAB, _allocated(slab, ObjectKind.MM)))
@@ -135,16 +137,16 @@ def gather_sources(kernel: Kernel, tasks: Tasks, slab: SlabView | None, log: Pro
     roots = tree_roots(kernel, slab, known)
     by_mm.append((Source.TREE_ROOT, roots.mm))
     known_mms = _merge(by_mm)
-    usable = kernel.arch.kernel_pointer(known_mms.addresses)
-    owner, _ = kernel.gather_member("mm_struct", "owner?", known_mms.addresses[usable])
-    mms = _read_mms(kernel, known_mms.addresses[usable], owner, every, log)
+    usable = known_mms.addresses[kernel.arch.kernel_pointer(known_mms.addresses)]
+    owner, _ = kernel.gather_member("mm_struct", "owner?", usable)
+    mms = _read_mms(kernel, usable, owner, every, log)
     return SourcesView(
         tasks=every,
-        task_sources=known_tasks.sources,
+        task_sources=task_sources,
         executing=_executing(kernel, every.task),
         mms=mms,
-        mm_sources=known_mms.sources[usable],
-        owner=owner,
+        mm_sources=values_at(known_mms.sources, rows_of(known_mms.addresses, mms.mm)),
+        owner=values_at(owner, rows_of(usable, mms.mm)),
         kernel_own=np.isin(mms.mm, _patching(kernel)),
         roots=roots,
         whole=whole,
@@ -194,7 +196,7 @@ def _read_mms(kernel: Kernel, mms: U64, owner: U64, tasks: Tasks, log: ProblemLo
     named = Tasks.concatenate([users, tasks])
     named = named.take_or_fill(np.where(user >= 0, user, np.where(owning >= 0, len(users) + owning, -1)))
     rows = read_mms(kernel, named.replace(mm=mms, ok=np.ones(len(mms), np.bool_)), ProblemLog())
-    lost = rows.mm[~rows.ok & (user < 0)]
+    lost = rows.mm[~rows.ok & ~np.isin(rows.mm, users.mm)]
     log.add(View.SOURCES, Problem.UNREADABLE, lost, lost)
     return rows
 
