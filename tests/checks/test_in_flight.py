@@ -97,6 +97,20 @@ def test_a_page_that_is_copied_for_writing_names_the_parents_anon_vma() -> None:
     assert [finding.severity for finding in _found(views, "PTE-ERASED")] == [Severity.INFO]
 
 
+def test_a_merged_page_that_is_copied_for_writing_names_no_vma_but_belongs_to_one_of_ksm() -> None:
+    """Its mapping is KSM's stable node."""
+    views = views_of(Process(pid=100))
+    view = add_page_tables(views)
+    miscount(views, _STACK, 2)
+    view.miscounted.pages.mapping[0], view.miscounted.pages.ksm[0] = 0xFFFF_8880_0000_0100, True
+    add_operations(views, replace(_FAULT, operation=Operation.COPY_ON_WRITE))
+    assert [finding.severity for finding in _found(views, "PTE-ERASED")] == [Severity.HIGH]
+    views.vmas.flags[views.vmas.start == _STACK] |= np.uint64(0x8000_0000)  # VM_MERGEABLE
+    assert [finding.severity for finding in _found(views, "PTE-ERASED")] == [Severity.INFO]
+    add_operations(views, _FAULT)
+    assert [finding.severity for finding in _found(views, "PTE-ERASED")] == [Severity.HIGH]
+
+
 def test_reclaim_works_on_any_address_space_and_holds_the_page_locked() -> None:
     views = _erased(_STACK)
     add_operations(views, Doing(pid=101, operation=Operation.RECLAIM, functions=("try_to_unmap_one",), mm=0))
