@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
+
+from checks.handmade_operations import Doing, add_operations
 from checks.handmade_pages import Entry, add_page_tables
 from checks.handmade_views import Process, add_problem, findings, mm_of, views_of
 from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_USER
+from vmaforensics.checks.in_flight import InFlight
+from vmaforensics.checks.rule import Severity
+from vmaforensics.checks.weigh import weigh
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.problems import Problem
+from vmaforensics.views.structures.lock import Lock
 from vmaforensics.views.view import View
 
 _GHOSTS = tuple(
@@ -33,3 +41,14 @@ def test_nothing_is_said_of_a_map_that_was_not_read_whole() -> None:
     add_page_tables(views, *_GHOSTS)
     add_problem(views, View.MAPLE, Problem.UNREADABLE, mm=mm_of(100))
     assert findings(views, "PTE-ORPHAN") == []
+
+
+def test_a_split_explains_memory_within_the_bounds_of_a_vma_and_no_other() -> None:
+    """One part of it is stored in the index before the other."""
+    views = views_of(Process(pid=100, lock=Lock.WRITE))
+    ghost = Entry(pid=100, va=0x7F4000, pfn=0x99)
+    add_page_tables(views, ghost)
+    add_operations(views, Doing(pid=100, operation=Operation.ADJUST))
+    assert [weigh(found, InFlight(views)).severity for found in findings(views, "PTE-ORPHAN")] == [Severity.HIGH]
+    views.vmas.end[views.vmas.end == ghost.va] += np.uint64(0x1000)
+    assert [weigh(found, InFlight(views)).severity for found in findings(views, "PTE-ORPHAN")] == [Severity.LOW]

@@ -3,12 +3,16 @@
 *Compared:* the entries of the user half of every process's page tables with the VMAs of all indices. Only where every
 index of that `mm_struct` was read whole.
 
+A split or merge stores one of its VMAs in the index before the other: for that, only memory counts that is within the
+bounds which a VMA has itself (VMA-RANGE says whether those may differ from its place in the index).
+
 *Guaranteed by:* `free_pgtables` and `zap_pte_range` (mm/memory.c): entries go when their VMA goes. Empty page-table
 pages may stay; leaf entries may not.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
+    from vmaforensics.columns.types import Bools
 
 RULE = Rule(
     id="PTE-ORPHAN",
@@ -37,15 +42,18 @@ RULE = Rule(
     compares="the entries of the user half of every process's page tables with the VMAs of all indices",
     views=(View.PAGE_TABLES, *INDICES),
     transient="munmap has emptied the index before the entries are cleared, under the write lock, then the read lock; "
-    "a driver's mmap may fill entries before its VMA is inserted",
+    "a driver's mmap may fill entries before its VMA is inserted; a split stores one part of a VMA before the other",
     by_hand=(hand.VTOP, hand.VM),
     steps=("index", "memory", "entry", "frame", "vma"),
     part=Part.CAUSE,
     rank=130,
     hides=True,
     excused_by=LAGS,
-    changed_by=(Operation.UNMAP, Operation.MAP, Operation.MOVE),
+    changed_by=(Operation.UNMAP, Operation.MAP, Operation.MOVE, Operation.ADJUST),
 )
+
+_NOT_ADJUSTED = tuple(operation for operation in RULE.changed_by if operation is not Operation.ADJUST)
+_MOST = 64  # runs that are looked at one by one: a split leaves few
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -76,4 +84,16 @@ def check(context: Context) -> Iterator[Finding]:
     def title(row: int) -> str:
         return f"page tables map {runs.text(row)} outside every VMA of the process"
 
-    yield from context.per_mm(RULE, runs.mm(context), evidence, title, runs.bounds)
+    within = _within_vmas(context, runs)
+    for finding in context.per_mm(RULE, runs.mm(context), evidence, title, runs.bounds):
+        being_adjusted = within[runs.mm(context) == np.uint64(finding.mm)].all()
+        yield finding if being_adjusted else replace(finding, changed_by=_NOT_ADJUSTED)
+
+
+def _within_vmas(context: Context, runs: Runs) -> Bools:
+    """Does each run lie within the bounds that some VMA of its address space itself has?"""
+    vmas, mm, within = context.views.vmas, runs.mm(context), np.zeros(len(runs.entry), np.bool_)
+    for row in range(min(len(within), _MOST)):
+        here = vmas.ok & (vmas.mm == mm[row]) & (vmas.start <= runs.start[row]) & (runs.end[row] <= vmas.end)
+        within[row] = here.any()
+    return within
