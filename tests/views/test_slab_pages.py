@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from handmade import BASE, LINUX, PAGE, Machine
 
-from views.handmade_slab import ORDER_0, SIZE, Hand
+from views.handmade_slab import ORDER_0, SIZE, STRUCTS, Hand, problems_of
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.slab.caches import Caches, ObjectKind, read_caches
+from vmaforensics.views.slab.free_objects import FreeObjects, free_objects
 from vmaforensics.views.slab.objects import State, gather_slab
-from vmaforensics.views.slab.slab_pages import outside_cache
+from vmaforensics.views.slab.slab_pages import SlabLayout, find_slabs, outside_cache
 
 
 def test_a_cache_says_how_its_slabs_are_laid_out() -> None:
@@ -108,3 +109,46 @@ def test_an_address_is_outside_where_its_page_is_no_slab_of_the_cache() -> None:
     addresses = np.array([BASE + pfn * PAGE + 8 for pfn in (20, 21, 22)] + [0xFFFF_FFFF_8000_0000], np.uint64)
     # An address that nothing maps cannot be told to be outside.
     assert outside_cache(hand.kernel(), addresses, hand.cache).tolist() == [False, True, True, False]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_slab_whose_struct_page_is_not_in_the_dump_is_no_wrong_pointer(lost: bool) -> None:
+    structs = {"kmem_cache_cpu": "freelist:* slab:*", "kmem_cache": f"{STRUCTS['kmem_cache']} cpu_slab:*"}
+    hand = Hand(STRUCTS | structs)
+    page = hand.slab(5, cache=1)  # of another cache, as the struct page says
+    taken = hand.machine.put("kmem_cache_cpu", {"freelist": BASE + 5 * PAGE, "slab": page})
+    hand.machine.set("kmem_cache", hand.cache, "cpu_slab", taken)
+    if lost:
+        hand.machine.drop(hand.vmemmap)
+    found, problems = free_of(hand)
+    assert not found.free.any()
+    assert problems == ([] if lost else [(Problem.MISALIGNED, taken)])
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_free_object_on_a_page_of_which_nothing_is_known_is_none(lost: bool) -> None:
+    structs = {
+        "slub_percpu_sheaves": "main:* spare:* rcu_free:*",
+        "slab_sheaf": "barn_list:list_head size:u32 objects:*[8]",
+        "node_barn": "sheaves_full:list_head",
+        "kmem_cache_node": "barn:*",
+        "kmem_cache": f"{STRUCTS['kmem_cache']} sheaf_capacity:u32 cpu_sheaves:* node:*[2]",
+    }
+    hand = Hand(STRUCTS | structs)
+    sheaf = hand.machine.put("slab_sheaf", {"size": 1, "objects": [BASE + 5 * PAGE, *[0] * 7]})
+    sheaves = hand.machine.put("slub_percpu_sheaves", {"main": sheaf})
+    hand.machine.set("kmem_cache", hand.cache, "sheaf_capacity", 8)
+    hand.machine.set("kmem_cache", hand.cache, "cpu_sheaves", sheaves)
+    if lost:
+        hand.machine.drop(hand.vmemmap)
+    found, problems = free_of(hand)
+    assert not found.free.any()
+    assert problems == ([] if lost else [(Problem.MISALIGNED, hand.machine.at("slab_sheaf", sheaf, "objects"))])
+
+
+def free_of(hand: Hand) -> tuple[FreeObjects, list[tuple[Problem, int]]]:
+    """The free objects of a memory, and what is wrong with free lists."""
+    kernel, log = hand.kernel(), ProblemLog()
+    caches = read_caches(kernel, ProblemLog())
+    layout = SlabLayout(caches=caches, slabs=find_slabs(kernel, caches, ProblemLog()))
+    return free_objects(kernel, layout, log), problems_of(log)

@@ -14,9 +14,12 @@ from vmaforensics.columns.lookup import rows_of
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I64, U8, U16, U64, Bools
+from vmaforensics.errors import KernelNotFoundError
+from vmaforensics.views.pages.page_types import PageReader
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.slab.encodings import find_encodings, reveal
 from vmaforensics.views.slab.sheaves import sheaf_objects
+from vmaforensics.views.slab.slab_pages import unread_frames
 from vmaforensics.views.structures.per_cpu import per_cpu_offsets
 from vmaforensics.views.view import View
 
@@ -70,7 +73,10 @@ def free_objects(kernel: Kernel, layout: SlabLayout, log: ProblemLog) -> FreeObj
     if kernel.has("kmem_cache", "cpu_sheaves"):
         held = sheaf_objects(kernel, caches, log)
         row = layout.rows(held.objects, layout.slab_of(held.objects))
-        log.add(View.SLAB, Problem.MISALIGNED, 0, held.slots[row < 0], held.objects[row < 0])
+        wrong = np.flatnonzero(row < 0)
+        pas, _, mapped = kernel.space.translate(held.objects[wrong])
+        wrong = wrong[~(mapped & unread_frames(kernel, kernel.arch.pages(pas)))]
+        log.add(View.SLAB, Problem.MISALIGNED, 0, held.slots[wrong], held.objects[wrong])
         found.free[row[row >= 0]] = True
         found.doubtful |= found.doubt(held.doubtful)
     return found
@@ -123,5 +129,16 @@ def _cpu_lists(kernel: Kernel, caches: Caches, found: FreeObjects, log: ProblemL
     used = ok & (taken.freelist != 0)
     taken, places = taken.take(used), places[used]
     row = rows_of(slabs.page, taken.page)
-    log.add(View.SLAB, Problem.MISALIGNED, 0, places[row < 0], taken.page[row < 0])
+    wrong = np.flatnonzero(row < 0)
+    wrong = wrong[~_unread_pages(kernel, taken.page[wrong])]
+    log.add(View.SLAB, Problem.MISALIGNED, 0, places[wrong], taken.page[wrong])
     return taken.freelist[row >= 0], row[row >= 0]
+
+
+def _unread_pages(kernel: Kernel, pages: U64) -> Bools:
+    """Which of these are addresses of struct pages that are not in the image?"""
+    try:
+        frames, can_be = PageReader(kernel).frames_of(pages)
+    except KernelNotFoundError:
+        return np.zeros(len(pages), np.bool_)
+    return can_be & unread_frames(kernel, frames)

@@ -180,6 +180,20 @@ def outside_cache(kernel: Kernel, addresses: U64, cache: int) -> Bools:
     return answer
 
 
+def unread_frames(kernel: Kernel, frames: U64) -> Bools:
+    """Of which page frames the struct page, or that of the compound page they belong to, is not in the image: whether
+    such a frame is a slab cannot be told."""
+    try:
+        reader = PageReader(kernel)
+    except KernelNotFoundError:
+        return np.zeros(len(frames), np.bool_)
+    rows, read = reader.read(frames)
+    heads = reader.heads(frames, rows)
+    _, head_read = reader.read(heads)
+    unread: Bools = (reader.mapped(frames) & ~read) | (read & reader.mapped(heads) & ~head_read)
+    return unread
+
+
 def heads_table(kernel: Kernel) -> type[_Heads]:
     """The table of slab heads that this kernel has; its ``struct`` names the structure."""
     return _Heads if kernel.has("slab", "slab_cache") else _OldHeads
