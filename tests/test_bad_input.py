@@ -354,6 +354,18 @@ def test_processes_between_two_breaks_of_the_task_list_are_found_by_their_pids(e
     assert np.isin(leaders.mm[leaders.mm != 0], plain.mms.mm).all()
 
 
+def test_a_task_whose_mm_is_something_else_costs_no_view(either_sample: Sample) -> None:
+    edit = Edit(either_sample.analysis)
+    tasks = edit.clean.views.tasks
+    task = int(tasks.task[tasks.leader & (tasks.mm != 0)][10])
+    foreign = int(edit.clean.views.vmas.vma[0])
+    edit.put(edit.at("task_struct", task, "mm"), foreign)
+    found = bounded(either_sample, edit.overlay)
+    assert found.views.sources is not None
+    assert not [text for text in found.kernel.identity.problems if "internal error" in text]
+    assert foreign not in found.views.mms.mm
+
+
 def test_a_thread_list_that_leads_in_a_circle_ends(either_sample: Sample) -> None:
     edit = Edit(either_sample.analysis)
     tasks = edit.clean.views.tasks
