@@ -2,6 +2,7 @@
 
 Records that contradict each other were read at different moments. Whether they did so at one moment can be told
 
+* if those that contradict each other lie in one page (``Finding.at_once``), whoever else leads to them;
 * if all of them were read at about one moment, the task that leads to them included;
 * if nobody changed them between the first reading and the last. Only threads of a process write its VMAs, their
   indices and its counters; a process whose threads all slept from before the first reading on has left them as they
@@ -95,6 +96,9 @@ class _Weigher:
         span = self._reading.span(finding)
         if span is None:
             self.torn.append((finding, None, False))
+        elif finding.at_once:
+            self.kept.append(_with_one_page(finding))
+            self.stood.append((finding, span, finding.mm != 0))
         elif finding.rule.id == "TASK-HIDDEN":
             self._weigh_task(finding, span)
         elif self._reading.lives(finding.mm) and _views(finding) <= _OWN and span.apart <= NEAR:
@@ -253,6 +257,11 @@ def _with_rest(finding: Finding, rest: Rest, span: Span) -> Finding:
     lower = {Confidence.HIGH: Confidence.MEDIUM}.get(finding.confidence, finding.confidence)
     note = Evidence(what=what, view=View.TASKS.label, address=0)
     return replace(finding, confidence=finding.confidence if surely else lower, evidence=(*finding.evidence, note))
+
+
+def _with_one_page(finding: Finding) -> Finding:
+    what = "the words that contradict each other lie in one page, which was read at one moment"
+    return replace(finding, evidence=(*finding.evidence, Evidence(what=what, view="", address=0)))
 
 
 def _same_place(finding: Finding, other: Finding) -> bool:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.pages.entry_runs import Runs
-from vmaforensics.checks.pages.page_marks import entry_marks
+from vmaforensics.checks.pages.page_marks import Mark, entry_marks
+from vmaforensics.checks.pages.twice_mapped import twice_mapped
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
-    from vmaforensics.checks.pages.page_marks import Mark
     from vmaforensics.checks.rule import Rule
     from vmaforensics.columns.types import I64, U32
+    from vmaforensics.views.pages.page_tables import PageTablesView
 
 _BATCH: Final = 1 << 19  # entries whose marks are worked out at once
 
@@ -47,24 +48,46 @@ def marked_entries(context: Context) -> MarkedEntries:
 
 
 def marked_findings(context: Context, rule: Rule, marks: tuple[Mark, ...]) -> Iterator[Finding]:
-    """For each of ``marks`` in turn one finding for every process with such entries."""
+    """For each of ``marks`` in turn one finding for every process with such entries.
+
+    In an image that was taken while the machine ran, those that another entry of the same table proves wrong are told
+    apart: they are so whenever they were read.
+    """
     view = context.views.page_tables
     if view is None:
         return
-    ptes, marked = view.ptes, context.shared(marked_entries)
+    marked = context.shared(marked_entries)
     for mark in marks:
-        runs = Runs.of(view, marked.row[(marked.word & np.uint32(mark)) != 0])
+        rows = marked.row[(marked.word & np.uint32(mark)) != 0]
+        if mark is Mark.OTHER_ANON_VMA and context.acquisition.live:
+            rightful = twice_mapped(view, rows, marked.row)
+            for finding in _of_entries(context, rule, mark, view, rows[rightful >= 0], rightful[rightful >= 0]):
+                yield replace(finding, at_once=True)
+            rows = rows[rightful < 0]
+        yield from _of_entries(context, rule, mark, view, rows)
 
-        def title(row: int, runs: Runs = runs, mark: Mark = mark) -> str:
-            return f"{runs.text(row)} {mark.sentence}"
 
-        def evidence(row: int, runs: Runs = runs, mark: Mark = mark) -> Evidence:
-            first = runs.first(row)
-            return Evidence(
-                what=f"{runs.text(row)} {mark.sentence}",
-                view=View.PAGE_TABLES.label,
-                address=int(ptes.where[first]),
-                found=f"{int(ptes.entry[first]):#x}",
-            )
+def _of_entries(
+    context: Context, rule: Rule, mark: Mark, view: PageTablesView, rows: I64, rightful: I64 | None = None
+) -> Iterator[Finding]:
+    """Findings of the entries ``rows``; ``rightful`` are those beside them that map the same frames."""
+    ptes, runs = view.ptes, Runs.of(view, rows)
 
-        yield from context.per_mm(rule, runs.mm(context), evidence, title, runs.bounds)
+    def title(row: int) -> str:
+        return f"{runs.text(row)} {mark.sentence}"
+
+    def evidence(row: int) -> Evidence:
+        first = runs.first(row)
+        what = title(row)
+        if rightful is not None:
+            other = int(rightful[np.searchsorted(rows, first)])
+            what += f"; the same page table maps frame {int(ptes.pfn[first]):#x} at {int(ptes.va[other]):#x} too, "
+            what += "where it belongs"
+        return Evidence(
+            what=what,
+            view=View.PAGE_TABLES.label,
+            address=int(ptes.where[first]),
+            found=f"{int(ptes.entry[first]):#x}",
+        )
+
+    yield from context.per_mm(rule, runs.mm(context), evidence, title, runs.bounds)

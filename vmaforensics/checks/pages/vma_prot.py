@@ -8,6 +8,7 @@ is shared and writable, for private VMAs are written by copying. VMAs without ac
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
+    from vmaforensics.columns.types import I64, U64, Bools
 
 _SHARED_WRITABLE: Final = np.uint64(flags.VM_WRITE | flags.VM_SHARED)
 
@@ -51,6 +53,26 @@ def check(context: Context) -> Iterator[Finding]:
     may_execute = (vm_flags & np.uint64(flags.VM_EXEC)) != 0
     may_write = (vm_flags & _SHARED_WRITABLE) == _SHARED_WRITABLE
     wrong = np.flatnonzero(judged & ((allowed.execute != may_execute) | (allowed.write & ~may_write)))
+    if not context.acquisition.live:
+        yield from _findings(context, wrong)
+        return
+    # Both words are written one after the other (vma_set_page_prot): in one page, they were read so.
+    apart = _in_two_pages(context, vmas.vma[entries.vma_row[wrong]])
+    for finding in _findings(context, wrong[~apart]):
+        yield replace(finding, at_once=True)
+    yield from _findings(context, wrong[apart])
+
+
+def _in_two_pages(context: Context, vma: U64) -> Bools:
+    """Which of the vm_area_structs reach into another page?"""
+    pages = context.views.arch.pages
+    apart: Bools = pages(vma) != pages(vma + np.uint64(max(context.views.vma_size - 1, 0)))
+    return apart
+
+
+def _findings(context: Context, wrong: I64) -> Iterator[Finding]:
+    """Of the VMAs at the rows ``wrong`` of the index."""
+    entries, vmas = context.views.index, context.views.vmas
     at = entries.vma_row[wrong]
 
     def evidence(row: int) -> Evidence:
