@@ -1,8 +1,10 @@
 # `make` lists the targets. `make demo` and `make test` need Python 3.11 with venv, and make; no root.
 PYTHON ?= python3
 SAMPLE ?= samples/tampered-6.1/image.kdump
+CRASH_SAMPLE ?= samples/crash-6.1-vma-file/image.kdump
 # What `make samples` is made from, and where images of whole guests lie.
-SAMPLE_IMAGES ?= debian-5.10 debian-6.1 debian-6.1-la57 debian-6.1-crash debian-6.12 debian-7.3
+SAMPLE_IMAGES ?= debian-5.10 debian-6.1 debian-6.1-la57 debian-6.1-crash debian-6.12 debian-7.3 \
+	debian-5.10-hung debian-6.1-vma-file debian-7.3-pte-flipped debian-6.1-work5-live-20s-3
 IMAGES ?= build/images
 BENCH_IMAGES ?= bench-2g-5.10 bench-2g-x2 bench-2g-x4 bench-touched-1g bench-touched-2g bench-touched-4g bench-touched-8g
 # Arguments of pytest and of bench/run.py, say: make test PYTEST_ARGS='-n 0 -k maple', make bench BENCH_ARGS=--update
@@ -16,8 +18,8 @@ MAKE_IMAGES = $(BIN)/python samples/recipe/make_images.py --out $(IMAGES)
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-fast coverage lint types docs rules smear complaints members house man samples bench-image bench-images \
-	bench clean
+.PHONY: help setup demo demo-crash test test-fast coverage lint types docs rules smear complaints members house man samples bench-image \
+	bench-images bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -26,6 +28,9 @@ setup: $(STAMP) ## create .venv with the package in editable mode and all it nee
 
 demo: $(STAMP) ## report on a bundled image of a real kernel that was tampered with
 	$(BIN)/vmaforensics report $(SAMPLE)
+
+demo-crash: $(STAMP) ## say why a real kernel died, on a bundled dump of it
+	$(BIN)/vmaforensics crash $(CRASH_SAMPLE)
 
 test: $(STAMP) ## run the tests
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
@@ -82,6 +87,9 @@ clean: ## remove .venv and caches, not the images
 # The manifest is written last: an image that has one is finished.
 $(IMAGES)/%.json: | $(STAMP)
 	$(MAKE_IMAGES) $*
+
+$(IMAGES)/debian-6.1-work5-live-20s-3.json: | $(STAMP)
+	$(BIN)/python samples/recipe/make_work.py 6.1 --seed 5 --loads all --snapshots 3 --packed --hide --live 20 --out $(IMAGES)
 
 $(IMAGES)/bench-2g-x2.json: | $(STAMP)
 	$(MAKE_IMAGES) --bench --scale 2 --mib 600

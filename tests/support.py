@@ -9,11 +9,11 @@ import os
 import re
 import tarfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -90,6 +90,7 @@ class Sample:
     image_path: Path
     truth: Truth
     edit: dict[str, str | int] | None = None  # what was done to the image, if it is not clean
+    manifest: dict[str, Any] = field(default_factory=dict)  # of a bundled one
 
     @cached_property
     def analysis(self) -> Analysis:
@@ -98,13 +99,15 @@ class Sample:
 
 
 def bundled() -> list[Sample]:
-    """The samples that come with the sources, edited ones too; or others, made anew, from VMAFORENSICS_SAMPLES."""
+    """The samples that come with the sources, of every kind; or others, made anew, from VMAFORENSICS_SAMPLES."""
     found = []
     where = Path(os.environ.get("VMAFORENSICS_SAMPLES", ROOT / "samples"))
     for path in sorted(where.glob("*/image.kdump")):
         manifest = json.loads((path.parent / "manifest.json").read_bytes())
         truth = Truth(path.parent / "truth.tar.xz")
-        found.append(Sample(name=path.parent.name, image_path=path, truth=truth, edit=manifest.get("edit")))
+        found.append(
+            Sample(name=path.parent.name, image_path=path, truth=truth, edit=manifest.get("edit"), manifest=manifest)
+        )
     return found
 
 
@@ -119,7 +122,11 @@ def built(*names: str) -> list[Sample]:
 
 
 TAMPERED = [sample for sample in bundled() if sample.edit]
-SAMPLES = [sample for sample in bundled() if not sample.edit] or built(*_BUILT)
+# Guests that died of what was done to them, and memory that was read while its guest ran: neither is at rest.
+CRASHED = [sample for sample in bundled() if "death" in sample.manifest]
+LIVE = [sample for sample in bundled() if "live" in sample.manifest]
+RESTING = [sample for sample in bundled() if not {"death", "live"} & sample.manifest.keys()]
+SAMPLES = [sample for sample in RESTING if not sample.edit] or built(*_BUILT)
 FURTHER = built(*_FURTHER)
 KEPT = built(*_KEPT)
 WHOLE = built("debian-5.10", "debian-6.1", "debian-6.12", *_FURTHER, "debian-7.3")

@@ -80,14 +80,13 @@ At most 16 wrong rows of one kind are listed one by one; the rest is counted.
 information, from an image that holds the kernel's page tables:
 
 ```python
->>> prog.read_u64(0xffff8dbbc1060068)   # map_count of the example in the README; the low 32 bits
+>>> prog.read_u32(0xffff8bfcc289e8e8)   # map_count of the example in the README
 28
 ```
 
-(Done with drgn 0.3.0 on the ELF image that `samples/debian-6.1` was made from. An excerpt may lack page tables that
-drgn walks, and drgn 0.3.0 refuses kdump files written by QEMU, which name no architecture.) The lines in the sections
-below need a vmlinux with debug information of that very kernel; they follow drgn's and crash's own
-documentation and are not run by the tests of this project. `PID`, `MM`, `VMA`, `NODE`, `PAGE`, `TASK` and `ADDRESS`
+(Done with drgn 0.3.0 on the bundled sample. It refuses kdump files written by QEMU, which name no architecture.) The
+lines in the sections below need a vmlinux with debug information of that very kernel; they follow drgn's and crash's
+own documentation and are not run by the tests of this project. `PID`, `MM`, `VMA`, `NODE`, `PAGE`, `TASK` and `ADDRESS`
 stand for what a finding names.
 """
 

@@ -177,3 +177,12 @@ def test_the_readme_shows_what_the_report_prints() -> None:
     done = subprocess.run([*RUN, "report", image], cwd=ROOT, capture_output=True, timeout=120, check=True)
     shown = (ROOT / "README.md").read_text().split("prints this:\n\n```\n")[1].split("```\n")[0]
     assert shown == done.stdout.decode(), "what `make demo` prints has changed: put it into the README"
+
+
+def test_the_readme_shows_what_the_crash_case_prints() -> None:
+    """Of the second demonstration, stretches of it."""
+    image = "samples/crash-6.1-vma-file/image.kdump"
+    done = subprocess.run([*RUN, "crash", image], cwd=ROOT, capture_output=True, timeout=120, check=True)
+    shown = (ROOT / "README.md").read_text().split(f"$ vmaforensics crash {image}\n")[1].split("\n```\n")[0]
+    for stretch in shown.removesuffix("\n…").split("\n…\n"):
+        assert stretch in done.stdout.decode(), "what `make demo-crash` prints has changed: put it into the README"

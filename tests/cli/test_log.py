@@ -6,8 +6,9 @@ import json
 
 import msgspec
 import pytest
-from support import ROOT, SAMPLES
-from views.handmade_log import RESERVED, ring
+from handmade import Machine
+from support import CRASHED, ROOT, WHOLE
+from views.handmade_log import RESERVED, RING, ring
 
 import vmaforensics.kernel.find
 from vmaforensics.cli.main import main
@@ -79,22 +80,16 @@ def test_levels_and_times_that_are_none_are_refused(options: list[str]) -> None:
     assert ended.value.code == ExitCode.USAGE
 
 
-@pytest.mark.image
-def test_an_excerpt_without_the_log_says_so(capfd: pytest.CaptureFixture[str]) -> None:
-    if not SAMPLES:
-        pytest.skip("no samples")
+def test_an_image_without_the_log_says_so(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(vmaforensics.kernel.find, "find_kernel", lambda *_: Machine(RING).kernel())
     assert main(["log", IMAGE]) == ExitCode.USAGE
     assert capfd.readouterr().err.startswith("vmaforensics: the kernel's log cannot be read")
 
 
 @pytest.mark.image
-def test_a_whole_image_gives_what_its_vmcoreinfo_leads_to(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
-    """Where an image of a whole guest has been made: the first line is the banner that the guest's /proc/version is."""
-    from support import WHOLE
-
-    if not WHOLE:
-        pytest.skip("no image of a whole guest has been made")
-    for sample in WHOLE:
+def test_an_image_gives_what_its_vmcoreinfo_leads_to(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """The first line is the banner that the guest's /proc/version is."""
+    for sample in [*WHOLE, *CRASHED]:
         assert main(["log", str(sample.image_path), "--format", "json"]) == ExitCode.OK
         records = json.loads(capfdbinary.readouterr().out)["records"]
         assert records[0]["text"].startswith("Linux version")

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
 import pytest
 
+from vmaforensics.export.excerpt_file import held_frames
 from vmaforensics.image.formats.raw import Stretch
-from vmaforensics.kernel.ram import KernelRam, layout
+from vmaforensics.image.open import open_image
+from vmaforensics.kernel.find import find_kernel
+from vmaforensics.kernel.ram import KernelRam, layout, system_ram
+from vmaforensics.views.problems import ProblemLog
+from vmaforensics.views.processes.tasks import walk_tasks
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support import Sample
 
 GIB = 1 << 30
 MIB = 1 << 20
@@ -62,3 +75,28 @@ def test_a_shift_that_nothing_explains_is_said() -> None:
     stretches, text = layout(KernelRam(SMALL.top, [], 12), 384 * MIB, HOLE_END, -0x100000)
     assert stretches == [Stretch(0, 0x100000, 383 * MIB)]
     assert "0x100000 bytes below its place in the file" in text
+
+
+def test_an_excerpt_written_with_its_ranges_one_behind_the_other_is_laid_out(
+    list_sample: Sample, tmp_path: Path
+) -> None:
+    """As LiME's format=raw would have written it; a sparse file."""
+    kernel = find_kernel(open_image(list_sample.image_path))
+    memory = kernel.memory
+    ranges = system_ram(kernel.space, kernel.symbols, kernel.types)
+    assert len(ranges) > 1
+    held = held_frames(memory)
+    with (tmp_path / "image.raw").open("wb") as stream:
+        base = 0
+        for start, end in ranges:
+            for pfn in held[(held >= start >> 12) & (held < end >> 12)].tolist():
+                stream.seek(base + (pfn << 12) - start)
+                stream.write(memory.read(pfn << 12, 4096))
+            base += end - start
+        stream.truncate(base)
+    other = find_kernel(open_image(tmp_path / "image.raw"))
+    assert any("one behind the other" in problem for problem in other.identity.problems)
+    tasks, again = walk_tasks(kernel, ProblemLog()), walk_tasks(other, ProblemLog())
+    assert len(tasks) > 100
+    for name in ("task", "pid", "comm", "mm"):
+        np.testing.assert_array_equal(getattr(tasks, name), getattr(again, name))

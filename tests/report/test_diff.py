@@ -24,7 +24,7 @@ from .hostile import handmade, inert, tampered_document, tampered_sample
 if TYPE_CHECKING:
     from pathlib import Path
 
-PID = 167  # the process of which the sample's edit took a VMA away
+PID = 152  # the process of which the sample's edit took a VMA away
 replace = msgspec.structs.replace
 
 

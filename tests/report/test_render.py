@@ -56,9 +56,9 @@ def test_a_saved_report_gives_the_bytes_of_the_image(saved: Path, tmp_path: Path
 @pytest.mark.parametrize(
     "options",
     [
-        ("--pid", 1, "--pid", 167),
+        ("--pid", 1, "--pid", 152),
         ("--rules", "VMA-MISSING"),
-        ("--rules", "VMA-EXEC-ANON", "--min-severity", "high", "--pid", 166, "--reproducible"),
+        ("--rules", "VMA-EXEC-ANON", "--min-severity", "high", "--pid", 172, "--reproducible"),
     ],
 )
 def test_a_saved_report_is_filtered_as_the_image_is(saved: Path, options: tuple[object, ...]) -> None:

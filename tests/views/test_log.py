@@ -12,7 +12,7 @@ import time
 import numpy as np
 import pytest
 from handmade import LINUX, Machine
-from support import WHOLE, Sample
+from support import CRASHED, SAMPLES, WHOLE, Sample
 
 from vmaforensics.image.open import open_image
 from vmaforensics.kernel.find import find_kernel
@@ -315,7 +315,7 @@ _KMSG = re.compile(rb"^(\d+),(\d+),(\d+),[^;]*;(.*)$", re.MULTILINE)
 
 
 @pytest.mark.image
-@pytest.mark.parametrize("sample", WHOLE, ids=lambda sample: sample.name)
+@pytest.mark.parametrize("sample", [*(WHOLE or SAMPLES), *CRASHED], ids=lambda sample: sample.name)
 def test_every_record_is_what_the_guest_read_from_dev_kmsg(sample: Sample) -> None:
     if "kmsg" not in sample.truth:
         pytest.skip("the guest's record of this image has no kmsg")

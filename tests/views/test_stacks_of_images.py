@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from support import ROOT, WHOLE, Sample
+from support import CRASHED, ROOT, SAMPLES, WHOLE, Sample
 
 from vmaforensics.image.open import open_image
 from vmaforensics.kernel.find import find_kernel
@@ -67,8 +67,8 @@ def test_a_task_in_a_system_call_returns_to_where_the_guest_says(sample: Sample)
     assert compared > 20
 
 
-@pytest.mark.skipif(not WHOLE, reason="no whole image of a real kernel in build/images")
-@pytest.mark.parametrize("sample", WHOLE, ids=lambda sample: sample.name)
+@pytest.mark.image
+@pytest.mark.parametrize("sample", [*(WHOLE or SAMPLES), *CRASHED], ids=lambda sample: sample.name)
 def test_every_task_waits_where_the_guest_says(sample: Sample) -> None:
     """``/proc/PID/stack``, less the scheduler (stack_trace_save_tsk), of each task that did not run since."""
     if not any(name.endswith("/stack") for name in sample.truth):
@@ -85,6 +85,8 @@ def test_every_task_waits_where_the_guest_says(sample: Sample) -> None:
         status = next((sample.truth[name] for name in names if name in sample.truth), b"")
         counted = [int(count) for count in re.findall(rb"voluntary_ctxt_switches:\s*(\d+)", status)]
         if counted != [int(counts[row]) for counts in switches] or pid == sample.truth.capturing:
+            continue
+        if view.stacks.cpu[row] >= 0:  # woken, and not switched from yet
             continue
         start = int(view.stacks.first[row])
         frames = range(start, start + int(view.stacks.count[row]))

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import RESTING
 
 pytest.importorskip("volatility3")
 
@@ -31,7 +32,7 @@ def images() -> list[Path]:
     """The bundled samples; without them, what the recipe has made here."""
     built = ROOT / "build" / "images"
     # A glob over names, so that images of other sizes (benchmarks) stay out.
-    return sorted(ROOT.glob("samples/*/image.kdump")) or sorted(built.glob("debian-*.elf"))
+    return [sample.image_path for sample in RESTING] or sorted(built.glob("debian-*.elf"))
 
 
 def named(path: Path) -> str:

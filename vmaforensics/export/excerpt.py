@@ -14,7 +14,7 @@ from vmaforensics.crash.build import build_crash_document
 from vmaforensics.crash.gather import PARTS, follow_with, gather_case
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.export.excerpt_file import held_frames, write_excerpt
-from vmaforensics.kernel.find import find_kernel
+from vmaforensics.kernel.find import WORD_SIZE, find_kernel
 from vmaforensics.kernel.ram import system_ram
 from vmaforensics.proc.maps import maps_lines
 from vmaforensics.proc.smaps import SmapsPrinter
@@ -77,9 +77,16 @@ def trace_analysis(
     build_document(analysis, contents=False, log="log" not in without)  # the clock, what evidence points at
     case = gather_case(image, analysis.kernel, progress, [part for part in PARTS if part not in without])
     build_crash_document(follow_with(case, analysis.views, analysis.findings), lines=0, everyone=True)
-    # Nobody reads this of an image with headers, but written as a raw file the excerpt needs it.
-    system_ram(analysis.kernel.space, analysis.kernel.symbols, analysis.kernel.types)
+    _read_for_raw(analysis.kernel)
     return analysis.kernel, image.memory.traced()
+
+
+def _read_for_raw(kernel: Kernel) -> None:
+    """What nobody reads of an image with headers and notes, and the excerpt needs if it is written as a raw file."""
+    system_ram(kernel.space, kernel.symbols, kernel.types)
+    text = kernel.variable("vmcoreinfo_data", WORD_SIZE)
+    if text:
+        kernel.space.gather(np.array([text], np.uint64), kernel.memory.page_size)
 
 
 def select(image: Image, keep: Keep, progress: Progress = unheard, without: Collection[str] = ()) -> Selection:
