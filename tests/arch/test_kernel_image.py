@@ -24,6 +24,7 @@ def facts(numbers: dict[str, int] | None = None, words: dict[str, int] | None = 
         word=lambda name, _: (words or {}).get(name),
         cpus=cpus,
         has_struct=lambda name: name == "ptdesc",
+        has_symbol=lambda name: name in (words or {}),
     )
 
 
@@ -59,7 +60,11 @@ def test_levels_are_taken_from_the_first_that_knows(known: BootFacts, levels: in
 
 def test_memory_encryption_takes_its_bit_out_of_addresses() -> None:
     assert ARCH.bind(facts({"sme_mask": 1 << 51})).address_mask == 0x0007_FFFF_FFFF_F000
-    assert ARCH.bind(facts()).saved_dirty
+
+
+def test_dirty_bits_are_moved_where_the_function_that_moves_them_is_there() -> None:
+    assert ARCH.bind(facts({}, {"pte_mkwrite": 0})).saved_dirty
+    assert not ARCH.bind(facts()).saved_dirty  # struct ptdesc alone says nothing of it
 
 
 @pytest.mark.parametrize(

@@ -142,6 +142,16 @@ def test_from_6_6_on_the_heap_has_to_overlap() -> None:
     assert name_of(machine, start=BRK[0], end=BRK[0] + 0x1000) == b"[heap]"
 
 
+@pytest.mark.parametrize(("form", "name"), [(b"THPeligible:    %d\n\0", b"[heap]"), (b"THPeligible:    %8u\n\0", b"")])
+def test_whether_the_heap_may_only_touch_is_told_by_the_formats_of_the_same_file(form: bytes, name: bytes) -> None:
+    # As enterprise kernels have it: structures of one release, fs/proc/task_mmu.c of another.
+    machine = Machine(NAMED | ({"ptdesc": "flags:u64"} if name else {}))
+    machine.symbols["__start_rodata"] = start = machine.room(2 * 4096, 4096)
+    machine.symbols["__end_rodata"] = start + 2 * 4096
+    machine.write(start + 4000, form)
+    assert name_of(machine, start=BRK[0] - 0x1000, end=BRK[0]) == name
+
+
 def test_special_mappings_name_themselves() -> None:
     machine = Machine(NAMED)
     assert name_of(machine, **special(machine, b"[vvar]")) == b"[vvar]"

@@ -69,6 +69,7 @@ class BootFacts:
     word: Callable[[str, int], int | None]
     cpus: Sequence[CpuState]
     has_struct: Callable[[str], bool]
+    has_symbol: Callable[[str], bool]
 
 
 class Architecture(ABC):

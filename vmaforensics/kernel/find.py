@@ -138,6 +138,7 @@ def _understood(image: Image, located: Located, given: Isf | None, problems: lis
             word=variable,
             cpus=image.cpus,
             has_struct=lambda name: types.struct(name) is not None,
+            has_symbol=lambda name: table.get(name) is not None,
         )
     )
     lay_out_by_kernel(memory, arch, located, types, variable, problems)

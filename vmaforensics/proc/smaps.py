@@ -3,7 +3,7 @@
 Which lines there are follows from the members of the kernel's own ``struct mem_size_stats``, and the two
 letters of each flag from its own table of them. Where a dump does not decide:
 
-* ``THPeligible`` is padded to 8 columns where the kernel has ``struct ptdesc``; both came with 6.6.
+* ``THPeligible`` is padded to 8 columns where the kernel's own format says so (``views/vmas/task_mmu.py``).
 * Without ``struct mem_size_stats`` in the types, the lines are those that every release since 5.4 has.
 * Without the table of letters in the image, a flag's letters are those of 6.12, with ``dw`` for bit 11.
 
@@ -28,6 +28,7 @@ from vmaforensics.columns.lookup import bounds_of
 from vmaforensics.proc.maps import gate_area, maps_lines
 from vmaforensics.views.pages.smaps import PSS_SHIFT, read_smaps
 from vmaforensics.views.pages.thp import thp_eligible
+from vmaforensics.views.vmas.task_mmu import since_6_6
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -89,8 +90,6 @@ class SmapsPrinter:
         self._shown: dict[int, str] = {}  # VmFlags line by flags
         self._names = tuple(name for name in _LABELS if _has_line(kernel, name))
         self._stats = "".join(_format(_LABELS[name]) for name in self._names)
-        padded = kernel.types.struct("ptdesc") is not None
-        self._thp = "THPeligible:    %8d\n" if padded else "THPeligible:    %d\n"
         self._keys = kernel.arch.has_protection_keys(kernel, views.mms.mm)
 
     def lines(self, mm: int) -> Iterator[bytes]:
@@ -138,7 +137,9 @@ class SmapsPrinter:
         text = f"Size:           {figures.size:8d} kB\n"
         text += f"KernelPageSize: {page:8d} kB\nMMUPageSize:    {page:8d} kB\n" if page else ""
         text += self._stats % figures.stats if figures.stats is not None else ""
-        text += self._thp % figures.eligible if figures.eligible >= 0 else ""
+        if figures.eligible >= 0:
+            padded = self._kernel.shared(since_6_6)
+            text += f"THPeligible:    {figures.eligible:8d}\n" if padded else f"THPeligible:    {figures.eligible:d}\n"
         if self._keys:
             text += f"ProtectionKey:  {self._kernel.arch.protection_key(flags):8d}\n"
         shown = self._shown.get(flags)
@@ -175,7 +176,7 @@ def letters(kernel: Kernel) -> list[str]:
     plain = ["" if cell == "-" else cell for cell in _LETTERS.split()]
     if kernel.types.struct("folio") is not None:  # 5.16; VM_DENYWRITE left with 5.15, VM_MAYBE_GUARD took its bit
         plain[11] = "gu"
-    if kernel.types.struct("ptdesc") is None:
+    if not kernel.shared(since_6_6):
         plain[19] = plain[63] = "??"
     if not kernel.arch.shadow_stack_flag(kernel):
         plain[37] = "ui" if kernel.has("vm_area_struct", "anon_name") else "??"

@@ -182,8 +182,8 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
             self,
             levels=kernel_image.levels(facts),
             address_mask=encryption.address_mask(facts),
-            # struct ptdesc and shadow stacks, for which dirty bits are moved, both came with 6.6.
-            saved_dirty=facts.has_struct("ptdesc"),
+            # 6.6: pte_mkwrite became a function when dirty bits were moved out of the way of shadow stacks.
+            saved_dirty=facts.has_symbol("pte_mkwrite") or facts.has_struct("thread_shstk"),
         )
 
     def variants(self) -> tuple[Self, ...]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from vmaforensics.columns.lookup import rows_of, values_at
 from vmaforensics.columns.texts import Texts
+from vmaforensics.views.vmas.task_mmu import since_6_6
 from vmaforensics.views.vmas.vmas import special
 
 if TYPE_CHECKING:
@@ -75,12 +76,10 @@ def _give_stack_and_heap(kernel: Kernel, names: _Names, vmas: Vmas, mms: Mms) ->
     owned = vmas.ok & values_at(mms.ok, mm) & (vmas.file == 0)
     start_stack, start_brk, brk = (values_at(column, mm) for column in (mms.start_stack, mms.start_brk, mms.brk))
     names.give(owned & (vmas.start <= start_stack) & (vmas.end >= start_stack), b"[stack]")
-    if kernel.types.struct("ptdesc") is not None:
-        # vma_is_initial_heap and struct ptdesc both came with 6.6; before, touching was enough.
-        heap = owned & (vmas.start < brk) & (vmas.end > start_brk)
-    else:
-        heap = owned & (vmas.start <= brk) & (vmas.end >= start_brk)
-    names.give(heap, b"[heap]")
+    heap = owned & (vmas.start < brk) & (vmas.end > start_brk)
+    touching = owned & (vmas.start <= brk) & (vmas.end >= start_brk)
+    # vma_is_initial_heap came with 6.6; before, touching was enough.
+    names.give(touching if (touching & ~heap).any() and not kernel.shared(since_6_6) else heap, b"[heap]")
 
 
 def _special_names(kernel: Kernel, mappings: U64) -> list[bytes]:
