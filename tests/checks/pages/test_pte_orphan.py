@@ -11,8 +11,11 @@ from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_USER
 from vmaforensics.checks.in_flight import InFlight
 from vmaforensics.checks.rule import Severity
 from vmaforensics.checks.weigh import weigh
+from vmaforensics.columns.texts import Texts
 from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.problems import Problem
+from vmaforensics.views.slab.objects import State
+from vmaforensics.views.slab.strays import StrayVmas
 from vmaforensics.views.structures.lock import Lock
 from vmaforensics.views.view import View
 
@@ -52,3 +55,20 @@ def test_a_split_explains_memory_within_the_bounds_of_a_vma_and_no_other() -> No
     assert [weigh(found, InFlight(views)).severity for found in findings(views, "PTE-ORPHAN")] == [Severity.HIGH]
     views.vmas.end[views.vmas.end == ghost.va] += np.uint64(0x1000)
     assert [weigh(found, InFlight(views)).severity for found in findings(views, "PTE-ORPHAN")] == [Severity.LOW]
+
+
+def test_munmap_explains_memory_of_a_vma_that_it_has_not_freed_yet_and_no_other() -> None:
+    views = views_of(Process(pid=100, lock=Lock.WRITE))
+    add_page_tables(views, *_GHOSTS)
+    add_operations(views, Doing(pid=100, operation=Operation.UNMAP))
+    gone = views.vmas.take(np.array([0, 0]))
+    gone.start[:], gone.end[:] = (0x10000, 0x11000), (0x11000, 0x12000)
+    for state, severity in ((State.ALLOCATED, Severity.LOW), (State.FREE, Severity.HIGH)):
+        views.strays = StrayVmas(
+            vmas=gone,
+            state=np.array([State.ALLOCATED, state], np.uint8),
+            attached=np.zeros(2, np.bool_),
+            names=Texts.of([b"", b""]),
+            foreign=np.zeros(0, np.uint64),
+        )
+        assert [weigh(found, InFlight(views)).severity for found in findings(views, "PTE-ORPHAN")] == [severity]

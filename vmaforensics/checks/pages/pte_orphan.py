@@ -3,8 +3,9 @@
 *Compared:* the entries of the user half of every process's page tables with the VMAs of all indices. Only where every
 index of that `mm_struct` was read whole.
 
-A split or merge stores one of its VMAs in the index before the other: for that, only memory counts that is within the
-bounds which a VMA has itself (VMA-RANGE says whether those may differ from its place in the index).
+What munmap takes out of the index it frees only after the entries, and a split or merge stores one of its VMAs in the
+index before the other. So a held lock excuses only memory within the bounds that VMAs have themselves: those of the
+index (VMA-RANGE says whether they may differ from their place in it), and those that are allocated and in none.
 
 *Guaranteed by:* `free_pgtables` and `zap_pte_range` (mm/memory.c): entries go when their VMA goes. Empty page-table
 pages may stay; leaf entries may not.
@@ -22,7 +23,9 @@ from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.pages.entry_runs import Runs
 from vmaforensics.checks.rule import INDICES, LAGS, Part, Rule, Severity
+from vmaforensics.columns.lookup import last_rows_of
 from vmaforensics.views.operations.operation import Operation
+from vmaforensics.views.slab.objects import State
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -30,7 +33,10 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
-    from vmaforensics.columns.types import Bools
+    from vmaforensics.columns.types import U64
+
+# What leaves entries of a VMA that is in no index any more, or not yet.
+_OF_STRAYS = (Operation.UNMAP, Operation.MAP, Operation.MOVE)
 
 RULE = Rule(
     id="PTE-ORPHAN",
@@ -49,11 +55,8 @@ RULE = Rule(
     rank=130,
     hides=True,
     excused_by=LAGS,
-    changed_by=(Operation.UNMAP, Operation.MAP, Operation.MOVE, Operation.ADJUST),
+    changed_by=(*_OF_STRAYS, Operation.ADJUST),
 )
-
-_NOT_ADJUSTED = tuple(operation for operation in RULE.changed_by if operation is not Operation.ADJUST)
-_MOST = 64  # runs that are looked at one by one: a split leaves few
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -84,16 +87,28 @@ def check(context: Context) -> Iterator[Finding]:
     def title(row: int) -> str:
         return f"page tables map {runs.text(row)} outside every VMA of the process"
 
-    within = _within_vmas(context, runs)
-    for finding in context.per_mm(RULE, runs.mm(context), evidence, title, runs.bounds):
-        being_adjusted = within[runs.mm(context) == np.uint64(finding.mm)].all()
-        yield finding if being_adjusted else replace(finding, changed_by=_NOT_ADJUSTED)
+    mm = runs.mm(context)
+    for finding in context.per_mm(RULE, mm, evidence, title, runs.bounds):
+        mine = mm == np.uint64(finding.mm)
+        if _within_vmas(context, finding.mm, runs.start[mine], runs.end[mine]):
+            yield finding
+        else:
+            yield replace(finding, changed_by=() if context.views.strays is not None else _OF_STRAYS)
 
 
-def _within_vmas(context: Context, runs: Runs) -> Bools:
-    """Does each run lie within the bounds that some VMA of its address space itself has?"""
-    vmas, mm, within = context.views.vmas, runs.mm(context), np.zeros(len(runs.entry), np.bool_)
-    for row in range(min(len(within), _MOST)):
-        here = vmas.ok & (vmas.mm == mm[row]) & (vmas.start <= runs.start[row]) & (runs.end[row] <= vmas.end)
-        within[row] = here.any()
-    return within
+def _within_vmas(context: Context, mm: int, starts: U64, ends: U64) -> bool:
+    """Does all of it lie within bounds that VMAs of the address space have, be they in an index or not?"""
+    strays, vmas = context.views.strays, context.views.vmas
+    own = vmas.ok & (vmas.mm == np.uint64(mm))
+    low, high = vmas.start[own], vmas.end[own]
+    if strays is not None:
+        loose = (strays.vmas.mm == np.uint64(mm)) & (strays.state != State.FREE)
+        low, high = np.append(low, strays.vmas.start[loose]), np.append(high, strays.vmas.end[loose])
+    if not len(low):
+        return False
+    order = np.argsort(low, kind="stable")
+    low, high = low[order], np.maximum.accumulate(high[order])
+    first = np.concatenate([[True], low[1:] > high[:-1]])  # of each range without a gap
+    low, high = low[first], high[np.append(first[1:], True)]
+    row = last_rows_of(low, starts)
+    return bool(((row >= 0) & (ends <= high[row])).all())

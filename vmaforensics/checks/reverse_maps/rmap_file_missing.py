@@ -3,6 +3,8 @@
 *Compared:* every VMA with a `vm_file` with the `i_mmap` tree of that file's `address_space`. Only where the tree was
 read whole.
 
+A VMA that has pages in page tables was linked before: an mmap or fork under way excuses nothing there.
+
 *Guaranteed by:* as RMAP-FILE-HIDDEN.
 """
 
@@ -11,10 +13,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.reverse_maps.compared_trees import compared_trees
 from vmaforensics.checks.rule import FORKS, INDICES, Part, Rule, Severity
+from vmaforensics.columns.lookup import composite_key
 from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.view import View
 
@@ -24,6 +29,7 @@ if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
     from vmaforensics.checks.reverse_maps.compared_trees import ComparedTrees
+    from vmaforensics.columns.types import I64
 
 RULE = Rule(
     id="RMAP-FILE-MISSING",
@@ -48,7 +54,23 @@ def check(context: Context) -> Iterator[Finding]:
         traces = compared.traces()
         for finding in _findings(compared):
             evidence = (*finding.evidence, *traces.get(finding.mm, ()))
-            yield compared.trees.weigh(replace(finding, evidence=evidence))
+            rows = compared.files.missing
+            rows = rows[compared.trees.vmas.rmap.vmas.mm[rows] == np.uint64(finding.mm)]
+            changed_by = () if _in_use(context, compared, rows) else None
+            yield compared.trees.weigh(replace(finding, evidence=evidence, changed_by=changed_by))
+
+
+def _in_use(context: Context, compared: ComparedTrees, rows: I64) -> bool:
+    """Do page tables hold pages of some of these VMAs? What is being mapped or copied is linked before it has any."""
+    view, vmas = context.views.page_tables, compared.trees.vmas.rmap.vmas
+    if view is None:
+        return False
+    mm_row = context.views.mm_rows(vmas.mm[rows])
+    page = np.uint64(context.views.arch.page_shift)
+    keys = composite_key(view.ptes.mm_row, view.ptes.va >> page, 45)
+    first = np.searchsorted(keys, composite_key(mm_row, vmas.start[rows] >> page, 45))
+    behind = np.searchsorted(keys, composite_key(mm_row, vmas.end[rows] >> page, 45))
+    return bool(((mm_row >= 0) & (behind > first)).any())
 
 
 def _findings(compared: ComparedTrees) -> Iterator[Finding]:
