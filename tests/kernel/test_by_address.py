@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from vmaforensics.kernel.symbols.by_address import ByAddress
-from vmaforensics.kernel.symbols.isf import IsfSymbols
+from vmaforensics.kernel.symbols.by_name import NamedSymbols
 from vmaforensics.kernel.symbols.kallsyms import Kallsyms
 
 TABLE = {"b": 0x300, "first": 0x100, "alias": 0x100, "c": 0xFFFF_FFFF_8000_0000}
 LAST = (1 << 64) - 1
 
 
-@pytest.mark.parametrize("symbols", [Kallsyms.of(TABLE).by_address(), IsfSymbols(TABLE).by_address()])
+@pytest.mark.parametrize("symbols", [Kallsyms.of(TABLE).by_address(), NamedSymbols(TABLE.items()).by_address()])
 def test_an_address_lies_in_the_last_symbol_that_is_not_above_it(symbols: ByAddress) -> None:
     wanted = np.array([0xFF, 0x100, 0x2FF, 0x300, 0xFFFF_FFFF_8000_0001], np.uint64)
     found = symbols.nearest(wanted)

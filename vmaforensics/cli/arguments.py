@@ -37,18 +37,25 @@ def add_one_image(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_kernel(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--symbols",
-        metavar="FILE",
-        type=Path,
-        help="symbol file (ISF, as dwarf2json makes them) of the image's kernel, for an image without BTF or kallsyms",
-    )
+    add_symbols(parser)
     parser.add_argument(
         "--kernel",
         metavar="N",
         type=_number,
         help="of several kernels in memory, left by a reboot or kept for a crash, the N-th found; default: the first "
         "whose list of tasks is whole",
+    )
+
+
+def add_symbols(parser: argparse.ArgumentParser) -> None:
+    """The option --symbols: ``args.symbols``, a list of paths, None if it is not given."""
+    parser.add_argument(
+        "--symbols",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        help="types or symbols of the image's kernel, for an image without BTF or kallsyms: vmlinux with debugging "
+        "information, BTF, System.map, or an ISF; may be given again, for types and symbols that lie in two files",
     )
 
 

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from vmaforensics.cli.arguments import add_symbols
 from vmaforensics.errors import ExitCode, VmaForensicsError
 from vmaforensics.version import __version__
 from vmaforensics.words.amounts import counted
@@ -50,7 +51,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "tool can be used (on that image).",
     )
     parser.add_argument("image", metavar="IMAGE", nargs="*", help="an image to look at; of a split dump, all its parts")
-    parser.add_argument("--symbols", metavar="FILE", type=Path, help="symbol file (ISF) of the image's kernel")
+    add_symbols(parser)
     parser.add_argument(
         "--types",
         metavar="FILE",

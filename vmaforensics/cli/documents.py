@@ -23,7 +23,7 @@ def document_of(
     views: Sequence[str] | None = None,
     acquired: str | None = None,
     sha256: bool = False,
-    symbols: Path | None = None,
+    symbols: Sequence[Path] | None = None,
     kernel: int | None = None,
     pids: Sequence[int] | None = None,
     progress: Progress = unheard,

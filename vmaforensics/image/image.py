@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vmaforensics.arch.known import DEFAULT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from vmaforensics.arch.interface import Architecture
@@ -39,7 +40,7 @@ class Image:
     cpus: tuple[CpuState, ...] = ()
     notes: tuple[Note, ...] = ()
     details: dict[str, str] = field(default_factory=dict)  # header facts worth showing, in order
-    symbols: Path | None = None  # a symbol file (ISF) for its kernel, given by the user
+    symbols: Path | Sequence[Path] | None = None  # symbol files of its kernel, given by the user
     kernel: int | None = None  # which of several kernels in it the user asked for, counted from 1
     problems: tuple[str, ...] = ()  # what the container promises and the file does not hold
     files: tuple[Mapped, ...] = ()  # as they are mapped

@@ -6,7 +6,7 @@ Every step is checked against the next, and each has a second way when the first
 what               first                              otherwise
 =================  =================================  =====================================================
 where it lies      VMCOREINFO, from a note or a scan  kallsyms tables anywhere, proved by ``phys_base``
-symbols            kallsyms                           init_task by its name, roots by VMCOREINFO
+symbols            kallsyms                           VMCOREINFO, exported symbols, init_task by its contents
 types              BTF between its symbols            any whole copy of a BTF blob
 the three above    the image                          a symbol file that was given, if it is this kernel's
 translation        the kernel's page tables           the linear mappings, then some process's page tables
@@ -19,8 +19,6 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmaforensics.arch.interface import BootFacts
 from vmaforensics.errors import KernelNotFoundError, MemoryReadError
 from vmaforensics.kernel import identify
@@ -30,19 +28,19 @@ from vmaforensics.kernel.ram import lay_out_by_kernel
 from vmaforensics.kernel.space.kernel_space import WORD, KernelSpace
 from vmaforensics.kernel.space.translation import image_piece, kernel_space, translate_through_a_process
 from vmaforensics.kernel.structures.type_sources import find_types
-from vmaforensics.kernel.symbols import kallsyms, symbol_file, window
-from vmaforensics.kernel.symbols.isf import Isf
+from vmaforensics.kernel.symbols import symbol_file
+from vmaforensics.kernel.symbols.completed import completed, with_idle_task
+from vmaforensics.kernel.symbols.given import open_symbol_files
 from vmaforensics.progress import unheard
 from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
-    from vmaforensics.arch.interface import Architecture
     from vmaforensics.image.image import Image
-    from vmaforensics.kernel.kernel import Symbols
     from vmaforensics.kernel.locate import Located
-    from vmaforensics.kernel.structures.layout import Types
+    from vmaforensics.kernel.symbols.given import Given
     from vmaforensics.progress import Progress
 
 WORD_SIZE = 8  # bytes of a pointer
@@ -50,11 +48,15 @@ _FAR = 256  # tasks
 _AGREE = 0.75  # of the links of the list of tasks
 
 
-def find_kernel(image: Image, progress: Progress = unheard, symbols: str | os.PathLike[str] | None = None) -> Kernel:
+def find_kernel(
+    image: Image,
+    progress: Progress = unheard,
+    symbols: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+) -> Kernel:
     """Find and understand the kernel of ``image``.
 
-    ``symbols`` is a symbol file (ISF) that stands in for symbols and types the image lacks; by default, the one
-    that was given with the image. Raises :class:`SymbolFileError` when it cannot be read or is another kernel's.
+    ``symbols`` is a symbol file, or several, that stand in for symbols and types the image lacks; by default, those
+    that were given with the image. Raises :class:`SymbolFileError` when one cannot be read or is another kernel's.
     Raises :class:`KernelNotFoundError` with one sentence when there is none, or when its symbols or types
     cannot be read. What was missing but could be made up for is in ``identity.problems``.
 
@@ -63,8 +65,7 @@ def find_kernel(image: Image, progress: Progress = unheard, symbols: str | os.Pa
     """
     progress("kernel")
     image.memory.watch = partial(progress, "kernel")
-    given_path = symbols or image.symbols
-    given = None if given_path is None else Isf(given_path)
+    given = open_symbol_files(symbols or image.symbols)
     found: list[Kernel] = []
     passed: set[int] = set()  # places of kernels that are not the one
     refused: KernelNotFoundError | None = None
@@ -72,7 +73,7 @@ def find_kernel(image: Image, progress: Progress = unheard, symbols: str | os.Pa
     while wanted is None or len(found) < wanted:
         problems: list[str] = []
         try:
-            located = locate(image, image.arch, given, problems, passed)
+            located = locate(image, image.arch, given.symbols, problems, passed)
         except KernelNotFoundError as error:
             refused = refused or error
             break
@@ -110,22 +111,18 @@ def _chosen(image: Image, found: list[Kernel], refused: KernelNotFoundError | No
     return kernel
 
 
-def _understood(image: Image, located: Located, given: Isf | None, problems: list[str]) -> Kernel:
+def _understood(image: Image, located: Located, given: Given, problems: list[str]) -> Kernel:
     """The kernel that lies where ``located`` says. Raises :class:`KernelNotFoundError`."""
     memory, arch = image.memory, image.arch
     offset = located.offset
     text = KernelSpace.linear(memory, [image_piece(arch, offset)])
-    if given is not None:
-        doubt = symbol_file.require_match(given, text, located.symbols, located.info)
+    located = completed(memory, arch, located, given.symbols, problems)
+    for file in given.files:
+        doubt = symbol_file.require_match(file, text, located.symbols, located.info)
         problems += [] if doubt is None else [doubt]
-    types, types_source = find_types(text, located, given, problems)
-    table = located.symbols
-    if not len(table):
-        table = _symbols_by_name(text, arch, located, types, problems)
-        located = replace(located, symbols=table)
-    else:
-        table = _with_idle_task(text, located, types, problems)
-        located = replace(located, symbols=table)
+    types, types_source = find_types(text, located, given.types, problems)
+    table = with_idle_task(text, located, types, problems)
+    located = replace(located, symbols=table)
     banner = identify.banner(text, table, located.info)
 
     def variable(name: str, size: int) -> int | None:
@@ -171,6 +168,8 @@ def _understood(image: Image, located: Located, given: Isf | None, problems: lis
     kernel.root = found.root
     if found.root is None:
         translate_through_a_process(kernel, offset)
+    if types is given.types:
+        symbol_file.require_fitting_types(given.types, kernel)
     # What only the second ways read is traced all the same: an excerpt stays as robust as its image.
     for name in (*arch.place_symbols, "linux_banner"):
         at = table.get(name)
@@ -197,52 +196,3 @@ def lives(kernel: Kernel) -> bool:
     except MemoryReadError:
         pass
     return len(seen) > 1 and agree >= len(seen) * _AGREE
-
-
-def _symbols_by_name(
-    text: KernelSpace, arch: Architecture, located: Located, types: Types, problems: list[str]
-) -> Symbols:
-    """The few symbols that are known without kallsyms: VMCOREINFO's, and init_task by its comm."""
-    assert located.info is not None
-    table = {
-        name: value
-        for name in ("_stext", *arch.kernel_tables.tables, "init_uts_ns")
-        if (value := located.info.symbol(name)) is not None
-    }
-    if (first := _idle_task(text, table["_stext"], located.offset, types)) is not None:
-        table["init_task"] = first
-    if "init_task" not in table:
-        raise KernelNotFoundError(
-            "the kernel's symbol table (kallsyms) is not in the dump, and init_task could not be recognised "
-            "by its contents either; acquire the image again without filtering kernel pages"
-        )
-    problems.append("without kallsyms, records reached only by symbols are not assessed")
-    return kallsyms.Kallsyms.of(table)
-
-
-def _idle_task(text: KernelSpace, stext: int, offset: int, types: Types) -> int | None:
-    """Address of init_task by its contents, behind ``_stext``; ``offset`` is virtual minus physical address."""
-    layout = types.struct("task_struct")
-    if layout is None or not {"comm", "parent", "real_parent"} <= layout.fields.keys():
-        return None
-    comm, parent, real = (layout.fields[name].offset for name in ("comm", "parent", "real_parent"))
-    for hit in window.find_all(window.read(text.memory, stext - offset, 128 << 20), b"swapper/0\0\0\0\0\0\0\0"):
-        va = hit - comm + offset
-        # The idle task is its own parent, so it says itself where it lies.
-        words, ok = text.gather(np.array([va + parent, va + real], np.uint64), 8)
-        if ok.all() and (words.view("<u8")[:, 0] == np.uint64(va)).all():
-            return va
-    return None
-
-
-def _with_idle_task(text: KernelSpace, located: Located, types: Types, problems: list[str]) -> Symbols:
-    """The symbols, with init_task by its contents if its name is damaged: everything begins there."""
-    table = located.symbols
-    stext = table.get("_stext") or (located.info and located.info.symbol("_stext"))
-    if table.get("init_task") is not None or not stext or not isinstance(table, kallsyms.Kallsyms):
-        return table
-    found = _idle_task(text, stext, located.offset, types)
-    if found is None:
-        return table
-    problems.append("the symbol init_task is damaged or not in the dump; the task was recognised by its contents")
-    return table.plus("init_task", found)

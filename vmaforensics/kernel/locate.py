@@ -22,12 +22,13 @@ if TYPE_CHECKING:
     from vmaforensics.image.image import Image
     from vmaforensics.image.memory import PhysicalMemory
     from vmaforensics.kernel.kernel import Symbols
-    from vmaforensics.kernel.symbols.isf import Isf
+    from vmaforensics.kernel.symbols.given import SymbolFile
     from vmaforensics.kernel.symbols.kallsyms_tables import Tables
     from vmaforensics.kernel.symbols.vmcoreinfo import Vmcoreinfo
 
 BANNER = b"Linux version "
 _NOTE = "note of"
+_UTS = 64  # bytes of a uts_namespace within which its first name begins
 _WHOLE = 0.9  # of RAM: less, and what is missing explains more than what is there
 
 
@@ -42,7 +43,11 @@ class Located:
 
 
 def locate(
-    image: Image, arch: Architecture, given: Isf | None, problems: list[str], passed: AbstractSet[int] = frozenset()
+    image: Image,
+    arch: Architecture,
+    given: SymbolFile | None,
+    problems: list[str],
+    passed: AbstractSet[int] = frozenset(),
 ) -> Located:
     """Find the kernel image, by whatever of VMCOREINFO, kallsyms and the symbol file ``given`` there is.
 
@@ -63,7 +68,7 @@ def locate(
             if symbols.get("_stext") in (stext, None) and len(symbols):
                 source = f"kallsyms at physical {view.pa + tables.token_table:#x}, {len(symbols)} symbols"
                 here = Located(offset=offset, symbols=symbols, symbols_source=source, info=info)
-                fits = _fits(memory, symbols, offset)
+                fits = _fits(memory, symbols, info, offset)
                 if fits:
                     return _taken(image, here, view, tables, problems)
                 if fits is None and unproved is None:
@@ -132,14 +137,18 @@ def _taken(image: Image, here: Located, view: window.Window, tables: Tables, pro
     return here
 
 
-def _fits(memory: PhysicalMemory, symbols: Symbols, offset: int) -> bool | None:
+def _fits(memory: PhysicalMemory, symbols: Symbols, info: Vmcoreinfo, offset: int) -> bool | None:
     """Whether the banner lies where it has to if the image is ``offset`` above its physical place; None if that page is
-    not held. VMCOREINFO may be another kernel's, or made up by what wrote the dump."""
-    banner = symbols.get("linux_banner")
-    if banner is None:
+    not held. VMCOREINFO may be another kernel's, or made up by what wrote the dump.
+
+    Where kallsyms does not list the banner, the names that VMCOREINFO says ``init_uts_ns`` has do as well.
+    """
+    banner, names = symbols.get("linux_banner"), info.symbol("init_uts_ns")
+    at, size, text = (names, _UTS, b"Linux\0") if banner is None else (banner, len(BANNER), BANNER)
+    if at is None:
         return None
-    data, ok = memory.gather(np.array([(banner - offset) % WORD], np.uint64), len(BANNER))
-    return data[0].tobytes() == BANNER if ok[0] else None
+    data, ok = memory.gather(np.array([(at - offset) % WORD], np.uint64), size)
+    return text in data[0].tobytes() if ok[0] else None
 
 
 def _readable(memory: PhysicalMemory, pa: int) -> bool:

@@ -247,7 +247,7 @@ def test_addresses_beyond_64_bits_are_no_symbols(tmp_path: Path) -> None:
 
 
 def test_what_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vmaforensics.kernel.symbols.isf._LIMIT", 1 << 16)
+    monkeypatch.setattr("vmaforensics.kernel.symbols.unpacked._LIMIT", 1 << 16)
     path = tmp_path / "kernel.json.xz"
     path.write_bytes(lzma.compress(b" " * (1 << 20), preset=0))
     with pytest.raises(SymbolFileError, match="when unpacked"):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vmaforensics.image.memory import PhysicalMemory
     from vmaforensics.kernel.locate import Located
     from vmaforensics.kernel.space.kernel_space import KernelSpace
-    from vmaforensics.kernel.symbols.isf import Isf
+    from vmaforensics.kernel.symbols.given import SymbolFile
 
 # Without these there is no list of processes; what else is missing costs the views that need it.
 NEEDED = (
@@ -36,8 +36,8 @@ _BTF_LIMIT = 64 << 20
 
 
 def find_types(
-    text: KernelSpace, located: Located, given: Isf | None, problems: list[str]
-) -> tuple[btf.Btf | Isf, str]:
+    text: KernelSpace, located: Located, given: SymbolFile | None, problems: list[str]
+) -> tuple[btf.Btf | SymbolFile, str]:
     """(types, where they came from). ``text`` maps the kernel image; ``given`` is a symbol file that is this kernel's.
 
     What was made up for is added to ``problems``. Raises :class:`KernelNotFoundError` if there are none.
@@ -60,7 +60,7 @@ def find_types(
     raise KernelNotFoundError(
         f"no type information for kernel {located.info.release if located.info else '(release unknown)'}: "
         f"its BTF cannot be used ({why}); structure layouts come from BTF, so the image has to hold it, "
-        "or a symbol file has to be given with --symbols"
+        "or a file with types has to be given with --symbols"
     )
 
 
@@ -68,7 +68,8 @@ def _own_types(text: KernelSpace, located: Located) -> tuple[btf.Btf | None, int
     """(the BTF behind its symbols, its address, what is wrong with it); None if tasks could not be read with it."""
     start, stop = located.symbols.get("__start_BTF"), located.symbols.get("__stop_BTF")
     if start is None or stop is None or not 0 < stop - start <= _BTF_LIMIT:
-        if start is None and stop is None and located.symbols.get("_stext") is not None:
+        # A table of variables that has no name for BTF; init_task alone may have been found by its contents.
+        if start is None and stop is None and located.symbols.get("linux_banner") is not None:
             return None, 0, "the kernel was built without it (CONFIG_DEBUG_INFO_BTF)"
         return None, 0, "its symbols __start_BTF and __stop_BTF are not known"
     blob, missing = _held(text, start, stop - start)

@@ -8,27 +8,22 @@ from __future__ import annotations
 
 import base64
 import binascii
-import bz2
-import gzip
-import lzma
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
-import numpy as np
 
 from vmaforensics.errors import SymbolFileError
 from vmaforensics.kernel.structures.layout import Field, Layout
-from vmaforensics.kernel.symbols.by_address import ByAddress
+from vmaforensics.kernel.symbols.by_name import NamedSymbols, moved_symbols, plain_name
+from vmaforensics.kernel.symbols.unpacked import unpacked
 
 if TYPE_CHECKING:
     import os
 
-_LIMIT = 1 << 29  # bytes unpacked; dwarf2json's file of Linux 7.3 has 61 MiB
+_MOST = 1 << 29  # elements of an array
 _DEPTH = 32  # arrays of arrays
 _UNNAMED = 1024  # unnamed members of one structure, those within them included
-_READERS: dict[bytes, Any] = {b"\xfd7zXZ\0": lzma.open, b"\x1f\x8b": gzip.open, b"BZh": bz2.open}
 
 # What is far more than any kernel's structure has would only make reads of absurd size.
 _Bytes = Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]
@@ -87,10 +82,12 @@ class Isf:
     Raises :class:`SymbolFileError` for a file that cannot be read, is not an ISF, or is not of Linux.
     """
 
+    build_id: str | None = None  # an ISF has none
+
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         try:
-            self._file = msgspec.json.decode(_unpacked(self.path), type=_File)
+            self._file = msgspec.json.decode(unpacked(self.path), type=_File)
         except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
             raise SymbolFileError(
                 f"{self.path} is not a symbol file: {error}; expected an ISF of volatility3 (JSON, as dwarf2json "
@@ -131,19 +128,11 @@ class Isf:
         found = self._file.symbols.get(name)
         return found.address if found is not None and 0 < found.address < 1 << 64 else None
 
-    def symbols(self, moved: int, image_start: int) -> IsfSymbols:
-        """The symbols of the kernel ``moved`` bytes from where it was linked to (KASLR).
-
-        What lies below ``image_start`` is no address in the kernel image, and is not moved.
-        """
-        # dwarf2json lists local variables too, at 0. Per-CPU offsets (up to 6.14) are small and are not moved.
-        return IsfSymbols(
-            {
-                name: symbol.address + moved if symbol.address >= image_start else symbol.address
-                for name, symbol in self._file.symbols.items()
-                if 0 < symbol.address < (1 << 64) - moved
-            }
-        )
+    def symbols(self, moved: int, image_start: int) -> NamedSymbols:
+        """The symbols, ``moved`` as by :func:`~vmaforensics.kernel.symbols.by_name.moved_symbols`."""
+        # dwarf2json lists local variables too, at 0.
+        linked = ((plain_name(name), symbol.address) for name, symbol in self._file.symbols.items())
+        return moved_symbols(linked, moved, image_start)
 
     def _user_type(self, name: str) -> _UserType | None:
         raw = self._file.user_types.get(name)
@@ -177,7 +166,7 @@ class Isf:
         for _ in range(_DEPTH):
             if described.kind != "array" or described.subtype is None:
                 break
-            count = min((1 if count is None else count) * described.count, _LIMIT)
+            count = min((1 if count is None else count) * described.count, _MOST)
             described = described.subtype
         position, bits = 0, 0
         if described.kind == "bitfield" and described.type is not None:
@@ -209,55 +198,3 @@ class Isf:
             return (4 if enum is None else enum.size), base is not None and base.signed, None, False
         base = self._file.base_types.get(described.name) if described.kind == "base" else None
         return (0, False, None, False) if base is None else (base.size, base.signed, None, False)
-
-
-class IsfSymbols:
-    """Symbols by name; of several that share one the file holds one only."""
-
-    def __init__(self, addresses: dict[str, int]) -> None:
-        self._addresses = addresses
-        self._names: dict[int, str] | None = None
-        self._by_address: ByAddress | None = None
-
-    def __len__(self) -> int:
-        return len(self._addresses)
-
-    def get(self, name: str) -> int | None:
-        """Address of the symbol ``name``."""
-        return self._addresses.get(name)
-
-    def find(self, name: str) -> list[int]:
-        """The same as a list of one, or of none."""
-        found = self._addresses.get(name)
-        return [] if found is None else [found]
-
-    def name_of(self, address: int) -> str | None:
-        """Name of a symbol at exactly ``address``."""
-        if self._names is None:
-            self._names = {}
-            for name, at in self._addresses.items():
-                self._names.setdefault(at, name)
-        return self._names.get(address)
-
-    def by_address(self) -> ByAddress:
-        """The symbols in the order of addresses, sorted once."""
-        if self._by_address is None:
-            addresses = np.array(list(self._addresses.values()), np.uint64)
-            self._by_address = ByAddress(addresses, list(self._addresses).__getitem__)
-        return self._by_address
-
-
-def _unpacked(path: Path) -> bytes:
-    try:
-        with path.open("rb") as stream:
-            start = stream.read(6)
-        reader = next((opener for magic, opener in _READERS.items() if start.startswith(magic)), Path.open)
-        with reader(path, mode="rb") as packed:
-            data: bytes = packed.read(_LIMIT + 1)
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        raise SymbolFileError(f"the symbol file {path} cannot be read: {error}") from None
-    if len(data) > _LIMIT:
-        raise SymbolFileError(
-            f"the symbol file {path} has more than {_LIMIT >> 20} MiB when unpacked: it is not a symbol file"
-        )
-    return data

@@ -9,6 +9,7 @@ a negative one stands for ``base - 1 - offset``; from 7.0 an offset counts from 
 from __future__ import annotations
 
 import hashlib
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -88,12 +89,12 @@ class Kallsyms:
         found.tables, found.place = self.tables, (self.place + by) % (1 << 64)
         return found
 
-    def plus(self, name: str, address: int) -> Kallsyms:
-        """The same symbols and one more, of unknown type."""
-        starts = np.append(self._starts, len(self._blob))
-        found = Kallsyms(
-            np.append(self.addresses, np.uint64(address)), self._blob + b"?" + name.encode() + b"\0", starts, self.lost
-        )
+    def plus(self, more: dict[str, int]) -> Kallsyms:
+        """The same symbols and ``more`` behind them, of unknown type."""
+        others = Kallsyms.of(more)
+        addresses = np.append(self.addresses, others.addresses)
+        starts = np.append(self._starts, others._starts + (len(self._blob) - 1))
+        found = Kallsyms(addresses, self._blob + others._blob[1:], starts, self.lost)
         found.tables, found.place = self.tables, self.place
         return found
 
@@ -143,7 +144,7 @@ def decode(
     starts, lengths, index = _name_lanes(buffer, tables, held, page_size)
     known = held[(tables.offsets + 4 * index) // page_size]
     starts, lengths, index = starts[known], lengths[known], index[known]
-    blob, name_starts = _expand(buffer, tables, starts, lengths)
+    blob, name_starts = _plain(*_expand(buffer, tables, starts, lengths))
     raw = buffer[tables.offsets : tables.offsets + 4 * tables.count].view("<i4").astype(np.int64)
     if tables.relative_base is None:
         within = tables.offsets + 4 * np.arange(tables.count, dtype=np.int64) + raw
@@ -159,6 +160,14 @@ def decode(
     found = Kallsyms(values[index], blob, name_starts, tables.count - len(index))
     found.tables, found.place = tables, place
     return found
+
+
+def _plain(blob: bytes, starts: NDArray[np.int64]) -> tuple[bytes, NDArray[np.int64]]:
+    """Names as the source has them: ThinLTO appends ``.llvm.`` and a number to static symbols that it makes global."""
+    if b".llvm." not in blob:
+        return blob, starts
+    blob = re.sub(rb"\.llvm\.\d+(?=\0)", b"", blob)
+    return blob, np.flatnonzero(np.frombuffer(blob, np.uint8)[:-1] == 0) + 1
 
 
 def _name_lanes(

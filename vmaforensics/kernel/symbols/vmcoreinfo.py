@@ -86,3 +86,9 @@ def scan(memory: PhysicalMemory) -> Iterator[Vmcoreinfo]:
                 if text.startswith(_START):
                     address = pa + skip + page * page_size + lead
                     yield parse(text, f"physical memory at {address:#x}")
+
+
+def symbols_of(info: Vmcoreinfo) -> dict[str, int]:
+    """Name and address of every SYMBOL() line."""
+    names = [key.removeprefix("SYMBOL(")[:-1] for key in info.values if key.startswith("SYMBOL(") and key[-1] == ")"]
+    return {name: at for name in names if (at := info.symbol(name)) is not None and 0 < at < 1 << 64}

@@ -186,7 +186,11 @@ class _Known:
 
     def _size(self, kind: Kind) -> int:
         layout = self.kernel.types.struct(kind.struct)
-        return layout.size if layout is not None else 1
+        if layout is None:
+            return 1
+        # A task ends with its registers, as many as the CPU has (arch_task_struct_size): up to them it is whole.
+        thread = layout.fields.get("thread") if kind.struct == "task_struct" else None
+        return layout.size if thread is None else thread.offset
 
     def _caches_of(self, kind: Kind) -> U64:
         """The caches that the symbols of ``kind`` lead to."""
