@@ -145,7 +145,7 @@ def _fits(memory: PhysicalMemory, symbols: Symbols, info: Vmcoreinfo, offset: in
     """
     banner, names = symbols.get("linux_banner"), info.symbol("init_uts_ns")
     at, size, text = (names, _UTS, b"Linux\0") if banner is None else (banner, len(BANNER), BANNER)
-    if at is None:
+    if at is None or symbols.get("_stext") is None:
         return None
     data, ok = memory.gather(np.array([(at - offset) % WORD], np.uint64), size)
     return text in data[0].tobytes() if ok[0] else None

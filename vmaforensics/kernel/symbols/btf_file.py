@@ -40,11 +40,11 @@ class BtfFile:
         """The value of enumerator ``name``."""
         return self._types.constant(name)
 
-    def address(self, name: str) -> int | None:  # noqa: ARG002
+    def address(self, name: str) -> int | None:
         """None: there are no symbols in it."""
         return None
 
-    def symbols(self, moved: int, image_start: int) -> NamedSymbols:  # noqa: ARG002
+    def symbols(self, moved: int, image_start: int) -> NamedSymbols:
         """None at all."""
         return NamedSymbols(())
 

@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 def lists_functions_alone(table: Symbols, arch: Architecture) -> bool:
     """Is it the table of a kernel without CONFIG_KALLSYMS_ALL? Three variables that every kernel has are not in it."""
-    return len(table) > 0 and all(table.get(name) is None for name in ("init_task", "linux_banner", arch.base_symbol))
+    return table.get("_stext") is not None and all(
+        table.get(name) is None for name in ("init_task", "linux_banner", arch.base_symbol)
+    )
 
 
 def completed(
@@ -65,8 +67,8 @@ def completed(
     if given is None:
         what = "kallsyms lists functions alone (no CONFIG_KALLSYMS_ALL)" if len(table) else "there is no kallsyms"
         problems.append(
-            f"{what}: {len(new):,} symbols are those of {' and '.join(sources) or 'nothing else'}; what is reached only "
-            "by a variable that is not among them is not assessed (System.map of this kernel has them: --symbols)"
+            f"{what}: {len(new):,} symbols are those of {' and '.join(sources) or 'nothing else'}; what is reached "
+            "only by a variable that is not among them is not assessed (System.map of this kernel has them: --symbols)"
         )
     source = " and ".join([*([located.symbols_source] if len(table) else []), *sources])
     return replace(located, symbols=table.plus(new), symbols_source=source if len(table) or exports else "")

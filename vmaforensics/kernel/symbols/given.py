@@ -83,16 +83,23 @@ def open_symbol_files(
 def open_symbol_file(path: str | os.PathLike[str]) -> SymbolFile:
     """The file at ``path``, whose kind its first bytes tell. Raises :class:`SymbolFileError`."""
     from vmaforensics.kernel.symbols.btf_file import BtfFile
+    from vmaforensics.kernel.symbols.elf_file import ElfFile
     from vmaforensics.kernel.symbols.isf import Isf
     from vmaforensics.kernel.symbols.map_file import LINE, MapFile
 
     start = unpacked(Path(path), _START)
+    if start.startswith(b"\x7fELF"):
+        return ElfFile(path)
     if start.startswith(b"\x9f\xeb"):
         return BtfFile(path)
     if start.lstrip()[:1] == b"{":
         return Isf(path)
     if LINE.search(start):
         return MapFile(path)
+    if b"The real System.map" in start:
+        raise SymbolFileError(
+            f"{path} is Debian's stand-in for a System.map: the real one is in the kernel's -dbg package"
+        )
     for magic, advice in _OTHERS.items():
         if start[257:262] == b"ustar" if magic == b"ustar" else start.startswith(magic):
             raise SymbolFileError(f"{path} is {advice}")

@@ -44,11 +44,11 @@ class MapFile:
         """How many types it has: none."""
         return 0
 
-    def struct(self, name: str) -> Layout | None:  # noqa: ARG002
+    def struct(self, name: str) -> Layout | None:
         """None: there are no types in it."""
         return None
 
-    def constant(self, name: str) -> int | None:  # noqa: ARG002
+    def constant(self, name: str) -> int | None:
         """None: there are no types in it."""
         return None
 

@@ -65,7 +65,7 @@ def require_same_places(given: SymbolFile, theirs: NamedSymbols, own: Kallsyms) 
     same = sum(at in found for at, found in pairs)
     if same < len(pairs) * _SAME:
         raise SymbolFileError(
-            f"{given.path} is of another kernel: of {len(pairs):,} symbols that the image lists too, {same:,} lie where "
+            f"{given.path} is of another kernel: of {len(pairs):,} symbols that the image has too, {same:,} lie where "
             "it says; give the file of that very build"
         )
 

@@ -1,0 +1,324 @@
+"""Types out of DWARF, the debugging information of vmlinux: only those that are asked for.
+
+Hundreds of MB hold the same types over and over, once for each file of the kernel's sources. So nothing is read in
+order. A definition names itself by the place of its name in ``.debug_str``; the bytes of that place are looked for in
+``.debug_info``, and what stands before them has to be an entry of the kind looked for. What pyelftools then reads is one
+definition. Compilers that number their strings for each file (clang with DWARF 5) have the entries of those files read
+that use the name.
+"""
+
+from __future__ import annotations
+
+import inspect
+from bisect import bisect_right
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from elftools.common.exceptions import DWARFError, ELFError, ELFParseError
+from elftools.construct import ConstructError
+from elftools.dwarf.dwarfinfo import DebugSectionDescriptor, DwarfConfig, DWARFInfo
+
+from vmaforensics.kernel.structures.layout import Field, Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from elftools.dwarf.compileunit import CompileUnit
+    from elftools.dwarf.die import DIE
+
+SECTIONS = (".debug_info", ".debug_abbrev", ".debug_str", ".debug_str_offsets", ".debug_line_str", ".debug_addr")
+UNREADABLE = (DWARFError, ELFError, ELFParseError, ConstructError, KeyError, ValueError, TypeError, AttributeError)
+
+_STRUCTS = ("DW_TAG_structure_type", "DW_TAG_union_type", "DW_TAG_class_type")
+_ALIASES = (
+    "DW_TAG_typedef",
+    "DW_TAG_const_type",
+    "DW_TAG_volatile_type",
+    "DW_TAG_restrict_type",
+    "DW_TAG_atomic_type",
+)
+_SIGNED = (5, 6, 13)  # DW_ATE_signed, DW_ATE_signed_char, DW_ATE_signed_fixed
+_PLUS = 0x23  # DW_OP_plus_uconst, before DWARF 3 the way to say an offset
+_DEPTH = 32  # nesting of typedefs and arrays nobody writes by hand
+_UNNAMED = 1024  # unnamed members of one structure, those within them included
+_MOST = 1 << 24  # bytes of a structure, elements of an array
+
+
+class Dwarf:
+    """The types of ``sections``, by name; a :class:`~vmaforensics.kernel.structures.layout.Types`.
+
+    Raises one of :data:`UNREADABLE` where the sections cannot be believed.
+    """
+
+    def __init__(self, sections: Mapping[str, bytes]) -> None:
+        """``sections`` has those of :data:`SECTIONS` that there are, unpacked."""
+        self._info, self._strings = sections[".debug_info"], sections.get(".debug_str", b"")
+        self._offsets = sections.get(".debug_str_offsets", b"")
+        self._dwarf = _dwarf_of(sections)
+        self._units: list[CompileUnit] = list(self._dwarf.iter_CUs())
+        self._begins = [unit.cu_offset for unit in self._units]
+        self._indices: dict[int, dict[str, list[int]]] = {}  # by unit: places of entries by name
+        self._numbered = [row for row, unit in enumerate(self._units) if self._offsets and _numbers_strings(unit)]
+        self._layouts: dict[str, Layout | None] = {}
+        self._constants: dict[str, int | None] = {}
+        self._anonymous: dict[str, DIE] = {}
+
+    def __len__(self) -> int:
+        """How many files of source it describes."""
+        return len(self._units)
+
+    def struct(self, name: str) -> Layout | None:
+        """The layout of ``struct name``, ``union name`` or of the struct a typedef ``name`` stands for."""
+        if name not in self._layouts:
+            self._layouts[name] = self._find_struct(name)
+        return self._layouts[name]
+
+    def constant(self, name: str) -> int | None:
+        """The value of enumerator ``name``, of whatever enum; the first where several share a name."""
+        if name not in self._constants:
+            found = next(self._entries(name, ("DW_TAG_enumerator",)), None)
+            self._constants[name] = None if found is None else _number(found, "DW_AT_const_value")
+        return self._constants[name]
+
+    # Finding ---------------------------------------------------------------------------------------
+
+    def _find_struct(self, name: str) -> Layout | None:
+        if name in self._anonymous:
+            return self._layout(name, self._anonymous[name])
+        for entry in self._entries(name, _STRUCTS):
+            if "DW_AT_byte_size" in entry.attributes and "DW_AT_declaration" not in entry.attributes:
+                return self._layout(name, entry)
+        for entry in self._entries(name, ("DW_TAG_typedef",)):
+            target = _stripped(entry)
+            if target is not None and target.tag in _STRUCTS and "DW_AT_byte_size" in target.attributes:
+                return self._layout(name, target)
+        return None
+
+    def _entries(self, name: str, tags: tuple[str, ...]) -> Iterator[DIE]:
+        """Entries with one of ``tags`` called ``name``."""
+        encoded = name.encode() + b"\0"
+        if len(encoded) <= 4:  # a name no longer than its place stands there itself
+            yield from self._before(encoded, "DW_FORM_string", tags)
+        for place in _occurrences(self._strings, encoded):
+            yield from self._before(place.to_bytes(4, "little"), "DW_FORM_strp", tags)
+            yield from self._in_numbered(place, name, tags)
+
+    def _before(self, pattern: bytes, form: str, tags: tuple[str, ...]) -> Iterator[DIE]:
+        """Entries with one of ``tags`` whose first attribute is a name that is ``pattern`` in ``form``."""
+        for hit in _occurrences(self._info, pattern):
+            for place in (hit - 1, hit - 2):
+                unit = self._unit(place)
+                if unit is None or not self._begins_entry(unit, place, hit - place, form, tags):
+                    continue
+                try:
+                    yield unit.get_DIE_from_refaddr(place)
+                except UNREADABLE:
+                    continue
+
+    def _unit(self, place: int) -> CompileUnit | None:
+        row = bisect_right(self._begins, place) - 1
+        unit = self._units[row] if row >= 0 else None
+        return unit if unit is not None and unit.cu_die_offset <= place < unit.cu_offset + unit.size else None
+
+    def _begins_entry(self, unit: CompileUnit, place: int, size: int, form: str, tags: tuple[str, ...]) -> bool:
+        """Whether the ``size`` bytes at ``place`` are the number of such an abbreviation."""
+        code = self._info[place : place + size]
+        if any(byte < 0x80 for byte in code[:-1]) or code[-1] >= 0x80:
+            return False
+        number = sum((byte & 0x7F) << 7 * step for step, byte in enumerate(code))
+        try:
+            declared = unit.get_abbrev_table().get_abbrev(number)
+        except UNREADABLE:
+            return False
+        attributes = declared.decl["attr_spec"]
+        first = attributes[0] if declared.decl["tag"] in tags and len(attributes) else None
+        return first is not None and first.name == "DW_AT_name" and first.form == form
+
+    def _in_numbered(self, place: int, name: str, tags: tuple[str, ...]) -> Iterator[DIE]:
+        """The same in files whose strings are numbered, of those whose table has the string at ``place``."""
+        if not self._numbered:
+            return
+        places = [at for at in _occurrences(self._offsets, place.to_bytes(4, "little")) if at % 4 == 0]
+        bases = [
+            (_number(self._units[row].get_top_DIE(), "DW_AT_str_offsets_base") or 0, row) for row in self._numbered
+        ]
+        bases.sort()
+        for row in sorted({bases[bisect_right(bases, (at, len(self._units))) - 1][1] for at in places if bases}):
+            for at in self._index(row).get(name, ()):
+                entry = self._units[row].get_DIE_from_refaddr(at)
+                if entry.tag in tags:
+                    yield entry
+
+    def _index(self, row: int) -> dict[str, list[int]]:
+        """Names of the types and enumerators of one file, and where they are."""
+        if row not in self._indices:
+            index: dict[str, list[int]] = {}
+            for entry in self._units[row].get_top_DIE().iter_children():
+                inner = entry.iter_children() if entry.tag == "DW_TAG_enumeration_type" else ()
+                for named in (entry, *inner):
+                    if (name := _name(named)) is not None:
+                        index.setdefault(name, []).append(named.offset)
+            self._indices[row] = index
+        return self._indices[row]
+
+    # Reading one -----------------------------------------------------------------------------------
+
+    def _layout(self, name: str, entry: DIE) -> Layout:
+        return Layout(name=name, size=min(_number(entry, "DW_AT_byte_size") or 0, _MOST), fields=self._flatten(entry))
+
+    def _flatten(self, entry: DIE) -> dict[str, Field]:
+        """The members, those of unnamed members included."""
+        fields: dict[str, Field] = {}
+        todo = [(entry, 0)]
+        unnamed = 0
+        while todo:
+            struct, base = todo.pop()
+            for child in struct.iter_children():
+                if child.tag != "DW_TAG_member":
+                    continue
+                offset = base + _offset(child)
+                name, target = _name(child), _target(child)
+                if name is not None:
+                    fields.setdefault(name, self._field(target, offset, _bits(child)))
+                elif (inner := _stripped(target)) is not None and inner.tag in _STRUCTS and unnamed < _UNNAMED:
+                    unnamed += 1
+                    todo.append((inner, offset))
+        return fields
+
+    def _field(self, entry: DIE | None, offset: int, bits: tuple[int, int]) -> Field:
+        """The member of the type ``entry`` at ``offset`` (bytes); of a bit field, ``bits`` are its place and width."""
+        count: int | None = None
+        entry = _stripped(entry)
+        for _ in range(_DEPTH):
+            if entry is None or entry.tag != "DW_TAG_array_type":
+                break
+            count = min((1 if count is None else count) * _elements(entry), _MOST)
+            entry = _stripped(_target(entry))
+        size, signed, struct, pointer = self._scalar(entry)
+        position, width = bits if size in (1, 2, 4, 8) else (0, 0)
+        return Field(
+            offset=offset + position // 8,
+            size=min(size, _MOST),
+            count=count,
+            signed=signed,
+            bit_offset=position % 8,
+            bit_size=width,
+            struct=struct,
+            pointer=pointer,
+        )
+
+    def _scalar(self, entry: DIE | None) -> tuple[int, bool, str | None, bool]:
+        """(size in bytes, signed, the struct it is or points to, is it a pointer) of a type."""
+        if entry is None:
+            return 0, False, None, False
+        if entry.tag == "DW_TAG_pointer_type":
+            target = _stripped(_target(entry))
+            known = target is not None and target.tag in _STRUCTS
+            return 8, False, self._named(target) if known and target is not None else None, True
+        size = _number(entry, "DW_AT_byte_size") or 0
+        if entry.tag in _STRUCTS:
+            name = self._named(entry)
+            if "DW_AT_byte_size" not in entry.attributes and (whole := self.struct(name)) is not None:
+                size = whole.size
+            return size, False, name, False
+        if entry.tag == "DW_TAG_enumeration_type":
+            return (
+                size,
+                any((_number(child, "DW_AT_const_value") or 0) < 0 for child in entry.iter_children()),
+                None,
+                False,
+            )
+        return size, _number(entry, "DW_AT_encoding") in _SIGNED, None, False
+
+    def _named(self, entry: DIE) -> str:
+        """A name under which the struct can be looked up again; anonymous ones get one."""
+        name = _name(entry)
+        if name is None:
+            name = f"(anonymous at {entry.offset:#x})"
+            self._anonymous[name] = entry
+        return name
+
+
+def _dwarf_of(sections: Mapping[str, bytes]) -> DWARFInfo:
+    parts: dict[str, Any] = dict.fromkeys(list(inspect.signature(DWARFInfo).parameters))
+    for name in SECTIONS:
+        data = sections.get(name)
+        if data is not None:
+            parts[f"{name[1:]}_sec"] = DebugSectionDescriptor(BytesIO(data), name, 0, len(data), 0)
+    parts["config"] = DwarfConfig(little_endian=True, machine_arch="x64", default_address_size=8)
+    return DWARFInfo(**parts)
+
+
+def _numbers_strings(unit: CompileUnit) -> bool:
+    return unit["version"] >= 5 and "DW_AT_str_offsets_base" in unit.get_top_DIE().attributes
+
+
+def _occurrences(data: bytes, pattern: bytes) -> Iterator[int]:
+    at = data.find(pattern)
+    while at >= 0:
+        yield at
+        at = data.find(pattern, at + 1)
+
+
+def _name(entry: DIE) -> str | None:
+    found = entry.attributes.get("DW_AT_name")
+    return found.value.decode("ascii", "replace") if found is not None and isinstance(found.value, bytes) else None
+
+
+def _number(entry: DIE, attribute: str) -> int | None:
+    found = entry.attributes.get(attribute)
+    return found.value if found is not None and isinstance(found.value, int) else None
+
+
+def _target(entry: DIE) -> DIE | None:
+    """The type that an entry refers to."""
+    return entry.get_DIE_from_attribute("DW_AT_type") if "DW_AT_type" in entry.attributes else None
+
+
+def _stripped(entry: DIE | None) -> DIE | None:
+    """The type itself: without typedefs and qualifiers."""
+    for _ in range(_DEPTH):
+        if entry is None or entry.tag not in _ALIASES:
+            return entry
+        entry = _target(entry)
+    return None
+
+
+def _offset(member: DIE) -> int:
+    """Bytes from the beginning of the structure; 0 in a union, and for bit fields that say their bits alone."""
+    stated = member.attributes.get("DW_AT_data_member_location")
+    if stated is None:
+        return 0
+    if isinstance(stated.value, int):
+        return stated.value
+    parts = list(stated.value)
+    if not parts or parts[0] != _PLUS:
+        return 0
+    return sum((byte & 0x7F) << 7 * step for step, byte in enumerate(parts[1:]))
+
+
+def _bits(member: DIE) -> tuple[int, int]:
+    """(bits from :func:`_offset`, width) of a bit field; (0, 0) for another member.
+
+    Up to DWARF 3, and in gcc's DWARF 4, bits are counted from the upper end of a word of the member's type.
+    """
+    width = _number(member, "DW_AT_bit_size")
+    if width is None:
+        return 0, 0
+    if (first := _number(member, "DW_AT_data_bit_offset")) is not None:
+        return first, width
+    word = _number(member, "DW_AT_byte_size")
+    if word is None:
+        target = _stripped(_target(member))
+        word = (_number(target, "DW_AT_byte_size") if target is not None else None) or 0
+    return max(8 * word - (_number(member, "DW_AT_bit_offset") or 0) - width, 0), width
+
+
+def _elements(array: DIE) -> int:
+    """Elements of an array, of all its dimensions; 0 for one without an end."""
+    count = 1
+    for child in array.iter_children():
+        if child.tag == "DW_TAG_subrange_type":
+            stated, last = _number(child, "DW_AT_count"), _number(child, "DW_AT_upper_bound")
+            count *= stated if stated is not None else 0 if last is None else last + 1
+    return max(count, 0)
