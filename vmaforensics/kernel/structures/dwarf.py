@@ -1,10 +1,10 @@
 """Types out of DWARF, the debugging information of vmlinux: only those that are asked for.
 
 Hundreds of MB hold the same types over and over, once for each file of the kernel's sources. So nothing is read in
-order. A definition names itself by the place of its name in ``.debug_str``; the bytes of that place are looked for in
-``.debug_info``, and what stands before them has to be an entry of the kind looked for. What pyelftools then reads is one
-definition. Compilers that number their strings for each file (clang with DWARF 5) have the entries of those files read
-that use the name.
+order. A definition names itself by the place of its name in ``.debug_str``; the bytes of that place are looked for
+in ``.debug_info``, and what stands before them has to be an entry of the kind looked for. What pyelftools then reads
+is one definition. Compilers that number their strings for each file (clang with DWARF 5) have the entries of those
+files read that use the name.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ _GNU = b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0"
 class ElfFile:
     """Types by its BTF, else by its DWARF; symbols by its symbol table; the banner if it has the kernel's data too.
 
-    Raises :class:`SymbolFileError` for a file that cannot be read, or has neither types nor symbols of an x86-64 kernel.
+    Raises :class:`SymbolFileError` for a file that cannot be read, or has neither types nor symbols of x86-64 Linux.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -43,7 +43,7 @@ class ElfFile:
                 self._read(ELFFile(mapped))
         except (OSError, *UNREADABLE) as error:
             raise SymbolFileError(
-                f"{self.path} cannot be read as an ELF file with symbols: {error}; it is damaged or cut short, or packed "
+                f"{self.path} cannot be read as an ELF file with symbols: {error}; it is damaged, cut short, or packed "
                 "in a way that is not known (objcopy --decompress-debug-sections unpacks it)"
             ) from None
 
@@ -63,8 +63,8 @@ class ElfFile:
             self._types = Dwarf({name: held[name].data() for name in SECTIONS if name in held})
         if self._types is None and not self._linked:
             raise SymbolFileError(
-                f"{self.path} has been stripped: there is no BTF, no DWARF and no symbol table in it; give the vmlinux of "
-                "the kernel's -dbg or -dbgsym package"
+                f"{self.path} has been stripped: there is no BTF, no DWARF and no symbol table in it; give the vmlinux "
+                "of the kernel's -dbg or -dbgsym package"
             )
         self.banner = self._banner(list(held.values()))
         self.build_id = next((found for section in held.values() if (found := _build_id(section))), None)
