@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 from bisect import bisect_right
 from io import BytesIO
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from elftools.common.exceptions import DWARFError, ELFError, ELFParseError
@@ -30,6 +31,7 @@ SECTIONS = (".debug_info", ".debug_abbrev", ".debug_str", ".debug_str_offsets", 
 UNREADABLE = (DWARFError, ELFError, ELFParseError, ConstructError, KeyError, ValueError, TypeError, AttributeError)
 
 _STRUCTS = ("DW_TAG_structure_type", "DW_TAG_union_type", "DW_TAG_class_type")
+_INNER = ("DW_TAG_member", *_STRUCTS, "DW_TAG_enumeration_type", "DW_TAG_typedef", "DW_TAG_subprogram")
 _ALIASES = (
     "DW_TAG_typedef",
     "DW_TAG_const_type",
@@ -41,6 +43,7 @@ _SIGNED = (5, 6, 13)  # DW_ATE_signed, DW_ATE_signed_char, DW_ATE_signed_fixed
 _PLUS = 0x23  # DW_OP_plus_uconst, before DWARF 3 the way to say an offset
 _DEPTH = 32  # nesting of typedefs and arrays nobody writes by hand
 _UNNAMED = 1024  # unnamed members of one structure, those within them included
+_FIRST = (2 << 20, 16 << 20, 64 << 20)  # bytes of .debug_info
 _MOST = 1 << 24  # bytes of a structure, elements of an array
 
 
@@ -97,23 +100,30 @@ class Dwarf:
     def _entries(self, name: str, tags: tuple[str, ...]) -> Iterator[DIE]:
         """Entries with one of ``tags`` called ``name``."""
         encoded = name.encode() + b"\0"
-        if len(encoded) <= 4:  # a name no longer than its place stands there itself
-            yield from self._before(encoded, "DW_FORM_string", tags)
-        for place in _occurrences(self._strings, encoded):
-            yield from self._before(place.to_bytes(4, "little"), "DW_FORM_strp", tags)
+        places = list(_occurrences(self._strings, encoded)) if name else []  # a linker has one place for equal ends
+        # The first files of source have nearly all types that matter.
+        for low, high in pairwise((0, *_FIRST, len(self._info))):
+            if len(encoded) <= 4:  # a name no longer than its place stands there itself
+                yield from self._before(encoded, "DW_FORM_string", tags, low, high)
+            for place in places:
+                yield from self._before(place.to_bytes(4, "little"), "DW_FORM_strp", tags, low, high)
+        for place in places:
             yield from self._in_numbered(place, name, tags)
 
-    def _before(self, pattern: bytes, form: str, tags: tuple[str, ...]) -> Iterator[DIE]:
-        """Entries with one of ``tags`` whose first attribute is a name that is ``pattern`` in ``form``."""
-        for hit in _occurrences(self._info, pattern):
-            for place in (hit - 1, hit - 2):
+    def _before(self, pattern: bytes, form: str, tags: tuple[str, ...], low: int, high: int) -> Iterator[DIE]:
+        """Entries with one of ``tags`` whose first attribute is a name: ``pattern`` in ``form``, from low to high."""
+        for hit in _occurrences(self._info, pattern, low, high):
+            for place in (hit - 2, hit - 1):  # what is the end of a larger number may look like a small one
                 unit = self._unit(place)
                 if unit is None or not self._begins_entry(unit, place, hit - place, form, tags):
                     continue
                 try:
-                    yield unit.get_DIE_from_refaddr(place)
+                    entry = unit.get_DIE_from_refaddr(place)
+                    whole = _is_whole(unit, entry)
                 except UNREADABLE:
                     continue
+                if whole:
+                    yield entry
 
     def _unit(self, place: int) -> CompileUnit | None:
         row = bisect_right(self._begins, place) - 1
@@ -253,11 +263,38 @@ def _numbers_strings(unit: CompileUnit) -> bool:
     return unit["version"] >= 5 and "DW_AT_str_offsets_base" in unit.get_top_DIE().attributes
 
 
-def _occurrences(data: bytes, pattern: bytes) -> Iterator[int]:
-    at = data.find(pattern)
+def _is_whole(unit: CompileUnit, entry: DIE) -> bool:
+    """Whether what follows an entry that was found by its name fits it: bytes may look like one by chance."""
+    if entry.tag == "DW_TAG_enumerator":
+        behind = unit.get_DIE_from_refaddr(entry.offset + entry.size)
+        return behind.is_null() or behind.tag == "DW_TAG_enumerator"
+    if entry.tag == "DW_TAG_typedef":
+        return _target(entry) is not None
+    size = _number(entry, "DW_AT_byte_size")
+    if "DW_AT_declaration" in entry.attributes or not entry.has_children or not size:
+        return False
+    last = entry
+    for child in entry.iter_children():
+        member = child.tag == "DW_TAG_member"
+        if child.tag not in _INNER or (member and (_target(child) is None or _offset(child) > size)):
+            return False
+        last = child
+    if last is entry:
+        return False
+    sibling = _number(entry, "DW_AT_sibling")
+    end = last.offset + last.size
+    if last.has_children:
+        end = unit.cu_offset + (_number(last, "DW_AT_sibling") or 0)
+    return sibling is None or unit.cu_offset + sibling == end + 1  # a zero ends the list of children
+
+
+def _occurrences(data: bytes, pattern: bytes, low: int = 0, high: int | None = None) -> Iterator[int]:
+    """Where ``pattern`` begins, from ``low`` to ``high``."""
+    end = len(data) if high is None else min(high + len(pattern) - 1, len(data))
+    at = data.find(pattern, low, end)
     while at >= 0:
         yield at
-        at = data.find(pattern, at + 1)
+        at = data.find(pattern, at + 1, end)
 
 
 def _name(entry: DIE) -> str | None:

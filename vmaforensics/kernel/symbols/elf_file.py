@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from elftools.elf.elffile import ELFFile
 
+from vmaforensics.arch.known import DEFAULT
 from vmaforensics.errors import SymbolFileError
 from vmaforensics.kernel.structures.dwarf import SECTIONS, UNREADABLE, Dwarf
 from vmaforensics.kernel.symbols.btf_file import btf_types
@@ -33,14 +33,14 @@ _GNU = b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0"
 class ElfFile:
     """Types by its BTF, else by its DWARF; symbols by its symbol table; the banner if it has the kernel's data too.
 
-    Raises :class:`SymbolFileError` for a file that cannot be read, or has neither types nor symbols of x86-64 Linux.
+    Raises :class:`SymbolFileError` for a file that cannot be read, or has neither types nor symbols of Linux.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         try:
-            with self.path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
-                self._read(ELFFile(mapped))
+            with self.path.open("rb") as stream:
+                self._read(ELFFile(stream))
         except (OSError, *UNREADABLE) as error:
             raise SymbolFileError(
                 f"{self.path} cannot be read as an ELF file with symbols: {error}; it is damaged, cut short, or packed "
@@ -48,10 +48,10 @@ class ElfFile:
             ) from None
 
     def _read(self, elf: ELFFile) -> None:
-        if elf["e_machine"] != "EM_X86_64" or elf["e_type"] not in ("ET_EXEC", "ET_DYN"):
+        if elf["e_machine"] != DEFAULT.elf_machine or elf["e_type"] not in ("ET_EXEC", "ET_DYN"):
             raise SymbolFileError(
-                f"{self.path} is no vmlinux of x86-64: an ELF file of type {elf['e_type']} for {elf['e_machine']}; a "
-                "module (.ko) has neither the kernel's types nor its symbols"
+                f"{self.path} is no {DEFAULT.name} vmlinux: ELF of type {elf['e_type']} for {elf['e_machine']}; "
+                "a module (.ko) has neither the kernel's types nor its symbols"
             )
         held = {section.name: section for section in elf.iter_sections() if section["sh_type"] != "SHT_NOBITS"}
         self._linked = _symbols(held)
