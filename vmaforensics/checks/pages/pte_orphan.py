@@ -90,20 +90,25 @@ def check(context: Context) -> Iterator[Finding]:
     mm = runs.mm(context)
     for finding in context.per_mm(RULE, mm, evidence, title, runs.bounds):
         mine = mm == np.uint64(finding.mm)
-        if _within_vmas(context, finding.mm, runs.start[mine], runs.end[mine]):
-            yield finding
-        else:
-            yield replace(finding, changed_by=() if context.views.strays is not None else _OF_STRAYS)
+        yield replace(finding, changed_by=_changed_by(context, finding.mm, runs.start[mine], runs.end[mine]))
 
 
-def _within_vmas(context: Context, mm: int, starts: U64, ends: U64) -> bool:
-    """Does all of it lie within bounds that VMAs of the address space have, be they in an index or not?"""
+def _changed_by(context: Context, mm: int, starts: U64, ends: U64) -> tuple[Operation, ...] | None:
+    """The operations that can have left entries in all of these ranges of an address space; None: those of the rule."""
     strays, vmas = context.views.strays, context.views.vmas
     own = vmas.ok & (vmas.mm == np.uint64(mm))
     low, high = vmas.start[own], vmas.end[own]
-    if strays is not None:
-        loose = (strays.vmas.mm == np.uint64(mm)) & (strays.state != State.FREE)
-        low, high = np.append(low, strays.vmas.start[loose]), np.append(high, strays.vmas.end[loose])
+    if _within(low, high, starts, ends):
+        return None
+    if strays is None:
+        return _OF_STRAYS
+    loose = (strays.vmas.mm == np.uint64(mm)) & (strays.state != State.FREE)
+    low, high = np.append(low, strays.vmas.start[loose]), np.append(high, strays.vmas.end[loose])
+    return _OF_STRAYS if _within(low, high, starts, ends) else ()
+
+
+def _within(low: U64, high: U64, starts: U64, ends: U64) -> bool:
+    """Do ranges lie within the union of others?"""
     if not len(low):
         return False
     order = np.argsort(low, kind="stable")
