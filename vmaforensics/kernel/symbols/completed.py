@@ -63,7 +63,8 @@ def completed(
     if exports is not None:
         found = exports.addresses | found
         sources.append("the table of exported symbols")
-    new = {name: at for name, at in found.items() if table.get(name) is None}
+    listed = {symbol.name for symbol in table.items()}
+    new = {name: at for name, at in found.items() if name not in listed}
     if given is None:
         what = "kallsyms lists functions alone (no CONFIG_KALLSYMS_ALL)" if len(table) else "there is no kallsyms"
         problems.append(
