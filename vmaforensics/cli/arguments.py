@@ -77,7 +77,7 @@ def opened(args: argparse.Namespace) -> Image:
     from vmaforensics.image.open import open_image
 
     paths = [*args.image, *getattr(args, "parts", [])]
-    return replace(open_image(paths), symbols=args.symbols, kernel=args.kernel)
+    return replace(open_image(paths), symbols=args.symbols, kernel=getattr(args, "kernel", None))
 
 
 def add_owner(parser: argparse.ArgumentParser) -> None:

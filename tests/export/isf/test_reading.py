@@ -55,9 +55,10 @@ def own_file(either_sample: Sample, ours: dict[str, Path], tmp_path_factory: pyt
 
 def spoil_btf(edit: Edit) -> None:
     """As if it were another thing."""
-    start = edit.clean.kernel.symbols.get("__start_BTF")
+    start, stop = (edit.clean.kernel.symbols.get(name) for name in ("__start_BTF", "__stop_BTF"))
     assert start is not None
-    edit.write(start, b"\0" * 8)
+    assert stop is not None
+    edit.write(start, b"\0" * (stop - start))
 
 
 def spoil_kallsyms(edit: Edit) -> None:
