@@ -18,6 +18,7 @@ _DEEPEST: Final = 6  # functions that count
 _VERSION: Final = "1"
 _SUFFIX: Final = re.compile(r"\.(isra|constprop|part|cold|llvm|lto_priv)(\.\d+)*(?=\.|$)")
 _PREFIX: Final = re.compile(r"__(x64|ia32|se|do)_sys_")
+_PANICS: Final = ("panic", "vpanic", "nmi_panic")
 _NOISE: Final = re.compile(
     r"(__)?(dump_stack(_lvl)?|show_stack|v?panic|nmi_panic|oops_(begin|end)|die(_addr)?|__die(_body)?|no_context|bad_area\w*|"
     r"page_fault_oops|kernelmode_fixup_or_oops|exc_\w+|asm_exc_\w+|do_(trap|error_trap|user_addr_fault|invalid_op)|"
@@ -33,9 +34,13 @@ def top_functions(names: Sequence[str]) -> list[str]:
 
     >>> top_functions(["dump_stack_lvl", "panic", "sysrq_handle_crash", "__handle_sysrq.cold", "write_sysrq_trigger"])
     ['sysrq_handle_crash', '__handle_sysrq', 'write_sysrq_trigger']
+    >>> top_functions(["delay_tsc", "panic", "oops_end", "mas_walk", "exit_mmap"])
+    ['mas_walk', 'exit_mmap']
     """
+    # What panic() does itself, as to wait for a reboot, stands inside of it on a stack.
     plain = [_PREFIX.sub("sys_", _SUFFIX.sub("", name)).removesuffix("_noprof") for name in names]
-    return [name for name in plain if not _NOISE.match(name)][:_DEEPEST]
+    first = max((row + 1 for row, name in enumerate(plain) if name in _PANICS), default=0)
+    return [name for name in plain[first:] if not _NOISE.match(name)][:_DEEPEST]
 
 
 def fingerprint(kind: str, functions: Sequence[str]) -> str | None:

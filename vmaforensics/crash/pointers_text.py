@@ -116,5 +116,6 @@ def pointer_summary(pointers: PointersPart) -> str | None:
     if odd is not None:
         return f"{odd.name}, {odd.value}, leads to {odd.text}"
     if fault.nearly:
-        return f"with {_changed(fault.nearly[0])} it leads to {fault.nearly[0].pointer.text}"
+        wrong = fault.address if fault.pointer is None else fault.pointer.value
+        return f"{wrong} leads nowhere; with {_changed(fault.nearly[0])}, to {fault.nearly[0].pointer.text}"
     return None

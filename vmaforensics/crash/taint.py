@@ -13,7 +13,7 @@ TAINTS: Final = (
     ("M", "a machine check happened"),
     ("B", "a bad page, page map or slab object was met"),
     ("U", "a program asked for the taint"),
-    ("D", "the kernel had died before: an oops or BUG"),
+    ("D", "there was an oops or BUG"),
     ("A", "an ACPI table was overridden"),
     ("W", "a warning was given"),
     ("C", "a staging driver was loaded"),

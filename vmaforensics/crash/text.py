@@ -100,7 +100,8 @@ def _head(document: CrashDocument) -> Iterator[str]:
     if version:
         yield from _row("VERSION", f"#{version}")
     ram = amount(int(machine.ram, 16))
-    cpus = "" if machine.cpus is None else f"{counted(machine.cpus, 'CPU')} online, "
+    online = "online" if document.death is None else "online at the end (a panic takes the others offline)"
+    cpus = "" if machine.cpus is None else f"{counted(machine.cpus, 'CPU')} {online}, "
     yield from _row("MACHINE", f"{machine.hardware or 'unknown'}; {cpus}{ram}")
     yield from _row("HOST", ", ".join(_times(document)))
     if machine.command_line is not None:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.views import Views
 
 STRUCTS = LINUX | {"page": "flags:u64 compound_head:* mapping:* index:u64 private:u64 page_type:u32 _refcount:atomic_t"}
+UNTYPED = "kmalloc-16"  # a cache whose objects may be anything
 
 
 class Objects_(Objects):  # noqa: N801
@@ -37,7 +38,7 @@ class Objects_(Objects):  # noqa: N801
                 return SlabObject(
                     cache=struct,
                     kmem_cache=0,
-                    struct=struct,
+                    struct=None if struct == UNTYPED else struct,
                     start=start,
                     offset=address - start,
                     size=size,

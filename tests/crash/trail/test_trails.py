@@ -157,6 +157,17 @@ def test_a_counter_is_found_in_the_freed_mm_that_still_holds_it() -> None:
     assert "hashed" in found.notes[0]
 
 
+def test_a_counter_of_an_mm_that_was_freed_in_use_follows_from_its_count_of_users() -> None:
+    machine, mms, stage = _freed([0, 7])
+    stage.tasks = views_of(Process(pid=9, comm=b"cat", vmas=["1000-2000 r-xp"])).tasks
+    stage.tasks.mm[:] = mms[1]
+    found = word(
+        follow_rss(stage, complaint("BUG: Bad rss-counter state mm:00000000c3c7eecd type:MM_ANONPAGES val:7")).words
+    )
+    assert found.address == machine.at("mm_struct", mms[1], "mm_users")
+    assert "pid 9 still has it" in found.why[0]
+
+
 def test_two_counters_that_fit_are_both_possible_and_none_is_said_to_be_gone() -> None:
     text = "BUG: Bad rss-counter state mm:00000000c3c7eecd type:MM_ANONPAGES val:7"
     found = follow_rss(_freed([7, 7])[2], complaint(text)).words

@@ -99,6 +99,9 @@ def _freed_counters(records: Records, counter: str, value: int) -> list[BrokenWo
     where, held, ok = _counts(records, freed, kind)
     # Where each CPU kept a part of it, those were given back with it: what is left is off by what they can hold.
     fits = ok & (held == value) if exact else ok & (held != 0) & (np.abs(held - value) <= _unfolded(records))
+    used = {mm: pid for mm in freed[fits].tolist() if (pid := records.user_of(mm)) is not None}
+    if used:
+        return [_users(records, mm, pid) for mm, pid in used.items()]
     sole = int(fits.sum()) == 1
     why = ["the mm_struct is free: check_mm is called when nothing uses it any more (__mmdrop)"]
     if exact:
@@ -129,6 +132,23 @@ def _freed_counters(records: Records, counter: str, value: int) -> list[BrokenWo
             )
         )
     return found
+
+
+def _users(records: Records, mm: int, pid: int) -> BrokenWord:
+    """``mm_users`` of an mm that was torn down and freed while a task has it: the other counters follow from that."""
+    address = mm + records.kernel.offset("mm_struct", "mm_users")
+    word = records.word(address & ~7)
+    held = "" if word is None else str(word >> 8 * (address & 7) & 0xFFFFFFFF)
+    return BrokenWord(
+        what=f"mm_struct.mm_users in freed mm_struct {mm:#x}",
+        address=address,
+        physical=records.physical(address),
+        mm=mm,
+        found=held,
+        expected="1 or more when the mm was torn down",
+        sure=Sure.LIKELY,
+        why=(f"the mm_struct is free, and pid {pid} still has it: it counted too few users, or one let go twice",),
+    )
 
 
 def _unfolded(records: Records) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from vmaforensics.columns.types import U64
 from vmaforensics.crash.trail.frames import broken_mapping
 from vmaforensics.crash.trail.free_pointers import follow_free_pointer
+from vmaforensics.crash.trail.further import further_holders, tags_of
 from vmaforensics.crash.trail.word import BrokenWord, Sure, Trail, flipped
 from vmaforensics.views.indices.entries import IndexEntries
 from vmaforensics.views.objects.members import begins_at
@@ -29,8 +30,19 @@ _POINTER: Final = 8  # bytes
 _NEAR: Final = 4096  # bytes that a member may lie behind the pointer that leads to it
 _MOST_WORDS: Final = 4
 _LARGEST: Final = 16 << 10  # bytes of an object that are searched
-# Members that are never NULL while the object is in use, whatever state its owner is in (mm/vma.c, kernel/fork.c).
-_NEVER_NULL: Final = frozenset({("vm_area_struct", "vm_mm"), ("task_struct", "signal"), ("task_struct", "cred")})
+# Members that are never NULL while the object is in use, whatever state its owner is in (mm/, kernel/fork.c).
+_NEVER_NULL: Final = frozenset(
+    {
+        ("vm_area_struct", "vm_mm"),
+        ("task_struct", "signal"),
+        ("task_struct", "cred"),
+        ("anon_vma_chain", "vma"),
+        ("anon_vma_chain", "anon_vma"),
+        ("file", "f_inode"),  # of an open file (do_dentry_open, fs/open.c), as the next
+        ("file", "f_op"),
+        ("file", "f_mapping"),
+    }
+)
 
 
 class _Target(NamedTuple):
@@ -115,6 +127,7 @@ def _holders(records: Records, complaint: Complaint, targets: list[_Target], val
             found.setdefault(address, f"{target.register} leads to {records.object_name(target.found)}")
     if mm:
         found = dict(_in_vmas(records, mm, value)) | found
+    found = found or further_holders(records, complaint, [target.found for target in targets], value)
     return [_broken(records, address, why, value, mm) for address, why in found.items()]
 
 
@@ -155,23 +168,27 @@ def _broken(records: Records, address: int, why: str, value: int, mm: int) -> Br
         target = records.objects.at(before)
         reasons.append(
             f"{flipped(value, before)}: without that it leads to "
-            + (records.object_name(target) if target is not None else hex(before))
+            + (records.object_name(target) if target is not None else records.leads_to(before))
         )
+    flags = (records.word(address) or 0) & tags_of(value)
     return BrokenWord(
         what=what,
         address=address,
         physical=records.physical(address),
         user_address=user,
         mm=mm,
-        found=hex(value),
-        expected="" if before is None else hex(before),
+        found=hex(value | flags),
+        expected="" if before is None else hex(before | flags),
         sure=Sure.CERTAIN if before is not None else Sure.LIKELY,
         why=tuple(reasons),
     )
 
 
 def _before(records: Records, address: int, value: int, *, is_slot: bool) -> int | None:
-    """``value`` with one bit other, if that is the start of the one object that the member may point to."""
+    """``value`` with one bit other, if that is the start of the one object that the member may point to.
+
+    If it is of no slab: of the one symbol of the kernel itself, as its tables of operations have.
+    """
     bits: U64 = np.uint64(value) ^ (np.uint64(1) << np.arange(64, dtype=np.uint64))
     records.objects.look_up(bits)
     wanted = "vm_area_struct" if is_slot else _pointed_to(records, address)
@@ -182,6 +199,7 @@ def _before(records: Records, address: int, value: int, *, is_slot: bool) -> int
             continue
         if wanted is None or target.struct in (wanted, None):
             fits.append(candidate)
+    fits = fits or records.own_symbols(value)
     return fits[0] if len(fits) == 1 else None
 
 
@@ -241,7 +259,7 @@ def _null_members(records: Records, mm: int, targets: list[_Target], fault: int)
                 physical=records.physical(address),
                 found="0x0",
                 mm=owner or 0,
-                expected=hex(owner) if owner else f"a {pointer.struct}",
+                expected=hex(owner) if owner else f"a struct {pointer.struct}",
                 sure=Sure.CERTAIN if owner else Sure.LIKELY if never else Sure.POSSIBLE,
                 why=tuple(reasons),
             )

@@ -12,6 +12,7 @@ from vmaforensics.views.indices.entries import IndexEntries
 from vmaforensics.views.indices.maple import walk_maple
 from vmaforensics.views.indices.vma_list import walk_list
 from vmaforensics.views.objects.explain import explain
+from vmaforensics.views.objects.holders import own_symbols
 from vmaforensics.views.objects.members import member_at
 from vmaforensics.views.objects.surroundings import read_surroundings
 from vmaforensics.views.problems import ProblemLog
@@ -71,6 +72,13 @@ class Records:
                 return int(self.tasks.mm[row]) or int(self.tasks.active_mm[row])
         return 0
 
+    def user_of(self, mm: int) -> int | None:
+        """The pid of a task that has the mm, or has not switched away from it since it left it."""
+        tasks = self.tasks
+        leaving = (tasks.mm == 0) & (tasks.active_mm == np.uint64(mm)) & (tasks.flags & np.uint32(_EXITING) != 0)
+        rows = np.flatnonzero(tasks.ok & ((tasks.mm == np.uint64(mm)) | leaving))
+        return int(tasks.pid[rows[0]]) if len(rows) else None
+
     def pid_of(self, mm: int) -> int | None:
         """The process of an mm."""
         return self._owners[mm][0] if mm in self._owners else None
@@ -90,6 +98,10 @@ class Records:
 
     def _meaning(self, address: int) -> Meaning:
         return explain(self._surroundings, np.array([address % (1 << 64)], np.uint64))[0]
+
+    def own_symbols(self, value: int) -> list[int]:
+        """``value`` with one bit changed, where that leads to code or data of the kernel itself."""
+        return own_symbols(self._surroundings, value)
 
     def object_name(self, found: SlabObject) -> str:
         """An object in words: "allocated vm_area_struct 0xffff…: 55fb…-55fb… r-xp /usr/bin/mawk of pid 250 (mawk)"."""
