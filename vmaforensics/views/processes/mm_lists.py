@@ -63,7 +63,8 @@ def on_pgd_list(kernel: Kernel, mms: U64, log: ProblemLog) -> Listed | None:
     with np.errstate(over="ignore"):
         guesses = reader.base + frames * np.uint64(reader.size) + offset
     ring = walk_rings(kernel, np.append(guesses, np.uint64(head)), log)
-    nodes = ring.node[ring.linked & (ring.node != np.uint64(head))]
+    # A page directory that was given back a moment ago is on a list of free pages.
+    nodes = ring.node[ring.linked & (ring.node != np.uint64(head)) & ~ring.of_another(head)]
     owners, ok = kernel.gather_member(struct, "pt_mm", nodes - offset)
     log.add(View.SOURCES, Problem.UNREADABLE, 0, nodes[~ok])
     return Listed(np.unique(owners[ok]), ring.whole and bool(ok.all()))

@@ -9,7 +9,7 @@ import numpy as np
 
 from vmaforensics.columns.lookup import rows_of, values_at
 from vmaforensics.columns.table import Table, member, table
-from vmaforensics.columns.types import U64, Bools
+from vmaforensics.columns.types import I64, U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 
@@ -27,6 +27,23 @@ class Ring:
     linked: Bools  # both neighbours point back to it, and it is not alone
     read: Bools
     whole: bool  # every element was read
+    after: I64  # row of the next element; -1 where that is not known
+
+    def of_another(self, head: int) -> Bools:
+        """Which elements are on a list that is whole and that ``head`` is not on.
+
+        Where a list is broken, what lies behind the break may be of the same list, and is not held to be of another.
+        """
+        rows = np.arange(len(self.node))
+        broken = ~self.linked | (self.after < 0)
+        jump, least = np.where(broken, rows, self.after), rows.copy()
+        for _ in range(len(rows).bit_length()):
+            least = np.minimum(least, least[jump])
+            broken = broken | broken[jump]
+            jump = jump[jump]
+        own = rows_of(self.node, np.array([head], np.uint64))
+        apart: Bools = ~broken & (least != values_at(least, own, -1))
+        return apart
 
     def has(self, nodes: U64) -> Bools:
         """Which of ``nodes`` are linked."""
@@ -65,9 +82,11 @@ def walk_rings(kernel: Kernel, starts: U64, log: ProblemLog) -> Ring:
     heads = _Heads.concatenate(parts)
     heads = heads.sort_by(heads.node)
     before = values_at(heads.next, rows_of(heads.node, heads.prev))
-    after = values_at(heads.prev, rows_of(heads.node, heads.next))
+    following = rows_of(heads.node, heads.next)
+    after = values_at(heads.prev, following)
     linked = heads.read & (heads.next != heads.node) & (before == heads.node) & (after == heads.node)
-    return Ring(node=heads.node, linked=linked, read=heads.read, whole=bool(heads.read.all()) and not len(fresh))
+    whole = bool(heads.read.all()) and not len(fresh)
+    return Ring(node=heads.node, linked=linked, read=heads.read, whole=whole, after=following)
 
 
 def follow_list(kernel: Kernel, head: int, most: int) -> tuple[U64, bool]:
