@@ -171,8 +171,8 @@ def test_each_possible_cpu_has_an_offset() -> None:
 def test_a_whole_list_that_the_head_is_not_on_is_told_from_a_broken_part_of_its_own() -> None:
     machine = Machine(LINUX)
     rings = [[machine.put("list_head") for _ in range(size)] for size in (4, 3)]
-    for ring in rings:
-        circular_list(machine, ring[0], *ring[1:])
+    for nodes in rings:
+        circular_list(machine, nodes[0], *nodes[1:])
     own, other = rings
     ring = walk_rings(machine.kernel(), np.array([own[0], other[1]], np.uint64), ProblemLog())
     assert ring.node[ring.of_another(own[0])].tolist() == sorted(other)
