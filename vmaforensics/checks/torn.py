@@ -107,7 +107,7 @@ class _Weigher:
             rest = self._rest(finding)
             if rest is None or not _rested(rest, span, self._start):
                 self.torn.append((finding, span, finding.mm != 0))
-            elif _views(finding) <= _OWN | _TASK and finding.rule.id not in _RECLAIM:
+            elif finding.settled or (_views(finding) <= _OWN | _TASK and finding.rule.id not in _RECLAIM):
                 self._stands(finding, rest, span)
             else:
                 self._shared.append((finding, span, rest))

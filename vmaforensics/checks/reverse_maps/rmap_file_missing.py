@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
     from vmaforensics.checks.reverse_maps.compared_trees import ComparedTrees
-    from vmaforensics.columns.types import I64
+    from vmaforensics.columns.types import I64, U64
 
 RULE = Rule(
     id="RMAP-FILE-MISSING",
@@ -49,13 +49,21 @@ RULE = Rule(
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """One finding for each process with such VMAs, and what the cut left behind in the trees as its evidence."""
+    """One finding for each process with such VMAs, and what the cut left behind in the trees as its evidence.
+
+    In an image that was taken while the machine ran, trees are torn. Those VMAs are told apart of which the way that
+    should lead to them can be followed to its end.
+    """
     for compared in context.shared(compared_trees):
-        traces = compared.traces()
-        for finding in _findings(compared):
+        traces, files = compared.traces(), compared.files
+        missing = files.missing
+        if context.acquisition.live:
+            for finding in _findings(compared, files.cut_off, files.cut_at):
+                yield replace(finding, settled=True)
+            missing = np.setdiff1d(missing, files.cut_off)
+        for finding in _findings(compared, missing):
             evidence = (*finding.evidence, *traces.get(finding.mm, ()))
-            rows = compared.files.missing
-            rows = rows[compared.trees.vmas.rmap.vmas.mm[rows] == np.uint64(finding.mm)]
+            rows = missing[compared.trees.vmas.rmap.vmas.mm[missing] == np.uint64(finding.mm)]
             changed_by = () if _in_use(context, compared, rows) else None
             yield compared.trees.weigh(replace(finding, evidence=evidence, changed_by=changed_by))
 
@@ -73,16 +81,19 @@ def _in_use(context: Context, compared: ComparedTrees, rows: I64) -> bool:
     return bool(((mm_row >= 0) & (behind > first)).any())
 
 
-def _findings(compared: ComparedTrees) -> Iterator[Finding]:
-    vmas, rows = compared.trees.vmas, compared.files.missing
+def _findings(compared: ComparedTrees, rows: I64, cut_at: U64 | None = None) -> Iterator[Finding]:
+    vmas = compared.trees.vmas
 
     def evidence(at: int) -> Evidence:
         row = int(rows[at])
         mapping = f"{int(vmas.rmap.mapping[row]):#x}"
+        what = f"the i_mmap tree of its file's address_space {mapping} does not hold the {vmas.text(row)}"
+        if cut_at is not None:
+            what += f"; the node {int(cut_at[at]):#x} that it names as its parent is in the tree, and has no such child"
         return Evidence(
-            what=f"the i_mmap tree of its file's address_space {mapping} does not hold the {vmas.text(row)}",
+            what=what,
             view=View.FILE_RMAP.label,
-            address=int(vmas.rmap.vmas.vma[row]),
+            address=int(vmas.rmap.vmas.vma[row]) if cut_at is None else int(cut_at[at]),
             expected=mapping,
         )
 

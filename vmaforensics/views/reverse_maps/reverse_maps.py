@@ -50,6 +50,8 @@ class RmapView:
     chains: AnonVmaChains
     vmas: Vmas
     mapping: U64  # vm_file->f_mapping; 0 without a file or where it could not be read
+    parent_word: U64  # __rb_parent_color of the node in i_mmap, whether the tree leads to it or not
+    torn_nodes: U64  # nodes of files' trees with a pointer that could not be followed, ascending
     chain_cut: Bools  # the chain could not be followed to its end
     strays: dict[int, bytes]  # VMA that no index leads to: its name
     offsets: dict[str, int]  # member of vm_area_struct that checks point at: its place, bytes
@@ -71,6 +73,8 @@ def gather_rmap(
     reached = _follow(kernel, vmas, file_trees.nodes.vma, log)
     named = _strays(kernel, tasks, mms, vmas, reached.vmas, files, log)
     anon = _anon_trees(reached.parts)
+    words, known = kernel.gather_member("vm_area_struct", f"{FILE.node}.__rb_parent_color", named.vmas.vma)
+    node_at = np.uint64(kernel.offset("vm_area_struct", FILE.node))
     _report(log, View.FILE_RMAP, file_trees.broken, file_trees.broken.item, named.vmas)
     _report(log, View.ANON_RMAP, anon.broken, _vmas_of(anon.nodes, anon.broken.item), named.vmas)
     return RmapView(
@@ -81,6 +85,8 @@ def gather_rmap(
         chains=AnonVmaChains.concatenate(part.chains for part in reached.parts),
         vmas=named.vmas,
         mapping=named.mapping,
+        parent_word=np.where(known, words, np.uint64(0)),
+        torn_nodes=np.unique(file_trees.broken.item[file_trees.broken.item != 0]) + node_at,
         chain_cut=np.isin(named.vmas.vma, np.concatenate([part.cut for part in reached.parts])),
         strays=named.names,
         offsets={name: kernel.offset("vm_area_struct", name) for name in ("vm_file", "vm_pgoff")},
