@@ -68,6 +68,8 @@ def add_reverse_maps(views: Views) -> RmapView:
         ),
         vmas=vmas,
         mapping=mapping,
+        parent_word=np.ones(len(vmas), np.uint64),
+        torn_nodes=np.zeros(0, np.uint64),
         chain_cut=np.zeros(len(vmas), np.bool_),
         strays={},
         offsets=OFFSETS,

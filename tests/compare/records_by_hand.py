@@ -141,6 +141,8 @@ def add_reverse_maps(views: Views) -> None:
         chains=AnonVmaChains.of(len(of_anon), vma=vmas.vma[of_anon], avc=links, anon_vma=vmas.anon_vma[of_anon]),
         vmas=vmas,
         mapping=mapping,
+        parent_word=np.zeros(len(vmas), np.uint64),
+        torn_nodes=np.zeros(0, np.uint64),
         chain_cut=np.zeros(len(vmas), np.bool_),
         strays={},
         offsets={},

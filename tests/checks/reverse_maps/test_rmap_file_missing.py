@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 
 from checks.handmade_rmap import add_reverse_maps, node_row
 from checks.handmade_views import Process, findings, mm_of, views_of
+from vmaforensics.checks.context import Context
+from vmaforensics.checks.reverse_maps.compared_trees import compared_trees
 from vmaforensics.checks.rule import Severity
 
 if TYPE_CHECKING:
@@ -63,3 +66,24 @@ def test_a_tree_that_was_being_changed_weighs_little() -> None:
     (found,) = findings(views, "RMAP-FILE-MISSING")
     assert found.severity is Severity.LOW
     assert "write-held" in found.evidence[-1].what
+
+
+@pytest.mark.parametrize("torn", [False, True])
+def test_a_vma_is_cut_off_where_the_node_it_names_as_its_parent_has_no_such_child(*, torn: bool) -> None:
+    """lib/rbtree.c gives a node whose parent's pointer it clears another parent: no half of a change looks like this.
+    A way to the parent that could not be followed proves nothing."""
+    views = _cut(2)
+    assert views.rmap is not None
+    views.rmap.parent_word[2] = views.rmap.file_nodes.node[0]
+    if torn:
+        object.__setattr__(views.rmap, "torn_nodes", views.rmap.file_nodes.node[:1])
+    found = [row for compared in compared_trees(Context(views)) for row in compared.files.cut_off.tolist()]
+    assert found == ([] if torn else [2])
+
+
+def test_a_vma_whose_parent_has_another_child_is_not_called_cut_off() -> None:
+    views = _cut(2)
+    assert views.rmap is not None
+    views.rmap.parent_word[2] = views.rmap.file_nodes.node[0]
+    views.rmap.file_nodes.left[0] = views.rmap.file_nodes.right[0] = 0
+    assert all(not len(compared.files.cut_off) for compared in compared_trees(Context(views)))
