@@ -109,7 +109,7 @@ def test_the_dump_of_a_vma_begins_with_the_bounds_that_proc_showed(either_sample
     words = bytes.fromhex(dump.data)
     assert [int.from_bytes(words[at : at + 8], "little") for at in (0, 8)] == [label.start, label.end]
     maps = either_sample.truth[f"proc/{label.pid}/maps"].decode("latin-1")
-    assert f"{label.start:x}-{label.end:x} " in maps
+    assert f"{label.start:08x}-{label.end:08x} " in maps
 
 
 def test_the_dump_of_the_evidence_shows_the_word_that_was_written(maple_sample: Sample) -> None:
