@@ -160,7 +160,7 @@ def test_many_findings_give_a_bounded_number_of_maps_and_say_so(either_sample: S
     many = [finding(mm, pid, 0, 4096) for mm, pid in zip(rows.mm.tolist(), rows.pid.tolist(), strict=True)]
     document = build_document(replace(analysis, findings=many))
     assert [memory_map.mm for memory_map in document.maps] == [one.mm for one in document.findings[:MOST]]
-    named = {one.mm for one in document.findings} - {"0x0"}  # of one rule no more than are told; the last counts the rest
+    named = {one.mm for one in document.findings} - {"0x0"}  # of one rule a few are told, the last counts the rest
     assert document.maps_left_out == len(named) - MOST > 0
 
 
