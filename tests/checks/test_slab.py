@@ -132,7 +132,7 @@ def test_one_finding_tells_of_one_vma(maple_sample: Sample) -> None:
     assert {View.SLAB.label, View.COUNTERS.label} <= {item.view for item in mine[0].evidence}
 
 
-def test_while_the_lock_is_held_it_weighs_little(maple_sample: Sample) -> None:
+def test_a_lock_word_alone_excuses_nothing(maple_sample: Sample) -> None:
     copy = _copy(maple_sample)
     label = slot_zeroed_repaired(copy)
     mm = int(copy.views.mms.mm[copy.views.mms.pid == label.pid][0])
@@ -141,4 +141,5 @@ def test_while_the_lock_is_held_it_weighs_little(maple_sample: Sample) -> None:
     copy.put(copy.at("mm_struct", mm, "mmap_lock.count.counter"), 1)
     told = [finding for finding in copy.again().findings if finding.pid == label.pid and finding.start == label.start]
     assert told
-    assert all(finding.severity.rank >= Severity.LOW.rank for finding in told)
+    # No task is in the middle of a change of this map.
+    assert any(finding.severity.rank < Severity.LOW.rank for finding in told)

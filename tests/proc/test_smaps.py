@@ -170,6 +170,9 @@ def test_letters_without_the_kernels_own_table_are_the_same(whole_kernel: Sample
         def find(self, name: str) -> list[int]:
             return []
 
+        def get(self, name: str) -> int | None:
+            return None
+
     bare = kernel_on(kernel, kernel.memory)
     bare.symbols = Without()  # type: ignore[assignment]
     vmas = whole_kernel.analysis.views.vmas

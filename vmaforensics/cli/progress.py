@@ -29,6 +29,7 @@ _STAGES = {
     "tasks": ("task list", 3),
     "slab": ("slab caches", 10),
     "sources": ("who knows of each mm", 2),
+    "clocks": ("clocks in memory", 1),
     "indices": ("lists and trees of VMAs", 3),
     "areas": ("VMAs", 6),
     "files": ("files and names", 6),

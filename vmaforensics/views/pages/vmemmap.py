@@ -34,7 +34,8 @@ def vmemmap_pages(kernel: Kernel, reader: PageReader) -> Iterator[VmemmapPieces]
     page = kernel.arch.page_size
     span = page if page % reader.size == 0 else reader.size
     low = int(reader.base)
-    high = low + -(-int(ranges[:, 1].max()) // page) * reader.size
+    used = -(-int(ranges[:, 1].max()) // page) * reader.size
+    high = low + -(-used // span) * span  # where RAM ends within a piece, the whole of it counts
     runs = kernel.space.runs
     runs = runs.take((runs.end >= np.uint64(low)) & (runs.start < np.uint64(high)))
     start = np.maximum(runs.start, np.uint64(low)) - np.uint64(low)
