@@ -19,6 +19,18 @@ from elftools.common.exceptions import DWARFError, ELFError, ELFParseError
 from elftools.construct import ConstructError
 from elftools.dwarf.dwarfinfo import DebugSectionDescriptor, DwarfConfig, DWARFInfo
 
+from vmaforensics.kernel.structures.dwarf_entries import (
+    DEPTH,
+    STRUCTS,
+    bits_of,
+    elements_of,
+    is_whole,
+    name_of,
+    number_of,
+    offset_of,
+    stripped,
+    target_of,
+)
 from vmaforensics.kernel.structures.layout import Field, Layout
 
 if TYPE_CHECKING:
@@ -30,18 +42,7 @@ if TYPE_CHECKING:
 SECTIONS = (".debug_info", ".debug_abbrev", ".debug_str", ".debug_str_offsets", ".debug_line_str", ".debug_addr")
 UNREADABLE = (DWARFError, ELFError, ELFParseError, ConstructError, KeyError, ValueError, TypeError, AttributeError)
 
-_STRUCTS = ("DW_TAG_structure_type", "DW_TAG_union_type", "DW_TAG_class_type")
-_INNER = ("DW_TAG_member", *_STRUCTS, "DW_TAG_enumeration_type", "DW_TAG_typedef", "DW_TAG_subprogram")
-_ALIASES = (
-    "DW_TAG_typedef",
-    "DW_TAG_const_type",
-    "DW_TAG_volatile_type",
-    "DW_TAG_restrict_type",
-    "DW_TAG_atomic_type",
-)
 _SIGNED = (5, 6, 13)  # DW_ATE_signed, DW_ATE_signed_char, DW_ATE_signed_fixed
-_PLUS = 0x23  # DW_OP_plus_uconst, before DWARF 3 the way to say an offset
-_DEPTH = 32  # nesting of typedefs and arrays nobody writes by hand
 _UNNAMED = 1024  # unnamed members of one structure, those within them included
 _FIRST = (2 << 20, 16 << 20, 64 << 20)  # bytes of .debug_info
 _MOST = 1 << 24  # bytes of a structure, elements of an array
@@ -80,7 +81,7 @@ class Dwarf:
         """The value of enumerator ``name``, of whatever enum; the first where several share a name."""
         if name not in self._constants:
             found = next(self._entries(name, ("DW_TAG_enumerator",)), None)
-            self._constants[name] = None if found is None else _number(found, "DW_AT_const_value")
+            self._constants[name] = None if found is None else number_of(found, "DW_AT_const_value")
         return self._constants[name]
 
     # Finding ---------------------------------------------------------------------------------------
@@ -88,12 +89,12 @@ class Dwarf:
     def _find_struct(self, name: str) -> Layout | None:
         if name in self._anonymous:
             return self._layout(name, self._anonymous[name])
-        for entry in self._entries(name, _STRUCTS):
+        for entry in self._entries(name, STRUCTS):
             if "DW_AT_byte_size" in entry.attributes and "DW_AT_declaration" not in entry.attributes:
                 return self._layout(name, entry)
         for entry in self._entries(name, ("DW_TAG_typedef",)):
-            target = _stripped(entry)
-            if target is not None and target.tag in _STRUCTS and "DW_AT_byte_size" in target.attributes:
+            target = stripped(entry)
+            if target is not None and target.tag in STRUCTS and "DW_AT_byte_size" in target.attributes:
                 return self._layout(name, target)
         return None
 
@@ -119,7 +120,7 @@ class Dwarf:
                     continue
                 try:
                     entry = unit.get_DIE_from_refaddr(place)
-                    whole = _is_whole(unit, entry)
+                    whole = is_whole(unit, entry)
                 except UNREADABLE:
                     continue
                 if whole:
@@ -150,7 +151,7 @@ class Dwarf:
             return
         places = [at for at in _occurrences(self._offsets, place.to_bytes(4, "little")) if at % 4 == 0]
         bases = [
-            (_number(self._units[row].get_top_DIE(), "DW_AT_str_offsets_base") or 0, row) for row in self._numbered
+            (number_of(self._units[row].get_top_DIE(), "DW_AT_str_offsets_base") or 0, row) for row in self._numbered
         ]
         bases.sort()
         for row in sorted({bases[bisect_right(bases, (at, len(self._units))) - 1][1] for at in places if bases}):
@@ -166,7 +167,7 @@ class Dwarf:
             for entry in self._units[row].get_top_DIE().iter_children():
                 inner = entry.iter_children() if entry.tag == "DW_TAG_enumeration_type" else ()
                 for named in (entry, *inner):
-                    if (name := _name(named)) is not None:
+                    if (name := name_of(named)) is not None:
                         index.setdefault(name, []).append(named.offset)
             self._indices[row] = index
         return self._indices[row]
@@ -174,7 +175,7 @@ class Dwarf:
     # Reading one -----------------------------------------------------------------------------------
 
     def _layout(self, name: str, entry: DIE) -> Layout:
-        return Layout(name=name, size=min(_number(entry, "DW_AT_byte_size") or 0, _MOST), fields=self._flatten(entry))
+        return Layout(name=name, size=min(number_of(entry, "DW_AT_byte_size") or 0, _MOST), fields=self._flatten(entry))
 
     def _flatten(self, entry: DIE) -> dict[str, Field]:
         """The members, those of unnamed members included."""
@@ -186,11 +187,11 @@ class Dwarf:
             for child in struct.iter_children():
                 if child.tag != "DW_TAG_member":
                     continue
-                offset = base + _offset(child)
-                name, target = _name(child), _target(child)
+                offset = base + offset_of(child)
+                name, target = name_of(child), target_of(child)
                 if name is not None:
-                    fields.setdefault(name, self._field(target, offset, _bits(child)))
-                elif (inner := _stripped(target)) is not None and inner.tag in _STRUCTS and unnamed < _UNNAMED:
+                    fields.setdefault(name, self._field(target, offset, bits_of(child)))
+                elif (inner := stripped(target)) is not None and inner.tag in STRUCTS and unnamed < _UNNAMED:
                     unnamed += 1
                     todo.append((inner, offset))
         return fields
@@ -198,12 +199,12 @@ class Dwarf:
     def _field(self, entry: DIE | None, offset: int, bits: tuple[int, int]) -> Field:
         """The member of the type ``entry`` at ``offset`` (bytes); of a bit field, ``bits`` are its place and width."""
         count: int | None = None
-        entry = _stripped(entry)
-        for _ in range(_DEPTH):
+        entry = stripped(entry)
+        for _ in range(DEPTH):
             if entry is None or entry.tag != "DW_TAG_array_type":
                 break
-            count = min((1 if count is None else count) * _elements(entry), _MOST)
-            entry = _stripped(_target(entry))
+            count = min((1 if count is None else count) * elements_of(entry), _MOST)
+            entry = stripped(target_of(entry))
         size, signed, struct, pointer = self._scalar(entry)
         position, width = bits if size in (1, 2, 4, 8) else (0, 0)
         return Field(
@@ -222,11 +223,11 @@ class Dwarf:
         if entry is None:
             return 0, False, None, False
         if entry.tag == "DW_TAG_pointer_type":
-            target = _stripped(_target(entry))
-            known = target is not None and target.tag in _STRUCTS
+            target = stripped(target_of(entry))
+            known = target is not None and target.tag in STRUCTS
             return 8, False, self._named(target) if known and target is not None else None, True
-        size = _number(entry, "DW_AT_byte_size") or 0
-        if entry.tag in _STRUCTS:
+        size = number_of(entry, "DW_AT_byte_size") or 0
+        if entry.tag in STRUCTS:
             name = self._named(entry)
             if "DW_AT_byte_size" not in entry.attributes and (whole := self.struct(name)) is not None:
                 size = whole.size
@@ -234,15 +235,15 @@ class Dwarf:
         if entry.tag == "DW_TAG_enumeration_type":
             return (
                 size,
-                any((_number(child, "DW_AT_const_value") or 0) < 0 for child in entry.iter_children()),
+                any((number_of(child, "DW_AT_const_value") or 0) < 0 for child in entry.iter_children()),
                 None,
                 False,
             )
-        return size, _number(entry, "DW_AT_encoding") in _SIGNED, None, False
+        return size, number_of(entry, "DW_AT_encoding") in _SIGNED, None, False
 
     def _named(self, entry: DIE) -> str:
         """A name under which the struct can be looked up again; anonymous ones get one."""
-        name = _name(entry)
+        name = name_of(entry)
         if name is None:
             name = f"(anonymous at {entry.offset:#x})"
             self._anonymous[name] = entry
@@ -263,31 +264,6 @@ def _numbers_strings(unit: CompileUnit) -> bool:
     return unit["version"] >= 5 and "DW_AT_str_offsets_base" in unit.get_top_DIE().attributes
 
 
-def _is_whole(unit: CompileUnit, entry: DIE) -> bool:
-    """Whether what follows an entry that was found by its name fits it: bytes may look like one by chance."""
-    if entry.tag == "DW_TAG_enumerator":
-        behind = unit.get_DIE_from_refaddr(entry.offset + entry.size)
-        return behind.is_null() or behind.tag == "DW_TAG_enumerator"
-    if entry.tag == "DW_TAG_typedef":
-        return _target(entry) is not None
-    size = _number(entry, "DW_AT_byte_size")
-    if "DW_AT_declaration" in entry.attributes or not entry.has_children or not size:
-        return False
-    last = entry
-    for child in entry.iter_children():
-        member = child.tag == "DW_TAG_member"
-        if child.tag not in _INNER or (member and (_target(child) is None or _offset(child) > size)):
-            return False
-        last = child
-    if last is entry:
-        return False
-    sibling = _number(entry, "DW_AT_sibling")
-    end = last.offset + last.size
-    if last.has_children:
-        end = unit.cu_offset + (_number(last, "DW_AT_sibling") or 0)
-    return sibling is None or unit.cu_offset + sibling == end + 1  # a zero ends the list of children
-
-
 def _occurrences(data: bytes, pattern: bytes, low: int = 0, high: int | None = None) -> Iterator[int]:
     """Where ``pattern`` begins, from ``low`` to ``high``."""
     end = len(data) if high is None else min(high + len(pattern) - 1, len(data))
@@ -295,67 +271,3 @@ def _occurrences(data: bytes, pattern: bytes, low: int = 0, high: int | None = N
     while at >= 0:
         yield at
         at = data.find(pattern, at + 1, end)
-
-
-def _name(entry: DIE) -> str | None:
-    found = entry.attributes.get("DW_AT_name")
-    return found.value.decode("ascii", "replace") if found is not None and isinstance(found.value, bytes) else None
-
-
-def _number(entry: DIE, attribute: str) -> int | None:
-    found = entry.attributes.get(attribute)
-    return found.value if found is not None and isinstance(found.value, int) else None
-
-
-def _target(entry: DIE) -> DIE | None:
-    """The type that an entry refers to."""
-    return entry.get_DIE_from_attribute("DW_AT_type") if "DW_AT_type" in entry.attributes else None
-
-
-def _stripped(entry: DIE | None) -> DIE | None:
-    """The type itself: without typedefs and qualifiers."""
-    for _ in range(_DEPTH):
-        if entry is None or entry.tag not in _ALIASES:
-            return entry
-        entry = _target(entry)
-    return None
-
-
-def _offset(member: DIE) -> int:
-    """Bytes from the beginning of the structure; 0 in a union, and for bit fields that say their bits alone."""
-    stated = member.attributes.get("DW_AT_data_member_location")
-    if stated is None:
-        return 0
-    if isinstance(stated.value, int):
-        return stated.value
-    parts = list(stated.value)
-    if not parts or parts[0] != _PLUS:
-        return 0
-    return sum((byte & 0x7F) << 7 * step for step, byte in enumerate(parts[1:]))
-
-
-def _bits(member: DIE) -> tuple[int, int]:
-    """(bits from :func:`_offset`, width) of a bit field; (0, 0) for another member.
-
-    Up to DWARF 3, and in gcc's DWARF 4, bits are counted from the upper end of a word of the member's type.
-    """
-    width = _number(member, "DW_AT_bit_size")
-    if width is None:
-        return 0, 0
-    if (first := _number(member, "DW_AT_data_bit_offset")) is not None:
-        return first, width
-    word = _number(member, "DW_AT_byte_size")
-    if word is None:
-        target = _stripped(_target(member))
-        word = (_number(target, "DW_AT_byte_size") if target is not None else None) or 0
-    return max(8 * word - (_number(member, "DW_AT_bit_offset") or 0) - width, 0), width
-
-
-def _elements(array: DIE) -> int:
-    """Elements of an array, of all its dimensions; 0 for one without an end."""
-    count = 1
-    for child in array.iter_children():
-        if child.tag == "DW_TAG_subrange_type":
-            stated, last = _number(child, "DW_AT_count"), _number(child, "DW_AT_upper_bound")
-            count *= stated if stated is not None else 0 if last is None else last + 1
-    return max(count, 0)
