@@ -57,7 +57,9 @@ def locate(
     memory = image.memory
     fallback: Located | None = None
     unproved: tuple[Located, window.Window, Tables] | None = None
+    infos: list[Vmcoreinfo] = []
     for info in _infos(image, arch):
+        infos.append(info)
         offset, stext = arch.image_offset(info.number), info.symbol("_stext")
         if offset is None or stext is None or offset in passed:
             continue
@@ -84,7 +86,7 @@ def locate(
             source = f"symbol file {given.path.name}, {len(by_info)} symbols"
             return Located(offset=fallback.offset, symbols=by_info, symbols_source=source, info=fallback.info)
     for view, tables in window.symbols_anywhere(memory, arch):
-        if isinstance(memory, RawMemory) and (shift := _shift(memory, arch, view, tables)):
+        if isinstance(memory, RawMemory) and (shift := _shift(memory, arch, view, tables, infos)):
             memory.move(memory.shift + shift)
             return locate(image, arch, given, problems, passed)
         proved = _prove(memory, arch, view, tables)
@@ -191,17 +193,19 @@ def _prove(
     return None
 
 
-def _shift(memory: PhysicalMemory, arch: Architecture, view: window.Window, tables: Tables) -> int:
+def _shift(
+    memory: PhysicalMemory, arch: Architecture, view: window.Window, tables: Tables, infos: list[Vmcoreinfo]
+) -> int:
     """By how many bytes the kernel image lies below where it says that it lies; 0 if it does not say.
 
-    VMCOREINFO in memory and ``arch.base_symbol`` in the image have to agree on that.
+    VMCOREINFO in memory (all that was found: ``infos``) and ``arch.base_symbol`` in the image have to agree on that.
     """
     symbols = kallsyms.decode(view.data, tables, view.pa, view.held, view.page_size)
     text, base = symbols.get("_stext"), symbols.get(arch.base_symbol)
     if text is None or base is None:
         return 0
     around = window.read(memory, max(view.pa + tables.token_table - (64 << 20), 0), 128 << 20)
-    for info in vmcoreinfo.scan(memory):
+    for info in infos:
         offset, stext = arch.image_offset(info.number), info.symbol("_stext")
         if offset is None or stext is None:
             continue

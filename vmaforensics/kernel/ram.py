@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.image.formats.raw import RawMemory, Stretch, moved
+from vmaforensics.kernel.kernel import unsigned_at
 from vmaforensics.kernel.space.kernel_space import WORD, KernelSpace, LinearPiece
 from vmaforensics.kernel.space.translation import image_piece
 from vmaforensics.kernel.structures.layout import member
@@ -147,8 +148,7 @@ def system_ram(space: KernelSpace, symbols: Symbols, types: Types) -> list[tuple
         return []
 
     def word(at: int) -> int | None:
-        data, ok = space.gather(np.array([at % WORD], np.uint64), 8)
-        return int.from_bytes(data[0].tobytes(), "little") if ok[0] else None
+        return unsigned_at(space, at % WORD, 8)
 
     found: list[tuple[int, int]] = []
     at = word(root + fields["child"])
