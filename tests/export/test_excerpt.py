@@ -30,7 +30,7 @@ from vmaforensics.proc.maps import maps_lines
 from vmaforensics.progress import unheard
 from vmaforensics.report.document.build import build_document
 from vmaforensics.report.document.document import encode
-from vmaforensics.views.pages.frame_kinds import USER_KINDS, FrameKind, classify_frames, kinds_of
+from vmaforensics.views.pages.frame_kinds import FREE_KINDS, USER_KINDS, FrameKind, classify_frames
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -202,7 +202,7 @@ def test_vmcoreinfo_found_in_memory_becomes_a_note(
 def test_no_page_that_the_analysis_reads_is_user_memory(selection: Selection) -> None:
     assert selection.kinds is not None
     kinds = selection.kinds[selection.kept]
-    assert not np.isin(kinds, [*USER_KINDS, FrameKind.FREE]).any()
+    assert not np.isin(kinds, [*USER_KINDS, *FREE_KINDS]).any()
     assert selection.withheld == 0
 
 
@@ -210,7 +210,7 @@ def test_a_kernel_excerpt_holds_all_kernel_memory_and_no_user_memory(sample: Pat
     image = open_image(sample)
     chosen = select(image, Keep.KERNEL)
     assert chosen.kinds is not None
-    dropped = [*USER_KINDS, FrameKind.FREE]
+    dropped = [*USER_KINDS, *FREE_KINDS]
     np.testing.assert_array_equal(chosen.kept, ~np.isin(chosen.kinds, [*dropped, FrameKind.UNKNOWN]) | selection.kept)
     assert not np.isin(chosen.kinds[chosen.kept], dropped).any()
 
@@ -221,7 +221,7 @@ def test_user_memory_that_a_forged_pointer_leads_to_is_left_out(
     image = open_image(full_sample)
     kernel, traced = vmaforensics.export.excerpt.trace_analysis(image)
     held = held_frames(image.memory)
-    user = held[np.isin(kinds_of(held, *classify_frames(kernel)), USER_KINDS)][:3]
+    user = held[np.isin(classify_frames(kernel).of(held), USER_KINDS)][:3]
     if not len(user):
         pytest.skip("this image holds no user memory")
     forged = np.union1d(traced, user)

@@ -31,8 +31,8 @@ PLACE = 0x340  # of the bytes that are changed, in the page
 
 def _free_frame(edit: Edit) -> int:
     """A frame that belongs to nobody."""
-    pfns, kinds = classify_frames(edit.kernel)
-    free = pfns[kinds == FrameKind.FREE]
+    kinds = classify_frames(edit.kernel)
+    free = kinds.pfns(np.flatnonzero(kinds.kinds == FrameKind.FREE))
     assert len(free), "no free frame"
     return int(free[len(free) // 2])
 

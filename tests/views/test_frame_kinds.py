@@ -17,8 +17,8 @@ from vmaforensics.kernel.space.kernel_space import KernelSpace, LinearPiece
 from vmaforensics.kernel.structures.layout import Field, Layout
 from vmaforensics.kernel.symbols.kallsyms import Kallsyms
 from vmaforensics.kernel.symbols.vmcoreinfo import parse
-from vmaforensics.views.pages.frame_kinds import FrameKind, classify_frames, kinds_of
-from vmaforensics.views.pages.free_lists import per_cpu_free
+from vmaforensics.views.pages.frame_kinds import ANON_KINDS, FrameKind, FrameKinds, classify_frames, kinds_of_frames
+from vmaforensics.views.pages.free_lists import listed_free, per_cpu_free
 from vmaforensics.views.pages.page_types import PageReader, type_code
 
 if TYPE_CHECKING:
@@ -58,10 +58,10 @@ OLD = {"PG_lru": 4, "PG_slab": 9, "PG_reserved": 12, "PG_head": 16, "PG_swapcach
 OLD |= {"HUGETLB_PAGE_DTOR": 2}
 NEW = {"PG_lru": 5, "PG_reserved": 13, "PG_head": 6, "PG_swapcache": 10, "PG_swapbacked": 17}
 NEW |= {"PGTY_buddy": 0xF0, "PGTY_offline": 0xF1, "PGTY_table": 0xF2, "PGTY_hugetlb": 0xF4, "PGTY_slab": 0xF5}
-NEW |= {"PGTY_zsmalloc": 0xF6}
+NEW |= {"PGTY_zsmalloc": 0xF6, "PGTY_large_kmalloc": 0xF8}
 BITS = {**{name: value for name, value in NEW.items() if "PGTY" not in name}, "PG_buddy": 1 << 30}
 BITS |= {"PG_offline": 1 << 29, "PG_table": 1 << 28, "PG_hugetlb": 1 << 26, "PG_slab": 1 << 25}
-BITS |= {"PG_zsmalloc": 1 << 24}
+BITS |= {"PG_zsmalloc": 1 << 24, "PG_large_kmalloc": 1 << 23}
 
 
 class MadeUpTypes:
@@ -112,8 +112,8 @@ def made_up(tmp_path: Path, constants: dict[str, int], edit: dict[int, dict[int,
         head = pcp + 16 + 16 * index
         words[head // 8] = LINEAR + head
         if index == 4:
-            words[head // 8] = VMEMMAP + 700 * 64 + 8
-            pages[700, 1] = LINEAR + head
+            words[head // 8] = words[head // 8 + 1] = VMEMMAP + 700 * 64 + 8
+            pages[700, 1] = pages[700, 2] = LINEAR + head
     path = tmp_path / "image.raw"
     path.write_bytes(data.tobytes())
     memory = open_image(path).memory
@@ -188,22 +188,31 @@ def test_every_kind_is_told_in_every_encoding(tmp_path: Path, constants: dict[st
     }
     if constants is not OLD:
         edit[67] = kind("zsmalloc")
-    pfns, kinds = classify_frames(made_up(tmp_path, constants, edit, mask=mask))
+        edit[68] = kind("large_kmalloc")
+    kernel = made_up(tmp_path, constants, edit, mask=mask)
+    found = classify_frames(kernel)
+    kinds = found.kinds
     expected = np.full(PAGES, FrameKind.KERNEL, np.uint8)
     expected[1] = FrameKind.RESERVED
-    expected[[2, 3, 6, 16, 17, 18, 19]] = FrameKind.ANONYMOUS
+    expected[[2, 16, 17, 18, 19]] = FrameKind.ANONYMOUS
+    expected[3] = FrameKind.KSM
+    expected[6] = FrameKind.SWAP_CACHE
     expected[[4, 5]] = FrameKind.PAGE_CACHE
     expected[7] = FrameKind.PAGE_TABLE
     expected[[8, 9]] = FrameKind.SLAB
     expected[32:40] = FrameKind.HUGETLB
     expected[48:56] = FrameKind.FREE
-    expected[[64, 700, 701]] = FrameKind.FREE
+    expected[64] = FrameKind.FREE
+    expected[[700, 701]] = FrameKind.PER_CPU_FREE
     expected[[65, 66]] = FrameKind.UNKNOWN
     if constants is not OLD:
-        expected[67] = FrameKind.ANONYMOUS
-    np.testing.assert_array_equal(pfns, np.arange(PAGES))
+        expected[67] = FrameKind.MOVABLE
+        expected[68] = FrameKind.LARGE_KMALLOC
+    assert found.ranges.tolist() == [[0, PAGES]]
     wrong = np.flatnonzero(kinds != expected)
     assert not len(wrong), [(frame, FrameKind(kinds[frame]).label) for frame in wrong.tolist()]
+    few = np.array([700, 3, 33, 67, PAGES + 5], np.uint64)
+    assert kinds_of_frames(kernel, few).tolist() == [*expected[[700, 3, 33, 67]].tolist(), FrameKind.UNKNOWN]
 
 
 def test_a_per_cpu_list_that_runs_in_circles_ends(tmp_path: Path) -> None:
@@ -222,11 +231,40 @@ def test_a_per_cpu_list_that_runs_in_circles_ends(tmp_path: Path) -> None:
     assert len(found) < 4
 
 
+def test_frames_of_a_per_cpu_list_that_is_broken_are_found_from_both_ends(tmp_path: Path) -> None:
+    """Frames 600 to 607 on the list, whose fourth frame leads nowhere."""
+    kernel = made_up(tmp_path, NEW, {}, mask=True)
+    data = np.frombuffer(bytearray((tmp_path / "image.raw").read_bytes()), np.uint8)
+    words = data.view("<u8")
+    head = 2 * MIB + 4096 + 16
+    nodes = [LINEAR + head, *(VMEMMAP + frame * 64 + 8 for frame in range(600, 608))]
+    places = [head, *(MIB + frame * 64 + 8 for frame in range(600, 608))]
+    for row, place in enumerate(places):
+        words[place // 8] = nodes[(row + 1) % len(nodes)]
+        words[place // 8 + 1] = nodes[row - 1]
+    everything = np.arange(PAGES, dtype=np.uint64)
+    for broken, lost in ((False, []), (True, [603, 604])):
+        if broken:
+            words[places[4] // 8] = LINEAR + 0x1000
+            words[places[5] // 8 + 1] = 0
+            words[places[4] // 8 + 1] = 0
+            words[places[5] // 8] = 0
+        (tmp_path / "image.raw").unlink(missing_ok=True)
+        (tmp_path / "image.raw").write_bytes(data.tobytes())
+        kernel.memory = kernel.space.memory = open_image(tmp_path / "image.raw").memory
+        found, orders = listed_free(kernel, PageReader(kernel), everything)
+        assert [pfn for pfn in found.tolist() if pfn < 700] == [pfn for pfn in range(600, 608) if pfn not in lost]
+        assert set(orders[found < 700].tolist()) == {0}
+
+
 def test_kinds_of_frames_outside_ram_are_unknown() -> None:
-    pfns, kinds = np.array([4, 5, 9], np.uint64), np.array([1, 2, 3], np.uint8)
-    assert kinds_of(np.array([3, 4, 6, 9, 10], np.uint64), pfns, kinds).tolist() == [0, 1, 0, 3, 0]
-    none = np.zeros(0, np.uint64)
-    assert kinds_of(pfns, none, none.astype(np.uint8)).tolist() == [0, 0, 0]
+    ranges = np.array([[4, 6], [9, 10]], np.uint64)
+    kinds = FrameKinds(ranges=ranges, kinds=np.array([1, 2, 3], np.uint8))
+    assert kinds.of(np.array([3, 4, 5, 6, 9, 10], np.uint64)).tolist() == [0, 1, 2, 0, 3, 0]
+    assert kinds.pfns(np.array([0, 1, 2])).tolist() == [4, 5, 9]
+    none = FrameKinds(ranges=np.zeros((0, 2), np.uint64), kinds=np.zeros(0, np.uint8))
+    assert none.of(np.array([1], np.uint64)).tolist() == [0]
+    assert none.pfns(np.zeros(0, np.int64)).tolist() == []
 
 
 # Real kernels ---------------------------------------------------------------------------------------------
@@ -247,7 +285,7 @@ def test_page_types_are_what_vmcoreinfo_states(sample: Path) -> None:
 def test_frames_are_counted_as_the_kernel_counts_them(sample: Path) -> None:
     """vm_node_stat and vm_zone_stat; what each CPU has not yet added to them is the only difference."""
     kernel = kernel_of(sample)
-    _, kinds = classify_frames(kernel)
+    kinds = classify_frames(kernel).kinds
     count = dict(zip(FrameKind, np.bincount(kinds, minlength=len(FrameKind)).tolist(), strict=True))
     if count[FrameKind.UNKNOWN] > len(kinds) // 2:
         pytest.skip("the image holds no struct pages")
@@ -260,12 +298,13 @@ def test_frames_are_counted_as_the_kernel_counts_them(sample: Path) -> None:
             pytest.skip("the kernel's own counts are not in the image: it is an excerpt of what the analysis reads")
 
     _, orders = per_cpu_free(kernel, PageReader(kernel))
-    buddy = count[FrameKind.FREE] - int((1 << orders).sum())
-    assert abs(buddy - counter("vm_zone_stat", "NR_FREE_PAGES")) <= 64
+    assert count[FrameKind.PER_CPU_FREE] == int((1 << orders).sum())
+    assert abs(count[FrameKind.FREE] - counter("vm_zone_stat", "NR_FREE_PAGES")) <= 64
     mapped, file = counter("vm_node_stat", "NR_ANON_MAPPED"), counter("vm_node_stat", "NR_FILE_PAGES")
     # The swap cache is counted among the files; its pages are anonymous.
-    assert abs(count[FrameKind.ANONYMOUS] + count[FrameKind.PAGE_CACHE] - mapped - file) <= 64
-    assert 0 <= count[FrameKind.ANONYMOUS] - mapped <= 256
+    anonymous = sum(count[kind] for kind in ANON_KINDS)
+    assert abs(anonymous + count[FrameKind.PAGE_CACHE] - mapped - file) <= 64
+    assert 0 <= anonymous - mapped <= 256
     # NR_PAGETABLE moved from the zones to the nodes in 5.11.
     where = "vm_node_stat" if counter("vm_node_stat", "NR_PAGETABLE") else "vm_zone_stat"
     assert abs(count[FrameKind.PAGE_TABLE] - counter(where, "NR_PAGETABLE")) <= 64

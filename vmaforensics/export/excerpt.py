@@ -20,7 +20,7 @@ from vmaforensics.proc.maps import maps_lines
 from vmaforensics.proc.smaps import SmapsPrinter
 from vmaforensics.progress import unheard
 from vmaforensics.report.document.build import build_document
-from vmaforensics.views.pages.frame_kinds import USER_KINDS, FrameKind, classify_frames, kinds_of
+from vmaforensics.views.pages.frame_kinds import USER_KINDS, FrameKind, classify_frames
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -32,7 +32,13 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.progress import Progress
 
-_KERNEL_KINDS = (FrameKind.SLAB, FrameKind.PAGE_TABLE, FrameKind.RESERVED, FrameKind.KERNEL)
+_KERNEL_KINDS = (
+    FrameKind.SLAB,
+    FrameKind.LARGE_KMALLOC,
+    FrameKind.PAGE_TABLE,
+    FrameKind.RESERVED,
+    FrameKind.KERNEL,
+)
 
 
 class Keep(StrEnum):
@@ -103,13 +109,13 @@ def select(image: Image, keep: Keep, progress: Progress = unheard, without: Coll
         kept = np.ones(len(held), np.bool_)
         try:
             kernel = find_kernel(image, progress)
-            kinds = kinds_of(held, *classify_frames(kernel))
+            kinds = classify_frames(kernel).of(held)
         except KernelNotFoundError:
             return Selection(keep=keep, kernel=None, held=held, kinds=None, kept=kept)
         return Selection(keep=keep, kernel=kernel, held=held, kinds=kinds, kept=kept)
     kernel, traced = trace_analysis(image, progress, without)
     progress("frames")
-    kinds = kinds_of(held, *classify_frames(kernel))
+    kinds = classify_frames(kernel).of(held)
     user = np.isin(kinds, USER_KINDS)
     # libkdumpfile, and so drgn, translates kernel addresses from the page table that a CPU was using.
     registers = np.array([cpu.table_register for cpu in image.cpus if cpu.table_register], np.uint64)

@@ -5,39 +5,48 @@ This decides what may go into an excerpt, so a doubt is resolved towards user da
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of, values_at
+from vmaforensics.columns.lookup import covering_rows, values_at
 from vmaforensics.image.memory import PageState
-from vmaforensics.views.pages.free_lists import per_cpu_free
-from vmaforensics.views.pages.page_types import PageReader, bit_set, type_code
+from vmaforensics.views.pages.free_lists import listed_free, per_cpu_free
+from vmaforensics.views.pages.page_types import PageReader, type_code
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vmaforensics.arch.interface import Architecture
-    from vmaforensics.columns.types import I64, U8, U64, Bools
+    from vmaforensics.columns.types import I64, U8, U64
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.pages.page_types import TypeCode
 
 # Of compound pages and free blocks: 1 GiB of pages of 4 KiB. Heads and free blocks lie in the same batch.
 _LARGEST_ORDER = 18
+_FLAG_BITS = 32  # page flags lie in the lower half of the word
+_TYPED, _UNMAPPED = np.uint32(1 << 31), np.uint32(0xFFFFFFFF)  # set in every page type; a map count of none
 
 
 class FrameKind(IntEnum):
     """What a page frame is used for."""
 
     UNKNOWN = 0  # its struct page is not in the image, or there is none
-    FREE = 1  # in the buddy allocator or on a per-CPU list, or given back to the hypervisor
-    ANONYMOUS = 2  # user memory without a file, KSM and swap cache; also compressed swap (zsmalloc)
-    PAGE_CACHE = 3  # of files and block devices, and shared memory
-    HUGETLB = 4  # used or not
-    SLAB = 5
-    PAGE_TABLE = 6
-    RESERVED = 7  # the kernel image, vmemmap and whatever was allocated at boot; firmware's memory
-    KERNEL = 8  # everything else: stacks, vmalloc, per-CPU memory, buffers of drivers
+    FREE = 1  # in the buddy allocator, or given back to the hypervisor
+    PER_CPU_FREE = 2  # free, on the list of a CPU
+    ANONYMOUS = 3  # user memory without a file
+    KSM = 4  # the same, one page for equal ones
+    SWAP_CACHE = 5
+    MOVABLE = 6  # compressed swap (zsmalloc), or a balloon's: moved about by their drivers
+    PAGE_CACHE = 7  # of files and block devices, and shared memory
+    HUGETLB = 8  # used or not
+    SLAB = 9
+    LARGE_KMALLOC = 10  # too large for a slab; marked since 6.14
+    PAGE_TABLE = 11
+    RESERVED = 12  # the kernel image, vmemmap and whatever was allocated at boot; firmware's memory
+    KERNEL = 13  # everything else: stacks, vmalloc, per-CPU memory, buffers of drivers
 
     @property
     def label(self) -> str:
@@ -45,37 +54,70 @@ class FrameKind(IntEnum):
         return (
             "unknown",
             "free",
+            "free, per CPU",
             "anonymous",
+            "KSM",
+            "swap cache",
+            "movable",
             "page cache",
             "hugetlb",
             "slab",
+            "large kmalloc",
             "page tables",
             "reserved",
             "kernel",
         )[self]
 
 
-USER_KINDS = (FrameKind.ANONYMOUS, FrameKind.PAGE_CACHE, FrameKind.HUGETLB)
+FREE_KINDS = (FrameKind.FREE, FrameKind.PER_CPU_FREE)
+ANON_KINDS = (FrameKind.ANONYMOUS, FrameKind.KSM, FrameKind.SWAP_CACHE)
+USER_KINDS = (*ANON_KINDS, FrameKind.MOVABLE, FrameKind.PAGE_CACHE, FrameKind.HUGETLB)
 
 
-def classify_frames(kernel: Kernel) -> tuple[U64, U8]:
-    """``(pfns, kinds)`` of all page frames of RAM, ascending; kinds are :class:`FrameKind`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameKinds:
+    """The kind of every frame, a byte each."""
+
+    ranges: U64  # ``(n, 2)`` ranges ``[first, end)`` of frames, ascending and disjoint
+    kinds: U8  # FrameKind of every frame of the ranges, in their order
+
+    def rows(self, pfns: U64) -> I64:
+        """Place in ``kinds`` of each of some frames, -1 where it is in no range."""
+        row = covering_rows(self.ranges[:, 0], self.ranges[:, 1], pfns)
+        before = np.concatenate([[0], np.cumsum(self.ranges[:, 1] - self.ranges[:, 0])]).astype(np.int64)
+        into = pfns.astype(np.int64) - values_at(self.ranges[:, 0], row).astype(np.int64)
+        return np.where(row >= 0, values_at(before, row) + into, -1)
+
+    def pfns(self, rows: I64) -> U64:
+        """Frame number at each place in ``kinds``."""
+        ends = np.cumsum(self.ranges[:, 1] - self.ranges[:, 0]).astype(np.int64)
+        at = np.searchsorted(ends, rows, "right")
+        found: U64 = (self.ranges[at, 1].astype(np.int64) - ends[at] + rows).astype(np.uint64)
+        return found
+
+    def of(self, pfns: U64) -> U8:
+        """The kind of each of some frames; UNKNOWN where the kernel has none such."""
+        return values_at(self.kinds, self.rows(pfns), FrameKind.UNKNOWN)
+
+
+def classify_frames(kernel: Kernel) -> FrameKinds:
+    """The kind of all page frames of RAM.
 
     Tail pages of a compound page are what its head is. Frames of which the kernel has no struct page are left
     out (see :func:`described`). Raises
     :class:`KernelNotFoundError` if the kernel's types do not have ``struct page`` as we know it.
 
-    >>> pfns, kinds = classify_frames(kernel)
-    >>> pfns[kinds == FrameKind.PAGE_TABLE]
+    >>> kinds = classify_frames(kernel)
+    >>> kinds.pfns(np.flatnonzero(kinds.kinds == FrameKind.PAGE_TABLE))
     """
     reader = PageReader(kernel)
-    all_pfns, all_kinds = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint8)]
-    for pfns in frame_batches(kernel.arch, described(reader)):
-        all_pfns.append(pfns)
-        all_kinds.append(_classify(kernel, reader, pfns))
-    pfns, kinds = np.concatenate(all_pfns), np.concatenate(all_kinds)
-    _free_blocks(pfns, kinds, *per_cpu_free(kernel, reader))
-    return pfns, kinds
+    codes = _Codes.of(kernel)
+    batches = list(batch_bounds(kernel.arch, described(reader)))
+    kinds = [np.zeros(0, np.uint8), *(_classify(reader, codes, first, end - first) for first, end in batches)]
+    found = FrameKinds(ranges=np.array(batches, np.uint64).reshape(-1, 2), kinds=np.concatenate(kinds))
+    listed, orders = listed_free(kernel, reader, found.pfns(np.flatnonzero(found.kinds == FrameKind.KERNEL)))
+    _free_blocks(found.kinds, found.rows(listed), orders, FrameKind.PER_CPU_FREE)
+    return found
 
 
 def kinds_of_frames(kernel: Kernel, pfns: U64) -> U8:
@@ -84,20 +126,16 @@ def kinds_of_frames(kernel: Kernel, pfns: U64) -> U8:
     Raises :class:`KernelNotFoundError` as :func:`classify_frames` does.
     """
     reader = PageReader(kernel)
-    block = np.uint64((1 << kernel.arch.max_order) - 1)
-    all_pfns, all_kinds = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint8)]
-    for first in np.unique(pfns & ~block):
-        all_pfns.append(first + np.arange(block + np.uint64(1), dtype=np.uint64))
-        all_kinds.append(_classify(kernel, reader, all_pfns[-1]))
-    near, kinds = np.concatenate(all_pfns), np.concatenate(all_kinds)
-    if len(near):
-        _free_blocks(near, kinds, *per_cpu_free(kernel, reader))
-    return kinds_of(pfns, near, kinds)
-
-
-def kinds_of(wanted: U64, pfns: U64, kinds: U8) -> U8:
-    """The kind of each of ``wanted``, by what :func:`classify_frames` returned; UNKNOWN where not RAM."""
-    return values_at(kinds, rows_of(pfns, wanted), FrameKind.UNKNOWN)
+    codes = _Codes.of(kernel)
+    size = 1 << kernel.arch.max_order
+    firsts = np.unique(pfns & ~np.uint64(size - 1))
+    kinds = [np.zeros(0, np.uint8), *(_classify(reader, codes, first, size) for first in firsts.tolist())]
+    near = FrameKinds(ranges=np.stack([firsts, firsts + np.uint64(size)], axis=1), kinds=np.concatenate(kinds))
+    if (near.kinds == FrameKind.KERNEL).any():
+        free, orders = per_cpu_free(kernel, reader)
+        at = near.rows(free)
+        _free_blocks(near.kinds, at[at >= 0], orders[at >= 0], FrameKind.PER_CPU_FREE)
+    return near.of(pfns)
 
 
 def described(reader: PageReader) -> U64:
@@ -128,8 +166,8 @@ def described(reader: PageReader) -> U64:
     return np.array(found, np.uint64).reshape(-1, 2)
 
 
-def frame_batches(arch: Architecture, ranges: U64) -> Iterator[U64]:
-    """Frame numbers in ``ranges`` of RAM (shape ``(n, 2)``, bytes), ascending.
+def batch_bounds(arch: Architecture, ranges: U64) -> Iterator[tuple[int, int]]:
+    """``[first, end)`` of frames in ``ranges`` of RAM (shape ``(n, 2)``, bytes), ascending.
 
     They come in pieces that no naturally aligned block of the largest compound page straddles.
     """
@@ -140,61 +178,119 @@ def frame_batches(arch: Architecture, ranges: U64) -> Iterator[U64]:
         follows = max(last, follows)
         while low < last:
             high = min((low | (batch - 1)) + 1, last)
-            yield np.arange(low, high, dtype=np.uint64)
+            yield low, high
             low = high
 
 
-def _classify(kernel: Kernel, reader: PageReader, pfns: U64) -> U8:
-    """Kinds of consecutive frames ``pfns``, by page_type, flags and mapping (include/linux/page-flags.h)."""
-    rows, ok = reader.read(pfns)
-    kinds = np.full(len(pfns), FrameKind.KERNEL, np.uint8)
-
-    def flag(name: str) -> Bools:
-        bit = kernel.types.constant(name)
-        if bit is None or bit >= 64:
-            return np.zeros(len(pfns), np.bool_)
-        return bit_set(rows.flags, bit)
-
-    def typed(name: str) -> Bools:
-        code = type_code(kernel, name)
-        return np.zeros(len(pfns), np.bool_) if code is None else code.matches(rows.page_type)
-
-    # From the weakest evidence to the strongest. The low bits of mapping: 1 anonymous, 3 KSM, and up to 6.16
-    # 2 for movable pages, which are zsmalloc's (compressed user data) and the balloon's (nothing).
-    mapping = rows.mapping
-    # A page on an LRU list without a mapping is a truncated one, or shared memory in the swap cache.
-    kinds[(mapping != 0) | flag("PG_lru")] = FrameKind.PAGE_CACHE
-    swap_cache = flag("PG_swapcache") & flag("PG_swapbacked")
-    kinds[((mapping & np.uint64(3)) != 0) | swap_cache] = FrameKind.ANONYMOUS
-    kinds[flag("PG_reserved")] = FrameKind.RESERVED
-    kinds[typed("zsmalloc")] = FrameKind.ANONYMOUS
-    kinds[typed("table")] = FrameKind.PAGE_TABLE
-    # Where slab is a page flag, slab_cache lies where mapping would: this must come after.
-    slab = type_code(kernel, "slab")
-    kinds[flag("PG_slab") if slab is None else slab.matches(rows.page_type)] = FrameKind.SLAB
-    kinds[typed("large_kmalloc")] = FrameKind.KERNEL
-    kinds[reader.hugetlb_heads(rows, reader.tail_words(pfns))] = FrameKind.HUGETLB
-    kinds[~ok] = FrameKind.UNKNOWN
-
-    heads = reader.heads(pfns, rows)
-    tail = ok & (heads != pfns)
-    at = heads[tail] - pfns[0]
-    known = at < len(pfns)  # a head elsewhere is no head: it lies in the same block of memory
-    kinds[tail] = np.where(known, kinds[np.where(known, at, 0).astype(np.int64)], FrameKind.UNKNOWN)
-
-    kinds[ok & typed("offline")] = FrameKind.FREE
-    buddy = np.flatnonzero(ok & typed("buddy"))
-    _free_blocks(pfns, kinds, pfns[buddy], rows.private[buddy].astype(np.int64))
+def _by_marks() -> U8:
+    """The kind for each combination of marks: two low bits of mapping, whether it is there, then PG_lru, PG_swapcache
+    with PG_swapbacked, PG_reserved, PG_slab."""
+    kinds = np.zeros(1 << 7, np.uint8)
+    for marks in range(len(kinds)):
+        low, there, lru, swap_cache, reserved, slab = marks & 3, *(marks >> bit & 1 for bit in range(2, 7))
+        # From the weakest evidence to the strongest. The low bits: 1 anonymous, 3 KSM, and up to 6.16 2 for movable
+        # pages, which are zsmalloc's (compressed user data) and the balloon's (nothing).
+        kind = FrameKind.KERNEL
+        if there or lru:  # on an LRU list without a mapping: truncated, or shared memory in the swap cache
+            kind = FrameKind.PAGE_CACHE
+        if low:
+            kind = (FrameKind.ANONYMOUS, FrameKind.MOVABLE, FrameKind.KSM)[low - 1]
+        if swap_cache:
+            kind = FrameKind.SWAP_CACHE
+        if reserved:
+            kind = FrameKind.RESERVED
+        if slab:  # slab_cache lies where mapping would
+            kind = FrameKind.SLAB
+        kinds[marks] = kind
     return kinds
 
 
-def _free_blocks(pfns: U64, kinds: U8, firsts: U64, orders: I64) -> None:
-    """Mark the ``2**order`` frames from each of ``firsts`` as free: only a block's first page says so."""
+_BY_MARKS = _by_marks()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Codes:
+    """How this kernel says what a frame is: page flags as masks (0 for those it does not have), and page types."""
+
+    lru: int
+    head: int
+    slab: int  # 0 where it is a page type
+    reserved: int
+    swap_cache: int  # with PG_swapbacked, both have to be set
+    types: tuple[tuple[FrameKind, TypeCode], ...]  # from the weakest to the strongest
+    offline: TypeCode | None
+    buddy: TypeCode | None
+
+    @classmethod
+    def of(cls, kernel: Kernel) -> _Codes:
+        """Those of a kernel."""
+
+        def flag(name: str) -> int:
+            bit = kernel.types.constant(name)
+            return 0 if bit is None or bit >= _FLAG_BITS else 1 << bit
+
+        types = (
+            (FrameKind.MOVABLE, "zsmalloc"),
+            (FrameKind.PAGE_TABLE, "table"),
+            (FrameKind.SLAB, "slab"),
+            (FrameKind.LARGE_KMALLOC, "large_kmalloc"),
+        )
+        coded = ((kind, type_code(kernel, name)) for kind, name in types)
+        both = flag("PG_swapcache"), flag("PG_swapbacked")
+        return cls(
+            lru=flag("PG_lru"),
+            head=flag("PG_head"),
+            slab=0 if type_code(kernel, "slab") else flag("PG_slab"),
+            reserved=flag("PG_reserved"),
+            swap_cache=both[0] | both[1] if all(both) else 0,
+            types=tuple((kind, code) for kind, code in coded if code is not None),
+            offline=type_code(kernel, "offline"),
+            buddy=type_code(kernel, "buddy"),
+        )
+
+
+def _classify(reader: PageReader, codes: _Codes, first: int, count: int) -> U8:
+    """Kinds of ``count`` frames from ``first`` on, by page_type, flags and mapping (include/linux/page-flags.h)."""
+    rows, ok = reader.read_run(first, count)
+    flags = rows.flags.astype(np.uint32)  # page flags lie in the lower half, zone and node above
+    # A look-up in a small table of all combinations takes the place of a mask for each kind.
+    marks = rows.mapping.astype(np.uint8) & np.uint8(3)
+    marks |= (rows.mapping != 0).view(np.uint8) << np.uint8(2)
+    for bit, mask in enumerate((codes.lru, codes.swap_cache, codes.reserved, codes.slab), 3):
+        if mask:
+            marks |= ((flags & np.uint32(mask)) == np.uint32(mask)).view(np.uint8) << np.uint8(bit)
+    kinds: U8 = _BY_MARKS[marks]
+
+    typed = np.flatnonzero((rows.page_type >= _TYPED) & (rows.page_type != _UNMAPPED))
+    words = rows.page_type[typed]
+    for kind, code in codes.types:
+        kinds[typed[code.matches(words)]] = kind
+    pfns = np.uint64(first) + np.arange(count, dtype=np.uint64)
+    may_be = np.flatnonzero(flags & np.uint32(codes.head) if codes.head else rows.page_type >= _TYPED)
+    huge = reader.hugetlb_heads(rows.take(may_be), reader.tail_words(pfns[may_be]))
+    kinds[may_be[huge]] = FrameKind.HUGETLB
+    kinds[~ok] = FrameKind.UNKNOWN
+
+    tail = np.flatnonzero(ok & ((rows.head & np.uint64(1)) != 0))
+    heads = reader.heads(pfns[tail], rows.take(tail)) - np.uint64(first)
+    known = heads < np.uint64(count)  # a head elsewhere is no head: it lies in the same block of memory
+    kinds[tail] = np.where(known, kinds[np.where(known, heads, 0).astype(np.int64)], FrameKind.UNKNOWN)
+
+    typed = typed[ok[typed]]
+    words = rows.page_type[typed]
+    if codes.offline is not None:
+        kinds[typed[codes.offline.matches(words)]] = FrameKind.FREE
+    if codes.buddy is not None:
+        free = typed[codes.buddy.matches(words)]
+        _free_blocks(kinds, free, rows.private[free].astype(np.int64), FrameKind.FREE)
+    return kinds
+
+
+def _free_blocks(kinds: U8, firsts: I64, orders: I64, kind: FrameKind) -> None:
+    """Mark the ``2**order`` frames from the row of each of ``firsts`` on as free: only a block's first page says so."""
     possible = (orders >= 0) & (orders <= _LARGEST_ORDER)
     firsts, orders = firsts[possible], orders[possible]
-    edges = np.zeros(len(pfns) + 1, np.int64)
-    with np.errstate(over="ignore"):
-        ends = firsts + (np.uint64(1) << orders.astype(np.uint64))
-    np.add.at(edges, np.searchsorted(pfns, firsts), 1)
-    np.add.at(edges, np.searchsorted(pfns, ends), -1)
-    kinds[np.cumsum(edges[:-1]) > 0] = FrameKind.FREE
+    single = orders == 0
+    kinds[firsts[single]] = kind
+    for first, order in zip(firsts[~single].tolist(), orders[~single].tolist(), strict=True):
+        kinds[first : first + (1 << order)] = kind

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import rows_of, sort_order
 from vmaforensics.views.structures.per_cpu import per_cpu_offsets
 
 if TYPE_CHECKING:
@@ -44,6 +45,31 @@ def per_cpu_free(kernel: Kernel, reader: PageReader) -> tuple[U64, I64]:
         total += len(at)
     pfns, possible = reader.frames_of(np.concatenate(pages))
     return pfns[possible], np.concatenate(found_orders)[possible]
+
+
+def listed_free(kernel: Kernel, reader: PageReader, pfns: U64) -> tuple[U64, I64]:
+    """The same among frames ``pfns`` (ascending), all of which the list may have: a few reads, however long it is.
+
+    A frame is on a list if the list leads to it, or it leads to the list, by links that are mutual. Of a list that is
+    broken in one place both parts are found.
+    """
+    heads, orders = _list_heads(kernel)
+    nodes = np.concatenate([heads, reader.addresses(pfns) + np.uint64(kernel.offset("page", "pcp_list|lru"))])
+    by_node = sort_order(nodes)
+    links, read = kernel.words(nodes, 2)
+    places = [rows_of(nodes[by_node], links[:, side]) for side in (0, 1)]
+    after, before = (np.where(read & (at >= 0), by_node[at], -1) for at in places)
+    rows = np.arange(len(nodes))
+    order = np.full(len(nodes), -1, np.int64)
+    for there, back in ((before, after), (after, before)):
+        jump = np.where((there >= 0) & (back[there] == rows), there, rows)
+        jump[: len(heads)] = rows[: len(heads)]
+        for _ in range(len(nodes).bit_length()):
+            jump = jump[jump]
+        found = np.flatnonzero((jump < len(heads)) & (rows >= len(heads)))
+        order[found] = orders[jump[found]]
+    order = order[len(heads) :]
+    return pfns[order >= 0], order[order >= 0]
 
 
 def _list_heads(kernel: Kernel) -> tuple[U64, I64]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.views.pages.frame_kinds import described, frame_batches
+from vmaforensics.views.pages.frame_kinds import batch_bounds, described
 from vmaforensics.views.pages.mapped_pages import Pages, map_counts, read_pages
 from vmaforensics.views.pages.page_types import PageReader, bit_set, type_code
 
@@ -42,13 +42,13 @@ def find_miscounted(kernel: Kernel, tables: Sequence[Ptes]) -> MiscountedFrames:
     leading = [ptes.pfn[(ptes.page_row >= 0) & (ptes.level == 1)] for ptes in tables]
     pfns, counts = np.unique(np.concatenate(leading), return_counts=True)
     found, entries = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
-    for batch in frame_batches(kernel.arch, described(reader)):
-        rows, ok = reader.read(batch)
-        there = np.zeros(len(batch), np.int64)
-        low, high = np.searchsorted(pfns, [batch[0], batch[-1] + np.uint64(1)])
-        there[(pfns[low:high] - batch[0]).astype(np.int64)] = counts[low:high]
-        differ = ok & _small(kernel, rows) & (map_counts(rows.page_type) != there)
-        found.append(batch[differ])
+    for first, end in batch_bounds(kernel.arch, described(reader)):
+        rows, ok = reader.read_run(first, end - first)
+        there = np.zeros(len(rows), np.int64)
+        low, high = np.searchsorted(pfns, np.array([first, end], np.uint64))
+        there[(pfns[low:high] - np.uint64(first)).astype(np.int64)] = counts[low:high]
+        differ = np.flatnonzero(ok & _small(kernel, rows) & (map_counts(rows.page_type) != there))
+        found.append(np.uint64(first) + differ.astype(np.uint64))
         entries.append(there[differ])
     return MiscountedFrames(pages=read_pages(kernel, np.concatenate(found)), entries=np.concatenate(entries))
 

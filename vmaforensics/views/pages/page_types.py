@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.table import Table, member, table
+from vmaforensics.columns.table import Table, columns_of, member, table
 from vmaforensics.columns.types import U32, U64, Bools
 
 if TYPE_CHECKING:
@@ -26,6 +26,8 @@ _BASE = 0x80000000  # set in every page type, clear in every map count
 # include/linux/page-flags.h of 4.18 to 6.10. No other source has PG_table.
 _DEFINED = {"buddy": 0x80, "offline": 0x100, "table": 0x200}
 _TABLE_BEHIND_KMEMCG = 0x400  # PG_kmemcg had 0x200 until page.memcg_data came (5.11, 18b2db3b0385)
+_POISON = np.uint64(2**64 - 1)  # of a struct page that was never initialised: PAGE_POISON_PATTERN, mm/debug.c
+_RUN = 1 << 10  # pages of vmemmap read at once: they fit into the caches of a CPU
 _MASKS = np.uint64(0xFFFFFFFF_00000000)  # no vmemmap lies up there, and every compound_info mask does
 
 
@@ -118,8 +120,33 @@ class PageReader:
         Not ``ok``: the struct page is not in the image, there is none, or it was never initialised.
         """
         rows, ok = self.kernel.gather(StructPages, self.addresses(pfns))
-        ok &= rows.flags != np.uint64(2**64 - 1)  # PAGE_POISON_PATTERN, mm/debug.c
+        ok &= rows.flags != _POISON
         return rows, ok
+
+    def read_run(self, first: int, count: int) -> tuple[StructPages, Bools]:
+        """As :meth:`read`, of ``count`` frames from ``first`` on. Many times faster: vmemmap is read as it lies."""
+        page, size = self.kernel.arch.page_size, self.size
+        if page % size or int(self.base) % page:
+            return self.read(first + np.arange(count, dtype=np.uint64))
+        low = first // (page // size)
+        high = -(-(first + count) * size // page)
+        places = {name: self.kernel.member("page", known.path) for name, known in columns_of(StructPages).items()}
+        total = (high - low) * (page // size)
+        columns = {name: np.zeros(total, known.dtype) for name, known in columns_of(StructPages).items()}
+        readable = np.zeros(total, np.bool_)
+        for at in range(low, high, _RUN):
+            pages = np.uint64(at) + np.arange(min(_RUN, high - at), dtype=np.uint64)
+            with np.errstate(over="ignore"):
+                data, ok = self.kernel.space.gather(self.base + self.kernel.arch.bytes_of(pages), page)
+            rows = slice((at - low) * page // size, (at - low + len(pages)) * page // size)
+            for name, place in places.items():
+                columns[name][rows] = np.ndarray(
+                    len(pages) * page // size, place.dtype.base, data.data, place.offset, (size,)
+                )
+            readable[rows] = np.repeat(ok, page // size)
+        wanted = slice(first - low * page // size, first - low * page // size + count)
+        found = StructPages(**{name: values[wanted] for name, values in columns.items()})
+        return found, readable[wanted] & (found.flags != _POISON)
 
     def mapped(self, pfns: U64) -> Bools:
         """Whether the kernel has a struct page of each frame, in the image or not."""
