@@ -80,14 +80,26 @@ def test_both_words_that_lead_past_an_entry_are_named() -> None:
         assert "unlinked by writes" in found.notes[0]
 
 
-def test_an_entry_that_was_removed_before_is_named_itself() -> None:
+def test_a_word_of_poison_in_an_entry_that_is_on_its_list_is_what_is_broken() -> None:
     machine, tasks = _list()
     entry = tasks[1] + machine.at("task_struct", 0, "tasks")
     machine.word(entry, 0xDEAD000000000100)
+    machine.word(entry + 8, tasks[0] + machine.at("task_struct", 0, "tasks"))
+    machine.word(tasks[0] + machine.at("task_struct", 0, "tasks"), entry)
     text = f"list_del corruption, {entry:016x}->next is LIST_POISON1 (dead000000000100)"
     found = word(follow_list(Stage(machine), complaint(text)).words)
-    assert found.address == entry
-    assert "twice" in found.why[0]
+    assert (found.address, found.sure) == (entry, Sure.CERTAIN)  # the entry before it still leads to it
+
+
+def test_what_list_del_left_is_not_what_is_broken() -> None:
+    machine, tasks = _list()
+    entry = tasks[1] + machine.at("task_struct", 0, "tasks")
+    machine.word(entry, 0xDEAD000000000100)
+    machine.word(entry + 8, 0xDEAD000000000122)
+    text = f"list_del corruption, {entry:016x}->next is LIST_POISON1 (dead000000000100)"
+    found = word(follow_list(Stage(machine), complaint(text)).words)
+    assert (found.address, found.sure) == (entry, Sure.POSSIBLE)
+    assert "list_del" in found.why[0]
 
 
 # Page tables --------------------------------------------------------------------------------------------

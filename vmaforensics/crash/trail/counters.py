@@ -14,6 +14,8 @@ from vmaforensics.views.structures.per_cpu import per_cpu_offsets
 from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from vmaforensics.columns.types import I64, U64, Bools
     from vmaforensics.crash.complaints import Complaint
     from vmaforensics.crash.trail.records import Records
@@ -132,6 +134,19 @@ def _freed_counters(records: Records, counter: str, value: int) -> list[BrokenWo
             )
         )
     return found
+
+
+def torn_down_in_use(records: Records, values: Iterable[int]) -> list[BrokenWord]:
+    """``mm_users`` of the mm_structs among what ``values`` lead to that are free though a task has them."""
+    found: dict[int, BrokenWord] = {}
+    for value in values:
+        mm = records.objects.at(value)
+        if mm is None or mm.struct != "mm_struct" or mm.state != State.FREE or mm.start in found:
+            continue
+        pid = records.user_of(mm.start)
+        if pid is not None:
+            found[mm.start] = _users(records, mm.start, pid)
+    return list(found.values())
 
 
 def _users(records: Records, mm: int, pid: int) -> BrokenWord:

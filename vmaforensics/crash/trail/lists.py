@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from vmaforensics.crash.trail.counters import torn_down_in_use
 from vmaforensics.crash.trail.word import BrokenWord, Sure, Trail, flipped
 
 if TYPE_CHECKING:
@@ -22,9 +23,7 @@ def follow_list(records: Records, complaint: Complaint) -> Trail:
     adding = title.startswith("list_add")
     side = _NEXT if "prev->next" in title else _PREV
     if was is None:
-        if entry is not None:
-            trail.words += _poisoned(records, entry, named.texts.get("member"), named.texts.get("poison"))
-        return trail
+        return trail if entry is None else _poisoned(records, complaint, entry)
     if adding:
         # The word of prev must lead to next, that of next to prev: the entry is not in the list yet.
         neighbour, should = (
@@ -73,24 +72,36 @@ def _word(records: Records, head: int, side: int, was: int, should: int) -> Brok
     )
 
 
-def _poisoned(records: Records, entry: int, member: str | None, poison: str | None) -> list[BrokenWord]:
-    """An entry that was taken off its list before, or never put on one."""
+def _poisoned(records: Records, complaint: Complaint, entry: int) -> Trail:
+    """An entry that was taken off its list before, or never put on one: list_del leaves poison in its words.
+
+    The words are what is broken only if the entry is still on its list; else what used it a second time is.
+    """
+    member, poison = complaint.named.texts.get("member"), complaint.named.texts.get("poison")
     if member is None or poison is None:
-        return []
-    address = entry + (_NEXT if member == "next" else _PREV)
+        return Trail()
+    side = _NEXT if member == "next" else _PREV
+    other = _PREV if side == _NEXT else _NEXT
+    address, neighbour = entry + side, records.word(entry + other)
     held = records.word(address)
-    return [
-        BrokenWord(
-            what=records.word_name(address),
-            address=address,
-            physical=records.physical(address),
-            found=poison if held is None else f"{poison} ({held:#x})",
-            expected="the next entry of its list" if member == "next" else "the entry before it",
-            sure=Sure.CERTAIN,
-            why=(
-                "the entry was never put on a list, or its object was cleared"
-                if poison == "NULL"
-                else "the entry has been taken off its list already (LIST_POISON): it is freed or removed twice",
-            ),
+    linked = neighbour is not None and records.word(neighbour + side) == entry
+    if linked:
+        why = f"the entry is on its list: {records.word_name((neighbour or 0) + side)} leads to it"
+    elif poison == "NULL":
+        why = "the entry was never put on a list, or its object was cleared"
+    else:
+        why = (
+            "the entry has been taken off its list already, which leaves this word as it is (list_del): what took it off "
+            "first, or used it afterwards, is what went wrong"
         )
-    ]
+    word = BrokenWord(
+        what=records.word_name(address),
+        address=address,
+        physical=records.physical(address),
+        found=poison if held is None else f"{poison} ({held:#x})",
+        expected="the next entry of its list" if member == "next" else "the entry before it",
+        sure=Sure.CERTAIN if linked else Sure.POSSIBLE,
+        why=(why,),
+    )
+    torn = [] if linked else torn_down_in_use(records, complaint.said.registers.values())
+    return Trail(words=torn, notes=[f"{word.what} at {address:#x} holds {word.found}: {why}"]) if torn else Trail(words=[word])

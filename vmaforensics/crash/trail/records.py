@@ -13,7 +13,7 @@ from vmaforensics.views.indices.maple import walk_maple
 from vmaforensics.views.indices.vma_list import walk_list
 from vmaforensics.views.objects.explain import explain
 from vmaforensics.views.objects.holders import own_symbols
-from vmaforensics.views.objects.members import member_at
+from vmaforensics.views.objects.forms import member_of
 from vmaforensics.views.objects.surroundings import read_surroundings
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.processes.mms import Mms, read_mms
@@ -117,7 +117,9 @@ class Records:
         if found is None:
             return self._meaning(address).text or "a word"
         member = (
-            None if found.struct is None else member_at(self.kernel.types, found.struct, found.offset, innermost=True)
+            None
+            if found.struct is None
+            else member_of(self._surroundings, found.struct, found.start, found.offset)
         )
         if found.struct is None or member is None:
             return f"the word at +{found.offset:#x} in {self.object_name(found)}"

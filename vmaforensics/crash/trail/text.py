@@ -22,8 +22,12 @@ _OF_WORDS: Final = 3  # sentences why
 
 
 def lead(complaints: Sequence[ComplaintPart]) -> ComplaintPart | None:
-    """The complaint whose words stand on top: that which led to the end, else the first that leads to any."""
+    """The complaint whose words stand on top: that which led to the end, else the first that leads to any.
+
+    One all of whose words are only possible comes after one with a word that is at least likely.
+    """
     led = [complaint for complaint in complaints if complaint.words]
+    led = [complaint for complaint in led if any(word.sure != "possible" for word in complaint.words)] or led
     return next((complaint for complaint in led if complaint.ended), led[0] if led else None)
 
 

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from vmaforensics.views.objects.forms import forms
 from vmaforensics.views.objects.frames import WRONG_MAPPING, frame_texts
 from vmaforensics.views.objects.maps import owner_texts, read_map, users_of, vma_texts, vmas_at
 from vmaforensics.views.objects.members import member_at, struct_of_cache
-from vmaforensics.views.objects.nodes import find_nodes
 from vmaforensics.views.objects.places import Place, find_places
 from vmaforensics.views.objects.things import task_texts, things
 from vmaforensics.views.objects.values import error_text, poison_text, text_of
@@ -114,29 +114,18 @@ def _objects(surroundings: Surroundings, found: FoundPlaces, meanings: list[Mean
     for struct, rows in by_struct.items():
         starts, which = np.unique(known.start[rows], return_inverse=True)
         details = things(surroundings, struct, starts)
-        forms = _forms(surroundings, struct, starts)
+        read_as = forms(surroundings, struct, starts)
         for row, at in zip(rows, which.reshape(-1).tolist(), strict=True):
             meaning = meanings[row]
             if meaning.state != State.FREE or struct not in _LINKED:
                 meaning.detail = details[at]
             if meaning.offset:
-                inner = forms[at]
-                meaning.member = member_at(kernel.types, inner or struct, meaning.offset)
+                form = read_as[at]
+                meaning.member = member_at(kernel.types, form.struct, meaning.offset, unused=form.unused)
     for row, meaning in enumerate(meanings):
         if meaning.place == Place.OBJECT:
             users = int(found.objects.caches.users[int(known.cache[row])])
             meaning.text = object_text(meaning, place=int(known.place[row]), users=users)
-
-
-def _forms(surroundings: Surroundings, struct: str, starts: U64) -> list[str]:
-    """The structure that members are looked up in, where ``struct`` is a union of several; "" where it is itself."""
-    if struct != "maple_node":
-        return [""] * len(starts)
-    nodes = find_nodes(surroundings, starts)
-    return [
-        ("maple_range_64" if leaf else "maple_arange_64") if met else ""
-        for met, leaf in zip(nodes.met.tolist(), nodes.leaf.tolist(), strict=True)
-    ]
 
 
 def object_text(meaning: Meaning, *, place: int, users: int) -> str:

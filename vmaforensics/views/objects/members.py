@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator
+
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.kernel.structures.layout import Field, Types
 
 _DEPTH = 8
+_OR: Final = "|"  # between members that overlap
+_MOST_OVERLAID: Final = 4
+# What takes the place of other members when an object is given back.
+_GIVEN_BACK: Final = ("callback_head", "rcu_head")
+_FREE_POINTER: Final = "freeptr"  # in names of members, of caches with SLAB_TYPESAFE_BY_RCU (6.12)
 _PADDING: Final = ("pad", "filler", "unused", "pt_pad", "compound_pad", "pp_mapping_pad")
 # Caches whose name is not that of the structure (kmem_cache_create of each).
 _STRUCTS: Final = {
@@ -62,30 +69,60 @@ def struct_of_cache(kernel: Kernel, name: str, object_size: int) -> str | None:
     return struct if layout.size <= object_size or struct in _CUT_SHORT else None
 
 
-def member_at(types: Types, struct: str, offset: int, *, innermost: bool = False) -> str | None:
+class _Path(NamedTuple):
+    """A way into a structure to a byte of it."""
+
+    named: str  # as far as what begins at the byte
+    deep: str  # to the innermost member
+    pointer: bool  # which is one
+    begins: bool  # it begins at the byte
+
+
+def member_at(
+    types: Types, struct: str, offset: int, *, innermost: bool = False, unused: Collection[str] = ()
+) -> str | None:
     """The member at ``offset`` bytes into ``struct`` as a path; None where there is none.
 
-    Of members that overlap, as in a union, one that begins there, and of those the smallest. A structure that begins at
-    the offset is named itself, or, with ``innermost``, the member of it that does.
+    Of members that overlap, as in a union, one that begins there, and of those the smallest. If one of them is a
+    pointer, all are told, as in ``d_wait|d_lru``: the type does not say which is meant. Left out are ``unused`` ones,
+    and what the place is used for once the object is given back. A structure that begins at the offset is named itself,
+    or, with ``innermost``, the member of it that does.
 
     >>> member_at(types, "vm_area_struct", 0x10)
     'vm_mm'
     """
-    path = ""
-    for _ in range(_DEPTH):
-        found = _at(types, struct, offset)
-        if found is None:
-            return path or None
-        name, field = found
-        path += ("." if path else "") + name
-        offset -= field.offset
+    found = _paths(types, struct, offset, unused, _DEPTH)
+    paths = list(_distinct(path for path in found if path.begins)) or found
+    if not any(path.pointer for path in paths):
+        paths = paths[:1]
+    return _OR.join(path.deep if innermost else path.named for path in paths[:_MOST_OVERLAID]) or None
+
+
+def _distinct(paths: Iterable[_Path]) -> Iterator[_Path]:
+    """Those that do not say another's words again: ``__d_name`` and ``d_name``, ``csum`` and ``headers.csum``."""
+    seen: set[tuple[str, ...]] = set()
+    for path in paths:
+        names = tuple(name.strip("_") for name in path.deep.split("."))
+        if names not in seen and names[1:] not in seen:
+            yield path
+        seen.add(names)
+
+
+def _paths(types: Types, struct: str, offset: int, unused: Collection[str], depth: int) -> list[_Path]:
+    """The members that lie at ``offset``, the smallest first."""
+    found: list[_Path] = []
+    for name, field in _holding(types, struct, offset, unused):
+        here, within = name, offset - field.offset
         if field.count is not None and field.size:
-            path += f"[{offset // field.size}]"
-            offset %= field.size
-        if field.pointer or not field.struct or (offset == 0 and not innermost):
-            break
-        struct = field.struct
-    return path if offset == 0 else f"{path}+{offset:#x}"
+            here += f"[{within // field.size}]"
+            within %= field.size
+        named = here if within == 0 else ""
+        inside = _paths(types, field.struct, within, (), depth - 1) if field.struct and not field.pointer and depth else []
+        found += [path._replace(named=named or f"{here}.{path.named}", deep=f"{here}.{path.deep}") for path in inside]
+        if not inside:
+            text = named or f"{here}+{within:#x}"
+            found.append(_Path(text, text, field.pointer, within == 0))
+    return found
 
 
 def begins_at(types: Types, struct: str, offset: int) -> str | None:
@@ -94,21 +131,29 @@ def begins_at(types: Types, struct: str, offset: int) -> str | None:
     return None if path is None or "+" in path else path
 
 
-def _at(types: Types, struct: str, offset: int) -> tuple[str, Field] | None:
-    """The name and place of the member of ``struct`` that holds the byte at ``offset``."""
+def _holding(types: Types, struct: str, offset: int, unused: Collection[str]) -> list[tuple[str, Field]]:
+    """The members of ``struct`` that hold the byte at ``offset``, those first that begin there, then the smallest."""
     layout = types.struct(struct)
     if layout is None:
-        return None
+        return []
     holding = [
         (name, field)
         for name, field in layout.fields.items()
-        if field.offset <= offset < field.offset + max(field.extent, 1)
+        if field.offset <= offset < field.offset + max(field.extent, 1) and name not in unused
     ]
     if struct == "page":
-        holding = [pair for pair in holding if pair[0] in _OF_PAGES] or holding
-    return min(holding, key=lambda pair: _rank(pair[0], pair[1], offset), default=None)
+        return sorted(
+            [pair for pair in holding if pair[0] in _OF_PAGES] or holding, key=lambda pair: _rank(*pair, offset)
+        )[:1]
+    named = [pair for pair in holding if not _is_unused(*pair)]
+    return sorted(named or holding, key=lambda pair: _rank(*pair, offset))
+
+
+def _is_unused(name: str, field: Field) -> bool:
+    """Padding, and what a place is used for once the object is given back."""
+    return name.strip("_").startswith(_PADDING) or field.struct in _GIVEN_BACK or _FREE_POINTER in name
 
 
 def _rank(name: str, field: Field, offset: int) -> tuple[bool, bool, bool, int]:
-    """Of members that overlap, the lowest is named: padding is named last."""
+    """Of members that overlap, the lowest is named first: padding is named last."""
     return name.strip("_").startswith(_PADDING), field.offset != offset, field.bit_size > 0, field.extent
