@@ -16,6 +16,7 @@ from vmaforensics.errors import ExitCode
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from vmaforensics.crash.document import ComplaintPart
     from vmaforensics.crash.pointers_document import PointersPart
 
 WAYS = (
@@ -56,15 +57,11 @@ def guests() -> list[Guest]:
 GUESTS = [pytest.param(guest, id=guest.path.stem) for guest in guests()]
 
 
-def led_to(pointers: PointersPart, way: str) -> set[int]:
+def led_to(pointers: PointersPart, ended: ComplaintPart, way: str) -> set[int]:
     """Addresses of words that the page names, as far as a guest that died this way can."""
-    fault = pointers.fault
-    if way in ("maple-slot", "vma-file"):
-        assert fault is not None
-        return {int(held.value, 16) for held in fault.held}
-    if way == "vma-mm":
-        assert fault is not None
-        return {int(null.pointer.value, 16) for null in fault.null}
+    if way in ("maple-slot", "vma-file", "vma-mm"):
+        assert ended.fault is not None
+        return {int(word.address, 16) for word in ended.words if word.address is not None}
     if way == "list":
         return {int(said.value, 16) for said in pointers.said if said.name == "prev"}
     return {int(pointer.value, 16) for pointer in pointers.registers}
@@ -75,17 +72,18 @@ def led_to(pointers: PointersPart, way: str) -> set[int]:
 @pytest.mark.parametrize("guest", GUESTS)
 def test_the_page_leads_to_the_word_that_was_changed(guest: Guest, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert main(["crash", str(guest.path), "--format", "json"]) == ExitCode.OK
-    pointers = msgspec.json.decode(capfdbinary.readouterr().out, type=CrashDocument).pointers
+    document = msgspec.json.decode(capfdbinary.readouterr().out, type=CrashDocument)
+    pointers, ended = document.pointers, next(complaint for complaint in document.complaints if complaint.ended)
     assert pointers is not None
     named = [*pointers.registers, *(word.pointer for word in pointers.stack)]
     objects = [int(pointer.object, 16) for pointer in named if pointer.object is not None]
     if guest.way == "free-pointer":  # the object has been handed out since; the list has come to what it led to
-        assert pointers.fault is not None
-        assert len(pointers.fault.lists) == 1
-        assert guest.changed in [int(near.changed, 16) for near in pointers.fault.nearly]
+        assert ended.fault is not None
+        assert any("list of free objects" in note for note in ended.notes)
+        assert guest.changed in [int(near.changed, 16) for near in ended.fault.nearly]
     elif guest.way in ("page-mapping", "mapcount"):
         assert any(start <= guest.where < start + 64 for start in objects)
     elif guest.way == "map-count":
         assert any(start <= guest.where < start + 4096 for start in objects)
     else:
-        assert guest.where in led_to(pointers, guest.way)
+        assert guest.where in led_to(pointers, ended, guest.way)

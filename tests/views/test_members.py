@@ -41,7 +41,11 @@ def test_what_a_place_is_used_for_after_the_object_is_given_back_is_not_named() 
 
 
 def test_the_node_of_a_file_mapping_is_not_called_the_name_of_an_anonymous_one() -> None:
-    vma = STRUCTS["vm_area_struct"].replace(" shared:", " anon_name:* shared@200:").replace("anon_name:*", "anon_name@200:*")
+    vma = (
+        STRUCTS["vm_area_struct"]
+        .replace(" shared:", " anon_name:* shared@200:")
+        .replace("anon_name:*", "anon_name@200:*")
+    )
     hand = Hand(STRUCTS | {"vm_area_struct": vma})
     hand.cache("vm_area_struct", 256)
     place = hand.machine.at("vm_area_struct", 0, "anon_name")

@@ -26,7 +26,7 @@ from vmaforensics.crash.guard import guarded
 from vmaforensics.crash.memory_case import NOT_READ
 from vmaforensics.crash.memory_parts import memory_not_assessed, memory_part
 from vmaforensics.crash.patterns import INTERRUPTING
-from vmaforensics.crash.pointer_parts import pointers_part
+from vmaforensics.crash.pointer_parts import fault_part, pointer_part, pointers_part
 from vmaforensics.crash.stack_parts import stack_parts
 from vmaforensics.crash.taint import taint_letters, taint_words
 from vmaforensics.crash.trail.parts import finding_parts, meaning_part, named_parts, word_part
@@ -254,6 +254,8 @@ def _complaint(case: Case, complaint: Complaint) -> ComplaintPart:
         findings=finding_parts(followed.findings.get(complaint.row, ())),
         notes=[printable(note) for note in trail.notes],
         named=named_parts(complaint),
+        fault=None if trail.fault is None else fault_part(trail.fault),
+        registers=[] if ended else [pointer_part(named.meaning, named.name) for named in trail.registers],
         meaning=meaning_part(complaint.reason),
     )
 

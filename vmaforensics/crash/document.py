@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from vmaforensics.crash.memory_document import MemoryPart  # noqa: TC001 - msgspec reads the annotations
-from vmaforensics.crash.pointers_document import PointersPart  # noqa: TC001 - the same
+from vmaforensics.crash.pointers_document import FaultPart, PointerPart, PointersPart  # noqa: TC001 - the same
 from vmaforensics.crash.trail.parts import FindingPart, MeaningPart, NamedPart, WordPart  # noqa: TC001 - the same
 from vmaforensics.crash.waits_document import WaitsPart  # noqa: TC001 - the same
 from vmaforensics.proc.log_document import LogRecord  # noqa: TC001 - the same
@@ -177,6 +177,8 @@ class ComplaintPart(_Part, frozen=True):
     findings: list[FindingPart] = []
     notes: list[str] = []
     named: list[NamedPart] = []
+    fault: FaultPart | None = None  # the address that could not be used
+    registers: list[PointerPart] = []  # what those beneath it lead to by now; empty for what ended it: see ``pointers``
     meaning: MeaningPart | None = None
 
 

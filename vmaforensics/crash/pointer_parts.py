@@ -8,7 +8,6 @@ from vmaforensics.crash.by_hand import lines_for, stack_lines_for
 from vmaforensics.crash.pointers_document import (
     FaultPart,
     NearPart,
-    NullPart,
     PointerPart,
     PointersPart,
     StackWordPart,
@@ -19,10 +18,10 @@ from vmaforensics.words.printable import printable
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from vmaforensics.crash.fault import Fault
     from vmaforensics.crash.pointers import Pointers
+    from vmaforensics.crash.trail.fault import Fault
     from vmaforensics.views.objects.explain import Meaning
-    from vmaforensics.views.objects.holders import Nearly
+    from vmaforensics.views.objects.nearly import Nearly
     from vmaforensics.views.stacks.stacks import StacksView
 
 
@@ -31,7 +30,6 @@ def pointers_part(pointers: Pointers, view: StacksView) -> PointersPart:
     return PointersPart(
         cpu=pointers.cpu,
         source=pointers.source,
-        fault=None if pointers.fault is None else _fault(pointers.fault),
         said=[pointer_part(named.meaning, named.name) for named in pointers.said],
         registers=[pointer_part(named.meaning, named.name) for named in pointers.registers],
         stack=[
@@ -68,7 +66,8 @@ def near_parts(nearly: Iterable[Nearly]) -> list[NearPart]:
     return [NearPart(changed=hex(near.changed), pointer=pointer_part(near.meaning)) for near in nearly]
 
 
-def _fault(fault: Fault) -> FaultPart:
+def fault_part(fault: Fault) -> FaultPart:
+    """The address that could not be used."""
     return FaultPart(
         address=hex(fault.address),
         text=fault.meaning.text,
@@ -76,10 +75,5 @@ def _fault(fault: Fault) -> FaultPart:
         displacement=fault.displacement,
         exact=fault.exact,
         pointer=None if fault.pointer is None else pointer_part(fault.pointer),
-        held=[pointer_part(meaning) for meaning in fault.held],
-        lists=fault.lists,
         nearly=near_parts(fault.nearly),
-        null=[
-            NullPart(pointer=pointer_part(null.holder), struct=null.struct, member=null.member) for null in fault.null
-        ],
     )

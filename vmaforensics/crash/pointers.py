@@ -1,4 +1,4 @@
-"""What the registers and the stack of who died lead to, and where the address came from that could not be used.
+"""What the registers and the stack of who died lead to.
 
 Nothing here decides how the kernel ended: see :mod:`vmaforensics.crash.death`.
 """
@@ -13,7 +13,7 @@ import numpy as np
 
 from vmaforensics.columns.lookup import first_rows
 from vmaforensics.columns.runs import begins_run, places_in_run
-from vmaforensics.crash.fault import Fault, find_fault
+from vmaforensics.crash.named_values import Named, address_registers, grouped
 from vmaforensics.crash.patterns import FATAL, INTERRUPTING
 from vmaforensics.views.objects.explain import explain
 from vmaforensics.views.objects.places import Place, find_places
@@ -44,13 +44,6 @@ _MOST_PAGES: Final = 2  # struct pages of one frame: some functions keep arrays 
 _TELLING: Final = (Place.OBJECT, Place.PAGE, Place.POISON, Place.AREA)
 
 
-class Named(NamedTuple):
-    """A value that has a name: a register, or a word of a complaint."""
-
-    name: str
-    meaning: Meaning
-
-
 class StackWord(NamedTuple):
     """A word of the stack."""
 
@@ -67,7 +60,6 @@ class Pointers:
     task: int | None  # task_struct of who died
     place: TraceFrame | None  # where its code was
     source: str  # of the registers, in words
-    fault: Fault | None  # the address that could not be used
     said: list[Named]  # addresses in what the kernel said
     registers: list[Named]
     stack: list[StackWord]
@@ -89,30 +81,15 @@ def gather_pointers(
     source, named = _registers(kernel, stacks, death, complaint)
     registers = explain(surroundings, np.array(list(named.values()), np.uint64), mm)
     words = [] if row is None else _stack_words(surroundings, stacks, row, death, registers)
-    fault = (
-        None
-        if complaint is None
-        else find_fault(surroundings, complaint.said, named, [registers, [word.meaning for word in words]], mm)
-    )
     return Pointers(
         cpu=death.cpu,
         task=None if row is None else int(stacks.view.stacks.task[row]),
         place=None if complaint is None else complaint.said.place,
         source=source,
-        fault=fault,
-        said=_said(surroundings, _of_death(death, complaints), fault, mm),
-        registers=_grouped(named, registers),
+        said=_said(surroundings, _of_death(death, complaints), mm),
+        registers=grouped(named, registers),
         stack=words,
     )
-
-
-def _grouped(named: dict[str, int], meanings: Sequence[Meaning]) -> list[Named]:
-    """What registers lead to; those with the same value together, numbers left out."""
-    names: dict[int, list[str]] = {}
-    for name, value in named.items():
-        names.setdefault(value, []).append(name)
-    told = {meaning.value: meaning for meaning in meanings if meaning.text}
-    return [Named(", ".join(names[value]), meaning) for value, meaning in told.items()]
 
 
 def _mm_of(stacks: CaseStacks, row: int) -> int:
@@ -133,7 +110,7 @@ def _registers(
             if state.cpu == death.cpu and state.words:
                 source = "the notes of the dump"
                 values = dict(zip(kernel.arch.register_words, state.words, strict=False))
-    return source, {name: value for name, value in values.items() if name.upper() not in kernel.arch.state_registers}
+    return source, address_registers(kernel.arch, values)
 
 
 def _of_death(death: Death, complaints: Sequence[Complaint]) -> list[Complaint]:
@@ -148,9 +125,9 @@ def _of_death(death: Death, complaints: Sequence[Complaint]) -> list[Complaint]:
     ]
 
 
-def _said(surroundings: Surroundings, complaints: Sequence[Complaint], fault: Fault | None, mm: int) -> list[Named]:
-    """Addresses in the first lines of ``complaints``; that of the fault apart."""
-    known = set() if fault is None else {fault.address}
+def _said(surroundings: Surroundings, complaints: Sequence[Complaint], mm: int) -> list[Named]:
+    """Addresses in the first lines of ``complaints``; those of faults apart."""
+    known = {complaint.said.address for complaint in complaints}
     found: dict[int, str] = {}
     for complaint in complaints:
         behind = 0

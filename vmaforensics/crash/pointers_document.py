@@ -46,19 +46,11 @@ class NearPart(PointersBase, frozen=True):
     pointer: PointerPart
 
 
-class NullPart(PointersBase, frozen=True):
-    """A pointer that is NULL, and the member that it would lead to: of ``struct``, just where the fault was."""
-
-    pointer: PointerPart
-    struct: str
-    member: str
-
-
 class FaultPart(PointersBase, frozen=True):
     """The address that could not be used.
 
     It lies ``displacement`` bytes behind the value of ``register``; ``exact`` if the instruction says so, otherwise the
-    register is near it. ``held`` are words of memory with that value: where it was loaded from, most likely.
+    register is near it. ``nearly`` are objects that the pointer would lead to with one byte changed.
     """
 
     address: str
@@ -67,10 +59,7 @@ class FaultPart(PointersBase, frozen=True):
     displacement: int
     exact: bool
     pointer: PointerPart | None
-    held: list[PointerPart]
-    lists: list[str]
     nearly: list[NearPart]
-    null: list[NullPart]
 
 
 class PointersPart(PointersBase, frozen=True):
@@ -78,7 +67,6 @@ class PointersPart(PointersBase, frozen=True):
 
     cpu: int | None
     source: str  # of the registers
-    fault: FaultPart | None
     said: list[PointerPart]  # addresses that the kernel named
     registers: list[PointerPart]
     stack: list[StackWordPart]

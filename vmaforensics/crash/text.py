@@ -6,7 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vmaforensics.crash.memory_text import memory_lines
-from vmaforensics.crash.pointers_text import fault_lines, pointer_summary, register_lines, stack_lines
+from vmaforensics.crash.pointers_text import fault_lines, pointer_summary, register_lines, said_lines, stack_lines
 from vmaforensics.crash.trail.text import complaint_lines, first_words, lead
 from vmaforensics.crash.waits_text import wait_lines, wait_summary
 from vmaforensics.proc.log import log_lines
@@ -15,7 +15,7 @@ from vmaforensics.words.amounts import amount, counted
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vmaforensics.crash.document import CrashDocument, DeathPart, Frame, Module, Registers, StackPart
+    from vmaforensics.crash.document import ComplaintPart, CrashDocument, DeathPart, Frame, Module, Registers, StackPart
     from vmaforensics.crash.pointers_document import PointersPart
 
 COMPLAINTS: Final = "What the kernel complained of"  # title of a section
@@ -87,7 +87,7 @@ def _head(document: CrashDocument) -> Iterator[str]:
         yield from _death(document.death)
     yield from first_words(document.complaints)
     if lead(document.complaints) is None:  # else it is said already
-        yield from _pointer(document.pointers)
+        yield from _pointer(document)
     if document.waits is not None and (summary := wait_summary(document.waits)) is not None:
         yield from _row("WAITS", summary)
     dead = None if document.death is None else document.death.cpu
@@ -177,15 +177,25 @@ def _since_boot(document: CrashDocument) -> Iterator[str]:
         yield f"{'a' if since.crash_kernel else 'no'} crash kernel was loaded"
 
 
-def _pointer(pointers: PointersPart | None) -> Iterator[str]:
-    """Where the pointer stands that could not be used."""
-    if pointers is not None and (summary := pointer_summary(pointers)) is not None:
+def _ended(document: CrashDocument) -> ComplaintPart | None:
+    """The complaint that led to the end and has an address that could not be used."""
+    return next((complaint for complaint in document.complaints if complaint.ended and complaint.fault), None)
+
+
+def _pointer(document: CrashDocument) -> Iterator[str]:
+    """Where the pointer leads that could not be used."""
+    ended = _ended(document)
+    if document.pointers is None or ended is None:
+        return
+    if (summary := pointer_summary(document.pointers, ended.fault)) is not None:
         yield from _row("POINTER", summary)
 
 
 def _fault(document: CrashDocument) -> Iterator[str]:
     """The address that could not be used, and those that the kernel named."""
-    lines = [] if document.pointers is None else list(fault_lines(document.pointers))
+    ended = _ended(document)
+    lines = [] if ended is None or ended.fault is None else list(fault_lines(ended.fault, ended.words))
+    lines += [] if document.pointers is None else said_lines(document.pointers)
     if lines:
         yield ""
         yield from _title("What the addresses lead to")
@@ -195,7 +205,7 @@ def _fault(document: CrashDocument) -> Iterator[str]:
 def _explained(pointers: PointersPart) -> Iterator[str]:
     """What the registers and the stack of who died lead to."""
     for lines, title in (
-        (list(register_lines(pointers)), f"What these registers lead to, from {pointers.source}"),
+        (list(register_lines(pointers.registers)), f"What these registers lead to, from {pointers.source}"),
         (
             list(stack_lines(pointers)),
             "What else its stack leads to, by frame; some may be left over from earlier calls",

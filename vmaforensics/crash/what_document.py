@@ -11,7 +11,7 @@ from vmaforensics.crash.pointer_parts import near_parts, pointer_part
 from vmaforensics.crash.pointers_document import NearPart, PointerPart  # noqa: TC001 - msgspec reads the annotations
 from vmaforensics.crash.pointers_text import near_lines, pointer_lines
 from vmaforensics.views.objects.explain import explain
-from vmaforensics.views.objects.holders import one_byte_off
+from vmaforensics.views.objects.nearly import one_byte_off
 from vmaforensics.views.objects.places import Place
 
 if TYPE_CHECKING:

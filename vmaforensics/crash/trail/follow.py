@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
+from vmaforensics.crash.named_values import address_registers, grouped
 from vmaforensics.crash.patterns import FATAL, Kind
 from vmaforensics.crash.trail.checks import follow_bug, follow_named
 from vmaforensics.crash.trail.counters import follow_pgtables, follow_rss
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from vmaforensics.crash.complaints import Complaint
+    from vmaforensics.crash.named_values import Named
     from vmaforensics.crash.trail.records import Records
 
 log = logging.getLogger(__name__)
@@ -48,17 +52,26 @@ def concern_memory(complaints: Iterable[Complaint]) -> bool:
 
 def follow(records: Records, complaints: Sequence[Complaint]) -> dict[int, Trail]:
     """What complaints lead to, by the row of each in the log."""
-    wanted = [complaint for complaint in complaints if complaint.kind in _WAYS]
+    wanted = [complaint for complaint in complaints if complaint.kind in _WAYS or complaint.kind in FATAL]
     return {complaint.row: _followed(records, complaint) for complaint in wanted[:_MOST]}
 
 
 def _followed(records: Records, complaint: Complaint) -> Trail:
     """One of them; what goes wrong on its way costs no other."""
     try:
-        return _WAYS[complaint.kind](records, complaint)
+        trail = _WAYS[complaint.kind](records, complaint) if complaint.kind in _WAYS else Trail()
+        trail.registers = _registers(records, complaint)
     except (KernelNotFoundError, MemoryReadError) as error:
         return Trail(notes=[f"could not be followed: {error}"])
     except Exception as error:  # a bug of ours must not cost the page
         log.debug("complaint %s", complaint.kind, exc_info=True)
         kind = type(error).__name__
         return Trail(notes=[f"could not be followed: internal error ({kind}: {error}); please report it"])
+    return trail
+
+
+def _registers(records: Records, complaint: Complaint) -> list[Named]:
+    """What the registers beneath a complaint lead to, as the memory is by now."""
+    registers = address_registers(records.kernel.arch, complaint.said.registers)
+    values = np.array(list(registers.values()), np.uint64)
+    return grouped(registers, records.meanings(values, records.mm_of(complaint.said.pid))) if registers else []

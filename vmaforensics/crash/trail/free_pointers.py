@@ -15,49 +15,78 @@ from vmaforensics.views.slab.free_pointers import free_pointers_to
 from vmaforensics.views.slab.objects import State
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from vmaforensics.columns.types import I64, U64
     from vmaforensics.crash.complaints import Complaint
     from vmaforensics.crash.trail.records import Records
+    from vmaforensics.crash.trail.targets import Target
 
 _MOST: Final = 4
 
 
-def follow_free_pointer(records: Records, complaint: Complaint, value: int) -> Trail:
-    """The free pointer that held ``value``, or where it was, if a CPU's list of free objects has come to it."""
-    trail, slab, kernel = Trail(), records.views.slab, records.kernel
-    if slab is None:
-        return trail
-    layout = slab.layout
-    for cache in np.unique(layout.caches.cache).tolist():
-        found = free_pointers_to(kernel, cache, value)
+def follow_free_pointer(records: Records, complaint: Complaint, targets: Iterable[Target], value: int) -> Trail:
+    """The free pointer that held ``value``, or where it was, if a CPU's list of free objects has come to it.
+
+    Looked at are the caches that are known, and those that registers lead to.
+    """
+    trail, slab = Trail(), records.views.slab
+    known = [] if slab is None else np.unique(slab.layout.caches.cache).tolist()
+    named = [target.found.start for target in targets if target.found.struct == "kmem_cache"]
+    for cache in dict.fromkeys([*known, *named]):
+        found = free_pointers_to(records.kernel, cache, value)
         for where in found.objects[:_MOST]:
             target = records.objects.at(where)
             if target is not None and target.state != State.ALLOCATED:
                 right = _astray(value, _objects_of(records, target.page))
                 trail.words.append(_word(records, target.start, where, value, right, Sure.CERTAIN))
-        if trail.words or not found.lists:
-            continue
-        number, word = found.lists[0]
-        page = _slab_of_cpu(records, word)
-        rows = np.flatnonzero((layout.slabs.page == np.uint64(page)) & (page != 0))
-        if not len(rows):
-            continue
-        here, offset = _objects_of(records, page), int(layout.caches.offset[layout.slabs.cache[rows[0]]])
-        right = _astray(value, here)
-        trail.notes += [
-            f"the list of free objects of CPU {number}, at {word:#x}, has come to {value:#x}"
-            + ("" if right is None else f", where {right:#x} should be: {flipped(value, right)}"),
-            "the object that had this free pointer has been handed out since, and overwritten",
-        ]
-        for address in _handed_out(records, complaint, here)[:_MOST]:
-            trail.words.append(_word(records, address, address + offset, value, right, Sure.POSSIBLE))
+        if not trail.words and found.lists:
+            lists = _of_list(records, complaint, cache, found.lists[0], value)
+            trail.words += lists.words
+            trail.notes += lists.notes
+    return trail
+
+
+def _of_list(records: Records, complaint: Complaint, cache: int, begun: tuple[int, int], value: int) -> Trail:
+    """Say of the free list ``begun`` (CPU, address of its word) that it has come to ``value``, and by way of whom."""
+    number, word = begun
+    trail = Trail()
+    page = _slab_of_cpu(records, word)
+    here = _objects_of(records, page)
+    right = _astray(value, here)
+    handed_out = "the object that had this free pointer has been handed out since, and overwritten"
+    trail.notes += [
+        f"the list of free objects of CPU {number}, at {word:#x}, has come to {value:#x}"
+        + ("" if right is None else f", where {right:#x} should be: {flipped(value, right)}"),
+        handed_out,
+    ]
+    possible = _handed_out(records, complaint, here)[:_MOST]
+    slab = records.views.slab
+    for address in possible:
+        assert slab is not None
+        rows = np.flatnonzero(slab.layout.slabs.page == np.uint64(page))
+        offset = int(slab.layout.caches.offset[slab.layout.slabs.cache[rows[0]]])
+        trail.words.append(_word(records, address, address + offset, value, right, Sure.POSSIBLE))
+    if not possible:
+        trail.words.append(
+            BrokenWord(
+                what=f"kmem_cache_cpu.freelist of CPU {number}, {records.leads_to(cache)}",
+                address=word,
+                physical=records.physical(word),
+                found=hex(value),
+                expected="" if right is None else hex(right),
+                sure=Sure.POSSIBLE,
+                why=("it is a copy: the list of free objects has come to this pointer", handed_out),
+            )
+        )
     return trail
 
 
 def _objects_of(records: Records, page: int) -> U64:
     """The objects of the slab whose struct page is at ``page``, of the caches that are known."""
     slab = records.views.slab
-    assert slab is not None
+    if slab is None:
+        return np.zeros(0, np.uint64)
     return slab.layout.addresses(np.flatnonzero(slab.slabs.page == np.uint64(page)))
 
 

@@ -42,12 +42,12 @@ def further_holders(records: Records, complaint: Complaint, known: Iterable[Slab
     if pattern or not records.kernel.arch.is_kernel_address(value):
         return {}
     own = list(_own(records, complaint))
-    for objects in ([*own, *_of_stack(records, complaint)], _led_to(records, [*own, *known])):
+    for objects in ([*own, *stack_objects(records, complaint)], _led_to(records, [*own, *known])):
         found = {
             address: f"{records.object_name(holder)} holds it"
             for holder in objects
             if holder.struct is not None and holder.state != State.FREE
-            for address in _places(records, holder, value)
+            for address in places_of(records, holder, value)
         }
         if found:
             return found
@@ -64,7 +64,7 @@ def _own(records: Records, complaint: Complaint) -> Iterator[SlabObject]:
             yield found
 
 
-def _of_stack(records: Records, complaint: Complaint) -> list[SlabObject]:
+def stack_objects(records: Records, complaint: Complaint) -> list[SlabObject]:
     """What words above the stack pointer lead to."""
     sp = complaint.said.registers.get(records.kernel.arch.registers.sp)
     if sp is None or not records.kernel.arch.is_kernel_address(sp):
@@ -94,7 +94,7 @@ def _words(records: Records, found: SlabObject) -> U64:
     return records.words(found.start, min(found.size, _LARGEST) // 8)
 
 
-def _places(records: Records, holder: SlabObject, value: int) -> list[int]:
+def places_of(records: Records, holder: SlabObject, value: int) -> list[int]:
     """Addresses of the words of an object that hold ``value``; what a CPU saved in a task when it faulted is a copy."""
     mask = np.uint64(~tags_of(value) % (1 << 64))
     places = np.flatnonzero(_words(records, holder) & mask == np.uint64(value) & mask) * 8

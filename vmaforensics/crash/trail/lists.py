@@ -91,8 +91,8 @@ def _poisoned(records: Records, complaint: Complaint, entry: int) -> Trail:
         why = "the entry was never put on a list, or its object was cleared"
     else:
         why = (
-            "the entry has been taken off its list already, which leaves this word as it is (list_del): what took it off "
-            "first, or used it afterwards, is what went wrong"
+            "the entry has been taken off its list already, which leaves this word as it is (list_del): what took it "
+            "off first, or used it afterwards, is what went wrong"
         )
     word = BrokenWord(
         what=records.word_name(address),
@@ -104,4 +104,8 @@ def _poisoned(records: Records, complaint: Complaint, entry: int) -> Trail:
         why=(why,),
     )
     torn = [] if linked else torn_down_in_use(records, complaint.said.registers.values())
-    return Trail(words=torn, notes=[f"{word.what} at {address:#x} holds {word.found}: {why}"]) if torn else Trail(words=[word])
+    return (
+        Trail(words=torn, notes=[f"{word.what} at {address:#x} holds {word.found}: {why}"])
+        if torn
+        else Trail(words=[word])
+    )

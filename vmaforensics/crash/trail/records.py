@@ -12,8 +12,9 @@ from vmaforensics.views.indices.entries import IndexEntries
 from vmaforensics.views.indices.maple import walk_maple
 from vmaforensics.views.indices.vma_list import walk_list
 from vmaforensics.views.objects.explain import explain
-from vmaforensics.views.objects.holders import own_symbols
-from vmaforensics.views.objects.forms import member_of
+from vmaforensics.views.objects.forms import form_of
+from vmaforensics.views.objects.members import member_at, pointed_to
+from vmaforensics.views.objects.nearly import own_symbols
 from vmaforensics.views.objects.surroundings import read_surroundings
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.processes.mms import Mms, read_mms
@@ -93,15 +94,20 @@ class Records:
     # What ----------------------------------------------------------------------------------------------
 
     @cached_property
-    def _surroundings(self) -> Surroundings:
+    def surroundings(self) -> Surroundings:
+        """What values are explained by."""
         return read_surroundings(self.kernel, self.tasks)
 
+    def meanings(self, values: U64, mm: int | None = None) -> list[Meaning]:
+        """What values lead to; user addresses as :func:`explain` has it."""
+        return explain(self.surroundings, values, mm)
+
     def _meaning(self, address: int) -> Meaning:
-        return explain(self._surroundings, np.array([address % (1 << 64)], np.uint64))[0]
+        return self.meanings(np.array([address % (1 << 64)], np.uint64))[0]
 
     def own_symbols(self, value: int) -> list[int]:
         """``value`` with one bit changed, where that leads to code or data of the kernel itself."""
-        return own_symbols(self._surroundings, value)
+        return own_symbols(self.surroundings, value)
 
     def object_name(self, found: SlabObject) -> str:
         """An object in words: "allocated vm_area_struct 0xffff…: 55fb…-55fb… r-xp /usr/bin/mawk of pid 250 (mawk)"."""
@@ -116,14 +122,21 @@ class Records:
         found = self.objects.at(address)
         if found is None:
             return self._meaning(address).text or "a word"
-        member = (
-            None
-            if found.struct is None
-            else member_of(self._surroundings, found.struct, found.start, found.offset)
-        )
-        if found.struct is None or member is None:
+        if found.struct is None:
+            return f"the word at +{found.offset:#x} in {self.object_name(found)}"
+        form = form_of(self.surroundings, found.struct, found.start)
+        member = member_at(self.kernel.types, form.struct, found.offset, innermost=True, unused=form.unused)
+        if member is None:
             return f"the word at +{found.offset:#x} in {self.object_name(found)}"
         return f"{found.struct}.{member} in {self.object_name(found)}"
+
+    def pointed_to(self, address: int) -> str | None:
+        """The structure that the word at ``address`` points to by the type of the object that it lies in."""
+        found = self.objects.at(address)
+        if found is None or found.struct is None:
+            return None
+        form = form_of(self.surroundings, found.struct, found.start)
+        return pointed_to(self.kernel.types, form.struct, found.offset, form.unused)
 
     def vmas(self, addresses: U64) -> Vmas:
         """The ``vm_area_struct`` at each address that can be read."""

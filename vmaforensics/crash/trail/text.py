@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Final
 
+from vmaforensics.crash.pointers_text import fault_sentences, register_sentences
 from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
@@ -75,6 +76,13 @@ def complaint_lines(complaint: ComplaintPart, *, shown: bool, explained: bool) -
         yield from _beneath(f"leads to {word_line(word)}")
         for sentence in word.why:
             yield from _beneath(f"  - {sentence}")
+    if not complaint.ended:  # else it has sections of its own
+        for sentence in [] if complaint.fault is None else fault_sentences(complaint.fault, complaint.words):
+            yield from _beneath(sentence)
+        if complaint.registers:
+            yield from _beneath("its registers lead to, as the memory is by now:")
+        for sentence in register_sentences(complaint.registers):
+            yield from _beneath(f"  {sentence}")
     for note in complaint.notes:
         yield from _beneath(f"note: {note}")
     for finding in complaint.findings:

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vmaforensics.crash.named_values import Named
+    from vmaforensics.crash.trail.fault import Fault
 
 
 class Sure(StrEnum):
@@ -35,6 +40,8 @@ class Trail:
 
     words: list[BrokenWord] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what could not be followed, and why
+    fault: Fault | None = None  # the address that it says could not be used
+    registers: list[Named] = field(default_factory=list)  # what those beneath it lead to by now
 
 
 def flipped(found: int, expected: int) -> str:

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.views.objects.members import member_at
 from vmaforensics.views.objects.nodes import find_nodes
 
 if TYPE_CHECKING:
@@ -43,7 +42,6 @@ def forms(surroundings: Surroundings, struct: str, starts: U64) -> list[Form]:
     return [Form(struct)] * len(starts)
 
 
-def member_of(surroundings: Surroundings, struct: str, start: int, offset: int) -> str | None:
-    """The innermost member that lies ``offset`` bytes into the object of ``struct`` that begins at ``start``."""
-    (form,) = forms(surroundings, struct, np.array([start], np.uint64))
-    return member_at(surroundings.kernel.types, form.struct, offset, innermost=True, unused=form.unused)
+def form_of(surroundings: Surroundings, struct: str, start: int) -> Form:
+    """The form of one object."""
+    return forms(surroundings, struct, np.array([start], np.uint64))[0]

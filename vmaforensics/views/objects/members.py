@@ -15,6 +15,8 @@ _OR: Final = "|"  # between members that overlap
 _MOST_OVERLAID: Final = 4
 # What takes the place of other members when an object is given back.
 _GIVEN_BACK: Final = ("callback_head", "rcu_head")
+# Pointers that are numbers by their type: the parent of a node, with its colour (include/linux/rbtree_types.h).
+_DISGUISED: Final = {("rb_node", "__rb_parent_color"): "rb_node"}
 _FREE_POINTER: Final = "freeptr"  # in names of members, of caches with SLAB_TYPESAFE_BY_RCU (6.12)
 _PADDING: Final = ("pad", "filler", "unused", "pt_pad", "compound_pad", "pp_mapping_pad")
 # Caches whose name is not that of the structure (kmem_cache_create of each).
@@ -117,7 +119,9 @@ def _paths(types: Types, struct: str, offset: int, unused: Collection[str], dept
             here += f"[{within // field.size}]"
             within %= field.size
         named = here if within == 0 else ""
-        inside = _paths(types, field.struct, within, (), depth - 1) if field.struct and not field.pointer and depth else []
+        inside = (
+            _paths(types, field.struct, within, (), depth - 1) if field.struct and not field.pointer and depth else []
+        )
         found += [path._replace(named=named or f"{here}.{path.named}", deep=f"{here}.{path.deep}") for path in inside]
         if not inside:
             text = named or f"{here}+{within:#x}"
@@ -131,6 +135,59 @@ def begins_at(types: Types, struct: str, offset: int) -> str | None:
     return None if path is None or "+" in path else path
 
 
+def pointed_to(types: Types, struct: str, offset: int, unused: Collection[str] = ()) -> str | None:
+    """The structure that the pointer ``offset`` bytes into ``struct`` leads to; None where no such pointer stands.
+
+    Members that are ``unused`` are left out. Links count as pointers to links: ``list_head`` to ``list_head``,
+    ``rb_node`` to ``rb_node``.
+    """
+    for _ in range(_DEPTH):
+        layout = types.struct(struct)
+        if layout is None:
+            return None
+        inner, base = "", 0
+        for name, field in layout.fields.items():
+            if name in unused:
+                continue
+            if field.offset == offset and (struct, name) in _DISGUISED:
+                return _DISGUISED[struct, name]
+            if field.pointer and field.offset == offset and field.struct and not field.bit_size:
+                return field.struct
+            if field.struct and not field.pointer and field.offset <= offset < field.offset + field.extent:
+                inner, base = field.struct, field.offset
+                if field.count is not None and field.size:
+                    base += (offset - base) // field.size * field.size
+        if not inner:
+            return None
+        struct, offset, unused = inner, offset - base, ()
+    return None
+
+
+def holds_at(types: Types, struct: str, offset: int, wanted: str) -> bool:
+    """Is what begins ``offset`` bytes into ``struct`` a ``wanted``: the structure itself, or one inside of it?"""
+    for _ in range(_DEPTH):
+        if not offset and struct == wanted:
+            return True
+        layout = types.struct(struct)
+        holding = (
+            []
+            if layout is None
+            else [
+                field
+                for field in layout.fields.values()
+                if field.struct and not field.pointer and field.offset <= offset < field.offset + field.extent
+            ]
+        )
+        if any(field.offset == offset and field.struct == wanted for field in holding):
+            return True
+        if not holding:
+            return False
+        field = max(holding, key=lambda field: field.offset)
+        within = offset - field.offset
+        struct, offset = field.struct or "", within % field.size if field.count is not None and field.size else within
+    return False
+
+
 def _holding(types: Types, struct: str, offset: int, unused: Collection[str]) -> list[tuple[str, Field]]:
     """The members of ``struct`` that hold the byte at ``offset``, those first that begin there, then the smallest."""
     layout = types.struct(struct)
@@ -142,11 +199,11 @@ def _holding(types: Types, struct: str, offset: int, unused: Collection[str]) ->
         if field.offset <= offset < field.offset + max(field.extent, 1) and name not in unused
     ]
     if struct == "page":
-        return sorted(
-            [pair for pair in holding if pair[0] in _OF_PAGES] or holding, key=lambda pair: _rank(*pair, offset)
-        )[:1]
-    named = [pair for pair in holding if not _is_unused(*pair)]
-    return sorted(named or holding, key=lambda pair: _rank(*pair, offset))
+        holding = [pair for pair in holding if pair[0] in _OF_PAGES] or holding
+    else:
+        holding = [pair for pair in holding if not _is_unused(*pair)] or holding
+    holding.sort(key=lambda pair: _rank(pair[0], pair[1], offset))
+    return holding[:1] if struct == "page" else holding
 
 
 def _is_unused(name: str, field: Field) -> bool:
