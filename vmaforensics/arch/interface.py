@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from vmaforensics.arch.page_tables import IsolatedEntries, LeafStates, Leaves, Protection, Walk
     from vmaforensics.arch.reading import KernelReader, Note, PhysicalReader
     from vmaforensics.arch.registers import (
+        CoreRegisters,
         CpuState,
+        FloatingState,
         MemoryOperand,
         Place,
         PrintedRegisters,
@@ -287,6 +289,19 @@ class Architecture(ABC):
     @abstractmethod
     def saved_registers(self, kernel: KernelReader, stacks: U64, place: Place) -> SavedRegisters:
         """The user-mode registers at that place of each of ``stacks``."""
+
+    @abstractmethod
+    def core_registers(self, kernel: KernelReader, tasks: U64, saved: U64) -> CoreRegisters:
+        """What a core file has of the general registers of each of ``tasks``, whose user-mode registers the kernel
+        saved at ``saved``."""
+
+    @abstractmethod
+    def core_registers_of_cpu(self, state: CpuState) -> tuple[int, ...]:
+        """The same of the CPU itself, for a thread that ran user code; () where the dump does not have all of it."""
+
+    @abstractmethod
+    def core_floating(self, kernel: KernelReader, tasks: U64) -> list[FloatingState | None]:
+        """The floating-point registers of each of ``tasks`` as saved when it left a CPU; None where not known."""
 
     @abstractmethod
     def cpu_states(self, notes: Iterable[Note]) -> tuple[CpuState, ...]:

@@ -25,6 +25,22 @@ class CpuState:
     levels: int | None = None  # of page tables, if a control register says so
     # All of them, in the order in which the kernel saves them; () if they are not recorded.
     words: tuple[int, ...] = field(default=(), compare=False, repr=False)
+    # What a core file has behind those words: segment registers and their bases; () if they are not recorded.
+    segments: tuple[int, ...] = field(default=(), compare=False, repr=False)
+
+
+class CoreRegisters(NamedTuple):
+    """The general registers of threads, as the notes of core files have them (``elf_gregset_t``)."""
+
+    words: U64  # a row for each thread
+    ok: Bools  # all of them could be read
+
+
+class FloatingState(NamedTuple):
+    """The floating-point and vector registers of a thread."""
+
+    notes: tuple[tuple[str, int, bytes], ...]  # owner, type and descriptor of the notes of a core file
+    left_out: int  # bits of the state components in use that no note has
 
 
 class RegisterNames(NamedTuple):

@@ -107,6 +107,15 @@ def address(text: str) -> int:
     return value
 
 
+def size(text: str) -> int:
+    """A number of bytes, with K, M, G or T behind it or without."""
+    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+    number, unit = (text[:-1], units[text[-1:].upper()]) if text[-1:].upper() in units else (text, 1)
+    if not number.isdecimal() or not number.isascii():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes")
+    return int(number) * unit
+
+
 def add_common(parser: argparse.ArgumentParser, *, of_verb: bool) -> None:
     """The options of every verb. They stand before the verb or after it; what stands after it counts."""
 

@@ -49,6 +49,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("vmaforensics extract vmcore --pid 1234 --at 7f3c5a000000 -o region", "the bytes of a region"),
         ("vmaforensics extract vmcore --finding 0123456789ab -o evidence", "those a finding is about"),
     ),
+    "core": (("vmaforensics core vmcore --pid 1234 -o core.1234", "for gdb, lldb, pwndbg: hidden memory included"),),
     "excerpt": (
         ("vmaforensics excerpt vmcore -o small.kdump", "just what the analysis reads; no user memory"),
         ("vmaforensics excerpt vmcore --keep kernel -o kernel.kdump", "for drgn, crash and volatility3"),

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from vmaforensics.cli.arguments import add_image, address, opened
+from vmaforensics.cli.arguments import add_image, address, opened, size
 from vmaforensics.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -42,18 +42,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     what.add_argument("--finding", metavar="ID", help="the id of a finding")
     what.add_argument("--pfn", type=address, metavar="N", help="the first page frame number, hexadecimal")
     parser.add_argument("--count", type=int, default=1, metavar="M", help="with --pfn: how many frames (default: 1)")
-    parser.add_argument("--max", type=_size, metavar="BYTES", help="allow more than 4G; K, M, G and T are understood")
+    parser.add_argument("--max", type=size, metavar="BYTES", help="allow more than 4G; K, M, G and T are understood")
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="the folder; made if need be")
     parser.add_argument("--force", action="store_true", help="write into DIR though it is not empty")
     parser.set_defaults(run=run)
-
-
-def _size(text: str) -> int:
-    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-    number, unit = (text[:-1], units[text[-1:].upper()]) if text[-1:].upper() in units else (text, 1)
-    if not number.isdecimal() or not number.isascii():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes")
-    return int(number) * unit
 
 
 def run(args: argparse.Namespace) -> int:

@@ -30,6 +30,7 @@ VERBS = (
     "views",
     "pages",
     "extract",
+    "core",
     "excerpt",
     "isf",
     "diff",

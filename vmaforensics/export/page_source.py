@@ -14,7 +14,9 @@ from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
 from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.types import I8, U8, U64, Bools
 from vmaforensics.image.memory import PageState
+from vmaforensics.views.pages.page_cache import cached_frames
 from vmaforensics.views.pages.page_names import zero_frame
+from vmaforensics.views.pages.text_match import Match
 from vmaforensics.words.permissions import entry_permissions
 
 if TYPE_CHECKING:
@@ -35,8 +37,10 @@ STATES = {
     "other entry": "a migration, device-private, poisoned or marker entry: no page frame is named",
     "not mapped": "no page-table entry; pages of a file may be in the page cache all the same",
     "unknown": "the page table for this address is not in the dump",
+    "page cache": "no page-table entry; the bytes are those of the page cache, which an access would map",
+    "untouched": "no page-table entry, and no file: the process never wrote there, and would read zeros",
 }
-PRESENT, ZERO, ABSENT, NOT_RAM, SWAPPED, OTHER, NOT_MAPPED, UNKNOWN = range(len(STATES))
+PRESENT, ZERO, ABSENT, NOT_RAM, SWAPPED, OTHER, NOT_MAPPED, UNKNOWN, CACHED, UNTOUCHED = range(len(STATES))
 _NAMES = tuple(STATES)
 
 
@@ -74,12 +78,18 @@ class PageSources(Table):
     @property
     def has_bytes(self) -> Bools:
         """Which pages' bytes are read from the dump."""
-        answer: Bools = self.state == PRESENT
+        answer: Bools = (self.state == PRESENT) | (self.state == CACHED)
+        return answer
+
+    @property
+    def known(self) -> Bools:
+        """Which pages' contents are known, be they zeros."""
+        answer: Bools = np.isin(self.state, (PRESENT, ZERO, CACHED, UNTOUCHED))
         return answer
 
     def records(self) -> Iterator[PageRecord]:
         """Runs of pages of one state."""
-        named = self.state <= NOT_RAM  # a frame is named
+        named = (self.state <= NOT_RAM) | (self.state == CACHED)  # a frame is named
         begins = begins_run(self.state, self.allow, self.pte_state, self.level) | (self.state == SWAPPED)
         begins[1:] |= named[1:] & (self.pfn[1:] != self.pfn[:-1] + np.uint64(1))
         first = run_starts(begins)
@@ -96,7 +106,7 @@ class PageSources(Table):
             runs.entry.tolist(),
             strict=True,
         ):
-            known = state <= NOT_RAM
+            known = state <= NOT_RAM or state == CACHED
             yield PageRecord(
                 start=hex(start),
                 pages=count,
@@ -137,6 +147,26 @@ def mapped_pages(kernel: Kernel, mms: Mms, view: PageTablesView | None, mm: int,
     if zero is not None:
         pages.state[named[pages.pfn[named] == np.uint64(zero)]] = ZERO
     return pages
+
+
+def complete(kernel: Kernel, pages: PageSources, mapping: int, first: int) -> None:
+    """Say of pages without an entry what an access would have found there.
+
+    ``mapping`` is the ``address_space`` of the file mapped, 0 for none, and ``first`` the place in it, in pages, of the
+    first of ``pages``. Without a file they are zeros; a page of a file that is not in the page cache stays not mapped.
+    """
+    empty = np.flatnonzero(pages.state == NOT_MAPPED)
+    if not mapping:
+        pages.state[empty] = UNTOUCHED
+        return
+    with np.errstate(over="ignore"):
+        index = np.uint64(first) + empty.astype(np.uint64)
+    found = cached_frames(kernel, np.full(len(empty), mapping, np.uint64), index)
+    held = found.match == Match.EQUAL
+    at = empty[held]
+    pages.pfn[at] = found.frames[held]
+    state = _frame_states(kernel, found.frames[held])
+    pages.state[at] = np.where(state == PRESENT, np.uint8(CACHED), state)
 
 
 def _mark_unread(pages: PageSources, arch: Architecture, mms: Mms, view: PageTablesView, mm_row: int) -> None:

@@ -13,6 +13,7 @@ from vmaforensics.arch.registers import RegisterNames
 from vmaforensics.arch.x86_64 import (
     addresses,
     bits,
+    core_registers,
     encryption,
     entries,
     isolation,
@@ -35,7 +36,14 @@ if TYPE_CHECKING:
     from vmaforensics.arch.interface import BootFacts, GateArea
     from vmaforensics.arch.page_tables import LeafStates, Leaves, Protection, Walk
     from vmaforensics.arch.reading import KernelReader, Note, PhysicalReader
-    from vmaforensics.arch.registers import CpuState, MemoryOperand, Place, SavedRegisters
+    from vmaforensics.arch.registers import (
+        CoreRegisters,
+        CpuState,
+        FloatingState,
+        MemoryOperand,
+        Place,
+        SavedRegisters,
+    )
     from vmaforensics.arch.unwinding import ModuleCode, Unwinding
     from vmaforensics.columns.types import I8, I32, I64, U8, U64, Bools
 
@@ -208,6 +216,15 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
 
     def saved_registers(self, kernel: KernelReader, stacks: U64, place: Place) -> SavedRegisters:
         return registers.saved_registers(kernel, stacks, place)
+
+    def core_registers(self, kernel: KernelReader, tasks: U64, saved: U64) -> CoreRegisters:
+        return core_registers.general_registers(kernel, tasks, saved)
+
+    def core_registers_of_cpu(self, state: CpuState) -> tuple[int, ...]:
+        return core_registers.registers_of_cpu(state)
+
+    def core_floating(self, kernel: KernelReader, tasks: U64) -> list[FloatingState | None]:
+        return core_registers.floating_states(kernel, tasks)
 
     def cpu_states(self, notes: Iterable[Note]) -> tuple[CpuState, ...]:
         return registers.cpu_states(notes)

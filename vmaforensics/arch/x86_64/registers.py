@@ -34,6 +34,7 @@ _PADDINGS = (0, 16)  # TOP_OF_KERNEL_STACK_PADDING: with CONFIG_X86_FRED 16 (thr
 NT_PRSTATUS = 1
 # struct elf_prstatus (include/linux/elfcore.h): pr_pid, then pt_regs from r15 on.
 PRSTATUS_SIZE, PRSTATUS_PID, PRSTATUS_REGS = 336, 32, 112
+_SEGMENTS = 6  # words behind those of pt_regs: fs_base, gs_base, ds, es, fs, gs
 
 # struct QEMUCPUState (QEMU, target/i386/arch_dump.c): u32 version, u32 size, registers, segments, cr0..cr4.
 QEMU_STATE_SIZE, QEMU_RSP, QEMU_RIP, QEMU_CR3, QEMU_CR4 = 440, 56, 136, 416, 424
@@ -97,7 +98,8 @@ def cpu_states(notes: Iterable[Note]) -> tuple[CpuState, ...]:
             state = replace(state, pid=int.from_bytes(desc[PRSTATUS_PID : PRSTATUS_PID + 4], "little"))
             if len(desc) >= PRSTATUS_SIZE:
                 words = tuple(_word(desc, PRSTATUS_REGS + 8 * place) for place in range(WORDS))
-                state = replace(state, ip=words[IP], sp=words[SP], words=words)
+                segments = tuple(_word(desc, PRSTATUS_REGS + 8 * (WORDS + place)) for place in range(_SEGMENTS))
+                state = replace(state, ip=words[IP], sp=words[SP], words=words, segments=segments)
         if cpu < len(qemu):
             desc = qemu[cpu]
             state = replace(

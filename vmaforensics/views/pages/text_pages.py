@@ -16,13 +16,11 @@ from vmaforensics.columns.lookup import sort_order, values_at
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.runs import begins_run, run_numbers, run_starts
 from vmaforensics.columns.table import Table, table
-from vmaforensics.columns.types import I64, U8, U64, Bools
-from vmaforensics.views.pages.mapped_pages import read_pages
-from vmaforensics.views.pages.page_types import PageReader
+from vmaforensics.columns.types import I64, U64, Bools
+from vmaforensics.views.pages.page_cache import LARGEST_FOLIO, cached_frames
 from vmaforensics.views.pages.text_match import SHOWN, Match, TextPages, compare_pages
 from vmaforensics.views.pages.uprobes import read_uprobes
 from vmaforensics.views.problems import Problem, ProblemLog
-from vmaforensics.views.structures.xarray import entries_at, is_pointer
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
 from vmaforensics.views.vmas.kind import Kind
@@ -36,7 +34,6 @@ if TYPE_CHECKING:
     from vmaforensics.views.vmas.vmas import Vmas
 
 _MOST = 1 << 20  # pages of mapped code looked at: 4 GiB
-_LARGEST = 1 << 18  # pages of the largest folio: 1 GiB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +72,7 @@ def gather_text_pages(
     rows = _candidates(kernel.arch, vmas, files, view, log)
     # Most pages are those of a few libraries: each place in each file is looked up once.
     places = _distinct(rows.mapping, rows.index)
-    found = _look_up(kernel, rows.mapping[places.first], rows.index[places.first])
+    found = cached_frames(kernel, rows.mapping[places.first], rows.index[places.first])
     cached, match = found.frames[places.which], found.match[places.which]
     # A page that names its own place in the file, and that the index no longer has, is leaving the page cache.
     own = _names_its_place(view, rows)
@@ -109,7 +106,7 @@ def _names_its_place(view: PageTablesView, rows: _Candidates) -> Bools:
     own = values_at(pages.ok & ~pages.anon, at) & (values_at(pages.mapping, at) == rows.mapping)
     index = values_at(pages.index, at)  # of the first page that the entry maps
     with np.errstate(over="ignore"):
-        inside: Bools = own & (rows.index - index < np.uint64(_LARGEST))
+        inside: Bools = own & (rows.index - index < np.uint64(LARGEST_FOLIO))
     return inside
 
 
@@ -156,34 +153,6 @@ def _candidates(arch: Architecture, vmas: Vmas, files: Files, view: PageTablesVi
         index=index,
         mapping=values_at(files.mapping, vmas.file_row[vma_row]),
     )
-
-
-class _LookedUp(NamedTuple):
-    """What the page cache has at places in files; match EQUAL stands for a frame that was found."""
-
-    frames: U64
-    match: U8
-
-
-def _look_up(kernel: Kernel, mapping: U64, index: U64) -> _LookedUp:
-    """Look up each place in the page cache (filemap_get_entry, mm/filemap.c)."""
-    match = np.full(len(mapping), Match.NOT_INDEXED, np.uint8)
-    frames = np.zeros(len(mapping), np.uint64)
-    heads, ok = kernel.gather_member("address_space", "i_pages.xa_head", mapping)
-    entry, read = entries_at(kernel, heads, index)
-    known = ok & read
-    match[known] = Match.NOT_CACHED  # nothing there, or the mark of a page that was evicted or swapped out
-    at = np.flatnonzero(known & is_pointer(entry) & kernel.arch.kernel_pointer(entry))
-    frame, plausible = PageReader(kernel).frames_of(entry[at])
-    at, frame = at[plausible], frame[plausible]
-    # The index leads to the head of a large folio from each of its places.
-    head = read_pages(kernel, frame)
-    with np.errstate(over="ignore"):
-        inside = index[at] - head.index
-    right = head.ok & (inside < np.uint64(_LARGEST))
-    frames[at] = np.where(right, frame + inside, np.uint64(0))
-    match[at] = np.where(right, Match.EQUAL, Match.NOT_INDEXED)
-    return _LookedUp(frames, match)
 
 
 def _traced(kernel: Kernel, tasks: Tasks) -> U64:

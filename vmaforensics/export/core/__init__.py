@@ -1,0 +1,3 @@
+"""ELF core files of processes."""
+
+from __future__ import annotations
