@@ -9,6 +9,8 @@ from handmade import LINUX, Machine
 
 from vmaforensics.crash.trail.objects import Objects, SlabObject
 from vmaforensics.crash.trail.records import Records
+from vmaforensics.views.objects.typed import follow_types
+from vmaforensics.views.processes.tasks import Tasks
 from vmaforensics.views.slab.objects import State
 
 from ..texts import complaints_of, log_of
@@ -29,7 +31,7 @@ class Objects_(Objects):  # noqa: N801
     """Slab objects that were put there: (start, bytes, structure)."""
 
     def __init__(self, kernel: Kernel, known: Iterable[tuple[int, int, str]], state: State) -> None:
-        super().__init__(kernel)
+        super().__init__(kernel, lambda: follow_types(kernel, Tasks.zeros(0)))
         self._all, self._state = list(known), state
 
     def at(self, address: int) -> SlabObject | None:

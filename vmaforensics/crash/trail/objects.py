@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.errors import KernelNotFoundError
-from vmaforensics.views.objects.members import struct_of_cache
+from vmaforensics.views.objects.typed import ObjectOf, struct_of
 from vmaforensics.views.pages.page_types import PageReader
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.slab.any_cache import find_objects
@@ -17,8 +17,11 @@ from vmaforensics.views.slab.objects import State
 from vmaforensics.words.printable import decoded
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmaforensics.columns.types import U64
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.objects.typed import TypedPointers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +30,7 @@ class SlabObject:
 
     cache: str  # its name; not fit to be shown
     kmem_cache: int
-    struct: str | None  # what the objects of the cache are, where its name tells
+    struct: str | None  # what it is, where the name of its cache or a pointer to it tells
     start: int
     offset: int  # of the address within it
     size: int
@@ -38,8 +41,8 @@ class SlabObject:
 class Objects:
     """Slab objects by address; each is looked up once."""
 
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel = kernel
+    def __init__(self, kernel: Kernel, pointers: Callable[[], TypedPointers]) -> None:
+        self._kernel, self._pointers = kernel, pointers
         self._known: dict[int, SlabObject | None] = {}
 
     def at(self, address: int) -> SlabObject | None:
@@ -60,12 +63,13 @@ class Objects:
         for row in np.flatnonzero(places.start != 0).tolist():
             cache = int(places.cache[row])
             name, size = decoded(found.names[cache]), int(found.caches.object_size[cache])
+            start, kinds = int(places.start[row]), int(found.caches.users[cache])
             self._known[int(usable[row])] = SlabObject(
                 cache=name,
                 kmem_cache=int(found.caches.cache[cache]),
-                struct=struct_of_cache(self._kernel, name, size),
-                start=int(places.start[row]),
-                offset=int(usable[row]) - int(places.start[row]),
+                struct=struct_of(self._kernel, self._pointers, ObjectOf(start, name, size, kinds))[0],
+                start=start,
+                offset=int(usable[row]) - start,
                 size=size,
                 page=int(places.slab[row]),
                 state=State(int(places.state[row])),

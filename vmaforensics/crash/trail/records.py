@@ -40,7 +40,7 @@ class Records:
     def __init__(self, kernel: Kernel, views: Views) -> None:
         self.kernel = kernel
         self.views = views
-        self.objects = Objects(kernel)
+        self.objects = Objects(kernel, lambda: self.surroundings.pointers)
         self.tasks = views.tasks if views.sources is None else views.sources.tasks
         self._owners = self._find_owners()
         self._indices: dict[int, IndexEntries] = {}

@@ -10,9 +10,10 @@ import numpy as np
 from vmaforensics.views.objects.forms import forms
 from vmaforensics.views.objects.frames import WRONG_MAPPING, frame_texts
 from vmaforensics.views.objects.maps import owner_texts, read_map, users_of, vma_texts, vmas_at
-from vmaforensics.views.objects.members import member_at, struct_of_cache
+from vmaforensics.views.objects.members import member_at
 from vmaforensics.views.objects.places import Place, find_places
 from vmaforensics.views.objects.things import task_texts, things
+from vmaforensics.views.objects.typed import ObjectOf, struct_of
 from vmaforensics.views.objects.values import error_text, poison_text, text_of
 from vmaforensics.views.slab.objects import State
 from vmaforensics.views.stacks.modules import module_symbols
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from vmaforensics.columns.types import I64, U64
     from vmaforensics.views.objects.places import FoundPlaces
     from vmaforensics.views.objects.surroundings import Surroundings
+    from vmaforensics.views.objects.typed import Claim
 
 
 _MOST_NAMED: Final = 3  # processes that have something at an address
@@ -47,6 +49,7 @@ class Meaning:
     state: State | None = None
     detail: str = ""  # what more is known of the object
     odd: bool = False  # what it leads to contradicts itself
+    claim: Claim | None = None  # the pointer that says what the object is, where the name of its cache does not
 
 
 def explain(surroundings: Surroundings, values: U64, mm: int | None = None) -> list[Meaning]:
@@ -108,7 +111,9 @@ def _objects(surroundings: Surroundings, found: FoundPlaces, meanings: list[Mean
         meaning.size = int(found.objects.caches.object_size[cache])
         meaning.offset = meaning.value - meaning.object
         meaning.state = State(int(known.state[row]))
-        meaning.struct = struct_of_cache(kernel, meaning.cache, int(found.objects.caches.object_size[cache]))
+        kinds = int(found.objects.caches.users[cache])
+        of = ObjectOf(meaning.object, meaning.cache, meaning.size, kinds)
+        meaning.struct, meaning.claim = struct_of(kernel, lambda: surroundings.pointers, of)
         if meaning.struct is not None:
             by_struct.setdefault(meaning.struct, []).append(row)
     for struct, rows in by_struct.items():
@@ -141,7 +146,9 @@ def object_text(meaning: Meaning, *, place: int, users: int) -> str:
     text = f"{state} {what} {meaning.object:#x}"
     if meaning.offset:
         text += f"+{meaning.offset:#x}" + (f" (.{meaning.member})" if meaning.member else "")
-    if users > 1 and not meaning.detail:
+    if meaning.claim is not None:
+        text += f", {meaning.claim.text} (cache {meaning.cache})"
+    elif users > 1 and not meaning.detail:
         text += f" (the cache holds {users} kinds of objects)"
     if meaning.detail:
         text += f": {'was ' if meaning.state == State.FREE else ''}{meaning.detail}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from vmaforensics.arch.unwinding import ModuleCode
 from vmaforensics.columns.lookup import covering_rows, rows_of, sort_order
 from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.types import I32, U8, U64
+from vmaforensics.views.objects.typed import follow_types
 from vmaforensics.views.stacks.cpus import read_run_queues
 from vmaforensics.views.stacks.modules import module_memory
 from vmaforensics.views.structures.per_cpu import per_cpu_offsets
@@ -19,6 +21,7 @@ from vmaforensics.views.system.modules import read_modules
 if TYPE_CHECKING:
     from vmaforensics.columns.types import I64
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.objects.typed import TypedPointers
     from vmaforensics.views.processes.tasks import Tasks
     from vmaforensics.views.system.modules import Modules
 
@@ -54,7 +57,7 @@ class PerCpuRanges(Table):
     cpu: I32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Surroundings:
     """Made by :func:`read_surroundings`."""
 
@@ -67,6 +70,11 @@ class Surroundings:
     per_cpu: PerCpuRanges
     image: tuple[int, int]  # first and last address of the kernel image, with its data
     current: U64  # task_struct that each CPU runs
+
+    @cached_property
+    def pointers(self) -> TypedPointers:
+        """The typed pointers that lead from tasks on."""
+        return follow_types(self.kernel, self.tasks)
 
     def stack_of(self, addresses: U64) -> I64:
         """Row of the stack that holds each address, -1 for none."""
