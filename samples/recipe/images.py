@@ -35,7 +35,9 @@ class Image:
     vmcoreinfo: bool = True
     crash: bool = False  # a crash kernel saves the memory, not QEMU
     death: str = ""  # of deaths.py; with ``crash`` and without one, truth crashes the kernel by sysrq
-    more: tuple[str, ...] = ()  # roles of guest/kept.c
+    more: tuple[str, ...] = ()  # roles of guest/kept.c and guest/machines.c
+    modules: tuple[str, ...] = ()  # besides those of initramfs.py
+    devices: tuple[str, ...] = ()  # further arguments of QEMU
     bench: Bench | None = None
 
     @property
@@ -63,9 +65,9 @@ class Image:
         return " ".join(word for word in words if word)
 
 
-def backport(series: str) -> str:
-    """A regular expression for the newest kernel of a series in backports."""
-    return rf"^linux-image-{series.replace('.', '[.]')}[.0-9]*[+]deb\d+-amd64$"
+def backport(series: str, flavour: str = "") -> str:
+    """A regular expression for the newest kernel of a series in backports; ``flavour``: "rt-", "cloud-"."""
+    return rf"^linux-image-{series.replace('.', '[.]')}[.0-9]*[+]deb\d+-{flavour}amd64$"
 
 
 def dying(death: str, *series: str, crash: bool = False) -> tuple[Image, ...]:
@@ -85,6 +87,45 @@ def dying(death: str, *series: str, crash: bool = False) -> tuple[Image, ...]:
     )
 
 
+# What a distribution's kernel is told when it is booted; several at once, so that few guests show them all.
+BOOTED = {
+    "debug": {
+        "memory": 512,
+        "cmdline": "slub_debug=FZPU slab_nomerge init_on_free=1 init_on_alloc=1 page_poison=1 kfence.sample_interval=2 "
+        "pti=on mem=400M",
+    },
+    "bare": {
+        "memory": 4096,
+        "cmdline": "mitigations=off nopti nokaslr norandmaps nosmp cgroup_disable=memory vsyscall=none "
+        "transparent_hugepage=always hugepagesz=1G hugepages=1 hugetlb_free_vmemmap=on memmap=64M!512M",
+        "more": ("gibibyte", "dax", "reserved"),
+        "modules": ("nd_e820", "nd_pmem"),
+    },
+    "numa": {
+        "memory": 768,
+        "cmdline": "numa=fake=4 maxcpus=1 memhp_default_state=online pti=on vma_zram=1",
+        "more": ("reserved",),
+        "modules": ("zram",),
+        "devices": (
+            *("-m", "768,slots=4,maxmem=16G"),
+            *("-object", "memory-backend-ram,id=dimm0,size=128M"),
+            *("-device", "pc-dimm,id=d0,memdev=dimm0,addr=0x140000000"),
+            *("-object", "memory-backend-ram,id=dimm1,size=128M"),
+            *("-device", "pc-dimm,id=d1,memdev=dimm1,addr=0x1c8000000"),
+        ),
+    },
+}
+
+
+def booted(*series: str) -> tuple[Image, ...]:
+    """Images of kernels of these series, each booted in every way of BOOTED."""
+    return tuple(
+        Image(f"debian-{entry}-{way}", *PACKAGES[entry], outputs=("elf",), **what)  # type: ignore[arg-type]
+        for entry in series
+        for way, what in BOOTED.items()
+    )
+
+
 PACKAGES = {
     "5.10": ("bullseye", "linux-image-amd64"),
     "6.1": ("bookworm", "linux-image-amd64"),
@@ -95,6 +136,7 @@ ALL = tuple(PACKAGES)
 WITH_MAPLE_TREES = ALL[1:]
 WITH_CPU_SLABS = ALL[:-1]
 RT = "linux-image-rt-amd64"
+CLOUD = "linux-image-cloud-amd64"
 KEPT = ("kept", "debugged", "patched")
 
 IMAGES = (
@@ -121,6 +163,13 @@ IMAGES = (
     Image("debian-6.1-kept", "bookworm", outputs=("elf",), more=KEPT),
     Image("debian-6.12-kept", "trixie", outputs=("elf",), more=KEPT),
     Image("debian-7.3-kept", "trixie-backports", backport("7.3"), outputs=("elf",), more=KEPT),
+    *booted(*ALL),
+    Image("debian-5.10-rt", "bullseye", RT, outputs=("elf",)),
+    Image("debian-7.3-rt", "trixie-backports", backport("7.3", "rt-"), outputs=("elf",)),
+    Image("debian-5.10-cloud", "bullseye", CLOUD, outputs=("elf",)),
+    Image("debian-6.1-cloud", "bookworm", CLOUD, outputs=("elf",)),
+    Image("debian-6.12-cloud", "trixie", CLOUD, outputs=("elf",)),
+    Image("debian-7.3-cloud", "trixie-backports", backport("7.3", "cloud-"), outputs=("elf",)),
     Image("debian-6.12-crash", "trixie", memory=1024, outputs=(), crash=True),
     Image("debian-7.3-crash", "trixie-backports", backport("7.3"), memory=1024, outputs=(), crash=True),
     *dying("nmi", *ALL),

@@ -24,6 +24,7 @@ from deaths import KASLR, PANICKED
 from images import IMAGES, Image, bench_images
 from initramfs import (
     GUEST,
+    MODULES,
     Tree,
     add_guest,
     add_locale,
@@ -89,7 +90,7 @@ def initramfs(image: Image, kernel: Kernel, programs: Path) -> bytes:
     tree: Tree = skeleton()
     for program in disks.PROGRAMS:
         tree.program(program)
-    add_modules(tree, kernel)
+    add_modules(tree, kernel, (*MODULES, *image.modules))
     add_guest(tree, programs)
     if image.bench is None:
         add_locale(tree)
@@ -177,6 +178,7 @@ def make(image: Image, out: Path, build: Path) -> None:
         guest_disks(image, work),
         vmcoreinfo=image.vmcoreinfo,
         memory_file=disks.blank(work / "memory", image.memory) if image.dies else None,
+        devices=image.devices,
     ) as guest:
         guest.wait_for("TRUTH-READY", seconds=1800 if image.bench else 600)
         ready = time.monotonic()

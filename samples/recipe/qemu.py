@@ -51,6 +51,7 @@ class Guest:
         smp: int = 2,
         vmcoreinfo: bool = True,
         memory_file: Path | None = None,
+        devices: Sequence[str] = (),
     ) -> None:
         self.serial = work / "serial.log"
         self.serial.unlink(missing_ok=True)
@@ -82,6 +83,7 @@ class Guest:
                 drive += ",readonly=on"
             device = f"virtio-blk-pci,drive=d{number},serial={disk.serial}"
             self.command += ["-drive", drive, "-device", device]
+        self.command += devices
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Guest:

@@ -31,6 +31,13 @@ def test_a_present_entry_names_its_frame_whatever_else_is_set() -> None:
     assert not states.special.any()
 
 
+def test_persistent_memory_is_counted_nowhere_by_the_bit_of_its_kernel() -> None:
+    """pmd_mkdevmap sets bit 58; bit 57 in kernels whose bit 58 keeps the dirty bit of a read-only entry."""
+    old, moved = (0x40_0000 | PRESENT | LARGE | 1 << bit for bit in (58, 57))
+    assert decoded(old, moved, level=2).special.tolist() == [True, False]
+    assert decoded(old, moved, level=2, arch=X86_64(saved_dirty=True)).special.tolist() == [False, True]
+
+
 def test_bit_7_of_the_lowest_level_is_no_part_of_the_address_and_bit_12_of_the_others_neither() -> None:
     assert decoded(0x5000 | PRESENT | LARGE).pfn.tolist() == [5]
     assert decoded(0x40_0000 | 0x1000 | PRESENT | LARGE, level=2).pfn.tolist() == [0x400]

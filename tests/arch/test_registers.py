@@ -77,6 +77,15 @@ def test_notes_of_the_machine_give_registers_and_those_of_another_only_pids() ->
     assert cpu_states(notes, None) == (CpuState(cpu=0, pid=260), CpuState(cpu=1, pid=0))
 
 
+def test_a_cpu_that_was_never_started_is_on_no_page_tables() -> None:
+    """As with ``nosmp``: CR0 after a reset (Intel SDM vol. 3, table 10-1) has no paging."""
+    state = bytearray(440)
+    struct.pack_into("<Q", state, 136, 0xFFF0)
+    struct.pack_into("<Q", state, 392, 0x60000010)
+    (found,) = cpu_states([Note(name="QEMU", type=0, desc=bytes(state))], ARCH)
+    assert (found.ip, found.table_register, found.levels) == (0xFFF0, None, None)
+
+
 def test_no_notes_are_no_cpus() -> None:
     assert cpu_states([], ARCH) == ()
 

@@ -54,6 +54,7 @@ def qemu_state(cr3: int, cr4: int, rip: int = 0, rsp: int = 0) -> bytes:
     desc = bytearray(struct.pack("<II", 1, 440) + bytes(432))
     struct.pack_into("<Q", desc, 56, rsp)
     struct.pack_into("<Q", desc, 136, rip)
+    struct.pack_into("<Q", desc, 392, 0x80050033)  # CR0: paging, protection
     struct.pack_into("<QQ", desc, 416, cr3, cr4)
     return note(b"QEMU", 0, bytes(desc))
 

@@ -11,7 +11,7 @@ from vmaforensics.export.excerpt_file import held_frames
 from vmaforensics.image.formats.raw import Stretch
 from vmaforensics.image.open import open_image
 from vmaforensics.kernel.find import find_kernel
-from vmaforensics.kernel.ram import KernelRam, layout, system_ram
+from vmaforensics.kernel.ram import KernelRam, layout, overlaps, system_ram
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.processes.tasks import walk_tasks
 
@@ -45,6 +45,13 @@ def test_the_hole_below_4_gib_may_be_left_out(shift: int) -> None:
 def test_a_kernel_above_the_hole_proves_it_without_the_tree_of_resources() -> None:
     stretches, _ = layout(KernelRam(LARGE.top, [], 12), 5 * GIB, HOLE_END, 2 * GIB)
     assert stretches == [Stretch(0, 0, 2 * GIB), Stretch(4 * GIB, 2 * GIB, 3 * GIB)]
+
+
+def test_ram_of_the_image_that_the_kernel_does_not_use_is_none_of_its_own() -> None:
+    """As with mem=400M and memmap=64M$128M of 512 MiB, and RAM that the image does not have."""
+    held, own = [(0, 512 * MIB), (4 * GIB, 5 * GIB)], [(0x1000, 128 * MIB), (192 * MIB, 400 * MIB), (4 * GIB, 6 * GIB)]
+    assert overlaps(held, own) == [(0x1000, 128 * MIB), (192 * MIB, 400 * MIB), (4 * GIB, 5 * GIB)]
+    assert overlaps(held, []) == []
 
 
 @pytest.mark.parametrize("known", [LARGE, SMALL])

@@ -37,7 +37,7 @@ def space_of(
     problems: list[str] = []
     located = Located(offset=OFFSET, symbols=Symbols(symbols), symbols_source="", info=info)
     memory = tables.memory(ram=ram, lost=lost, extra={20: bytes(PAGE), 21: bytes(PAGE)})
-    return kernel_space(memory, ARCH, located, lambda name, size: None, 0, problems), problems
+    return kernel_space(memory, ARCH, located, lambda name, size: None, 0, memory.ranges.tolist(), problems), problems
 
 
 @pytest.mark.parametrize("levels", [4, 5])

@@ -121,5 +121,6 @@ def test_pages_that_are_not_mapped_ones_are_not_counted() -> None:
     memory.page(20, mapping=FILE, page_type=0xF5 << 24)  # a slab: its type lies where the count would
     memory.page(21, mapping=FILE, flags=HEAD, mapcount=1)
     huge_page(memory, entire=1, parts={3: 1})
+    memory.page(23, mapping=FILE | 2, mapcount=33)  # zsmalloc's: where its first object begins, up to 6.6
     memory.page(22, mapcount=1)  # of no file: a page of the kernel
     assert len(memory.gather().miscounted.pages) == 0

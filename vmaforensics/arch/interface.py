@@ -182,7 +182,7 @@ class Architecture(ABC):
 
     @abstractmethod
     def special(self, entry: U64) -> Bools:
-        """pte_special of each present entry: the bit alone."""
+        """pte_special, or pmd_devmap, of each present entry: the bits alone."""
 
     @abstractmethod
     def attributes(self, entry: U64) -> U64:

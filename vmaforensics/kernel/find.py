@@ -24,7 +24,7 @@ from vmaforensics.errors import KernelNotFoundError, MemoryReadError
 from vmaforensics.kernel import identify
 from vmaforensics.kernel.kernel import Identity, Kernel, unsigned_at
 from vmaforensics.kernel.locate import locate
-from vmaforensics.kernel.ram import lay_out_by_kernel
+from vmaforensics.kernel.ram import lay_out_by_kernel, ram_of_kernel
 from vmaforensics.kernel.space.kernel_space import WORD, KernelSpace
 from vmaforensics.kernel.space.translation import image_piece, kernel_space, translate_through_a_process
 from vmaforensics.kernel.structures.type_sources import find_types
@@ -140,7 +140,8 @@ def _understood(image: Image, located: Located, given: Given, problems: list[str
     )
     lay_out_by_kernel(memory, arch, located, types, variable, problems)
     frame = types.struct("page")
-    found = kernel_space(memory, arch, located, variable, frame.size if frame else 0, problems)
+    ram = ram_of_kernel(memory, arch, located, types, variable)
+    found = kernel_space(memory, arch, located, variable, frame.size if frame else 0, ram, problems)
     arch = found.arch
     release = located.info.release if located.info else ""
     kernel = Kernel(

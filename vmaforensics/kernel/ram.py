@@ -70,6 +70,39 @@ def lay_out_by_kernel(
         problems.append(found.text)
 
 
+def ram_of_kernel(
+    memory: PhysicalMemory,
+    arch: Architecture,
+    located: Located,
+    types: Types,
+    variable: Callable[[str, int], int | None],
+) -> list[tuple[int, int]]:
+    """``[start, end)`` of what the image has and the kernel calls its RAM; what it has below ``max_pfn``, or all, where
+    that is not known."""
+    held: list[tuple[int, int]] = memory.ranges.tolist()
+    own = system_ram(_early_space(memory, arch, located, variable), located.symbols, types)
+    pages = variable("max_pfn", 8)
+    if not own and pages:
+        own = [(0, pages << arch.page_shift)]
+    if not own:
+        return held
+    return overlaps(held, own)
+
+
+def overlaps(first: list[tuple[int, int]], second: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """What lies in both of two ascending lists of ranges ``[start, end)``."""
+    found, row, other = [], 0, 0
+    while row < len(first) and other < len(second):
+        start, end = max(first[row][0], second[other][0]), min(first[row][1], second[other][1])
+        if start < end:
+            found.append((start, end))
+        if first[row][1] < second[other][1]:
+            row += 1
+        else:
+            other += 1
+    return found
+
+
 class Layout(NamedTuple):
     """How a file lies."""
 

@@ -127,7 +127,7 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
     # Entries -----------------------------------------------------------------------------------------
 
     def decode(self, leaves: Leaves, swap_types: int) -> LeafStates:
-        return entries.decode(leaves, swap_types, self.address_mask)
+        return entries.decode(leaves, swap_types, self.address_mask, self._uncounted)
 
     def accessed(self, entry: U64) -> Bools:
         return entries.has(entry, bits.ACCESSED)
@@ -136,7 +136,12 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
         return entries.has(entry, bits.DIRTY | (bits.SAVED_DIRTY if self.saved_dirty else 0))
 
     def special(self, entry: U64) -> Bools:
-        return entries.has(entry, bits.SPECIAL)
+        return entries.has(entry, self._uncounted)
+
+    @property
+    def _uncounted(self) -> int:
+        """The bits of an entry that say that nobody counts what it maps."""
+        return bits.SPECIAL | (bits.DEVMAP_MOVED if self.saved_dirty else bits.DEVMAP)
 
     def attributes(self, entry: U64) -> U64:
         return entries.attributes(entry, self.address_mask)

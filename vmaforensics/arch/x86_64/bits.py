@@ -16,5 +16,7 @@ LARGE = 1 << 7  # PS; bit 7 of a PTE is PAT
 PROTNONE = 1 << 8  # _PAGE_PROTNONE: the global bit, of an entry that is not present
 SPECIAL = 1 << 9  # _PAGE_SPECIAL: raw page frames and the zero page, counted nowhere
 SAVED_DIRTY = 1 << 58  # _PAGE_SAVED_DIRTY: where a read-only entry keeps its dirty bit (6.6)
+# _PAGE_DEVMAP: persistent memory (DAX) that nobody counts, up to 6.16. SAVED_DIRTY took its place in 6.6, and it moved.
+DEVMAP, DEVMAP_MOVED = 1 << 58, 1 << 57
 NO_EXECUTE = 1 << 63
 ADDRESS_MASK = 0x000F_FFFF_FFFF_F000

@@ -27,10 +27,10 @@ _PROTECTIONS = (
 _NO_ATTRIBUTES = bits.ACCESSED | bits.DIRTY | bits.SAVED_DIRTY
 
 
-def decode(leaves: Leaves, swap_types: int, mask: int) -> LeafStates:
-    """pte_present, pte_protnone, is_swap_pte, pte_pfn and pte_special of every leaf entry.
+def decode(leaves: Leaves, swap_types: int, mask: int, uncounted: int) -> LeafStates:
+    """pte_present, pte_protnone, is_swap_pte, pte_pfn, and pte_special or pmd_devmap, of every leaf entry.
 
-    ``mask`` takes the physical address out of an entry.
+    ``mask`` takes the physical address out of an entry; ``uncounted`` are the bits of those that nobody counts.
     """
     entry = leaves.entry
     present = has(entry, bits.PRESENT)
@@ -45,7 +45,7 @@ def decode(leaves: Leaves, swap_types: int, mask: int) -> LeafStates:
     pfn = target(upright, leaves.level, mask) >> np.uint64(bits.PAGE_SHIFT)
     named = present | none
     states.pfn[:] = np.where(named, pfn, np.uint64(0))
-    states.special[:] = named & has(entry, bits.SPECIAL)
+    states.special[:] = named & has(entry, uncounted)
     return states
 
 

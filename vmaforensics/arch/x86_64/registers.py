@@ -37,7 +37,8 @@ PRSTATUS_SIZE, PRSTATUS_PID, PRSTATUS_REGS = 336, 32, 112
 _SEGMENTS = 6  # words behind those of pt_regs: fs_base, gs_base, ds, es, fs, gs
 
 # struct QEMUCPUState (QEMU, target/i386/arch_dump.c): u32 version, u32 size, registers, segments, cr0..cr4.
-QEMU_STATE_SIZE, QEMU_RSP, QEMU_RIP, QEMU_CR3, QEMU_CR4 = 440, 56, 136, 416, 424
+QEMU_STATE_SIZE, QEMU_RSP, QEMU_RIP, QEMU_CR0, QEMU_CR3, QEMU_CR4 = 440, 56, 136, 392, 416, 424
+_PAGING = 1 << 31  # in CR0; a CPU that was never started has it off
 # Where that structure has the words of struct pt_regs, from r15 on; it has no orig_ax. cs and ss are a selector of
 # 32 bits that begins a structure of 24 bytes.
 _QEMU_WORDS = (128, 120, 112, 104, 64, 16, 96, 88, 80, 72, 8, 24, 32, 40, 48, None, QEMU_RIP, 152, 144, QEMU_RSP, 272)
@@ -102,14 +103,11 @@ def cpu_states(notes: Iterable[Note]) -> tuple[CpuState, ...]:
                 state = replace(state, ip=words[IP], sp=words[SP], words=words, segments=segments)
         if cpu < len(qemu):
             desc = qemu[cpu]
-            state = replace(
-                state,
-                ip=_word(desc, QEMU_RIP),
-                sp=_word(desc, QEMU_RSP),
-                table_register=_word(desc, QEMU_CR3),
-                levels=levels_of(_word(desc, QEMU_CR4)),
-                words=state.words or _qemu_words(desc),
-            )
+            words = state.words or _qemu_words(desc)
+            state = replace(state, ip=_word(desc, QEMU_RIP), sp=_word(desc, QEMU_RSP), words=words)
+            if _word(desc, QEMU_CR0) & _PAGING:
+                levels = levels_of(_word(desc, QEMU_CR4))
+                state = replace(state, table_register=_word(desc, QEMU_CR3), levels=levels)
         states.append(state)
     return tuple(states)
 

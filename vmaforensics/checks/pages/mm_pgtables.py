@@ -91,7 +91,8 @@ def table_bytes(view: PageTablesView, count: int) -> I64:
     ptes, pages = view.ptes, view.pages
     counted = view.tables.owner[view.tables.level <= view.arch.counted_levels]
     anonymous = values_at(pages.anon & ~pages.hugetlb, ptes.page_row)
-    deposited = ptes.mm_row[(ptes.level == _HUGE) & (anonymous | ptes.special)]
+    zero_page = ptes.special & ~view.arch.special(ptes.entry)  # others that nobody counts are frames of a device
+    deposited = ptes.mm_row[(ptes.level == _HUGE) & (anonymous | zero_page)]
     tables = np.bincount(counted, minlength=count) + np.bincount(deposited, minlength=count)
     return tables.astype(np.int64) * view.arch.page_size
 

@@ -43,12 +43,14 @@ def kernel_space(
     located: Located,
     variable: Callable[[str, int], int | None],
     frame_size: int,
+    ram: list[tuple[int, int]],
     problems: list[str],
 ) -> Translation:
     """The kernel's address space: its page tables if they map the kernel where it lies, else linear mappings.
 
     ``variable`` reads a variable of the kernel image by name and size; ``frame_size`` is that of a ``struct page``, 0
-    if it is not known. What is wrong is added to ``problems``.
+    if it is not known; ``ram`` is what the kernel says of its RAM, ``[start, end)``. What is wrong is added to
+    ``problems``.
     """
     symbols, info, offset = located.symbols, located.info, located.offset
     tables = arch.kernel_tables.tables
@@ -77,7 +79,7 @@ def kernel_space(
                     )
                 if walk.truncated:
                     problems.append("the kernel's page tables have more pages than the image; walk cut short")
-                _straighten(space, memory, variant, variable, frame_size, problems)
+                _straighten(space, ram, variant, variable, frame_size, problems)
                 return Translation(space, variant.isolated(memory, root), f"page tables at physical {root:#x}", root)
     problems.append(
         "the kernel's page-table root is not in the dump or does not map the kernel; only linear mappings "
@@ -109,7 +111,7 @@ def _whole_image(arch: Architecture, symbols: Symbols, offset: int) -> LinearPie
 
 def _straighten(
     space: KernelSpace,
-    memory: PhysicalMemory,
+    ram: list[tuple[int, int]],
     arch: Architecture,
     variable: Callable[[str, int], int | None],
     frame_size: int,
@@ -117,14 +119,14 @@ def _straighten(
 ) -> None:
     """Map the direct map where it is not, if so much of it is missing that a table must be damaged.
 
-    It is linear by nature (init_mem_mapping, arch/x86/mm/init.c). It has holes where the machine has no RAM, and there
-    are no page frames for those either.
+    It is linear by nature (init_mem_mapping, arch/x86/mm/init.c). It has holes where the kernel has no RAM (``mem=``
+    and ``memmap=`` leave some out), mostly without page frames, and with CONFIG_DEBUG_PAGEALLOC wherever one is free.
     """
     start, frames = arch.direct_map(variable), arch.vmemmap(variable)
-    if not frame_size:
+    if not frame_size or variable("_debug_pagealloc_enabled_early", 1):
         return
     lost = 0
-    for low, high in memory.ranges.tolist():
+    for low, high in ram:
         if high >= arch.direct_map_size:
             continue
         for hole in space.holes(LinearPiece(start + low, start + high - 1, low), _DAMAGED):

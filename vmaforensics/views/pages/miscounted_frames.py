@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from vmaforensics.views.pages.page_types import StructPages
     from vmaforensics.views.pages.ptes import Ptes
 
+# Low bits of mapping, and what they are of pages that their driver can move (zsmalloc, balloon): it keeps what it likes
+# where the map count would be (PAGE_MAPPING_MOVABLE, up to 6.16; no page of a process had it before or has it since).
+_MAPPING_FLAGS, _MOVABLE = 3, 2
 _TYPED = 1 << 31  # set in every page type, clear in every map count
 
 
@@ -56,6 +59,7 @@ def find_miscounted(kernel: Kernel, tables: Sequence[Ptes]) -> MiscountedFrames:
 def _small(kernel: Kernel, rows: StructPages) -> Bools:
     """Which pages are mapped ones, or could be, and are in no compound page."""
     small: Bools = ((rows.head & np.uint64(1)) == 0) & (rows.mapping != 0)
+    small &= (rows.mapping & np.uint64(_MAPPING_FLAGS)) != _MOVABLE
     head_bit = kernel.types.constant("PG_head")
     if head_bit is not None:
         small &= ~bit_set(rows.flags, head_bit)
