@@ -18,12 +18,27 @@ if TYPE_CHECKING:
 
 
 def test_what_is_no_kernel_lacks_what_a_report_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    types = BtfBuilder()
+    types.composite("task_struct", 8, [])
     path = tmp_path / "vmlinux.btf"
-    path.write_bytes(BtfBuilder().build())
+    path.write_bytes(types.build())
     assert main(["doctor", "--types", str(path)]) == ExitCode.SYMBOLS_MISSING
     told = capsys.readouterr()
     assert "lacks     view VMA: struct vm_area_struct" in told.out
     assert "needs the views task list" in told.err
+
+
+def test_types_of_a_module_alone_and_a_file_without_types_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "file"
+    for content, why in (
+        (BtfBuilder().build(), "it is not that of a whole kernel"),
+        (b"ffffffff81000000 T _stext\n", "has symbols and no types"),
+    ):
+        path.write_bytes(content)
+        assert main(["doctor", "--types", str(path)]) == ExitCode.SYMBOLS_MISSING
+        assert why in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("content", [b"", b"\x7fELF", b"\x7fELF" + bytes(100), b"\x9f\xeb\x01\x00", b"text"])

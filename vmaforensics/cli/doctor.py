@@ -56,7 +56,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--types",
         metavar="FILE",
         type=Path,
-        help="a BTF file, or a vmlinux that holds one: which views a report of such a kernel would have",
+        help="BTF, vmlinux or an ISF: which views a report of a kernel with these types would have",
     )
     parser.set_defaults(run=run)
 

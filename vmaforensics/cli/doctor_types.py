@@ -1,11 +1,11 @@
-"""Which views a kernel would give, by its types alone: the part of ``doctor`` that looks at a BTF file."""
+"""Which views a kernel would give, by its types alone: the part of ``doctor`` that looks at a symbol file."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmaforensics.errors import KernelNotFoundError, VmaForensicsError
-from vmaforensics.kernel.structures.btf_file import read_btf
+from vmaforensics.errors import KernelNotFoundError, SymbolFileError, VmaForensicsError
+from vmaforensics.kernel.symbols.given import open_symbol_file
 from vmaforensics.views.needs import INDICES, NEEDED, available
 
 if TYPE_CHECKING:
@@ -19,12 +19,12 @@ _MOST = 4  # members named of one view
 
 
 def examine_types(path: Path) -> tuple[list[Line], VmaForensicsError | None]:
-    """What can be said of the BTF file at ``path``, and why no report of such a kernel could be made, if so."""
-    types = read_btf(path)
-    views = available(types)
-    lines = [("ok", f"{path}: BTF, {len(types)} types"), *_lines(views)]
-    if types.problem:
-        lines.append(("note", f"the BTF is {types.problem}"))
+    """What can be said of the types in the file at ``path``, and why no report of its kernel could be made, if so."""
+    file = open_symbol_file(path)
+    if not len(file):
+        return [], SymbolFileError(f"{path} has symbols and no types; give BTF, or vmlinux with debugging information")
+    views = available(file)
+    lines = [("ok", f"{path}: {len(file)} types"), *_lines(views)]
     missing = {view.view for view in views if view.lacks}
     if missing.intersection(NEEDED) or missing.issuperset(INDICES):
         return lines, KernelNotFoundError(

@@ -1,7 +1,4 @@
-"""A file that cannot be mapped: /proc/kcore and sparse copies of it, which are larger than any address space.
-
-It is read in blocks when they are asked for, into one bounded cache; the oldest block goes first.
-"""
+"""A file that cannot be mapped: /proc/kcore and sparse copies of it, which are larger than any address space."""
 
 from __future__ import annotations
 
@@ -10,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vmaforensics.image.source import Fetched, FileSource, Span, take
+from vmaforensics.image.blocks import CACHE_BYTES, BlockSource
+from vmaforensics.image.source import FileSource, Span
 from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
@@ -20,21 +18,17 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 BLOCK = 1 << 14  # bytes
-CACHE_BYTES = 256 << 20
 
 
-class PagedFile(FileSource):
+class PagedFile(BlockSource, FileSource):
     """The ``size`` bytes of the file at ``path``, read when they are asked for."""
 
     def __init__(self, path: Path, size: int, cache_bytes: int = CACHE_BYTES) -> None:
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._size = size
-        capacity = max(2, min(cache_bytes // BLOCK, -(-size // BLOCK)))
-        self._cache = np.zeros(capacity * BLOCK, np.uint8)
-        self._owner = np.full(capacity, -1, np.int64)  # the block in a slot
-        self._held = np.zeros(capacity, np.int64)  # bytes of it that could be read, the first ones
+        super().__init__(BLOCK, -(-size // BLOCK), cache_bytes)
+        self._held = np.zeros(len(self._owners), np.int64)  # bytes of each slot that could be read, the first ones
         self._slot_of: dict[int, int] = {}
-        self._next = 0
         self._failed = 0  # bytes asked for that could not be read
         self._why = ""
 
@@ -68,50 +62,32 @@ class PagedFile(FileSource):
             self._why = error.strerror or str(error)
             return b""
 
-    def fetch(self, offsets: NDArray[np.int64], size: int) -> Fetched:
-        first, last = offsets // BLOCK, (offsets + max(size, 1) - 1) // BLOCK
-        wanted = np.unique(first)
-        if (first == last).all() and len(wanted) <= len(self._owner):
-            slots = self._load(wanted)[np.searchsorted(wanted, first)]
-            into = offsets - first * BLOCK
-            return Fetched(self._cache, slots * BLOCK + into, into + size <= self._held[slots])
-        # More blocks than there is room for, or items that reach over the end of one: copy this batch.
-        copy = np.zeros((len(offsets), size), np.uint8)
-        ok = np.zeros(len(offsets), np.bool_)
-        single = first == last
-        for low in range(0, len(wanted), len(self._owner)):
-            some = wanted[low : low + len(self._owner)]
-            rows = np.flatnonzero(single & (first >= some[0]) & (first <= some[-1]))
-            slots = self._load(some)[np.searchsorted(some, first[rows])]
-            into = offsets[rows] - first[rows] * BLOCK
-            ok[rows] = into + size <= self._held[slots]
-            if len(rows):
-                copy[rows] = take(self._cache, slots * BLOCK + into, size)
-        for row in np.flatnonzero(~single).tolist():
-            piece = self._read(int(offsets[row]), size)
-            copy[row, : len(piece)] = np.frombuffer(piece, np.uint8)
-            ok[row] = len(piece) == size
-        copy[~ok] = 0
-        return Fetched(copy.reshape(-1), np.arange(len(offsets), dtype=np.int64) * size, ok)
+    def _blocks(self, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+        return offsets // BLOCK
 
-    def _load(self, blocks: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The slots of ``blocks``, no more than there are slots; those that are not there are read."""
-        numbers = blocks.tolist()
-        kept = {slot for block in numbers if (slot := self._slot_of.get(block)) is not None}
-        for block in numbers:
-            if block in self._slot_of:
-                continue
-            while self._next in kept:
-                self._next = (self._next + 1) % len(self._owner)
-            slot = self._next
-            self._next = (slot + 1) % len(self._owner)
-            kept.add(slot)
-            self._slot_of.pop(int(self._owner[slot]), None)
+    def _end(self, block: int) -> int:
+        return (block + 1) * BLOCK
+
+    def _places(
+        self, blocks: NDArray[np.int64], offsets: NDArray[np.int64], size: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        wanted, back = np.unique(blocks, return_inverse=True)
+        slots = np.array([self._slot_of[block] for block in wanted.tolist()], np.int64)[back]
+        into = offsets - blocks * BLOCK
+        return slots * BLOCK + into, into + size <= self._held[slots]
+
+    def _load(self, wanted: NDArray[np.int64]) -> None:
+        numbers = wanted.tolist()
+        new = [block for block in numbers if block not in self._slot_of]
+        if not new:
+            return
+        kept = [slot for block in numbers if (slot := self._slot_of.get(block)) is not None]
+        for block, slot in zip(new, self._room(np.array(kept, np.int64), len(new)).tolist(), strict=True):
+            self._slot_of.pop(int(self._owners[slot]), None)
             piece = self._read(block * BLOCK, BLOCK)
             self._cache[slot * BLOCK : slot * BLOCK + len(piece)] = np.frombuffer(piece, np.uint8)
-            self._owner[slot], self._held[slot] = block, len(piece)
+            self._owners[slot], self._held[slot] = block, len(piece)
             self._slot_of[block] = slot
-        return np.array([self._slot_of[block] for block in numbers], np.int64)
 
     def pieces(self, at: int, size: int, step: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         end = at + size

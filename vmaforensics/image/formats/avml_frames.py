@@ -1,4 +1,4 @@
-"""The bytes of snappy frames, unpacked when they are first read, into one bounded cache."""
+"""The bytes of snappy frames, unpacked when they are first read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import cramjam
 import numpy as np
 
-from vmaforensics.image.source import Fetched, Source, take
+from vmaforensics.image.blocks import CACHE_BYTES, BlockSource
 from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 IDENTIFIER = b"\xff\x06\x00\x00sNaPpY"  # the chunk that begins a stream (framing_format.txt)
 LARGEST_FRAME = 65536  # bytes, unpacked
-CACHE_BYTES = 256 << 20
 # Frames given to the library in one call: it allocates some 200 KB each time. 4,096 frames took 0.72 s one by
 # one, 0.24 s by sixteen, and more again in larger groups.
 _GROUP = 16
@@ -34,81 +33,37 @@ class Frames(NamedTuple):
     lengths: NDArray[np.int64]  # when unpacked
 
 
-class FrameSource(Source):
+class FrameSource(BlockSource):
     """What the ``frames`` of ``file`` unpack to, one behind the other."""
 
     def __init__(self, file: FileSource, frames: Frames, cache_bytes: int = CACHE_BYTES) -> None:
         self._file = file
         self._offsets, self._sizes, self._lengths = frames
-        self.count = len(frames.offsets)
+        super().__init__(LARGEST_FRAME, len(frames.offsets), cache_bytes)
         self._starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(frames.lengths)])
-        capacity = max(1, min(cache_bytes // LARGEST_FRAME, self.count))
-        self._cache = np.empty(capacity * LARGEST_FRAME, dtype=np.uint8)
         self._slots = np.zeros(self.count, dtype=np.int32)  # per frame: 0 not looked at, -1 damaged, n in slot n - 1
-        self._owners = np.full(capacity, -1, dtype=np.int64)  # the frame in a slot
-        self._next = 0  # the slot to be filled next: the oldest frame goes first
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
-    def _frames(self, offsets: NDArray[np.int64]) -> NDArray[np.intp]:
+    def _blocks(self, offsets: NDArray[np.int64]) -> NDArray[np.int64]:
         return np.searchsorted(self._starts[1:], offsets, side="right")
 
-    def fetch(self, offsets: NDArray[np.int64], size: int) -> Fetched:
-        frames = self._frames(offsets)
-        single = offsets + size <= self._starts[frames + 1]
-        wanted = np.unique(frames)
-        if single.all() and len(wanted) <= len(self._owners):
-            self._load(wanted)
-            return Fetched(self._cache, *self._places(frames, offsets))
-        # More frames than the cache has room for, or items that reach over the end of one: copy this batch.
-        copy = np.zeros((len(offsets), size), dtype=np.uint8)
-        ok = np.zeros(len(offsets), dtype=np.bool_)
-        for low in range(0, len(wanted), len(self._owners)):
-            some = wanted[low : low + len(self._owners)]
-            rows = np.flatnonzero(single & (frames >= some[0]) & (frames <= some[-1]))
-            self._load(np.unique(frames[rows]))
-            places, ok[rows] = self._places(frames[rows], offsets[rows])
-            if len(rows):
-                copy[rows] = take(self._cache, places, size)
-        for row in np.flatnonzero(~single).tolist():
-            ok[row] = self._across(int(offsets[row]), copy[row])
-        return Fetched(copy.reshape(-1), np.arange(len(offsets), dtype=np.int64) * size, ok)
+    def _end(self, block: int) -> int:
+        return int(self._starts[block + 1])
 
     def _places(
-        self, frames: NDArray[np.intp], offsets: NDArray[np.int64]
+        self, blocks: NDArray[np.int64], offsets: NDArray[np.int64], size: int
     ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Where in the cache the bytes at ``offsets`` are, in these loaded frames, and whether they are."""
-        slots = self._slots[frames].astype(np.int64)
+        slots = self._slots[blocks].astype(np.int64)
         ok = slots > 0
-        return np.where(ok, (slots - 1) * LARGEST_FRAME + offsets - self._starts[frames], 0), ok
+        return np.where(ok, (slots - 1) * LARGEST_FRAME + offsets - self._starts[blocks], 0), ok
 
-    def _across(self, at: int, out: NDArray[np.uint8]) -> bool:
-        """Put the bytes from ``at`` on, of several frames, into ``out``; returns whether they can be read."""
-        done = 0
-        while done < len(out):
-            frame = int(self._frames(np.array([at + done]))[0])
-            self._load(np.array([frame]))
-            slot = int(self._slots[frame])
-            if slot <= 0:
-                return False
-            into = at + done - int(self._starts[frame])
-            piece = self._cache[(slot - 1) * LARGEST_FRAME :][into : int(self._lengths[frame])][: len(out) - done]
-            out[done : done + len(piece)] = piece
-            done += len(piece)
-        return True
-
-    def _load(self, wanted: NDArray[np.intp]) -> None:
-        """Unpack those of the frames ``wanted``, sorted and no more than there are slots, that are not there."""
+    def _load(self, wanted: NDArray[np.int64]) -> None:
         new = wanted[self._slots[wanted] == 0]
         if len(new) == 0:
             return
-        room = np.arange(self._next, self._next + len(self._owners)) % len(self._owners)
-        # What is wanted and there already stays.
-        kept = np.zeros(len(self._owners) + 1, dtype=np.bool_)
-        kept[np.maximum(self._slots[wanted], 0)] = True
-        slots = room[~kept[room + 1]][: len(new)]
-        self._next = (int(slots[-1]) + 1) % len(self._owners)
+        slots = self._room(self._slots[wanted[self._slots[wanted] > 0]].astype(np.int64) - 1, len(new))
         evicted = self._owners[slots]
         self._slots[evicted[evicted >= 0]] = 0
         self._owners[slots] = -1
@@ -149,7 +104,7 @@ class FrameSource(Source):
         end, most = at + size, max(1, step // LARGEST_FRAME)
         if size == 0:
             return
-        first, last = (int(frame) for frame in self._frames(np.array([at, end - 1])))
+        first, last = (int(frame) for frame in self._blocks(np.array([at, end - 1])))
         for low in range(first, last + 1, most):
             high = min(low + most, last + 1)
             base = int(self._starts[low])
@@ -168,7 +123,7 @@ class FrameSource(Source):
 
     def lost(self, offsets: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.bool_]:
         before = np.concatenate([np.zeros(1, np.int64), np.cumsum(self._slots == _DAMAGED)])
-        damaged: NDArray[np.bool_] = before[self._frames(offsets)] < before[self._frames(offsets + sizes - 1) + 1]
+        damaged: NDArray[np.bool_] = before[self._blocks(offsets)] < before[self._blocks(offsets + sizes - 1) + 1]
         return damaged
 
     def problems(self) -> tuple[str, ...]:
