@@ -33,8 +33,8 @@ def analyse(
     """Cross-check every process's memory map in the image at ``path``; of a split dump, the paths of all parts.
 
     ``views`` picks among the records that cost time ("slab", "sources", "anchors", "handles", "page-tables",
-    "rmap"); all are read by default. ``sha256`` has the file hashed too. ``progress`` is called with the name of
-    each stage as it begins, and while memory is searched with the bytes done and the bytes to do.
+    "text", "rmap", "frames"); all are read by default. ``sha256`` has the file hashed too. ``progress`` is called with
+    the name of each stage as it begins, and while memory is searched with the bytes done and the bytes to do.
 
     Raises the errors of :mod:`vmaforensics.errors`; what is merely missing is in ``Document.not_assessed``.
 

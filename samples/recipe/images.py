@@ -137,7 +137,7 @@ WITH_MAPLE_TREES = ALL[1:]
 WITH_CPU_SLABS = ALL[:-1]
 RT = "linux-image-rt-amd64"
 CLOUD = "linux-image-cloud-amd64"
-KEPT = ("kept", "debugged", "patched")
+KEPT = ("kept", "debugged", "patched", "held")
 
 IMAGES = (
     Image("debian-6.1", "bookworm"),

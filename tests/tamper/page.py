@@ -16,6 +16,7 @@ _FAMILIES = {
     "text": "Code against the page cache",
     "rmap": "Reverse maps",
     "slab": "What only the allocator and the lists of processes contradict",
+    "frame": "Page frames that no address leads to",
     "anchor": "Registers, counts and contents",
 }
 

@@ -66,6 +66,11 @@ def _heap(vmas: Vmas, pages: Pages) -> Bools:
     return small
 
 
+def heap_entry(edit: Edit) -> Ptes:
+    """A table of one present entry of a small anonymous page that nobody shares."""
+    return _pte(edit, _heap)
+
+
 def pte_pointed_elsewhere(edit: Edit) -> Label:
     """A code page's entry made to lead to an anonymous page of another process."""
     pte = _pte(edit, _code)
@@ -79,7 +84,7 @@ def pte_pointed_elsewhere(edit: Edit) -> Label:
 
 def pte_to_slab(edit: Edit) -> Label:
     """An anonymous page's entry made to lead to the page of the process's own mm_struct."""
-    pte = _pte(edit, _heap)
+    pte = heap_entry(edit)
     pa, _, _ = edit.kernel.space.translate(edit.views.mms.mm[pte.mm_row])
     entry = int(pte.entry[0]) & ~bits.ADDRESS_MASK | int(pa[0]) & ~4095
     _write(edit, int(pte.where[0]), entry)
@@ -88,14 +93,14 @@ def pte_to_slab(edit: Edit) -> Label:
 
 def pte_zeroed(edit: Edit) -> Label:
     """The entry of an anonymous page set to 0; the page stays."""
-    pte = _pte(edit, _heap)
+    pte = heap_entry(edit)
     _write(edit, int(pte.where[0]), 0)
     return _label(edit, "PTE zeroed", pte)
 
 
 def pte_made_executable(edit: Edit) -> Label:
     """The no-execute bit of an anonymous page's entry cleared."""
-    pte = _pte(edit, _heap)
+    pte = heap_entry(edit)
     _write(edit, int(pte.where[0]), int(pte.entry[0]) & ~bits.NO_EXECUTE)
     return _label(edit, "NX cleared in PTE", pte)
 
@@ -118,7 +123,7 @@ def exec_cleared_in_flags(edit: Edit) -> Label:
 
 def exec_set_in_page_prot(edit: Edit) -> Label:
     """The no-execute bit taken out of the vm_page_prot of a writable anonymous VMA."""
-    pte = _pte(edit, _heap)
+    pte = heap_entry(edit)
     vma = edit.views.vmas.take(_view(edit).ranges.vma_row[pte.range_row])
     prot = edit.at("vm_area_struct", int(vma.vma[0]), "vm_page_prot")
     edit.put(prot, int(vma.page_prot[0]) & ~bits.NO_EXECUTE)

@@ -46,7 +46,7 @@ def _change(edit: Edit, address: int, by: int, size: int = 8) -> None:
     edit.put(address, (edit.get(address) + by) % (1 << 8 * size), size)
 
 
-def _count(edit: Edit, mm: int, kind: str, by: int) -> None:
+def count_pages(edit: Edit, mm: int, kind: str, by: int) -> None:
     """add_mm_counter: the part that is kept in mm_struct itself."""
     number = edit.kernel.types.constant(kind)
     assert number is not None
@@ -116,8 +116,8 @@ def _copied(edit: Edit, change: Callable[[bytearray], None], technique: str) -> 
         _change(edit, edit.at("page", _struct_page(edit, old), member), -1, 4)
     entry = int(pte.entry[0]) & ~bits.ADDRESS_MASK | frame << 12
     edit.overlay.write(int(pte.where[0]), entry.to_bytes(8, "little"))
-    _count(edit, mm, KINDS[3] if page.swapbacked[0] else KINDS[0], -1)
-    _count(edit, mm, KINDS[1], 1)
+    count_pages(edit, mm, KINDS[3] if page.swapbacked[0] else KINDS[0], -1)
+    count_pages(edit, mm, KINDS[1], 1)
     pid = int(edit.views.mms.pid[pte.mm_row[0]])
     return Label(technique=technique, pid=pid, start=int(pte.va[0]), end=int(pte.va[0]) + PAGE)
 

@@ -252,9 +252,10 @@ def test_frames_of_a_per_cpu_list_that_is_broken_are_found_from_both_ends(tmp_pa
         (tmp_path / "image.raw").unlink(missing_ok=True)
         (tmp_path / "image.raw").write_bytes(data.tobytes())
         kernel.memory = kernel.space.memory = open_image(tmp_path / "image.raw").memory
-        found, orders = listed_free(kernel, PageReader(kernel), everything)
+        found, orders, whole = listed_free(kernel, PageReader(kernel), everything)
         assert [pfn for pfn in found.tolist() if pfn < 700] == [pfn for pfn in range(600, 608) if pfn not in lost]
         assert set(orders[found < 700].tolist()) == {0}
+        assert whole
 
 
 def test_kinds_of_frames_outside_ram_are_unknown() -> None:

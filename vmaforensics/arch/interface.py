@@ -345,6 +345,13 @@ class Architecture(ABC):
         """Which bytes of code belong to a breakpoint instruction."""
 
     @abstractmethod
+    def looks_like_code(self, pages: U8) -> Bools:
+        """Which of ``pages``, a row of bytes each, are machine code or hold a stub of it and nothing else.
+
+        A test for memory that nobody accounts for: what passes is code, but for a few pages in many thousands.
+        """
+
+    @abstractmethod
     def probe_sizes(self, first: U8) -> I64:
         """How many bytes a uprobe put where the byte ``first`` now stands; 0 if that is no probe's."""
 

@@ -114,7 +114,7 @@ def select(image: Image, keep: Keep, progress: Progress = unheard, without: Coll
             return Selection(keep=keep, kernel=None, held=held, kinds=None, kept=kept)
         return Selection(keep=keep, kernel=kernel, held=held, kinds=kinds, kept=kept)
     kernel, traced = trace_analysis(image, progress, without)
-    progress("frames")
+    progress("kinds")
     kinds = classify_frames(kernel).of(held)
     user = np.isin(kinds, USER_KINDS)
     # libkdumpfile, and so drgn, translates kernel addresses from the page table that a CPU was using.

@@ -12,6 +12,8 @@ from vmaforensics.progress import unheard
 from vmaforensics.views.anchors.anchors import gather_anchors
 from vmaforensics.views.clocks.clocks import gather_clocks
 from vmaforensics.views.descriptors.handles import gather_handles
+from vmaforensics.views.descriptors.held_frames import HeldFrames
+from vmaforensics.views.frames.frames import gather_frames
 from vmaforensics.views.indices.maple import walk_maple
 from vmaforensics.views.indices.rbtree import walk_rbtree
 from vmaforensics.views.indices.vma_list import walk_list
@@ -48,7 +50,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 # Views beyond the indices, the VMAs and the counters, by the names the command line uses.
-EXTRA = ("slab", "sources", "anchors", "handles", "page-tables", "text", "rmap")
+EXTRA = ("slab", "sources", "anchors", "handles", "page-tables", "text", "rmap", "frames")
 
 _GUARD_PAGES = 256
 
@@ -161,6 +163,9 @@ def _gather_witnesses(kernel: Kernel, views: Views, cpus: tuple[CpuState, ...], 
     if page_tables is not None and len(files.rows):
         views.text = extra.get("text", lambda: gather_text_pages(kernel, tasks, vmas, files.rows, page_tables, log))
     views.rmap = extra.get("rmap", lambda: gather_rmap(kernel, tasks, mms, vmas, files, log))
+    if page_tables is not None:
+        held = views.handles.held if views.handles is not None else HeldFrames.zeros(0)
+        views.frames = extra.get("frames", lambda: gather_frames(kernel, page_tables, held))
 
 
 class _Extra:

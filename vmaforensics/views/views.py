@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.anchors.anchors import AnchorsView
     from vmaforensics.views.clocks.clocks import ClocksView
     from vmaforensics.views.descriptors.handles import HandlesView
+    from vmaforensics.views.frames.frames import FramesView
     from vmaforensics.views.indices.rbtree import RbNodes
     from vmaforensics.views.operations.operations import OperationsView
     from vmaforensics.views.pages.page_tables import PageTablesView
@@ -70,6 +71,7 @@ class Views:
     handles: HandlesView | None = None
     page_tables: PageTablesView | None = None
     text: TextView | None = None
+    frames: FramesView | None = None
     clocks: ClocksView | None = None  # None: its timekeeper could not be read
     problems: Problems = field(default_factory=lambda: Problems.zeros(0))
 

@@ -14,6 +14,7 @@
 #include <sys/sendfile.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -156,6 +157,48 @@ static void self_patched(void)
 	ready();
 }
 
+/* PAGES pages with a copy of this program's code. */
+static void *copied_code(size_t pages)
+{
+	void *from = (void *)((uintptr_t)landmark & ~(PAGE - 1));
+	char *copy = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (copy == MAP_FAILED)
+		return NULL;
+	madvise(copy, pages * PAGE, MADV_NOHUGEPAGE);
+	for (size_t page = 0; page < pages; page++)
+		memcpy(copy + page * PAGE, from, PAGE);
+	return copy;
+}
+
+/* Pages that this process unmaps, and that a pipe and a ring of io_uring go on holding. */
+static void held(void)
+{
+	struct io_uring_params parameters;
+	struct iovec vector = {.iov_len = 3 * PAGE};
+	int ends[2], ring;
+
+	vector.iov_base = copied_code(3);
+	if (!vector.iov_base || pipe2(ends, O_CLOEXEC) < 0 ||
+	    vmsplice(ends[1], &vector, 1, 0) != (ssize_t)(3 * PAGE))
+		failed("vmspliced");
+	else
+		made("vmspliced", vector.iov_base, 3 * PAGE);
+	munmap(vector.iov_base, 3 * PAGE);
+
+	memset(&parameters, 0, sizeof(parameters));
+	ring = (int)syscall(SYS_io_uring_setup, 8, &parameters);
+	vector.iov_len = 5 * PAGE;
+	vector.iov_base = copied_code(5);
+	if (ring < 0 || !vector.iov_base ||
+	    syscall(SYS_io_uring_register, ring, IORING_REGISTER_BUFFERS, &vector, 1) < 0)
+		failed("buffers");
+	else
+		made("buffers", vector.iov_base, 5 * PAGE);
+	munmap(vector.iov_base, 5 * PAGE);
+	ready();
+}
+
 const struct role kept_roles[] = {
-	{"kept", kept}, {"debugged", debugged}, {"patched", self_patched}, {NULL, NULL},
+	{"kept", kept}, {"debugged", debugged}, {"patched", self_patched}, {"held", held}, {NULL, NULL},
 };

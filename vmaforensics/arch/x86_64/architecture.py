@@ -13,6 +13,7 @@ from vmaforensics.arch.registers import RegisterNames
 from vmaforensics.arch.x86_64 import (
     addresses,
     bits,
+    code_marks,
     core_registers,
     encryption,
     entries,
@@ -264,6 +265,9 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
 
     def breakpoints(self, code: U8) -> Bools:
         return machine_code.breakpoints(code)
+
+    def looks_like_code(self, pages: U8) -> Bools:
+        return code_marks.looks_like_code(pages)
 
     def probe_sizes(self, first: U8) -> I64:
         return machine_code.probe_sizes(first)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vmaforensics.views.descriptors.descriptors import Descriptors, read_descriptors
+from vmaforensics.views.descriptors.held_frames import HeldFrames, read_held_frames
 from vmaforensics.views.descriptors.kept_files import read_kept_files
 from vmaforensics.views.descriptors.memory_files import MemoryFiles, read_memory_files
 from vmaforensics.views.descriptors.sysv import Segments, read_segments
@@ -28,6 +29,8 @@ class HandlesView:
     segments: Segments
     whole: bool  # every list, index and table was read to its end, except for what ``kept`` was read from
     kept_whole: bool  # every queue and every table of io_uring was read to its end
+    held: HeldFrames = field(default_factory=lambda: HeldFrames.zeros(0))  # by pipes, io_uring and AF_XDP
+    held_whole: bool = True  # everything they have was read
 
 
 def gather_handles(kernel: Kernel, tasks: Tasks, log: ProblemLog) -> HandlesView:
@@ -35,12 +38,15 @@ def gather_handles(kernel: Kernel, tasks: Tasks, log: ProblemLog) -> HandlesView
     System V segment. Problems carry the view ``HANDLES``."""
     descriptors, descriptors_whole = read_descriptors(kernel, tasks, log)
     kept, kept_whole = read_kept_files(kernel, descriptors, log)
+    held, held_whole = read_held_frames(kernel, descriptors, kept, log)
     memory = read_memory_files(kernel, log)
     segments, segments_whole = read_segments(kernel, tasks, log)
     return HandlesView(
         descriptors=descriptors,
         kept=kept,
         kept_whole=kept_whole,
+        held=held,
+        held_whole=held_whole,
         memory_files=memory.files,
         names=memory.names,
         segments=segments,

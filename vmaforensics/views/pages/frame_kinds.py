@@ -5,7 +5,7 @@ This decides what may go into an excerpt, so a doubt is resolved towards user da
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -47,6 +47,11 @@ class FrameKind(IntEnum):
     PAGE_TABLE = 11
     RESERVED = 12  # the kernel image, vmemmap and whatever was allocated at boot; firmware's memory
     KERNEL = 13  # everything else: stacks, vmalloc, per-CPU memory, buffers of drivers
+    # Parts of KERNEL that struct page does not tell apart: see views/frames.
+    VMALLOC = 14  # mapped by the kernel's page tables outside of the direct map: vmalloc, modules, stacks
+    KERNEL_TABLE = 15  # the kernel's own page tables
+    MAPPED = 16  # of drivers that map them into processes
+    KEPT = 17  # buffers of pipes and the like
 
     @property
     def label(self) -> str:
@@ -66,6 +71,10 @@ class FrameKind(IntEnum):
             "page tables",
             "reserved",
             "kernel",
+            "vmalloc",
+            "kernel page tables",
+            "mapped by drivers",
+            "kept in pipes",
         )[self]
 
 
@@ -80,6 +89,7 @@ class FrameKinds:
 
     ranges: U64  # ``(n, 2)`` ranges ``[first, end)`` of frames, ascending and disjoint
     kinds: U8  # FrameKind of every frame of the ranges, in their order
+    listed: bool = True  # the lists of free pages of every CPU could be read
 
     def rows(self, pfns: U64) -> I64:
         """Place in ``kinds`` of each of some frames, -1 where it is in no range."""
@@ -115,9 +125,9 @@ def classify_frames(kernel: Kernel) -> FrameKinds:
     batches = list(batch_bounds(kernel.arch, described(reader)))
     kinds = [np.zeros(0, np.uint8), *(_classify(reader, codes, first, end - first) for first, end in batches)]
     found = FrameKinds(ranges=np.array(batches, np.uint64).reshape(-1, 2), kinds=np.concatenate(kinds))
-    listed, orders = listed_free(kernel, reader, found.pfns(np.flatnonzero(found.kinds == FrameKind.KERNEL)))
-    _free_blocks(found.kinds, found.rows(listed), orders, FrameKind.PER_CPU_FREE)
-    return found
+    free = listed_free(kernel, reader, found.pfns(np.flatnonzero(found.kinds == FrameKind.KERNEL)))
+    _free_blocks(found.kinds, found.rows(free.pfns), free.orders, FrameKind.PER_CPU_FREE)
+    return replace(found, listed=free.whole)
 
 
 def kinds_of_frames(kernel: Kernel, pfns: U64) -> U8:

@@ -5,7 +5,7 @@ Such pages carry no mark of their own; only the lists say that they are free.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -47,8 +47,16 @@ def per_cpu_free(kernel: Kernel, reader: PageReader) -> tuple[U64, I64]:
     return pfns[possible], np.concatenate(found_orders)[possible]
 
 
-def listed_free(kernel: Kernel, reader: PageReader, pfns: U64) -> tuple[U64, I64]:
-    """The same among frames ``pfns`` (ascending), all of which the list may have: a few reads, however long it is.
+class Listed(NamedTuple):
+    """Free blocks on the per-CPU lists."""
+
+    pfns: U64  # first frame of each
+    orders: I64
+    whole: bool  # the heads of all lists could be read
+
+
+def listed_free(kernel: Kernel, reader: PageReader, pfns: U64) -> Listed:
+    """The same as :func:`per_cpu_free`, among frames ``pfns`` (ascending): a few reads, however long the lists are.
 
     A frame is on a list if the list leads to it, or it leads to the list, by links that are mutual. Of a list that is
     broken in one place both parts are found.
@@ -69,7 +77,8 @@ def listed_free(kernel: Kernel, reader: PageReader, pfns: U64) -> tuple[U64, I64
         found = np.flatnonzero((jump < len(heads)) & (rows >= len(heads)))
         order[found] = orders[jump[found]]
     order = order[len(heads) :]
-    return pfns[order >= 0], order[order >= 0]
+    whole = len(heads) > 0 and bool(read[: len(heads)].all())
+    return Listed(pfns[order >= 0], order[order >= 0], whole)
 
 
 def _list_heads(kernel: Kernel) -> tuple[U64, I64]:

@@ -1,0 +1,124 @@
+"""FRAME-UNOWNED: code in allocated page frames that nobody accounts for.
+
+*Severity:* medium, confidence medium. Low where a buffer that is being transferred holds the frame (its `struct page`
+is followed by a length and an offset: a `bio_vec`, a fragment of a packet), in kernels that do not clear pages when
+they are allocated (`init_on_alloc=0`: a frame may hold what it held before), and in images that were taken while the
+machine ran, of which the page and its `struct page` were read at different moments.
+
+*Compared:* every frame that is allocated and has none of these owners: the page cache, anonymous memory, swap cache and
+hugetlb (`page.mapping`, page type), slab and large kmalloc, page tables (those of processes and the kernel's own), what
+the kernel's page tables map outside of the direct map (vmalloc, modules, stacks, per-CPU memory), what page tables of
+processes map, buffers of pipes, reserved memory (the kernel image, what was allocated at boot, firmware's). A thousand
+or two are left on any machine. Those that the kernel may execute are left out. Of the others, what passes a test for
+machine code: many instructions with 64-bit operands, calls, jumps and returns, or a stub of some hundred bytes of it
+with nothing else in the page.
+
+*Guaranteed by:* nothing. But code is where it came from, the page cache, or where it runs: user memory, the kernel
+image, modules. Kernels at rest have none elsewhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.checks.context import MOST
+from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.pages.unsettled_pages import LEAVE_PAGES
+from vmaforensics.checks.rule import BUG, SMEAR, Confidence, Rule, Severity
+from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
+from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.views.frames.frames import FramesView
+
+RULE = Rule(
+    id="FRAME-UNOWNED",
+    title="code in allocated page frames that nobody accounts for",
+    severity=Severity.MEDIUM,
+    confidence=Confidence.MEDIUM,
+    why="Memory can be kept without any address: pages that are taken out of the page tables while a process sleeps, "
+    "or allocated by a module, hold code that no memory map, no file and no allocator's record leads to.",
+    benign=(
+        "a RAM disk (brd), a network card or a disk driver whose buffers hold a program that is being transferred",
+        "firmware that a driver keeps for its device, if that runs x86 code",
+        SMEAR,
+        BUG,
+    ),
+    attack=("T1014", "T1564"),
+    compares="allocated frames that are no slab, page table, page cache, user memory, vmalloc, reserved memory or "
+    "buffer of a pipe, and that the kernel may not execute: do they hold machine code?",
+    views=(View.PAGES, View.PAGE_TABLES, View.HANDLES),
+    transient="a page that is being copied, before it is mapped",
+    by_hand=("crash: kmem -p PAGE", "crash: rd -p -64 ADDRESS 8"),
+    steps=("frame",),
+    rank=250,
+    changed_by=(),
+    in_flight=LEAVE_PAGES,
+)
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One finding for each run of such frames."""
+    view = context.views.frames
+    if view is None or not view.whole:
+        return
+    code = view.code
+    starts = run_starts(begins_run(code.first))
+    for first, last in zip(starts.tolist(), run_lasts(starts, len(code)).tolist(), strict=True):
+        yield _finding(context, view, first, last)
+
+
+def _finding(context: Context, view: FramesView, first: int, last: int) -> Finding:
+    code, arch = view.code, context.views.arch
+    count = last - first + 1
+    evidence = [_frame(context, view, row) for row in range(first, min(last + 1, first + MOST))]
+    if count > MOST:
+        evidence.append(Evidence(what=f"and {count - MOST} more like these", view="", address=0))
+    near = np.isin(view.pointers.pfn, code.pfn[first : last + 1])
+    pointing = np.flatnonzero(near)
+    evidence += [_pointer(view, row) for row in pointing[:MOST].tolist()]
+    if not len(pointing):
+        evidence.append(Evidence(what="no word in kernel memory leads there", view=View.PAGES.label, address=0))
+    weak = context.acquisition.live or not view.cleared or bool(view.pointers.piece[pointing].any())
+    where = f"page frame {int(code.pfn[first]):#x}"
+    title = f"code in {where}" if count == 1 else f"code in {where} and {count - 1} more beside it"
+    return context.finding(
+        RULE,
+        0,
+        f"{title} that nobody accounts for: physical {int(code.pfn[first]) << arch.page_shift:#x}",
+        evidence,
+        severity=Severity.LOW if weak else None,
+        confidence=Confidence.LOW if weak else None,
+        apart=count,
+        by_others=True,
+    )
+
+
+def _pointer(view: FramesView, row: int) -> Evidence:
+    """Who points at a frame."""
+    return Evidence(
+        what=f"a word in {view.places[row]} leads to page frame {int(view.pointers.pfn[row]):#x}",
+        view=View.PAGES.label,
+        address=int(view.pointers.pa[row]),
+        found=f"{int(view.pointers.word[row]):#x}",
+    )
+
+
+def _frame(context: Context, view: FramesView, row: int) -> Evidence:
+    """A frame and its neighbours."""
+    code, shift = view.code, context.views.arch.page_shift
+    pfn, first, count = int(code.pfn[row]), int(code.first[row]), int(code.count[row])
+    run = "alone" if count == 1 else f"in a run of {count} such frames from {first:#x} on"
+    return Evidence(
+        what=f"page frame {pfn:#x} is allocated and has no owner, {run}; its bytes from {int(code.offset[row]):#x} on "
+        "are machine code",
+        view=View.PAGES.label,
+        address=pfn << shift,
+        found=code.data[row].tobytes().hex(" "),
+    )

@@ -1,0 +1,277 @@
+"""Page frames that open files hold without mapping them: buffers of pipes, buffers registered with io_uring, AF_XDP.
+
+Such pages stay when the process that had them unmaps them, and no page table leads to them any more: a pipe takes user
+pages by vmsplice, io_uring and AF_XDP pin what is registered with them.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.columns.lookup import first_rows
+from vmaforensics.columns.ragged import expand
+from vmaforensics.columns.table import Table, member, table
+from vmaforensics.columns.types import I32, I64, U8, U32, U64
+from vmaforensics.errors import KernelNotFoundError
+from vmaforensics.views.descriptors.keepers import Origins, Walk
+from vmaforensics.views.pages.page_types import PageReader
+from vmaforensics.views.problems import Problem, ProblemLog
+
+if TYPE_CHECKING:
+    from vmaforensics.columns.types import Bools
+    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.descriptors.descriptors import Descriptors
+    from vmaforensics.views.descriptors.keepers import KeptFiles
+
+_MOST = 1 << 20  # frames, buffers and pieces
+_AF_XDP = 44
+_POINTER = np.uint64(8)
+
+
+class Holder(IntEnum):
+    """What holds a frame."""
+
+    PIPE = 0  # data that was written
+    SPLICED = 1  # a page of a file in a pipe
+    VMSPLICED = 2  # a user page in a pipe
+    SPARE = 3  # of a pipe: its data was read, it waits to be used again
+    IO_URING = 4  # a registered buffer
+    AF_XDP = 5  # the umem of a packet socket
+
+    @property
+    def label(self) -> str:
+        """The holder in words."""
+        return (
+            "a pipe",
+            "a pipe (spliced from a file)",
+            "a pipe (vmsplice)",
+            "a pipe (spare page)",
+            "a buffer registered with io_uring",
+            "the umem of an AF_XDP socket",
+        )[self]
+
+
+@table()
+class HeldFrames(Table):
+    """A frame that an open file holds, by frame."""
+
+    pfn: U64
+    holder: U8  # Holder
+    by: U64  # pipe_inode_info, io_ring_ctx or xdp_umem
+    slot: U64  # address of the pointer to the struct page
+    pid: I32  # of the process whose descriptor leads there
+    fd: I32
+
+
+@table(struct="file")
+class _OpenFiles(Table):
+    operations: U64 = member("f_op")
+    private: U64 = member("private_data")
+
+
+@table(struct="pipe_inode_info")
+class _Pipes(Table):
+    """A pipe (include/linux/pipe_fs_i.h)."""
+
+    head: U32 = member("head")
+    tail: U32 = member("tail")
+    size: U32 = member("ring_size")
+    buffers: U64 = member("bufs")
+
+
+@table(struct="pipe_buffer")
+class _Buffers(Table):
+    page: U64 = member("page")
+    operations: U64 = member("ops")
+
+
+@table(struct="bio_vec")
+class _Pieces(Table):
+    page: U64 = member("bv_page")
+    length: U32 = member("bv_len")
+    offset: U32 = member("bv_offset")
+
+
+@table(struct="xdp_umem")
+class _Umems(Table):
+    pages: U64 = member("pgs")
+    count: U32 = member("npgs")
+
+
+def read_held_frames(
+    kernel: Kernel, descriptors: Descriptors, kept: KeptFiles, log: ProblemLog
+) -> tuple[HeldFrames, bool]:
+    """``(frames, whole)``: every frame that files open in ``descriptors``, or ``kept`` otherwise, hold without a VMA.
+
+    ``whole`` is False if anything could not be read to its end. What this kernel has no structures for has no rows,
+    and a line in ``identity.problems``.
+    """
+    try:
+        reader = PageReader(kernel)
+    except KernelNotFoundError as error:
+        kernel.identity.problems.append(f"frames that files hold were not looked for: {error}")
+        return HeldFrames.zeros(0), False
+    walk = _HeldWalk(kernel, reader, log)
+    origins = Origins(
+        file=np.concatenate([descriptors.file, kept.file]),
+        pid=np.concatenate([descriptors.pid, kept.pid]),
+        fd=np.concatenate([descriptors.fd, kept.fd]),
+    )
+    origins = origins.take(np.sort(first_rows(origins.file)))
+    files, ok = kernel.gather(_OpenFiles, origins.file)  # one that is not in the dump was noted on the way here
+    ok &= kernel.arch.kernel_pointer(files.private)
+    found = [HeldFrames.zeros(0)]
+    for what, symbol, follow in (
+        ("pipes", "pipefifo_fops", walk.pipes),
+        ("buffers registered with io_uring", "io_uring_fops", walk.rings),
+        ("AF_XDP", "socket_file_ops", walk.sockets),
+    ):
+        operations = kernel.symbols.get(symbol)
+        if operations is None:
+            kernel.identity.problems.append(f"{what}: not looked at, the symbol {symbol} is unknown")
+            continue
+        rows = np.flatnonzero(ok & (files.operations == np.uint64(operations)))
+        rows = rows[np.sort(first_rows(files.private[rows]))]  # both ends of a pipe have one pipe_inode_info
+        try:
+            found += follow(files.private[rows], origins.take(rows))
+        except KernelNotFoundError as error:
+            kernel.identity.problems.append(f"{what}: not looked at, {error}")
+    held = HeldFrames.concatenate(found)
+    return held.sort_by(held.pfn), walk.whole
+
+
+class _HeldWalk(Walk):
+    """Walks over what holds frames."""
+
+    def __init__(self, kernel: Kernel, reader: PageReader, log: ProblemLog) -> None:
+        super().__init__(kernel, log)
+        self._reader = reader
+
+    def pipes(self, pipes: U64, origins: Origins) -> list[HeldFrames]:
+        """What is in each ``pipe_inode_info``, and the pages it keeps to be used again."""
+        kernel = self.kernel
+        rows, ok = kernel.gather(_Pipes, pipes)
+        self.lost(Problem.UNREADABLE, pipes[~ok])
+        width = np.uint32((1 << 8 * kernel.member("pipe_inode_info", "head").size) - 1)
+        with np.errstate(over="ignore"):
+            filled = (rows.head - rows.tail) & width
+        used = np.where(ok & (rows.size != 0), np.minimum(filled, rows.size), 0).astype(np.int64)
+        used = self._bounded(used, pipes)
+        pipe, place = expand(used)
+        with np.errstate(over="ignore"):
+            # ring_size is a power of two: pipe_buf() takes the index modulo it.
+            index = (rows.tail[pipe] + place.astype(np.uint32)) & (rows.size[pipe] - np.uint32(1))
+            at = rows.buffers[pipe] + index.astype(np.uint64) * np.uint64(kernel.sizeof("pipe_buffer"))
+        buffers, read = kernel.gather(_Buffers, at)
+        self.lost(Problem.UNREADABLE, at[~read])
+        holders = np.full(len(at), Holder.SPLICED, np.uint8)
+        for holder, symbol in (
+            (Holder.PIPE, "anon_pipe_buf_ops"),
+            (Holder.VMSPLICED, "user_page_pipe_buf_ops"),
+        ):
+            for operations in kernel.symbols.find(symbol):
+                holders[buffers.operations == np.uint64(operations % (1 << 64))] = holder
+        slot = at + np.uint64(kernel.offset("pipe_buffer", "page"))
+        found = self._held(holders[read], pipes[pipe[read]], slot[read], buffers.page[read], origins.take(pipe[read]))
+        return [found, *self._spare(pipes[ok], origins.take(ok))]
+
+    def _spare(self, pipes: U64, origins: Origins) -> list[HeldFrames]:
+        """Pages whose data was read."""
+        kernel = self.kernel
+        field = kernel.member("pipe_inode_info", "tmp_page|prealloc.pages")
+        count = field.count or 1
+        places = np.uint64(field.offset) + np.arange(count, dtype=np.uint64) * _POINTER
+        slot = (pipes[:, None] + places[None, :]).reshape(-1)
+        words, ok = kernel.words(slot, 1)
+        at = np.flatnonzero(ok & (words[:, 0] != 0))
+        holders = np.full(len(at), Holder.SPARE, np.uint8)
+        return [self._held(holders, pipes[at // count], slot[at], words[at, 0], origins.take(at // count))]
+
+    def rings(self, rings: U64, origins: Origins) -> list[HeldFrames]:
+        """The buffers registered with each ``io_ring_ctx`` (io_uring/rsrc.c): pointers, or nodes that have them."""
+        kernel = self.kernel
+        nodes = kernel.has("io_ring_ctx", "buf_table.nodes")
+        paths = ("buf_table.nr", "buf_table.nodes") if nodes else ("nr_user_bufs", "user_bufs")
+        pieces_at = kernel.member("io_mapped_ubuf", "bvec")
+        if pieces_at.pointer:
+            raise KernelNotFoundError("struct io_mapped_ubuf does not hold its pieces itself")
+        counts, ok = kernel.gather_member("io_ring_ctx", paths[0], rings)
+        tables, held = kernel.gather_member("io_ring_ctx", paths[1], rings)
+        self.lost(Problem.UNREADABLE, rings[~(ok & held)])
+        usable = ok & held & kernel.arch.kernel_pointer(tables)
+        ring, place = expand(self._bounded(np.where(usable, counts & np.uint64(0xFFFFFFFF), 0).astype(np.int64), rings))
+        slot = tables[ring] + _POINTER * place.astype(np.uint64)
+        words, read = kernel.words(slot, 1)
+        self.lost(Problem.UNREADABLE, slot[~read])
+        there = read & kernel.arch.kernel_pointer(words[:, 0])
+        ring, buffers = ring[there], words[there, 0]
+        if nodes:
+            buffers, read = kernel.gather_member("io_rsrc_node", "buf", buffers)
+            ring, buffers = ring[read], buffers[read]
+        many, read = kernel.gather_member("io_mapped_ubuf", "nr_bvecs", buffers)
+        self.lost(Problem.UNREADABLE, buffers[~read])
+        buffer, place = expand(self._bounded(np.where(read, many, 0).astype(np.int64), buffers))
+        step = np.uint64(kernel.sizeof("bio_vec"))
+        at = buffers[buffer] + np.uint64(pieces_at.offset) + step * place.astype(np.uint64)
+        pieces, read = kernel.gather(_Pieces, at)
+        self.lost(Problem.UNREADABLE, at[~read])
+        ring, at, pieces = ring[buffer[read]], at[read], pieces.take(read)
+        # A piece may be as large as a folio: all frames from its first byte to its last.
+        reach = pieces.offset.astype(np.int64) + pieces.length.astype(np.int64) + (kernel.arch.page_size - 1)
+        piece, place = expand(self._bounded(reach >> kernel.arch.page_shift, at))
+        page = pieces.page[piece] + np.uint64(self._reader.size) * place.astype(np.uint64)
+        ring = ring[piece]
+        holders = np.full(len(ring), Holder.IO_URING, np.uint8)
+        return [self._held(holders, rings[ring], at[piece], page, origins.take(ring))]
+
+    def sockets(self, sockets: U64, origins: Origins) -> list[HeldFrames]:
+        """The umem of each ``struct socket`` that is one of AF_XDP (net/xdp/xdp_umem.c)."""
+        kernel = self.kernel
+        if not kernel.has("xdp_umem", "pgs"):
+            return []  # built without AF_XDP
+        socks, ok = kernel.gather_member("socket", "sk", sockets)
+        ok &= kernel.arch.kernel_pointer(socks)
+        socks, origins = socks[ok], origins.take(ok)
+        family, ok = kernel.gather_member("sock", "__sk_common.skc_family", socks)
+        mine = ok & (family == _AF_XDP)
+        umems, ok = kernel.gather_member("xdp_sock", "umem", socks[mine])
+        origins = origins.take(mine).take(ok)
+        umems = umems[ok]
+        first = first_rows(umems)  # sockets may share one
+        first = first[kernel.arch.kernel_pointer(umems[first])]
+        umems, origins = umems[first], origins.take(first)
+        rows, ok = kernel.gather(_Umems, umems)
+        self.lost(Problem.UNREADABLE, umems[~ok])
+        umem, place = expand(self._bounded(np.where(ok, rows.count, 0).astype(np.int64), umems))
+        slot = rows.pages[umem] + _POINTER * place.astype(np.uint64)
+        words, read = kernel.words(slot, 1)
+        self.lost(Problem.UNREADABLE, slot[~read])
+        umem, slot, words = umem[read], slot[read], words[read]
+        holders = np.full(len(umem), Holder.AF_XDP, np.uint8)
+        return [self._held(holders, umems[umem], slot, words[:, 0], origins.take(umem))]
+
+    def _bounded(self, counts: I64, where: U64) -> I64:
+        """``counts``, with 0 for those that are more than is looked at, all before them included."""
+        cut = np.cumsum(counts.astype(np.float64)) > _MOST
+        self.lost(Problem.CUT_SHORT, where[cut], counts[cut].astype(np.uint64))
+        return np.where(cut, 0, counts)
+
+    def _held(self, holders: U8, by: U64, slot: U64, pages: U64, origins: Origins) -> HeldFrames:
+        """A row for each of ``pages`` that is a struct page; arrays of one length."""
+        pfns, possible = self._reader.frames_of(pages)
+        possible &= self.kernel.arch.kernel_pointer(pages) & self._there(pages)
+        self.lost(Problem.NON_CANONICAL, slot[~possible], pages[~possible])
+        return HeldFrames(
+            pfn=pfns[possible],
+            holder=holders[possible],
+            by=by[possible],
+            slot=slot[possible],
+            pid=origins.pid[possible],
+            fd=origins.fd[possible],
+        )
+
+    def _there(self, pages: U64) -> Bools:
+        return self.kernel.space.translate(pages)[2]

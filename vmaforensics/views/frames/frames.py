@@ -1,0 +1,77 @@
+"""Page frames by owner, and what lies in those that have none."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.views.frames.owners import account_for
+from vmaforensics.views.frames.pointers import FramePointers, find_pointers, places_of
+from vmaforensics.views.frames.unmapped import UnmappedAnon, find_unmapped
+from vmaforensics.views.frames.unowned import UnownedCode, find_code
+from vmaforensics.views.pages.frame_kinds import classify_frames
+from vmaforensics.views.pages.page_types import PageReader
+
+if TYPE_CHECKING:
+    from vmaforensics.columns.types import U64
+    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.descriptors.held_frames import HeldFrames
+    from vmaforensics.views.pages.frame_kinds import FrameKinds
+    from vmaforensics.views.pages.page_tables import PageTablesView
+
+_MOST_POINTED = 64  # frames that pointers are looked for to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FramesView:
+    """Who owns each frame, and code in those that nobody accounts for."""
+
+    kinds: FrameKinds
+    whole: bool  # all of the kernel's page tables could be read
+    cleared: bool  # pages are cleared when they are allocated, or it is not known that they are not
+    code: UnownedCode
+    pointers: FramePointers  # to the first frames of ``code``; none are looked for where there are none
+    places: list[str]  # of pointers: where each stands
+    unowned: int  # frames that nobody accounts for
+    unread: int  # of these, not in the image
+    left_out: int  # of these, more than are looked into
+    unmapped: UnmappedAnon
+    unmapped_left_out: int  # more of them than are looked at
+
+
+def gather_frames(kernel: Kernel, page_tables: PageTablesView, held: HeldFrames) -> FramesView:
+    """Account for every frame of RAM, and look for code in what is left.
+
+    ``page_tables`` are those of processes, ``held`` the frames that files hold. Raises :class:`KernelNotFoundError`
+    where the kernel has no struct page as we know it, or its own page tables are not known.
+    """
+    reader = PageReader(kernel)
+    mapped = _mapped(page_tables)
+    tables = kernel.arch.pages(page_tables.tables.pa)
+    accounted = account_for(kernel, classify_frames(kernel), mapped=mapped, tables=tables, kept=held.pfn)
+    looked = find_code(kernel, reader, accounted)
+    unmapped, unmapped_left_out = find_unmapped(kernel, reader, accounted.kinds, mapped=mapped, held=held)
+    pointers = FramePointers.zeros(0)
+    if len(looked.code):
+        pointers = find_pointers(kernel, reader, accounted.kinds, looked.code.pfn[:_MOST_POINTED])
+    return FramesView(
+        kinds=accounted.kinds,
+        whole=accounted.whole,
+        cleared=kernel.variable("init_on_alloc", 4) != 0,  # a static key, that counts who enabled it
+        code=looked.code,
+        pointers=pointers,
+        places=places_of(kernel, pointers) if len(pointers) else [],
+        unowned=looked.frames,
+        unread=looked.unread,
+        left_out=looked.left_out,
+        unmapped=unmapped,
+        unmapped_left_out=unmapped_left_out,
+    )
+
+
+def _mapped(view: PageTablesView) -> U64:
+    """Frames that entries of processes lead to, and of mms that are no process's: of large pages the first."""
+    found = [ptes.pfn[ptes.maps_frames()] for ptes in (view.ptes, view.taskless)]
+    return np.unique(np.concatenate(found))

@@ -1,0 +1,84 @@
+"""Frames that are allocated and that nobody accounts for: which of them hold code.
+
+There are a thousand or two of them in any kernel: hash tables, trace buffers, buffers of drivers. Code is in none: the
+kernel's own is in its image and in vmalloc, that of programs in the page cache and in anonymous memory.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from vmaforensics.columns.runs import run_numbers
+from vmaforensics.columns.table import Table, table
+from vmaforensics.columns.types import I64, U64, U8Wide
+from vmaforensics.views.pages.frame_kinds import FrameKind
+
+if TYPE_CHECKING:
+    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.frames.owners import Accounted
+    from vmaforensics.views.pages.page_types import PageReader
+
+_MOST = 1 << 18  # frames looked into: 1 GiB
+_BATCH = 1 << 10
+_FIRST = 16  # bytes kept
+
+
+@table()
+class UnownedCode(Table):
+    """A frame with code that nobody accounts for, ascending."""
+
+    pfn: U64
+    first: U64  # of the run of frames that nobody accounts for which it lies in
+    count: I64  # frames of the run
+    offset: I64  # in the frame, of its first byte that is not zero
+    data: U8Wide  # the bytes there
+
+
+class Looked(NamedTuple):
+    """What :func:`find_code` found."""
+
+    code: UnownedCode
+    frames: int  # that nobody accounts for
+    unread: int  # of these, not in the image
+    left_out: int  # of these, more than are looked into
+
+
+def find_code(kernel: Kernel, reader: PageReader, accounted: Accounted) -> Looked:
+    """Code in the frames that are ``KERNEL`` and that the kernel may not execute.
+
+    Where the lists of free pages of each CPU could not be read, frames without a reference are left out.
+    """
+    kinds = accounted.kinds
+    pfns = kinds.pfns(np.flatnonzero((kinds.kinds == FrameKind.KERNEL) & ~accounted.executable).astype(np.int64))
+    if not kinds.listed:
+        references, ok = kernel.gather_member("page", "_refcount.counter", reader.addresses(pfns))
+        pfns = pfns[ok & (references != 0)]
+    begins = np.ones(len(pfns), np.bool_)
+    begins[1:] = pfns[1:] != pfns[:-1] + np.uint64(1)
+    run = run_numbers(begins)
+    looked = pfns[:_MOST]
+    found, unread = [UnownedCode.zeros(0).replace(data=np.zeros((0, _FIRST), np.uint8))], 0
+    for low in range(0, len(looked), _BATCH):
+        part = looked[low : low + _BATCH]
+        with kernel.memory.untraced():
+            data, ok = kernel.memory.gather(kernel.arch.bytes_of(part), kernel.arch.page_size)
+        unread += int((~ok).sum())
+        filled = np.flatnonzero(data.view(np.uint64).any(axis=1))
+        code = filled[kernel.arch.looks_like_code(data[filled])]
+        offset = (data[code] != 0).argmax(axis=1).astype(np.int64)
+        padded = np.concatenate([data[code], np.zeros((len(code), _FIRST), np.uint8)], axis=1)
+        at = run[low + code]
+        found.append(
+            UnownedCode(
+                pfn=part[code],
+                first=pfns[np.searchsorted(run, at)],
+                count=np.searchsorted(run, at, "right") - np.searchsorted(run, at),
+                offset=offset,
+                data=np.take_along_axis(padded, offset[:, None] + np.arange(_FIRST), axis=1),
+            )
+        )
+        for pfn in part[code].tolist():
+            kernel.memory.touch(pfn << kernel.arch.page_shift, kernel.arch.page_size)
+    return Looked(UnownedCode.concatenate(found), len(pfns), unread, len(pfns) - len(looked))
