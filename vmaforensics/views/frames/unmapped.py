@@ -69,9 +69,9 @@ def find_unmapped(
         code=np.zeros(len(pages), np.bool_),
         read=np.zeros(len(pages), np.bool_),
     )
-    unnamed = np.flatnonzero((rows.held < 0) & ~rows.passing)
-    for low in range(0, len(unnamed), _BATCH):
-        part = unnamed[low : low + _BATCH]
+    looked = np.flatnonzero(~rows.passing)
+    for low in range(0, len(looked), _BATCH):
+        part = looked[low : low + _BATCH]
         with kernel.memory.untraced():
             content, ok = kernel.memory.gather(kernel.arch.bytes_of(rows.pfn[part]), kernel.arch.page_size)
         rows.read[part] = ok
