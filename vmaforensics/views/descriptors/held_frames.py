@@ -124,16 +124,16 @@ def read_held_frames(
     files, ok = kernel.gather(_OpenFiles, origins.file)  # one that is not in the dump was noted on the way here
     ok &= kernel.arch.kernel_pointer(files.private)
     found = [HeldFrames.zeros(0)]
-    for what, symbol, follow in (
-        ("pipes", "pipefifo_fops", walk.pipes),
-        ("buffers registered with io_uring", "io_uring_fops", walk.rings),
-        ("AF_XDP", "socket_file_ops", walk.sockets),
+    for what, symbols, follow in (
+        ("pipes", ("pipefifo_fops", "pipeanon_fops"), walk.pipes),  # the latter since 6.15
+        ("buffers registered with io_uring", ("io_uring_fops",), walk.rings),
+        ("AF_XDP", ("socket_file_ops",), walk.sockets),
     ):
-        operations = kernel.symbols.get(symbol)
-        if operations is None:
-            kernel.identity.problems.append(f"{what}: not looked at, the symbol {symbol} is unknown")
+        operations = [at % (1 << 64) for symbol in symbols if (at := kernel.symbols.get(symbol)) is not None]
+        if not operations:
+            kernel.identity.problems.append(f"{what}: not looked at, the symbol {symbols[0]} is unknown")
             continue
-        rows = np.flatnonzero(ok & (files.operations == np.uint64(operations)))
+        rows = np.flatnonzero(ok & np.isin(files.operations, np.array(operations, np.uint64)))
         rows = rows[np.sort(first_rows(files.private[rows]))]  # both ends of a pipe have one pipe_inode_info
         try:
             found += follow(files.private[rows], origins.take(rows))
