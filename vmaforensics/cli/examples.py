@@ -48,6 +48,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "extract": (
         ("vmaforensics extract vmcore --pid 1234 --at 7f3c5a000000 -o region", "the bytes of a region"),
         ("vmaforensics extract vmcore --finding 0123456789ab -o evidence", "those a finding is about"),
+        ("vmaforensics extract vmcore --executable -o code", "all code of all processes, each content once"),
     ),
     "core": (("vmaforensics core vmcore --pid 1234 -o core.1234", "for gdb, lldb, pwndbg: hidden memory included"),),
     "excerpt": (

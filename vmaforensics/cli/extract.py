@@ -20,6 +20,10 @@ which has the state, page frame and permissions of every page, and the SHA-256 o
 
   --pid N --at ADDR   the VMA of the process that covers ADDR; where no VMA does, the entries around it that only
                       the page tables know
+  --elf               with the above: the whole program or library that ADDR lies in, as an ELF file again: its
+                      segments as they are in memory, program headers that fit the file, no sections
+  --executable        every region that can be executed, of the process or of all, hidden ones included; each
+                      content once, called by its SHA-256, with everyone who has it in the manifest
   --finding ID        the range of a finding; ID as in the JSON report
   --pfn N             COUNT page frames from N, for memory that no page table leads to any more
 
@@ -36,11 +40,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_image(parser)
-    parser.add_argument("--pid", type=int, metavar="N", help="the process; goes with --at")
+    parser.add_argument("--pid", type=int, metavar="N", help="the process; goes with --at or --executable")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--at", type=address, metavar="ADDR", help="a user address, hexadecimal")
+    what.add_argument("--executable", action="store_true", help="all code; without --pid of every process")
     what.add_argument("--finding", metavar="ID", help="the id of a finding")
     what.add_argument("--pfn", type=address, metavar="N", help="the first page frame number, hexadecimal")
+    parser.add_argument("--elf", action="store_true", help="with --at: the ELF file mapped there, rebuilt")
     parser.add_argument("--count", type=int, default=1, metavar="M", help="with --pfn: how many frames (default: 1)")
     parser.add_argument("--max", type=size, metavar="BYTES", help="allow more than 4G; K, M, G and T are understood")
     parser.add_argument("-o", "--output", metavar="DIR", required=True, help="the folder; made if need be")
@@ -58,8 +64,14 @@ def run(args: argparse.Namespace) -> int:
     from vmaforensics.views.gather import gather_views
     from vmaforensics.words.printable import printable
 
-    if (args.at is None) != (args.pid is None):
-        raise UsageError("--at needs --pid, and --pid goes with nothing else")
+    if args.at is not None and args.pid is None:
+        raise UsageError("--at needs --pid")
+    if args.pid is not None and args.at is None and not args.executable:
+        raise UsageError("--pid goes with --at or --executable only")
+    if args.elf and args.at is None:
+        raise UsageError("--elf needs --at: an address within the program or library")
+    if args.elf or args.executable:
+        return _code(args)
     folder = Path(args.output)
     image = opened(args)
     regions: list[Region]
@@ -83,5 +95,30 @@ def run(args: argparse.Namespace) -> int:
     for file in extract(kernel, views, regions, folder, facts):
         states = ", ".join(f"{count} {name}" for name, count in file.counts.items())
         sys.stdout.write(f"{file.region.file}: {file.region.what}; pages: {states}\n")
+    sys.stdout.write(f"{printable(str(folder / MANIFEST))}\n")
+    return ExitCode.OK
+
+
+def _code(args: argparse.Namespace) -> int:
+    """Write the ELF file that an address lies in, or everything that can be executed."""
+    from vmaforensics.cli.progress import watched
+    from vmaforensics.export.evidence_folder import write_code, write_elf
+    from vmaforensics.export.extract import MANIFEST, MOST_BYTES, open_folder
+    from vmaforensics.kernel.find import find_kernel
+    from vmaforensics.views.gather import gather_views
+    from vmaforensics.words.printable import printable
+
+    folder, image = Path(args.output), opened(args)
+    facts: dict[str, object] = {"image": printable(str(image.path)), "image_size": image.size}
+    with watched(args) as say:
+        kernel = find_kernel(image, say)
+        views = gather_views(kernel, image.cpus, progress=say)
+        open_folder(folder, force=args.force)
+        say("extract")
+        if args.elf:
+            lines = write_elf(kernel, views, folder, args.pid, args.at, facts)
+        else:
+            lines = write_code(kernel, views, folder, args.pid, MOST_BYTES if args.max is None else args.max, facts)
+    sys.stdout.writelines(lines)
     sys.stdout.write(f"{printable(str(folder / MANIFEST))}\n")
     return ExitCode.OK

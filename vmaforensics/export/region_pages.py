@@ -30,10 +30,16 @@ class Piece(NamedTuple):
     state: int
 
 
-def region_pages(kernel: Kernel, views: Views, regions: KnownRegions, row: int) -> Iterator[Piece]:
-    """The pieces of a region in order of address; of pages of a file that no entry maps, what the page cache has."""
+def region_pages(
+    kernel: Kernel, views: Views, regions: KnownRegions, row: int, bounds: tuple[int, int] | None = None
+) -> Iterator[Piece]:
+    """The pieces of a region, or of what lies of it within ``bounds``, in order of address; of pages of a file that no
+    entry maps, what the page cache has."""
     rows, shift = regions.rows, kernel.arch.page_shift
-    start, end, mm = int(rows.start[row]), int(rows.end[row]), int(rows.mm[row])
+    origin, end, mm = int(rows.start[row]), int(rows.end[row]), int(rows.mm[row])
+    start = origin
+    if bounds is not None:
+        start, end = max(start, bounds[0]), min(end, bounds[1])
     mapping = file_mapping(views, int(rows.file[row]))
     step = PIECE << shift
     large = (end - start) >> shift > _SMALL
@@ -48,7 +54,7 @@ def region_pages(kernel: Kernel, views: Views, regions: KnownRegions, row: int) 
         at = min(first + step, end)
         pages = mapped_pages(kernel, views.mms, views.page_tables, mm, first, at)
         if mapping or private:
-            place = int(rows.pgoff[row]) + ((first - start) >> shift)
+            place = int(rows.pgoff[row]) + ((first - origin) >> shift)
             complete(kernel, pages, mapping, place % (1 << 64))
         yield Piece(first, at, pages, empty)
     if at < end:
