@@ -33,6 +33,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("crash",),
     ("report",),
     ("export",),
+    ("fleet",),
     ("cli", "volatility"),
 )
 # What is small and everywhere is left out of the picture.

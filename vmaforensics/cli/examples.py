@@ -60,6 +60,14 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("vmaforensics diff before.json after.json", "two saved reports of one machine"),
         ("vmaforensics diff before.kdump after.kdump", "or two images of it"),
     ),
+    "fleet": (
+        ("vmaforensics fleet evidence/ -o fleet", "every image of a folder; open fleet/index.html"),
+        ("vmaforensics fleet evidence/ -o fleet --resume", "go on, or add what is new"),
+        (
+            "vmaforensics fleet --list images.txt -o today --baseline known-good",
+            "what machines have beyond their peers",
+        ),
+    ),
     "explain": (
         ("vmaforensics explain", "all rules"),
         ("vmaforensics explain VMA-MISSING", "what a rule compares, and how to check it by hand"),

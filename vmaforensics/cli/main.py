@@ -34,6 +34,7 @@ VERBS = (
     "excerpt",
     "isf",
     "diff",
+    "fleet",
     "explain",
     "plugin-dir",
     "completion",

@@ -47,6 +47,7 @@ _STAGES = {
     "hash": ("hashing the file", 100),
     "rendering": ("rendering", 10),
     "writing": ("writing", 300),
+    "images": ("images", 100),
 }
 
 

@@ -77,6 +77,17 @@ def open_image(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     )
 
 
+def begins_as_image(path: Path) -> bool:
+    """Whether a file has the first bytes of a format this package reads. False where it cannot be read, and of raw
+    memory, which has no header."""
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(64)
+    except OSError:
+        return False
+    return start.startswith((_FLATTENED, *(magic for magic, _ in _READERS)))
+
+
 def _source(path: Path) -> FileSource:
     """The bytes of a file: mapped, or read when they are asked for if it cannot be mapped."""
     try:

@@ -108,7 +108,7 @@ PROCESSES = np.dtype(
 def _findings(processes: Sequence[Process], findings: Sequence[Finding]) -> NDArray[np.void]:
     """The rows of :data:`FINDINGS`, one per finding, in the order of the document."""
     rows = findings
-    return _columns(
+    return columns_of_rows(
         FINDINGS,
         len(rows),
         id=[row.id for row in rows],
@@ -133,7 +133,7 @@ def _findings(processes: Sequence[Process], findings: Sequence[Finding]) -> NDAr
 
 def _evidence(processes: Sequence[Process], findings: Sequence[Finding]) -> NDArray[np.void]:
     rows = [(finding, at, item) for finding in findings for at, item in enumerate(finding.evidence, 1)]
-    return _columns(
+    return columns_of_rows(
         EVIDENCE,
         len(rows),
         finding=[row.id for row, _, _ in rows],
@@ -160,7 +160,7 @@ def _regions(processes: Sequence[Process], findings: Sequence[Finding]) -> NDArr
         seen = [getattr(row.seen, name) for row in rows]
         indices[name] = ["held" if isinstance(item, str) else "missing" if item is None else "" for item in seen]
         indices[f"{name}_at"] = _numbers(None if item is msgspec.UNSET else item for item in seen)
-    return _columns(
+    return columns_of_rows(
         REGIONS,
         len(rows),
         pid=np.repeat(np.array([process.pid for process in owners], np.int64), lengths),
@@ -193,7 +193,7 @@ def _processes(processes: Sequence[Process], findings: Sequence[Finding]) -> NDA
         for name in COUNTERS:
             counters[name].append(min(known[name].stored, _MOST) if name in known else -1)
             counters[f"{name}_of_areas"].append(min(known[name].areas, _MOST) if name in known else -1)
-    return _columns(
+    return columns_of_rows(
         PROCESSES,
         len(rows),
         pid=[row.pid for row in rows],
@@ -213,7 +213,8 @@ def _processes(processes: Sequence[Process], findings: Sequence[Finding]) -> NDA
     )
 
 
-def _columns(dtype: np.dtype[np.void], length: int, **columns: object) -> NDArray[np.void]:
+def columns_of_rows(dtype: np.dtype[np.void], length: int, **columns: object) -> NDArray[np.void]:
+    """A structured array of ``length`` rows, each column from a sequence of as many values."""
     rows = np.empty(length, dtype)
     for name, values in columns.items():
         # As an object array at once: an array of text is as wide as its longest row, in every row.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.report.document.document import Document
 
-_TYPES = {"u8": "uint64", "i8": "int64", "b1": "bool_"}
+_TYPES = {"u8": "uint64", "i8": "int64", "f8": "float64", "b1": "bool_"}
 
 
 def render_parquet(document: Document, *, table: str = "regions") -> bytes:
@@ -31,7 +31,7 @@ def render_parquet(document: Document, *, table: str = "regions") -> bytes:
     import pyarrow.parquet as pq
 
     rows = document.table(table)
-    columns = _region_views(pa, rows) if table == "regions" else _columns(pa, rows, list(rows.dtype.names or ()))
+    columns = _region_views(pa, rows) if table == "regions" else arrow_columns(pa, rows, list(rows.dtype.names or ()))
     length = len(next(iter(columns.values())))
     kernel, file = document.kernel, document.provenance.file
     about = {
@@ -55,7 +55,7 @@ def _region_views(pa: Any, rows: NDArray[np.void]) -> dict[str, Any]:  # noqa: A
     views = [name for name in INDICES if (rows[name] != "").any()]
     own = [name for name in rows.dtype.names or () if name not in INDICES and not name.endswith("_at")]
     at = np.repeat(np.arange(len(rows)), len(views))
-    columns = _columns(pa, rows[own], own)
+    columns = arrow_columns(pa, rows[own], own)
     columns = {name: column.take(pa.array(at)) for name, column in columns.items()}
     states = np.stack([rows[view] for view in views], 1).ravel() if views else np.zeros(0, object)
     slots = np.stack([rows[f"{view}_at"] for view in views], 1).ravel() if views else np.zeros(0, np.uint64)
@@ -65,7 +65,8 @@ def _region_views(pa: Any, rows: NDArray[np.void]) -> dict[str, Any]:  # noqa: A
     return columns
 
 
-def _columns(pa: Any, rows: NDArray[np.void], names: list[str]) -> dict[str, Any]:  # noqa: ANN401
+def arrow_columns(pa: Any, rows: NDArray[np.void], names: list[str]) -> dict[str, Any]:  # noqa: ANN401
+    """Columns of a structured array as arrays of pyarrow (``pa``): texts printable and each once, times in UTC."""
     columns = {}
     for name in names:
         values, kind = np.ascontiguousarray(rows[name]), rows.dtype[name]
