@@ -14,6 +14,7 @@ import pytest
 from vmaforensics.cli.examples import ENVIRONMENT, EXAMPLES, EXIT_CODES, OVERVIEW
 from vmaforensics.cli.main import VERBS
 from vmaforensics.errors import ExitCode
+from vmaforensics.fleet.dataset import open_dataset
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,6 +80,12 @@ def test_the_example_works(verb: str, command: str, tampered_one: Sample, saved:
     worst = document["findings"][0]
     for name in ("vmcore", "memory.lime", "before.kdump", "after.kdump"):
         (tmp_path / name).symlink_to(tampered_one.image_path)
+    if verb == "fleet":
+        pytest.importorskip("distributed")
+        (tmp_path / "evidence").mkdir()
+        (tmp_path / "evidence" / "vmcore").symlink_to(tampered_one.image_path)
+        (tmp_path / "images.txt").write_text("vmcore\tweb\n")
+        open_dataset(tmp_path / "known-good", resume=False)
     if not command.endswith("-o case.json"):
         for name in ("case.json", "before.json", "after.json"):
             (tmp_path / name).write_bytes(saved)
