@@ -37,12 +37,24 @@ def test_there_is_none_where_the_command_line_said_so(unaligned: bool) -> None:
 
 
 @pytest.mark.parametrize("lost", ["vsyscall_mode", "gate_vma"])
-def test_a_gate_area_that_is_not_named_or_not_in_the_dump_is_not_made_up(lost: str) -> None:
+def test_a_gate_area_that_is_not_in_the_dump_is_not_made_up(lost: str) -> None:
     machine = machine_with_gate(0)
     machine.symbols[lost] = 0xFFFF_9000_0000_0000
     assert special_pages.gate_area(machine.kernel()) is None
-    del machine.symbols[lost]
-    assert special_pages.gate_area(machine.kernel()) is None
+
+
+@pytest.mark.parametrize(("flags", "shown"), [(4, True), (5, False)])
+def test_a_kernel_that_lists_no_variables_has_it_by_its_contents(flags: int, shown: bool) -> None:
+    """VM_EXEC alone is vsyscall=xonly; what may be read too is emulated if the page is mapped, and off if not."""
+    machine = machine_with_gate(0)
+    gate = machine.symbols.pop("gate_vma")
+    assert special_pages.gate_area(machine.kernel()) is None  # nothing says where to search
+    machine.symbols.pop("vsyscall_mode")
+    machine.symbols["_stext"] = gate & -4096
+    machine.set("vm_area_struct", gate, "vm_flags", flags)
+    found = special_pages.gate_area(machine.kernel())
+    assert (found is not None) == shown
+    assert found is None or (found.start, found.flags) == (VSYSCALL, 4)
 
 
 def test_processes_of_64_bits_have_it_by_the_flag_of_their_context() -> None:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 _VSYSCALL = 0xFFFFFFFF_FF600000  # VSYSCALL_ADDR, arch/x86/include/uapi/asm/vsyscall.h
 _VSYSCALL_NONE = 2  # enum { EMULATE, XONLY, NONE }, arch/x86/entry/vsyscall/vsyscall_64.c
+_VM_EXEC = 4  # all that gate_vma allows with vsyscall=xonly; in the other modes it may be read too
+_IMAGE, _STEP = 64 << 20, 4 << 20  # bytes of the kernel's image that are searched, at once
 _HAS_VSYSCALL = 1 << 1  # MM_CONTEXT_HAS_VSYSCALL, arch/x86/include/asm/mmu.h
 
 _SHADOW_STACK = 37  # VM_SHADOW_STACK on kernels that have user shadow stacks (6.6+); UFFD_MINOR in 6.1
@@ -44,21 +46,50 @@ def has_gate_area(kernel: KernelReader, mms: U64) -> Bools:
 
 
 def gate_area(kernel: KernelReader) -> GateArea | None:
-    """``gate_vma``, unless the command line said vsyscall=none."""
-    mode, gate = kernel.symbols.get("vsyscall_mode"), kernel.symbols.get("gate_vma")
-    if mode is None or gate is None:
-        return None
-    # vsyscall_mode is an int that may begin anywhere in a word: read the word that holds it.
-    words, ok = kernel.words(np.array([mode & ~7], np.uint64), 1)
-    if not ok[0] or int(words[0, 0]) >> 8 * (mode & 7) & 0xFFFFFFFF == _VSYSCALL_NONE:
+    """``gate_vma``, unless the command line said vsyscall=none.
+
+    A kernel that lists no variables has it all the same: it is known by its contents.
+    """
+    gate = kernel.symbols.get("gate_vma") or _gate_by_contents(kernel)
+    if gate is None:
         return None
     at = np.array([gate], np.uint64)
     start, ok_start = kernel.gather_member("vm_area_struct", "vm_start", at)
     end, ok_end = kernel.gather_member("vm_area_struct", "vm_end", at)
     flags, ok_flags = kernel.gather_member("vm_area_struct", "vm_flags", at)
-    if not (ok_start[0] and ok_end[0] and ok_flags[0]):
+    if not (ok_start[0] and ok_end[0] and ok_flags[0]) or _is_off(kernel, int(flags[0])):
         return None
     return GateArea(start=int(start[0]), end=int(end[0]), flags=int(flags[0]), name=b"[vsyscall]")
+
+
+def _is_off(kernel: KernelReader, gate_flags: int) -> bool:
+    """Is ``vsyscall_mode`` NONE, or not to be read? Without that symbol, by what map_vsyscall does in each mode."""
+    mode = kernel.symbols.get("vsyscall_mode")
+    if mode is None:
+        _, mapped = kernel.words(np.array([_VSYSCALL], np.uint64), 1)
+        return gate_flags != _VM_EXEC and not mapped[0]
+    # An int may begin anywhere in a word: read the word that holds it.
+    words, ok = kernel.words(np.array([mode & ~7], np.uint64), 1)
+    return not ok[0] or int(words[0, 0]) >> 8 * (mode & 7) & 0xFFFFFFFF == _VSYSCALL_NONE
+
+
+def _gate_by_contents(kernel: KernelReader) -> int | None:
+    """The address of ``gate_vma``: nothing else in the kernel's image begins and ends where the vsyscall page does."""
+    text = kernel.symbols.get("_stext")
+    if text is None or not kernel.has("vm_area_struct", "vm_end"):
+        return None
+    start, end = (kernel.offset("vm_area_struct", name) for name in ("vm_start", "vm_end"))
+    page = 1 << PAGE_SHIFT
+    for low in range(text & -page, (text & -page) + _IMAGE, _STEP):
+        pages = np.arange(low, low + _STEP, page, dtype=np.uint64)
+        words, ok = kernel.words(pages, page // 8)
+        rows, places = np.nonzero((words == np.uint64(_VSYSCALL)) & ok[:, None])
+        found = pages[rows] + np.uint64(8) * places.astype(np.uint64) - np.uint64(start)
+        ends, readable = kernel.words(found + np.uint64(end), 1)
+        hits = found[readable & (ends[:, 0] == np.uint64(_VSYSCALL + page))]
+        if len(hits):
+            return int(hits[0])
+    return None
 
 
 def vm_flag_names(kernel: KernelReader) -> dict[int, str]:

@@ -83,28 +83,27 @@ def resolve_paths(
     forest = _read_forest(kernel, dentries, mounts, log)
     files = list(zip(dentries.tolist(), mounts.tolist(), inodes.tolist(), strict=True))
     unnamed = {inode for dentry, _, inode in files if dentry in forest.dentries and forest.dentries[dentry].d_dname}
-    numbers = _inode_numbers(kernel, unnamed)
-    special = {address: kind for kind, symbol in _DNAMES.items() if (address := kernel.symbols.get(symbol)) is not None}
+    pseudo = _pseudo_files(kernel, unnamed)
     done: dict[Place, bytes | None] = {}
     for dentry, mnt, inode in files:
         place = Place(dentry, mnt)
         if place not in done:
             found = forest.dentries.get(dentry)
             if found is not None and found.d_dname and not _is_root(forest, place):
-                kind = special.get(found.d_dname, "simple")
-                done[place] = _pseudo_name(kind, found.name, numbers.get(inode, 0))
+                kind, number = pseudo.get(inode, ("", 0))
+                done[place] = _pseudo_name(kind, found.name, number)
             else:
                 done[place] = _path(forest, place, root)
     return [done[Place(dentry, mnt)] for dentry, mnt, _ in files]
 
 
-# How pseudo file systems spell a name: kind by the symbol of the d_dname operation.
+# Pseudo file systems whose d_dname is their own, by the magic of their superblocks (include/uapi/linux/magic.h); that
+# of all others is simple_dname. Operations could be told by their symbols alone.
 _DNAMES = {
-    "simple": "simple_dname",
-    "anon_inode": "anon_inodefs_dname",
-    "socket": "sockfs_dname",
-    "pipe": "pipefs_dname",
-    "dmabuf": "dmabuffs_dname",
+    0x09041934: "anon_inode",
+    0x534F434B: "socket",
+    0x50495045: "pipe",
+    0x444D4142: "dmabuf",
 }
 
 
@@ -165,7 +164,7 @@ def _pseudo_name(kind: str, name: bytes | None, inode: int) -> bytes | None:
         return b"socket:[%d]" % inode
     if kind == "pipe":
         return b"pipe:[%d]" % inode
-    if name is None:
+    if name is None or not kind:
         return None
     if kind == "anon_inode":
         return b"anon_inode:" + name
@@ -244,10 +243,15 @@ def _name_operations(kernel: Kernel, operations: U64) -> U64:
     return found[which]
 
 
-def _inode_numbers(kernel: Kernel, inodes: set[int]) -> dict[int, int]:
+def _pseudo_files(kernel: Kernel, inodes: set[int]) -> dict[int, tuple[str, int]]:
+    """How the file system of each of ``inodes`` spells names, and its number; none for what cannot be read."""
     wanted = np.array(sorted(inodes), np.uint64)
     numbers, ok = kernel.gather_member("inode", "i_ino", wanted)
-    return dict(zip(wanted[ok].tolist(), numbers[ok].tolist(), strict=True))
+    blocks, has_block = kernel.gather_member("inode", "i_sb", wanted)
+    magic, has_magic = kernel.gather_member("super_block", "s_magic", blocks)
+    ok &= has_block & has_magic
+    kinds = [_DNAMES.get(value, "simple") for value in magic[ok].tolist()]
+    return dict(zip(wanted[ok].tolist(), zip(kinds, numbers[ok].tolist(), strict=True), strict=True))
 
 
 def reader_root(kernel: Kernel, tasks: Tasks) -> Place | None:
