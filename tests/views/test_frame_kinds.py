@@ -19,7 +19,7 @@ from vmaforensics.kernel.symbols.kallsyms import Kallsyms
 from vmaforensics.kernel.symbols.vmcoreinfo import parse
 from vmaforensics.views.pages.frame_kinds import ANON_KINDS, FrameKind, FrameKinds, classify_frames, kinds_of_frames
 from vmaforensics.views.pages.free_lists import listed_free, per_cpu_free
-from vmaforensics.views.pages.page_types import PageReader, type_code
+from vmaforensics.views.pages.page_types import PageReader, TypeCode, type_code
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -142,6 +142,19 @@ def made_up(tmp_path: Path, constants: dict[str, int], edit: dict[int, dict[int,
         ),
         vmcoreinfo=info,
     )
+
+
+@pytest.mark.parametrize(("bit", "other"), [(0x200, 0x400), (0x400, 0x200)])
+def test_without_memory_cgroups_page_tables_are_of_the_type_that_many_pages_are_of(
+    tmp_path: Path, bit: int, other: int
+) -> None:
+    """PG_table is the third type from 5.11 on; before, PG_kmemcg was."""
+    edit = {frame: {48: ~bit & UNMAPPED} for frame in range(3, 9)} | {9: {48: ~other & UNMAPPED}}
+    kernel = made_up(tmp_path, OLD, edit, mask=False)
+    page = kernel.types.struct("page")
+    assert page is not None
+    del page.fields["memcg_data"]
+    assert type_code(kernel, "table") == TypeCode(mask=1 << 31 | bit, value=1 << 31)
 
 
 @pytest.mark.parametrize("mask", [False, True], ids=["head pointer", "head mask"])

@@ -184,6 +184,12 @@ def test_bits_of_vm_flags_are_named_as_the_kernel_means_them() -> None:
     assert 11 not in bit_names(new)
 
 
+@pytest.mark.parametrize(("enumerator", "name"), [("MCOPY_ATOMIC_CONTINUE", "VM_UFFD_MINOR"), ("OTHER", "bit 37")])
+def test_uffd_minor_came_with_its_mode_of_copying(enumerator: str, name: str) -> None:
+    """5.13 (7677f7fd8be7): in kernels without a maple tree too."""
+    assert flag_names(Machine(LINUX_5_10, {enumerator: 2}).kernel(), 1 << 37) == [name]
+
+
 def test_enumerators_of_bits_go_before_what_is_known() -> None:
     kernel = Machine(LINUX, {"VMA_READ_BIT": 3, "VMA_SEALED_BIT": 42, "VMA_SHADOW_STACK_BIT": 37}).kernel()
     assert bit_names(kernel) == {3: "READ", 42: "SEALED"}  # without thread_shstk the bit means nothing

@@ -28,6 +28,7 @@ from vmaforensics.columns.lookup import bounds_of
 from vmaforensics.proc.maps import gate_area, maps_lines
 from vmaforensics.views.pages.smaps import PSS_SHIFT, read_smaps
 from vmaforensics.views.pages.thp import thp_eligible
+from vmaforensics.views.vmas.flag_names import bit_names
 from vmaforensics.views.vmas.task_mmu import since_6_6
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def letters(kernel: Kernel) -> list[str]:
     if not kernel.shared(since_6_6):
         plain[19] = plain[63] = "??"
     if not kernel.arch.shadow_stack_flag(kernel):
-        plain[37] = "ui" if kernel.has("vm_area_struct", "anon_name") else "??"
+        plain[37] = "ui" if 37 in bit_names(kernel) else "??"
     for name, bit, two in (("VMA_UFFD_MINOR_BIT", 38, "ui"), ("VMA_SEALED_BIT", 63, "sl")):
         number = kernel.types.constant(name)
         if number is not None and number < 64:

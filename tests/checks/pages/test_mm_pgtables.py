@@ -36,6 +36,19 @@ def test_an_anonymous_huge_page_has_a_table_in_store() -> None:
     assert findings(views, "MM-PGTABLES") == []  # whether a table is in store, the page says
 
 
+def test_memory_that_nobody_counts_has_a_table_in_store_where_the_vma_has_no_file() -> None:
+    """There it is the huge zero page; in a VMA of a file, memory of a device (insert_pfn_pmd)."""
+    place = f"{_HUGE:x}-{_HUGE + 0x200000:x} rw-p"
+    views = views_of(Process(vmas=(place,)), Process(pid=101, vmas=(f"{place} /mnt/dax/file",)))
+    view = add_page_tables(views)
+    view.ptes.level[:] = 2
+    view.ptes.special[:] = True
+    view.ptes.page_row[:] = -1
+    object.__setattr__(view, "tables", view.tables.take(view.tables.level > 1))
+    views.mms.pgtables_bytes[:] = 3 * PAGE, 2 * PAGE
+    assert findings(views, "MM-PGTABLES") == []
+
+
 def test_silent_with_a_local_descriptor_table_or_unread_tables() -> None:
     views = views_of(Process(pid=100), Process(pid=101))
     view = add_page_tables(views)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
-    from vmaforensics.columns.types import I64, Bools
+    from vmaforensics.columns.types import I64, U64, Bools
     from vmaforensics.views.pages.page_tables import PageTablesView
 
 _HUGE: Final = 2  # level of the entries of huge pages for which a table is deposited
@@ -59,7 +59,7 @@ def check(context: Context) -> Iterator[Finding]:
     if view is None or offset is None:
         return
     mms = context.views.mms
-    expected = table_bytes(view, len(mms))
+    expected = table_bytes(view, context.views.vmas.file, len(mms))
     # A local descriptor table is mapped by page tables of its own in the kernel half.
     judged = view.whole & mms.ok & ~mms.other_tables & _deposits_known(view, len(mms))
     wrong = np.flatnonzero((mms.pgtables_bytes != expected) & judged)
@@ -82,8 +82,8 @@ def check(context: Context) -> Iterator[Finding]:
     yield from context.per_mm(RULE, mms.mm[wrong], evidence, title, apart=apart)
 
 
-def table_bytes(view: PageTablesView, count: int) -> I64:
-    """What ``pgtables_bytes`` of each of ``count`` mms should be.
+def table_bytes(view: PageTablesView, files: U64, count: int) -> I64:
+    """What ``pgtables_bytes`` of each of ``count`` mms should be; ``files`` is ``vm_file`` of each VMA.
 
     All tables, and those deposited for anonymous huge pages (pgtable_trans_huge_deposit, mm/huge_memory.c), the huge
     zero page's among them.
@@ -91,8 +91,9 @@ def table_bytes(view: PageTablesView, count: int) -> I64:
     ptes, pages = view.ptes, view.pages
     counted = view.tables.owner[view.tables.level <= view.arch.counted_levels]
     anonymous = values_at(pages.anon & ~pages.hugetlb, ptes.page_row)
-    zero_page = ptes.special & ~view.arch.special(ptes.entry)  # others that nobody counts are frames of a device
-    deposited = ptes.mm_row[(ptes.level == _HUGE) & (anonymous | zero_page)]
+    # What nobody counts is the huge zero page in a VMA without a file, and memory of a device in others.
+    of_file = values_at(files != 0, values_at(view.ranges.vma_row, ptes.range_row, -1))
+    deposited = ptes.mm_row[(ptes.level == _HUGE) & (anonymous | (ptes.special & ~of_file))]
     tables = np.bincount(counted, minlength=count) + np.bincount(deposited, minlength=count)
     return tables.astype(np.int64) * view.arch.page_size
 

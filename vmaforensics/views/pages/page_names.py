@@ -113,6 +113,11 @@ def zero_frame(kernel: Kernel) -> int | None:
     return int(pa[0]) >> kernel.arch.page_shift if mapped[0] else None
 
 
+def huge_zero_frame(kernel: Kernel) -> int | None:
+    """Frame of the huge page of zeros, which is mapped without being counted."""
+    return kernel.variable("huge_zero_pfn", 8)
+
+
 def owners(kernel: Kernel, ptes: Ptes, pages: Pages) -> U8:
     """:class:`Owner` of the page that each of ``ptes``, some entries of a view with these ``pages``, leads to."""
     mapped = ptes.maps_frames()
@@ -146,6 +151,8 @@ def owners(kernel: Kernel, ptes: Ptes, pages: Pages) -> U8:
     zero = zero_frame(kernel)
     if zero is not None:
         owner[uncounted & (ptes.pfn == np.uint64(zero))] = Owner.ZERO_PAGE
-    # A huge page that is marked as counted nowhere, in memory that has struct pages, is the huge zero page.
-    owner[uncounted & (ptes.level == 2) & ~kernel.arch.special(ptes.entry)] = Owner.ZERO_PAGE
+    huge_zero = huge_zero_frame(kernel)
+    # Without its variable: what is counted nowhere though its entry does not say so (up to 6.16).
+    huge = ~kernel.arch.special(ptes.entry) if huge_zero is None else ptes.pfn == np.uint64(huge_zero)
+    owner[uncounted & (ptes.level == 2) & huge] = Owner.ZERO_PAGE
     return owner

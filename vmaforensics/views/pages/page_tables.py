@@ -16,6 +16,7 @@ from vmaforensics.views.pages.contents import page_contents
 from vmaforensics.views.pages.map_ranges import MapRanges, map_ranges
 from vmaforensics.views.pages.mapped_pages import Pages, read_mapped_pages
 from vmaforensics.views.pages.miscounted_frames import MiscountedFrames, find_miscounted
+from vmaforensics.views.pages.page_names import huge_zero_frame
 from vmaforensics.views.pages.ptes import Ptes, place_keys
 from vmaforensics.views.pages.rss import read_rss
 from vmaforensics.views.pages.stale_tables import find_strangers
@@ -179,7 +180,7 @@ def _decoded(kernel: Kernel, leaves: Leaves) -> Ptes:
     # The walk gives the entries of each level in this order; a stable sort merges such runs quickly.
     leaves = leaves.sort_by(place_keys(kernel.arch, leaves.owner, leaves.va))
     meaning = kernel.arch.decode(leaves, _swap_types(kernel))
-    zero = _huge_zero(kernel)
+    zero = huge_zero_frame(kernel)
     if zero is not None:
         meaning.special[:] |= (leaves.level == 2) & (meaning.pfn == np.uint64(zero))
     unmatched = np.full(len(leaves), -1, np.int32)
@@ -215,8 +216,3 @@ def _swap_types(kernel: Kernel) -> int:
     """Swap files there are or were; the types above them are migration, device and marker entries."""
     count = kernel.variable("nr_swapfiles", 4)
     return _LEAST_SWAPFILES if count is None else min(count, _SWAP_TYPES)
-
-
-def _huge_zero(kernel: Kernel) -> int | None:
-    """Frame of the huge zero page, which is mapped without being counted."""
-    return kernel.variable("huge_zero_pfn", 8)

@@ -18,6 +18,7 @@ import numpy as np
 
 from vmaforensics.columns.table import Table, columns_of, member, table
 from vmaforensics.columns.types import U32, U64, Bools
+from vmaforensics.views.pages.vmemmap import vmemmap_pages
 
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
@@ -56,7 +57,7 @@ def type_code(kernel: Kernel, name: str) -> TypeCode | None:
             bit = ~stated & 0xFFFFFFFF
         elif name in _DEFINED and _defined(kernel):
             bit = _DEFINED[name]
-            if name == "table" and not kernel.has("page", "memcg_data"):
+            if name == "table" and _behind_kmemcg(kernel):
                 bit = _TABLE_BEHIND_KMEMCG
         else:
             return None
@@ -69,6 +70,26 @@ def _defined(kernel: Kernel) -> bool:
         return False
     stated = _stated(kernel, "buddy")
     return stated is None or ~stated & 0xFFFFFFFF == _DEFINED["buddy"]
+
+
+def _behind_kmemcg(kernel: Kernel) -> bool:
+    """Is PG_kmemcg before PG_table? A kernel without memory cgroups has no member that says so, but it has no page of
+    the former type either, and many page tables."""
+    if kernel.has("page", "memcg_data"):
+        return False
+    return kernel.has("page", "mem_cgroup") or kernel.shared(_more_of_the_second_type)
+
+
+def _more_of_the_second_type(kernel: Kernel) -> bool:
+    reader = PageReader(kernel)
+    at, counts = kernel.offset("page", "page_type"), [0, 0]
+    codes = [TypeCode(mask=_BASE | bit, value=_BASE) for bit in (_DEFINED["table"], _TABLE_BEHIND_KMEMCG)]
+    for piece in vmemmap_pages(kernel, int(reader.base), reader.size):
+        data = piece.data[piece.ok]
+        rows = data[:, : data.shape[1] // reader.size * reader.size].reshape(-1, reader.size)
+        words = np.ascontiguousarray(rows[:, at : at + 4]).view("<u4").reshape(-1)
+        counts = [count + int(code.matches(words).sum()) for count, code in zip(counts, codes, strict=True)]
+    return counts[1] > counts[0]
 
 
 def _stated(kernel: Kernel, name: str) -> int | None:

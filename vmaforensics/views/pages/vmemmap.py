@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from vmaforensics.columns.types import U8, U64, Bools
     from vmaforensics.kernel.kernel import Kernel
-    from vmaforensics.views.pages.page_types import PageReader
 
 _BATCH = 1 << 12  # pieces read at once
 
@@ -26,20 +25,20 @@ class VmemmapPieces(NamedTuple):
     ok: Bools  # is it in the image?
 
 
-def vmemmap_pages(kernel: Kernel, reader: PageReader) -> Iterator[VmemmapPieces]:
-    """The pieces of vmemmap that the page tables map, a batch at a time."""
+def vmemmap_pages(kernel: Kernel, base: int, size: int) -> Iterator[VmemmapPieces]:
+    """The pieces of vmemmap, which begins at ``base`` and has ``size`` bytes a frame, that the page tables map, a batch
+    at a time."""
     ranges = kernel.memory.ranges
     if not len(ranges):
         return
     page = kernel.arch.page_size
-    span = page if page % reader.size == 0 else reader.size
-    low = int(reader.base)
-    used = -(-int(ranges[:, 1].max()) // page) * reader.size
-    high = low + -(-used // span) * span  # where RAM ends within a piece, the whole of it counts
+    span = page if page % size == 0 else size
+    used = -(-int(ranges[:, 1].max()) // page) * size
+    high = base + -(-used // span) * span  # where RAM ends within a piece, the whole of it counts
     runs = kernel.space.runs
-    runs = runs.take((runs.end >= np.uint64(low)) & (runs.start < np.uint64(high)))
-    start = np.maximum(runs.start, np.uint64(low)) - np.uint64(low)
-    end = np.minimum(runs.end, np.uint64(high - 1)) - np.uint64(low) + np.uint64(1)
+    runs = runs.take((runs.end >= np.uint64(base)) & (runs.start < np.uint64(high)))
+    start = np.maximum(runs.start, np.uint64(base)) - np.uint64(base)
+    end = np.minimum(runs.end, np.uint64(high - 1)) - np.uint64(base) + np.uint64(1)
     first = (start + np.uint64(span - 1)) // np.uint64(span)  # pieces that lie in one run altogether
     count = np.maximum(end // np.uint64(span), first) - first
     begin = np.cumsum(count) - count
@@ -47,6 +46,6 @@ def vmemmap_pages(kernel: Kernel, reader: PageReader) -> Iterator[VmemmapPieces]
     for at in range(0, total, _BATCH):
         index = np.arange(at, min(at + _BATCH, total), dtype=np.uint64)
         run = last_rows_of(begin, index)
-        addresses = np.uint64(low) + (first[run] + index - begin[run]) * np.uint64(span)
+        addresses = np.uint64(base) + (first[run] + index - begin[run]) * np.uint64(span)
         data, ok = kernel.space.gather(addresses, span)
-        yield VmemmapPieces((addresses - reader.base) // np.uint64(reader.size), data, ok)
+        yield VmemmapPieces((addresses - np.uint64(base)) // np.uint64(size), data, ok)

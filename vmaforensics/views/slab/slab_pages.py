@@ -111,7 +111,7 @@ def find_slabs(kernel: Kernel, caches: Caches, log: ProblemLog) -> Slabs:
     known = caches.cache[order]
     found: list[Slabs] = []
     unread = 0
-    for first, data, ok in vmemmap_pages(kernel, reader):
+    for first, data, ok in vmemmap_pages(kernel, int(reader.base), reader.size):
         unread += int((~ok).sum())
         count = data.shape[1] // reader.size
         words = data[:, : count * reader.size].reshape(-1, reader.size)

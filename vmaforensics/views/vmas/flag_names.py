@@ -59,9 +59,10 @@ def bit_names(kernel: Kernel) -> dict[int, str]:
     names = _STABLE | kernel.arch.vm_flag_names(kernel)
     if kernel.has("vm_area_struct", "vm_next"):
         names[11] = "DENYWRITE"  # gone before the list went; nothing sets the bit in between
-    if kernel.arch.shadow_stack_flag(kernel):  # 6.6: UFFD_MINOR made room for it
+    # UFFD_MINOR came with its modes of copying (5.13), and made room for shadow stacks (6.6).
+    if kernel.arch.shadow_stack_flag(kernel):
         names[38] = "UFFD_MINOR"
-    elif kernel.has("mm_struct", "mm_mt"):
+    elif constant("MCOPY_ATOMIC_CONTINUE") is not None or constant("MFILL_ATOMIC_CONTINUE") is not None:
         names[37] = "UFFD_MINOR"
     return names
 
