@@ -11,10 +11,16 @@ from vmaforensics.cli.output import add_output, output
 from vmaforensics.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import IO
+
     from vmaforensics.columns.types import I64
+    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.log.earlier import EarlierLog
     from vmaforensics.views.log.records import Log
 
 _LEVELS = ("emerg", "alert", "crit", "err", "warn", "notice", "info", "debug")
+_MOST_NAMED = 5  # earlier logs
 _AT_ONCE = 4096  # records that are made text before they are written
 
 
@@ -37,6 +43,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument(
         "--since", type=_seconds, metavar="T", default=0, help="only records from T seconds since boot on, as 12.5"
+    )
+    parser.add_argument(
+        "--earlier",
+        action="store_true",
+        help="instead, the logs of earlier kernels that ramoops has kept in memory over a reboot",
     )
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     add_output(parser)
@@ -67,41 +78,90 @@ def _seconds(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Print the records asked for."""
-    import msgspec
-
     from vmaforensics.cli.progress import watched
     from vmaforensics.kernel.find import find_kernel
-    from vmaforensics.proc.log import log_lines
-    from vmaforensics.proc.log_document import log_document, log_record
+    from vmaforensics.views.log.earlier import read_earlier
     from vmaforensics.views.log.log import read_log
-    from vmaforensics.words.printable import printable
 
     with output(args.output, force=args.force) as stream:
         with watched(args) as say:
             kernel = find_kernel(opened(args), say)
             log = read_log(kernel)
-        if log is None:
+            earlier = read_earlier(kernel)
+        if log is None and not args.earlier:
             raise UsageError(
                 "the kernel's log cannot be read: its variables (prb, log_buf) are unknown, or what they lead to is "
                 "not in the image"
             )
-        rows = _chosen(log, args.level, args.since).tolist()
+        logs = [] if args.earlier or log is None else [log]
         if args.format == "json":
-            stream.write(msgspec.json.encode(log_document(log, rows)) + b"\n")
+            stream.write(_json(args, logs, earlier))
+        elif args.earlier:
+            _write_earlier(stream, args, earlier)
         else:
-            for at in range(0, len(rows), _AT_ONCE):
-                stream.write("".join(log_lines(log_record(log, row)) for row in rows[at : at + _AT_ONCE]).encode())
-            for problem in log.problems:
-                sys.stderr.write(f"vmaforensics: {printable(problem)}\n")
+            _write(stream, args, logs[0])
+            _say_others(kernel, earlier)
     return ExitCode.OK
 
 
-def _chosen(log: Log, level: int, since: int) -> I64:
-    """Rows of the records as urgent as ``level`` from ``since`` nanoseconds on; those without a time among them."""
+def _json(args: argparse.Namespace, logs: Sequence[Log], earlier: Sequence[EarlierLog]) -> bytes:
+    """The document: of the kernel's own log, or of those of earlier ones, which it names in either case."""
+    import msgspec
+
+    from vmaforensics.proc.log_document import earlier_part, log_document
+    from vmaforensics.views.log.records import Log, LogRecords
+
+    log = logs[0] if logs else Log(records=LogRecords.zeros(0), data=b"", source="ramoops")
+    parts = [earlier_part(kept, _chosen(kept.log, args).tolist() if args.earlier else ()) for kept in earlier]
+    return msgspec.json.encode(log_document(log, _chosen(log, args).tolist(), parts)) + b"\n"
+
+
+def _write_earlier(stream: IO[bytes], args: argparse.Namespace, earlier: Sequence[EarlierLog]) -> None:
+    """The logs of earlier kernels, each beneath a line that says which it is."""
+    from vmaforensics.proc.log import earlier_line
+    from vmaforensics.proc.log_document import earlier_part
+
+    if not earlier:
+        sys.stderr.write("vmaforensics: memory has no log of an earlier kernel that ramoops would have kept\n")
+    for kept in earlier:
+        stream.write(earlier_line(earlier_part(kept, ())).encode())
+        _write(stream, args, kept.log)
+
+
+def _write(stream: IO[bytes], args: argparse.Namespace, log: Log) -> None:
+    """The records asked for, as text; then what is wrong with them."""
+    from vmaforensics.proc.log import log_lines
+    from vmaforensics.proc.log_document import log_record
+    from vmaforensics.words.printable import printable
+
+    rows = _chosen(log, args).tolist()
+    for at in range(0, len(rows), _AT_ONCE):
+        stream.write("".join(log_lines(log_record(log, row)) for row in rows[at : at + _AT_ONCE]).encode())
+    for problem in log.problems:
+        sys.stderr.write(f"vmaforensics: {printable(problem)}\n")
+
+
+def _say_others(kernel: Kernel, earlier: Sequence[EarlierLog]) -> None:
+    """That there are logs of other kernels."""
+    from vmaforensics.kernel.find import ANOTHER
+    from vmaforensics.words.amounts import counted
+    from vmaforensics.words.printable import printable
+
+    if earlier:
+        named = ", ".join(kept.title for kept in earlier[:_MOST_NAMED])
+        told = counted(len(earlier), "log")
+        sys.stderr.write(f"vmaforensics: memory has {told} of earlier kernels ({named}); --earlier shows them\n")
+    for problem in kernel.identity.problems:
+        if problem.startswith(ANOTHER):
+            sys.stderr.write(f"vmaforensics: {printable(problem)}\n")
+
+
+def _chosen(log: Log, args: argparse.Namespace) -> I64:
+    """Rows of the records that are as urgent and as late as was asked for; those without a time among them."""
     import numpy as np
 
     from vmaforensics.views.log.records import RecordState
 
     records = log.records
-    late = (records.time >= np.uint64(since)) | (records.state == RecordState.BUFFERED)
-    return np.flatnonzero((records.level <= level) & late).astype(np.int64)
+    late = (records.time >= np.uint64(args.since)) | (records.state == RecordState.BUFFERED)
+    return np.flatnonzero((records.level <= args.level) & late).astype(np.int64)

@@ -33,7 +33,7 @@ from vmaforensics.crash.trail.parts import finding_parts, meaning_part, named_pa
 from vmaforensics.crash.trail.word import Trail
 from vmaforensics.crash.verdict import verdict
 from vmaforensics.crash.wait_parts import wait_part, waits_not_assessed
-from vmaforensics.proc.log_document import log_document
+from vmaforensics.proc.log_document import earlier_part, log_document
 from vmaforensics.views.system.modules import STATES
 from vmaforensics.words.printable import printable
 from vmaforensics.words.times import utc
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
     from vmaforensics.crash.pointers_document import PointersPart
     from vmaforensics.crash.trace import TraceFrame
     from vmaforensics.crash.waits_document import WaitsPart
+    from vmaforensics.proc.log_document import EarlierPart
+    from vmaforensics.views.log.earlier import EarlierLog
     from vmaforensics.views.system.ending import Ending
 
 _MOST_MODULES = 4096
@@ -81,6 +83,7 @@ def build_crash_document(case: Case, *, lines: int, everyone: bool = False) -> C
         complaints=complaints,
         complaints_left_out=case.complaints.total - len(case.complaints.kept),
         log=[] if case.log is None else log_document(case.log, range(max(0, count - lines), count)).records,
+        earlier=[_earlier(earlier, lines) for earlier in case.earlier],
         not_assessed=list(_not_assessed(case)),
     )
 
@@ -88,6 +91,12 @@ def build_crash_document(case: Case, *, lines: int, everyone: bool = False) -> C
 def _pointers(case: Case) -> PointersPart | None:
     """What the registers and the stack of who died lead to."""
     return None if case.pointers is None or case.stacks is None else pointers_part(case.pointers, case.stacks.view)
+
+
+def _earlier(earlier: EarlierLog, lines: int) -> EarlierPart:
+    """An earlier kernel's log, with the last ``lines`` records."""
+    count = len(earlier.log.records)
+    return earlier_part(earlier, range(max(0, count - lines), count))
 
 
 def _waits(case: Case) -> WaitsPart | None:

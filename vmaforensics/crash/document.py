@@ -8,7 +8,7 @@ from vmaforensics.crash.memory_document import MemoryPart  # noqa: TC001 - msgsp
 from vmaforensics.crash.pointers_document import FaultPart, PointerPart, PointersPart  # noqa: TC001 - the same
 from vmaforensics.crash.trail.parts import FindingPart, MeaningPart, NamedPart, WordPart  # noqa: TC001 - the same
 from vmaforensics.crash.waits_document import WaitsPart  # noqa: TC001 - the same
-from vmaforensics.proc.log_document import LogRecord  # noqa: TC001 - the same
+from vmaforensics.proc.log_document import EarlierPart, LogRecord  # noqa: TC001 - the same
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -209,4 +209,5 @@ class CrashDocument(_Part, frozen=True):
     complaints: list[ComplaintPart]
     complaints_left_out: int
     log: list[LogRecord]  # its last records
+    earlier: list[EarlierPart]  # logs of earlier kernels that memory has kept, with their last records
     not_assessed: list[NotAssessed]

@@ -15,6 +15,7 @@ from vmaforensics.crash.trail.case import Followed, follow_case, follow_in
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.kernel.machine import hostname, read_clock
 from vmaforensics.views.locks.gather import gather_locks
+from vmaforensics.views.log.earlier import read_earlier
 from vmaforensics.views.log.log import read_log
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.processes.tasks import walk_tasks
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.machine import Clock
     from vmaforensics.progress import Progress
     from vmaforensics.views.locks.gather import LocksView
+    from vmaforensics.views.log.earlier import EarlierLog
     from vmaforensics.views.log.records import Log
     from vmaforensics.views.system.ending import Ending
     from vmaforensics.views.system.machine_facts import MachineFacts
@@ -71,6 +73,7 @@ class Case:
     schedule: Schedule | None  # as stacks
     pointers: Pointers | None  # as stacks; None too where nothing died
     memory: MemoryCase
+    earlier: list[EarlierLog] = field(default_factory=list)  # what earlier kernels left
     followed: Followed = field(default_factory=Followed)  # what complaints lead to
 
     def urgent(self) -> list[Complaint]:
@@ -118,6 +121,7 @@ def gather_case(image: Image, kernel: Kernel, progress: Progress, parts: Collect
         memory=guarded(
             kernel, "memory", lambda: read_memory_case(kernel, None if stacks is None else stacks.tasks), NOT_READ
         ),
+        earlier=guarded(kernel, "earlier logs", lambda: read_earlier(kernel), []),
         pointers=guarded(kernel, "registers", lambda: _pointers(kernel, stacks, death, complaints), None),
     )
 

@@ -109,6 +109,10 @@ def _head(document: CrashDocument) -> Iterator[str]:
     yield from _taint(document)
     if counted_in := list(_since_boot(document)):
         yield from _row("SINCE BOOT", ", ".join(counted_in))
+    for place, earlier in enumerate(document.earlier):
+        written = "" if earlier.written is None else f", written {earlier.written}"
+        text = f"memory has the log of an earlier kernel: {earlier.title}{written}; log --earlier shows it"
+        yield from _row("" if place else "BEFORE", text)
     yield from _row("IMAGE", f"{document.image.path} ({document.image.format})")
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from vmaforensics.arch.interface import BootFacts
 from vmaforensics.errors import KernelNotFoundError, MemoryReadError
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 WORD_SIZE = 8  # bytes of a pointer
 _FAR = 256  # tasks
 _AGREE = 0.75  # of the links of the list of tasks
+
+ANOTHER: Final = "another kernel lies in memory"  # how problems begin that name one
 
 
 def find_kernel(
@@ -105,7 +107,7 @@ def _chosen(image: Image, found: list[Kernel], refused: KernelNotFoundError | No
         if other is not kernel:
             state = "whose list of tasks is whole" if lives(other) else "whose list of tasks is broken"
             kernel.identity.problems.append(
-                f"another kernel lies in memory, {other.identity.release or 'of unknown release'}, {state}: left by a "
+                f"{ANOTHER}, {other.identity.release or 'of unknown release'}, {state}: left by a "
                 f"reboot or kept for a crash; --kernel {number} takes it"
             )
     return kernel

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from vmaforensics.proc.log_document import LogRecord
+    from vmaforensics.proc.log_document import EarlierPart, LogRecord
 
 _MARKS: Final = {"unfinished": "unfinished", "buffered": "not in the log yet"}
 _NO_TIME: Final = f"[{'?':>12}] "
@@ -27,6 +27,12 @@ def log_lines(record: LogRecord) -> str:
     head = _NO_TIME if record.time is None else _timestamp(record.time)
     mark = f"({', '.join(marks)}) " if marks else ""
     return head + mark + record.text.replace("\n", "\n" + " " * len(head)) + "\n"
+
+
+def earlier_line(earlier: EarlierPart) -> str:
+    """What stands above the records of an earlier kernel, its newline included."""
+    written = "" if earlier.written is None else f", written {earlier.written}"
+    return f"--- {earlier.title} of an earlier kernel, kept by ramoops at physical {earlier.address}{written} ---\n"
 
 
 def _timestamp(time: str) -> str:

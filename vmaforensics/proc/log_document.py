@@ -8,10 +8,12 @@ import msgspec
 
 from vmaforensics.views.log.records import LOG_KERN, NO_CALLER, ON_CPU, RecordState
 from vmaforensics.words.printable import comm_of, printable
+from vmaforensics.words.times import utc
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from vmaforensics.views.log.earlier import EarlierLog
     from vmaforensics.views.log.records import Log
 
 StateWord = Literal["whole", "open", "unfinished", "buffered"]
@@ -50,8 +52,19 @@ class LogRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_de
     lost: bool = False  # the text could not be read
 
 
+class EarlierPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The log of an earlier kernel that memory has kept: of ``count`` records those that were asked for."""
+
+    title: str  # why it was kept, and the how-manieth time: "Panic#1"
+    address: str  # physical, of its first part
+    written: str | None  # when, by the clock of that kernel
+    problems: tuple[str, ...]
+    count: int
+    records: list[LogRecord]
+
+
 class LogDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The log, or a part of it."""
+    """The log, or a part of it; ``earlier`` are the logs of kernels before this one."""
 
     schema: LogSchema
     source: str
@@ -59,9 +72,10 @@ class LogDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     failed: int  # records for which there was no room
     problems: tuple[str, ...]
     records: list[LogRecord]
+    earlier: list[EarlierPart] = []
 
 
-def log_document(log: Log, rows: Iterable[int]) -> LogDocument:
+def log_document(log: Log, rows: Iterable[int], earlier: Iterable[EarlierPart] = ()) -> LogDocument:
     """The document of the records ``rows``."""
     return LogDocument(
         schema=LogSchema(),
@@ -70,6 +84,19 @@ def log_document(log: Log, rows: Iterable[int]) -> LogDocument:
         failed=log.failed,
         problems=log.problems,
         records=[log_record(log, row) for row in rows],
+        earlier=list(earlier),
+    )
+
+
+def earlier_part(earlier: EarlierLog, rows: Iterable[int]) -> EarlierPart:
+    """An earlier kernel's log, with the records ``rows``."""
+    return EarlierPart(
+        title=earlier.title,
+        address=hex(earlier.physical),
+        written=None if earlier.written is None else utc(earlier.written),
+        problems=tuple(printable(problem) for problem in earlier.log.problems),
+        count=len(earlier.log.records),
+        records=[log_record(earlier.log, row) for row in rows],
     )
 
 

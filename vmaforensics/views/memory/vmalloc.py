@@ -31,6 +31,15 @@ class _Areas(Table):
     caller: U64 = member("caller")
 
 
+@table(struct="vm_struct")
+class Areas(Table):
+    """Areas in use."""
+
+    addr: U64 = member("addr")
+    size: U64 = member("size")  # bytes, with the page behind it that guards it
+    caller: U64 = member("caller")
+
+
 class VmallocUse(NamedTuple):
     """Pages of each caller, those with most first."""
 
@@ -53,6 +62,16 @@ def read_vmalloc_use(kernel: Kernel) -> VmallocUse | None:
     order = np.argsort(-pages, kind="stable")
     count = sum_by(which, np.ones(len(which)), len(callers))
     return VmallocUse(callers[order], pages[order], count[order], whole and bool(read.all()))
+
+
+def read_areas(kernel: Kernel) -> Areas:
+    """Every area that somebody asked for; none where the kernel's trees of them are not known."""
+    roots = np.array(tree_roots(kernel), np.uint64)
+    if not len(roots) or not kernel.has("vmap_area", "vm") or kernel.types.struct("vm_struct") is None:
+        return Areas.zeros(0)
+    vm, _ = _walk(kernel, roots)
+    areas, read = kernel.gather(Areas, np.unique(vm[kernel.arch.kernel_pointer(vm)]))
+    return areas.take(read)
 
 
 def _walk(kernel: Kernel, roots: U64) -> tuple[U64, bool]:
