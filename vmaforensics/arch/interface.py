@@ -19,7 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Self
 
-    from vmaforensics.arch.page_tables import IsolatedEntries, LeafStates, Leaves, Protection, Walk
+    from vmaforensics.arch.page_tables import (
+        IsolatedEntries,
+        KernelEntries,
+        KernelHalves,
+        LeafStates,
+        Leaves,
+        Protection,
+        Walk,
+    )
     from vmaforensics.arch.reading import KernelReader, Note, PhysicalReader
     from vmaforensics.arch.registers import (
         CoreRegisters,
@@ -57,6 +65,16 @@ class GateArea(NamedTuple):
     end: int
     flags: int
     name: bytes
+
+
+class VdsoSymbols(NamedTuple):
+    """Symbols that lead to what the kernel maps into every process."""
+
+    images: tuple[str, ...]  # struct vdso_image: code, one for each kind of program
+    code: tuple[str, ...]  # vm_special_mapping of VMAs with such code
+    data: tuple[str, ...]  # those of VMAs with the data that it works on
+    pages: tuple[str, ...]  # variables in pages of that data
+    pointers: tuple[str, ...]  # pointers to pages of that data
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -221,6 +239,27 @@ class Architecture(ABC):
     def walk_user_only(self, memory: PhysicalReader, roots: U64, differing: IsolatedEntries) -> Walk:
         """What is in the user's copies alone, without the top-level tables; owners count ``roots``."""
 
+    # The kernel half, which all processes share -----------------------------------------------------------
+
+    @abstractmethod
+    def kernel_entries(self, memory: PhysicalReader, roots: U64, reference: int, own_tables: Bools) -> KernelHalves:
+        """The kernel half of each top-level table beside that of the kernel's own, at the physical ``reference``.
+
+        ``own_tables``: which processes may have tables of their own there (:meth:`has_other_tables`).
+        """
+
+    @abstractmethod
+    def walk_kernel_entries(self, memory: PhysicalReader, entries: KernelEntries) -> Walk:
+        """What is mapped under such entries; owners are their rows."""
+
+    @abstractmethod
+    def kernel_leaves_for_user_mode(self, leaves: Leaves) -> Leaves:
+        """Leaves of the kernel half that user mode can use and that no kernel makes."""
+
+    @abstractmethod
+    def walk_kernel_half(self, memory: PhysicalReader, root: int) -> Walk:
+        """All present entries of the kernel half under one top-level table; repeated tables are entered once."""
+
     @abstractmethod
     def roots_of(self, table_register: U64) -> tuple[U64, ...]:
         """Physical addresses of the top-level table that each register value may mean, the likeliest first."""
@@ -320,6 +359,15 @@ class Architecture(ABC):
         """Which mms have page tables counted in pgtables_bytes that :meth:`walk_user` does not meet."""
 
     # Special pages -----------------------------------------------------------------------------------
+
+    vdso_symbols: VdsoSymbols
+
+    @abstractmethod
+    def first_jumps(self, code: U8, at: I64) -> tuple[Bools, I64]:
+        """Which pieces of ``code``, 16 bytes each, begin with a jump, and where it leads; negative where not known.
+
+        ``at`` is where each piece lies. What amounts to a jump counts too: a breakpoint, an address that is pushed.
+        """
 
     @abstractmethod
     def has_gate_area(self, kernel: KernelReader, mms: U64) -> Bools:

@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from vmaforensics.columns.table import Table, table
-from vmaforensics.columns.types import I8, I32, U8, U64, Bools
+from vmaforensics.columns.types import I8, I32, I64, U8, U64, Bools
 
 # What an entry allows, the tables above it included.
 ALLOW_WRITE, ALLOW_USER, ALLOW_EXECUTE = 1, 2, 4
@@ -94,3 +94,25 @@ class IsolatedEntries(Table):
     entry: U64  # in the kernel's copy
     user: U64  # in the user's copy
     where: U64  # physical address of the latter
+
+
+@table()
+class KernelEntries(Table):
+    """Entries of the kernel half of top-level tables that are not as in the kernel's own table, by owner and slot."""
+
+    owner: I32  # position of the table in the roots that were compared
+    slot: I32  # of the top-level table
+    va: U64  # first address it maps
+    entry: U64
+    expected: U64  # in the kernel's table
+    where: U64  # physical address of the entry
+    user_copy: Bools  # in the table that user mode runs on (page-table isolation)
+    own: Bools  # a slot in which processes may have entries of their own, and this one may
+
+
+class KernelHalves(NamedTuple):
+    """The kernel half of top-level tables beside the kernel's own."""
+
+    entries: KernelEntries  # that differ
+    alike: I64  # entries that each table has in common with the kernel's; 0 where it could not be read
+    expected: int  # entries that the kernel's has; 0 where it could not be read

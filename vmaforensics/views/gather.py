@@ -18,9 +18,11 @@ from vmaforensics.views.indices.maple import walk_maple
 from vmaforensics.views.indices.rbtree import walk_rbtree
 from vmaforensics.views.indices.vma_list import walk_list
 from vmaforensics.views.operations.operations import gather_operations
+from vmaforensics.views.pages.kernel_half import gather_kernel_half
 from vmaforensics.views.pages.page_tables import gather_page_tables
 from vmaforensics.views.pages.text_pages import gather_text_pages
 from vmaforensics.views.pages.unacquired import drop_unacquired
+from vmaforensics.views.pages.vdso import gather_vdso
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.processes.mm_sources import gather_sources, with_indexed
 from vmaforensics.views.processes.mms import MmOffsets, Mms, read_mms
@@ -162,6 +164,10 @@ def _gather_witnesses(kernel: Kernel, views: Views, cpus: tuple[CpuState, ...], 
     )
     if page_tables is not None and len(files.rows):
         views.text = extra.get("text", lambda: gather_text_pages(kernel, tasks, vmas, files.rows, page_tables, log))
+    taken = [mms] if taskless is None else [mms, taskless]
+    views.kernel_half = extra.get("page-tables", lambda: gather_kernel_half(kernel, Mms.concatenate(taken), log))
+    if page_tables is not None:
+        views.vdso = extra.get("page-tables", lambda: gather_vdso(kernel, every, mms, vmas, page_tables))
     views.rmap = extra.get("rmap", lambda: gather_rmap(kernel, tasks, mms, vmas, files, log))
     if page_tables is not None:
         held = views.handles.held if views.handles is not None else HeldFrames.zeros(0)

@@ -25,8 +25,10 @@ if TYPE_CHECKING:
     from vmaforensics.views.frames.frames import FramesView
     from vmaforensics.views.indices.rbtree import RbNodes
     from vmaforensics.views.operations.operations import OperationsView
+    from vmaforensics.views.pages.kernel_half import KernelHalfView
     from vmaforensics.views.pages.page_tables import PageTablesView
     from vmaforensics.views.pages.text_pages import TextView
+    from vmaforensics.views.pages.vdso import VdsoView
     from vmaforensics.views.processes.mm_sources import SourcesView
     from vmaforensics.views.processes.mms import Mms
     from vmaforensics.views.processes.taskless_mms import TasklessMms
@@ -72,6 +74,8 @@ class Views:
     page_tables: PageTablesView | None = None
     text: TextView | None = None
     frames: FramesView | None = None
+    kernel_half: KernelHalfView | None = None
+    vdso: VdsoView | None = None
     clocks: ClocksView | None = None  # None: its timekeeper could not be read
     problems: Problems = field(default_factory=lambda: Problems.zeros(0))
 

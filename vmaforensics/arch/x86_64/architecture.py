@@ -18,6 +18,7 @@ from vmaforensics.arch.x86_64 import (
     encryption,
     entries,
     isolation,
+    kernel_half,
     kernel_image,
     machine_code,
     operands,
@@ -28,6 +29,7 @@ from vmaforensics.arch.x86_64 import (
     special_pages,
     swap_entries,
     unwinding,
+    vdso,
 )
 
 if TYPE_CHECKING:
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from vmaforensics.arch.interface import BootFacts, GateArea
-    from vmaforensics.arch.page_tables import LeafStates, Leaves, Protection, Walk
+    from vmaforensics.arch.page_tables import KernelEntries, KernelHalves, LeafStates, Leaves, Protection, Walk
     from vmaforensics.arch.reading import KernelReader, Note, PhysicalReader
     from vmaforensics.arch.registers import (
         CoreRegisters,
@@ -81,6 +83,7 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
     direct_map_size = kernel_image.DIRECT_MAP_SIZE
     hole_end = 1 << 32
     kernel_tables = kernel_image.KERNEL_TABLES
+    vdso_symbols = vdso.SYMBOLS
     poison_base = 0xDEAD0000_00000000  # arch/x86/Kconfig
 
     thread_pointer = ThreadPointer(name="fsbase", path="thread.fsbase")
@@ -106,13 +109,11 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
     def walk_user(self, memory: PhysicalReader, roots: U64) -> Walk:
         return paging.walk(memory, roots, self._user_bounds())
 
+    def _kernel_bounds(self) -> paging.Bounds:
+        return paging.Bounds(levels=self.levels, first=bits.USER_SLOTS, mask=self.address_mask)
+
     def walk_kernel(self, memory: PhysicalReader, root: int) -> Walk:
-        bounds = paging.Bounds(
-            levels=self.levels,
-            first=bits.USER_SLOTS,
-            skip=addresses.espfix_slots(self.levels),
-            mask=self.address_mask,
-        )
+        bounds = replace(self._kernel_bounds(), skip=addresses.espfix_slots(self.levels))
         found = paging.walk(memory, np.array([root], np.uint64), bounds)
         return replace(found, leaves=found.leaves.take(~addresses.in_espfix(found.leaves.va)))
 
@@ -171,6 +172,22 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
 
     def walk_user_only(self, memory: PhysicalReader, roots: U64, differing: IsolatedEntries) -> Walk:
         return isolation.walk_user_only(memory, roots, differing, self._user_bounds())
+
+    # The kernel half ---------------------------------------------------------------------------------
+
+    def kernel_entries(self, memory: PhysicalReader, roots: U64, reference: int, own_tables: Bools) -> KernelHalves:
+        return kernel_half.kernel_entries(
+            memory, roots, reference, kernel_half.Shape(self.levels, bool(self.isolation)), own_tables
+        )
+
+    def walk_kernel_entries(self, memory: PhysicalReader, entries: KernelEntries) -> Walk:
+        return kernel_half.walk_entries(memory, entries, self._kernel_bounds())
+
+    def kernel_leaves_for_user_mode(self, leaves: Leaves) -> Leaves:
+        return kernel_half.for_user_mode(leaves)
+
+    def walk_kernel_half(self, memory: PhysicalReader, root: int) -> Walk:
+        return paging.walk(memory, np.array([root], np.uint64), self._kernel_bounds())
 
     def roots_of(self, table_register: U64) -> tuple[U64, ...]:
         # Bits of CR3 that are no address: PCID below, LAM and no-flush above (Intel SDM vol. 3, 2.5 and 4.10.4.1).
@@ -257,6 +274,9 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
 
     def in_fixed_pages(self, addresses: U64) -> Bools:
         return special_pages.in_fixed_pages(addresses)
+
+    def first_jumps(self, code: U8, at: I64) -> tuple[Bools, I64]:
+        return vdso.first_jumps(code, at)
 
     def operand(self, code: bytes) -> MemoryOperand | None:
         return operands.operand(code)

@@ -40,7 +40,7 @@ class Bounds:
 
     Of the top level only the slots ``[first, last)`` that are not in ``skip`` are entered. With ``everything`` leaf
     entries that are not present and not zero are kept too. ``mask`` takes the physical address out of an entry (SME
-    puts its C-bit there).
+    puts its C-bit there). With ``below`` the roots are tables of a lower level, and addresses count from 0 in each.
     """
 
     levels: int
@@ -49,6 +49,7 @@ class Bounds:
     skip: tuple[int, ...] = ()
     mask: int = ADDRESS_MASK
     everything: bool = False
+    below: bool = False
 
 
 @dataclass(slots=True)
@@ -121,7 +122,7 @@ def walk(memory: PhysicalReader, roots: U64, bounds: Bounds) -> Walk:
 
 def _read(memory: PhysicalReader, tables: _Level, level: int, bounds: Bounds) -> tuple[Bools, U64, _Level]:
     """Read ``tables``: (which could be read, the entries that are not zero, where each of these stands)."""
-    top = level == bounds.levels
+    top = level == bounds.levels and not bounds.below
     raw, ok = memory.gather(tables.pa, 8 * ENTRIES)
     entries = raw.view("<u8").reshape(-1, ENTRIES)
     live = entries != 0

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.arch.page_tables import Leaves, TablePages
+from vmaforensics.arch.page_tables import Leaves, PteState, TablePages
+from vmaforensics.columns.lookup import covering_rows
 from vmaforensics.views.pages.anon_roots import AnonRoots, read_anon_roots
 from vmaforensics.views.pages.contents import page_contents
 from vmaforensics.views.pages.map_ranges import MapRanges, map_ranges
@@ -68,6 +69,8 @@ class PageTablesView:
     # Entries of mms that no task has: ``mm_row`` is a row of those given, ``page_row`` means nothing here.
     taskless: Ptes = field(default_factory=lambda: Ptes.zeros(0))
     taskless_whole: bool = True  # could all of their tables be read?
+    # Rows of ``ptes`` that map a single page of RAM that is not the page of zeros, marked as a raw page frame.
+    raw_ram: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 def gather_page_tables(
@@ -116,6 +119,7 @@ def gather_page_tables(
         isolated=walk.isolated,
         isolated_span=int(kernel.arch.span(np.array([kernel.arch.levels], np.int8))[0]),
         truncated=walk.truncated,
+        raw_ram=_raw_ram(kernel, ptes),
     )
 
 
@@ -210,6 +214,20 @@ def _match_pages(kernel: Kernel, ptes: Ptes) -> Pages:
     ptes.special[uncounted] = True
     ptes.page_row[uncounted] = -1
     return pages
+
+
+def _raw_ram(kernel: Kernel, ptes: Ptes) -> I64:
+    """Single pages of RAM, but for that of zeros, whose entries are marked as raw page frames (vm_normal_page)."""
+    zero = kernel.variable("zero_pfn", 8)
+    at = np.array([at for at in (kernel.symbols.get("empty_zero_page"),) if at is not None], np.uint64)
+    pa, _, mapped = kernel.space.translate(at)
+    zeros = np.append(kernel.arch.pages(pa[mapped]), np.array([] if zero is None else [zero], np.uint64))
+    if not len(zeros):
+        return np.zeros(0, np.int64)
+    rows = np.flatnonzero(ptes.special & (ptes.level == 1) & (ptes.state == PteState.PRESENT))
+    rows = rows[kernel.arch.special(ptes.entry[rows]) & ~np.isin(ptes.pfn[rows], zeros)]
+    ranges = kernel.arch.pages(kernel.memory.ranges)
+    return rows[covering_rows(ranges[:, 0], ranges[:, 1], ptes.pfn[rows]) >= 0].astype(np.int64)
 
 
 def _swap_types(kernel: Kernel) -> int:

@@ -93,7 +93,7 @@ def gather_text_pages(
         match=match,
         now=np.zeros((len(rows), SHOWN), np.uint8),
         was=np.zeros((len(rows), SHOWN), np.uint8),
-        traced=np.isin(vmas.mm[rows.vma_row], _traced(kernel, tasks)),
+        traced=np.isin(vmas.mm[rows.vma_row], traced_mms(kernel, tasks)),
     )
     compare_pages(kernel, pages, rows.mapping, uprobes.probes)
     return TextView(pages=pages, judged=judged, unindexed=unindexed, probes_known=uprobes.whole)
@@ -155,7 +155,7 @@ def _candidates(arch: Architecture, vmas: Vmas, files: Files, view: PageTablesVi
     )
 
 
-def _traced(kernel: Kernel, tasks: Tasks) -> U64:
+def traced_mms(kernel: Kernel, tasks: Tasks) -> U64:
     """The mms of processes of which some thread has a tracer (``task_struct.ptrace``)."""
     if not kernel.has("task_struct", "ptrace"):
         return np.zeros(0, np.uint64)

@@ -21,3 +21,5 @@ VM_HUGETLB = 1 << 22
 VM_MIXEDMAP = 1 << 28
 VM_HUGEPAGE = 1 << 29
 VM_NOHUGEPAGE = 1 << 30
+
+VM_DEVICE = VM_PFNMAP | VM_IO | VM_MIXEDMAP  # set by drivers that map memory of their own

@@ -46,9 +46,6 @@ class Vmas(Table):
     kind: U8  # Kind
 
 
-_DEVICE = flags.VM_PFNMAP | flags.VM_IO | flags.VM_MIXEDMAP
-
-
 def read_vmas(kernel: Kernel, addresses: U64, log: ProblemLog) -> Vmas:
     """Decode the VMA at each of ``addresses`` (any order, repeats allowed), one row per distinct address.
 
@@ -86,7 +83,8 @@ def classify(kernel: Kernel, vmas: Vmas, files: FileTable) -> None:
     kind[vmas.file != 0] = Kind.FILE
     kind[values_at(files.rows.shmem, vmas.file_row)] = Kind.SHARED_MEMORY
     kind[(vmas.file == 0) & special(kernel, vmas.ops)] = Kind.SPECIAL
-    kind[((vmas.flags & np.uint64(_DEVICE)) != 0) & (kind != Kind.SPECIAL)] = Kind.DEVICE
+    # What has no file is no driver's, whatever its flags say.
+    kind[((vmas.flags & np.uint64(flags.VM_DEVICE)) != 0) & (vmas.file != 0)] = Kind.DEVICE
     kind[(vmas.flags & np.uint64(flags.VM_HUGETLB)) != 0] = Kind.HUGETLB
     kind[~vmas.ok] = Kind.UNKNOWN
 

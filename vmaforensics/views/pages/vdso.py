@@ -1,0 +1,163 @@
+"""The code and data that the kernel maps into every process, and what processes have in their place.
+
+``special_mapping_fault`` and ``vdso_fault`` (arch/x86/entry/vdso/vma.c) put in the pages of the image that
+``mm->context.vdso_image`` names; ``vvar_fault`` (since 6.15 lib/vdso/datastore.c) those of the clocks, or in a time
+namespace that namespace's. A debugger's write makes a private copy of a page of code, as in any private mapping.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.arch.page_tables import PteState
+from vmaforensics.columns.lookup import values_at
+from vmaforensics.columns.table import Table, table
+from vmaforensics.columns.types import I64, U64, Bools
+from vmaforensics.views.pages.page_types import PageReader
+from vmaforensics.views.pages.text_pages import traced_mms
+from vmaforensics.views.pages.vdso_images import ImagesView, read_vdso_images
+from vmaforensics.views.vmas.kind import Kind
+
+if TYPE_CHECKING:
+    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.pages.page_tables import PageTablesView
+    from vmaforensics.views.processes.mms import Mms
+    from vmaforensics.views.processes.tasks import Tasks
+    from vmaforensics.views.vmas.vmas import Vmas
+
+_MOST = 4096  # pages whose contents are compared
+
+
+@table()
+class VdsoPages(Table):
+    """A row is a present page of such code or data that is not the kernel's own, in the order of page-table entries."""
+
+    pte_row: I64
+    vma_row: I64
+    mm_row: I64
+    pfn: U64
+    expected: U64  # frame of the kernel's own page; 0 if there is none, or for data several would do
+    code: Bools
+    copy: Bools  # a private copy, as a write by a debugger makes it
+    differing: I64  # bytes unlike those of the kernel's page; -1 where either is not in the image
+    breakpoints: Bools  # all of them are breakpoints
+    traced: Bools  # some thread has a tracer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VdsoView:
+    """Who has which of these, where. ``areas`` are all VMAs that say they are such code."""
+
+    images: ImagesView
+    image: U64  # of each of Views.mms: mm->context.vdso_image
+    image_row: I64  # row of ``images`` that it is, -1 for none
+    image_at: int  # offset of that word in mm_struct
+    code: Bools  # which rows of Views.vmas are VMAs with such code
+    pages: VdsoPages
+    judged: int  # pages that were looked at
+
+
+def gather_vdso(kernel: Kernel, tasks: Tasks, mms: Mms, vmas: Vmas, view: PageTablesView) -> VdsoView | None:
+    """Hold what processes have there against the kernel's own; None where the kernel has no symbols of it."""
+    names = kernel.arch.vdso_symbols
+    code_mappings, data_mappings = _addresses(kernel, names.code), _addresses(kernel, names.data)
+    if not len(code_mappings) or not kernel.has("mm_struct", "context.vdso_image"):
+        return None
+    images = read_vdso_images(kernel)
+    if not len(images.images):
+        return None
+    image, _ = kernel.gather_member("mm_struct", "context.vdso_image", mms.mm)
+    image_row = images.rows_of(image)
+    special = vmas.kind == Kind.SPECIAL
+    code, data = special & np.isin(vmas.private, code_mappings), special & np.isin(vmas.private, data_mappings)
+    found = _present(view, vmas, code | data)
+    found.code[:] = code[found.vma_row]
+    offset = view.ptes.va[found.pte_row] - vmas.start[found.vma_row]
+    found.expected[:] = np.where(found.code, _own_frames(kernel, images, image_row[found.mm_row], offset), np.uint64(0))
+    right = np.where(found.code, found.expected == found.pfn, np.isin(found.pfn, _data_frames(kernel)))
+    wrong = found.take(~right & ((found.expected != 0) | ~found.code | (image_row[found.mm_row] >= 0)))
+    if (~wrong.code).any():
+        wrong = wrong.take(wrong.code | ~np.isin(wrong.pfn, _time_namespaces(kernel, tasks)))
+    _find_copies(view, vmas, wrong)
+    _compare(kernel, wrong)
+    wrong.traced[:] = np.isin(mms.mm[wrong.mm_row], traced_mms(kernel, tasks))
+    return VdsoView(
+        images=images,
+        image=image,
+        image_row=image_row,
+        image_at=kernel.offset("mm_struct", "context.vdso_image"),
+        code=code,
+        pages=wrong,
+        judged=len(found),
+    )
+
+
+def _addresses(kernel: Kernel, names: tuple[str, ...]) -> U64:
+    return np.array([at for name in names if (at := kernel.symbols.get(name)) is not None], np.uint64)
+
+
+def _present(view: PageTablesView, vmas: Vmas, wanted: Bools) -> VdsoPages:
+    """A row for each present entry in the ``wanted`` VMAs."""
+    areas = np.flatnonzero(values_at(wanted, view.ranges.vma_row))
+    rows = np.flatnonzero(np.isin(view.ptes.range_row, areas) & (view.ptes.state == PteState.PRESENT))
+    ptes = view.ptes.take(rows)
+    return VdsoPages.of(
+        len(rows),
+        pte_row=rows,
+        vma_row=view.ranges.vma_row[ptes.range_row],
+        mm_row=ptes.mm_row,
+        pfn=ptes.pfn,
+        differing=np.full(len(rows), -1),
+    )
+
+
+def _own_frames(kernel: Kernel, images: ImagesView, image_row: I64, offset: U64) -> U64:
+    """Frame of the page at ``offset`` bytes in each image; 0 for none."""
+    within = (image_row >= 0) & (offset < values_at(images.images.size, image_row))
+    with np.errstate(over="ignore"):
+        pa, _, mapped = kernel.space.translate(values_at(images.images.data, image_row) + offset)
+    return np.where(within & mapped, kernel.arch.pages(pa), np.uint64(0))
+
+
+def _data_frames(kernel: Kernel) -> U64:
+    """The frames of the kernel's own data pages."""
+    names = kernel.arch.vdso_symbols
+    words, ok = kernel.words(_addresses(kernel, names.pointers), 1)
+    pa, _, mapped = kernel.space.translate(np.concatenate([_addresses(kernel, names.pages), words[ok, 0]]))
+    return np.unique(kernel.arch.pages(pa[mapped]))
+
+
+def _time_namespaces(kernel: Kernel, tasks: Tasks) -> U64:
+    """The frames of the data pages that time namespaces have instead (timens_setup_vdso_data)."""
+    if not kernel.has("nsproxy", "time_ns") or not kernel.has("time_namespace", "vvar_page"):
+        return np.zeros(0, np.uint64)
+    proxies, ok = kernel.gather_member("task_struct", "nsproxy", tasks.task)
+    spaces, ok = kernel.gather_member("nsproxy", "time_ns", np.unique(proxies[ok & (proxies != 0)]))
+    page, ok = kernel.gather_member("time_namespace", "vvar_page", np.unique(spaces[ok & (spaces != 0)]))
+    frames, plausible = PageReader(kernel).frames_of(page[ok & (page != 0)])
+    return frames[plausible]
+
+
+def _find_copies(view: PageTablesView, vmas: Vmas, rows: VdsoPages) -> None:
+    """Which are anonymous pages of the VMA's own anon_vma, at their place: what a write leaves."""
+    page = view.ptes.page_row[rows.pte_row].astype(np.int64)
+    pages = view.pages.take_or_fill(page)
+    root = view.anon_roots.roots_of(vmas.anon_vma[rows.vma_row])
+    own = pages.ok & pages.anon & (root != 0) & (view.anon_roots.roots_of(pages.anon_vmas()) == root)
+    offset = view.arch.pages(view.ptes.va[rows.pte_row] - vmas.start[rows.vma_row])
+    rows.copy[:] = rows.code & own & (pages.index == vmas.anon_pgoff[rows.vma_row] + offset)
+
+
+def _compare(kernel: Kernel, rows: VdsoPages) -> None:
+    """How the first :data:`_MOST` pages of code differ from the kernel's own."""
+    at = np.flatnonzero(rows.code & (rows.expected != 0))[:_MOST]
+    size = kernel.arch.page_size
+    now, ok = kernel.memory.gather(kernel.arch.bytes_of(rows.pfn[at]), size)
+    was, held = kernel.memory.gather(kernel.arch.bytes_of(rows.expected[at]), size)
+    differs = now != was
+    known = ok & held
+    rows.differing[at[known]] = differs.sum(axis=1)[known]
+    rows.breakpoints[at] = known & (~differs | kernel.arch.breakpoints(now)).all(axis=1)
