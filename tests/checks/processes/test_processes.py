@@ -241,3 +241,54 @@ def test_a_kernel_thread_without_memory() -> None:
     views, _ = _views()
     views.tasks.flags[1], views.tasks.mm[1] = PF_KTHREAD, 0
     assert findings(views, "TASK-KTHREAD-MM") == []
+
+
+# Threads and names -------------------------------------------------------------------------------------------
+
+
+def _threads() -> tuple[Views, SourcesView]:
+    """Three tasks, the first two of which are threads of one process."""
+    views, sources = _views()
+    tasks = sources.tasks
+    tasks.tgid[1], tasks.mm[1] = 100, mm_of(100)
+    tasks.signal[:] = [0xFFFF8880_11110000, 0xFFFF8880_11110000, 0xFFFF8880_22220000]
+    return views, sources
+
+
+def test_threads_of_one_memory_are_none() -> None:
+    views, _ = _threads()
+    assert findings(views, "TASK-THREAD-MM") == []
+
+
+@pytest.mark.parametrize("other", [mm_of(102), 0])
+def test_a_thread_with_other_memory_is_found(other: int) -> None:
+    views, sources = _threads()
+    sources.tasks.mm[1] = other
+    (found,) = findings(views, "TASK-THREAD-MM")
+    assert (found.mm, found.pid, found.severity) == (mm_of(100), 100, Severity.HIGH)
+    (evidence,) = found.evidence
+    assert (evidence.address, evidence.found, evidence.expected) == (task_of(101), f"{other:#x}", f"{mm_of(100):#x}")
+
+
+def test_threads_that_end_or_begin_or_run_exec_have_the_memory_they_have() -> None:
+    for column, value in (("exit_state", 16), ("flags", PF_EXITING), ("state", TASK_NEW)):
+        views, sources = _threads()
+        sources.tasks.mm[1] = 0
+        getattr(sources.tasks, column)[1] = value
+        assert findings(views, "TASK-THREAD-MM") == []
+    views, sources = _threads()
+    sources.tasks.mm[1], sources.executing[1] = mm_of(102), True
+    assert findings(views, "TASK-THREAD-MM") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [(b"[kworker/0:1]", True), (b"[kworker/u16:3-", True), (b"kworker/1:2", True), (b"[", False), (b"kwork", False)],
+)
+def test_a_process_with_the_name_of_a_kernel_thread_is_low(name: bytes, told: bool) -> None:
+    views, sources = _views()
+    tasks = sources.tasks
+    tasks.comm[2], tasks.flags[2], tasks.mm[2] = b"kworker/0:0", PF_KTHREAD, 0
+    tasks.comm[1] = name
+    found = findings(views, "TASK-KTHREAD-NAME")
+    assert [(one.pid, one.severity) for one in found] == ([(101, Severity.LOW)] if told else [])

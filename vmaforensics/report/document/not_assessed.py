@@ -80,6 +80,13 @@ def _contents(analysis: Analysis) -> Iterator[tuple[str, int, str]]:
         lost += len(view.orphans) - len(view.contents)
         why = f"{counted(lost, 'page')}: not in the image, or more than are looked at"
         yield "contents of pages outside every VMA (PTE-ORPHAN)", lost, why
+    if views.vdso is not None:
+        lost = int((~views.vdso.images.images.held).sum())
+        yield (
+            "the kernel's own vDSO (VDSO-IMAGE)",
+            lost,
+            f"its code for {counted(lost, 'kind')} of programs: not in the image",
+        )
     handles = views.handles
     if handles is not None:
         files = handles.memory_files

@@ -1,0 +1,147 @@
+"""VMA-DEVICE: VMA says that it maps a device, and does not.
+
+*Compared:* `VM_PFNMAP`, `VM_IO` and `VM_MIXEDMAP` of each VMA with what the VMA has: its file or special mapping; and
+with the entries of the VMA: a page that a driver mapped as raw page frame is marked so in its entry; the others are
+private copies of a VMA that may be written to and is not shared. Anonymous pages in a VMA that is shared, or that has
+no anon_vma, are nobody's copies.
+
+*Guaranteed by:* only drivers' `mmap` set these flags (`remap_pfn_range_internal`, `vmf_insert_pfn`, `vm_insert_page`,
+mm/memory.c), and these have a file; `vdso` and the like are special mappings. `insert_pfn` and `remap_pte_range` mark
+each entry special. `vm_insert_page` refuses anonymous pages.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.arch.page_tables import ALLOW_EXECUTE, PteState
+from vmaforensics.checks import hand
+from vmaforensics.checks.context import allows
+from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.pages.kernel_leaves import entries_text
+from vmaforensics.checks.rule import BUG, SMEAR, Part, Rule, Severity
+from vmaforensics.checks.vmas.indexed import indexed_vmas
+from vmaforensics.columns.lookup import values_at
+from vmaforensics.views.operations.operation import Operation
+from vmaforensics.views.view import View
+from vmaforensics.views.vmas import flags
+from vmaforensics.views.vmas.kind import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+    from vmaforensics.columns.types import I64, Bools
+    from vmaforensics.views.pages.page_tables import PageTablesView
+
+RULE = Rule(
+    id="VMA-DEVICE",
+    title="VMA says that it maps a device, and does not",
+    severity=Severity.HIGH,
+    why="Memory of devices is left out of core dumps, of counts and by most tools: nobody expects contents there. "
+    "Ordinary memory with these flags is disguised.",
+    benign=(SMEAR, BUG),
+    attack=("T1564", "T1036"),
+    compares="VM_PFNMAP, VM_IO and VM_MIXEDMAP with the file of the VMA, and with the pages that its entries lead to",
+    views=(View.VMA, View.PAGE_TABLES, View.PAGES),
+    transient="mmap of a driver, under the write lock",
+    by_hand=("crash: struct vm_area_struct.vm_flags,vm_file,vm_ops,anon_vma VMA", hand.VTOP),
+    steps=("vma", "file", "memory", "entry", "frame"),
+    part=Part.CAUSE,
+    rank=155,
+    changed_by=(Operation.MAP,),
+)
+
+_NAMES = ((flags.VM_PFNMAP, "VM_PFNMAP"), (flags.VM_IO, "VM_IO"), (flags.VM_MIXEDMAP, "VM_MIXEDMAP"))
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One finding for each VMA with such flags and no file, and for each process with entries that fit no driver."""
+    views = context.views
+    vmas = views.vmas
+    device = vmas.ok & ((vmas.flags & np.uint64(flags.VM_DEVICE)) != 0) & (vmas.kind != Kind.SPECIAL)
+    bare = device & (vmas.file == 0)
+    if bare.any():
+        indexed = indexed_vmas(context)[context.index]
+        for row in np.unique(indexed.vma_row[bare[indexed.vma_row]]).tolist():
+            yield _without_file(context, int(row))
+    if views.page_tables is not None:
+        yield from _unfit_entries(context, views.page_tables, device & ~bare & (vmas.kind != Kind.HUGETLB))
+
+
+def _without_file(context: Context, row: int) -> Finding:
+    vmas, view = context.views.vmas, context.views.page_tables
+    vm_flags, start, end = int(vmas.flags[row]), int(vmas.start[row]), int(vmas.end[row])
+    names = ", ".join(name for bit, name in _NAMES if vm_flags & bit)
+    evidence = [
+        Evidence(
+            what=f"vm_flags has {names}, and neither a file nor a special mapping",
+            view=View.VMA.label,
+            address=int(vmas.vma[row]),
+            found=f"{vm_flags:#x}",
+        )
+    ]
+    if view is not None:
+        evidence += _pages_of(context, view, row)
+    title = f"{allows(vm_flags)} VMA {start:#x}-{end:#x} says that it maps a device ({names}), and no driver made it"
+    return context.finding(RULE, int(vmas.mm[row]), title, evidence, bounds=(start, end))
+
+
+def _pages_of(context: Context, view: PageTablesView, row: int) -> list[Evidence]:
+    """What the entries of a VMA lead to."""
+    areas = np.flatnonzero(view.ranges.vma_row == row)
+    ptes = view.ptes.take(np.isin(view.ptes.range_row, areas) & view.ptes.maps_frames())
+    if not len(ptes):
+        return []
+    anon = int(values_at(view.pages.anon, ptes.page_row).sum())
+    runs = int(((ptes.allow & ALLOW_EXECUTE) != 0).sum())
+    what = (
+        f"{entries_text(len(ptes))}, {int(ptes.special.sum())} marked as raw page frames, {anon} of anonymous pages, "
+    )
+    what += f"{anon} of anonymous pages, {runs} executable"
+    return [
+        Evidence(what=what, view=View.PAGE_TABLES.label, address=int(ptes.where[0]), found=f"{int(ptes.entry[0]):#x}")
+    ]
+
+
+def _unfit_entries(context: Context, view: PageTablesView, device: Bools) -> Iterator[Finding]:
+    vmas = context.views.vmas
+    areas = np.flatnonzero(values_at(device, view.ranges.vma_row))
+    rows = np.flatnonzero(np.isin(view.ptes.range_row, areas) & (view.ptes.state == PteState.PRESENT))
+    rows = rows[(view.ptes.level[rows] == 1) & ~view.ptes.special[rows]]
+    vma = view.ranges.vma_row[view.ptes.range_row[rows]]
+    vm_flags = vmas.flags[vma]
+    private = (vm_flags & np.uint64(flags.VM_SHARED | flags.VM_MAYWRITE)) == np.uint64(flags.VM_MAYWRITE)
+    page = view.ptes.page_row[rows]
+    anon = values_at(view.pages.anon & view.pages.ok, page)
+    copy = anon & private & (vmas.anon_vma[vma] != 0)
+    mixed = (vm_flags & np.uint64(flags.VM_MIXEDMAP)) != 0
+    raw = (vm_flags & np.uint64(flags.VM_PFNMAP)) != 0
+    wrong = np.flatnonzero((anon & ~copy) | (raw & ~mixed & ~copy))
+    yield from _of_entries(context, view, rows[wrong], anon[wrong])
+
+
+def _of_entries(context: Context, view: PageTablesView, rows: I64, anon: Bools) -> Iterator[Finding]:
+    ptes, views = view.ptes.take(rows), context.views
+    vma = view.ranges.vma_row[ptes.range_row]
+
+    def title(at: int) -> str:
+        what = "an anonymous page" if anon[at] else "a page that is not marked as a raw page frame"
+        where = context.vma_in_words(int(views.vmas.vma[vma[at]]))
+        return f"{int(ptes.va[at]):#x} in a VMA of a device is {what}: {where}"
+
+    def evidence(at: int) -> Evidence:
+        return Evidence(
+            what=title(at),
+            view=View.PAGE_TABLES.label,
+            address=int(ptes.where[at]),
+            found=f"{int(ptes.entry[at]):#x}",
+        )
+
+    def bounds(at: int) -> tuple[int, int]:
+        return int(ptes.va[at]), int(ptes.va[at]) + int(ptes.sizes(views.arch)[at])
+
+    yield from context.per_mm(RULE, views.mms.mm[ptes.mm_row], evidence, title, bounds)
