@@ -18,6 +18,8 @@ _FAMILIES = {
     "slab": "What only the allocator and the lists of processes contradict",
     "frame": "Page frames that no address leads to",
     "anchor": "Registers, counts and contents",
+    "kernel": "What is the kernel's own in every process, and what is disguised as such",
+    "identity": "Who a process says it is",
 }
 
 _INTRODUCTION = """\

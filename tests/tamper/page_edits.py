@@ -27,15 +27,15 @@ if TYPE_CHECKING:
     Pick = Callable[[Vmas, Pages], Bools]
 
 
-def _view(edit: Edit) -> PageTablesView:
+def view_of(edit: Edit) -> PageTablesView:
     view = edit.views.page_tables
     assert view is not None
     return view
 
 
-def _pte(edit: Edit, pick: Pick) -> Ptes:
+def pick_pte(edit: Edit, pick: Pick) -> Ptes:
     """A table of one present small entry whose (VMA, page) ``pick`` chooses."""
-    view = _view(edit)
+    view = view_of(edit)
     ptes = view.ptes
     ptes = ptes.take(
         (ptes.page_row >= 0) & (ptes.range_row >= 0) & (ptes.state == PteState.PRESENT) & (ptes.level == 1)
@@ -52,7 +52,7 @@ def _label(edit: Edit, technique: str, pte: Ptes, size: int = 4096) -> Label:
     return Label(technique=technique, pid=pid, start=int(pte.va[0]), end=int(pte.va[0]) + size)
 
 
-def _write(edit: Edit, where: int, value: int) -> None:
+def write_entry(edit: Edit, where: int, value: int) -> None:
     edit.overlay.write(where, value.to_bytes(8, "little"))
 
 
@@ -68,17 +68,17 @@ def _heap(vmas: Vmas, pages: Pages) -> Bools:
 
 def heap_entry(edit: Edit) -> Ptes:
     """A table of one present entry of a small anonymous page that nobody shares."""
-    return _pte(edit, _heap)
+    return pick_pte(edit, _heap)
 
 
 def pte_pointed_elsewhere(edit: Edit) -> Label:
     """A code page's entry made to lead to an anonymous page of another process."""
-    pte = _pte(edit, _code)
-    view = _view(edit)
+    pte = pick_pte(edit, _code)
+    view = view_of(edit)
     others = view.ptes.take((view.ptes.page_row >= 0) & (view.ptes.mm_row != pte.mm_row[0]) & (view.ptes.level == 1))
     anon = others.take(view.pages.anon[others.page_row])
     entry = int(pte.entry[0]) & ~bits.ADDRESS_MASK | int(anon.pfn[0]) << 12
-    _write(edit, int(pte.where[0]), entry)
+    write_entry(edit, int(pte.where[0]), entry)
     return _label(edit, "PTE pointed at another page", pte)
 
 
@@ -87,35 +87,35 @@ def pte_to_slab(edit: Edit) -> Label:
     pte = heap_entry(edit)
     pa, _, _ = edit.kernel.space.translate(edit.views.mms.mm[pte.mm_row])
     entry = int(pte.entry[0]) & ~bits.ADDRESS_MASK | int(pa[0]) & ~4095
-    _write(edit, int(pte.where[0]), entry)
+    write_entry(edit, int(pte.where[0]), entry)
     return _label(edit, "PTE pointed at kernel memory", pte)
 
 
 def pte_zeroed(edit: Edit) -> Label:
     """The entry of an anonymous page set to 0; the page stays."""
     pte = heap_entry(edit)
-    _write(edit, int(pte.where[0]), 0)
+    write_entry(edit, int(pte.where[0]), 0)
     return _label(edit, "PTE zeroed", pte)
 
 
 def pte_made_executable(edit: Edit) -> Label:
     """The no-execute bit of an anonymous page's entry cleared."""
     pte = heap_entry(edit)
-    _write(edit, int(pte.where[0]), int(pte.entry[0]) & ~bits.NO_EXECUTE)
+    write_entry(edit, int(pte.where[0]), int(pte.entry[0]) & ~bits.NO_EXECUTE)
     return _label(edit, "NX cleared in PTE", pte)
 
 
 def exec_cleared_in_pte(edit: Edit) -> Label:
     """The no-execute bit of a code page's entry set."""
-    pte = _pte(edit, _code)
-    _write(edit, int(pte.where[0]), int(pte.entry[0]) | bits.NO_EXECUTE)
+    pte = pick_pte(edit, _code)
+    write_entry(edit, int(pte.where[0]), int(pte.entry[0]) | bits.NO_EXECUTE)
     return _label(edit, "exec cleared in PTE", pte)
 
 
 def exec_cleared_in_flags(edit: Edit) -> Label:
     """VM_EXEC taken out of the vm_flags of a VMA with code."""
-    pte = _pte(edit, _code)
-    vma = edit.views.vmas.take(_view(edit).ranges.vma_row[pte.range_row])
+    pte = pick_pte(edit, _code)
+    vma = edit.views.vmas.take(view_of(edit).ranges.vma_row[pte.range_row])
     edit.put(edit.at("vm_area_struct", int(vma.vma[0]), "vm_flags"), int(vma.flags[0]) & ~flags.VM_EXEC)
     pid = int(edit.views.mms.pid[pte.mm_row[0]])
     return Label(technique="exec cleared in flags", pid=pid, start=int(vma.start[0]), end=int(vma.end[0]))
@@ -124,7 +124,7 @@ def exec_cleared_in_flags(edit: Edit) -> Label:
 def exec_set_in_page_prot(edit: Edit) -> Label:
     """The no-execute bit taken out of the vm_page_prot of a writable anonymous VMA."""
     pte = heap_entry(edit)
-    vma = edit.views.vmas.take(_view(edit).ranges.vma_row[pte.range_row])
+    vma = edit.views.vmas.take(view_of(edit).ranges.vma_row[pte.range_row])
     prot = edit.at("vm_area_struct", int(vma.vma[0]), "vm_page_prot")
     edit.put(prot, int(vma.page_prot[0]) & ~bits.NO_EXECUTE)
     pid = int(edit.views.mms.pid[pte.mm_row[0]])
@@ -133,7 +133,7 @@ def exec_set_in_page_prot(edit: Edit) -> Label:
 
 def _ghost(edit: Edit, level: int) -> tuple[TablePages, int, int]:
     """(table, address, physical address of a zero entry) in a table of ``level``, in no VMA."""
-    view = _view(edit)
+    view = view_of(edit)
     tables = view.tables.take((view.tables.level == level) & view.tables.ok)
     span = 1 << (12 + 9 * (level - 1))
     for row in range(min(len(tables), 200)):
@@ -155,46 +155,46 @@ def _ghost_label(edit: Edit, technique: str, table: TablePages, va: int, size: i
 def ghost_page(edit: Edit) -> Label:
     """An executable 4 KiB entry outside every VMA, for a page of another mapping."""
     table, va, where = _ghost(edit, 1)
-    pfn = int(_pte(edit, _heap).pfn[0])
-    _write(edit, where, pfn << 12 | 0x67)
+    pfn = int(pick_pte(edit, _heap).pfn[0])
+    write_entry(edit, where, pfn << 12 | 0x67)
     return _ghost_label(edit, "ghost 4 KiB", table, va, 4096)
 
 
 def ghost_huge_page(edit: Edit) -> Label:
     """An executable 2 MiB entry outside every VMA."""
     table, va, where = _ghost(edit, 2)
-    _write(edit, where, 0x800000 | 0xE7)
+    write_entry(edit, where, 0x800000 | 0xE7)
     return _ghost_label(edit, "ghost 2 MiB", table, va, 2 << 20)
 
 
 def ghost_subtree(edit: Edit) -> Label:
     """A page table of another process hung in outside every VMA."""
     table, va, where = _ghost(edit, 2)
-    view = _view(edit)
+    view = view_of(edit)
     foreign = view.tables.take((view.tables.level == 1) & (view.tables.owner != table.owner[0]))
     counts = {int(pa): 0 for pa in foreign.pa.tolist()}
     for pa in (view.ptes.where[view.ptes.level == 1] & ~np.uint64(4095)).tolist():
         if pa in counts:
             counts[pa] += 1
     fullest = max(counts, key=lambda pa: counts[pa])
-    _write(edit, where, fullest | 0x67)
+    write_entry(edit, where, fullest | 0x67)
     return _ghost_label(edit, "ghost subtree", table, va, 2 << 20)
 
 
 def own_table_again(edit: Edit) -> Label:
     """A page table of the process hung in a second time, outside every VMA."""
     table, va, where = _ghost(edit, 2)
-    view = _view(edit)
+    view = view_of(edit)
     mine = view.tables.take((view.tables.level == 1) & (view.tables.owner == table.owner[0]))
     assert len(mine), "the process has no page table"
-    _write(edit, where, int(mine.pa[0]) | 0x67)
+    write_entry(edit, where, int(mine.pa[0]) | 0x67)
     return _ghost_label(edit, "own page table a second time", table, va, 2 << 20)
 
 
 def user_copy_only(edit: Edit) -> Label:
     """With page-table isolation: memory of another process hung into the copy that user mode runs on, and no other."""
     assert edit.kernel.identity.isolation, "the kernel has no page-table isolation"
-    view, levels = _view(edit), edit.kernel.identity.levels
+    view, levels = view_of(edit), edit.kernel.identity.levels
     tables = view.tables.take((view.tables.level == levels) & view.tables.ok)
     raw, _ = edit.kernel.memory.gather(tables.pa, 4096)
     words = raw.view("<u8").reshape(-1, 512)[:, :256]
@@ -202,7 +202,7 @@ def user_copy_only(edit: Edit) -> Label:
     other = int(np.flatnonzero((words != 0).any(axis=1) & (np.arange(len(words)) != row))[0])
     slot = int(np.flatnonzero(words[row] == 0)[0])
     entry = int(words[other][words[other] != 0][0]) & ~bits.NO_EXECUTE
-    _write(edit, int(tables.pa[row]) + 4096 + 8 * slot, entry)
+    write_entry(edit, int(tables.pa[row]) + 4096 + 8 * slot, entry)
     span = 1 << (12 + 9 * (levels - 1))
     return _ghost_label(edit, "ghost in the user's copy alone", tables.take(slice(row, row + 1)), slot * span, span)
 

@@ -98,9 +98,7 @@ def _pages_of(context: Context, view: PageTablesView, row: int) -> list[Evidence
         return []
     anon = int(values_at(view.pages.anon, ptes.page_row).sum())
     runs = int(((ptes.allow & ALLOW_EXECUTE) != 0).sum())
-    what = (
-        f"{entries_text(len(ptes))}, {int(ptes.special.sum())} marked as raw page frames, {anon} of anonymous pages, "
-    )
+    what = f"{entries_text(len(ptes))}, {int(ptes.special.sum())} marked as raw page frames, "
     what += f"{anon} of anonymous pages, {runs} executable"
     return [
         Evidence(what=what, view=View.PAGE_TABLES.label, address=int(ptes.where[0]), found=f"{int(ptes.entry[0]):#x}")
