@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmaforensics.errors import ImageUnreadableError, UnsupportedFormatError
+from vmaforensics.image.archive import image_in, is_archive
 from vmaforensics.image.formats.avml import open_avml
 from vmaforensics.image.formats.elf import open_elf
 from vmaforensics.image.formats.flattened import Dump, open_flattened
@@ -61,6 +62,10 @@ def open_image(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     if not paths:
         raise ImageUnreadableError("no image was given; give the path of a memory image")
     files = [_source(part) for part in paths]
+    if len(files) == 1 and isinstance(files[0], Mapped) and is_archive(files[0]):
+        name, inside = image_in(paths[0], files[0])
+        image = _open_file(paths[0], inside)
+        return replace(image, files=(files[0],), details={"container": f"tar, file {name}", **image.details})
     dumps = [_unflattened(part, file) for part, file in zip(paths, files, strict=True)]
     sources = [dump.source for dump in dumps]
     image = _open_file(paths[0], sources[0]) if len(dumps) == 1 else open_split(list(zip(paths, sources, strict=True)))

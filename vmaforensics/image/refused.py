@@ -95,8 +95,6 @@ def refusal(path: Path, buffer: FileSource) -> str | None:
     for magic, name, advice in _REFUSED:
         if start.startswith(magic):
             return f"{path} is {name}, which is not read; {advice.format(path=path)}"
-    if start[257:262] == b"ustar":
-        return f"{path} is a tar archive; unpack it and give the memory image inside"
     if (inside := _zlib_start(bytes(buffer[:4096]))) is not None:
         what = "a LiME image acquired with compress=1" if inside.startswith(b"EMiL") else "a zlib-compressed file"
         return f"{path} is {what}, which is not read; {_ZLIB.format(path=path)}"
