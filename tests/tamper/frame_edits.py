@@ -61,12 +61,12 @@ def _taken_out(edit: Edit, content: bytes) -> tuple[int, int]:
     return frame, page
 
 
-def _nobodys(edit: Edit, content: bytes, technique: str) -> Label:
-    """The page made one of the kernel's own: no flags, no mapping."""
+def _nobodys(edit: Edit, content: bytes, technique: str, flags: int = 0) -> Label:
+    """The page made one of the kernel's own: no flags but ``flags``, no mapping."""
     _, page = _taken_out(edit, content)
     count = edit.kernel.types.constant("__NR_PAGEFLAGS")
     assert count is not None
-    edit.put(page, edit.get(page) & ~((1 << count) - 1))
+    edit.put(page, edit.get(page) & ~((1 << count) - 1) | flags)
     for member in ("mapping", "private"):
         edit.put(edit.at("page", page, member), 0)
     return Label(technique=technique, pid=0, start=0, end=0, rank=Severity.MEDIUM)
@@ -82,10 +82,19 @@ def stub_parked(edit: Edit) -> Label:
     return _nobodys(edit, STUB, "stub of code taken out, counters and page repaired")
 
 
+def page_reserved(edit: Edit) -> Label:
+    """The same, and the page marked reserved: whoever accounts for frames passes it over."""
+    view, bit = edit.views.frames, edit.kernel.types.constant("PG_reserved")
+    assert view is not None
+    assert view.reserved.whole, "the zones are not in the image"
+    assert bit is not None
+    return _nobodys(edit, FULL, "page of code taken out and marked reserved, counters repaired", 1 << bit)
+
+
 def page_pinned(edit: Edit) -> Label:
     """The page stays anonymous: as if it had been unmapped, and a driver held a reference."""
     _taken_out(edit, FULL)
     return Label(technique="page of code unmapped, a reference kept", pid=0, start=0, end=0, rank=Severity.MEDIUM)
 
 
-FRAME_EDITS: tuple[Callable[[Edit], Label], ...] = (page_parked, stub_parked, page_pinned)
+FRAME_EDITS: tuple[Callable[[Edit], Label], ...] = (page_parked, stub_parked, page_reserved, page_pinned)

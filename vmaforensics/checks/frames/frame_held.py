@@ -23,9 +23,10 @@ from vmaforensics.checks.context import MOST
 from vmaforensics.checks.descriptors.file_vmas import mm_of_process
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.pages.unsettled_pages import LEAVE_PAGES
-from vmaforensics.checks.rule import BUG, SMEAR, Confidence, Rule, Severity
+from vmaforensics.checks.rule import BUG, SMEAR, Apart, Confidence, Rule, Severity
 from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.descriptors.held_frames import Holder
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -36,6 +37,18 @@ if TYPE_CHECKING:
     from vmaforensics.columns.types import I64
     from vmaforensics.views.descriptors.held_frames import HeldFrames
     from vmaforensics.views.frames.frames import FramesView
+
+# Pages whose entries are gone wait in batches until the TLB was flushed (MAX_GATHER_BATCH_COUNT, asm-generic/tlb.h).
+_UNMAPS = (
+    Operation.ZAP,
+    Operation.TABLE,
+    Operation.UNMAP,
+    Operation.MAP,
+    Operation.MOVE,
+    Operation.EXEC,
+    Operation.EXIT,
+)
+_GATHERED = 10_000
 
 RULE = Rule(
     id="FRAME-HELD",
@@ -59,7 +72,10 @@ RULE = Rule(
     steps=("frame", "descriptors"),
     rank=610,
     changed_by=(),
-    in_flight=LEAVE_PAGES,
+    in_flight=(
+        *(apart for apart in LEAVE_PAGES if apart.operation not in _UNMAPS),
+        *(Apart(operation, _GATHERED) for operation in _UNMAPS),
+    ),
 )
 
 

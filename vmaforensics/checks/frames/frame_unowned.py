@@ -25,6 +25,7 @@ import numpy as np
 
 from vmaforensics.checks.context import MOST
 from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.frames.code_frames import code_evidence
 from vmaforensics.checks.pages.unsettled_pages import LEAVE_PAGES
 from vmaforensics.checks.rule import BUG, SMEAR, Confidence, Rule, Severity
 from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
@@ -77,7 +78,10 @@ def check(context: Context) -> Iterator[Finding]:
 def _finding(context: Context, view: FramesView, first: int, last: int) -> Finding:
     code, arch = view.code, context.views.arch
     count = last - first + 1
-    evidence = [_frame(context, view, row) for row in range(first, min(last + 1, first + MOST))]
+    evidence = [
+        code_evidence(context, code, row, "allocated and has no owner")
+        for row in range(first, min(last + 1, first + MOST))
+    ]
     if count > MOST:
         evidence.append(Evidence(what=f"and {count - MOST} more like these", view="", address=0))
     near = np.isin(view.pointers.pfn, code.pfn[first : last + 1])
@@ -107,18 +111,4 @@ def _pointer(view: FramesView, row: int) -> Evidence:
         view=View.PAGES.label,
         address=int(view.pointers.pa[row]),
         found=f"{int(view.pointers.word[row]):#x}",
-    )
-
-
-def _frame(context: Context, view: FramesView, row: int) -> Evidence:
-    """A frame and its neighbours."""
-    code, shift = view.code, context.views.arch.page_shift
-    pfn, first, count = int(code.pfn[row]), int(code.first[row]), int(code.count[row])
-    run = "alone" if count == 1 else f"in a run of {count} such frames from {first:#x} on"
-    return Evidence(
-        what=f"page frame {pfn:#x} is allocated and has no owner, {run}; its bytes from {int(code.offset[row]):#x} on "
-        "are machine code",
-        view=View.PAGES.label,
-        address=pfn << shift,
-        found=code.data[row].tobytes().hex(" "),
     )

@@ -9,8 +9,9 @@ import numpy as np
 
 from vmaforensics.views.frames.owners import account_for
 from vmaforensics.views.frames.pointers import FramePointers, find_pointers, places_of
+from vmaforensics.views.frames.reserved import Reserved, count_reserved
 from vmaforensics.views.frames.unmapped import UnmappedAnon, find_unmapped
-from vmaforensics.views.frames.unowned import UnownedCode, find_code
+from vmaforensics.views.frames.unowned import UnownedCode, find_code, reserved_frames, unowned_frames
 from vmaforensics.views.pages.frame_kinds import classify_frames
 from vmaforensics.views.pages.page_types import PageReader
 
@@ -37,6 +38,9 @@ class FramesView:
     unowned: int  # frames that nobody accounts for
     unread: int  # of these, not in the image
     left_out: int  # of these, more than are looked into
+    reserved: Reserved
+    reserved_code: UnownedCode  # in reserved frames; looked for only if there are more of them than there should be
+    kexec: bool  # another kernel is loaded: its frames are marked reserved
     unmapped: UnmappedAnon
     unmapped_left_out: int  # more of them than are looked at
 
@@ -51,7 +55,10 @@ def gather_frames(kernel: Kernel, page_tables: PageTablesView, held: HeldFrames)
     mapped = _mapped(page_tables)
     tables = kernel.arch.pages(page_tables.tables.pa)
     accounted = account_for(kernel, classify_frames(kernel), mapped=mapped, tables=tables, kept=held.pfn)
-    looked = find_code(kernel, reader, accounted)
+    looked = find_code(kernel, unowned_frames(kernel, reader, accounted))
+    reserved = count_reserved(kernel, reader)
+    too_many = reserved.whole and reserved.counted > reserved.expected
+    marked = find_code(kernel, reserved_frames(kernel, accounted) if too_many else looked.code.pfn[:0])
     unmapped, unmapped_left_out = find_unmapped(kernel, reader, accounted.kinds, mapped=mapped, held=held)
     pointers = FramePointers.zeros(0)
     if len(looked.code):
@@ -66,6 +73,9 @@ def gather_frames(kernel: Kernel, page_tables: PageTablesView, held: HeldFrames)
         unowned=looked.frames,
         unread=looked.unread,
         left_out=looked.left_out,
+        reserved=reserved,
+        reserved_code=marked.code,
+        kexec=bool(kernel.variable("kexec_image", 8)),
         unmapped=unmapped,
         unmapped_left_out=unmapped_left_out,
     )

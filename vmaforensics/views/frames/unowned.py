@@ -40,13 +40,13 @@ class Looked(NamedTuple):
     """What :func:`find_code` found."""
 
     code: UnownedCode
-    frames: int  # that nobody accounts for
+    frames: int  # asked for
     unread: int  # of these, not in the image
     left_out: int  # of these, more than are looked into
 
 
-def find_code(kernel: Kernel, reader: PageReader, accounted: Accounted) -> Looked:
-    """Code in the frames that are ``KERNEL`` and that the kernel may not execute.
+def unowned_frames(kernel: Kernel, reader: PageReader, accounted: Accounted) -> U64:
+    """The frames that are ``KERNEL`` and that the kernel may not execute, ascending.
 
     Where the lists of free pages of each CPU could not be read, frames without a reference are left out.
     """
@@ -55,6 +55,21 @@ def find_code(kernel: Kernel, reader: PageReader, accounted: Accounted) -> Looke
     if not kinds.listed:
         references, ok = kernel.gather_member("page", "_refcount.counter", reader.addresses(pfns))
         pfns = pfns[ok & (references != 0)]
+    return pfns
+
+
+def reserved_frames(kernel: Kernel, accounted: Accounted) -> U64:
+    """The frames that are reserved, that the kernel may not execute, and that are no part of its image, ascending."""
+    kinds = accounted.kinds
+    pfns = kinds.pfns(np.flatnonzero((kinds.kinds == FrameKind.RESERVED) & ~accounted.executable).astype(np.int64))
+    bounds = [kernel.symbols.get(name) or 0 for name in ("_text", "_end")]
+    (start, end), _, mapped = kernel.space.translate(np.array([bounds[0], max(bounds[1] - 1, 0)], np.uint64))
+    own = mapped.all() & (pfns >= kernel.arch.pages(start)) & (pfns <= kernel.arch.pages(end))
+    return pfns[~own]
+
+
+def find_code(kernel: Kernel, pfns: U64) -> Looked:
+    """Code in each of ``pfns``, which ascend; frames that follow each other are a run."""
     begins = np.ones(len(pfns), np.bool_)
     begins[1:] = pfns[1:] != pfns[:-1] + np.uint64(1)
     run = run_numbers(begins)

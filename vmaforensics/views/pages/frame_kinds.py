@@ -17,7 +17,7 @@ from vmaforensics.views.pages.free_lists import listed_free, per_cpu_free
 from vmaforensics.views.pages.page_types import PageReader, type_code
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from vmaforensics.arch.interface import Architecture
     from vmaforensics.columns.types import I64, U8, U64
@@ -154,8 +154,15 @@ def described(reader: PageReader) -> U64:
     A header may claim any amount of RAM, and page tables may map one page over and over: no more frames are
     given than the pages the image holds have room to describe.
     """
+    page, shift = reader.kernel.arch.page_size, reader.kernel.arch.page_shift
+    within = [(start >> shift, -(-end // page)) for start, end in reader.kernel.memory.ranges.tolist()]
+    return reader.kernel.arch.bytes_of(described_in(reader, within))
+
+
+def described_in(reader: PageReader, within: Iterable[tuple[int, int]]) -> U64:
+    """``(n, 2)`` ranges ``[first, end)`` of frames in those of ``within`` that the kernel has struct pages of; no more
+    frames than :func:`described`."""
     kernel = reader.kernel
-    page, shift = kernel.arch.page_size, kernel.arch.page_shift
     runs = kernel.space.runs
     runs = runs.take(runs.end >= reader.base)
     size = np.uint64(reader.size)
@@ -164,14 +171,13 @@ def described(reader: PageReader) -> U64:
     counts = kernel.memory.frame_counts()
     room = int(counts[PageState.PRESENT] + counts[PageState.ZERO]) * (kernel.memory.page_size // reader.size)
     found: list[tuple[int, int]] = []
-    for start, end in kernel.memory.ranges.tolist():
-        first, last = start >> shift, -(-end // page)
+    for first, last in within:
         near = slice(int(np.searchsorted(high, first, "right")), int(np.searchsorted(low, last, "left")))
         for begin, stop in zip(low[near].tolist(), high[near].tolist(), strict=True):
             begin = max(begin, first)
             stop = min(stop, last, begin + room)
             if begin < stop:
-                found.append((begin << shift, stop << shift))
+                found.append((begin, stop))
                 room -= stop - begin
     return np.array(found, np.uint64).reshape(-1, 2)
 

@@ -102,6 +102,12 @@ def _list_heads(kernel: Kernel) -> tuple[U64, I64]:
 
 def _pagesets(kernel: Kernel) -> U64:
     """The per-CPU pointer to the lists of every zone of every node."""
+    pointers, ok = kernel.gather_member("zone", "per_cpu_pageset|pageset", zones(kernel))
+    return np.unique(pointers[ok & (pointers != 0)])
+
+
+def zones(kernel: Kernel) -> U64:
+    """Address of every ``struct zone`` of every node, of those without pages too."""
     nodes = kernel.symbols.get("node_data")
     if nodes is None:
         node = kernel.symbols.get("contig_page_data")  # without CONFIG_NUMA
@@ -110,8 +116,7 @@ def _pagesets(kernel: Kernel) -> U64:
         mask = kernel.types.struct("nodemask_t")
         words, ok = kernel.words(np.array([nodes], np.uint64), 8 * mask.size if mask else 1)
         addresses = words[0][kernel.arch.kernel_pointer(words[0])] if ok[0] else np.zeros(0, np.uint64)
-    zones = kernel.member("pglist_data", "node_zones")
-    steps = np.arange(zones.count or 1, dtype=np.uint64) * np.uint64(zones.size)
-    zone_addresses = (addresses[:, None] + (steps + np.uint64(zones.offset))[None, :]).reshape(-1)
-    pointers, ok = kernel.gather_member("zone", "per_cpu_pageset|pageset", zone_addresses)
-    return np.unique(pointers[ok & (pointers != 0)])
+    array = kernel.member("pglist_data", "node_zones")
+    steps = np.arange(array.count or 1, dtype=np.uint64) * np.uint64(array.size)
+    found: U64 = (addresses[:, None] + (steps + np.uint64(array.offset))[None, :]).reshape(-1)
+    return found
