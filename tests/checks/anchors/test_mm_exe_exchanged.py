@@ -75,6 +75,15 @@ def test_the_file_beneath_an_overlay_and_the_same_path_are_the_program() -> None
     assert findings(views, "MM-EXE-EXCHANGED") == []
 
 
+def test_a_path_that_ends_with_that_of_exe_file_is_low() -> None:
+    views = _views()
+    assert views.files is not None
+    views.mms.exe_file[0] = views.mms.exe_file[1]
+    views.files.paths[views.vmas.file_row[0]] = b"/layers/7/bin/sh"
+    (found,) = findings(views, "MM-EXE-EXCHANGED")
+    assert found.severity is Severity.LOW
+
+
 def test_an_index_that_was_not_read_says_nothing() -> None:
     views = _views()
     views.mms.exe_file[0] = views.mms.exe_file[1]

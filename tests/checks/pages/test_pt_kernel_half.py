@@ -97,6 +97,10 @@ def test_a_local_descriptor_table_is_no_finding_unless_user_mode_can_use_it() ->
     assert found.pid == 101
 
 
+def test_an_entry_that_a_process_lacks_is_no_finding() -> None:
+    assert findings(_views(entries=_entries(1, entry=0)), "PT-KERNEL-HALF") == []
+
+
 def test_what_most_processes_have_is_one_finding_about_the_kernels_table() -> None:
     (found,) = findings(_views(entries=_entries(0, 1, 2)), "PT-KERNEL-HALF")
     assert (found.mm, found.pid) == (0, 0)

@@ -1,7 +1,8 @@
 """MM-EXE-EXCHANGED: process is said to run another file than its program.
 
 *Severity:* high, confidence medium, where `start_code` and the auxiliary vector agree on the program; low, with low
-confidence, where they name different files, as `prctl(PR_SET_MM)` can make them.
+confidence, where they name different files, as `prctl(PR_SET_MM)` can make them, or where the path of the program ends
+with that of `exe_file`, as beneath a stacked file system that is not known.
 
 *Compared:* the file of `mm->exe_file` with the files of the VMAs that hold `start_code`, AT_PHDR and AT_ENTRY of
 `mm->saved_auxv`. Files are the same if their inodes or their paths are, or one is the file beneath an overlay.
@@ -72,7 +73,8 @@ def check(context: Context) -> Iterator[Finding]:
         (row >= 0) & values_at(files.rows.ok & files.rows.regular, row) & ~like
         for row, like in zip(named, same, strict=True)
     ]
-    every = judged & other[0] & other[1] & other[2] & (named[0] == named[1]) & (named[1] == named[2])
+    agree = (named[0] == named[1]) & (named[1] == named[2])
+    every = judged & other[0] & other[1] & other[2] & agree & ~_beneath(files, named[0], exe)
     some = judged & ~every & (other[0] | other[1] | other[2])
     yield from _tell(context, files, exe, named, np.flatnonzero(every))
     for finding in _tell(context, files, exe, named, np.flatnonzero(some)):
@@ -106,6 +108,15 @@ def _is_program(files: FileTable, anchors: AnchorsView, exe: I64, row: I64) -> B
     one, two = values_at(number, row, -1), values_at(number, exe, -1)
     same |= (one == two) & (one >= 0)
     return same
+
+
+def _beneath(files: FileTable, row: I64, exe: I64) -> Bools:
+    """Does the path of each file end with that of its ``exe_file``, as in a stacked file system that shows neither?"""
+    ends = [
+        bool((mine := files.paths[at] if at >= 0 else None) and (said := files.paths[of]) and mine.endswith(said))
+        for at, of in zip(row.tolist(), exe.tolist(), strict=True)
+    ]
+    return np.array(ends, np.bool_)
 
 
 def _tell(context: Context, files: FileTable, exe: I64, named: list[I64], wrong: I64) -> Iterator[Finding]:
