@@ -42,9 +42,10 @@ _WALK = "page-table walk"
 _GROWTH = """\
 `{command}`, with every view and every rule, by what grows: bench-2g has 400 processes and 30,000 areas in each of two
 more, -x2 and -x4 have twice and four times as many of both; bench-touched-1g to -8g have few areas and 1 to 8 GiB of
-memory touched, in pages of 4 KiB. "Entries" are the entries of the user halves of all page tables that are not zero;
-"walk" is how long reading them takes within the process, the shortest of three, the image being in the page cache. What
-is done with each entry after that (its area, its `struct page`, its owner, the rules) is in the time of the report."""
+memory touched, in pages of 4 KiB; in bench-shared-40 and -400 as many processes map the same GiB. "Entries" are the
+entries of the user halves of all page tables that are not zero; "walk" is how long reading them takes within the
+process, the shortest of three, the image being in the page cache. What is done with each entry after that (its area,
+its `struct page`, its owner, the rules) is in the time of the report."""
 
 _BEFORE = """\
 The same commands of the version before, in the same run: what a change of the whole program has cost or gained. Memory

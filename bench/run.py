@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 TOUCHED = tuple(f"bench-touched-{size}g" for size in (1, 2, 4, 8))
-NAMES = ("bench-2g", "bench-2g-5.10", "bench-2g-x2", "bench-2g-x4", *TOUCHED)
+SHARED = ("bench-shared-40", "bench-shared-400")
+NAMES = ("bench-2g", "bench-2g-5.10", "bench-2g-x2", "bench-2g-x4", *TOUCHED, *SHARED)
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 

@@ -12,6 +12,8 @@ from vmaforensics.image.open import open_image
 from vmaforensics.kernel.find import find_kernel
 from vmaforensics.views.gather import gather_views
 
+BATCH = 1 << 10  # tables of the lowest level read at once
+
 
 def main(path: str) -> None:
     """Walk the tables under every pgd, as the view of page tables does."""
@@ -22,9 +24,12 @@ def main(path: str) -> None:
     for turn in range(4):
         started = time.perf_counter()
         found = kernel.arch.walk_user(kernel.memory, roots[mapped])
+        entries = len(found.leaves)
+        for low in range(0, len(found.lowest), BATCH):
+            lowest = kernel.arch.read_lowest(kernel.memory, found.lowest.take(slice(low, low + BATCH)))
+            entries += len(lowest.leaves)
         if turn:
             best = min(best, time.perf_counter() - started)
-        entries = len(found.leaves)
     print(f"{entries} entries, {best:.4f} s")
 
 

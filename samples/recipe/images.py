@@ -19,6 +19,7 @@ class Bench:
     forks: int = 400
     areas: int = 30000
     mebibytes: int = 300
+    shared: int = 0  # MiB that every process maps
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,7 @@ class Image:
             words += ["vma_mode=bench", f"vma_forks={self.bench.forks}"]
             words += [f"vma_areas={self.bench.areas}"]
             words += [f"vma_mib={self.bench.mebibytes}"]
+            words += [f"vma_shared={self.bench.shared}"] if self.bench.shared else []
         return " ".join(word for word in words if word)
 
 
@@ -216,6 +218,7 @@ def bench_images(scale: float = 1.0, mebibytes: int = 300) -> tuple[Image, ...]:
             bench=size,
         ),
         *(touched_image(gibibytes) for gibibytes in (1, 2, 4, 8)),
+        *(shared_image(processes) for processes in (40, 400)),
     )
 
 
@@ -224,3 +227,11 @@ def touched_image(gibibytes: int) -> Image:
     # The children touch four fifths of what they are told; see guest/bench.c.
     size = Bench(forks=20, areas=1000, mebibytes=gibibytes * 1280)
     return Image(f"bench-touched-{gibibytes}g", "trixie", memory=gibibytes * 1024 + 640, outputs=("elf",), bench=size)
+
+
+def shared_image(processes: int) -> Image:
+    """An image for measuring page tables: as many processes map one GiB of shared memory, in pages of 4 KiB."""
+    # Each has 2 MiB of page tables for it, which is 262,144 entries.
+    size = Bench(forks=processes, areas=1000, mebibytes=100, shared=1024)
+    memory = 1024 + 3 * processes + 640
+    return Image(f"bench-shared-{processes}", "trixie", memory=memory, outputs=("elf",), bench=size)

@@ -24,6 +24,7 @@ from vmaforensics.arch.page_tables import (
     TablePages,
 )
 from vmaforensics.views.pages.anon_roots import AnonRoots
+from vmaforensics.views.pages.entries import KeptEntries
 from vmaforensics.views.pages.map_ranges import map_ranges
 from vmaforensics.views.pages.mapped_pages import Pages
 from vmaforensics.views.pages.miscounted_frames import MiscountedFrames
@@ -83,7 +84,7 @@ def add_page_tables(views: Views, *extra: Entry) -> PageTablesView:
     known = np.unique(vmas.anon_vma[anonymous])
     views.page_tables = PageTablesView(
         arch=views.arch,
-        ptes=ptes,
+        entries=KeptEntries(views.arch, ptes),
         tables=tables,
         repeated=TablePages.zeros(0),
         ranges=ranges,

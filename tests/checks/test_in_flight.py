@@ -16,6 +16,7 @@ from vmaforensics.checks.finding import Finding, Severity
 from vmaforensics.checks.weigh import run_checks
 from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.pages.anon_roots import AnonRoots
+from vmaforensics.views.pages.entries import KeptEntries
 from vmaforensics.views.pages.mapped_pages import Pages
 from vmaforensics.views.pages.miscounted_frames import MiscountedFrames
 from vmaforensics.views.structures.lock import Lock
@@ -42,7 +43,7 @@ def _erased(*vas: int) -> Views:
     rows = Pages.concatenate(pages)
     keep = ~np.isin(view.ptes.va, np.array(vas, np.uint64))
     object.__setattr__(view, "miscounted", MiscountedFrames(pages=rows, entries=np.zeros(len(rows), np.int64)))
-    object.__setattr__(view, "ptes", view.ptes.take(keep))
+    object.__setattr__(view, "entries", KeptEntries(view.arch, view.ptes.take(keep)))
     return views
 
 

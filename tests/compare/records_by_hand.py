@@ -16,6 +16,7 @@ from vmaforensics.views.anchors.cpus import Cpus
 from vmaforensics.views.anchors.registers import Threads
 from vmaforensics.views.anchors.signals import Handlers
 from vmaforensics.views.pages.anon_roots import AnonRoots
+from vmaforensics.views.pages.entries import KeptEntries
 from vmaforensics.views.pages.map_ranges import MapRanges
 from vmaforensics.views.pages.mapped_pages import Pages
 from vmaforensics.views.pages.miscounted_frames import MiscountedFrames
@@ -65,7 +66,7 @@ def add_page_tables(views: Views, entries: Mapping[int, PteState], *, whole: boo
     orphans = np.flatnonzero(ptes.range_row < 0)
     views.page_tables = PageTablesView(
         arch=DEFAULT,
-        ptes=ptes,
+        entries=KeptEntries(DEFAULT, ptes),
         tables=TablePages.zeros(0),
         repeated=TablePages.zeros(0),
         ranges=ranges,

@@ -12,8 +12,9 @@ from support import Edit, kernel_on
 
 from vmaforensics.arch.page_tables import PteState
 from vmaforensics.proc.smaps import SmapsPrinter, letters
+from vmaforensics.views.pages.entries import KeptEntries
 from vmaforensics.views.pages.smaps import Smaps, read_smaps
-from vmaforensics.views.pages.swap import swap_counts
+from vmaforensics.views.pages.swap import swap_counts, swap_holders
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -185,16 +186,19 @@ def test_letters_without_the_kernels_own_table_are_the_same(whole_kernel: Sample
 def test_swap_is_counted_as_the_kernel_counts_it(sample: Sample) -> None:
     kernel, view = sample.analysis.kernel, sample.analysis.views.page_tables
     assert view is not None
-    rows = np.flatnonzero((view.ptes.state == PteState.SWAP) & (view.ptes.level == 1))
-    told = swap_counts(kernel, view.ptes, rows)
+    ptes = view.ptes
+    rows = np.flatnonzero((ptes.state == PteState.SWAP) & (ptes.level == 1))
+    holders = swap_holders(kernel, view.entries)
+    told = swap_counts(kernel, ptes.entry[rows], holders)
     bare = kernel_on(kernel, kernel.memory)
     bare.symbols = type("Without", (), {"get": lambda self, name: None})()
     assert len(rows) > 0
-    assert told.tolist() == swap_counts(bare, view.ptes, rows).tolist()
+    assert told.tolist() == swap_counts(bare, ptes.entry[rows], holders).tolist()
     # No guest has a swapped page in two page tables: give one entry's place to its neighbour.
-    entry = view.ptes.entry.copy()
+    entry = ptes.entry.copy()
     entry[rows[1]] = entry[rows[0]] ^ np.uint64(1 << 3)  # bits below the offset do not matter
-    both = swap_counts(bare, view.ptes.replace(entry=entry), rows)
+    holders = swap_holders(bare, KeptEntries(view.arch, ptes.replace(entry=entry)))
+    both = swap_counts(bare, entry[rows], holders)
     assert both[:2].tolist() == [2, 2]
     assert (both[2:] == 1).all()
 

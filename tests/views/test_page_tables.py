@@ -9,6 +9,7 @@ from vmaforensics.arch.known import DEFAULT
 from vmaforensics.arch.page_tables import PteState
 from vmaforensics.views.indices.entries import IndexEntries
 from vmaforensics.views.pages.contents import content_class
+from vmaforensics.views.pages.entries import KeptEntries
 from vmaforensics.views.pages.map_ranges import MapRanges, map_ranges
 from vmaforensics.views.pages.ptes import Ptes
 from vmaforensics.views.problems import Problem, ProblemLog
@@ -96,8 +97,8 @@ def test_look_up_of_entries_by_process_and_address() -> None:
     ptes = Ptes.of(mm_row=[0, 0, 1], level=[1, 2, 1], va=[0x1000, HUGE, 0x1000])
     mm_row = np.array([0, 0, 0, 0, 0, 1, 2, -1])
     va = np.array([0x0000, 0x1000, 0x2000, 2 * HUGE - 1, 2 * HUGE, 0x1000, 0x1000, 0x1000], np.uint64)
-    assert ptes.rows_at(DEFAULT, mm_row, va).tolist() == [-1, 0, -1, 1, -1, 2, -1, -1]
-    assert Ptes.zeros(0).rows_at(DEFAULT, mm_row, va).tolist() == [-1] * 8
+    assert KeptEntries(DEFAULT, ptes).rows_at(mm_row, va).tolist() == [-1, 0, -1, 1, -1, 2, -1, -1]
+    assert KeptEntries(DEFAULT, Ptes.zeros(0)).rows_at(mm_row, va).tolist() == [-1] * 8
 
 
 def test_the_huge_zero_page_and_raw_memory_are_counted_nowhere() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from handmade import BASE
 
 from views.handmade_slab import Hand
-from vmaforensics.arch.page_tables import ALLOW_USER, Leaves, TablePages
+from vmaforensics.arch.page_tables import ALLOW_USER, Leaves, LowestTables, TablePages
 from vmaforensics.views.pages.stale_tables import find_strangers
 from vmaforensics.views.problems import MOST, Problem, ProblemLog
 from vmaforensics.views.view import View
@@ -17,7 +18,7 @@ FIRST = 20  # frame of the first table; 18 of them are marked, frame 40 is not
 SPAN = 2 << 20
 
 
-def walked(*words: int, marked: int = 18) -> tuple[Hand, Leaves, TablePages]:
+def walked(*words: int, marked: int = 18) -> tuple[Hand, TablePages, LowestTables]:
     """``marked`` tables, and one more whose entries are ``words``."""
     hand = Hand(PGTY_table=TABLE)
     for pfn in range(FIRST, FIRST + marked):
@@ -30,16 +31,11 @@ def walked(*words: int, marked: int = 18) -> tuple[Hand, Leaves, TablePages]:
         level=[1] * len(frames),
         ok=[True] * len(frames),
     )
-    places = [FIRST << 12, *((40 << 12) + 8 * at for at in range(len(words)))]
-    leaves = Leaves.of(
-        va=[0, *(marked * SPAN + at * 4096 for at in range(len(words)))],
-        entry=[5 << 12 | PRESENT_USER, *words],
-        where=places,
-        owner=[0] * len(places),
-        level=[1] * len(places),
-        allow=[ALLOW_USER] * len(places),
-    )
-    return hand, leaves, tables
+    hand.machine.word(BASE + (FIRST << 12), 5 << 12 | PRESENT_USER)
+    for at, word in enumerate(words):
+        hand.machine.word(BASE + (40 << 12) + 8 * at, word)
+    lowest = LowestTables.of(pa=tables.pa, va=tables.va, owner=tables.owner, allow=[ALLOW_USER] * len(tables))
+    return hand, tables, lowest
 
 
 @pytest.mark.parametrize(
@@ -51,16 +47,16 @@ def walked(*words: int, marked: int = 18) -> tuple[Hand, Leaves, TablePages]:
     ],
 )
 def test_words_that_are_no_entries_are_foreign_memory(words: tuple[int, ...], foreign: bool) -> None:
-    hand, leaves, tables = walked(*words)
-    found = find_strangers(hand.kernel(), leaves, tables)
+    hand, tables, lowest = walked(*words)
+    found = find_strangers(hand.kernel(), tables, Leaves.zeros(0), lowest)
     assert np.flatnonzero(found.tables).tolist() == [18]
     assert np.flatnonzero(found.foreign).tolist() == ([18] if foreign else [])
-    assert found.leaves.tolist() == [False, *[foreign] * len(words)]
+    assert np.flatnonzero(found.lowest).tolist() == ([18] if foreign else [])
 
 
 def test_where_hardly_any_table_is_marked_the_marks_say_nothing() -> None:
-    hand, leaves, tables = walked(0x6C6C_6548_6F20_7721, marked=0)
-    assert not find_strangers(hand.kernel(), leaves, tables).tables.any()
+    hand, tables, lowest = walked(0x6C6C_6548_6F20_7721, marked=0)
+    assert not find_strangers(hand.kernel(), tables, Leaves.zeros(0), lowest).tables.any()
 
 
 def test_problems_of_one_kind_are_rows_up_to_a_bound_and_counted_beyond() -> None:

@@ -8,7 +8,7 @@ from handmade import LINUX, PAGE
 
 from views.user_memory import NUMBERS, STRUCTS, UserMemory, present, swapped
 from vmaforensics.arch.page_tables import PteState
-from vmaforensics.views.pages.swap import ShmemSwap, shmem_swapped, swap_counts
+from vmaforensics.views.pages.swap import ShmemSwap, shmem_swapped, swap_counts, swap_holders
 from vmaforensics.views.vmas import flags
 from vmaforensics.views.vmas.files import Files
 from vmaforensics.views.vmas.vmas import Vmas
@@ -30,8 +30,10 @@ def soft_dirty(entry: int) -> int:
 
 
 def counts(memory: UserMemory) -> list[int]:
-    ptes = memory.gather().ptes
-    found: list[int] = swap_counts(memory.kernel(), ptes, np.flatnonzero(ptes.state == PteState.SWAP)).tolist()
+    entries, kernel = memory.gather().entries, memory.kernel()
+    ptes = entries.all()
+    holders = swap_holders(kernel, entries)
+    found: list[int] = swap_counts(kernel, ptes.entry[ptes.state == PteState.SWAP], holders).tolist()
     return found
 
 
@@ -96,7 +98,7 @@ class SharedMemory(UserMemory):
         files = Files.of(file=[1], ok=[True], mapping=[self.mapping])
         size = pages * PAGE
         vmas = Vmas.of(start=[START], end=[START + size], ok=[True], pgoff=[first], file_row=[0], flags=[vm_flags])
-        return shmem_swapped(self.kernel(), self.gather().ptes, files, vmas, np.array([self.mm]))
+        return shmem_swapped(self.kernel(), self.gather().entries, files, vmas, np.array([self.mm]))
 
 
 def test_all_swapped_pages_of_a_file_that_is_mapped_whole_count() -> None:
@@ -143,5 +145,5 @@ def test_a_page_cache_that_leads_into_itself_is_read_once() -> None:
 def test_a_vma_without_a_file_has_no_shared_memory() -> None:
     memory = SharedMemory(1)
     vmas = Vmas.of(start=[START], end=[START + PAGE], ok=[True])
-    found = shmem_swapped(memory.kernel(), memory.gather().ptes, Files.zeros(0), vmas, np.array([0]))
+    found = shmem_swapped(memory.kernel(), memory.gather().entries, Files.zeros(0), vmas, np.array([0]))
     assert (found.sizes.tolist(), found.known.tolist()) == ([0], [True])

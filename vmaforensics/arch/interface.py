@@ -25,6 +25,8 @@ if TYPE_CHECKING:
         KernelHalves,
         LeafStates,
         Leaves,
+        LowestEntries,
+        LowestTables,
         Protection,
         Walk,
     )
@@ -163,10 +165,16 @@ class Architecture(ABC):
 
     @abstractmethod
     def walk_user(self, memory: PhysicalReader, roots: U64) -> Walk:
-        """All entries that are not empty in the user half under top-level tables at the physical ``roots``.
+        """The user half under top-level tables at the physical ``roots``, but for the entries of the lowest tables.
 
-        No more tables are read per level than the image has page frames, plus the roots.
+        These may be more than fit into memory: ``lowest`` of the result lists the tables that hold them. What is not
+        empty of the levels above is there. No more tables are read per level than the image has page frames, plus the
+        roots.
         """
+
+    @abstractmethod
+    def read_lowest(self, memory: PhysicalReader, tables: LowestTables) -> LowestEntries:
+        """The entries of tables of the lowest level that are not empty."""
 
     @abstractmethod
     def walk_kernel(self, memory: PhysicalReader, root: int) -> Walk:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -48,23 +48,44 @@ class TablePages(Table):
     ok: Bools  # could it be read?
 
 
+@table()
+class LowestTables(Table):
+    """A row per page table of the lowest level that a walk came to: what is needed to read its entries later."""
+
+    pa: U64  # physical address of the table
+    va: U64  # first address under it
+    owner: I32  # position of the top-level table in the roots of the walk
+    allow: U8  # ALLOW_* over all tables above it
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Walk:
     """What a walk met.
 
-    ``repeated``: where a table came up again at the same level under the same root; it was not entered again, so that
-    tables that lead to themselves cost no more than others. ``truncated``: the bound on tables cut the walk short.
+    ``lowest``: where the walk does not read the tables of the lowest level, these tables; ``leaves`` are then those
+    above them, and in ``tables`` they count as read. ``repeated``: where a table came up again at the same level under
+    the same root; it was not entered again, so that tables that lead to themselves cost no more than others.
+    ``truncated``: the bound on tables cut the walk short.
     """
 
     leaves: Leaves
     tables: TablePages
     repeated: TablePages
     truncated: bool
+    lowest: LowestTables = field(default_factory=lambda: LowestTables.zeros(0))
 
     @property
     def unreadable(self) -> TablePages:
         """The tables that could not be read."""
         return self.tables.take(~self.tables.ok)
+
+
+class LowestEntries(NamedTuple):
+    """What tables of the lowest level hold."""
+
+    leaves: Leaves  # those of each table side by side
+    counts: I64  # of each table
+    ok: Bools  # could each table be read?
 
 
 @table()

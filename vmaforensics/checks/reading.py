@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from vmaforensics.views.views import Views
 
 _PF_EXITING = 0x4  # include/linux/sched.h
-_ENTRIES = 512  # of a page table; entries that lie in one were read together
 
 
 class Span(NamedTuple):
@@ -182,8 +181,7 @@ class Reading:
         view = views.page_tables
         row = int(views.mm_rows(np.array([mm], np.uint64))[0])
         if tables and view is not None and row >= 0:
-            places.append(np.unique(view.ptes.where[view.ptes.mm_row == row] // np.uint64(8 * _ENTRIES)))
-            places[-1] = places[-1] * np.uint64(8 * _ENTRIES)
+            places.append(view.entries.tables_of(row))
         return np.concatenate(places)
 
 

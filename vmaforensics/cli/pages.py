@@ -61,15 +61,19 @@ def run(args: argparse.Namespace) -> int:
         mm = mm_of(views, args.pid) if args.mm is None else args.mm
         pid = int(views.mms.pid[mm_row(views, mm)]) if args.pid is None else args.pid
         bounds = (0, 1 << 64) if args.at is None else range_at(views, mm, args.at)
-        runs = page_runs(kernel, views, entries_within(views, mm, *bounds), each=args.each)
+        rows = entries_within(views, mm, *bounds)
+        runs = page_runs(kernel, views, rows, each=args.each)
         if args.format == "json":
             asked = None if args.at is None else [hex(bound) for bound in bounds]
-            document = {"pid": pid, "mm": hex(mm), "range": asked, "runs": runs}
-            stream.write(msgspec.json.encode(document) + b"\n")
+            head = msgspec.json.encode({"pid": pid, "mm": hex(mm), "range": asked})
+            stream.write(head[:-1] + b',"runs":[')
+            for number, run in enumerate(runs):
+                stream.write((b"," if number else b"") + msgspec.json.encode(run))
+            stream.write(b"]}\n")
         elif args.format == "csv":
-            stream.write(render_csv(runs).encode())
+            stream.writelines(line.encode() for line in render_csv(runs))
         else:
             stream.writelines(line.encode() for line in render_text(runs))
-            if not runs:
+            if not rows:
                 stream.write(b"no page-table entry is there\n")
     return ExitCode.OK

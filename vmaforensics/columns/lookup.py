@@ -79,6 +79,21 @@ def bounds_of(keys: NDArray[_S], wanted: Any) -> tuple[int, int]:  # noqa: ANN40
     return int(np.searchsorted(keys, key, "left")), int(np.searchsorted(keys, key, "right"))
 
 
+def distinct(*values: NDArray[_S]) -> NDArray[_S]:
+    """The distinct ``values``, of one array or several, ascending.
+
+    As :func:`numpy.unique`, which since NumPy 2.3 hashes integers and takes a hundred times as long.
+
+    >>> distinct(np.array([30, 10, 30]))
+    array([10, 30])
+    """
+    ordered = np.sort(np.concatenate(values) if len(values) > 1 else values[0])
+    first = np.ones(len(ordered), np.bool_)
+    first[1:] = ordered[1:] != ordered[:-1]
+    found: NDArray[_S] = ordered[first]
+    return found
+
+
 def first_rows(keys: NDArray[Any]) -> NDArray[np.int64]:
     """Row at which each distinct value of ``keys``, in any order, occurs first; by ascending value.
 

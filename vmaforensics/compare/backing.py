@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_USER, ALLOW_WRITE, PteState
-from vmaforensics.columns.lookup import bounds_of, rows_of
+from vmaforensics.columns.lookup import rows_of
 from vmaforensics.compare.records_document import Step
+from vmaforensics.views.pages.ptes import place_keys
 from vmaforensics.words.amounts import amount
 from vmaforensics.words.printable import printable
 
@@ -108,15 +109,15 @@ def page_steps(views: Views, mm_row: int, start: int, end: int) -> Iterator[Step
     view = views.page_tables
     if view is None:
         return
-    ptes = view.ptes.take(slice(*bounds_of(view.ptes.mm_row, mm_row)))
-    low, high = np.searchsorted(ptes.va, np.array([start, min(end, (1 << 64) - 1)], np.uint64)).tolist()
-    ptes = ptes.take(slice(low, max(high, low)))
+    keys = place_keys(view.arch, np.full(2, mm_row), np.array([start, min(end, (1 << 64) - 1)], np.uint64))
+    low, high = view.entries.below(keys).tolist() if mm_row >= 0 else (0, 0)
+    ptes = view.entries.take(slice(low, min(high, low + _ENTRIES)))
     if not len(ptes):
         whole = mm_row >= 0 and bool(view.whole[mm_row])
         why = "lead nowhere in this range" if whole else "could not be read whole; no entry was seen"
         yield Step(record="page tables", address=None, facts={"": why})
     pages, sizes = view.pages, ptes.sizes(view.arch)
-    for at in range(min(len(ptes), _ENTRIES)):
+    for at in range(len(ptes)):
         state = PteState(int(ptes.state[at]))
         facts = {"va": hex(ptes.va[at]), "entry": hex(ptes.entry[at]), "": _STATES[state]}
         if state <= PteState.PROTNONE:
@@ -129,8 +130,8 @@ def page_steps(views: Views, mm_row: int, start: int, end: int) -> Iterator[Step
                 "mapped": str(int(pages.mapcount[page])),
             }
         yield Step(record=f"entry ({amount(int(sizes[at]))})", address=hex(ptes.where[at]), facts=facts, level=1)
-    if len(ptes) > _ENTRIES:
-        yield Step(record="", address=None, facts={"": f"and {len(ptes) - _ENTRIES} more entries"}, level=1)
+    if high - low > _ENTRIES:
+        yield Step(record="", address=None, facts={"": f"and {high - low - _ENTRIES} more entries"}, level=1)
 
 
 def _allows(allow: int) -> str:

@@ -13,6 +13,7 @@ from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import I64, U8, U64
 from vmaforensics.compare.cells import CellState, PageTableCells
+from vmaforensics.views.pages.entry_ranges import in_ranges
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,22 +41,19 @@ class UncoveredRuns(Table):
 def page_table_cells(view: PageTablesView, vmas: ComparedVmas) -> PageTableCells:
     """The entries that lie in each VMA, counted; ``vmas`` are sorted by mm."""
     cells = PageTableCells.zeros(len(vmas))
-    for rows in _per_mm(vmas):
-        mm_row = int(vmas.mm_row[rows.start])
-        ptes = view.ptes.take(slice(*bounds_of(view.ptes.mm_row, mm_row)))
-        low, high = np.searchsorted(ptes.va, vmas.start[rows]), np.searchsorted(ptes.va, vmas.end[rows])
-        high = np.maximum(high, low)
-        size = ptes.pages(view.arch)
+    whole = values_at(view.whole, vmas.mm_row)
+    cells.state[:] = np.where(whole, CellState.NONE, CellState.UNREAD)
+    for part in in_ranges(view.entries, vmas.mm_row, vmas.start, vmas.end):
+        size = part.ptes.pages(view.arch)
         for column, counted in (
-            (cells.mapped, ptes.state <= PteState.PROTNONE),
-            (cells.swapped, ptes.state == PteState.SWAP),
+            (cells.mapped, part.ptes.maps_frames()),
+            (cells.swapped, part.ptes.state == PteState.SWAP),
         ):
             up_to = np.concatenate([[0], np.cumsum(np.where(counted, size, 0))])
-            column[rows] = up_to[high] - up_to[low]
-        held = high > low
-        whole = mm_row >= 0 and bool(view.whole[mm_row])
-        cells.state[rows] = np.where(held, CellState.HELD, CellState.NONE if whole else CellState.UNREAD)
-        cells.where[rows] = values_at(ptes.where, np.where(held, low, -1))
+            column[part.ranges] += up_to[part.high] - up_to[part.low]
+        new = cells.state[part.ranges] != CellState.HELD
+        cells.where[part.ranges[new]] = part.ptes.where[part.low[new]]
+        cells.state[part.ranges] = CellState.HELD
     return cells
 
 
@@ -64,8 +62,8 @@ def uncovered_runs(views: Views, vmas: ComparedVmas, mms: NDArray[np.uint64] | N
     view = views.page_tables
     if view is None or not len(view.orphans):
         return UncoveredRuns.zeros(0)
-    rows = np.arange(len(view.orphans))
-    owner, va = view.ptes.mm_row[view.orphans], view.ptes.va[view.orphans]
+    rows, orphans = np.arange(len(view.orphans)), view.entries.take(view.orphans)
+    owner, va = orphans.mm_row, orphans.va
     if mms is not None:
         rows = np.flatnonzero(np.isin(owner, views.mm_rows(mms)))
     covered = np.zeros(len(rows), np.bool_)
@@ -84,8 +82,8 @@ def uncovered_runs(views: Views, vmas: ComparedVmas, mms: NDArray[np.uint64] | N
         start=runs.start,
         end=runs.end,
         pages=view.arch.pages(runs.end - runs.start),
-        where=view.ptes.where[runs.entry],
-        allow=view.ptes.allow[runs.entry],
+        where=runs.ptes.where,
+        allow=runs.ptes.allow,
         content=np.where(at < len(view.contents), at, -1),
     )
 

@@ -11,7 +11,6 @@ from vmaforensics.columns.runs import begins_range, run_lasts, run_starts
 from vmaforensics.errors import UsageError
 
 if TYPE_CHECKING:
-    from vmaforensics.columns.types import I64
     from vmaforensics.views.views import Views
 
 
@@ -48,16 +47,11 @@ def mm_row(views: Views, mm: int) -> int:
     return row
 
 
-def entries_within(views: Views, mm: int, start: int, end: int) -> I64:
-    """Rows of the page-table entries of ``mm`` that map a part of ``[start, end)``, ascending."""
-    view = views.page_tables
-    if view is None or end <= start:
-        return np.zeros(0, np.int64)
-    low, high = bounds_of(view.ptes.mm_row, views.mm_rows(np.array([mm], np.uint64))[0])
-    va = view.ptes.va[low:high]
-    size = view.ptes.take(slice(low, high)).sizes(view.arch)
-    inside = (va <= np.uint64(end - 1)) & (va + (size - np.uint64(1)) >= np.uint64(start))
-    return np.flatnonzero(inside).astype(np.int64) + low
+def entries_within(views: Views, mm: int, start: int, end: int) -> range:
+    """Rows of the page-table entries of ``mm`` that map a part of ``[start, end)``."""
+    if views.page_tables is None:
+        return range(0)
+    return views.page_tables.entries.within(int(views.mm_rows(np.array([mm], np.uint64))[0]), start, end)
 
 
 def vmas_within(views: Views, mm: int, start: int, end: int) -> list[VmaRange]:
@@ -75,11 +69,12 @@ def uncovered_within(views: Views, mm: int, start: int, end: int) -> list[tuple[
     if view is None:
         return []
     # Runs are joined over the whole process, so that a run is whole even if it begins before ``start``.
-    rows = entries_within(views, mm, 0, 1 << 64)
-    ptes = view.ptes.take(rows[view.ptes.range_row[rows] < 0])
-    last = ptes.va + ptes.sizes(view.arch)
-    begins = run_starts(begins_range(ptes.va, last))
-    runs = zip(ptes.va[begins].tolist(), last[run_lasts(begins, len(ptes))].tolist(), strict=True)
+    row = views.mm_rows(np.array([mm], np.uint64))[0]
+    first, last = view.entries.bounds(int(row))
+    ptes = view.entries.take(view.orphans[slice(*np.searchsorted(view.orphans, [first, last]))])
+    stop = ptes.ends(view.arch)
+    begins = run_starts(begins_range(ptes.va, stop))
+    runs = zip(ptes.va[begins].tolist(), stop[run_lasts(begins, len(ptes))].tolist(), strict=True)
     return [(low, high) for low, high in runs if low < end and high > start]
 
 

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from vmaforensics.arch.page_tables import PteState
-from vmaforensics.columns.lookup import bounds_of, rows_of
+from vmaforensics.columns.lookup import rows_of
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
 from vmaforensics.columns.table import Table, column, table
@@ -131,7 +131,8 @@ def mapped_pages(kernel: Kernel, mms: Mms, view: PageTablesView | None, mm: int,
         pages.state[:] = UNKNOWN
         return pages
     _mark_unread(pages, arch, mms, view, mm_row)
-    ptes = view.ptes.take(_entries_within(view, mm_row, start, end))
+    rows = view.entries.within(mm_row, start, end)
+    ptes = view.entries.take(slice(rows.start, rows.stop))
     # Each entry clipped to the range, then repeated for each of its pages.
     begin = np.maximum(ptes.va, np.uint64(start))
     stop = np.minimum(ptes.ends(arch), np.uint64(end))
@@ -176,14 +177,6 @@ def _mark_unread(pages: PageSources, arch: Architecture, mms: Mms, view: PageTab
         pages.state[(pages.address >= np.uint64(low)) & (pages.address < np.uint64(stop))] = UNKNOWN
     if view.truncated or not mms.ok[mm_row] or (not view.whole[mm_row] and not len(lost)):
         pages.state[:] = UNKNOWN
-
-
-def _entries_within(view: PageTablesView, mm_row: int, start: int, end: int) -> slice:
-    """Rows of the entries of an mm that map a part of ``[start, end)``."""
-    low, high = bounds_of(view.ptes.mm_row, mm_row)
-    first, last = low + np.searchsorted(view.ptes.va[low:high], np.array([start, end], np.uint64))
-    covering = int(view.ptes.rows_at(view.arch, np.array([mm_row]), np.array([start], np.uint64))[0])
-    return slice(covering if covering >= 0 else int(first), int(last))
 
 
 def frame_pages(kernel: Kernel, start: int, end: int) -> PageSources:

@@ -75,7 +75,8 @@ def _pieces_with_entries(views: Views, mm: int, start: int, end: int, step: int)
     view = views.page_tables
     if view is None:
         return []
-    ptes = view.ptes.take(entries_within(views, mm, start, end))
+    rows = entries_within(views, mm, start, end)
+    ptes = view.entries.take(slice(rows.start, rows.stop))
     low = (np.maximum(ptes.va, np.uint64(start)) - np.uint64(start)) // np.uint64(step)
     high = (np.minimum(ptes.ends(view.arch), np.uint64(end)) - np.uint64(start + 1)) // np.uint64(step)
     spans = {(int(first), int(last)) for first, last in zip(low.tolist(), high.tolist(), strict=True)}

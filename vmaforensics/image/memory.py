@@ -100,6 +100,14 @@ class PhysicalMemory(ABC):
 
     batch = 1 << 16  # most items one _locate call is given
 
+    # Takes the pages of mapped files out of this process, where the image has some; see ``Image.release``.
+    let_go: Callable[[], None] | None = None
+
+    def release(self) -> None:
+        """Let go of what was read so far: it counts as ours as long as it is mapped."""
+        if self.let_go is not None:
+            self.let_go()
+
     def problems(self) -> tuple[str, ...]:
         """What the reads made so far have met and opening could not know: pages that would not decompress,
         say. One sentence per kind, with counts. Ask when the analysis is done; ``Image.problems`` holds

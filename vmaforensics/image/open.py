@@ -70,6 +70,7 @@ def open_image(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
     sources = [dump.source for dump in dumps]
     image = _open_file(paths[0], sources[0]) if len(dumps) == 1 else open_split(list(zip(paths, sources, strict=True)))
     image = replace(image, files=tuple(file for file in files if isinstance(file, Mapped)))
+    image.memory.let_go = image.release
     flattened = [dump for dump in dumps if dump.stream]
     if not flattened:
         return image

@@ -1,10 +1,12 @@
 /*
  * Many areas, for measuring.
  *
- *   bench FORKS AREAS MIB
+ *   bench FORKS AREAS MIB SHARED
  *
  * A parent with about 170 areas forks FORKS children; two more processes have
  * AREAS separate areas each.  MIB of memory are touched, spread over them all.
+ * SHARED MiB of shared memory are read by every child: the page tables of each
+ * lead to all of it.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
@@ -67,6 +69,28 @@ static char *split(size_t areas)
 	return start;
 }
 
+/* One read maps what lies around it too (do_fault_around): 16 pages. */
+static void read_all(const char *start, size_t pages)
+{
+	for (size_t i = 0; i < pages; i += 16)
+		(void)*(const volatile char *)(start + i * PAGE);
+}
+
+static char *shared(size_t pages)
+{
+	char *start = mmap(NULL, pages * PAGE, PROT_READ | PROT_WRITE,
+			   MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (start == MAP_FAILED) {
+		perror("bench: mmap");
+		exit(1);
+	}
+	madvise(start, pages * PAGE, MADV_NOHUGEPAGE);
+	for (size_t i = 0; i < pages; i++)
+		(void)*(const volatile char *)(start + i * PAGE);
+	return start;
+}
+
 static void large(unsigned number, size_t areas, size_t pages)
 {
 	char name[32];
@@ -88,8 +112,9 @@ int main(int argc, char **argv)
 	unsigned long forks = argc > 1 ? strtoul(argv[1], NULL, 0) : 400;
 	unsigned long areas = argc > 2 ? strtoul(argv[2], NULL, 0) : 30000;
 	unsigned long pages = (argc > 3 ? strtoul(argv[3], NULL, 0) : 300) * 256;
+	unsigned long common = (argc > 4 ? strtoul(argv[4], NULL, 0) : 0) * 256;
 	unsigned long each;
-	char *own;
+	char *own, *all = NULL;
 	int ends[2];
 
 	prctl(PR_SET_NAME, "bench-parent");
@@ -98,6 +123,8 @@ int main(int argc, char **argv)
 	split(150); /* with libc and the rest about 170 */
 	each = forks ? (pages - pages / 5) / forks : 0;
 	own = space(each + 1);
+	if (common)
+		all = shared(common);
 	if (pipe(ends) < 0)
 		return 1;
 	for (unsigned long i = 0; i < forks; i++) {
@@ -112,6 +139,8 @@ int main(int argc, char **argv)
 			snprintf(name, sizeof(name), "bench-%lu", i);
 			prctl(PR_SET_NAME, name);
 			touch(own, each);
+			if (common)
+				read_all(all, common);
 			if (write(ends[1], "r", 1) < 0)
 				perror("bench: write");
 			close(ends[0]);

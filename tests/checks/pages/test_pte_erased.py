@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from checks.handmade_pages import FRAMES, Entry, add_page_tables, entry_row, miscount
 from checks.handmade_views import Process, findings, mm_of, views_of
+from vmaforensics.views.pages.entries import KeptEntries
 
 _TEXT, _STACK = 0x400000, 0x7F0000
 
@@ -19,7 +20,7 @@ def test_a_page_whose_entry_is_gone_is_placed_where_it_belongs() -> None:
     view = add_page_tables(views)
     miscount(views, _STACK, 1)
     view.miscounted.entries[0] = 0
-    object.__setattr__(view, "ptes", view.ptes.take(view.ptes.va != _STACK))
+    object.__setattr__(view, "entries", KeptEntries(view.arch, view.ptes.take(view.ptes.va != _STACK)))
     (found,) = findings(views, "PTE-ERASED")
     assert (found.mm, found.start, found.end) == (mm_of(100), _STACK, _STACK + 0x1000)
     assert f"at {_STACK:#x} is in no page table" in found.title

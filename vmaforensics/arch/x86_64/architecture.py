@@ -37,7 +37,16 @@ if TYPE_CHECKING:
     from typing import Self
 
     from vmaforensics.arch.interface import BootFacts, GateArea
-    from vmaforensics.arch.page_tables import KernelEntries, KernelHalves, LeafStates, Leaves, Protection, Walk
+    from vmaforensics.arch.page_tables import (
+        KernelEntries,
+        KernelHalves,
+        LeafStates,
+        Leaves,
+        LowestEntries,
+        LowestTables,
+        Protection,
+        Walk,
+    )
     from vmaforensics.arch.reading import KernelReader, Note, PhysicalReader
     from vmaforensics.arch.registers import (
         CoreRegisters,
@@ -104,7 +113,12 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
     # Walking page tables -----------------------------------------------------------------------------
 
     def _user_bounds(self) -> paging.Bounds:
-        return paging.Bounds(levels=self.levels, last=bits.USER_SLOTS, mask=self.address_mask, everything=True)
+        return paging.Bounds(
+            levels=self.levels, last=bits.USER_SLOTS, mask=self.address_mask, everything=True, deferred=True
+        )
+
+    def read_lowest(self, memory: PhysicalReader, tables: LowestTables) -> LowestEntries:
+        return paging.read_lowest(memory, tables)
 
     def walk_user(self, memory: PhysicalReader, roots: U64) -> Walk:
         return paging.walk(memory, roots, self._user_bounds())

@@ -33,19 +33,19 @@ def decode(leaves: Leaves, swap_types: int, mask: int, uncounted: int) -> LeafSt
     ``mask`` takes the physical address out of an entry; ``uncounted`` are the bits of those that nobody counts.
     """
     entry = leaves.entry
-    present = has(entry, bits.PRESENT)
-    none = ~present & has(entry, bits.PROTNONE)
-    swapped = ~present & ~none & (swap_type(entry) < np.uint64(swap_types))
-    states = LeafStates.zeros(len(leaves))
-    states.state[:] = np.select(
-        [present, none, swapped], [PteState.PRESENT, PteState.PROTNONE, PteState.SWAP], PteState.OTHER
-    )
-    # L1TF: an entry that is not present holds its address inverted (protnone_mask).
-    upright = np.where(none, ~entry, entry)
-    pfn = target(upright, leaves.level, mask) >> np.uint64(bits.PAGE_SHIFT)
-    named = present | none
-    states.pfn[:] = np.where(named, pfn, np.uint64(0))
-    states.special[:] = named & has(entry, uncounted)
+    pfn = target(entry, leaves.level, mask) >> np.uint64(bits.PAGE_SHIFT)
+    states = LeafStates(state=np.full(len(leaves), PteState.PRESENT, np.uint8), pfn=pfn, special=has(entry, uncounted))
+    # Nearly all are present.
+    rest = np.flatnonzero(~has(entry, bits.PRESENT))
+    if len(rest):
+        entry, level = entry[rest], leaves.level[rest]
+        none = has(entry, bits.PROTNONE)
+        swapped = ~none & (swap_type(entry) < np.uint64(swap_types))
+        states.state[rest] = np.select([none, swapped], [PteState.PROTNONE, PteState.SWAP], PteState.OTHER)
+        # L1TF: an entry that is not present holds its address inverted (protnone_mask).
+        upright = target(~entry, level, mask) >> np.uint64(bits.PAGE_SHIFT)
+        pfn[rest] = np.where(none, upright, np.uint64(0))
+        states.special[rest] &= none
     return states
 
 

@@ -16,7 +16,7 @@ from vmaforensics.arch.x86_64.entries import has
 from vmaforensics.arch.x86_64.paging import walk
 
 if TYPE_CHECKING:
-    from vmaforensics.arch.page_tables import Leaves, TablePages
+    from vmaforensics.arch.page_tables import Leaves, LowestTables, TablePages
     from vmaforensics.arch.reading import PhysicalReader
     from vmaforensics.arch.x86_64.paging import Bounds
     from vmaforensics.columns.types import U64, Bools
@@ -59,21 +59,22 @@ def walk_user_only(memory: PhysicalReader, roots: U64, differing: IsolatedEntrie
     found = walk(memory, roots[rows] + np.uint64(PAGE), bounds)
     shift = np.uint64(_shift(bounds.levels))
 
-    def beneath(table: Leaves | TablePages) -> Bools:
+    def beneath(table: Leaves | TablePages | LowestTables) -> Bools:
         slot = (table.va >> shift).astype(np.int64)
-        there = np.isin(rows[table.owner].astype(np.int64) * bits.USER_SLOTS + slot, keys)
-        return there & (table.level < bounds.levels)
+        return np.isin(rows[table.owner].astype(np.int64) * bits.USER_SLOTS + slot, keys)
 
-    leaves, tables, repeated = (
-        found.leaves.take(beneath(found.leaves)),
-        found.tables.take(beneath(found.tables)),
-        found.repeated.take(beneath(found.repeated)),
+    leaves, tables, repeated, lowest = (
+        found.leaves.take(beneath(found.leaves) & (found.leaves.level < bounds.levels)),
+        found.tables.take(beneath(found.tables) & (found.tables.level < bounds.levels)),
+        found.repeated.take(beneath(found.repeated) & (found.repeated.level < bounds.levels)),
+        found.lowest.take(beneath(found.lowest)),
     )
     return Walk(
         leaves=leaves.replace(owner=rows[leaves.owner]),
         tables=tables.replace(owner=rows[tables.owner]),
         repeated=repeated.replace(owner=rows[repeated.owner]),
         truncated=found.truncated,
+        lowest=lowest.replace(owner=rows[lowest.owner]),
     )
 
 

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_USER, ALLOW_WRITE, Leaves, TablePages, Walk
+from vmaforensics.arch.page_tables import (
+    ALLOW_EXECUTE,
+    ALLOW_USER,
+    ALLOW_WRITE,
+    Leaves,
+    LowestEntries,
+    LowestTables,
+    TablePages,
+    Walk,
+)
 from vmaforensics.arch.x86_64.bits import (
     ADDRESS_MASK,
     ENTRIES,
@@ -39,8 +48,9 @@ class Bounds:
     """What of the top-level tables is walked, and which entries are kept.
 
     Of the top level only the slots ``[first, last)`` that are not in ``skip`` are entered. With ``everything`` leaf
-    entries that are not present and not zero are kept too. ``mask`` takes the physical address out of an entry (SME
-    puts its C-bit there). With ``below`` the roots are tables of a lower level, and addresses count from 0 in each.
+    entries that are not present and not zero are kept too; ``deferred``: the tables of the lowest level are listed and
+    not read. ``mask`` takes the physical address out of an entry (SME puts its C-bit there). With ``below`` the roots
+    are tables of a lower level, and addresses count from 0 in each.
     """
 
     levels: int
@@ -50,6 +60,7 @@ class Bounds:
     mask: int = ADDRESS_MASK
     everything: bool = False
     below: bool = False
+    deferred: bool = False
 
 
 @dataclass(slots=True)
@@ -83,12 +94,17 @@ def walk(memory: PhysicalReader, roots: U64, bounds: Bounds) -> Walk:
     leaves: list[Leaves] = []
     tables: list[TablePages] = []
     repeated: list[TablePages] = []
+    lowest = LowestTables.zeros(0)
     truncated = False
     for level in range(bounds.levels, 0, -1):
         level_now, again = _once(level_now, level)
         repeated.append(again)
         if len(level_now.pa) > most:
             truncated = True
+            break
+        if level == 1 and bounds.deferred:
+            lowest = LowestTables(pa=level_now.pa, va=level_now.va, owner=level_now.owner, allow=level_now.allow)
+            tables.append(_tables(level_now, level, np.ones(len(lowest), np.bool_)))
             break
         ok = np.zeros(len(level_now.pa), np.bool_)
         below: list[_Level] = []
@@ -117,7 +133,27 @@ def walk(memory: PhysicalReader, roots: U64, bounds: Bounds) -> Walk:
         tables=TablePages.concatenate(tables),
         repeated=TablePages.concatenate(repeated),
         truncated=truncated,
+        lowest=lowest,
     )
+
+
+def read_lowest(memory: PhysicalReader, tables: LowestTables) -> LowestEntries:
+    """The entries of ``tables`` that are not zero; they are read all at once."""
+    raw, ok = memory.gather(tables.pa, 8 * ENTRIES)
+    entries = raw.view("<u8").reshape(-1)
+    at = np.flatnonzero(entries)
+    entry: U64 = entries[at]
+    counts = np.bincount(at >> TABLE_SHIFT, minlength=len(tables))
+    slot = at.astype(np.uint64) & np.uint64(ENTRIES - 1)
+    leaves = Leaves(
+        va=np.repeat(tables.va, counts) | slot << np.uint64(PAGE_SHIFT),
+        entry=entry,
+        where=np.repeat(tables.pa, counts) + slot * np.uint64(8),
+        owner=np.repeat(tables.owner, counts),
+        level=np.ones(len(at), np.int8),
+        allow=np.repeat(tables.allow, counts) & _allowed(entry, top=False),
+    )
+    return LowestEntries(leaves, counts, ok)
 
 
 def _read(memory: PhysicalReader, tables: _Level, level: int, bounds: Bounds) -> tuple[Bools, U64, _Level]:
@@ -181,10 +217,10 @@ def _leaves(these: _Level, entry: U64, level: int) -> Leaves:
 
 def _allowed(entry: U64, top: bool) -> U8:
     """ALLOW_* of entries, alone."""
-    allowed = np.zeros(len(entry), np.uint8)
-    allowed[(entry & np.uint64(WRITE)) != 0] |= ALLOW_WRITE
-    allowed[(entry & np.uint64(USER)) != 0] |= ALLOW_USER
-    allowed[np.full(len(entry), top) | ((entry & np.uint64(NO_EXECUTE)) == 0)] |= ALLOW_EXECUTE
+    allowed: U8 = ((entry & np.uint64(WRITE)) != 0).view(np.uint8) * np.uint8(ALLOW_WRITE)
+    allowed |= ((entry & np.uint64(USER)) != 0).view(np.uint8) * np.uint8(ALLOW_USER)
+    executable = np.uint8(ALLOW_EXECUTE)
+    allowed |= executable if top else ((entry & np.uint64(NO_EXECUTE)) == 0).view(np.uint8) * executable
     return allowed
 
 
@@ -196,6 +232,8 @@ def _sign(slot: NDArray[np.intp], levels: int) -> U64:
 
 def span(level: I8) -> U64:
     """Bytes that a leaf entry of each ``level`` maps."""
+    if len(level) and int(level.max()) == 1:
+        return np.full(len(level), 1 << PAGE_SHIFT, np.uint64)
     found: U64 = np.uint64(1) << (
         np.uint64(PAGE_SHIFT) + np.uint64(TABLE_SHIFT) * (level.astype(np.uint64) - np.uint64(1))
     )
@@ -204,4 +242,6 @@ def span(level: I8) -> U64:
 
 def target(entry: U64, level: I8, mask: int = ADDRESS_MASK) -> U64:
     """Physical address that each present leaf entry maps; the PAT bit of large pages is not part of it."""
+    if len(level) and int(level.max()) == 1:  # nearly always, of millions of entries
+        return entry & np.uint64(mask & -(1 << PAGE_SHIFT))
     return entry & np.uint64(mask) & ~(span(level) - np.uint64(1))

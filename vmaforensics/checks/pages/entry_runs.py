@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.columns.types import I64, U64
     from vmaforensics.views.pages.page_tables import PageTablesView
+    from vmaforensics.views.pages.ptes import Ptes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +24,7 @@ class Runs:
     """Neighbouring entries of one process in one VMA, as ranges: parallel arrays, one element per run."""
 
     entry: I64  # row of the first entry
+    ptes: Ptes  # the first entries
     mm_row: I64
     start: U64
     end: U64
@@ -30,12 +32,13 @@ class Runs:
 
     @classmethod
     def of(cls, view: PageTablesView, rows: I64 | NDArray[np.intp]) -> Runs:
-        """Join the entries ``rows`` of ``view.ptes``, which ascend."""
-        ptes = view.ptes.take(rows)
+        """Join the entries ``rows`` of ``view.entries``, which ascend."""
+        ptes = view.entries.take(rows)
         end = ptes.ends(view.arch)
         first = run_starts(begins_range(ptes.va, end) | begins_run(ptes.mm_row, ptes.range_row))
         return cls(
             entry=rows[first].astype(np.int64),
+            ptes=ptes.take(first),
             mm_row=ptes.mm_row[first].astype(np.int64),
             start=ptes.va[first],
             end=end[run_lasts(first, len(rows))],
@@ -45,10 +48,6 @@ class Runs:
     def mm(self, context: Context) -> U64:
         """The mm of each run."""
         return context.views.mms.mm[self.mm_row]
-
-    def first(self, row: int) -> int:
-        """Row of ``ptes`` with which run ``row`` begins."""
-        return int(self.entry[row])
 
     def bounds(self, row: int) -> tuple[int, int]:
         """The range of run ``row``."""

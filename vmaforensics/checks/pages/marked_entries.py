@@ -1,15 +1,16 @@
-"""The page-table entries that disagree with their VMA, and findings of those that disagree in the same way."""
+"""Findings of the page-table entries that disagree with their VMA in the same way."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.pages.entry_facts import entry_facts
 from vmaforensics.checks.pages.entry_runs import Runs
-from vmaforensics.checks.pages.page_marks import Mark, entry_marks
+from vmaforensics.checks.pages.page_marks import Mark
 from vmaforensics.checks.pages.twice_mapped import twice_mapped
 from vmaforensics.views.view import View
 
@@ -19,32 +20,8 @@ if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
     from vmaforensics.checks.rule import Rule
-    from vmaforensics.columns.types import I64, U32
+    from vmaforensics.columns.types import I64
     from vmaforensics.views.pages.page_tables import PageTablesView
-
-_BATCH: Final = 1 << 19  # entries whose marks are worked out at once
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MarkedEntries:
-    """The entries with a mark, in ascending order: parallel arrays."""
-
-    row: I64  # of ptes
-    word: U32  # bits of Mark
-
-
-def marked_entries(context: Context) -> MarkedEntries:
-    """Every entry of every process that has a mark. Ask for it by ``context.shared``: all entries are looked at."""
-    view = context.views.page_tables
-    count = len(view.ptes) if view is not None else 0
-    rows, words = [np.zeros(0, np.int64)], [np.zeros(0, np.uint32)]
-    for low in range(0, count, _BATCH):
-        batch = np.arange(low, min(low + _BATCH, count))
-        word = entry_marks(context.views, batch)
-        marked = np.flatnonzero(word)
-        rows.append(batch[marked])
-        words.append(word[marked])
-    return MarkedEntries(row=np.concatenate(rows), word=np.concatenate(words))
 
 
 def marked_findings(context: Context, rule: Rule, marks: tuple[Mark, ...]) -> Iterator[Finding]:
@@ -56,7 +33,7 @@ def marked_findings(context: Context, rule: Rule, marks: tuple[Mark, ...]) -> It
     view = context.views.page_tables
     if view is None:
         return
-    marked = context.shared(marked_entries)
+    marked = context.shared(entry_facts)
     for mark in marks:
         rows = marked.row[(marked.word & np.uint32(mark)) != 0]
         if mark is Mark.OTHER_ANON_VMA and context.acquisition.live:
@@ -71,23 +48,23 @@ def _of_entries(
     context: Context, rule: Rule, mark: Mark, view: PageTablesView, rows: I64, rightful: I64 | None = None
 ) -> Iterator[Finding]:
     """Findings of the entries ``rows``; ``rightful`` are those beside them that map the same frames."""
-    ptes, runs = view.ptes, Runs.of(view, rows)
+    runs = Runs.of(view, rows)
+    others = view.entries.take(rightful).va if rightful is not None else None
 
     def title(row: int) -> str:
         return f"{runs.text(row)} {mark.sentence}"
 
     def evidence(row: int) -> Evidence:
-        first = runs.first(row)
         what = title(row)
-        if rightful is not None:
-            other = int(rightful[np.searchsorted(rows, first)])
-            what += f"; the same page table maps frame {int(ptes.pfn[first]):#x} at {int(ptes.va[other]):#x} too, "
+        if others is not None:
+            other = int(others[np.searchsorted(rows, runs.entry[row])])
+            what += f"; the same page table maps frame {int(runs.ptes.pfn[row]):#x} at {other:#x} too, "
             what += "where it belongs"
         return Evidence(
             what=what,
             view=View.PAGE_TABLES.label,
-            address=int(ptes.where[first]),
-            found=f"{int(ptes.entry[first]):#x}",
+            address=int(runs.ptes.where[row]),
+            found=f"{int(runs.ptes.entry[row]):#x}",
         )
 
     yield from context.per_mm(rule, runs.mm(context), evidence, title, runs.bounds)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.columns.types import I64, U64, Bools
     from vmaforensics.views.pages.page_tables import PageTablesView
+    from vmaforensics.views.pages.ptes import Ptes
 
 _MOST: Final = 256  # pages whose place is looked for one by one
 _STRANGE: Final = np.uint32(
@@ -43,9 +44,10 @@ def miscounted_places(context: Context, view: PageTablesView) -> dict[int, Place
     """The place of each of ``view.miscounted`` for which just one can be named, by row."""
     more = view.miscounted.pages.mapcount > view.miscounted.entries
     places = _outside_vmas(context, view, view.miscounted.pages.pfn, np.flatnonzero(~more))
-    for row in [row for row in range(len(more)) if row not in places][:_MOST]:
-        find = _erased_place if more[row] else _added_place
-        place = find(context, view, row)
+    rest = [row for row in range(len(more)) if row not in places][:_MOST]
+    places |= _added_places(context, view, [row for row in rest if not more[row]])
+    for row in rest:
+        place = _erased_place(context, view, row) if more[row] else None
         if place is not None:
             places[row] = place
     return places
@@ -53,33 +55,37 @@ def miscounted_places(context: Context, view: PageTablesView) -> dict[int, Place
 
 def _outside_vmas(context: Context, view: PageTablesView, pfns: U64, rows: I64) -> dict[int, Place]:
     """For those of ``rows`` whose frame an entry outside every VMA leads to: the first such entry's place, by row."""
-    ptes = view.ptes
-    orphans = view.orphans[ptes.page_row[view.orphans] >= 0]
-    orphans = orphans[first_rows(ptes.pfn[orphans])]
-    at = rows_of(ptes.pfn[orphans], pfns[rows])
-    rows, entries = rows[at >= 0], orphans[at[at >= 0]]
-    found = zip(context.views.mms.mm[ptes.mm_row[entries]].tolist(), ptes.va[entries].tolist(), strict=True)
+    orphans = view.entries.take(view.orphans)
+    orphans = orphans.take(orphans.page_row >= 0)
+    orphans = orphans.take(first_rows(orphans.pfn))
+    at = rows_of(orphans.pfn, pfns[rows])
+    rows, entries = rows[at >= 0], orphans.take(at[at >= 0])
+    found = zip(context.views.mms.mm[entries.mm_row].tolist(), entries.va.tolist(), strict=True)
     return dict(zip(rows.tolist(), (Place(mm, va) for mm, va in found), strict=True))
 
 
-def _added_place(context: Context, view: PageTablesView, row: int) -> Place | None:
-    """A page with more entries than it counts: that of an entry whose VMA does not map the page."""
-    ptes = view.ptes
-    entries = np.flatnonzero((ptes.pfn == view.miscounted.pages.pfn[row]) & (ptes.page_row >= 0))
-    strange = entries[_strange(context, entries)]
-    if not len(strange):
-        return None
-    return Place(int(context.views.mms.mm[ptes.mm_row[strange[0]]]), int(ptes.va[strange[0]]))
+def _added_places(context: Context, view: PageTablesView, rows: list[int]) -> dict[int, Place]:
+    """Pages with more entries than they count: that of the first entry whose VMA does not map the page."""
+    pfns = view.miscounted.pages.pfn[rows]
+    found: dict[int, Place] = {}
+    for _, ptes in view.entries.batches() if rows else ():
+        leading = ptes.take((ptes.page_row >= 0) & np.isin(ptes.pfn, pfns))
+        strange = leading.take(_strange(context, leading))
+        at = rows_of(pfns, strange.pfn)  # miscounted frames ascend
+        mms = context.views.mms.mm[strange.mm_row]
+        for row, mm, va in zip(at.tolist(), mms.tolist(), strange.va.tolist(), strict=True):
+            found.setdefault(rows[row], Place(mm, va))
+    return found
 
 
 def _erased_place(context: Context, view: PageTablesView, row: int) -> Place | None:
     """A page that counts more than its entries: that of the one VMA which maps the page's own file or anon_vma there,
     and whose entry leads to a stranger, or else is gone."""
     room = rooms(context, view, row)
-    entry = view.ptes.rows_at(view.arch, room.mm_row, room.va)
+    entry = view.entries.rows_at(room.mm_row, room.va)
     known = room.mm_row >= 0
     strange = known & (entry >= 0)
-    strange[strange] = _strange(context, entry[strange])
+    strange[strange] = _strange(context, view.entries.take(entry[strange]))
     gone, off = known & (entry < 0), view.miscounted.pages.mapcount[row] - view.miscounted.entries[row]
     rows = np.flatnonzero(strange if strange.any() else gone)
     if len(rows) != 1 and (len(rows) != off or not strange.any()):
@@ -113,7 +119,7 @@ def rooms(context: Context, view: PageTablesView, row: int, *, of_family: bool =
     )
 
 
-def _strange(context: Context, entries: I64) -> Bools:
+def _strange(context: Context, entries: Ptes) -> Bools:
     """Which entries lead to a page that does not name what their VMA maps?"""
     strange: Bools = (entry_marks(context.views, entries) & _STRANGE) != 0
     return strange

@@ -88,7 +88,7 @@ def table_bytes(view: PageTablesView, files: U64, count: int) -> I64:
     All tables, and those deposited for anonymous huge pages (pgtable_trans_huge_deposit, mm/huge_memory.c), the huge
     zero page's among them.
     """
-    ptes, pages = view.ptes, view.pages
+    ptes, pages = view.entries.large(), view.pages
     counted = view.tables.owner[view.tables.level <= view.arch.counted_levels]
     anonymous = values_at(pages.anon & ~pages.hugetlb, ptes.page_row)
     # What nobody counts is the huge zero page in a VMA without a file, and memory of a device in others.
@@ -100,7 +100,7 @@ def table_bytes(view: PageTablesView, files: U64, count: int) -> I64:
 
 def _deposits_known(view: PageTablesView, count: int) -> Bools:
     """Was the struct page of every huge page of each mm read? It says whether a table is deposited for the page."""
-    ptes = view.ptes
+    ptes = view.entries.large()
     lost = (ptes.level == _HUGE) & (ptes.page_row >= 0) & ~values_at(view.pages.ok, ptes.page_row)
     known: Bools = np.bincount(ptes.mm_row[lost], minlength=count) == 0
     return known

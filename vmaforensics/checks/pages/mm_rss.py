@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.arch.page_tables import PteState
 from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.pages.entry_facts import entry_facts
 from vmaforensics.checks.pages.unsettled_pages import miscounted
 from vmaforensics.checks.rule import FORKS, LAGS, Apart, Part, Rule, Severity
 from vmaforensics.columns.lookup import values_at
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
     from vmaforensics.columns.types import I64, Bools
-    from vmaforensics.views.pages.page_tables import PageTablesView
 
 RULE = Rule(
     id="MM-RSS",
@@ -63,7 +62,7 @@ RULE = Rule(
 )
 
 
-_FILE, _ANONYMOUS, _SWAP, _SHARED = range(len(KINDS))
+_ANONYMOUS = KINDS.index("MM_ANONPAGES")
 
 
 def check(context: Context) -> Iterator[Finding]:
@@ -71,9 +70,9 @@ def check(context: Context) -> Iterator[Finding]:
     view = context.views.page_tables
     if view is None:
         return
-    mms = context.views.mms
-    counted = resident_pages(view, len(mms))
-    wrong = (counted != view.rss) & _judged(view, len(mms))[:, None]
+    mms, sums = context.views.mms, context.shared(entry_facts).sums
+    counted, judged = sums.pages, view.whole & view.rss_ok & ~sums.unclear
+    wrong = (counted != view.rss) & judged[:, None]
     wrong[:, _ANONYMOUS] &= ~_is_of_arguments(context, view.rss[:, _ANONYMOUS] - counted[:, _ANONYMOUS])
     row, kind = np.nonzero(wrong)
 
@@ -116,34 +115,3 @@ def _is_of_arguments(context: Context, excess: I64) -> Bools:
             size = int(strays.vmas.end[areas[0]] - strays.vmas.start[areas[0]]) // context.views.arch.page_size
             found[row] = size - 1 <= excess[row] <= size
     return found
-
-
-def resident_pages(view: PageTablesView, count: int) -> I64:
-    """Pages by kind of counter (``rss.KINDS``) that the page tables of each of ``count`` mms hold, shape (mms, kinds).
-
-    What counts as what: mm_counter (include/linux/mm.h); swap entries are counted where they are made
-    (try_to_unmap_one, mm/rmap.c), hugetlb pages nowhere.
-    """
-    ptes, pages = view.ptes, view.pages
-    page_kind = np.where(pages.anon, _ANONYMOUS, np.where(pages.swapbacked, _SHARED, _FILE))
-    mapped = np.flatnonzero(values_at(pages.ok & ~pages.hugetlb, ptes.page_row))
-    swapped = np.flatnonzero(ptes.state == PteState.SWAP)
-    total = _by_mm_and_kind(view, mapped, page_kind[ptes.page_row[mapped]], count)
-    return total + _by_mm_and_kind(view, swapped, np.full(len(swapped), _SWAP), count)
-
-
-def _by_mm_and_kind(view: PageTablesView, rows: I64, kind: I64, count: int) -> I64:
-    """Pages that the entries ``rows`` map, by mm and kind of counter."""
-    cell = view.ptes.mm_row[rows].astype(np.int64) * len(KINDS) + kind
-    sums = np.bincount(cell, weights=view.ptes.take(rows).pages(view.arch), minlength=count * len(KINDS))
-    return sums.astype(np.int64).reshape(count, len(KINDS))
-
-
-def _judged(view: PageTablesView, count: int) -> Bools:
-    """Was all that goes into the counters of each mm read?"""
-    ptes, judged = view.ptes, view.whole & view.rss_ok
-    # Migration and device-private entries are counted by the page they stand for.
-    unclear = ptes.state == PteState.OTHER
-    unclear |= (ptes.page_row >= 0) & ~values_at(view.pages.ok, ptes.page_row)
-    judged &= np.bincount(ptes.mm_row[unclear], minlength=count) == 0
-    return judged

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.columns.types import I32, I64, U32, Bools
     from vmaforensics.views.pages.page_tables import PageTablesView
+    from vmaforensics.views.pages.ptes import Ptes
     from vmaforensics.views.views import Views
 
 
@@ -75,20 +76,18 @@ _WORDS: Final = {
 }
 
 
-def entry_marks(views: Views, rows: I64 | NDArray[np.intp]) -> U32:
-    """For each of ``rows`` of the page-table entries a word of :class:`Mark` bits; 0 where nothing disagrees."""
+def entry_marks(views: Views, ptes: Ptes) -> U32:
+    """For each of some page-table entries a word of :class:`Mark` bits; 0 where nothing disagrees."""
     view, vmas = views.page_tables, views.vmas
-    if view is None or not len(rows):
-        return np.zeros(len(rows), np.uint32)
+    if view is None or not len(ptes):
+        return np.zeros(len(ptes), np.uint32)
     # There may be millions of entries: what a VMA says is worked out once per VMA, and only columns are taken.
-    range_row = view.ptes.range_row[rows]
-    words: U32 = np.where(range_row < 0, np.uint32(Mark.NO_VMA), np.uint32(0))
-    vma = values_at(view.ranges.vma_row, range_row, -1).astype(np.int64)
-    claimed = np.flatnonzero(vma >= 0)
-    claimed = claimed[vmas.ok[vma[claimed]]]
-    words[claimed] |= _permission_marks(views, view, rows[claimed], vma[claimed])
-    leads = claimed[view.ptes.page_row[rows[claimed]] >= 0]
-    words[leads] |= _page_marks(views, view, rows[leads], vma[leads])
+    words: U32 = np.where(ptes.range_row < 0, np.uint32(Mark.NO_VMA), np.uint32(0))
+    vma = values_at(view.ranges.vma_row, ptes.range_row, -1).astype(np.int64)
+    claimed = np.flatnonzero(values_at(vmas.ok, vma))
+    words[claimed] |= _permission_marks(views, ptes, claimed, vma[claimed])
+    leads = claimed[ptes.page_row[claimed] >= 0]
+    words[leads] |= _page_marks(views, view, ptes, leads, vma[leads])
     return words
 
 
@@ -97,10 +96,10 @@ def mark_texts(word: int) -> tuple[str, ...]:
     return tuple(mark.short for mark in Mark if word & mark)
 
 
-def _permission_marks(views: Views, view: PageTablesView, entry: I64 | NDArray[np.intp], vma: I64) -> U32:
+def _permission_marks(views: Views, ptes: Ptes, entry: NDArray[np.intp], vma: I64) -> U32:
     """Does each entry (row of ``ptes``) allow what its VMA (row of ``vmas``) allows?"""
-    allow = view.ptes.allow[entry]
-    live = view.ptes.state[entry] == PteState.PRESENT
+    allow = ptes.allow[entry]
+    live = ptes.state[entry] == PteState.PRESENT
     execute, write = (allow & ALLOW_EXECUTE) != 0, (allow & ALLOW_WRITE) != 0
     may_execute, may_write = (
         ((views.vmas.flags & np.uint64(bit)) != 0)[vma] for bit in (flags.VM_EXEC, flags.VM_WRITE)
@@ -115,20 +114,20 @@ def _permission_marks(views: Views, view: PageTablesView, entry: I64 | NDArray[n
     )
 
 
-def _page_marks(views: Views, view: PageTablesView, entry: I64 | NDArray[np.intp], vma: I64) -> U32:
+def _page_marks(views: Views, view: PageTablesView, ptes: Ptes, entry: NDArray[np.intp], vma: I64) -> U32:
     """Does the page behind each entry (row of ``ptes``) lead back to the VMA (row of ``vmas``) it is mapped in?"""
     vmas, files, pages = views.vmas, views.files, view.pages
     if files is None or not len(entry):
         return np.zeros(len(entry), np.uint32)
-    page = view.ptes.page_row[entry]
+    page = ptes.page_row[entry]
     # Pages of devices, sockets and rings are the driver's own and name nobody.
     regular = values_at(files.rows.regular & files.rows.ok, vmas.file_row)
     in_file = (regular & np.isin(vmas.kind, (Kind.FILE, Kind.SHARED_MEMORY)))[vma]
     anonymous = ((vmas.kind == Kind.ANONYMOUS) & (vmas.file == 0))[vma]
-    seen = pages.ok[page] & (pages.pfn[page] == view.ptes.pfn[entry])
+    seen = pages.ok[page] & (pages.pfn[page] == ptes.pfn[entry])
     kernel_own = pages.kernel_own[page]
     judged = seen & (in_file | anonymous) & ~pages.ksm[page] & ~kernel_own
-    offset = views.arch.pages(view.ptes.va[entry] - vmas.start[vma])
+    offset = views.arch.pages(ptes.va[entry] - vmas.start[vma])
     index, anon = pages.index[page], pages.anon[page]
     foreign = anon & _of_another_family(views, view, page, vma)
     other = ~anon & in_file & (pages.mapping[page] != values_at(files.rows.mapping, vmas.file_row)[vma])

@@ -64,8 +64,7 @@ def check(context: Context) -> Iterator[Finding]:
     view = context.views.page_tables
     if view is None:
         return
-    ptes = view.ptes
-    mm = context.views.mms.mm[ptes.mm_row[view.orphans]]
+    mm = context.views.mms.mm[view.entries.take(view.orphans).mm_row]
     certain = np.ones(len(mm), np.bool_)
     for index in context.views.indices():
         certain &= context.decoded(index, mm)
@@ -73,15 +72,14 @@ def check(context: Context) -> Iterator[Finding]:
     contents = dict(zip(view.orphans.tolist(), view.contents, strict=False))
 
     def evidence(row: int) -> Evidence:
-        first = runs.first(row)
-        kind = "executable" if int(ptes.allow[first]) & ALLOW_EXECUTE else "data"
-        held = contents.get(first, "")
+        kind = "executable" if int(runs.ptes.allow[row]) & ALLOW_EXECUTE else "data"
+        held = contents.get(int(runs.entry[row]), "")
         return Evidence(
             what=f"page tables map {runs.text(row)} as {kind}, in no VMA"
             + (f"; its first page holds {held}" if held else ""),
             view=View.PAGE_TABLES.label,
-            address=int(ptes.where[first]),
-            found=f"{int(ptes.entry[first]):#x}",
+            address=int(runs.ptes.where[row]),
+            found=f"{int(runs.ptes.entry[row]):#x}",
         )
 
     def title(row: int) -> str:

@@ -124,15 +124,14 @@ def _findings(context: Context, text: TextView, chosen: I64, note: str) -> Itera
     rows, views = text.pages, context.views
     page_size = views.arch.page_size
     assert views.page_tables is not None
-    ptes, pages = views.page_tables.ptes, views.page_tables.pages
+    pages, ptes = views.page_tables.pages, views.page_tables.entries.take(rows.pte_row[chosen])
 
     def name(row: int) -> str:
         return decoded(views.names[int(rows.vma_row[row])]) or "its file"
 
     def evidence(at: int) -> Evidence:
         row = int(chosen[at])
-        pte, first = int(rows.pte_row[row]), int(rows.first[row])
-        page = int(ptes.page_row[pte])
+        page, first = int(ptes.page_row[at]), int(rows.first[row])
         kind = "anonymous page" if page >= 0 and pages.anon[page] else "page"
         now, was = (octets[row, : page_size - first].tobytes().hex(" ") for octets in (rows.now, rows.was))
         return Evidence(
@@ -140,8 +139,8 @@ def _findings(context: Context, text: TextView, chosen: I64, note: str) -> Itera
             f"frame {int(rows.cached[row]):#x} for page {int(rows.index[row]):#x} of {name(row)}: "
             f"{int(rows.count[row])} bytes differ, at {first:#x} {now} instead of {was} ({note})",
             view=View.PAGE_TABLES.label,
-            address=int(ptes.where[pte]),
-            found=f"{int(ptes.entry[pte]):#x}",
+            address=int(ptes.where[at]),
+            found=f"{int(ptes.entry[at]):#x}",
             expected=f"frame {int(rows.cached[row]):#x}",
         )
 
@@ -155,4 +154,4 @@ def _findings(context: Context, text: TextView, chosen: I64, note: str) -> Itera
         va = int(rows.va[chosen[at]])
         return va, va + page_size
 
-    yield from context.per_mm(RULE, views.mms.mm[ptes.mm_row[rows.pte_row[chosen]]], evidence, title, bounds)
+    yield from context.per_mm(RULE, views.mms.mm[ptes.mm_row], evidence, title, bounds)

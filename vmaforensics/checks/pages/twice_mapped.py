@@ -17,10 +17,10 @@ from vmaforensics.arch.page_tables import PteState
 from vmaforensics.columns.lookup import composite_key, rows_of, sort_order, values_at
 
 if TYPE_CHECKING:
-    from vmaforensics.columns.types import I64
+    from vmaforensics.columns.types import I64, Bools
     from vmaforensics.views.pages.page_tables import PageTablesView
+    from vmaforensics.views.pages.ptes import Ptes
 
-_TABLE_BITS = 12  # entries of one page of memory were read together
 _FRAME_BITS = 40
 
 
@@ -29,17 +29,21 @@ def twice_mapped(view: PageTablesView, rows: I64, marked: I64) -> I64:
 
     ``marked`` are all entries that disagree with their VMA: they prove nothing.
     """
-    ptes, pages = view.ptes, view.pages
-    single = (ptes.level == 1) & (ptes.state == PteState.PRESENT) & (ptes.page_row >= 0)
-    single &= values_at(pages.ok & pages.anon & ~pages.ksm, ptes.page_row)
-    single &= np.isin(ptes.pfn, ptes.pfn[rows])
-    rightful = single.copy()
-    rightful[marked] = False
-    at = np.flatnonzero(rightful)
-    page = ptes.where >> np.uint64(_TABLE_BITS)
-    pages_of = np.unique(page[at])
-    key = composite_key(rows_of(pages_of, page[at]), ptes.pfn[at], _FRAME_BITS)
+    wrong = view.entries.take(rows)
+    tables = np.unique(view.arch.page_bases(wrong.where))
+    at, ptes = view.entries.in_tables(tables)
+    rightful = _single(view, ptes) & np.isin(ptes.pfn, wrong.pfn) & ~np.isin(at, marked)
+    at, ptes = at[rightful], ptes.take(rightful)
+    key = composite_key(rows_of(tables, view.arch.page_bases(ptes.where)), ptes.pfn, _FRAME_BITS)
     order = sort_order(key)
-    own = rows_of(pages_of, page[rows])
-    found = rows_of(key[order], composite_key(own, ptes.pfn[rows], _FRAME_BITS))
-    return np.where((own >= 0) & single[rows], values_at(at[order], found, -1), -1)
+    own = rows_of(tables, view.arch.page_bases(wrong.where))
+    found = rows_of(key[order], composite_key(own, wrong.pfn, _FRAME_BITS))
+    return np.where(_single(view, wrong), values_at(at[order], found, -1), -1)
+
+
+def _single(view: PageTablesView, ptes: Ptes) -> Bools:
+    """Which entries map one anonymous page that has one address?"""
+    pages = view.pages
+    single: Bools = (ptes.level == 1) & (ptes.state == PteState.PRESENT) & (ptes.page_row >= 0)
+    single &= values_at(pages.ok & pages.anon & ~pages.ksm, ptes.page_row)
+    return single

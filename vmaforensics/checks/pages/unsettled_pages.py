@@ -123,7 +123,7 @@ def _at_work(
     mms = context.views.mms
     its = (mms.mm == under_way.mm[row]) | (operations.lock_owner == task)
     room = rooms(context, view, page, of_family=True)  # a page that was there before a fork names the parent's anon_vma
-    entry = view.ptes.rows_at(view.arch, room.mm_row, room.va)
+    entry = view.entries.rows_at(room.mm_row, room.va)
     replaced = more and kind is Operation.COPY_ON_WRITE  # the new page may be there before the old one is let go
     fits = (room.mm_row >= 0) & its[room.mm_row] & (((entry < 0) == more) | replaced)
     if fits.any():

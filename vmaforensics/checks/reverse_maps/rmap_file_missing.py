@@ -19,8 +19,8 @@ from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.reverse_maps.compared_trees import compared_trees
 from vmaforensics.checks.rule import FORKS, INDICES, Part, Rule, Severity
-from vmaforensics.columns.lookup import composite_key
 from vmaforensics.views.operations.operation import Operation
+from vmaforensics.views.pages.ptes import place_keys
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -74,10 +74,8 @@ def _in_use(context: Context, compared: ComparedTrees, rows: I64) -> bool:
     if view is None:
         return False
     mm_row = context.views.mm_rows(vmas.mm[rows])
-    page = np.uint64(context.views.arch.page_shift)
-    keys = composite_key(view.ptes.mm_row, view.ptes.va >> page, 45)
-    first = np.searchsorted(keys, composite_key(mm_row, vmas.start[rows] >> page, 45))
-    behind = np.searchsorted(keys, composite_key(mm_row, vmas.end[rows] >> page, 45))
+    arch = context.views.arch
+    first, behind = (view.entries.below(place_keys(arch, mm_row, bound[rows])) for bound in (vmas.start, vmas.end))
     return bool(((mm_row >= 0) & (behind > first)).any())
 
 

@@ -135,10 +135,9 @@ def _arguments(kernel: Kernel, views: Views, row: int) -> bytes:
     start, end = int(views.mms.arg_start[row]), int(views.mms.arg_end[row])
     count = min(max(end - start, 0), _ARGUMENTS - 1)
     vas = np.uint64(start) + np.arange(count, dtype=np.uint64)
-    at = view.ptes.rows_at(kernel.arch, np.full(count, row), vas)
-    good = (at >= 0) & view.ptes.maps_frames()[np.maximum(at, 0)] if len(view.ptes) else np.zeros(count, np.bool_)
-    if not good.all():
+    at = view.entries.rows_at(np.full(count, row), vas)
+    if (at < 0).any() or not (ptes := view.entries.take(at)).maps_frames().all():
         return b""
-    pas = kernel.arch.bytes_of(view.ptes.pfn[at]) + (vas - view.ptes.va[at])
+    pas = kernel.arch.bytes_of(ptes.pfn) + (vas - ptes.va)
     data, ok = kernel.memory.gather(pas, 1)
     return data.tobytes().rstrip(b"\0").replace(b"\0", b" ") if ok.all() else b""

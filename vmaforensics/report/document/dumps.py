@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.arch.page_tables import PteState
 from vmaforensics.checks.finding import Severity
-from vmaforensics.columns.lookup import bounds_of
 from vmaforensics.report.document.findings import Hexdump
 from vmaforensics.views.view import View
 
@@ -106,15 +104,12 @@ def _first_bytes(views: Views, mm: int, start: int, end: int) -> _Spot:
     row = int(views.mm_rows(np.array([mm], np.uint64))[0])
     if view is None or row < 0:
         return nothing
-    ptes = view.ptes.take(slice(*bounds_of(view.ptes.mm_row, row)))
-    first = int(np.searchsorted(ptes.va, np.uint64(start), "right")) - 1
-    if first < 0 or int(ptes.va[first]) + int(ptes.take(slice(first, first + 1)).sizes(view.arch)[0]) <= start:
-        first += 1
-    last = int(np.searchsorted(ptes.va, np.uint64(min(end, (1 << 64) - 1))))
-    leading = np.flatnonzero(ptes.state[first:last] <= PteState.PROTNONE)
-    if not len(leading):
+    rows = view.entries.within(row, start, end)
+    batches = view.entries.between(rows.start, rows.stop)
+    ptes = next((batch.ptes for batch in batches if batch.ptes.maps_frames().any()), None)
+    if ptes is None:
         return nothing
-    entry = first + int(leading[0])
+    entry = int(np.flatnonzero(ptes.maps_frames())[0])
     va = int(ptes.va[entry])
     address = max(start, va)
     what = "first bytes of the memory" if address == start else "first bytes of it that are mapped"

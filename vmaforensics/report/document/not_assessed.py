@@ -75,7 +75,7 @@ def _contents(analysis: Analysis) -> Iterator[tuple[str, int, str]]:
         yield "modified code (TEXT-MODIFIED)", count, f"{counted(count, 'page')} {why}"
     view = views.page_tables
     if view is not None and len(view.orphans):
-        present = (view.ptes.state[view.orphans[: len(view.contents)]] == PteState.PRESENT).tolist()
+        present = (view.entries.take(view.orphans[: len(view.contents)]).state == PteState.PRESENT).tolist()
         lost = sum(is_present and not text for text, is_present in zip(view.contents, present, strict=True))
         lost += len(view.orphans) - len(view.contents)
         why = f"{counted(lost, 'page')}: not in the image, or more than are looked at"

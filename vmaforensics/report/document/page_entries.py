@@ -15,16 +15,18 @@ from vmaforensics.checks.pages.page_marks import entry_marks, mark_texts
 from vmaforensics.columns.runs import begins_range, begins_run, run_lasts, run_numbers, run_starts
 from vmaforensics.views.pages.map_counts import MapCounts
 from vmaforensics.views.pages.page_names import Owner, owners, page_flag_names, set_flags
+from vmaforensics.views.pages.ptes import Ptes
 from vmaforensics.words.permissions import entry_permissions, vma_permissions
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vmaforensics.arch.interface import Architecture
     from vmaforensics.columns.types import I64, U64, Bools
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.pages.map_ranges import MapRanges
     from vmaforensics.views.pages.mapped_pages import Pages
-    from vmaforensics.views.pages.ptes import Ptes
     from vmaforensics.views.views import Views
 
 _STATES = {
@@ -70,25 +72,45 @@ class _Vma(NamedTuple):
     text: str
 
 
-def page_runs(kernel: Kernel, views: Views, rows: I64, *, each: bool = False) -> list[PageRun]:
-    """``rows`` of the page-table entries (of one mm, ascending), joined to runs unless ``each``."""
+def page_runs(kernel: Kernel, views: Views, rows: range, *, each: bool = False) -> Iterator[PageRun]:
+    """``rows`` of the page-table entries (of one mm), joined to runs unless ``each``. They are read as they are asked
+    for."""
     view = views.page_tables
     if view is None or not len(rows):
-        return []
-    ptes, arch = view.ptes.take(rows), view.arch
+        return
+    counts = MapCounts(kernel, view.pages)
+    left = Ptes.zeros(0)  # of the last run so far: it may go on
+    for _, ptes in view.entries.between(rows.start, rows.stop):
+        joined = Ptes.concatenate([left, ptes]) if len(left) else ptes
+        runs, last = _runs(kernel, views, counts, joined, each=each)
+        yield from runs[:-1]
+        left = joined.take(slice(last, None))
+    yield from _runs(kernel, views, counts, left, each=each).runs
+
+
+class _Runs(NamedTuple):
+    runs: list[PageRun]
+    last: int  # row of the entry with which the last begins
+
+
+def _runs(kernel: Kernel, views: Views, map_counts: MapCounts, ptes: Ptes, *, each: bool) -> _Runs:
+    """The runs of some entries."""
+    view = views.page_tables
+    assert view is not None
+    arch = view.arch
     # What is worked out of every entry: a run is of entries that have it in common.
-    owner, marks = owners(kernel, ptes, view.pages), entry_marks(views, rows)
+    owner, marks = owners(kernel, ptes, view.pages), entry_marks(views, ptes)
     pages = view.pages.take_or_fill(ptes.page_row)
-    counts = np.full(len(rows), -1, np.int64)
-    counts[pages.ok] = MapCounts(kernel, view.pages).of_pages(ptes.page_row[pages.ok])
+    counts = np.full(len(ptes), -1, np.int64)
+    counts[pages.ok] = map_counts.of_pages(ptes.page_row[pages.ok])
     place = np.where(ptes.state == PteState.SWAP, arch.swap_offset(ptes.entry), ptes.pfn)
-    begins = np.ones(len(rows), np.bool_)
+    begins = np.ones(len(ptes), np.bool_)
     if not each:
         begins = _begins(arch, ptes, pages) | begins_run(owner, marks, counts, _plain(arch, ptes))
     # Frames, and places in swap, that do not follow on those of the entry before.
     breaks = run_numbers(begins_range(place, place + ptes.pages(arch).astype(np.uint64)))
     first = run_starts(begins)
-    last = run_lasts(first, len(rows))
+    last = run_lasts(first, len(ptes))
     end = ptes.va[last] + ptes.sizes(arch)[last]
     names, bits = page_flag_names(kernel), kernel.types.constant("__NR_PAGEFLAGS") or 64
     vmas = _vmas(views, view.ranges, np.unique(ptes.range_row[first]))
@@ -115,7 +137,7 @@ def page_runs(kernel: Kernel, views: Views, rows: I64, *, each: bool = False) ->
         pages.flags.tolist(),
         strict=True,
     )
-    return [
+    runs = [
         PageRun(
             start=hex(va),
             end=hex(stop),
@@ -157,6 +179,7 @@ def page_runs(kernel: Kernel, views: Views, rows: I64, *, each: bool = False) ->
             word,
         ) in columns
     ]
+    return _Runs(runs, int(first[-1]))
 
 
 def _begins(arch: Architecture, ptes: Ptes, pages: Pages) -> Bools:

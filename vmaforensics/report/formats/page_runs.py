@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from vmaforensics.report.document.page_entries import PageRun
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def render_text(runs: list[PageRun]) -> Iterator[str]:
+def render_text(runs: Iterable[PageRun]) -> Iterator[str]:
     """A heading per VMA, a line per run. A mark ``!`` begins lines where page and VMA disagree."""
     for (vma, area), group in groupby(runs, key=lambda run: (run.vma, run.area)):
         yield f"VMA {area}  (vm_area_struct {vma})\n" if vma else "in no VMA\n"
@@ -36,14 +36,17 @@ def render_text(runs: list[PageRun]) -> Iterator[str]:
                 yield f"  ^ {'; '.join(run.marks)}\n"
 
 
-def render_csv(runs: list[PageRun]) -> str:
-    """RFC 4180 with a header; lists are joined by ``;``. No cell can be taken for a formula."""
-    out = io.StringIO()
-    writer = csv.writer(out)
+def render_csv(runs: Iterable[PageRun]) -> Iterator[str]:
+    """The lines of RFC 4180 with a header; lists are joined by ``;``. No cell can be taken for a formula."""
     names = PageRun.__struct_fields__
-    writer.writerow(names)
+    yield _line(names)
     for run in runs:
-        writer.writerow([_cell(getattr(run, name)) for name in names])
+        yield _line([_cell(getattr(run, name)) for name in names])
+
+
+def _line(cells: Iterable[str]) -> str:
+    out = io.StringIO()
+    csv.writer(out).writerow(cells)
     return out.getvalue()
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmaforensics.views.frames.owners import account_for
 from vmaforensics.views.frames.pointers import FramePointers, find_pointers, places_of
 from vmaforensics.views.frames.reserved import Reserved, count_reserved
@@ -16,7 +14,6 @@ from vmaforensics.views.pages.frame_kinds import classify_frames
 from vmaforensics.views.pages.page_types import PageReader
 
 if TYPE_CHECKING:
-    from vmaforensics.columns.types import U64
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.descriptors.held_frames import HeldFrames
     from vmaforensics.views.pages.frame_kinds import FrameKinds
@@ -52,7 +49,7 @@ def gather_frames(kernel: Kernel, page_tables: PageTablesView, held: HeldFrames)
     where the kernel has no struct page as we know it, or its own page tables are not known.
     """
     reader = PageReader(kernel)
-    mapped = _mapped(page_tables)
+    mapped = page_tables.mapped
     tables = kernel.arch.pages(page_tables.tables.pa)
     accounted = account_for(kernel, classify_frames(kernel), mapped=mapped, tables=tables, kept=held.pfn)
     looked = find_code(kernel, unowned_frames(kernel, reader, accounted))
@@ -79,9 +76,3 @@ def gather_frames(kernel: Kernel, page_tables: PageTablesView, held: HeldFrames)
         unmapped=unmapped,
         unmapped_left_out=unmapped_left_out,
     )
-
-
-def _mapped(view: PageTablesView) -> U64:
-    """Frames that entries of processes lead to, and of mms that are no process's: of large pages the first."""
-    found = [ptes.pfn[ptes.maps_frames()] for ptes in (view.ptes, view.taskless)]
-    return np.unique(np.concatenate(found))

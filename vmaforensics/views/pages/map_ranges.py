@@ -32,6 +32,21 @@ class MapRanges(Table):
         row = self._last_from(arch, mm_row, va)
         return np.where((row >= 0) & (va < values_at(self.end, row)), row, -1)
 
+    def rows_of(self, arch: Architecture, mm_row: Rows, va: U64) -> I32:
+        """As :meth:`rows_at`, of addresses that ascend by mm: quick for many of them."""
+        if not len(va) or not len(self):
+            return np.full(len(va), -1, np.int32)
+        keys, starts = place_keys(arch, mm_row, va), place_keys(arch, self.mm_row, self.start)
+        first, last = (np.searchsorted(starts, keys[[0, -1]], "right") - 1).tolist()
+        if last - first >= len(va):
+            return self.rows_at(arch, mm_row, va).astype(np.int32)
+        begins = np.searchsorted(keys, starts[first + 1 : last + 1])
+        counts = np.diff(begins, prepend=0, append=len(va))
+        rows = np.arange(first, last + 1, dtype=np.int32)
+        within = np.repeat(values_at(self.end, rows), counts) > va
+        within &= np.repeat(values_at(self.mm_row, rows, -1), counts) == mm_row
+        return np.where(within, np.repeat(rows, counts), np.int32(-1))
+
     def ends_before(self, arch: Architecture, mm_row: Rows, va: U64) -> U64:
         """Where the last range of each mm that begins at or below each address ends; 0 for none."""
         return values_at(self.end, self._last_from(arch, mm_row, va))

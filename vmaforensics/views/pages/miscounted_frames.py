@@ -17,12 +17,10 @@ from vmaforensics.views.pages.mapped_pages import Pages, map_counts, read_pages
 from vmaforensics.views.pages.page_types import PageReader, bit_set, type_code
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from vmaforensics.columns.types import I64, Bools
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.pages.mapped_frames import EntryCounts
     from vmaforensics.views.pages.page_types import StructPages
-    from vmaforensics.views.pages.ptes import Ptes
 
 # Low bits of mapping, and what they are of pages that their driver can move (zsmalloc, balloon): it keeps what it likes
 # where the map count would be (PAGE_MAPPING_MOVABLE, up to 6.16; no page of a process had it before or has it since).
@@ -38,18 +36,13 @@ class MiscountedFrames:
     entries: I64
 
 
-def find_miscounted(kernel: Kernel, tables: Sequence[Ptes]) -> MiscountedFrames:
-    """Compare the map count of every small page with the entries of all ``tables`` that lead to it."""
+def find_miscounted(kernel: Kernel, counts: EntryCounts) -> MiscountedFrames:
+    """Compare the map count of every small page with the entries that lead to it."""
     reader = PageReader(kernel)
-    # Only entries that lead to counted pages: others are of page frames that no count is kept of.
-    leading = [ptes.pfn[(ptes.page_row >= 0) & (ptes.level == 1)] for ptes in tables]
-    pfns, counts = np.unique(np.concatenate(leading), return_counts=True)
     found, entries = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
     for first, end in batch_bounds(kernel.arch, described(reader)):
         rows, ok = reader.read_run(first, end - first)
-        there = np.zeros(len(rows), np.int64)
-        low, high = np.searchsorted(pfns, np.array([first, end], np.uint64))
-        there[(pfns[low:high] - np.uint64(first)).astype(np.int64)] = counts[low:high]
+        there = counts.of_run(first, end)
         differ = np.flatnonzero(ok & _small(kernel, rows) & (map_counts(rows.page_type) != there))
         found.append(np.uint64(first) + differ.astype(np.uint64))
         entries.append(there[differ])

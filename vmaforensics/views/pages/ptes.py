@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from vmaforensics.arch.page_tables import PteState
-from vmaforensics.columns.lookup import composite_key, last_rows_of, values_at
+from vmaforensics.columns.lookup import composite_key
 from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.types import I8, I32, I64, U8, U64, Bools
 
@@ -55,13 +55,6 @@ class Ptes(Table):
         """Which entries lead to page frames, whether the CPU may use them or not."""
         mapped: Bools = self.state <= PteState.PROTNONE
         return mapped
-
-    def rows_at(self, arch: Architecture, mm_row: Rows, va: U64) -> I64:
-        """Row of the entry that maps each address of each mm, -1 where none does."""
-        row = last_rows_of(place_keys(arch, self.mm_row, self.va), place_keys(arch, mm_row, va))
-        ends = values_at(self.va, row) + arch.span(values_at(self.level, row, 1))
-        same = values_at(self.mm_row, row, -1) == mm_row
-        return np.where((row >= 0) & same & (va < ends), row, -1)
 
 
 def place_keys(arch: Architecture, mm_row: Rows, va: U64) -> U64:

@@ -1,6 +1,7 @@
 """What ``/proc/PID/smaps`` adds up over the page tables of every VMA: mem_size_stats of fs/proc/task_mmu.c.
 
-All entries of all processes are weighed at once; the figures of a VMA are then differences of running sums.
+The entries of all processes are weighed a batch at a time; what a batch adds to the figures of a VMA are differences of
+running sums.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from vmaforensics.arch.page_tables import PteState
 from vmaforensics.columns.lookup import rows_of, values_at
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import I64, U64, Bools
+from vmaforensics.views.pages.entry_ranges import in_ranges
 from vmaforensics.views.pages.map_counts import MapCounts
 from vmaforensics.views.pages.page_types import bit_set
-from vmaforensics.views.pages.ptes import place_keys
-from vmaforensics.views.pages.swap import shmem_swapped, swap_counts
+from vmaforensics.views.pages.swap import shmem_swapped, swap_counts, swap_holders
 from vmaforensics.views.vmas import flags
 
 if TYPE_CHECKING:
@@ -104,20 +105,22 @@ def read_smaps(
     if view is None or not len(index):
         return rows
     mm_row = rows_of(mms.mm, index.mm)
-    low, high = _extent(kernel.arch, view.ptes, mm_row, shown)
     huge = (shown.flags & np.uint64(flags.VM_HUGETLB)) != 0
     # walk_page_test (mm/pagewalk.c) passes over raw page frames, whatever was copied into their place.
     raw = (shown.flags & np.uint64(flags.VM_PFNMAP)) != 0
+    rows.known[:] = decoded & (mm_row >= 0) & view.whole[mm_row]
     weigher = _Weigher(kernel, view, rows)
-    for weight in weigher.weights():
-        each = np.zeros(len(view.ptes) + 1, np.int64)
-        each[weight.rows + 1] = weight.amounts
-        total = np.cumsum(each, out=each)
-        counts = decoded & ~raw & (huge if weight.hugetlb else ~huge)
-        weight.column[:] = np.where(counts, total[high] - total[low], 0)
-    unsure = np.concatenate([[0], np.cumsum(weigher.unread)])
-    rows.known[:] = decoded & (mm_row >= 0) & view.whole[mm_row] & (unsure[high] == unsure[low])
-    swapped = shmem_swapped(kernel, view.ptes, files, shown, mm_row)
+    for part in in_ranges(view.entries, mm_row, shown.start, shown.end):
+        in_huge, counted = huge[part.ranges], (decoded & ~raw)[part.ranges]
+        for weight in weigher.weights(part.ptes):
+            total = np.zeros(len(part.ptes) + 1, np.int64)
+            total[weight.rows + 1] = weight.amounts
+            np.cumsum(total, out=total)
+            counts = counted & (in_huge if weight.hugetlb else ~in_huge)
+            weight.column[part.ranges] += np.where(counts, total[part.high] - total[part.low], 0)
+        unsure = np.concatenate([[0], np.cumsum(weigher.unread)])
+        rows.known[part.ranges] &= unsure[part.high] == unsure[part.low]
+    swapped = shmem_swapped(kernel, view.entries, files, shown, mm_row)
     rows.swap[:] += np.where(decoded & ~huge, swapped.sizes, 0)
     rows.known[:] &= swapped.known
     locked = (shown.flags & np.uint64(flags.VM_LOCKED)) != 0
@@ -145,33 +148,25 @@ def page_sizes(kernel: Kernel, vmas: Vmas) -> U64:
     return sizes
 
 
-def _extent(arch: Architecture, ptes: Ptes, mm_row: I64, vmas: Vmas) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """First and one past the last row of ``ptes`` within each VMA."""
-    known = place_keys(arch, ptes.mm_row, ptes.va)
-    low = np.searchsorted(known, place_keys(arch, mm_row, vmas.start))
-    high = np.searchsorted(known, place_keys(arch, mm_row, vmas.end))
-    nobody = mm_row < 0
-    return np.where(nobody, 0, low), np.where(nobody, 0, np.maximum(low, high))
-
-
 class _Weigher:
-    """What every entry adds to each figure; ``unread``: entries whose page or map count is not in the image."""
+    """What every entry adds to each figure."""
 
     def __init__(self, kernel: Kernel, view: PageTablesView, rows: Smaps) -> None:
         self._kernel, self._view, self._rows = kernel, view, rows
         self._counts = MapCounts(kernel, view.pages)
-        ok = values_at(view.pages.ok, view.ptes.page_row.astype(np.int64))
-        self._at = np.flatnonzero(ok)  # entries of pages of normal memory
-        self.unread = (view.ptes.page_row >= 0) & ~ok
+        self._holders = swap_holders(kernel, view.entries)
+        self._at = np.zeros(0, np.intp)  # entries of pages of normal memory
+        self.unread = np.zeros(0, np.bool_)  # entries whose page or map count is not in the image
 
-    def weights(self) -> Iterator[_Weight]:
-        """One figure after the other."""
+    def weights(self, ptes: Ptes) -> Iterator[_Weight]:
+        """What some entries add, one figure after the other."""
         view, rows = self._view, self._rows
-        ptes = view.ptes
+        ok = values_at(view.pages.ok, ptes.page_row)
+        self._at, self.unread = np.flatnonzero(ok), (ptes.page_row >= 0) & ~ok
         swapped = np.flatnonzero((ptes.state == PteState.SWAP) & (ptes.level == 1))
         kernel_page = self._kernel.arch.page_size
         yield _Weight(rows.swap, swapped, np.full(len(swapped), kernel_page))
-        holders = np.maximum(swap_counts(self._kernel, ptes, swapped), 1)
+        holders = np.maximum(swap_counts(self._kernel, ptes.entry[swapped], self._holders), 1)
         yield _Weight(rows.swap_pss, swapped, (kernel_page << PSS_SHIFT) // holders)
         entries = ptes.take(self._at)
         pages = view.pages.take(entries.page_row)

@@ -16,13 +16,14 @@ from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.views.pages.page_types import PageReader, type_code
 
 if TYPE_CHECKING:
-    from vmaforensics.arch.page_tables import Leaves, TablePages
-    from vmaforensics.columns.types import Bools
+    from vmaforensics.arch.page_tables import Leaves, LowestTables, TablePages
+    from vmaforensics.columns.types import U64, Bools
     from vmaforensics.kernel.kernel import Kernel
 
 _MARKED_LEVELS = (1, 2)
 _ENOUGH = 16  # tables that are marked prove that they are
 _SWAP_TYPES = 32  # 1 << MAX_SWAPFILES_SHIFT
+_BATCH = 1024  # tables whose entries are read at once
 _ADDRESS_BITS = 45  # of a page number in the user half
 
 
@@ -31,19 +32,24 @@ class Strangers(NamedTuple):
 
     tables: Bools  # of the tables
     foreign: Bools  # of the tables; False for what was made by hand: each of its entries could be one
-    leaves: Bools  # of the leaves: they lie in foreign memory
+    large: Bools  # of the leaves above the lowest level: they lie in foreign memory
+    lowest: Bools  # of the tables of the lowest level: so do they
 
 
-def find_strangers(kernel: Kernel, leaves: Leaves, tables: TablePages) -> Strangers:
-    """What of a walk of user page tables lies outside of page tables. ``owner`` is the same in both."""
-    strange = _unmarked(kernel, tables)
+def find_strangers(kernel: Kernel, tables: TablePages, large: Leaves, lowest: LowestTables) -> Strangers:
+    """What of a walk of user page tables lies outside of page tables: of all ``tables``, of the ``large`` leaves, those
+    above the lowest level, and of the ``lowest`` tables. ``owner`` is the same in all."""
+    strange, none = _unmarked(kernel, tables), np.zeros(len(large), np.bool_)
     if not strange.any():
-        return Strangers(strange, strange, np.zeros(len(leaves), np.bool_))
-    foreign = strange & _impossible(kernel, leaves, tables, strange)
-    inside = np.zeros(len(leaves), np.bool_)
+        return Strangers(strange, strange, none, np.zeros(len(lowest), np.bool_))
+    pages = _impossible_pages(kernel, large, lowest, tables.pa[strange])
+    foreign = strange & _impossible(kernel, pages, tables, strange)
+    inside, beneath = none, np.zeros(len(lowest), np.bool_)
     for level in _MARKED_LEVELS:
-        inside |= _below(kernel, tables.take(foreign & (tables.level == level)), leaves)
-    return Strangers(strange, foreign, inside)
+        there = tables.take(foreign & (tables.level == level))
+        inside |= _below(kernel, there, large)
+        beneath |= _below(kernel, there, lowest)
+    return Strangers(strange, foreign, inside, beneath)
 
 
 def _unmarked(kernel: Kernel, tables: TablePages) -> Bools:
@@ -65,14 +71,26 @@ def _unmarked(kernel: Kernel, tables: TablePages) -> Bools:
     return none
 
 
-def _impossible(kernel: Kernel, leaves: Leaves, tables: TablePages, among: Bools) -> Bools:
-    """Which of ``tables`` hold words that no entry of a user's table would be; only those ``among`` are looked at."""
-    page_bases = kernel.arch.page_bases
-    inside = leaves.take(np.isin(page_bases(leaves.where), tables.pa[among]))
-    meaning = kernel.arch.decode(inside, _SWAP_TYPES)
-    frames = int(kernel.memory.ranges.max(initial=0)) >> kernel.arch.page_shift
-    entry = (meaning.state == PteState.PRESENT) & ((inside.allow & ALLOW_USER) != 0) & (meaning.pfn < frames)
-    impossible: Bools = np.isin(tables.pa, page_bases(inside.where[~entry]))
+def _impossible_pages(kernel: Kernel, large: Leaves, lowest: LowestTables, among: U64) -> U64:
+    """Which of the tables at the addresses ``among`` hold words that no entry of a user's table would be."""
+    arch = kernel.arch
+    frames = int(kernel.memory.ranges.max(initial=0)) >> arch.page_shift
+    asked = lowest.take(np.isin(lowest.pa, among))
+    of_lowest = (
+        arch.read_lowest(kernel.memory, asked.take(slice(low, low + _BATCH))).leaves
+        for low in range(0, len(asked), _BATCH)
+    )
+    found = []
+    for leaves in (large.take(np.isin(arch.page_bases(large.where), among)), *of_lowest):
+        meaning = arch.decode(leaves, _SWAP_TYPES)
+        entry = (meaning.state == PteState.PRESENT) & ((leaves.allow & ALLOW_USER) != 0) & (meaning.pfn < frames)
+        found.append(np.unique(arch.page_bases(leaves.where[~entry])))
+    return np.concatenate(found)
+
+
+def _impossible(kernel: Kernel, pages: U64, tables: TablePages, among: Bools) -> Bools:
+    """Which of ``tables`` are in impossible ``pages`` or lead to what is no memory; only those ``among`` are."""
+    impossible: Bools = np.isin(tables.pa, pages)
     # What a word of an upper table leads to has to be memory.
     lost = tables.take(~tables.ok & (tables.level == 1))
     for row in np.flatnonzero(among & (tables.level > 1)).tolist():
@@ -88,8 +106,8 @@ def _spanned(kernel: Kernel, table: TablePages, others: TablePages) -> Bools:
     return spanned
 
 
-def _below(kernel: Kernel, tables: TablePages, leaves: Leaves) -> Bools:
-    """Which of ``leaves`` lie in what ``tables``, of one level, map."""
+def _below(kernel: Kernel, tables: TablePages, leaves: Leaves | LowestTables) -> Bools:
+    """Which of ``leaves``, or of other tables, lie in what ``tables``, of one level, map."""
     shift = np.uint64(kernel.arch.page_shift)
     end = tables.va + kernel.arch.table_span(tables.level) - np.uint64(1)
     starts = composite_key(tables.owner, tables.va >> shift, _ADDRESS_BITS)

@@ -18,10 +18,8 @@ from vmaforensics.views.structures.xarray import is_node
 from vmaforensics.views.vmas import flags
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from vmaforensics.kernel.kernel import Kernel
-    from vmaforensics.views.pages.ptes import Ptes
+    from vmaforensics.views.pages.entries import Entries
     from vmaforensics.views.vmas.files import Files
     from vmaforensics.views.vmas.vmas import Vmas
 
@@ -42,18 +40,30 @@ class _SwapFiles(Table):
     pages: U64 = member("max")
 
 
-def swap_counts(kernel: Kernel, ptes: Ptes, rows: NDArray[np.intp]) -> I64:
-    """swp_swapcount: how many page tables hold the swap entry that each of ``rows`` of ``ptes`` holds.
+class SwapHolders(NamedTuple):
+    """How many entries hold each place in swap, ascending."""
+
+    place: U64
+    holders: I64
+
+
+def swap_holders(kernel: Kernel, entries: Entries) -> SwapHolders:
+    """Count the entries of all page tables that hold a swapped page."""
+    places = [np.zeros(0, np.uint64)]
+    for _, ptes in entries.batches():
+        places.append(kernel.arch.swap_place(ptes.entry[(ptes.state == PteState.SWAP) & (ptes.level == 1)]))
+    return SwapHolders(*np.unique(np.concatenate(places), return_counts=True))
+
+
+def swap_counts(kernel: Kernel, entry: U64, holders: SwapHolders) -> I64:
+    """swp_swapcount: how many page tables hold each swap ``entry``.
 
     The kernel's own ``swap_map`` says so where there is one (up to 6.18) and the count fits its byte.
     Elsewhere it is counted: a page of private memory is held by nothing but page tables.
     """
-    entry = ptes.entry[rows]
-    everywhere = ptes.entry[(ptes.state == PteState.SWAP) & (ptes.level == 1)]
-    known, held = np.unique(kernel.arch.swap_place(everywhere), return_counts=True)
-    count = values_at(held, rows_of(known, kernel.arch.swap_place(entry)), 1)
+    count = values_at(holders.holders, rows_of(holders.place, kernel.arch.swap_place(entry)), 1)
     at = kernel.symbols.get("swap_info")
-    if at is None or not kernel.has("swap_info_struct", "swap_map") or not len(rows):
+    if at is None or not kernel.has("swap_info_struct", "swap_map") or not len(entry):
         return count.astype(np.int64)
     pointers, ok = kernel.words(np.uint64(at) + kernel.arch.swap_type(entry) * np.uint64(8), 1)
     files, file_ok = kernel.gather(_SwapFiles, pointers[:, 0])
@@ -72,7 +82,7 @@ class ShmemSwap(NamedTuple):
     known: Bools  # False where a part of the file's page cache could not be read
 
 
-def shmem_swapped(kernel: Kernel, ptes: Ptes, files: Files, vmas: Vmas, mm_row: I64) -> ShmemSwap:
+def shmem_swapped(kernel: Kernel, entries: Entries, files: Files, vmas: Vmas, mm_row: I64) -> ShmemSwap:
     """What of shared memory is swapped, in each of ``vmas``: smap_gather_stats and shmem_swap_usage.
 
     ``mm_row`` is that of the process each VMA is shown for. A private writable VMA may have copies of its own: there,
@@ -80,7 +90,7 @@ def shmem_swapped(kernel: Kernel, ptes: Ptes, files: Files, vmas: Vmas, mm_row: 
     """
     page_shift = np.uint64(kernel.arch.page_shift)
     total = np.zeros(len(vmas), np.int64)
-    arch, shmem = kernel.arch, _shmem_files(kernel, files)
+    shmem = _shmem_files(kernel, files)
     known = (vmas.file_row < 0) | values_at(shmem.ok, vmas.file_row)
     at = np.flatnonzero(vmas.ok & (values_at(shmem.swapped, vmas.file_row) > 0))
     if not len(at):
@@ -102,7 +112,7 @@ def shmem_swapped(kernel: Kernel, ptes: Ptes, files: Files, vmas: Vmas, mm_row: 
         row, value = expand_ranges(low[private], high[private])
         vma = private[row]
         va = asked.start[vma] + ((values.place[value] - asked.pgoff[vma]) << page_shift)
-        hole = ptes.rows_at(arch, mm_row[at[vma]], va) < 0
+        hole = entries.rows_at(mm_row[at[vma]], va) < 0
         count[private] = sum_by(row, hole, len(private))
     total[at] = count << kernel.arch.page_shift
     known[at] &= ~np.isin(which, values.unread) | (whole & ~copies)

@@ -36,7 +36,7 @@ class Match(IntEnum):
 class TextPages(Table):
     """A row is a page of code that is not the one the page cache has there, by process and address."""
 
-    pte_row: I64  # row of PageTablesView.ptes
+    pte_row: I64  # row of PageTablesView.entries
     vma_row: I64  # row of Views.vmas
     va: U64
     pfn: U64  # the frame mapped

@@ -16,7 +16,7 @@ from vmaforensics.columns.lookup import sort_order, values_at
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.runs import begins_run, run_numbers, run_starts
 from vmaforensics.columns.table import Table, table
-from vmaforensics.columns.types import I64, U64, Bools
+from vmaforensics.columns.types import I32, I64, U64, Bools
 from vmaforensics.views.pages.page_cache import LARGEST_FOLIO, cached_frames
 from vmaforensics.views.pages.text_match import SHOWN, Match, TextPages, compare_pages
 from vmaforensics.views.pages.uprobes import read_uprobes
@@ -55,6 +55,7 @@ class _Candidates(Table):
     """A row for every page that an executable VMA of a regular file has present."""
 
     pte_row: I64
+    page_row: I32
     vma_row: I64
     va: U64
     pfn: U64
@@ -101,8 +102,7 @@ def gather_text_pages(
 
 def _names_its_place(view: PageTablesView, rows: _Candidates) -> Bools:
     """Does struct page say that the page is the file's, at that place?"""
-    at = view.ptes.page_row[rows.pte_row].astype(np.int64)
-    pages = view.pages
+    at, pages = rows.page_row.astype(np.int64), view.pages
     own = values_at(pages.ok & ~pages.anon, at) & (values_at(pages.mapping, at) == rows.mapping)
     index = values_at(pages.index, at)  # of the first page that the entry maps
     with np.errstate(over="ignore"):
@@ -130,26 +130,27 @@ def _candidates(arch: Architecture, vmas: Vmas, files: Files, view: PageTablesVi
     code = vmas.ok & ((vmas.flags & np.uint64(flags.VM_EXEC)) != 0)
     code &= np.isin(vmas.kind, (Kind.FILE, Kind.SHARED_MEMORY))
     code &= values_at(files.regular & files.ok, vmas.file_row)
-    ptes = view.ptes
-    at = np.flatnonzero((ptes.range_row >= 0) & ptes.maps_frames() & (ptes.level <= 2))
-    vma_row = view.ranges.vma_row[ptes.range_row[at]].astype(np.int64)
-    of_code = values_at(code, vma_row)
-    at, vma_row = at[of_code], vma_row[of_code]
-    parts = ptes.take(at).pages(arch)
+    ranges = view.ranges.take(values_at(code, view.ranges.vma_row))
+    at, ptes = view.entries.inside(ranges.mm_row, ranges.start, ranges.end)
+    vma_row = values_at(view.ranges.vma_row, ptes.range_row, -1).astype(np.int64)
+    of_code = values_at(code, vma_row) & ptes.maps_frames() & (ptes.level <= 2)
+    at, ptes, vma_row = at[of_code], ptes.take(of_code), vma_row[of_code]
+    parts = ptes.pages(arch)
     last = int(np.searchsorted(np.cumsum(parts), _MOST, "right"))
     if last < len(at):
-        log.add(View.PAGE_TABLES, Problem.CUT_SHORT, 0, int(ptes.where[at[last]]), len(at) - last)
-        at, vma_row, parts = at[:last], vma_row[:last], parts[:last]
+        log.add(View.PAGE_TABLES, Problem.CUT_SHORT, 0, int(ptes.where[last]), len(at) - last)
+        at, ptes, parts = at[:last], ptes.take(slice(last)), parts[:last]
     entry, number = expand(parts)
-    pte_row, vma_row = at[entry], vma_row[entry]
-    va = ptes.va[pte_row] + number.astype(np.uint64) * np.uint64(arch.page_size)
+    ptes, vma_row = ptes.take(entry), vma_row[entry]
+    va = ptes.va + number.astype(np.uint64) * np.uint64(arch.page_size)
     with np.errstate(over="ignore"):
         index = vmas.pgoff[vma_row] + arch.pages(va - vmas.start[vma_row])
     return _Candidates(
-        pte_row=pte_row.astype(np.int64),
+        pte_row=at[entry],
+        page_row=ptes.page_row,
         vma_row=vma_row,
         va=va,
-        pfn=ptes.pfn[pte_row] + number.astype(np.uint64),
+        pfn=ptes.pfn + number.astype(np.uint64),
         index=index,
         mapping=values_at(files.mapping, vmas.file_row[vma_row]),
     )

@@ -6,7 +6,6 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from volatility3.framework.renderers import format_hints
 
 from vmaforensics.errors import UsageError
@@ -58,11 +57,13 @@ def page_rows(
     warn_of_missing(pids, wanted)
     known: set[int] = set()
     for pid, comm, mm in wanted:
-        ranges = list(_ranges(session, mm, addresses, known))
-        parts = [np.asarray(entries_within(session.views, mm, low, high)) for low, high in ranges]
-        rows = np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.intp)
-        for run in page_runs(session.kernel, session.views, rows, each=each):
-            yield (pid, comm, *_row(run))
+        behind = 0  # areas may lie in each other: no entry comes twice
+        for low, high in sorted(set(_ranges(session, mm, addresses, known))):
+            rows = entries_within(session.views, mm, low, high)
+            rows = range(max(rows.start, behind), rows.stop)
+            behind = max(behind, rows.stop)
+            for run in page_runs(session.kernel, session.views, rows, each=each):
+                yield (pid, comm, *_row(run))
     for address in sorted(set(addresses) - known):
         log.warning("neither a VMA nor a page-table entry covers %#x in these processes", address)
 

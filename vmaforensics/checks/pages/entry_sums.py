@@ -1,0 +1,64 @@
+"""What the page-table entries of each process add up to, by kind of counter."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.arch.page_tables import PteState
+from vmaforensics.columns.lookup import values_at
+from vmaforensics.views.pages.rss import KINDS
+
+if TYPE_CHECKING:
+    from vmaforensics.columns.types import Bools
+    from vmaforensics.views.pages.page_tables import PageTablesView
+    from vmaforensics.views.pages.ptes import Ptes
+
+_FILE, _ANONYMOUS, _SWAP, _SHARED = range(len(KINDS))
+_NOWHERE, _UNCLEAR = len(KINDS), len(KINDS) + 1  # counted by no counter; not known by which
+_CODES = len(KINDS) + 2
+
+
+class EntrySums:
+    """Pages that the page tables of each of ``count`` mms hold; entries are added a batch at a time.
+
+    What counts as what: mm_counter (include/linux/mm.h); swap entries are counted where they are made
+    (try_to_unmap_one, mm/rmap.c), hugetlb pages nowhere. Migration and device-private entries are counted by the page
+    they stand for, which is not known here.
+    """
+
+    def __init__(self, view: PageTablesView, count: int) -> None:
+        pages = view.pages
+        self._arch = view.arch
+        self._of_page = np.select(
+            [~pages.ok, pages.hugetlb, pages.anon, pages.swapbacked],
+            [_UNCLEAR, _NOWHERE, _ANONYMOUS, _SHARED],
+            _FILE,
+        ).astype(np.uint8)
+        self._of_state = np.full(len(PteState), _NOWHERE, np.uint8)  # where no page is counted
+        self._of_state[PteState.SWAP], self._of_state[PteState.OTHER] = _SWAP, _UNCLEAR
+        self._cells = np.zeros((count, _CODES), np.int64)
+
+    def add(self, ptes: Ptes) -> None:
+        """Add some entries."""
+        if not len(ptes):
+            return
+        first = int(ptes.mm_row[0])  # they are sorted by mm
+        code = values_at(self._of_page, ptes.page_row)
+        bare = np.flatnonzero((ptes.page_row < 0) | ~ptes.maps_frames())
+        code[bare] = self._of_state[ptes.state[bare]]
+        cell = (ptes.mm_row - first) * np.int32(_CODES) + code
+        weights = ptes.pages(self._arch) if ptes.level.max() > 1 else None
+        sums = np.bincount(cell, weights).astype(np.int64)
+        self._cells.reshape(-1)[first * _CODES : first * _CODES + len(sums)] += sums
+
+    @property
+    def pages(self) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:
+        """Pages by kind of counter (``rss.KINDS``), shape (mms, kinds)."""
+        return self._cells[:, : len(KINDS)]
+
+    @property
+    def unclear(self) -> Bools:
+        """Which mms have entries of which it is not known what they count as."""
+        return self._cells[:, _UNCLEAR] > 0

@@ -1,0 +1,142 @@
+"""Page-table entries that are read from the image whenever somebody asks for them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.columns.lookup import bounds_of, values_at
+from vmaforensics.columns.ragged import expand
+from vmaforensics.views.pages.entries import BATCH, Batch, Chosen, Entries
+from vmaforensics.views.pages.ptes import Ptes, place_keys
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from vmaforensics.arch.interface import Architecture
+    from vmaforensics.arch.page_tables import LowestTables
+    from vmaforensics.columns.types import I64, U64
+
+MOST_TABLES = 1 << 10  # read at once: 4 MiB
+
+
+class ReadEntries(Entries):
+    """Entries of which the tables of the lowest level are read again for each look.
+
+    ``tables``, by mm and address, hold ``counts`` entries each, at least one; ``large`` are all entries above the
+    lowest level. ``read`` gives the entries of some tables that hold so many each, side by side.
+    """
+
+    def __init__(
+        self,
+        arch: Architecture,
+        tables: LowestTables,
+        counts: I64,
+        large: Ptes,
+        read: Callable[[LowestTables, I64], Ptes],
+    ) -> None:
+        super().__init__(arch)
+        self._tables, self._counts, self._large, self._read = tables, counts, large, read
+        self._keys = place_keys(arch, tables.owner, tables.va)
+        self._before = np.concatenate([[0], np.cumsum(counts)])  # entries of the tables before each table
+        self._large_keys = place_keys(arch, large.mm_row, large.va)
+        self._large_rows = self._before[np.searchsorted(self._keys, self._large_keys)] + np.arange(len(large))
+        # Row of the first entry of each table.
+        self._first = self._before[:-1] + np.searchsorted(self._large_keys, self._keys, "right")
+        self._pages = arch.pages(arch.table_span(np.array([1], np.int8)))[0]  # that a table of the lowest level maps
+
+    def __len__(self) -> int:
+        return int(self._before[-1]) + len(self._large)
+
+    def large(self) -> Ptes:
+        return self._large
+
+    def rows_of(self, lowest: I64, large: I64) -> I64:
+        """The rows, ascending, of entries numbered among those of the lowest level, ascending, and among the large."""
+        table = np.searchsorted(self._before, lowest, "right") - 1
+        rows = lowest - values_at(self._before, table) + values_at(self._first, table)
+        return np.sort(np.concatenate([rows, self._large_rows[large]])) if len(large) else rows
+
+    def between(self, first: int, last: int) -> Iterator[Batch]:
+        many, row = len(self._tables), first
+        table = max(int(np.searchsorted(self._first, row, "right")) - 1, 0)
+        behind = int(np.searchsorted(self._first, last))
+        while row < last:
+            until = (
+                int(np.searchsorted(self._before, self._before[table] + BATCH, "right")) - 1 if table < many else many
+            )
+            until = min(max(until, table + 1), table + MOST_TABLES, behind)
+            stop = min(int(self._first[until]) if until < behind else last, last)
+            yield Batch(row, self._stretch(table, until, row, stop))
+            row, table = stop, until
+
+    def take(self, rows: I64 | slice) -> Ptes:
+        if isinstance(rows, slice):
+            start, stop, _ = rows.indices(len(self))
+            return Ptes.concatenate([batch.ptes for batch in self.between(start, stop)])
+        order = np.argsort(rows, kind="stable")
+        ascending = rows[order]
+        at = np.searchsorted(self._large_rows, ascending)
+        is_large = at < len(self._large)
+        is_large[is_large] = self._large_rows[at[is_large]] == ascending[is_large]
+        found = [self._large.take(at[is_large]), *self._of_lowest(ascending[~is_large])]
+        back = np.empty(len(rows), np.int64)
+        back[order[np.concatenate([np.flatnonzero(is_large), np.flatnonzero(~is_large)])]] = np.arange(len(rows))
+        return Ptes.concatenate(found).take(back)
+
+    def below(self, keys: U64) -> I64:
+        table = np.searchsorted(self._keys, keys, "right") - 1
+        count = np.where(table >= 0, self._before[table + 1], 0)
+        into = keys - values_at(self._keys, table)
+        # Tables that the place lies in have to be looked at.
+        asked = np.flatnonzero((table >= 0) & (into < self._pages))
+        count[asked] = self._before[table[asked]]
+        asked = asked[into[asked] > 0]
+        wanted, which = np.unique(table[asked], return_inverse=True)
+        for low in range(0, len(wanted), MOST_TABLES):
+            some = wanted[low : low + MOST_TABLES]
+            ptes = self._read(self._tables.take(some), self._counts[some])
+            mine = asked[(which >= low) & (which < low + MOST_TABLES)]
+            place = np.searchsorted(place_keys(self.arch, ptes.mm_row, ptes.va), keys[mine])
+            begins = np.cumsum(self._counts[some]) - self._counts[some]
+            count[mine] += place - begins[np.searchsorted(some, table[mine])]
+        return count + np.searchsorted(self._large_keys, keys)
+
+    def in_tables(self, tables: U64) -> Chosen:
+        at = np.flatnonzero(np.isin(self._tables.pa, tables))
+        which, place = expand(self._counts[at])
+        large = np.isin(self.arch.page_bases(self._large.where), tables)
+        rows = np.sort(np.concatenate([self._first[at[which]] + place, self._large_rows[large]]))
+        return Chosen(rows, self.take(rows))
+
+    def tables_of(self, mm_row: int) -> U64:
+        mine = slice(*bounds_of(self._tables.owner, mm_row))
+        above = self._large.where[slice(*bounds_of(self._large.mm_row, mm_row))]
+        return np.unique(np.concatenate([self._tables.pa[mine], self.arch.page_bases(above)]))
+
+    def _stretch(self, first: int, last: int, row: int, stop: int) -> Ptes:
+        """The entries with the rows ``[row, stop)``; those of the lowest level are in the tables ``[first, last)``."""
+        low, high = np.searchsorted(self._large_rows, [row, stop]).tolist()
+        # Of the entries in these tables, those that are asked for.
+        begin, end = row - low - int(self._before[first]), stop - high - int(self._before[first])
+        ptes = self._read(self._tables.take(slice(first, last)), self._counts[first:last])
+        if begin > 0 or end < len(ptes):
+            ptes = ptes.take(slice(max(begin, 0), end))
+        if low == high:
+            return ptes
+        table, place = expand(self._counts[first:last])
+        rows = (self._first[first:last][table] + place)[max(begin, 0) : end]
+        order = np.argsort(np.concatenate([rows, self._large_rows[low:high]]), kind="stable")
+        return Ptes.concatenate([ptes, self._large.take(slice(low, high))]).take(order)
+
+    def _of_lowest(self, rows: I64) -> Iterator[Ptes]:
+        """Entries of the lowest level by number, ascending."""
+        table = np.searchsorted(self._first, rows, "right") - 1
+        wanted = np.unique(table)
+        for low in range(0, len(wanted), MOST_TABLES):
+            some = wanted[low : low + MOST_TABLES]
+            mine = slice(*np.searchsorted(table, [some[0], some[-1] + 1]).tolist())
+            begins = np.cumsum(self._counts[some]) - self._counts[some]
+            at = begins[np.searchsorted(some, table[mine])] + rows[mine] - self._first[table[mine]]
+            yield self._read(self._tables.take(some), self._counts[some]).take(at)

@@ -1,0 +1,135 @@
+"""One pass over the page tables of every mm: the tables, how many entries each of the lowest level holds, and what can
+be said of all entries without the pages they lead to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from vmaforensics.arch.page_tables import Leaves, LowestTables, TablePages
+from vmaforensics.views.pages.mapped_frames import EntryCounts
+from vmaforensics.views.pages.ptes import Ptes, place_keys
+from vmaforensics.views.pages.raw_frames import RawRam
+from vmaforensics.views.pages.read_entries import MOST_TABLES
+from vmaforensics.views.pages.stale_tables import find_strangers
+from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from vmaforensics.arch.page_tables import IsolatedEntries
+    from vmaforensics.columns.types import I64, Bools
+    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.pages.entry_reader import EntryReader
+    from vmaforensics.views.processes.mms import Mms
+
+
+class Walked(NamedTuple):
+    """What a walk met, ``owner`` being the row of the mm."""
+
+    large: Ptes  # the entries above the lowest level, not matched with pages
+    lowest: LowestTables  # the tables of the lowest level that hold entries, by mm and address
+    counts: I64  # of each, how many
+    orphans: I64  # of the entries of the lowest level, numbered by table, those in no range
+    raw_ram: I64  # of the same, those of raw_frames
+    frames: EntryCounts
+    tables: TablePages
+    repeated: TablePages
+    isolated: IsolatedEntries
+    whole: Bools
+    truncated: bool
+
+
+def walk_tables(kernel: Kernel, reader: EntryReader, mms: Mms, log: ProblemLog) -> Walked:
+    """Walk the page tables of every mm, and what is in the user's copy of them alone."""
+    arch, memory = kernel.arch, kernel.memory
+    pgd = np.where(mms.ok, mms.pgd, np.uint64(0))
+    roots, _, mapped = kernel.space.translate(pgd)
+    usable = mapped & arch.kernel_pointer(pgd)
+    rows = np.flatnonzero(usable)
+    log.add(View.PAGE_TABLES, Problem.UNREADABLE, mms.mm[~usable], pgd[~usable])
+    found = arch.walk_user(memory, roots[rows])
+    isolated = arch.differing_entries(memory, roots[rows])
+    user_only = arch.walk_user_only(memory, roots[rows], isolated)
+    large = Leaves.concatenate([found.leaves, user_only.leaves])
+    lowest = LowestTables.concatenate([found.lowest, user_only.lowest])
+    tables = TablePages.concatenate([found.tables, user_only.tables])
+    repeated = TablePages.concatenate([found.repeated, user_only.repeated])
+    for owner in (large.owner, lowest.owner, tables.owner, repeated.owner, isolated.owner):
+        owner[:] = rows[owner]
+    counted = _count(kernel, reader, lowest)
+    tables.ok[tables.level == 1] = counted.ok
+    lost = tables.take(~tables.ok)
+    log.add(View.PAGE_TABLES, Problem.UNREADABLE, mms.mm[lost.owner], lost.pa, lost.va)
+    strangers = find_strangers(kernel, tables, large, lowest)
+    stale = tables.take(strangers.tables)
+    log.add(View.PAGE_TABLES, Problem.STALE, mms.mm[stale.owner], stale.pa, stale.va)
+    if strangers.foreign.any():
+        large, lowest = large.take(~strangers.large), lowest.take(~strangers.lowest)
+        counted = _count(kernel, reader, lowest)
+        tables.ok[strangers.foreign] = False
+        lost = tables.take(~tables.ok)
+    whole = usable.copy()
+    whole[lost.owner] = False
+    truncated = found.truncated or user_only.truncated
+    if truncated:
+        log.add(View.PAGE_TABLES, Problem.CUT_SHORT, 0, 0)
+        whole[:] = False
+    large_ptes = reader.matched(large.sort_by(place_keys(arch, large.owner, large.va)))
+    mapped = large_ptes.maps_frames()
+    counted.frames.add(large_ptes.pfn[mapped & ~large_ptes.special])
+    counted.frames.add_special(large_ptes.pfn[mapped & large_ptes.special])
+    return Walked(
+        large=large_ptes,
+        lowest=counted.tables,
+        counts=counted.counts,
+        orphans=counted.orphans,
+        raw_ram=counted.raw_ram,
+        frames=counted.frames,
+        tables=tables,
+        repeated=repeated,
+        isolated=isolated,
+        whole=whole,
+        truncated=truncated,
+    )
+
+
+class _Counted(NamedTuple):
+    """What tables of the lowest level hold."""
+
+    ok: Bools  # of the tables in the order given: could it be read?
+    tables: LowestTables  # those that hold entries, by mm and address
+    counts: I64
+    orphans: I64
+    raw_ram: I64
+    frames: EntryCounts
+
+
+def _count(kernel: Kernel, reader: EntryReader, lowest: LowestTables) -> _Counted:
+    """Read every entry of the lowest level once."""
+    order = np.argsort(place_keys(kernel.arch, lowest.owner, lowest.va), kind="stable")
+    ordered, frames = lowest.take(order), EntryCounts(kernel)
+    ok, counts = np.zeros(len(order), np.bool_), np.zeros(len(order), np.int64)
+    orphans, raw, before = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
+    raw_ram = RawRam(kernel)
+    for low in range(0, len(order), MOST_TABLES):
+        part = slice(low, low + MOST_TABLES)
+        found = reader.lowest(ordered.take(part))
+        ok[order[part]], counts[part] = found.ok, found.counts
+        ptes = reader.matched(found.leaves)
+        mapped = ptes.maps_frames()
+        leading = mapped & ~ptes.special
+        frames.count(ptes.pfn if leading.all() else ptes.pfn[leading])
+        frames.add_special(ptes.pfn[mapped & ptes.special])
+        orphans.append(np.flatnonzero(ptes.range_row < 0) + before)
+        raw.append(raw_ram.rows(ptes) + before)
+        before += len(ptes)
+    held = counts > 0
+    return _Counted(
+        ok=ok,
+        tables=ordered.take(held),
+        counts=counts[held],
+        orphans=np.concatenate(orphans),
+        raw_ram=np.concatenate(raw),
+        frames=frames,
+    )
