@@ -17,6 +17,7 @@ from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.types import I32, I64, U8, U64, Bools
 from vmaforensics.compare.cells import CellState
 from vmaforensics.compare.comparison import Comparison, compare_records
+from vmaforensics.views.pages.entry_ranges import in_ranges
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas.flags import VM_EXEC
 
@@ -128,11 +129,11 @@ def executable(views: Views, regions: KnownRegions) -> Bools:
     view = views.page_tables
     if view is None:
         return found
-    code = view.ptes.take(view.ptes.maps_frames() & executes(view.ptes.allow))
-    for mm_row in np.unique(rows.mm_row[~found]).tolist():
-        at = np.flatnonzero((rows.mm_row == mm_row) & ~found)
-        va = code.va[np.searchsorted(code.mm_row, mm_row) : np.searchsorted(code.mm_row, mm_row, "right")]
-        found[at] = np.searchsorted(va, rows.end[at]) > np.searchsorted(va, rows.start[at])
+    rest = np.flatnonzero(~found)
+    for part in in_ranges(view.entries, rows.mm_row[rest], rows.start[rest], rows.end[rest]):
+        code = part.ptes.maps_frames() & executes(part.ptes.allow)
+        up_to = np.concatenate([[0], np.cumsum(code)])
+        found[rest[part.ranges]] |= up_to[part.high] > up_to[part.low]
     return found
 
 

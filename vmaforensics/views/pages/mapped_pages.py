@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vmaforensics.columns.table import Table, member, table
-from vmaforensics.columns.types import I32, I64, U64, Bools
+from vmaforensics.columns.types import I32, U64, Bools
 from vmaforensics.views.pages.page_types import PageReader, StructPages, bit_set, type_code
 
 if TYPE_CHECKING:
@@ -51,19 +51,6 @@ class _Counts(Table):
 
     index: U64 = member("index|__folio_index")
     refcount: I32 = member("_refcount.counter")
-
-
-class MappedPages(NamedTuple):
-    """What frames that were asked for lead to."""
-
-    pages: Pages  # a row per distinct frame, ascending
-    rows: I64  # of each frame asked for, its row
-
-
-def read_mapped_pages(kernel: Kernel, pfns: U64) -> MappedPages:
-    """The struct page of each of ``pfns`` (any order, repeats allowed), read once per frame."""
-    frames, inverse = np.unique(pfns, return_inverse=True)
-    return MappedPages(read_pages(kernel, frames), inverse.astype(np.int64))
 
 
 def read_pages(kernel: Kernel, frames: U64) -> Pages:
