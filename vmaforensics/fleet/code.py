@@ -18,6 +18,7 @@ from vmaforensics.columns.ragged import expand, sum_by
 from vmaforensics.columns.runs import begins_run, run_starts
 from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.types import I64, U64, Bools
+from vmaforensics.views.pages.ptes import Ptes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,7 +80,10 @@ def _pages(analysis: Analysis, regions: NDArray[np.void]) -> tuple[CodePages, in
     if view is None:
         return CodePages.zeros(0), 0
     may = ALLOW_EXECUTE | ALLOW_USER
-    ptes = view.ptes.take((view.ptes.state == PteState.PRESENT) & ((view.ptes.allow & may) == may))
+    ptes = Ptes.concatenate(
+        batch.ptes.take((batch.ptes.state == PteState.PRESENT) & ((batch.ptes.allow & may) == may))
+        for batch in view.entries.batches()
+    )
     counts = ptes.pages(arch)
     row, place = expand(np.where(np.cumsum(counts) <= _MOST_PAGES, counts, 0))
     places = place.astype(np.uint64)

@@ -48,22 +48,20 @@ def check(context: Context) -> Iterator[Finding]:
     view, vmas = context.views.page_tables, context.views.vmas
     if view is None or not len(view.raw_ram):
         return
-    vma = values_at(view.ranges.vma_row, view.ptes.range_row[view.raw_ram], -1).astype(np.int64)
+    vma = values_at(view.ranges.vma_row, view.entries.take(view.raw_ram).range_row, -1).astype(np.int64)
     ordinary = (vma >= 0) & values_at(vmas.ok, vma)
     ordinary &= (values_at(vmas.flags, vma) & np.uint64(flags.VM_PFNMAP | flags.VM_MIXEDMAP)) == 0
     runs = Runs.of(view, view.raw_ram[ordinary])
-    ptes = view.ptes
 
     def title(at: int) -> str:
         return f"{runs.text(at)} is marked as raw page frames, in a VMA of ordinary memory"
 
     def evidence(at: int) -> Evidence:
-        first = runs.first(at)
         return Evidence(
             what=title(at),
             view=View.PAGE_TABLES.label,
-            address=int(ptes.where[first]),
-            found=f"{int(ptes.entry[first]):#x}",
+            address=int(runs.ptes.where[at]),
+            found=f"{int(runs.ptes.entry[at]):#x}",
         )
 
     yield from context.per_mm(RULE, runs.mm(context), evidence, title, runs.bounds)

@@ -68,7 +68,7 @@ def check(context: Context) -> Iterator[Finding]:
 def _findings(context: Context, view: VdsoView, chosen: I64) -> Iterator[Finding]:
     rows, views = view.pages.take(chosen), context.views
     assert views.page_tables is not None
-    ptes = views.page_tables.ptes.take(rows.pte_row)
+    ptes = views.page_tables.entries.take(rows.pte_row)
 
     def what(at: int) -> str:
         name = decoded(views.names[int(rows.vma_row[at])]) or "a special mapping"

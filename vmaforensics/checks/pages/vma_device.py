@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
-    from vmaforensics.columns.types import I64, Bools
+    from vmaforensics.columns.types import Bools
     from vmaforensics.views.pages.page_tables import PageTablesView
+    from vmaforensics.views.pages.ptes import Ptes
 
 RULE = Rule(
     id="VMA-DEVICE",
@@ -92,8 +93,8 @@ def _without_file(context: Context, row: int) -> Finding:
 
 def _pages_of(context: Context, view: PageTablesView, row: int) -> list[Evidence]:
     """What the entries of a VMA lead to."""
-    areas = np.flatnonzero(view.ranges.vma_row == row)
-    ptes = view.ptes.take(np.isin(view.ptes.range_row, areas) & view.ptes.maps_frames())
+    ptes = view.in_ranges(view.ranges.vma_row == row).ptes
+    ptes = ptes.take(ptes.maps_frames())
     if not len(ptes):
         return []
     anon = int(values_at(view.pages.anon, ptes.page_row).sum())
@@ -107,23 +108,21 @@ def _pages_of(context: Context, view: PageTablesView, row: int) -> list[Evidence
 
 def _unfit_entries(context: Context, view: PageTablesView, device: Bools) -> Iterator[Finding]:
     vmas = context.views.vmas
-    areas = np.flatnonzero(values_at(device, view.ranges.vma_row))
-    rows = np.flatnonzero(np.isin(view.ptes.range_row, areas) & (view.ptes.state == PteState.PRESENT))
-    rows = rows[(view.ptes.level[rows] == 1) & ~view.ptes.special[rows]]
-    vma = view.ranges.vma_row[view.ptes.range_row[rows]]
+    ptes = view.in_ranges(values_at(device, view.ranges.vma_row)).ptes
+    ptes = ptes.take((ptes.state == PteState.PRESENT) & (ptes.level == 1) & ~ptes.special)
+    vma = view.ranges.vma_row[ptes.range_row]
     vm_flags = vmas.flags[vma]
     private = (vm_flags & np.uint64(flags.VM_SHARED | flags.VM_MAYWRITE)) == np.uint64(flags.VM_MAYWRITE)
-    page = view.ptes.page_row[rows]
-    anon = values_at(view.pages.anon & view.pages.ok, page)
+    anon = values_at(view.pages.anon & view.pages.ok, ptes.page_row)
     copy = anon & private & (vmas.anon_vma[vma] != 0)
     mixed = (vm_flags & np.uint64(flags.VM_MIXEDMAP)) != 0
     raw = (vm_flags & np.uint64(flags.VM_PFNMAP)) != 0
     wrong = np.flatnonzero((anon & ~copy) | (raw & ~mixed & ~copy))
-    yield from _of_entries(context, view, rows[wrong], anon[wrong])
+    yield from _of_entries(context, view, ptes.take(wrong), anon[wrong])
 
 
-def _of_entries(context: Context, view: PageTablesView, rows: I64, anon: Bools) -> Iterator[Finding]:
-    ptes, views = view.ptes.take(rows), context.views
+def _of_entries(context: Context, view: PageTablesView, ptes: Ptes, anon: Bools) -> Iterator[Finding]:
+    views = context.views
     vma = view.ranges.vma_row[ptes.range_row]
 
     def title(at: int) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.pages.anon_roots import AnonRoots, read_anon_roots
 from vmaforensics.views.pages.contents import page_contents
-from vmaforensics.views.pages.entries import KeptEntries
+from vmaforensics.views.pages.entries import Chosen, KeptEntries
 from vmaforensics.views.pages.entry_reader import EntryReader
 from vmaforensics.views.pages.map_ranges import MapRanges, map_ranges
 from vmaforensics.views.pages.mapped_frames import FrameRows
@@ -78,6 +78,13 @@ class PageTablesView:
     def ptes(self) -> Ptes:
         """All entries at once: for images that are known to be small."""
         return self.entries.all()
+
+    def in_ranges(self, wanted: Bools) -> Chosen:
+        """The entries that were matched with the ``wanted`` of :attr:`ranges`."""
+        ranges = self.ranges.take(wanted)
+        found = self.entries.inside(ranges.mm_row, ranges.start, ranges.end)
+        mine = values_at(wanted, found.ptes.range_row)
+        return Chosen(found.rows[mine], found.ptes.take(mine))
 
 
 def gather_page_tables(

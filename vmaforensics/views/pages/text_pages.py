@@ -130,11 +130,10 @@ def _candidates(arch: Architecture, vmas: Vmas, files: Files, view: PageTablesVi
     code = vmas.ok & ((vmas.flags & np.uint64(flags.VM_EXEC)) != 0)
     code &= np.isin(vmas.kind, (Kind.FILE, Kind.SHARED_MEMORY))
     code &= values_at(files.regular & files.ok, vmas.file_row)
-    ranges = view.ranges.take(values_at(code, view.ranges.vma_row))
-    at, ptes = view.entries.inside(ranges.mm_row, ranges.start, ranges.end)
-    vma_row = values_at(view.ranges.vma_row, ptes.range_row, -1).astype(np.int64)
-    of_code = values_at(code, vma_row) & ptes.maps_frames() & (ptes.level <= 2)
-    at, ptes, vma_row = at[of_code], ptes.take(of_code), vma_row[of_code]
+    at, ptes = view.in_ranges(values_at(code, view.ranges.vma_row))
+    mapped = ptes.maps_frames() & (ptes.level <= 2)
+    at, ptes = at[mapped], ptes.take(mapped)
+    vma_row = view.ranges.vma_row[ptes.range_row].astype(np.int64)
     parts = ptes.pages(arch)
     last = int(np.searchsorted(np.cumsum(parts), _MOST, "right"))
     if last < len(at):

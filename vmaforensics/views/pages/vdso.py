@@ -14,8 +14,8 @@ import numpy as np
 
 from vmaforensics.arch.page_tables import PteState
 from vmaforensics.columns.lookup import values_at
-from vmaforensics.columns.table import Table, table
-from vmaforensics.columns.types import I64, U64, Bools
+from vmaforensics.columns.table import Table, column, table
+from vmaforensics.columns.types import I32, I64, U64, Bools
 from vmaforensics.views.pages.page_types import PageReader
 from vmaforensics.views.pages.text_pages import traced_mms
 from vmaforensics.views.pages.vdso_images import ImagesView, read_vdso_images
@@ -38,6 +38,8 @@ class VdsoPages(Table):
     pte_row: I64
     vma_row: I64
     mm_row: I64
+    va: U64
+    page_row: I32 = column(fill=-1)
     pfn: U64
     expected: U64  # frame of the kernel's own page; 0 if there is none, or for data several would do
     code: Bools
@@ -75,7 +77,7 @@ def gather_vdso(kernel: Kernel, tasks: Tasks, mms: Mms, vmas: Vmas, view: PageTa
     code, data = special & np.isin(vmas.private, code_mappings), special & np.isin(vmas.private, data_mappings)
     found = _present(view, vmas, code | data)
     found.code[:] = code[found.vma_row]
-    offset = view.ptes.va[found.pte_row] - vmas.start[found.vma_row]
+    offset = found.va - vmas.start[found.vma_row]
     found.expected[:] = np.where(found.code, _own_frames(kernel, images, image_row[found.mm_row], offset), np.uint64(0))
     right = np.where(found.code, found.expected == found.pfn, np.isin(found.pfn, _data_frames(kernel)))
     wrong = found.take(~right & ((found.expected != 0) | ~found.code | (image_row[found.mm_row] >= 0)))
@@ -101,14 +103,16 @@ def _addresses(kernel: Kernel, names: tuple[str, ...]) -> U64:
 
 def _present(view: PageTablesView, vmas: Vmas, wanted: Bools) -> VdsoPages:
     """A row for each present entry in the ``wanted`` VMAs."""
-    areas = np.flatnonzero(values_at(wanted, view.ranges.vma_row))
-    rows = np.flatnonzero(np.isin(view.ptes.range_row, areas) & (view.ptes.state == PteState.PRESENT))
-    ptes = view.ptes.take(rows)
+    rows, ptes = view.in_ranges(values_at(wanted, view.ranges.vma_row))
+    present = ptes.state == PteState.PRESENT
+    rows, ptes = rows[present], ptes.take(present)
     return VdsoPages.of(
         len(rows),
         pte_row=rows,
         vma_row=view.ranges.vma_row[ptes.range_row],
         mm_row=ptes.mm_row,
+        va=ptes.va,
+        page_row=ptes.page_row,
         pfn=ptes.pfn,
         differing=np.full(len(rows), -1),
     )
@@ -143,11 +147,10 @@ def _time_namespaces(kernel: Kernel, tasks: Tasks) -> U64:
 
 def _find_copies(view: PageTablesView, vmas: Vmas, rows: VdsoPages) -> None:
     """Which are anonymous pages of the VMA's own anon_vma, at their place: what a write leaves."""
-    page = view.ptes.page_row[rows.pte_row].astype(np.int64)
-    pages = view.pages.take_or_fill(page)
+    pages = view.pages.take_or_fill(rows.page_row)
     root = view.anon_roots.roots_of(vmas.anon_vma[rows.vma_row])
     own = pages.ok & pages.anon & (root != 0) & (view.anon_roots.roots_of(pages.anon_vmas()) == root)
-    offset = view.arch.pages(view.ptes.va[rows.pte_row] - vmas.start[rows.vma_row])
+    offset = view.arch.pages(rows.va - vmas.start[rows.vma_row])
     rows.copy[:] = rows.code & own & (pages.index == vmas.anon_pgoff[rows.vma_row] + offset)
 
 
