@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Self
 
+    from vmaforensics.arch.branches import Branches, Vectors
     from vmaforensics.arch.page_tables import (
         IsolatedEntries,
         KernelEntries,
@@ -410,6 +411,18 @@ class Architecture(ABC):
     @abstractmethod
     def probe_sizes(self, first: U8) -> I64:
         """How many bytes a uprobe put where the byte ``first`` now stands; 0 if that is no probe's."""
+
+    patch_size: int  # bytes of what the kernel patches in at the entries of functions that can be traced
+    filler: int  # the byte that unused code memory is filled with
+    entry_symbols: tuple[str, ...]  # symbols of code that the CPU enters from user mode or on a fault
+
+    @abstractmethod
+    def branches(self, code: U8, at: U64) -> Branches:
+        """The instruction at each address ``at``; ``code`` has :attr:`patch_size` bytes from there in a row."""
+
+    @abstractmethod
+    def vectors(self, kernel: KernelReader) -> Vectors:
+        """Where the CPU goes on each exception and interrupt; none where the kernel's table cannot be read."""
 
     @abstractmethod
     def vm_flag_names(self, kernel: KernelReader) -> dict[int, str]:

@@ -40,6 +40,7 @@ NEAR = 1_000_000  # ns; a page or two of an acquisition to disk: nobody comes fa
 # Who writes a record. What is not named here is written by others too.
 _OWN = {View.LIST, View.RBTREE, View.MAPLE, View.VMA, View.COUNTERS, View.ANCHORS, View.PAGE_TABLES}
 _TASK = {View.TASKS, View.SOURCES}
+_CODE = {View.CODE}  # code and tables that nobody writes while a machine runs; rules on what does change ask for that
 _FACTS = {View.VMA, View.FILES}  # what compares no more than these says what is, and no contradiction
 _REVERSE = {View.ANON_RMAP, View.HANDLES}  # others than those who share it leave no trace; a file anyone may map
 _FRAMES = {View.PAGES, View.FILES}
@@ -233,6 +234,8 @@ def _of_frames(finding: Finding) -> bool:
 
 
 def _is_fact(finding: Finding) -> bool:
+    if set(finding.rule.views) == _CODE:
+        return True
     return set(finding.rule.views) <= _FACTS and finding.severity.rank >= Severity.LOW.rank
 
 

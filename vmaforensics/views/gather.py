@@ -30,6 +30,7 @@ from vmaforensics.views.processes.taskless_mms import taskless_mms
 from vmaforensics.views.processes.tasks import walk_tasks
 from vmaforensics.views.processes.tracers import read_tracers
 from vmaforensics.views.reverse_maps.reverse_maps import gather_rmap
+from vmaforensics.views.road.road import gather_road
 from vmaforensics.views.slab.objects import gather_slab
 from vmaforensics.views.slab.strays import find_strays
 from vmaforensics.views.view import View
@@ -52,7 +53,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 # Views beyond the indices, the VMAs and the counters, by the names the command line uses.
-EXTRA = ("slab", "sources", "anchors", "handles", "page-tables", "text", "rmap", "frames")
+EXTRA = ("slab", "sources", "anchors", "handles", "page-tables", "text", "rmap", "frames", "code")
 
 _GUARD_PAGES = 256
 
@@ -172,6 +173,8 @@ def _gather_witnesses(kernel: Kernel, views: Views, cpus: tuple[CpuState, ...], 
     if page_tables is not None:
         held = views.handles.held if views.handles is not None else HeldFrames.zeros(0)
         views.frames = extra.get("frames", lambda: gather_frames(kernel, page_tables, held))
+    opened = views.handles.descriptors.file if views.handles is not None else np.zeros(0, np.uint64)
+    views.road = extra.get("code", lambda: gather_road(kernel, np.unique(opened)))
 
 
 class _Extra:

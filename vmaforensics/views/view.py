@@ -23,6 +23,7 @@ class View(IntEnum):
     SOURCES = 12  # who else knows of an mm
     ANCHORS = 13  # code, stack, auxv, registers
     HANDLES = 14  # file descriptors and memory files
+    CODE = 15  # of the kernel: its text, tables of functions, modules
 
     @property
     def label(self) -> str:
@@ -43,4 +44,5 @@ class View(IntEnum):
             "mm sources",
             "anchors",
             "descriptors",
+            "kernel code",
         )[self]

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.processes.tasks import Tasks
     from vmaforensics.views.processes.tracers import Tracers
     from vmaforensics.views.reverse_maps.reverse_maps import RmapView
+    from vmaforensics.views.road.road import RoadView
     from vmaforensics.views.slab.objects import SlabView
     from vmaforensics.views.slab.strays import StrayVmas
     from vmaforensics.views.vmas.files import FileTable
@@ -76,6 +77,7 @@ class Views:
     frames: FramesView | None = None
     kernel_half: KernelHalfView | None = None
     vdso: VdsoView | None = None
+    road: RoadView | None = None  # code of the kernel, and who has a hand in it
     clocks: ClocksView | None = None  # None: its timekeeper could not be read
     problems: Problems = field(default_factory=lambda: Problems.zeros(0))
 
@@ -106,6 +108,7 @@ class Views:
             View.SOURCES: self.sources,
             View.ANCHORS: self.anchors,
             View.HANDLES: self.handles,
+            View.CODE: self.road,
         }
         read = [View.TASKS, *self.indices(), View.VMA, View.COUNTERS]
         return read + [view for view, table in optional.items() if table is not None]

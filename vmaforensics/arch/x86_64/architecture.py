@@ -14,6 +14,7 @@ from vmaforensics.arch.x86_64 import (
     addresses,
     bits,
     code_marks,
+    code_patches,
     core_registers,
     encryption,
     entries,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Self
 
+    from vmaforensics.arch.branches import Branches, Vectors
     from vmaforensics.arch.interface import BootFacts, GateArea
     from vmaforensics.arch.page_tables import (
         KernelEntries,
@@ -305,6 +307,16 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
 
     def probe_sizes(self, first: U8) -> I64:
         return machine_code.probe_sizes(first)
+
+    patch_size = code_patches.SIZE
+    filler = code_patches.FILLER
+    entry_symbols = code_patches.ENTRIES
+
+    def branches(self, code: U8, at: U64) -> Branches:
+        return code_patches.branches(code, at)
+
+    def vectors(self, kernel: KernelReader) -> Vectors:
+        return code_patches.vectors(kernel)
 
     def vm_flag_names(self, kernel: KernelReader) -> dict[int, str]:
         return special_pages.vm_flag_names(kernel)

@@ -40,6 +40,10 @@ class NamedSymbols:
         first = self._addresses.get(name)
         return [] if first is None else [first, *self._others.get(name, ())]
 
+    def find_all(self, names: Iterable[str]) -> dict[str, list[int]]:
+        """What :meth:`find` gives of each of ``names``."""
+        return {name: self.find(name) for name in names}
+
     def items(self) -> Iterable[tuple[str, int]]:
         """Each name, and the address of the first symbol that has it."""
         return self._addresses.items()

@@ -18,11 +18,13 @@ from vmaforensics.kernel.symbols.by_address import ByAddress
 from vmaforensics.kernel.symbols.kallsyms_tables import GROUP
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
 
     from vmaforensics.kernel.symbols.kallsyms_tables import Tables
+
+_HEAD = 8  # bytes of a name that are compared with many others at once
 
 
 class Symbol(NamedTuple):
@@ -65,6 +67,30 @@ class Kallsyms:
         if name not in self._found:
             self._found[name] = self._search(name)
         return self._found[name]
+
+    def find_all(self, names: Iterable[str]) -> dict[str, list[int]]:
+        """What :meth:`find` gives of each of ``names``; one look at the table for all of them."""
+        names = list(names)
+        new = [name for name in names if name not in self._found]
+        if new:
+            self._found |= {name: [] for name in new} | self._search_all(new)
+        return {name: self._found[name] for name in names}
+
+    def _search_all(self, names: list[str]) -> dict[str, list[int]]:
+        """Symbols that begin with the same bytes as one of ``names`` and are as long are compared with it."""
+        raw = np.frombuffer(self._blob + bytes(_HEAD), np.uint8)
+        lengths = np.diff(self._starts, append=len(self._blob)) - 2  # the type character before, the NUL behind
+        heads = raw[self._starts[:, None] + 1 + np.arange(_HEAD)]
+        heads[np.arange(_HEAD) >= lengths[:, None]] = 0
+        keys = heads.view("<u8")[:, 0] ^ lengths.astype(np.uint64)
+        texts = [name.encode() for name in names]
+        wanted = [int.from_bytes(text[:_HEAD].ljust(_HEAD, b"\0"), "little") ^ len(text) for text in texts]
+        found: dict[str, list[int]] = {}
+        known = set(names)
+        for row in np.flatnonzero(np.isin(keys, np.array(wanted, np.uint64))).tolist():
+            if (name := self._name(row)) in known:
+                found.setdefault(name, []).append(int(self.addresses[row]))
+        return found
 
     def _search(self, name: str) -> list[int]:
         found = []

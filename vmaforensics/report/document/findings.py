@@ -11,6 +11,7 @@ _SHOWN = 5  # pieces of evidence in a notebook
 # Which records convince most, where several disagree: those an intruder has to reach into other structures
 # for, before those next to what was changed.
 _WEIGHT = (
+    "kernel code",
     "page tables",
     "slab",
     "i_mmap",

@@ -165,4 +165,21 @@ STEPS: dict[str, dict[Tool, tuple[str, ...]]] = {
         "crash": ("files {pid}",),
     },
     "segments": {"crash": ("ipcs -m",)},
+    "code": {
+        "drgn": ("prog.read({word:#x}, 16).hex()", "prog.symbol({word:#x})"),
+        "crash": ("dis {word:#x} 4", "sym {word:#x}"),
+        "volshell": ("dis({word:#x}, 16)",),
+    },
+    "kprobe": {
+        "drgn": ('print(Object(prog, "struct kprobe *", {word:#x}))',),
+        "crash": ("struct kprobe {word:#x}",),
+        "volshell": ('dt("kprobe", {word:#x})',),
+    },
+    "modules": {
+        "drgn": (
+            'modules = list_for_each_entry("struct module", prog["modules"].address_of_(), "list")',
+            "[(hex(m), m.name.string_().decode()) for m in modules]",
+        ),
+        "crash": ("mod",),
+    },
 }

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from vmaforensics.analysis import Analysis
+    from vmaforensics.views.views import Views
 
 _MOST = 200  # problems named; the rest is counted
 
@@ -87,6 +88,7 @@ def _contents(analysis: Analysis) -> Iterator[tuple[str, int, str]]:
             lost,
             f"its code for {counted(lost, 'kind')} of programs: not in the image",
         )
+    yield from _code(views)
     handles = views.handles
     if handles is not None:
         files = handles.memory_files
@@ -97,6 +99,25 @@ def _contents(analysis: Analysis) -> Iterator[tuple[str, int, str]]:
         ):
             lost = int((unmapped & (files.content == content)).sum())
             yield "code in unmapped memory files (MEM-UNMAPPED-CODE)", lost, f"{counted(lost, 'file')}: {why}"
+
+
+def _code(views: Views) -> Iterator[tuple[str, int, str]]:
+    """What of the kernel's own code and tables could not be read."""
+    road = views.road
+    if road is None:
+        return
+    sites = road.sites
+    why = "not in the image"
+    for name, count in (
+        ("entries of functions", sites.entries),
+        ("static calls", sites.calls),
+        ("jump labels", sites.labels),
+    ):
+        yield "kernel code (TEXT-PATCHED)", int(not count), f"the kernel's records of {name}: {why}"
+    yield "kernel code (TEXT-PATCHED)", sites.unread, f"{counted(sites.unread, 'place')} that the kernel patches: {why}"
+    yield "tables of functions (PROC-OPS, KERNEL-TABLE)", road.unread, f"{counted(road.unread, 'pointer')}: {why}"
+    unread = road.foreign.unread
+    yield "executable kernel memory (CODE-FOREIGN)", unread, f"{counted(unread, 'page')} that no record has: {why}"
 
 
 def _walks(analysis: Analysis) -> list[NotAssessed]:

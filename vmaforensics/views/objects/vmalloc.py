@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _DEPTH = 127  # of a red-black tree with 2**64 nodes
 _MOST_NODES = 1024  # of vmap_nodes; there is one for each CPU, 128 at most
 _NONE = np.uint64(0)
+_MOST_AREAS = 1 << 22
+_RESET_PERMS = np.uint64(0x100)  # VM_FLUSH_RESET_PERMS (include/linux/vmalloc.h), since 5.2
 
 
 @table(struct="vmap_area")
@@ -90,3 +92,41 @@ def _descend(kernel: Kernel, root: int, addresses: U64, todo: I64, found: Vmallo
         on = ok & ~hit
         at = np.where(wanted < nodes.start, nodes.left, nodes.right)[on]
         todo = todo[on]
+
+
+@table(struct="vm_struct")
+class _Described(Table):
+    caller: U64 = member("caller?")
+    flags: U64 = member("flags")
+
+
+@table()
+class EveryArea(Table):
+    """An area of vmalloc that is in use; by address."""
+
+    start: U64
+    end: U64
+    caller: U64
+    executable: Bools  # its permissions are set back when it is given back (VM_FLUSH_RESET_PERMS): code, or beside code
+
+
+def all_areas(kernel: Kernel) -> EveryArea:
+    """Every area, a level of all trees with each gather."""
+    if not kernel.has("vmap_area", "rb_node.rb_left"):
+        return EveryArea.zeros(0)
+    link = np.uint64(kernel.offset("vmap_area", "rb_node"))
+    frontier, seen, parts = np.array(tree_roots(kernel), np.uint64), np.zeros(0, np.uint64), [_Nodes.zeros(0)]
+    for _ in range(_DEPTH):
+        frontier = np.unique(frontier[kernel.arch.kernel_pointer(frontier) & ~np.isin(frontier, seen)])
+        if not len(frontier) or len(seen) > _MOST_AREAS:
+            break
+        seen = np.union1d(seen, frontier)
+        nodes, ok = kernel.gather(_Nodes, frontier - link)
+        parts.append(nodes.take(ok))
+        frontier = np.concatenate([nodes.left[ok], nodes.right[ok]])
+    nodes = _Nodes.concatenate(parts)
+    nodes = nodes.sort_by(nodes.start)
+    areas, ok = kernel.gather(_Described, np.where(kernel.arch.kernel_pointer(nodes.vm), nodes.vm, _NONE))
+    return EveryArea(
+        start=nodes.start, end=nodes.end, caller=areas.caller, executable=ok & ((areas.flags & _RESET_PERMS) != 0)
+    )

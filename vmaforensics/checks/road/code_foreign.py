@@ -1,0 +1,85 @@
+"""CODE-FOREIGN: the kernel may execute memory that nobody owns.
+
+*Compared:* every executable page of the kernel half of the page tables with the code of the kernel, of every module
+that some record leads to, of BPF (`bpf_kallsyms`, packs of programs), trampolines of ftrace, slots of kprobes, and code
+that other CPUs start with and that kexec jumps from. Pages that hold nothing but the filler are a cache's (execmem,
+packs).
+
+*Guaranteed by:* executable memory is made by few (`module_alloc`, since 6.10 `execmem_alloc`; arch/x86/mm/init.c), and
+each of its users keeps a record of what it has. Where a function of the kernel asked for an area for itself
+(`vm_struct.caller`), the area is its own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.checks.finding import Evidence, Severity
+from vmaforensics.checks.road.places import CODE, whose
+from vmaforensics.checks.rule import BUG, SMEAR, Rule
+from vmaforensics.views.view import View
+from vmaforensics.words.amounts import counted
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+
+RULE = Rule(
+    id="CODE-FOREIGN",
+    title="the kernel may execute memory that nobody owns",
+    severity=Severity.HIGH,
+    why="Code in the kernel that belongs to no module, no BPF program and no tracer was put there by somebody who "
+    "wants it not to be found: a module that left all lists, or code that was copied into kernel memory.",
+    benign=(SMEAR, BUG, "a module that is being loaded or unloaded at that moment", "a driver's own code generator"),
+    attack=("T1014",),
+    compares="executable pages of the kernel's page tables with the records of everybody who has code",
+    views=(View.CODE,),
+    transient="a module's memory is there shortly before it is on the list, and shortly after it was taken off",
+    by_hand=("crash: vtop ADDRESS", "crash: kmem ADDRESS", "crash: rd -8 ADDRESS 64"),
+    steps=("code",),
+    rank=701,
+    changed_by=(),
+)
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """A finding for each area, and for each run of pages outside of all areas."""
+    road = context.views.road
+    if road is None:
+        return
+    code = road.foreign.code
+    hidden = road.owners.of(code.start) != 0
+    places = np.where(code.area != 0, code.area, code.start)
+    for place in dict.fromkeys(places[~hidden].tolist()):
+        rows = np.flatnonzero((places == place) & ~hidden).tolist()
+        evidence = []
+        for row in rows:
+            start, end = int(code.start[row]), int(code.end[row])
+            pages = counted((end - start) // context.views.arch.page_size, "page")
+            writable = "executable and writable" if code.writable[row] else "executable"
+            evidence.append(
+                Evidence(
+                    what=f"{start:#x}-{end:#x}: {pages}, {writable}, begins with {road.foreign.first[row].hex(' ')}",
+                    view=CODE,
+                    address=start,
+                )
+            )
+        caller = int(code.caller[rows[0]])
+        if caller:
+            asked = f"its area of vmalloc was asked for by {whose(road, caller)}"
+            evidence.append(Evidence(what=asked, view=CODE, address=caller))
+        elif not code.area[rows[0]]:
+            evidence.append(Evidence(what="no area of vmalloc holds it", view=CODE, address=0))
+        start, end = int(code.start[rows[0]]), int(code.end[rows[-1]])
+        yield context.finding(
+            RULE,
+            0,
+            f"executable kernel memory at {start:#x} that nobody owns",
+            evidence,
+            bounds=(start, end),
+            severity=Severity.LOW if context.acquisition.live else None,
+        )

@@ -1,0 +1,91 @@
+"""KERNEL-TABLE: system calls, exceptions, security hooks or tracepoints lead to code that is not the kernel's.
+
+*Compared:* every entry of `sys_call_table` (and of the tables of other ABIs), every gate of `idt_table`, every function
+on the lists of security modules (`security_hook_heads`, since 6.12 `static_calls_table`), and every function that a
+tracepoint calls, with the code of the kernel and of its modules.
+
+*Guaranteed by:* the tables lie in read-only data and are made when the kernel is built (arch/x86/entry/syscall_64.c) or
+while it boots (`idt_setup_traps`, `security_add_hooks`). Tracepoints take the functions that tracers, BPF and modules
+register (`tracepoint_probe_register`, kernel/tracepoint.c). Kernels since 6.9 (and 6.1.x and 6.6.x with the mitigation
+of BHI) do not go by `sys_call_table` but by a switch that is compiled (`x64_sys_call`): the table is checked all the
+same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from vmaforensics.checks.finding import Severity
+from vmaforensics.checks.road.places import bounded_evidence, pointer_evidence
+from vmaforensics.checks.rule import BUG, Rule
+from vmaforensics.views.road.pointers import Leads, Source
+from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding
+
+RULE = Rule(
+    id="KERNEL-TABLE",
+    title="a table of the kernel leads to code that is not its own",
+    severity=Severity.HIGH,
+    why="What a table of system calls or exceptions leads to runs in place of the kernel, and decides what every "
+    "program on the machine gets to see.",
+    benign=("a security agent that puts itself into the table, from a module that is on the list", BUG),
+    attack=("T1014",),
+    compares="sys_call_table, idt_table, hooks of security modules and functions of tracepoints with the kernel's code",
+    views=(View.CODE,),
+    transient="none: the tables are set up while the kernel boots",
+    by_hand=("crash: sys", "crash: irq -d", "crash: rd -s sys_call_table 470"),
+    steps=("word",),
+    rank=711,
+    changed_by=(),
+)
+
+# Where words of each source may lead.
+_FINE: Final = {
+    Source.SYSCALL: (Leads.FUNCTION, Leads.NULL),
+    Source.VECTOR: (Leads.FUNCTION, Leads.INSIDE, Leads.BOOT),  # gates of devices share a row of stubs
+    Source.LSM: (Leads.FUNCTION, Leads.NULL),
+    Source.TRACEPOINT: (Leads.FUNCTION, Leads.MADE),
+}
+# What a module on the list that is led to makes of it.
+_BY_MODULES: Final = {
+    Source.SYSCALL: Severity.MEDIUM,
+    Source.VECTOR: Severity.HIGH,
+    Source.LSM: Severity.MEDIUM,
+    Source.TRACEPOINT: Severity.INFO,
+}
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """A finding for each table, those that lead to modules apart from those that lead elsewhere."""
+    road = context.views.road
+    if road is None:
+        return
+    pointers = road.pointers
+    for source, allowed in _FINE.items():
+        known = allowed if road.named else (*allowed, Leads.INSIDE)
+        of_it = (pointers.source == source) & ~np.isin(pointers.leads, known)
+        by_modules = pointers.leads == Leads.MODULE
+        for rows, severity in (
+            (np.flatnonzero(of_it & ~by_modules), Severity.HIGH),
+            (np.flatnonzero(of_it & by_modules), _BY_MODULES[source]),
+        ):
+            if not len(rows):
+                continue
+            evidence = [pointer_evidence(road, row) for row in rows.tolist()]
+            more = "" if len(rows) == 1 else f", and {len(rows) - 1} more"
+            at = int(pointers.at[rows[0]])
+            yield context.finding(
+                RULE,
+                0,
+                evidence[0].what + more,
+                bounded_evidence(evidence),
+                bounds=(at, at + 8),
+                severity=severity,
+            )

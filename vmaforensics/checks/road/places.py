@@ -1,0 +1,100 @@
+"""What the rules on kernel code share: places and owners in words, and who holds what an open file stands for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.checks.context import MOST
+from vmaforensics.checks.finding import Evidence
+from vmaforensics.views.road.code_owners import Owner
+from vmaforensics.views.road.pointers import Leads
+from vmaforensics.views.view import View
+from vmaforensics.words.printable import decoded
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.columns.types import U8
+    from vmaforensics.views.road.road import RoadView
+
+CODE = View.CODE.label
+FOREIGN = (Owner.NOBODY, Owner.UNLISTED)
+
+
+def whose(road: RoadView, address: int) -> str:
+    """An address of code in words: the function of the kernel, or whose code it is."""
+    owner = Owner(int(road.owners.of(np.array([address], np.uint64))[0]))
+    if owner in (Owner.KERNEL, Owner.INIT):
+        return road.symbols.name(address) or owner.text
+    name = decoded(road.owners.name(address))
+    return f"{owner.text} ({name})" if name else owner.text
+
+
+def function(road: RoadView, address: int) -> str:
+    """The function that an address lies in, with the offset."""
+    return road.symbols.name(address) if _in_kernel(road, address) else f"{address:#x} in {whose(road, address)}"
+
+
+def word(road: RoadView, row: int) -> str:
+    """What the word of a row of the pointers is: a member of a table or object, an element of an array."""
+    pointers = road.pointers
+    group = road.groups[int(pointers.group[row])]
+    place = int(pointers.word[row])
+    if "." in group.struct:
+        return group.struct if group.name == group.struct.split(".", 1)[0] else f"{group.name}[{place}]"
+    if not group.struct:
+        return f"{group.name}[{place}]"
+    return f"{group.name}.{road.member(group.struct, place)}"
+
+
+def pointer_evidence(road: RoadView, row: int) -> Evidence:
+    """A word that leads elsewhere than it should."""
+    pointers = road.pointers
+    at, target = int(pointers.at[row]), int(pointers.target[row])
+    leads = Leads(int(pointers.leads[row]))
+    place = int(pointers.wanted[row])
+    names = road.wanted[place] if place >= 0 else ()
+    led = whose(road, target) if leads in (Leads.MODULE, Leads.UNLISTED, Leads.MADE) else road.symbols.name(target)
+    where = leads.text if not led or leads is Leads.NOWHERE else f"{leads.text}: {led}"
+    return Evidence(
+        what=f"{word(road, row)} leads to {where}",
+        view=CODE,
+        address=at,
+        found=f"{target:#x}",
+        expected=" or ".join(names) or "a function of the kernel",
+    )
+
+
+def bounded_evidence(items: Sequence[Evidence]) -> tuple[Evidence, ...]:
+    """The first of ``items``; the others are counted."""
+    if len(items) <= MOST:
+        return tuple(items)
+    rest = Evidence(what=f"and {len(items) - MOST} more like these", view="", address=0)
+    return (*items[:MOST], rest)
+
+
+def holders(context: Context, things: Iterable[int]) -> str:
+    """Who has an open file that stands for one of ``things``, in words; empty if nobody has."""
+    road, handles = context.views.road, context.views.handles
+    if road is None or handles is None:
+        return ""
+    files = road.held.file[np.isin(road.held.thing, np.array(list(things), np.uint64))]
+    tasks = context.views.tasks
+    found = []
+    for pid in np.unique(handles.descriptors.pid[np.isin(handles.descriptors.file, files)]).tolist()[:MOST]:
+        row = np.flatnonzero(tasks.leader & (tasks.tgid == pid))
+        name = decoded(tasks.comm[row[0]].tobytes().split(b"\0", 1)[0]) if len(row) else "?"
+        found.append(f"pid {pid} ({name})")
+    return ", ".join(found)
+
+
+def foreign(owners: U8) -> bool:
+    """Is any of ``owners`` nobody, or a module that is not on the list?"""
+    return bool(np.isin(owners, FOREIGN).any())
+
+
+def _in_kernel(road: RoadView, address: int) -> bool:
+    return int(road.owners.of(np.array([address], np.uint64))[0]) in (Owner.KERNEL, Owner.INIT)

@@ -1,0 +1,47 @@
+"""Live patches: ``klp_patches``, and which functions each replaces by which (kernel/livepatch/core.c)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from vmaforensics.columns.table import Table, member, table
+from vmaforensics.columns.types import U64
+from vmaforensics.views.structures.circular_lists import follow_list
+
+if TYPE_CHECKING:
+    from vmaforensics.kernel.kernel import Kernel
+
+_MOST: Final = 1 << 12
+
+
+@table(struct="klp_func")
+class Replaced(Table):
+    """A function that a live patch replaces."""
+
+    patch: U64  # address of the klp_patch
+    module: U64  # that it is of
+    record: U64  # address of the klp_func
+    old_func: U64 = member("old_func")
+    new_func: U64 = member("new_func")
+
+
+def find_replaced(kernel: Kernel) -> Replaced:
+    """Every function of every patch that is loaded."""
+    found = [Replaced.zeros(0)]
+    head = kernel.symbols.get("klp_patches")
+    needed = (("klp_patch", "obj_list"), ("klp_object", "func_list"), ("klp_func", "node"))
+    if head is None or not all(kernel.has(*path) for path in needed):
+        return found[0]
+    patches, _ = follow_list(kernel, head, _MOST)
+    for patch in (patches - np.uint64(kernel.offset("klp_patch", "list"))).tolist():
+        modules, _ = kernel.gather_member("klp_patch", "mod", np.array([patch], np.uint64))
+        objects, _ = follow_list(kernel, patch + kernel.offset("klp_patch", "obj_list"), _MOST)
+        for part in (objects - np.uint64(kernel.offset("klp_object", "node"))).tolist():
+            places, _ = follow_list(kernel, part + kernel.offset("klp_object", "func_list"), _MOST)
+            records = places - np.uint64(kernel.offset("klp_func", "node"))
+            rows, ok = kernel.gather(Replaced, records)
+            rows.patch[:], rows.module[:], rows.record[:] = patch, modules[0], records
+            found.append(rows.take(ok))
+    return Replaced.concatenate(found)

@@ -1,0 +1,200 @@
+"""All that stands between a reader of /proc and the areas of a process, and who has a hand in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.views.road.bpf import find_programs
+from vmaforensics.views.road.code_owners import Owner, kernel_and_modules
+from vmaforensics.views.road.entrances import read_security_hooks, read_system_calls, read_tracepoints, read_vectors
+from vmaforensics.views.road.expected import ENTRIES, TABLES
+from vmaforensics.views.road.foreign_code import find_foreign_code
+from vmaforensics.views.road.functions import NAMES, road_functions
+from vmaforensics.views.road.livepatch import find_replaced
+from vmaforensics.views.road.loaded import LoadedModules, find_loaded
+from vmaforensics.views.road.pointers import PointerLog, member_at
+from vmaforensics.views.road.probes import find_probes
+from vmaforensics.views.road.proc_objects import Held, read_held, read_objects
+from vmaforensics.views.road.proc_tables import read_entries, read_led_to, read_proc_entries, read_tables
+from vmaforensics.views.road.sites import find_sites
+from vmaforensics.views.road.tracers import find_tracers
+from vmaforensics.views.stacks.modules import Part, module_memory
+
+if TYPE_CHECKING:
+    from vmaforensics.columns.types import U64
+    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.road.bpf import FoundPrograms
+    from vmaforensics.views.road.code_owners import CodeOwners
+    from vmaforensics.views.road.foreign_code import FoundCode
+    from vmaforensics.views.road.functions import Functions
+    from vmaforensics.views.road.livepatch import Replaced
+    from vmaforensics.views.road.pointers import Group, Pointers
+    from vmaforensics.views.road.probes import FoundProbes
+    from vmaforensics.views.road.sites import FoundSites
+    from vmaforensics.views.road.tracers import Tracers
+
+# Symbols that are asked for; looking for all of them at once is cheaper than one after the other.
+_ASKED = """
+modules module_kset mod_tree ftrace_ops_list ftrace_list_end ftrace_ops_trampoline_list direct_functions kprobe_table
+kprobe_dispatcher pre_handler_kretprobe aggr_pre_handler kprobe_insn_slots kprobe_optinsn_slots prog_idr link_idr
+bpf_kallsyms pack_list klp_patches ftrace_pages_start __start_static_call_sites __stop_static_call_sites
+__start___jump_table __stop___jump_table __start___tracepoints_ptrs __stop___tracepoints_ptrs _stext _etext _sinittext
+_einittext _text _end sys_call_table x32_sys_call_table ia32_sys_call_table idt_table security_hook_heads
+static_calls_table proc_root super_blocks real_mode_header kexec_image kexec_crash_image vmap_area_root vmap_nodes
+nr_vmap_nodes ftrace_caller ftrace_regs_caller bp_desc tp_vec_nr text_poke_array
+"""
+_CALLERS = ("ftrace_caller", "ftrace_regs_caller")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RoadView:
+    """See :func:`gather_road`."""
+
+    functions: Functions  # of the road
+    loaded: LoadedModules  # those that only foreign code led to among them
+    owners: CodeOwners
+    sites: FoundSites
+    callers: U64  # what ftrace patches calls to where no trampoline of its own was made
+    tracers: Tracers
+    probes: FoundProbes
+    programs: FoundPrograms
+    replaced: Replaced
+    pointers: Pointers
+    groups: list[Group]
+    wanted: list[tuple[str, ...]]
+    unread: int  # pointers that could not be read
+    foreign: FoundCode
+    held: Held  # what open files stand for
+    patching: bool  # code was being patched at that moment
+    named: bool  # functions of the kernel are known by name
+    list_offset: int  # of module.list
+    symbols: _Symbols
+
+    def member(self, struct: str, offset: int) -> str:
+        """The member at an offset of a structure of functions."""
+        return self.symbols.member(struct, offset)
+
+    def link_of(self, row: int) -> int:
+        """Address of the list_head of a row of the modules."""
+        return int(self.loaded.modules.module[row]) + self.list_offset
+
+
+class _Symbols:
+    """Names of addresses of the kernel, and of members, for those who put findings into words."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel = kernel
+        self._by_address = kernel.symbols.by_address()
+
+    def member(self, struct: str, offset: int) -> str:
+        """The member at an offset of a structure."""
+        return member_at(self._kernel, struct, offset)
+
+    def name(self, address: int) -> str:
+        """FUNCTION or FUNCTION+0xOFFSET; empty where nothing is known."""
+        nearest = self._by_address.nearest(np.array([address], np.uint64))
+        row = int(nearest.row[0])
+        if row < 0:
+            return ""
+        offset = address - int(nearest.start[0])
+        return self._by_address.name(row) + (f"+{offset:#x}" if offset else "")
+
+
+def gather_road(kernel: Kernel, files: U64) -> RoadView:
+    """Read code, tables, hooks and modules of the kernel; ``files`` are open files, by address of ``struct file``."""
+    kernel.symbols.find_all([*_ASKED.split(), *TABLES, *ENTRIES, *NAMES])
+    loaded = find_loaded(kernel)
+    tracers, probes, programs = find_tracers(kernel), find_probes(kernel), find_programs(kernel)
+    owners = kernel_and_modules(kernel, loaded.modules).plus(_made(tracers, probes, programs))
+    foreign = find_foreign_code(kernel, owners, programs.packs)
+    if len(foreign.hidden):
+        loaded = _with(loaded, foreign)
+        owners = kernel_and_modules(kernel, loaded.modules).plus(_made(tracers, probes, programs))
+    log = PointerLog(kernel, owners, _memory(kernel, loaded))
+    _read_pointers(kernel, files, log)
+    return RoadView(
+        functions=road_functions(kernel),
+        loaded=loaded,
+        owners=owners,
+        sites=find_sites(kernel),
+        callers=np.array([at for name in _CALLERS for at in kernel.symbols.find(name)], np.uint64),
+        tracers=tracers,
+        probes=probes,
+        programs=programs,
+        replaced=find_replaced(kernel),
+        pointers=log.table(),
+        groups=log.groups,
+        wanted=log.wanted,
+        unread=log.unread,
+        foreign=foreign,
+        held=read_held(kernel, files),
+        patching=_patching(kernel),
+        named=kernel.symbols.get("_etext") is not None and kernel.symbols.get("seq_read") is not None,
+        list_offset=kernel.offset("module", "list") if kernel.has("module", "list") else 0,
+        symbols=_Symbols(kernel),
+    )
+
+
+def _made(
+    tracers: Tracers, probes: FoundProbes, programs: FoundPrograms
+) -> list[tuple[Owner, Part, tuple[bytes, ...]]]:
+    """What tracers, probes and BPF have made; trampolines of those alone that the kernel goes by."""
+    ops = tracers.ops.take(tracers.ops.linked & (tracers.ops.trampoline_size != 0))
+    symbols = programs.symbols
+    return [
+        (Owner.TRAMPOLINE, Part(ops.trampoline, ops.trampoline + ops.trampoline_size), (b"",) * len(ops)),
+        (Owner.PROBE, probes.slots, (b"",) * len(probes.slots.start)),
+        (
+            Owner.BPF,
+            Part(symbols.start, symbols.end),
+            tuple(row.tobytes().split(b"\0", 1)[0] for row in symbols.name),
+        ),
+    ]
+
+
+def _with(loaded: LoadedModules, foreign: FoundCode) -> LoadedModules:
+    fresh = foreign.hidden.take(~np.isin(foreign.hidden.module, loaded.modules.module))
+    modules = type(fresh).concatenate([loaded.modules, fresh])
+    return LoadedModules(
+        modules=modules.sort_by(modules.module),
+        list_whole=loaded.list_whole,
+        tree_whole=loaded.tree_whole,
+        sysfs_whole=loaded.sysfs_whole,
+    )
+
+
+def _memory(kernel: Kernel, loaded: LoadedModules) -> Part:
+    """All memory of the modules on the list, sorted."""
+    parts = module_memory(kernel, loaded.modules.module[loaded.modules.listed])
+    start = np.concatenate([np.zeros(0, np.uint64), *(part.start for part in parts)])
+    end = np.concatenate([np.zeros(0, np.uint64), *(part.end for part in parts)])
+    some = np.flatnonzero(start < end)
+    order = some[np.argsort(start[some])]
+    return Part(start[order], end[order])
+
+
+def _read_pointers(kernel: Kernel, files: U64, log: PointerLog) -> None:
+    read_tables(kernel, log)
+    read_entries(kernel, log)
+    led_to = (read_proc_entries(kernel, log), read_objects(kernel, files, log))
+    for struct in ("file_operations", "inode_operations", "proc_ops", "dentry_operations", "seq_operations"):
+        parts = [found[struct] for found in led_to if struct in found]
+        read_led_to(kernel, log, struct, np.concatenate([np.zeros(0, np.uint64), *parts]))
+    read_system_calls(kernel, log)
+    read_vectors(kernel, log)
+    read_security_hooks(kernel, log)
+    read_tracepoints(kernel, log)
+
+
+def _patching(kernel: Kernel) -> bool:
+    """Is text_poke_bp at work: are there places that it was asked to change (arch/x86/kernel/alternative.c)?"""
+    for name, struct in (("text_poke_array", "smp_text_poke_array"), ("bp_desc", "bp_patching_desc")):
+        at = kernel.symbols.get(name)
+        if at is not None and kernel.has(struct, "nr_entries"):
+            count, ok = kernel.gather_member(struct, "nr_entries", np.array([at], np.uint64))
+            if ok[0] and count[0]:
+                return True
+    return False
