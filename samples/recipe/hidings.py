@@ -32,7 +32,7 @@ DECOYS = re.compile(r"^DECOY (\d+) \S+((?: (?:data|code)-[0-9a-f]+)+)\.", re.MUL
 NO_EXECUTE = 1 << 63  # arch/x86/include/asm/pgtable_types.h
 FRAME = ((1 << 52) - 1) & -PAGE
 PRESENT_USER_CODE = 0x67  # present, writable, user, accessed, dirty
-VM_EXEC = 4  # include/linux/mm.h
+VM_EXEC, VM_PFNMAP, VM_IO = 1 << 2, 1 << 10, 1 << 14  # include/linux/mm.h
 
 
 class NotHereError(Exception):
@@ -227,6 +227,43 @@ def task_unlisted(bench: Bench, decoys: Decoys) -> tuple[int, int]:
     return 0, 0
 
 
+def kernel_half(bench: Bench, decoys: Decoys) -> tuple[int, int]:
+    """The top-level entry of an anonymous area hung into the kernel half of the process's table too."""
+    levels = bench.kernel.arch.levels
+    shift = 12 + 9 * (levels - 1)
+    (top,), _, _ = bench.kernel.space.translate(bench.views.mms.pgd[bench.mm_row : bench.mm_row + 1])
+    words, _ = bench.kernel.memory.gather(np.array([top], np.uint64), PAGE)
+    entries = words.view("<u8")[0]
+    slot = next(slot for slot in range(386, 500) if not entries[slot])
+    entry = int(entries[decoys.data[0] >> shift])
+    bench.put("top-level entry of the kernel half", None, lambda _: entry, physical=int(top) + 8 * slot)
+    start = (-1 << (shift + 9)) % (1 << 64) | slot << shift
+    return start, start + (1 << shift)
+
+
+def vdso_elsewhere(bench: Bench, decoys: Decoys) -> tuple[int, int]:
+    """The entry of a page of the vDSO made to lead to an anonymous page of the process."""
+    view, vdso = bench.views.page_tables, int(bench.views.mms.vdso[bench.mm_row])
+    assert view is not None
+    ptes = view.ptes.take((view.ptes.mm_row == bench.mm_row) & (view.ptes.state == PteState.PRESENT))
+    ptes = ptes.take((ptes.va >= np.uint64(vdso)) & (ptes.va < np.uint64(vdso + 2 * PAGE)))
+    if not vdso or not len(ptes):
+        raise NotHereError
+    va, pfn = int(ptes.va[0]), int(_present(bench, decoys.data).pfn[-1])
+    where = int(ptes.where[0])
+    bench.put("PTE", None, lambda entry: entry & ~FRAME | pfn * PAGE, physical=where, user_address=va)
+    return va, va + PAGE
+
+
+def area_as_device(bench: Bench, decoys: Decoys) -> tuple[int, int]:
+    """VM_PFNMAP and VM_IO set in the flags of an anonymous area."""
+    start = decoys.data[0]
+    vma, _ = _area(bench, start)
+    flags = bench.member("vm_area_struct", vma, "vm_flags")
+    bench.put("vm_area_struct.vm_flags", flags, lambda value: value | VM_PFNMAP | VM_IO)
+    return start, start + SIZE
+
+
 FORKING = ("forks", "execs", "huge")
 NOT_OF_FORKING = (area_shrunk,)  # what copies such an area may wait for ever
 
@@ -241,6 +278,9 @@ HIDINGS: dict[str, Callable[[Bench, Decoys], tuple[int, int]]] = {
         page_elsewhere,
         page_alone,
         task_unlisted,
+        kernel_half,
+        area_as_device,
+        vdso_elsewhere,
     )
 }
 

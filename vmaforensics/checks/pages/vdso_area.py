@@ -68,14 +68,7 @@ def check(context: Context) -> Iterator[Finding]:
         lambda at: f"context.vdso_image is {int(view.image[at]):#x}, which is none of the kernel's images",
         at_word=view.image_at,
     )
-    code = np.flatnonzero(view.code)
-    mm_row = views.mm_rows(views.vmas.mm[code])
-    elsewhere = np.zeros(len(mms), np.bool_)
-    indexed = np.isin(views.vmas.vma[code], views.index.vma)
-    mine = indexed & (mm_row >= 0)
-    away = mine & (values_at(mms.vdso, mm_row) != views.vmas.start[code])
-    elsewhere[mm_row[away]] = True
-    elsewhere &= judged & context.decoded(context.index, mms.mm)
+    elsewhere = judged & _mapped_elsewhere(context, view.code)
     for finding in _tell(
         context,
         np.flatnonzero(elsewhere & ~other),
@@ -84,6 +77,20 @@ def check(context: Context) -> Iterator[Finding]:
         yield replace(finding, severity=Severity.MEDIUM, confidence=Confidence.MEDIUM)
     for finding in _tell(context, np.flatnonzero(judged & _told_otherwise(context)), lambda at: _auxv(context, at)):
         yield replace(finding, severity=Severity.INFO, confidence=Confidence.LOW)
+
+
+def _mapped_elsewhere(context: Context, code: Bools) -> Bools:
+    """Which processes map the kernel's code, rows ``code`` of the VMAs, and not at context.vdso."""
+    views = context.views
+    rows = np.flatnonzero(code)
+    mm_row = views.mm_rows(views.vmas.mm[rows])
+    away = (mm_row >= 0) & (values_at(views.mms.vdso, mm_row) != views.vmas.start[rows])
+    elsewhere = np.zeros(len(views.mms), np.bool_)
+    if away.any():
+        away[away] = np.isin(views.vmas.vma[rows[away]], views.index.vma)
+        elsewhere[mm_row[away]] = True
+        elsewhere &= context.decoded(context.index, views.mms.mm)
+    return elsewhere
 
 
 def _vma_at(context: Context, tables: PageTablesView) -> I64:

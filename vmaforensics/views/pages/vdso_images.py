@@ -155,10 +155,10 @@ def _dynamic(content: bytes, form: _Form) -> tuple[int, int]:
         if kind != _DYNAMIC:
             continue
         (address,) = struct.unpack_from(form.word, content, at + form.address)
-        step = struct.calcsize(form.word)
+        step, pair = struct.calcsize(form.word), form.word + form.word[-1]
         found: dict[int, int] = {}
         for place in range(address, min(address + 64 * 2 * step, len(content) - 2 * step), 2 * step):
-            (tag,), (value,) = (struct.unpack_from(form.word, content, place + part) for part in (0, step))
+            tag, value = struct.unpack_from(pair, content, place)
             if tag == 0:
                 break
             found.setdefault(tag, value)
