@@ -79,3 +79,13 @@ def test_rows_of_no_elements_are_left_out() -> None:
     row, number = ragged.expand_ranges(np.array([5, 9, 7]), np.array([5, 8, 9]))
     assert row.tolist() == [2, 2]
     assert number.tolist() == [7, 8]
+
+
+def test_distinct_and_membership_are_those_of_numpy() -> None:
+    values = np.random.default_rng(3).integers(0, 50, 200).astype(np.uint64) | np.uint64(1 << 63)
+    among = values[::7]
+    assert lookup.distinct(values, among).tolist() == np.unique(values).tolist()
+    assert lookup.is_in(values, among).tolist() == np.isin(values, among).tolist()
+    nothing = values[:0]
+    assert len(lookup.distinct(nothing)) == 0
+    assert not lookup.is_in(values, nothing).any()

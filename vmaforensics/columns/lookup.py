@@ -94,6 +94,16 @@ def distinct(*values: NDArray[_S]) -> NDArray[_S]:
     return found
 
 
+def is_in(values: NDArray[_S], among: NDArray[_S]) -> NDArray[np.bool_]:
+    """Is each of ``values`` one of ``among``, both in any order? As :func:`numpy.isin`, for many addresses.
+
+    >>> is_in(np.array([30, 10]), np.array([20, 10]))
+    array([False,  True])
+    """
+    found: NDArray[np.bool_] = rows_of(among if is_sorted(among) else np.sort(among), values) >= 0
+    return found
+
+
 def first_rows(keys: NDArray[Any]) -> NDArray[np.int64]:
     """Row at which each distinct value of ``keys``, in any order, occurs first; by ascending value.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of, sort_order, values_at
+from vmaforensics.columns.lookup import is_in, rows_of, sort_order, values_at
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import I64, U8, U64, Bools
 
@@ -62,7 +62,7 @@ def compare_anon_links(trees: TreeSet) -> AnonFaults:
     alien = np.flatnonzero(judged[row] & (chains.back != chains.vma))
     unlinked = np.flatnonzero(judged & named & ~has_own)
     nameless = np.flatnonzero(judged & ~named & linked)
-    stray = np.flatnonzero(~np.isin(nodes.item, chains.avc))
+    stray = np.flatnonzero(~is_in(nodes.item, chains.avc))
     holder = rmap.vma_rows(nodes.vma[stray])
     keep = (holder >= 0) & values_at(judged, holder)
     stray, holder = stray[keep], holder[keep]

@@ -8,7 +8,7 @@ import numpy as np
 
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.reverse_maps.rmap_vmas import rmap_vmas
-from vmaforensics.columns.lookup import rows_of, sort_order
+from vmaforensics.columns.lookup import is_in, rows_of, sort_order
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -38,8 +38,8 @@ def hidden_vmas(vmas: RmapVmas) -> HiddenVmas:
     rmap, rows = vmas.rmap, vmas.rmap.vmas
     return HiddenVmas(
         hidden=rows.ok & vmas.live & vmas.index_whole & ~vmas.listed,
-        by_file=np.isin(rows.vma, rmap.file_nodes.vma),
-        by_anon=np.isin(rows.vma, rmap.anon_nodes.vma),
+        by_file=is_in(rows.vma, rmap.file_nodes.vma),
+        by_anon=is_in(rows.vma, rmap.anon_nodes.vma),
         detached=rows.detached | ((rows.refcnt >= 0) & ((rows.refcnt & _ATTACHED) == 0)),
     )
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import is_first
+from vmaforensics.columns.lookup import distinct, is_first, is_in
 from vmaforensics.columns.runs import begins_run, places_in_run
 from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.types import I64, U64, Bools
@@ -88,7 +88,7 @@ def walk_maple(kernel: Kernel, mms: Mms, log: ProblemLog) -> MapleTree | None:
         pointers = _admit(kernel, types, pointers, seen, log)
         pointers.stranger[:] = homes.strangers(MAPLE_NODE, types.decode(pointers.enode).node)
         _report(log, Problem.STALE, pointers, pointers.stranger)
-        seen = np.union1d(seen, types.decode(pointers.enode).node)
+        seen = distinct(seen, types.decode(pointers.enode).node)
         nodes = _read(kernel, types, pointers, depth, log)
         if not len(nodes):
             break
@@ -122,7 +122,7 @@ def _admit(kernel: Kernel, types: NodeTypes, pointers: _Pointers, seen: U64, log
     """Those that can lead to a node, and to none that was visited before; each of the others is a problem."""
     node, _, valid = types.decode(pointers.enode)
     wild = ~kernel.arch.kernel_pointer(node)
-    again = ~wild & valid & (~is_first(node) | np.isin(node, seen))
+    again = ~wild & valid & (~is_first(node) | is_in(node, seen))
     _report(log, Problem.NON_CANONICAL, pointers, wild)
     _report(log, Problem.BAD_TAG, pointers, ~wild & ~valid)
     _report(log, Problem.CYCLE, pointers, again)

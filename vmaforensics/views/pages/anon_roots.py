@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from vmaforensics.columns.lookup import rows_of, values_at
+from vmaforensics.columns.lookup import distinct, rows_of, values_at
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import U64, Bools
 
@@ -35,7 +33,7 @@ class AnonRoots(Table):
 
 def read_anon_roots(kernel: Kernel, pages: Pages, vmas: Vmas) -> AnonRoots:
     """The anon_vmas that anonymous ``pages`` and ``vmas`` name."""
-    addresses = np.unique(np.concatenate([pages.anon_vmas(), vmas.anon_vma]))
+    addresses = distinct(pages.anon_vmas(), vmas.anon_vma)
     addresses = addresses[addresses != 0]
     rows, ok = kernel.gather(AnonRoots, addresses)
     rows.anon_vma[:] = addresses

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.columns.ragged import expand_ranges
 from vmaforensics.views.pages.ptes import Ptes, place_keys
 
@@ -105,7 +106,7 @@ class Entries(ABC):
         """The entries that begin in any of these ranges of address spaces."""
         low = self.below(place_keys(self.arch, mm_rows, starts))
         high = self.below(place_keys(self.arch, mm_rows, ends))
-        rows = np.unique(expand_ranges(low, high)[1])
+        rows = distinct(expand_ranges(low, high)[1])
         return Chosen(rows, self.take(rows))
 
     def rows_at(self, mm_rows: Rows, va: U64) -> I64:

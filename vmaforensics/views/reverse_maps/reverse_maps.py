@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of, sort_order, values_at
+from vmaforensics.columns.lookup import distinct, is_in, rows_of, sort_order, values_at
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.reverse_maps import anon_vma_chains, mappings
 from vmaforensics.views.reverse_maps.anon_vma_chains import AnonVmaChains, AnonVmas, read_anon_vmas, walk_chains
@@ -141,10 +141,10 @@ def _follow(kernel: Kernel, vmas: Vmas, others: U64, log: ProblemLog) -> _Reache
     fresh, parts = vmas, []
     for _ in range(_ROUNDS):
         parts.append(_first_time(kernel, fresh, links, objects, log))
-        found = np.unique(np.concatenate([others, parts[-1].nodes.vma]))
+        found = distinct(others, parts[-1].nodes.vma)
         found = found[object_pointer(kernel.arch, found)]
-        found = found[kernel.shared(Homes).admits(VMA, found) | np.isin(found, vmas.vma)]
-        fresh = read_vmas(kernel, np.setdiff1d(found, vmas.vma, assume_unique=True), log)
+        found = found[kernel.shared(Homes).admits(VMA, found) | is_in(found, vmas.vma)]
+        fresh = read_vmas(kernel, found[~is_in(found, vmas.vma)], log)
         others = others[:0]
         if not len(fresh):
             break

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import is_in
 from vmaforensics.columns.texts import Texts
 from vmaforensics.views.slab.caches import ObjectKind
 from vmaforensics.views.slab.objects import State
@@ -49,7 +50,7 @@ def find_strays(
 ) -> StrayVmas:
     """Compare the VMA objects of ``slab`` with ``vmas``, those that the index views lead to."""
     objects = slab.of(ObjectKind.VMA)
-    objects = objects.take(~np.isin(objects.address, vmas.vma))
+    objects = objects.take(~is_in(objects.address, vmas.vma))
     strays = read_vmas(kernel, objects.address, log)
     attached = _attached(kernel, strays)
     return StrayVmas(

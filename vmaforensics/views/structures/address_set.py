@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.lookup import distinct, rows_of
 
 if TYPE_CHECKING:
     from vmaforensics.arch.interface import Architecture
@@ -22,7 +22,7 @@ class AddressSet:
 
     def add(self, addresses: U64) -> U64:
         """Add ``addresses``; returns those that were not in the set before, each once and ascending."""
-        fresh = np.unique(addresses)
+        fresh = distinct(addresses)
         for known in (self._large, self._small):
             fresh = fresh[rows_of(known, fresh) < 0]
         self._small = np.sort(np.concatenate([self._small, fresh]))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of, values_at
+from vmaforensics.columns.lookup import distinct, rows_of, values_at
 from vmaforensics.columns.table import Table, column, member, table
 from vmaforensics.columns.types import I32, U8, U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
@@ -51,7 +51,7 @@ def read_vmas(kernel: Kernel, addresses: U64, log: ProblemLog) -> Vmas:
 
     ``file_row`` and ``kind`` are filled in by :func:`classify`, which needs the file table.
     """
-    addresses = np.unique(addresses)
+    addresses = distinct(addresses)
     # A pointer that cannot be one is not followed; the view that holds it has reported it.
     usable = kernel.arch.kernel_pointer(addresses) & ((addresses & np.uint64(7)) == 0)
     asked = addresses[usable]
