@@ -8,6 +8,7 @@ import numpy as np
 
 from vmaforensics.arch.page_tables import PteState
 from vmaforensics.columns.lookup import covering_rows
+from vmaforensics.kernel.ram import overlaps, system_ram
 
 if TYPE_CHECKING:
     from vmaforensics.columns.types import I64
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 class RawRam:
     """Tells entries of single pages of RAM, but for that of zeros, that are marked as raw page frames (vm_normal_page).
 
-    None, where it is not known which page is that of zeros.
+    None, where it is not known which page is that of zeros. RAM is what the kernel calls so: persistent memory may lie
+    in what the image has.
     """
 
     def __init__(self, kernel: Kernel) -> None:
@@ -27,7 +29,9 @@ class RawRam:
         at = np.array([at for at in (kernel.symbols.get("empty_zero_page"),) if at is not None], np.uint64)
         pa, _, mapped = kernel.space.translate(at)
         self._zeros = np.append(kernel.arch.pages(pa[mapped]), np.array([] if zero is None else [zero], np.uint64))
-        self._ram = kernel.arch.pages(kernel.memory.ranges)
+        held: list[tuple[int, int]] = kernel.memory.ranges.tolist()
+        ram = overlaps(held, system_ram(kernel.space, kernel.symbols, kernel.types)) or held
+        self._ram = kernel.arch.pages(np.array(ram, np.uint64).reshape(-1, 2))
 
     def rows(self, ptes: Ptes) -> I64:
         """Rows of such entries among ``ptes``."""

@@ -120,6 +120,7 @@ def read_smaps(
             weight.column[part.ranges] += np.where(counts, total[part.high] - total[part.low], 0)
         unsure = np.concatenate([[0], np.cumsum(weigher.unread)])
         rows.known[part.ranges] &= unsure[part.high] == unsure[part.low]
+    rows.file_thp[values_at(files.dax, shown.file_row)] = 0  # smaps_pmd_entry passes over memory of a device
     swapped = shmem_swapped(kernel, view.entries, files, shown, mm_row)
     rows.swap[:] += np.where(decoded & ~huge, swapped.sizes, 0)
     rows.known[:] &= swapped.known

@@ -36,6 +36,7 @@ class Files(Table):
     dev: U32  # the kernel's dev_t: major << 20 | minor
     nlink: U32
     regular: Bools  # S_ISREG: its pages are page cache
+    dax: Bools  # IS_DAX: its pages are those of persistent memory, without a page cache
     shmem: Bools  # lives on the tmpfs that only the kernel mounts
 
 
@@ -45,6 +46,7 @@ class _Inodes(Table):
     sb: U64 = member("i_sb")
     nlink: U32 = member("i_nlink")
     mode: U32 = member("i_mode")
+    flags: U32 = member("i_flags?")
 
 
 @table(struct="super_block")
@@ -62,6 +64,7 @@ _FMODE_NOACCOUNT = 1 << 29
 _TMPFS_MAGIC = 0x01021994  # include/uapi/linux/magic.h
 _SB_KERNMOUNT = 1 << 22  # include/linux/fs.h
 _S_IFMT, _S_IFREG = 0o170000, 0o100000
+_S_DAX = 1 << 13  # of i_flags, include/linux/fs.h
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +132,7 @@ def _read_inodes(kernel: Kernel, rows: Files, log: ProblemLog) -> None:
     block = of_inode[which]
     rows.ino[:], rows.nlink[:], rows.dev[:] = inodes.ino[which], inodes.nlink[which], blocks.dev[block]
     rows.regular[:] = ((inodes.mode & np.uint32(_S_IFMT)) == _S_IFREG)[which]
+    rows.dax[:] = ((inodes.flags & np.uint32(_S_DAX)) != 0)[which]
     rows.ok[:] &= ok[which] & sb_ok[block]
     own = (blocks.flags & np.uint64(_SB_KERNMOUNT)) != 0
     rows.shmem[:] = ((blocks.magic == _TMPFS_MAGIC) & own)[block]
