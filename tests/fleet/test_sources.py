@@ -21,8 +21,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _names(folder: Path, *words: str, **options: str) -> list[str]:
-    found = find_sources([str(folder / word) for word in words], **options).sources
+def _names(folder: Path, *words: str) -> list[str]:
+    found = find_sources([str(folder / word) for word in words]).sources
     return [source.location.removeprefix(f"{folder}/") for source in found]
 
 

@@ -32,7 +32,10 @@ def run_checks(context: Context) -> list[Finding]:
         for module in modules:
             found += _findings(module, context, in_flight)
         context.release()  # rules of one chapter share most
-    return sorted(join(weigh_live(context, found)), key=order)
+    weighed = weigh_live(context, found)
+    if context.views.untyped:
+        weighed = [replace(finding, severity=Severity.INFO, confidence=Confidence.LOW) for finding in weighed]
+    return sorted(join(weighed), key=order)
 
 
 def _findings(module: RuleModule, context: Context, in_flight: InFlight) -> list[Finding]:

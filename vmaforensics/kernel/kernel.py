@@ -10,6 +10,7 @@ import numpy as np
 from vmaforensics.arch.known import DEFAULT
 from vmaforensics.columns.table import Table, columns_of
 from vmaforensics.errors import KernelNotFoundError
+from vmaforensics.kernel.structures.btf import Btf
 from vmaforensics.kernel.structures.layout import Field, member
 
 if TYPE_CHECKING:
@@ -97,6 +98,8 @@ class Kernel:
         self.vmcoreinfo = vmcoreinfo
         self.arch = arch  # bound to this kernel
         self.root: int | None = None  # physical address of page tables that map the kernel; None: none could be used
+        # Members that had to be there and are not, for types are damaged: what was read of them is a table's fill.
+        self.untyped: dict[str, None] = {}
         self._shared: dict[Callable[[Kernel], Any], Any] = {}
 
     def shared(self, make: Callable[[Kernel], T]) -> T:
@@ -109,8 +112,14 @@ class Kernel:
     def forget(self) -> None:
         """Let go of what was shared, all of it: this kernel reads from another memory now."""
         self._shared = {}
+        self.untyped = {}
 
     # Types -----------------------------------------------------------------------------------------
+
+    @property
+    def types_damaged(self) -> bool:
+        """Whether a member may be missing because the record of its type is damaged."""
+        return isinstance(self.types, Btf) and self.types.problem is not None
 
     def has(self, struct: str, path: str) -> bool:
         """Does this kernel's ``struct`` have the member ``path``, or one of ``a|b``? Dots lead into embedded ones."""
@@ -155,12 +164,15 @@ class Kernel:
         column. Returns ``(rows, ok)``, both as long as ``addresses``: a column has integers by size and sign
         (bit fields as their value), wide columns arrays; columns without a member, members that this kernel
         does not have, and rows that are not ``ok`` hold the column's ``fill``.
-        Raises :class:`KernelNotFoundError` for a member that has to be there and is not.
+        Raises :class:`KernelNotFoundError` for a member that has to be there and is not, unless types of the kernel
+        are known to be damaged: then :attr:`untyped` has it.
 
         >>> vmas, ok = kernel.gather(Vmas, addresses)
         """
         found = {
-            name: self._member_of(struct.struct, known.path) for name, known in columns_of(struct).items() if known.path
+            name: self._member_of(struct.struct, known.path, wide=known.wide or np.dtype(known.dtype).kind == "S")
+            for name, known in columns_of(struct).items()
+            if known.path
         }
         wanted = [(name, at) for name, at in found.items() if at is not None]
         columns: dict[str, NDArray[Any]] = {}
@@ -201,10 +213,20 @@ class Kernel:
         values[~ok] = 0
         return values, ok
 
-    def _member_of(self, struct: str, path: str) -> Field | None:
-        """The member at ``path``; None only for a path that may be missing (``?``) and is."""
-        name = path.removesuffix("?")
-        return self._member(struct, name) if path.endswith("?") else self.member(struct, name)
+    def _member_of(self, struct: str, path: str, *, wide: bool = False) -> Field | None:
+        """The member at ``path``; None for a path that may be missing (``?``) and is, and for damaged ones.
+
+        A damaged type makes an array of a number, or a number of an array: that is not the member either.
+        """
+        found = self._member(struct, path.removesuffix("?"))
+        if found is not None and bool(found.dtype.shape) == wide:
+            return found
+        if path.endswith("?"):
+            return None
+        if not self.types_damaged:
+            return self.member(struct, path)
+        self.untyped[f"{struct}.{path}"] = None
+        return None
 
     def _read_batch(
         self, wanted: list[tuple[str, Field]], addresses: U64, columns: dict[str, NDArray[Any]], ok: Bools

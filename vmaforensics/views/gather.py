@@ -14,6 +14,7 @@ from vmaforensics.views.clocks.clocks import gather_clocks
 from vmaforensics.views.descriptors.handles import gather_handles
 from vmaforensics.views.descriptors.held_frames import HeldFrames
 from vmaforensics.views.frames.frames import gather_frames
+from vmaforensics.views.indices.entries import IndexEntries
 from vmaforensics.views.indices.maple import walk_maple
 from vmaforensics.views.indices.rbtree import walk_rbtree
 from vmaforensics.views.indices.vma_list import walk_list
@@ -107,6 +108,12 @@ def gather_views(
     _read_files(kernel, views, log)
     _gather_witnesses(kernel, views, cpus, extra, log)
     views.problems = log.table()
+    if kernel.untyped:
+        views.untyped = tuple(kernel.untyped)
+        kernel.identity.problems.append(
+            f"damaged types do not say where {', '.join(views.untyped[:4])} lies; what is found may come of it and is "
+            "told at info: give a symbol file of this kernel with --symbols"
+        )
     return views
 
 
@@ -119,12 +126,25 @@ def _operations(kernel: Kernel, views: Views, cpus: tuple[CpuState, ...], extra:
 
 def _walk_indices(kernel: Kernel, views: Views, log: ProblemLog) -> None:
     """The indices that this kernel has, not yet with the VMAs they lead to."""
-    if (rbtree := walk_rbtree(kernel, views.mms, log)) is not None:
+    if (rbtree := _typed(kernel, "the red-black tree", lambda: walk_rbtree(kernel, views.mms, log))) is not None:
         views.rbtree, views.rb_nodes = rbtree
     hint = views.rbtree.vma if views.rbtree is not None else np.zeros(0, np.uint64)
-    views.vma_list = walk_list(kernel, views.mms, hint, log)
-    if (maple := walk_maple(kernel, views.mms, log)) is not None:
+    views.vma_list = _typed(kernel, "the vm_next list", lambda: walk_list(kernel, views.mms, hint, log))
+    if (maple := _typed(kernel, "the maple tree", lambda: walk_maple(kernel, views.mms, log))) is not None:
         views.maple, views.maple_nodes = maple
+    if kernel.untyped and not views.indices():
+        views.maple = IndexEntries.zeros(0)  # there is one, and nothing of it could be read
+
+
+def _typed(kernel: Kernel, name: str, walk: Callable[[], T | None]) -> T | None:
+    """What ``walk`` finds; None where damaged types do not say where what it needs lies."""
+    try:
+        return walk()
+    except KernelNotFoundError:
+        if not kernel.types_damaged:
+            raise
+        kernel.untyped[name] = None
+        return None
 
 
 def _read_vmas(kernel: Kernel, views: Views, log: ProblemLog) -> None:

@@ -80,6 +80,7 @@ class Views:
     road: RoadView | None = None  # code of the kernel, and who has a hand in it
     clocks: ClocksView | None = None  # None: its timekeeper could not be read
     problems: Problems = field(default_factory=lambda: Problems.zeros(0))
+    untyped: tuple[str, ...] = ()  # members whose places damaged types do not say: no rule can be sure of anything
 
     def indices(self) -> dict[View, IndexEntries]:
         """The indices that this kernel has, by view, in a fixed order."""

@@ -87,17 +87,18 @@ class Btf:
     """The types of one BTF blob, looked up by name.
 
     Raises :class:`KernelNotFoundError` when the header cannot be believed. Where records are damaged, the
-    others are found (:mod:`vmaforensics.kernel.structures.btf_repair`); ``problem`` then says so.
+    others are found (:mod:`vmaforensics.kernel.structures.btf_repair`); ``problem`` then says so. With ``whole`` a
+    damaged blob is refused instead.
     """
 
-    def __init__(self, blob: bytes) -> None:
+    def __init__(self, blob: bytes, *, whole: bool = False) -> None:
         types, length, strings, size = _sections(blob)
         self.blob = blob
         self._words = np.frombuffer(blob, dtype="<u4", count=length // 4, offset=types)
         self._strings = blob[strings : strings + size]
         self.problem: str | None = None
         records = Records(self._words, self._strings)
-        self._index(records)
+        self._index(records, whole=whole)
         self._kinds = records.kinds(self._starts)
         self._names = self._words[self._starts]
         self._constants: dict[str, int | None] = {}
@@ -121,11 +122,13 @@ class Btf:
         """The string a record names by its ``offset``; empty for 0."""
         return self._string(offset)
 
-    def _index(self, records: Records) -> None:
+    def _index(self, records: Records, *, whole: bool) -> None:
         """Find the records, and which of them each type id is."""
-        self._starts, whole = chain_of(records)
+        self._starts, ends = chain_of(records)
         ids = np.arange(1, len(self._starts) + 1, dtype=np.int64)
-        if not whole or not is_sound(records, self._starts):
+        if not ends or not is_sound(records, self._starts):
+            if whole:
+                raise KernelNotFoundError("its records are damaged")
             found = repair(records)
             self._words, self._starts, ids = found.words, found.starts, found.ids
             self._damage(found.damaged, len(ids) - int(np.count_nonzero(ids)))

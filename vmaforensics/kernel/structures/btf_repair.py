@@ -44,6 +44,7 @@ _BLOCK = 2048  # records looked at at once
 _PROOF = 6  # references that have to agree on the number of a type
 _DOUBTFUL = 0.2  # of them may be damaged themselves; of a wrong number, most disagree
 _MOST_TRIED = 4096  # numbers
+_FIRST, _LENIENT = 48, 6  # records that a number is tried with before it is tried with all; that may be wrong there
 _ANY = (1 << 32) - 1
 _OF_FUNCTIONS = 1 << FUNC_PROTO
 _OF_UNNAMED = sum(1 << kind for kind in (STRUCT, UNION, *btf_records.ALIASES))
@@ -213,7 +214,7 @@ def _number(records: Records, chain: _Chain) -> I64:
         number += lost
         rows = slice(first, last)
         part = _Part(whole.bits[rows], whole.sizes[rows])
-        asked, wrong = _asked(evidence, part, number)
+        asked, wrong = (int(count[0]) for count in _asked(evidence, part, np.array([number])))
         base: int | None = number
         if wrong > _DOUBTFUL * asked:
             least = max(proven - _FOREIGN // HEAD, 1)
@@ -280,26 +281,29 @@ def _sizes(records: Records, starts: I64, kinds: I64) -> I64:
     return np.where(np.isin(kinds, _SIZED), third, np.where(kinds == PTR, 8, -1))
 
 
-def _asked(evidence: _Evidence, part: _Part, base: int) -> tuple[int, int]:
-    """If these records had the ids from ``base`` on: (how many are referred to, how many wrongly)."""
-    kinds, room = evidence.kinds[base : base + len(part.bits)], evidence.room[base : base + len(part.bits)]
-    bits, sizes = part.bits[: len(kinds)], part.sizes[: len(kinds)]
+def _asked(evidence: _Evidence, part: _Part, bases: I64) -> tuple[I64, I64]:
+    """If these records had the ids from each of ``bases`` on: (how many are referred to, how many wrongly)."""
+    ids = np.minimum(bases[:, None] + np.arange(len(part.bits)), len(evidence.kinds) - 1)
+    kinds, room = evidence.kinds[ids], evidence.room[ids]
     asked = kinds != _ANY
-    wrong = (kinds & bits) == 0
+    wrong = (kinds & part.bits) == 0
     # Somewhere a member follows closely: the smallest gap is the size, but for what aligns the next.
-    wrong |= (room != _NO_ROOM) & (sizes >= 0) & ((sizes > room) | (room >= sizes + _ALIGNMENT))
-    return int(asked.sum()), int((asked & wrong).sum())
+    sized = (room != _NO_ROOM) & (part.sizes >= 0)
+    wrong |= sized & ((part.sizes > room) | (room >= part.sizes + _ALIGNMENT))
+    return asked.sum(1), (asked & wrong).sum(1)
 
 
 def _best(evidence: _Evidence, part: _Part, least: int, most: int) -> int | None:
     """The first id for these records with which what refers to them agrees; None if there is none, or several."""
-    part = _Part(part.bits[:_BLOCK], part.sizes[:_BLOCK])
-    found: list[tuple[float, int]] = []
-    for base in range(least, min(most, least + _MOST_TRIED) + 1):
-        asked, wrong = _asked(evidence, part, base)
-        if asked >= _PROOF and wrong <= _DOUBTFUL * asked:
-            found.append((wrong / asked, base))
-    found.sort()
-    if not found or (len(found) > 1 and found[1][0] == found[0][0]):
+    bases = np.arange(least, min(most, least + _MOST_TRIED) + 1)
+    # A few records refute most numbers at once.
+    first = _Part(part.bits[:_FIRST], part.sizes[:_FIRST])
+    asked, wrong = _asked(evidence, first, bases)
+    bases = bases[wrong <= _DOUBTFUL * asked + _LENIENT]
+    asked, wrong = _asked(evidence, part, bases)
+    good = (asked >= _PROOF) & (wrong <= _DOUBTFUL * asked)
+    share, bases = wrong[good] / np.maximum(asked[good], 1), bases[good]
+    order = np.argsort(share, kind="stable")
+    if not len(order) or (len(order) > 1 and share[order[1]] == share[order[0]]):
         return None
-    return found[0][1]
+    return int(bases[order[0]])

@@ -105,8 +105,8 @@ def _btf_copies(memory: PhysicalMemory) -> Iterator[tuple[int, btf.Btf]]:
             size = int(head[1]) + int(head[4]) + int(head[5])
             if 24 <= int(head[1]) <= 64 and 1 << 20 <= size <= _BTF_LIMIT:
                 try:
-                    types = btf.Btf(memory.read(pa + at, size))
-                    if types.problem is None and types.struct("task_struct"):
+                    types = btf.Btf(memory.read(pa + at, size), whole=True)
+                    if types.struct("task_struct"):
                         yield pa + at, types
                 except (MemoryReadError, KernelNotFoundError) as error:
                     log.debug("no BTF at %#x: %s", pa + at, error)

@@ -122,11 +122,12 @@ class MmOffsets:
 
     @classmethod
     def of(cls, kernel: Kernel) -> MmOffsets:
-        """Ask the kernel's types. Raises :class:`KernelNotFoundError` for a member that has to be there."""
+        """Ask the kernel's types. Raises :class:`KernelNotFoundError` for a member that has to be there; of damaged
+        types 0 is said, and :attr:`Kernel.untyped` has it."""
         offsets: dict[str, int] = {}
         for field in fields(cls):
             path = columns_of(Mms)[field.name].path
-            if not path.endswith("?") or kernel.has("mm_struct", path.removesuffix("?")):
+            if not (path.endswith("?") or kernel.types_damaged) or kernel.has("mm_struct", path.removesuffix("?")):
                 offsets[field.name] = kernel.offset("mm_struct", path.removesuffix("?"))
         return cls(**offsets)
 

@@ -1,0 +1,56 @@
+"""Members that damaged types do not have: they cost what needs them, and no more than that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from support import Sample, again, again_from_views
+
+from vmaforensics.checks.finding import Severity
+from vmaforensics.errors import KernelNotFoundError
+from vmaforensics.kernel.structures.btf import Btf
+from vmaforensics.views.processes.mms import Mms
+
+if TYPE_CHECKING:
+    from vmaforensics.kernel.kernel import Kernel
+
+pytestmark = pytest.mark.image
+
+
+@pytest.fixture
+def damaged(maple_sample: Sample, monkeypatch: pytest.MonkeyPatch) -> Kernel:
+    """A kernel whose types have lost how many pages an mm has."""
+    analysis = again(maple_sample.analysis, maple_sample.analysis.image.memory)
+    types = analysis.kernel.types
+    assert isinstance(types, Btf)
+    layout = types.struct("mm_struct")
+    assert layout is not None
+    monkeypatch.delitem(layout.fields, "total_vm")
+    return analysis.kernel
+
+
+def test_a_member_that_has_to_be_there_ends_the_reading_of_sound_types(damaged: Kernel) -> None:
+    with pytest.raises(KernelNotFoundError, match="no total_vm in struct mm_struct"):
+        damaged.gather(Mms, np.zeros(1, np.uint64))
+
+
+def test_of_damaged_types_it_is_told_and_read_as_nothing(damaged: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(damaged.types, "problem", "damaged at 1 place")
+    rows, ok = damaged.gather(Mms, np.array([damaged.symbols.get("init_mm") or 0], np.uint64))
+    assert (rows.total_vm[0], bool(ok[0])) == (0, True)
+    assert list(damaged.untyped) == ["mm_struct.total_vm"]
+
+
+def test_every_process_is_there_and_nothing_is_sure(
+    damaged: Kernel, maple_sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(damaged.types, "problem", "damaged at 1 place")
+    analysis = again_from_views(replace(maple_sample.analysis, kernel=damaged), maple_sample.analysis.image.memory)
+    assert len(analysis.views.tasks) == len(maple_sample.analysis.views.tasks)
+    assert analysis.views.untyped == ("mm_struct.total_vm",)
+    assert {finding.severity for finding in analysis.findings} == {Severity.INFO}
+    assert "MM-COUNTERS" in {finding.rule.id for finding in analysis.findings}
+    assert any("mm_struct.total_vm" in text for text in analysis.kernel.identity.problems)
