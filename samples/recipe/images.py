@@ -36,6 +36,8 @@ class Image:
     vmcoreinfo: bool = True
     crash: bool = False  # a crash kernel saves the memory, not QEMU
     death: str = ""  # of deaths.py; with ``crash`` and without one, truth crashes the kernel by sysrq
+    system: bool = False  # a Debian with systemd and containers, in place of the initramfs
+    config: str = ""  # of configs/: the package is one of sources, and is built so
     more: tuple[str, ...] = ()  # roles of guest/kept.c and guest/machines.c
     modules: tuple[str, ...] = ()  # besides those of initramfs.py
     devices: tuple[str, ...] = ()  # further arguments of QEMU
@@ -59,6 +61,8 @@ class Image:
             words += [f"vma_victim={self.dies.role}" if self.dies.role else ""]
         elif self.crash:
             words += ["vma_mode=crash"]
+        if self.system:
+            words += ["vma_mode=system", "systemd.unit=multi-user.target"]
         if self.bench:
             words += ["vma_mode=bench", f"vma_forks={self.bench.forks}"]
             words += [f"vma_areas={self.bench.areas}"]
@@ -128,6 +132,27 @@ def booted(*series: str) -> tuple[Image, ...]:
     )
 
 
+# Kernels that are built here; those that have been booted so far are in docs/kernels.md.
+SOURCES = {
+    "6.1": ("bookworm", "linux-source-6.1"),
+    "6.12": ("trixie", "linux-source-6.12"),
+    "7.3": ("trixie-backports", "linux-source-7.3"),
+}
+CONFIGS = ("plain", "tiny", "locks", "kasan", "clang", "randstruct")
+BUILT = tuple(
+    Image(
+        f"built-{series}-{config}",
+        *SOURCES[series],
+        cmdline="numa=fake=4" if config == "randstruct" else "",
+        memory=768 if config == "kasan" else 512,
+        outputs=("elf",),
+        config=config,
+    )
+    for series in SOURCES
+    for config in CONFIGS
+)
+
+
 PACKAGES = {
     "5.10": ("bullseye", "linux-image-amd64"),
     "6.1": ("bookworm", "linux-image-amd64"),
@@ -166,6 +191,10 @@ IMAGES = (
     Image("debian-6.12-kept", "trixie", outputs=("elf",), more=KEPT),
     Image("debian-7.3-kept", "trixie-backports", backport("7.3"), outputs=("elf",), more=KEPT),
     *booted(*ALL),
+    *(
+        Image(f"debian-{entry}-system", *PACKAGES[entry], memory=768, outputs=("elf",), modules=("btrfs",), system=True)
+        for entry in ALL
+    ),
     Image("debian-5.10-rt", "bullseye", RT, outputs=("elf",)),
     Image("debian-7.3-rt", "trixie-backports", backport("7.3", "rt-"), outputs=("elf",)),
     Image("debian-5.10-cloud", "bullseye", CLOUD, outputs=("elf",)),

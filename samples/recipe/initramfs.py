@@ -191,6 +191,7 @@ def add_locale(tree: Tree) -> None:
 def add_guest(tree: Tree, programs: Path) -> None:
     """Add the compiled guest programs and the init script."""
     tree.file("init", (GUEST / "init").read_bytes(), 0o755)
+    tree.file("system", (GUEST / "system").read_bytes())
     tree.file("control", (GUEST / "control").read_bytes())
     for path in sorted(programs.iterdir()):
         tree.file(f"usr/bin/{path.name}", path.read_bytes(), 0o755)

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import disks
 import truth
 from deaths import KASLR, PANICKED
-from images import IMAGES, Image, bench_images
+from images import BUILT, IMAGES, Image, bench_images
 from initramfs import (
     GUEST,
     MODULES,
@@ -32,9 +32,11 @@ from initramfs import (
     add_python,
     skeleton,
 )
+from kernels import built
 from outputs import console_value, crash_dumps, dump, save_truth
 from packages import Kernel, PackageError, obtain
 from qemu import Disk, Guest, GuestError
+from system import root_disk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,9 +110,13 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def guest_disks(image: Image, work: Path) -> list[Disk]:
+def guest_disks(image: Image, build: Path, programs: Path, work: Path) -> list[Disk]:
     """Fresh disks for a guest."""
     found = [Disk(disks.blank(work / "truth.disk", 256), "truth")]
+    if image.system:
+        found.append(Disk(root_disk(work / "root.disk", build, programs), "root"))
+        found.append(Disk(disks.blank(work / "btrfs.disk", 256), "btrfs"))
+        return found
     if image.bench is None:
         found.append(Disk(disks.ext4(work / "ext4.disk", work), "ext4"))
         found.append(Disk(disks.blank(work / "swap.disk", 64), "swap"))
@@ -161,7 +167,10 @@ def die(image: Image, guest: Guest, work: Path) -> dict[str, object]:
 def make(image: Image, out: Path, build: Path) -> None:
     """Make one image with its truth and its manifest."""
     started = time.monotonic()
-    kernel = obtain(image.suite, image.package, build)
+    if image.config:
+        kernel = built(image.suite, image.package, image.config, build)
+    else:
+        kernel = obtain(image.suite, image.package, build)
     programs = guest_programs(build)
     work = (build / "work" / image.name).resolve()
     work.mkdir(parents=True, exist_ok=True)
@@ -175,7 +184,7 @@ def make(image: Image, out: Path, build: Path) -> None:
         image.kernel_cmdline,
         image.cpu,
         image.memory,
-        guest_disks(image, work),
+        guest_disks(image, build, programs, work),
         vmcoreinfo=image.vmcoreinfo,
         memory_file=disks.blank(work / "memory", image.memory) if image.dies else None,
         devices=image.devices,
@@ -203,7 +212,11 @@ def make(image: Image, out: Path, build: Path) -> None:
     if kernel.config:
         made.append(work / f"{image.name}.config")
         shutil.copyfile(kernel.config, made[-1])
-    report = truth.inspect(archive, bench=image.bench is not None)
+    if kernel.vmlinux:
+        made.append(work / f"{image.name}.vmlinux")
+        made[-1].unlink(missing_ok=True)
+        made[-1].hardlink_to(kernel.vmlinux)
+    report = truth.inspect(archive, bench=image.bench is not None or image.system)
     manifest = {
         "image": asdict(image),
         "package": kernel.package,
@@ -269,7 +282,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = arguments(argv)
     os.environ["PATH"] += ":/usr/sbin:/sbin"
     benches = bench_images(options.scale, options.mib)
-    known = {image.name: image for image in (*IMAGES, *benches)}
+    known = {image.name: image for image in (*IMAGES, *BUILT, *benches)}
     if options.list:
         print("\n".join(known))
         return 0

@@ -31,6 +31,7 @@ class Kernel:
     vmlinuz: Path
     config: Path | None
     modules: Path  # .../lib/modules/RELEASE
+    vmlinux: Path | None = None  # with debugging information, of a kernel that was built here
 
 
 def version_key(text: str) -> tuple[int, ...]:
