@@ -19,6 +19,7 @@ class ExitCode(IntEnum):
     SYMBOLS_MISSING = 12
     INCOMPLETE = 13
     OUTPUT = 14
+    RULES = 15
     DOCUMENT_INVALID = 20
     INTERNAL = 70
     INTERRUPTED = 130
@@ -63,6 +64,12 @@ class UsageError(VmaForensicsError):
     """What was asked for does not exist in this image (a pid, say)."""
 
     exit_code = ExitCode.USAGE
+
+
+class RulesError(VmaForensicsError):
+    """YARA rules that were given cannot be read or compiled."""
+
+    exit_code = ExitCode.RULES
 
 
 class MemoryReadError(VmaForensicsError):

@@ -30,7 +30,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("checks",),
     ("analysis", "proc"),
     ("compare",),
-    ("crash",),
+    ("crash", "scan"),
     ("report",),
     ("export",),
     ("fleet",),

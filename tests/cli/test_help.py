@@ -91,6 +91,9 @@ def test_the_example_works(verb: str, command: str, tampered_one: Sample, saved:
             (tmp_path / name).write_bytes(saved)
     for folder in (".zfunc", ".local/share/bash-completion/completions", ".config/fish/completions", "bin"):
         (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "rules").mkdir()
+    for name in ("one.yar", "rules/one.yar"):
+        (tmp_path / name).write_text('rule elf { strings: $a = "ELF" condition: $a }')
     (tmp_path / "bin/vmaforensics").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m vmaforensics "$@"\n')
     (tmp_path / "bin/vmaforensics").chmod(0o755)
     real = re.sub(r"\b1234\b", str(worst["pid"]), command).replace("7f3c5a000000", worst["start"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -26,11 +27,11 @@ def document_of(
     symbols: Sequence[Path] | None = None,
     kernel: int | None = None,
     pids: Sequence[int] | None = None,
+    rules: Sequence[Path] = (),
     progress: Progress = unheard,
 ) -> Document:
-    """The report saved in the one file, or that of the image in these; ``views``, ``acquired``, ``sha256``,
-    ``symbols`` and ``kernel`` need the image. With ``pids`` an image's is made for those processes alone; a saved one
-    is left whole.
+    """The report saved in the one file, or that of the image in these. All but ``pids`` need the image; ``rules`` are
+    files of YARA rules. With ``pids`` an image's is made for those processes alone; a saved one is left whole.
 
     Raises the errors of reading either, and :class:`UsageError` where what is asked for needs the image.
     """
@@ -39,20 +40,31 @@ def document_of(
     from vmaforensics.image.open import open_image
     from vmaforensics.report.document.build import build_document
     from vmaforensics.report.document.saved import is_saved, load
+    from vmaforensics.scan.rules import compile_rules
+    from vmaforensics.scan.scan import Request, scan_image
+    from vmaforensics.scan.worker import Settings
     from vmaforensics.views.gather import EXTRA
 
     saved = [path for path in paths if is_saved(path)]
     if not saved:
         image = replace(open_image(paths), symbols=symbols, kernel=kernel)
         given = None if acquired is None else Acquired(acquired)
+        compiled = compile_rules(rules) if rules else None
         analysis = analyse_image(image, views=EXTRA if views is None else views, acquired=given, progress=progress)
+        scan = None
+        if compiled is not None:
+            request = Request(
+                rules=compiled, pids=pids, jobs=os.cpu_count() or 1, settings=Settings(rules=compiled.serialized)
+            )
+            scan = scan_image(analysis.kernel, analysis.views, request, progress)
         progress("document")
         image.memory.watch = partial(progress, "hash")
-        return build_document(analysis, pids=pids, sha256=sha256)
+        return build_document(analysis, pids=pids, sha256=sha256, scan=scan)
     if len(paths) > 1:
         raise UsageError(f"{saved[0]} is a saved report; it is given alone, not with the parts of an image")
     asked = {"--views": views is not None, "--acquired": acquired is not None, "--kernel": kernel is not None}
-    for option, wanted in (*asked.items(), ("--sha256", sha256), ("--symbols", symbols is not None)):
+    files = {"--yara": bool(rules), "--sha256": sha256, "--symbols": symbols is not None}
+    for option, wanted in (asked | files).items():
         if wanted:
             raise UsageError(f"{option} needs the image, and {saved[0]} is a saved report: give the image instead")
     return load(saved[0])

@@ -51,6 +51,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("vmaforensics extract vmcore --executable -o code", "all code of all processes, each content once"),
     ),
     "core": (("vmaforensics core vmcore --pid 1234 -o core.1234", "for gdb, lldb, pwndbg: hidden memory included"),),
+    "scan": (
+        ("vmaforensics scan vmcore --yara rules/", "all memory, with the rules of a folder"),
+        ("vmaforensics scan vmcore --yara one.yar --pid 1234 --format json", "one process, for a program"),
+        ("vmaforensics scan vmcore --strings 12 --in unowned,free", "strings in frames that nobody owns"),
+    ),
     "excerpt": (
         ("vmaforensics excerpt vmcore -o small.kdump", "just what the analysis reads; no user memory"),
         ("vmaforensics excerpt vmcore --keep kernel -o kernel.kdump", "for drgn, crash and volatility3"),
@@ -103,6 +108,7 @@ EXIT_CODES = (
     (12, "no Linux kernel, or no symbols or types for it, in the image"),
     (13, "completed, but something could not be assessed and --strict was given"),
     (14, "the output exists already or cannot be written"),
+    (15, "YARA rules cannot be read or compiled"),
     (20, "a saved document is invalid or of a newer schema"),
     (70, "internal error: a bug, please report it"),
     (130, "interrupted"),

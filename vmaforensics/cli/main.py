@@ -31,6 +31,7 @@ VERBS = (
     "pages",
     "extract",
     "core",
+    "scan",
     "excerpt",
     "isf",
     "diff",

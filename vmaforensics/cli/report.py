@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmaforensics.checks.finding import Severity
@@ -47,6 +48,14 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("--rules", metavar="ID,…", help="only findings of these rules; default: all")
     parser.add_argument(
         "--min-severity", choices=_SEVERITIES, metavar="SEVERITY", help="only findings at least this severe"
+    )
+    parser.add_argument(
+        "--yara",
+        metavar="RULES",
+        type=Path,
+        action="append",
+        default=[],
+        help="scan memory with these YARA rules too, a file or a folder; see the verb scan; may be repeated",
     )
     add_acquired(parser)
     parser.add_argument("--sha256", action="store_true", help="hash the image file (reads all of it)")
@@ -111,6 +120,7 @@ def _document(args: argparse.Namespace, progress: Progress) -> Document:
         symbols=args.symbols,
         kernel=args.kernel,
         pids=args.pid,
+        rules=args.yara,
         progress=progress,
     )
 

@@ -170,6 +170,31 @@ class PhysicalMemory(ABC):
         data[~ok] = 0
         return data, ok
 
+    def join(self, pas: NDArray[np.uint64], size: int) -> tuple[bytes, NDArray[np.bool_]]:
+        """The ``size`` bytes at each of ``pas``, none of which crosses a page, one behind the other.
+
+        Returns ``(data, ok)`` as :meth:`gather` does, zeros for what is not held; for what wants bytes, copied once.
+        """
+        ok = np.ones(len(pas), np.bool_)
+        pieces: list[memoryview] = []
+        for low in range(0, len(pas), self.batch):
+            part = np.ascontiguousarray(pas[low : low + self.batch], np.uint64)
+            if self._trace is not None:
+                self._mark(part)
+            buffer, offsets, states = self._locate(part, size)
+            ok[low : low + len(part)] = states <= PageState.ZERO
+            present = (states == PageState.PRESENT) & (len(buffer) >= size)
+            begins = np.ones(len(part), np.bool_)
+            begins[1:] = (present[1:] != present[:-1]) | (present[1:] & (np.diff(offsets) != size))
+            first = np.flatnonzero(begins)
+            counts = np.diff(np.append(first, len(part)))
+            held, empty = buffer.data, memoryview(bytes(size * int(counts[~present[first]].max(initial=0))))
+            for at, count, here in zip(offsets[first].tolist(), counts.tolist(), present[first].tolist(), strict=True):
+                pieces.append(held[at : at + count * size] if here else empty[: count * size])
+            if len(pas) > self.batch:  # the next batch may be located in the same buffer
+                pieces = [memoryview(b"".join(pieces))]
+        return b"".join(pieces), ok
+
     def _fill(
         self,
         pas: NDArray[np.uint64],

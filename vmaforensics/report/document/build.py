@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vmaforensics.analysis import Analysis
     from vmaforensics.image.image import Image
     from vmaforensics.kernel.machine import Clock
+    from vmaforensics.scan.document import ScanPart
 
 
 def build_document(
@@ -36,10 +37,12 @@ def build_document(
     sha256: bool = False,
     contents: bool = True,
     log: bool = True,
+    scan: ScanPart | None = None,
 ) -> Document:
     """The document of an analysis; with ``pids`` that of those processes only.
 
     Without ``contents`` no byte of a process's own memory is read, without ``log`` none of the kernel's log.
+    ``scan`` is what a scan of the same image found.
     """
     clock = read_clock(analysis.kernel)
     chosen = bounded(finding for finding in analysis.findings if pids is None or finding.pid in pids)
@@ -57,6 +60,7 @@ def build_document(
         not_assessed=not_assessed(analysis),
         provenance=provenance(analysis, sha256=sha256),
         crash=crash,
+        scan=scan,
     )
 
 

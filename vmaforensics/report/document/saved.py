@@ -151,6 +151,11 @@ def _addresses(document: Document) -> Iterator[str | None]:
         yield from (finding.mm, finding.start, finding.end, finding.vma)
         yield from (item.address for item in finding.evidence)
         yield from (dump.address for dump in finding.dumps)
+    for found in document.scan.findings if document.scan is not None else ():
+        yield from (found.file, found.start)
+        yield from (match.physical for match in found.matches)
+        for owner in found.owners:
+            yield from (owner.mm, owner.address, owner.start, owner.end)
     for memory_map in document.maps:
         yield memory_map.mm
         for row in memory_map.rows:
@@ -169,6 +174,10 @@ def _integers(document: Document) -> Iterator[int]:
             yield from (counter.stored >> 1, counter.areas >> 1)
         yield from (view.regions for view in process.views)
     yield from (finding.pid for finding in document.findings)
+    for found in document.scan.findings if document.scan is not None else ():
+        yield from (found.size, found.more_matches, found.more_owners)
+        yield from (number for match in found.matches for number in (match.offset, match.length))
+        yield from (owner.pid for owner in found.owners)
     for missing in document.not_assessed:
         yield from (missing.pid or 0, missing.count)
     for memory_map in document.maps:

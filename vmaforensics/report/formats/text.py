@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vmaforensics.report.document.verdict import SERIOUS
 from vmaforensics.report.formats.crash_text import crash_section
+from vmaforensics.report.formats.scan_text import scan_section
 from vmaforensics.report.formats.terminal import Page
 from vmaforensics.report.formats.text_full import full
 from vmaforensics.report.formats.text_parts import head, not_assessed
@@ -40,6 +41,7 @@ def render_text(
             page.line(*head(finding))
         return page.text()
     crash_section(page, document, everything=detail > 0)
+    scan_section(page, document, everything=detail > 0)
     if detail > 0 or all_regions:
         full(page, document, detail=detail, all_regions=all_regions)
         return page.text()

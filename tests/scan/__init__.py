@@ -1,0 +1,3 @@
+"""Tests of what is written from an image: extracted contents, excerpts, symbol files."""
+
+from __future__ import annotations
