@@ -2,13 +2,15 @@
 
     python tests/damage.py samples/debian-6.12/image.kdump --other samples/debian-6.1/image.kdump --trials 1000
     python tests/damage.py samples/debian-6.12/image.kdump --first 4711 --trials 1 --show
+    python tests/damage.py samples/crash-6.1-vma-file/image.kdump --crash --trials 300
 
 A trial is a number: it says what is damaged (KINDS), how much, and which commands are run beside the report. It runs in
 a process of its own with a limit on time and memory. It must end with a documented exit code and without a traceback,
 a warning or an internal error; take at most three times the time and twice the memory that the undamaged image takes;
 have at most 200 findings; print no more than a few times as much, but for what each finding takes; and find every
-process that a plain walk along ``tasks.next`` of the damaged image finds. Each trial that breaks a rule is a line of
-JSON. What a limit is measured against is measured first, on the image as it is.
+process that a plain walk along ``tasks.next`` of the damaged image finds. With ``--crash`` the commands of crash cases
+run instead of the report, and what they read is hit: log, stacks, unwind data. Each trial that breaks a rule is a line
+of JSON. What a limit is measured against is measured first, on the image as it is.
 """
 
 from __future__ import annotations
@@ -137,6 +139,7 @@ def _spots(ground: Ground, analysis: Analysis) -> dict[str, np.ndarray]:
     spots["vmas"] = _structs(kernel, views.vmas.vma, kernel.sizeof("vm_area_struct"))
     if len(views.maple_nodes.address):
         spots["nodes"] = _structs(kernel, views.maple_nodes.address, 256)
+    spots |= _of_crashes(kernel, views.tasks.task)
     spots["caches"] = _structs(kernel, np.array(kernel.symbols.find("slab_caches"), np.uint64), 16)
     held = np.sort(ground.frames)
     kept = {}
@@ -145,6 +148,28 @@ def _spots(ground: Ground, analysis: Analysis) -> dict[str, np.ndarray]:
         at = np.minimum(np.searchsorted(held, frame), len(held) - 1)
         kept[name] = words[held[at] == frame]
     return {name: words for name, words in kept.items() if len(words)}
+
+
+def _of_crashes(kernel: Kernel, tasks: np.ndarray) -> dict[str, np.ndarray]:
+    """What crash cases read: the rings of the log, the upper ends of stacks, the unwind data."""
+    symbols, spots = kernel.symbols, {}
+    for name, first, last in (
+        ("orc", "__start_orc_unwind", "__stop_orc_unwind"),
+        ("orc-ip", "__start_orc_unwind_ip", "__stop_orc_unwind_ip"),
+    ):
+        start, stop = symbols.get(first), symbols.get(last)
+        if start is not None and stop is not None:
+            spots[name] = _words_in(kernel, start, stop - start)
+    for name in ("_printk_rb_static_descs", "_printk_rb_static_infos"):
+        if (start := symbols.get(name)) is not None:
+            spots[name] = _words_in(kernel, start, 1 << 16)
+    ring = kernel.variable("prb", 8)
+    if ring is not None and kernel.has("printk_ringbuffer", "desc_ring"):
+        spots["prb"] = _words_in(kernel, ring, kernel.sizeof("printk_ringbuffer"))
+    stacks, _ = kernel.gather_member("task_struct", "stack", tasks)
+    top = kernel.arch.kernel_pointer(stacks)
+    spots["stacks"] = _structs(kernel, stacks[top] + np.uint64(3 << 12), 1 << 12)
+    return spots
 
 
 def _words_in(kernel: Kernel, start: int, size: int) -> np.ndarray:
@@ -337,6 +362,16 @@ BESIDE = (
 )
 
 
+OF_CRASHES = (
+    ("crash", DAMAGED),
+    ("crash", DAMAGED, "--all", "--format", "json"),
+    ("crash", DAMAGED, "--format", "html"),
+    ("log", DAMAGED),
+    ("log", DAMAGED, "--format", "json"),
+    ("log", DAMAGED, "--earlier"),
+)
+
+
 def plain_walk(kernel: Kernel, memory: PhysicalMemory, known: np.ndarray) -> set[int]:
     """The processes that ``tasks.next`` leads to in the damaged image, read as the undamaged one says."""
     first = kernel.symbols.get("init_task")
@@ -375,18 +410,22 @@ def _command(outcome: Outcome, argv: Sequence[str]) -> None:
     outcome.seconds[name] = time.process_time() - began
     outcome.codes[name] = code
     outcome.sizes[name] = len(out.getvalue())
+    if b"internal error" in out.getvalue():
+        outcome.wrong.append(f"{name}: says that there was an internal error")
     if code:
         outcome.says = err.getvalue().strip().rpartition("\n")[2][:500]
 
 
-def run_trial(seed: int, kind: str, image: Image, ground: Ground | None, beside: Sequence[Sequence[str]]) -> Outcome:
+def run_trial(
+    seed: int,
+    kind: str,
+    image: Image,
+    ground: Ground | None,
+    beside: Sequence[Sequence[str]],
+    *,
+    report: bool = True,
+) -> Outcome:
     """The report of ``image``, in text and JSON, and the commands ``beside`` it."""
-    from vmaforensics.analysis import analyse_image
-    from vmaforensics.errors import VmaForensicsError
-    from vmaforensics.report.document.build import build_document
-    from vmaforensics.report.document.document import encode
-    from vmaforensics.report.formats.text import render_text
-
     outcome = Outcome(seed=seed, kind=kind)
 
     def told(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
@@ -394,6 +433,26 @@ def run_trial(seed: int, kind: str, image: Image, ground: Ground | None, beside:
 
     warnings.simplefilter("always")
     warnings.showwarning = told  # type: ignore[assignment]
+    if report:
+        _report(outcome, image, ground)
+    real = opening.open_image
+    opening.open_image = lambda path: image if str(path) == f"[{Path(DAMAGED)!r}]" else real(path)
+    try:
+        for argv in beside:
+            _command(outcome, argv)
+    finally:
+        opening.open_image = real
+    return outcome
+
+
+def _report(outcome: Outcome, image: Image, ground: Ground | None) -> None:
+    """The report, and which processes are in it."""
+    from vmaforensics.analysis import analyse_image
+    from vmaforensics.errors import VmaForensicsError
+    from vmaforensics.report.document.build import build_document
+    from vmaforensics.report.document.document import encode
+    from vmaforensics.report.formats.text import render_text
+
     began = time.process_time()
     walked = set() if ground is None else plain_walk(ground.kernel, image.memory, ground.tasks)
     try:
@@ -417,14 +476,6 @@ def run_trial(seed: int, kind: str, image: Image, ground: Ground | None, beside:
         outcome.codes["report"] = 70
         outcome.wrong.append(traceback.format_exc())
     outcome.seconds["report"] = time.process_time() - began
-    real = opening.open_image
-    opening.open_image = lambda path: image if str(path) == f"[{Path(DAMAGED)!r}]" else real(path)
-    try:
-        for argv in beside:
-            _command(outcome, argv)
-    finally:
-        opening.open_image = real
-    return outcome
 
 
 def broken_rules(outcome: Outcome, normal: Outcome) -> Iterator[str]:
@@ -478,10 +529,11 @@ def in_process(work: Callable[[], Outcome], seed: int, kind: str) -> Outcome:
     return replace(Outcome(**json.loads(text)), memory=usage.ru_maxrss)
 
 
-def trial(seed: int, ground: Ground, folder: Path, *, files: bool) -> Outcome:
+def trial(seed: int, ground: Ground, folder: Path, *, files: bool, crash: bool = False) -> Outcome:
     """The trial of this number."""
     rng = np.random.default_rng(seed)
-    beside = [BESIDE[row] for row in rng.choice(len(BESIDE), 2, replace=False)]
+    commands = OF_CRASHES if crash else BESIDE
+    beside = [commands[row] for row in rng.choice(len(commands), 2, replace=False)]
     if files:
         from vmaforensics.errors import VmaForensicsError
 
@@ -490,17 +542,18 @@ def trial(seed: int, ground: Ground, folder: Path, *, files: bool) -> Outcome:
             image = opening.open_image(path)
         except VmaForensicsError as error:
             return Outcome(seed=seed, kind="file", codes={"report": int(error.exit_code)}, says=str(error))
-        return run_trial(seed, "file", image, None, beside)
+        return run_trial(seed, "file", image, None, beside, report=not crash)
     damage = KINDS[int(rng.integers(len(KINDS)))]
     image = replace(ground.image, memory=damage(rng, ground))
     if rng.random() < 0.3:
         image = replace(image, vmcoreinfo=None)  # as of a raw image
-    return run_trial(seed, damage.__name__, image, ground, beside)
+    return run_trial(seed, damage.__name__, image, ground, beside, report=not crash)
 
 
-def usual(ground: Ground) -> Outcome:
+def usual(ground: Ground, *, crash: bool = False) -> Outcome:
     """The undamaged image with every command."""
-    return run_trial(-1, "none", replace(ground.image, memory=Overlay(ground.image.memory)), ground, BESIDE)
+    image = replace(ground.image, memory=Overlay(ground.image.memory))
+    return run_trial(-1, "none", image, ground, OF_CRASHES if crash else BESIDE, report=not crash)
 
 
 def _say(what: dict[str, object]) -> None:
@@ -512,7 +565,7 @@ def campaign(options: argparse.Namespace) -> int:
     """Run trials; how many broke a rule."""
     os.nice(10)
     ground = prepare(options.image, options.other)
-    normal = in_process(lambda: usual(ground), -1, "none")
+    normal = in_process(lambda: usual(ground, crash=options.crash), -1, "none")
     _say({"usual": vars(normal)})
     assert not normal.wrong, normal.wrong
     bad, lost, codes, kinds = 0, 0, Counter[str](), Counter[str]()
@@ -525,13 +578,13 @@ def campaign(options: argparse.Namespace) -> int:
             files = seed % 10 == 9
 
             def work(seed: int = seed, folder: str = folder, files: bool = files) -> Outcome:
-                return trial(seed, ground, Path(folder), files=files)
+                return trial(seed, ground, Path(folder), files=files, crash=options.crash)
 
             outcome = in_process(work, seed, "file" if files else "?")
         count += 1
         kinds[outcome.kind] += 1
-        codes[f"{outcome.kind} {outcome.codes.get('report')}"] += 1
-        lost += outcome.codes.get("report") == 12
+        codes[f"{outcome.kind} {next(iter(outcome.codes.values()), None)}"] += 1
+        lost += 12 in outcome.codes.values()
         broken = list(broken_rules(outcome, normal))
         if broken:
             bad += 1
@@ -549,6 +602,7 @@ def main() -> int:
     parser.add_argument("--other", type=Path, help="an image of another kernel, to take pages from")
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--first", type=int, default=0, help="number of the first trial")
+    parser.add_argument("--crash", action="store_true", help="the commands of crash cases instead of the report")
     parser.add_argument("--minutes", type=float, default=0, help="begin no trial after that")
     parser.add_argument("--show", action="store_true", help="everything a trial did")
     return 1 if campaign(parser.parse_args()) else 0

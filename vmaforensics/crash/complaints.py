@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from vmaforensics.crash.patterns import FATAL, INTERRUPTING, PANIC, Kind, kind_of, may_complain, reason_of
+from vmaforensics.crash.patterns import FATAL, INTERRUPTING, PANIC, WORDS, Kind, kind_of, reason_of
 from vmaforensics.crash.trace import Particulars, named_task, read_particulars
 from vmaforensics.crash.trail.named import Named, read_named
 from vmaforensics.views.log.records import LOG_KERN
@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from vmaforensics.arch.registers import PrintedRegisters
+    from vmaforensics.columns.types import Bools
     from vmaforensics.views.log.records import Log
 
 _MOST: Final = 200  # complaints that are kept: the first and the last of them
 _MOST_LINES: Final = 200  # of one complaint
+_MOST_LOOKED_AT: Final = 1 << 16  # records that may be complaints, of the first and of the last each
+_HEADER: Final = b"CPU: "
 _APART: Final = 10 * 10**9  # ns after which a line is another matter
 # What follows within one complaint: the reason first, then the exception by which it was raised.
 _CONTINUING: Final = frozenset({Kind.BUG, Kind.EXCEPTION, Kind.OOPS})
@@ -84,16 +87,18 @@ def read_complaints(log: Log, printed: PrintedRegisters) -> Complaints:
 def _starts(log: Log) -> Iterator[_Start]:
     """The first line of each complaint."""
     records = log.records
+    worth, headers = rows_with(log, WORDS), rows_with(log, (_HEADER,))
+    own = np.flatnonzero((records.facility == LOG_KERN) & (worth | headers))
+    if len(own) > 2 * _MOST_LOOKED_AT:
+        own = np.concatenate([own[:_MOST_LOOKED_AT], own[-_MOST_LOOKED_AT:]])
     callers = records.caller.tolist()
     last: dict[int, _Start] = {}  # of each caller: what it complained of last
     headed: set[int] = set()  # callers that have printed the header of it
-    for row in np.flatnonzero(records.facility == LOG_KERN).tolist():
+    for row in own.tolist():
         raw = log.text(row)
         caller = callers[row]
-        if raw.startswith(b"CPU: "):
+        if raw.startswith(_HEADER):
             headed.add(caller)
-        if not may_complain(raw):
-            continue
         kind = kind_of(decoded(raw.split(b"\n", 1)[0]))
         if kind is None:
             continue
@@ -104,6 +109,22 @@ def _starts(log: Log) -> Iterator[_Start]:
         last[caller] = start
         headed.discard(caller)
         yield start
+
+
+def rows_with(log: Log, words: Sequence[bytes]) -> Bools:
+    """Which records have one of ``words`` in their text, or one that begins in it."""
+    found = [np.zeros(0, np.int64)]
+    for word in words:
+        places = []
+        at = log.data.find(word)
+        while at >= 0:
+            places.append(at)
+            at = log.data.find(word, at + 1)
+        found.append(np.array(places, np.int64))
+    at_all = np.sort(np.concatenate(found))
+    begin, end = log.records.begin, log.records.begin + log.records.size
+    has: Bools = ~log.records.lost & (np.searchsorted(at_all, begin) < np.searchsorted(at_all, end))
+    return has
 
 
 def _complaint(log: Log, start: _Start, begins: set[int], printed: PrintedRegisters) -> Complaint:

@@ -81,8 +81,9 @@ _BEGINNINGS: Final = (
 )  # fmt: skip
 _COMPILED: Final = tuple((kind, re.compile(text)) for kind, text in _BEGINNINGS)
 # Without one of these words no line is a complaint.
-_WORTH: Final = re.compile(
-    rb"panic|BUG|Oops|WARN|INFO|fault|sysrq|corruption|NMI|LOCKUP|oom|memory|Error|opcode|divide|segment|int3|overflow|CFI"
+WORDS: Final = (
+    *(b"panic", b"BUG", b"Oops", b"WARN", b"INFO", b"fault", b"sysrq", b"corruption", b"double add", b"NMI", b"LOCKUP"),
+    *(b"oom", b"memory", b"Error", b"opcode", b"divide", b"segment", b"int3", b"overflow", b"CFI"),
 )
 
 # What a panic gives as its reason says how it came to it.
@@ -120,11 +121,6 @@ FATAL: Final = frozenset(
 )
 # The kinds that an interrupt notices, not the code that is to blame.
 INTERRUPTING: Final = frozenset({Kind.NMI, Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP, Kind.RCU_STALL})
-
-
-def may_complain(raw: bytes) -> bool:
-    """Can this text be a complaint at all? A quick test before :func:`kind_of`."""
-    return _WORTH.search(raw) is not None
 
 
 def kind_of(line: str) -> Kind | None:

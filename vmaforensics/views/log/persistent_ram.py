@@ -40,10 +40,13 @@ class Zone(NamedTuple):
 def read_zones(kernel: Kernel) -> list[Zone]:
     """Every zone with data in it, by address; those of which the image lacks a part are left out."""
     found: dict[int, Zone] = {}
-    for physical, raw in (*_left_alone(kernel), *_mapped(kernel)):
+    with kernel.memory.untraced():
+        pieces = [*_left_alone(kernel), *_mapped(kernel)]
+    for physical, raw in pieces:
         for zone in _zones_in(physical, raw):
-            if len(found) < _MOST_ZONES:
-                found.setdefault(zone.physical, zone)
+            if len(found) < _MOST_ZONES and zone.physical not in found:
+                found[zone.physical] = zone
+                kernel.memory.touch(zone.physical, _HEADER.size + len(zone.data))
     return [found[at] for at in sorted(found)]
 
 
