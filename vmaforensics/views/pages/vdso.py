@@ -8,7 +8,7 @@ namespace that namespace's. A debugger's write makes a private copy of a page of
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -78,11 +78,15 @@ def gather_vdso(kernel: Kernel, tasks: Tasks, mms: Mms, vmas: Vmas, view: PageTa
     found = _present(view, vmas, code | data)
     found.code[:] = code[found.vma_row]
     offset = found.va - vmas.start[found.vma_row]
-    found.expected[:] = np.where(found.code, _own_frames(kernel, images, image_row[found.mm_row], offset), np.uint64(0))
-    right = np.where(found.code, found.expected == found.pfn, np.isin(found.pfn, _data_frames(kernel)))
-    wrong = found.take(~right & ((found.expected != 0) | ~found.code | (image_row[found.mm_row] >= 0)))
+    own = _own_frames(kernel, images, image_row[found.mm_row], offset)
+    found.expected[:] = np.where(found.code & own.known, own.frames, np.uint64(0))
+    other = _data_frames(kernel)
+    right = np.where(found.code, found.expected == found.pfn, np.isin(found.pfn, other.frames))
+    judged = np.where(found.code, own.known, other.known.all())
+    wrong = found.take(~right & judged)
     if (~wrong.code).any():
-        wrong = wrong.take(wrong.code | ~np.isin(wrong.pfn, _time_namespaces(kernel, tasks)))
+        spaces = _time_namespaces(kernel, tasks)
+        wrong = wrong.take(wrong.code | (~np.isin(wrong.pfn, spaces.frames) & spaces.known.all()))
     _find_copies(view, vmas, wrong)
     _compare(kernel, wrong)
     wrong.traced[:] = np.isin(mms.mm[wrong.mm_row], traced_mms(kernel, tasks))
@@ -118,31 +122,43 @@ def _present(view: PageTablesView, vmas: Vmas, wanted: Bools) -> VdsoPages:
     )
 
 
-def _own_frames(kernel: Kernel, images: ImagesView, image_row: I64, offset: U64) -> U64:
-    """Frame of the page at ``offset`` bytes in each image; 0 for none."""
-    within = (image_row >= 0) & (offset < values_at(images.images.size, image_row))
+class _Frames(NamedTuple):
+    """Frames, and whether it is known that they are these: for each of them, or for all in one."""
+
+    frames: U64
+    known: Bools
+
+
+def _own_frames(kernel: Kernel, images: ImagesView, image_row: I64, offset: U64) -> _Frames:
+    """Frame of the page at ``offset`` bytes in each image; 0 behind its end."""
+    within = offset < values_at(images.images.size, image_row)
     with np.errstate(over="ignore"):
         pa, _, mapped = kernel.space.translate(values_at(images.images.data, image_row) + offset)
-    return np.where(within & mapped, kernel.arch.pages(pa), np.uint64(0))
+    known = (image_row >= 0) & values_at(images.images.ok, image_row) & (mapped | ~within)
+    return _Frames(np.where(within & mapped, kernel.arch.pages(pa), np.uint64(0)), known)
 
 
-def _data_frames(kernel: Kernel) -> U64:
-    """The frames of the kernel's own data pages."""
+def _data_frames(kernel: Kernel) -> _Frames:
+    """The frames of the kernel's own data pages; known if every pointer to one could be followed."""
     names = kernel.arch.vdso_symbols
     words, ok = kernel.words(_addresses(kernel, names.pointers), 1)
-    pa, _, mapped = kernel.space.translate(np.concatenate([_addresses(kernel, names.pages), words[ok, 0]]))
-    return np.unique(kernel.arch.pages(pa[mapped]))
+    addresses = np.concatenate([_addresses(kernel, names.pages), words[ok & (words[:, 0] != 0), 0]])
+    pa, _, mapped = kernel.space.translate(addresses)
+    return _Frames(np.unique(kernel.arch.pages(pa[mapped])), np.array([ok.all() and mapped.all() and len(pa) > 0]))
 
 
-def _time_namespaces(kernel: Kernel, tasks: Tasks) -> U64:
+def _time_namespaces(kernel: Kernel, tasks: Tasks) -> _Frames:
     """The frames of the data pages that time namespaces have instead (timens_setup_vdso_data)."""
+    none = np.zeros(0, np.uint64)
     if not kernel.has("nsproxy", "time_ns") or not kernel.has("time_namespace", "vvar_page"):
-        return np.zeros(0, np.uint64)
-    proxies, ok = kernel.gather_member("task_struct", "nsproxy", tasks.task)
-    spaces, ok = kernel.gather_member("nsproxy", "time_ns", np.unique(proxies[ok & (proxies != 0)]))
-    page, ok = kernel.gather_member("time_namespace", "vvar_page", np.unique(spaces[ok & (spaces != 0)]))
-    frames, plausible = PageReader(kernel).frames_of(page[ok & (page != 0)])
-    return frames[plausible]
+        return _Frames(none, np.ones(1, np.bool_))
+    at, known = tasks.task, np.ones(1, np.bool_)
+    for struct, member in (("task_struct", "nsproxy"), ("nsproxy", "time_ns"), ("time_namespace", "vvar_page")):
+        values, ok = kernel.gather_member(struct, member, at)
+        known &= ok.all()
+        at = np.unique(values[ok & (values != 0)])
+    frames, plausible = PageReader(kernel).frames_of(at)
+    return _Frames(frames[plausible], known)
 
 
 def _find_copies(view: PageTablesView, vmas: Vmas, rows: VdsoPages) -> None:
