@@ -74,7 +74,7 @@ def check(context: Context) -> Iterator[Finding]:
     yield context.finding(
         RULE,
         0,
-        f"{many} are marked reserved that the allocator once had" + (", and hold code" if len(code) else ""),
+        f"{many}, are marked reserved that the allocator once had" + (", and hold code" if len(code) else ""),
         evidence,
         severity=None if len(code) and not view.kexec else Severity.LOW,
     )

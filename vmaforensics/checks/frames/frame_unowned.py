@@ -27,8 +27,9 @@ from vmaforensics.checks.context import MOST
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.frames.code_frames import code_evidence
 from vmaforensics.checks.pages.unsettled_pages import LEAVE_PAGES
-from vmaforensics.checks.rule import BUG, SMEAR, Confidence, Rule, Severity
+from vmaforensics.checks.rule import BUG, SMEAR, Apart, Confidence, Rule, Severity
 from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
     from vmaforensics.views.frames.frames import FramesView
+
+_LARGEST = 1024  # pages of the largest allocation
 
 RULE = Rule(
     id="FRAME-UNOWNED",
@@ -55,12 +58,12 @@ RULE = Rule(
     compares="allocated frames that are no slab, page table, page cache, user memory, vmalloc, reserved memory or "
     "buffer of a pipe, and that the kernel may not execute: do they hold machine code?",
     views=(View.PAGES, View.PAGE_TABLES, View.HANDLES),
-    transient="a page that is being copied, before it is mapped",
+    transient="a page that is being copied, before it is mapped, or that was allocated and is not cleared yet",
     by_hand=("crash: kmem -p PAGE", "crash: rd -p -64 ADDRESS 8"),
     steps=("frame",),
     rank=250,
     changed_by=(),
-    in_flight=LEAVE_PAGES,
+    in_flight=(*LEAVE_PAGES, Apart(Operation.ALLOCATE, _LARGEST)),
 )
 
 

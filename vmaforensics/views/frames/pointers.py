@@ -40,7 +40,7 @@ class FramePointers(Table):
     pfn: U64  # it leads to
     pa: U64  # physical address of the word
     word: U64
-    piece: Bools  # it is followed by a length and an offset within the page: a bio_vec, or a fragment of a packet
+    piece: Bools  # it lies in a slab, with a length and an offset behind it: a bio_vec, or a fragment of a packet
 
 
 def find_pointers(kernel: Kernel, reader: PageReader, kinds: FrameKinds, pfns: U64) -> FramePointers:
@@ -52,6 +52,7 @@ def find_pointers(kernel: Kernel, reader: PageReader, kinds: FrameKinds, pfns: U
     direct, page = np.uint64(kernel.arch.direct_map(kernel.variable)), kernel.arch.page_size
     keepers = kinds.pfns(np.flatnonzero(np.isin(kinds.kinds, _KEEPERS)).astype(np.int64))
     keepers = keepers[~np.isin(keepers, _vmemmap(kernel, reader, kinds))][:_MOST_FRAMES]
+    slab = kinds.of(keepers) == FrameKind.SLAB
     structs, places = reader.addresses(pfns), direct + kernel.arch.bytes_of(pfns)
     total = 0
     for low in range(0, len(keepers), _BATCH):
@@ -76,7 +77,10 @@ def find_pointers(kernel: Kernel, reader: PageReader, kinds: FrameKinds, pfns: U
                 pfn=pfns[row],
                 pa=kernel.arch.bytes_of(part)[at // (page // 8)] + np.uint64(8) * (at % (page // 8)).astype(np.uint64),
                 word=words[at],
-                piece=(length > 0) & (length + offset <= np.uint64(page)) & (words[at] == structs[row]),
+                piece=(length > 0)
+                & (length + offset <= np.uint64(page))
+                & (words[at] == structs[row])
+                & slab[low + at // (page // 8)],
             )
         )
         total += len(at)

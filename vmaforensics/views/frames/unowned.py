@@ -46,16 +46,23 @@ class Looked(NamedTuple):
 
 
 def unowned_frames(kernel: Kernel, reader: PageReader, accounted: Accounted) -> U64:
-    """The frames that are ``KERNEL`` and that the kernel may not execute, ascending.
+    """The frames that are ``KERNEL``, that the kernel may not execute, and that are allocated, ascending.
 
-    Where the lists of free pages of each CPU could not be read, frames without a reference are left out.
+    One without a reference is on its way to or from the allocator, which lists it nowhere then and has not cleared it
+    yet; unless it lies behind a frame that has one, in the same block of a power of two (an allocation of several pages
+    without __GFP_COMP, of which only the first has a reference).
     """
     kinds = accounted.kinds
     pfns = kinds.pfns(np.flatnonzero((kinds.kinds == FrameKind.KERNEL) & ~accounted.executable).astype(np.int64))
-    if not kinds.listed:
-        references, ok = kernel.gather_member("page", "_refcount.counter", reader.addresses(pfns))
-        pfns = pfns[ok & (references != 0)]
-    return pfns
+    references, ok = kernel.gather_member("page", "_refcount.counter", reader.addresses(pfns))
+    rows = np.arange(len(pfns))
+    head = np.maximum.accumulate(np.where(ok & (references != 0), rows, -1))
+    first = pfns[np.maximum(head, 0)]
+    behind = pfns - first
+    block = first & (~first + np.uint64(1))  # the largest that begins there
+    in_block = (head >= 0) & (behind == (rows - head).astype(np.uint64)) & ((behind < block) | (first == 0))
+    found: U64 = pfns[in_block]
+    return found
 
 
 def reserved_frames(kernel: Kernel, accounted: Accounted) -> U64:

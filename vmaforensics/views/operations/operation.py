@@ -41,6 +41,7 @@ class Operation(IntEnum):
     LET_GO = 24
     COPY_ENTRIES = 25
     MOVE_ENTRIES = 26
+    ALLOCATE = 27
 
     @property
     def text(self) -> str:
@@ -221,6 +222,13 @@ KNOWN = {
         text="mremap, which moves page-table entries",
         functions="move_page_tables move_ptes move_huge_pmd move_normal_pmd move_normal_pud move_pgt_entry",
         atomic=True,
+    ),
+    Operation.ALLOCATE: Known(
+        text="an allocation of pages, which are not cleared yet",
+        functions="get_page_from_freelist prep_new_page post_alloc_hook kernel_init_free_pages kernel_init_pages "
+        "clear_huge_page clear_subpage folio_zero_user clear_gigantic_page",
+        atomic=True,
+        anywhere=True,
     ),
 }
 
