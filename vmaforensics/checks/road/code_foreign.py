@@ -7,7 +7,8 @@ packs).
 
 *Guaranteed by:* executable memory is made by few (`module_alloc`, since 6.10 `execmem_alloc`; arch/x86/mm/init.c), and
 each of its users keeps a record of what it has. Where a function of the kernel asked for an area for itself
-(`vm_struct.caller`), the area is its own.
+(`vm_struct.caller`), the area is its own. Since 6.13 there is a cache of such memory (`execmem_cache`); what was given
+back to it may hold its old code for long, and is information.
 """
 
 from __future__ import annotations
@@ -54,8 +55,9 @@ def check(context: Context) -> Iterator[Finding]:
     code = road.foreign.code
     hidden = road.owners.of(code.start) != 0
     places = np.where(code.area != 0, code.area, code.start)
-    for place in dict.fromkeys(places[~hidden].tolist()):
-        rows = np.flatnonzero((places == place) & ~hidden).tolist()
+    kinds = list(zip(places.tolist(), code.released.tolist(), strict=True))
+    for place, released in dict.fromkeys(kind for kind, known in zip(kinds, hidden.tolist(), strict=True) if not known):
+        rows = np.flatnonzero((places == np.uint64(place)) & (code.released == released) & ~hidden).tolist()
         evidence = []
         for row in rows:
             start, end = int(code.start[row]), int(code.end[row])
@@ -75,11 +77,13 @@ def check(context: Context) -> Iterator[Finding]:
         elif not code.area[rows[0]]:
             evidence.append(Evidence(what="no area of vmalloc holds it", view=CODE, address=0))
         start, end = int(code.start[rows[0]]), int(code.end[rows[-1]])
+        what = "that was given back, and still holds code" if released else "that nobody owns"
+        severity = Severity.INFO if released else Severity.LOW if context.acquisition.live else None
         yield context.finding(
             RULE,
             0,
-            f"executable kernel memory at {start:#x} that nobody owns",
+            f"executable kernel memory at {start:#x} {what}",
             evidence,
             bounds=(start, end),
-            severity=Severity.LOW if context.acquisition.live else None,
+            severity=severity,
         )

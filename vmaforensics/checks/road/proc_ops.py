@@ -93,12 +93,12 @@ def _wrong(road: RoadView) -> Bools:
         Source.ENTRY: (Leads.FUNCTION, Leads.DATA, Leads.NULL, *unknown),
         # An inode that is given back has free_inode in the place of i_fop.
         Source.OBJECT: (Leads.DATA, Leads.NULL, Leads.FUNCTION, *unknown),
-        Source.PROC_ENTRY: (Leads.FUNCTION, Leads.DATA, Leads.MODULE, Leads.NULL, *unknown),
+        Source.PROC_ENTRY: (Leads.FUNCTION, Leads.DATA, Leads.MODULE, Leads.UNLISTED, Leads.NULL, *unknown),
     }
     wrong: Bools = np.zeros(len(pointers), np.bool_)
     for kind, allowed in fine.items():
         wrong |= (source == kind) & ~np.isin(leads, allowed)
-    by_modules = pointers.modular & (leads == Leads.MODULE)
+    by_modules = pointers.modular & np.isin(leads, (Leads.MODULE, Leads.UNLISTED))  # MODULE-HIDDEN tells of the latter
     own = np.isin(leads, (Leads.FUNCTION, *unknown))
     wrong |= (source == Source.TABLE) & ~own & ~by_modules
     return wrong

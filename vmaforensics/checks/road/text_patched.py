@@ -104,6 +104,9 @@ def _entry(road: RoadView, row: int) -> tuple[Severity, str, Owner | None] | Non
     if np.isin(at, road.probes.probes.addr).any() and kind in (BranchKind.BREAKPOINT, BranchKind.JUMP):
         return None  # KPROBE tells of it
     owner = Owner(int(road.owners.of(target)[0]))
+    direct = bool(np.isin(at, road.tracers.traced.ip[road.tracers.traced.ops < 0]).any())
+    if direct and kind == BranchKind.JUMP and owner in (Owner.BPF, Owner.MODULE):
+        return None  # a trampoline that does not return here (FTRACE_OPS_FL_JMP, 7.0)
     if kind == BranchKind.NOP:
         return Severity.MEDIUM, "tracing is on by its record, and nothing is called", owner
     if kind == BranchKind.BREAKPOINT:
@@ -113,8 +116,7 @@ def _entry(road: RoadView, row: int) -> tuple[Severity, str, Owner | None] | Non
     on = bool(sites.flags[row] & _ENABLED)
     callers = bool(np.isin(target, road.callers).any())
     made = owner in (Owner.TRAMPOLINE, Owner.BPF)
-    direct = bool(np.isin(at, road.tracers.traced.ip[road.tracers.traced.ops < 0]).any())
-    if not callers and not made and not (direct and owner is Owner.MODULE):
+    if not (callers and owner is Owner.KERNEL) and not made and not (direct and owner is Owner.MODULE):
         return Severity.HIGH, "a call to code that ftrace does not know at the entry", owner
     if not on:
         return Severity.HIGH, "a call at the entry, and tracing is off by its record", owner

@@ -15,10 +15,11 @@ import numpy as np
 from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_WRITE
 from vmaforensics.columns.lookup import covering_rows
 from vmaforensics.columns.ragged import expand
-from vmaforensics.columns.runs import begins_range, run_lasts, run_starts
+from vmaforensics.columns.runs import begins_range, begins_run, run_lasts, run_starts
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U8, U64, Bools
 from vmaforensics.views.objects.vmalloc import all_areas, find_areas
+from vmaforensics.views.road.code_cache import given_back
 from vmaforensics.views.road.loaded import Loaded, read_loaded
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class ForeignCode(Table):
     area: U64  # start of its area of vmalloc; 0 for none
     area_end: U64
     caller: U64  # who asked for the area; 0: not known
+    released: Bools  # part of the cache of executable memory, and handed out to nobody
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,7 +88,8 @@ def find_foreign_code(kernel: Kernel, owners: CodeOwners, packs: Part) -> FoundC
     areas = find_areas(kernel, pages.va)
     keep = ~_own_allocations(kernel, areas.caller)
     pages, data, areas = pages.take(keep), data[keep], areas.take(keep)
-    begins = begins_range(pages.va, pages.va + size)
+    released = _released(kernel, pages.va)
+    begins = begins_range(pages.va, pages.va + size) | begins_run(released)
     first = run_starts(begins)
     last = run_lasts(first, len(pages))
     code = ForeignCode(
@@ -96,6 +99,7 @@ def find_foreign_code(kernel: Kernel, owners: CodeOwners, packs: Part) -> FoundC
         area=areas.start[first],
         area_end=areas.end[first],
         caller=areas.caller[first],
+        released=released[first],
     )
     begin = tuple(_begin(data[row], kernel.arch.filler) for row in first.tolist())
     return FoundCode(code=code, first=begin, executable=count, unread=unread, hidden=_modules_in(kernel, code))
@@ -143,6 +147,15 @@ def _of_the_machine(kernel: Kernel, pages: U64) -> Bools:
             frames += [frame + np.uint64(more) for more in range(_CONTROL_PAGES)]
     mine |= place.mapped & np.isin(kernel.arch.pages(place.pa), np.concatenate(frames))
     return mine
+
+
+def _released(kernel: Kernel, pages: U64) -> Bools:
+    """Which pages the cache of executable memory has got back: what was there need not be overwritten."""
+    free = given_back(kernel)
+    last = pages + np.uint64(kernel.arch.page_size - 1)
+    row = covering_rows(free.start, free.end, pages)
+    back: Bools = (row >= 0) & (row == covering_rows(free.start, free.end, last))
+    return back
 
 
 def _own_allocations(kernel: Kernel, callers: U64) -> Bools:

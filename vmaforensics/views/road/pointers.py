@@ -97,7 +97,7 @@ class PointerLog:
 
     kernel: Kernel
     owners: CodeOwners
-    memory: Part  # of the modules on the list, code and data; sorted by start
+    memory: Part  # of modules, code and data; sorted by start
     groups: list[Group] = field(default_factory=list)
     wanted: list[tuple[str, ...]] = field(default_factory=list)
     parts: list[Pointers] = field(default_factory=list)
@@ -136,7 +136,7 @@ class PointerLog:
         self.parts.append(rows.take(ok))
 
     def modular(self, addresses: U64) -> Bools:
-        """Which addresses lie in the memory of a module on the list."""
+        """Which addresses lie in the memory of a module."""
         return covering_rows(self.memory.start, self.memory.end, addresses) >= 0
 
     def table(self) -> Pointers:

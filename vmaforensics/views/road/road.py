@@ -20,7 +20,7 @@ from vmaforensics.views.road.probes import find_probes
 from vmaforensics.views.road.proc_objects import Held, read_held, read_objects
 from vmaforensics.views.road.proc_tables import read_entries, read_led_to, read_proc_entries, read_tables
 from vmaforensics.views.road.sites import find_sites
-from vmaforensics.views.road.tracers import find_tracers
+from vmaforensics.views.road.tracers import OpsFlag, find_tracers
 from vmaforensics.views.stacks.modules import Part, module_memory
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ kprobe_dispatcher pre_handler_kretprobe aggr_pre_handler kprobe_insn_slots kprob
 bpf_kallsyms pack_list klp_patches ftrace_pages_start __start_static_call_sites __stop_static_call_sites
 __start___jump_table __stop___jump_table __start___tracepoints_ptrs __stop___tracepoints_ptrs _stext _etext _sinittext
 _einittext _text _end sys_call_table x32_sys_call_table ia32_sys_call_table idt_table security_hook_heads
-static_calls_table proc_root super_blocks real_mode_header kexec_image kexec_crash_image vmap_area_root vmap_nodes
-nr_vmap_nodes ftrace_caller ftrace_regs_caller bp_desc tp_vec_nr text_poke_array
+static_calls_table proc_root super_blocks execmem_cache real_mode_header kexec_image kexec_crash_image
+vmap_area_root vmap_nodes nr_vmap_nodes ftrace_caller ftrace_regs_caller bp_desc tp_vec_nr text_poke_array
 """
 _CALLERS = ("ftrace_caller", "ftrace_regs_caller")
 
@@ -120,7 +120,7 @@ def gather_road(kernel: Kernel, files: U64) -> RoadView:
         loaded=loaded,
         owners=owners,
         sites=find_sites(kernel),
-        callers=np.array([at for name in _CALLERS for at in kernel.symbols.find(name)], np.uint64),
+        callers=_callers(kernel, tracers),
         tracers=tracers,
         probes=probes,
         programs=programs,
@@ -141,8 +141,12 @@ def gather_road(kernel: Kernel, files: U64) -> RoadView:
 def _made(
     tracers: Tracers, probes: FoundProbes, programs: FoundPrograms
 ) -> list[tuple[Owner, Part, tuple[bytes, ...]]]:
-    """What tracers, probes and BPF have made; trampolines of those alone that the kernel goes by."""
-    ops = tracers.ops.take(tracers.ops.linked & (tracers.ops.trampoline_size != 0))
+    """What tracers, probes and BPF have made.
+
+    A tracer that is off keeps its trampoline. One that is on and that the kernel does not go by has none of its own.
+    """
+    known = tracers.ops.linked | ((tracers.ops.flags & np.uint64(OpsFlag.ENABLED)) == 0)
+    ops = tracers.ops.take(known & (tracers.ops.trampoline_size != 0))
     symbols = programs.symbols
     return [
         (Owner.TRAMPOLINE, Part(ops.trampoline, ops.trampoline + ops.trampoline_size), (b"",) * len(ops)),
@@ -167,8 +171,8 @@ def _with(loaded: LoadedModules, foreign: FoundCode) -> LoadedModules:
 
 
 def _memory(kernel: Kernel, loaded: LoadedModules) -> Part:
-    """All memory of the modules on the list, sorted."""
-    parts = module_memory(kernel, loaded.modules.module[loaded.modules.listed])
+    """All memory of the modules, sorted."""
+    parts = module_memory(kernel, loaded.modules.module)
     start = np.concatenate([np.zeros(0, np.uint64), *(part.start for part in parts)])
     end = np.concatenate([np.zeros(0, np.uint64), *(part.end for part in parts)])
     some = np.flatnonzero(start < end)
@@ -189,12 +193,34 @@ def _read_pointers(kernel: Kernel, files: U64, log: PointerLog) -> None:
     read_tracepoints(kernel, log)
 
 
+def _callers(kernel: Kernel, tracers: Tracers) -> U64:
+    """What calls at the entries of functions may lead to beside trampolines that were made: code of the kernel."""
+    own = [at for name in _CALLERS for at in kernel.symbols.find(name)]
+    plain = tracers.ops.linked & (tracers.ops.trampoline_size == 0)
+    return np.union1d(np.array(own, np.uint64), tracers.ops.trampoline[plain & (tracers.ops.trampoline != 0)])
+
+
 def _patching(kernel: Kernel) -> bool:
-    """Is text_poke_bp at work: are there places that it was asked to change (arch/x86/kernel/alternative.c)?"""
-    for name, struct in (("text_poke_array", "smp_text_poke_array"), ("bp_desc", "bp_patching_desc")):
+    """Is code being patched (text_poke_bp_batch, arch/x86/kernel/alternative.c)?
+
+    Up to 5.18 ``bp_desc`` leads to a description while it is, then it is one that counts who uses it; since 6.16
+    ``text_poke_array`` has the places that are changed.
+    """
+    for name, struct, path in (
+        ("text_poke_array", "smp_text_poke_array", "nr_entries"),
+        ("bp_desc", "bp_patching_desc", "refs.counter"),
+    ):
         at = kernel.symbols.get(name)
-        if at is not None and kernel.has(struct, "nr_entries"):
-            count, ok = kernel.gather_member(struct, "nr_entries", np.array([at], np.uint64))
-            if ok[0] and count[0]:
-                return True
+        if at is None or not kernel.has(struct, path):
+            continue
+        if _is_pointer(kernel, at, struct):
+            return bool(kernel.variable(name, 8))
+        count, ok = kernel.gather_member(struct, path, np.array([at], np.uint64))
+        return bool(ok[0] and count[0])
     return False
+
+
+def _is_pointer(kernel: Kernel, at: int, struct: str) -> bool:
+    """Is the variable at ``at``, by the next symbol, too small for the structure?"""
+    nearest = kernel.symbols.by_address().nearest(np.array([at], np.uint64))
+    return kernel.types.struct(struct) is not None and int(nearest.end[0]) - at < kernel.sizeof(struct)

@@ -24,7 +24,6 @@ class OpsFlag(IntFlag):
     """FTRACE_OPS_FL_* (include/linux/ftrace.h) that are asked for."""
 
     ENABLED = 1 << 0
-    STUB = 1 << 5
 
 
 @table(struct="ftrace_ops")
@@ -116,8 +115,7 @@ def _filters(kernel: Kernel, ops: Ops) -> tuple[Traced, bool]:
     """What each traces by name; ``everything`` is set of those that have no filter."""
     hashes, ok = kernel.gather_member("ftrace_ops_hash", "filter_hash", ops.hash)
     known, read = kernel.gather(_Hashes, hashes)
-    stub = (ops.flags & np.uint64(OpsFlag.STUB)) != 0
-    ops.everything[:] = ok & ~stub & ((hashes == 0) | (read & (known.count == 0)))
+    ops.everything[:] = ok & ((hashes == 0) | (read & (known.count == 0)))
     rows = np.flatnonzero(ok & read & (known.count != 0))
     owner, ips, whole = _entries(kernel, known.take(rows), rows)
     direct = kernel.variable("direct_functions", 8)
