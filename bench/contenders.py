@@ -37,6 +37,7 @@ class Contender:
     once: bool = False  # minutes long: no warm-up of its own, and one run
     timeout: float = 30 * MINUTES
     prepare: Callable[[Path, Path], None] | None = None  # image, scratch folder
+    of_case: bool = False  # a crash engineer asks for it; areas say nothing of it
 
 
 def our_commands(bin_folder: Path, scratch: Path) -> list[Contender]:
@@ -63,6 +64,14 @@ def our_commands(bin_folder: Path, scratch: Path) -> list[Contender]:
         ),
         own("report", "every view, every check; a line a process", "report"),
         own("maps", "every area as in `/proc/PID/maps`", "maps", areas=_lines_of_maps),
+        *(
+            replace(own(name, does, *name.split()), of_case=True)
+            for name, does in (
+                ("info", "the kernel, its symbols and structures; a line a process"),
+                ("log", "the kernel's log"),
+                ("crash --all", "the log, every stack, who waits for whom, memory; complaints followed"),
+            )
+        ),
         Contender(
             name="page-table walk",
             does="the entries under every pgd",
@@ -128,7 +137,7 @@ def drgn(python: Path | None, vmlinux: Path | None) -> list[Contender]:
     """drgn with a script that walks the same areas; needs the vmlinux of the image's own kernel."""
     if python is None or vmlinux is None:
         return []
-    script = str(HERE / "drgn_walk.py")
+    script, case = str(HERE / "drgn_walk.py"), str(HERE / "drgn_case.py")
     done = subprocess.run(
         [str(python), "-c", "import drgn; print(drgn.__version__)"], capture_output=True, text=True, check=False
     )
@@ -143,7 +152,23 @@ def drgn(python: Path | None, vmlinux: Path | None) -> list[Contender]:
             command=lambda image: [str(python), script, str(image), str(vmlinux)],
             areas=lambda path: count(path, b"\n"),
             ours=False,
-        )
+        ),
+        *(
+            Contender(
+                name=name,
+                does=does,
+                tool="drgn",
+                version=done.stdout.strip(),
+                command=lambda image, more=more: [str(python), case, str(image), str(vmlinux), *more],
+                areas=None,
+                ours=False,
+                of_case=True,
+            )
+            for name, does, more in (
+                ("get_dmesg", "the kernel's log", ["log"]),
+                ("get_dmesg, stack_trace", "the log, every stack with inlined functions", []),
+            )
+        ),
     ]
 
 

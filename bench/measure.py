@@ -42,6 +42,7 @@ class Result:
     load: float | None = None  # of the machine when the runs began, processes waiting or running
     entries: int | None = None  # page-table entries the command walked, and how long, in seconds, so it said
     walk: float | None = None
+    of_case: bool = False  # see Contender
 
     @property
     def wall(self) -> float:

@@ -38,6 +38,10 @@ vmaforensics nothing but the image. Getting or making those files is not in thei
 indexing of its symbols. "Areas" is how many the command printed; the guest itself counted {areas}. The column "times"
 compares CPU time with that of `{command}`."""
 
+_CASES = """\
+The image is of a machine at rest with 405 processes; drgn reads the `vmlinux` with debug information, vmaforensics the
+image alone."""
+
 _WALK = "page-table walk"
 _GROWTH = """\
 `{command}`, with every view and every rule, by what grows: bench-2g has 400 processes and 30,000 areas in each of two
@@ -121,7 +125,7 @@ def _lines(here: Machine, measured: Sequence[tuple[Subject, Mapping[str, Result]
         )
         for subject, found in measured
         for name, result in found.items()
-        if result.tool == _OWN and result.walk is None and not name.endswith(EARLIER)
+        if result.tool == _OWN and result.walk is None and not result.of_case and not name.endswith(EARLIER)
     ]
     yield from _table(("image", "command", "time", "CPU", "memory", "areas a second"), times)
     for subject, found in measured:
@@ -133,6 +137,8 @@ def _lines(here: Machine, measured: Sequence[tuple[Subject, Mapping[str, Result]
     for subject, found in measured:
         if subject.name == TARGET_IMAGE and any(result.tool != _OWN for result in found.values()):
             yield from _comparison(subject, found)
+        if subject.name == TARGET_IMAGE and any(result.of_case for result in found.values()):
+            yield from _cases(subject, found)
 
 
 def _before_and_after(measured: Sequence[tuple[Subject, Mapping[str, Result]]]) -> Iterator[str]:
@@ -217,6 +223,37 @@ def _comparison(one: Subject, found: Mapping[str, Result]) -> Iterator[str]:
         yield ""
         ratio = f"{theirs.wall / ours.wall:.0f} times as fast as `linux.proc.Maps` (one view, as text)"
         yield f"In volatility3, `linux.vmaxview.VmaXView` (all views, as JSON) was {ratio}."
+
+
+def _cases(one: Subject, found: Mapping[str, Result]) -> Iterator[str]:
+    """What a crash engineer asks for first."""
+    yield ""
+    yield f"## Crash cases, on {one.name}"
+    yield ""
+    yield _CASES
+    yield ""
+    rows = [
+        (
+            f"{result.tool} {result.version}",
+            f"`{name}`",
+            result.does,
+            span(result),
+            f"{result.cpu:.2f} s",
+            _memory(result),
+            result.date,
+        )
+        for name, result in found.items()
+        if result.of_case
+    ]
+    yield from _table(["tool", "command", "what it reads and prints", "time", "CPU", "memory", "measured"], rows)
+    crash, info = found.get("crash --all"), found.get("info")
+    if crash and info:
+        limit = 1.5 * info.cpu + 1
+        yield ""
+        yield (
+            f"`crash --all` may take one and a half times as long as `info` and a second: {limit:.2f} s of CPU time, "
+            f"{'kept' if crash.cpu <= limit else 'MISSED'} with {crash.cpu:.2f} s."
+        )
 
 
 def _all(values: Iterator[object]) -> str:

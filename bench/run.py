@@ -72,6 +72,7 @@ def measure(contender: Contender, measured: Subject, runs: int, scratch: Path) -
         does=contender.does,
         date=datetime.now(UTC).date().isoformat(),
         load=round(before, 1),
+        of_case=contender.of_case,
     )
 
 
