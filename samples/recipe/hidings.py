@@ -32,6 +32,7 @@ DECOYS = re.compile(r"^DECOY (\d+) \S+((?: (?:data|code)-[0-9a-f]+)+)\.", re.MUL
 NO_EXECUTE = 1 << 63  # arch/x86/include/asm/pgtable_types.h
 FRAME = ((1 << 52) - 1) & -PAGE
 PRESENT_USER_CODE = 0x67  # present, writable, user, accessed, dirty
+PRESENT_USER_READ = 0x25  # present, user, accessed
 VM_EXEC, VM_PFNMAP, VM_IO = 1 << 2, 1 << 10, 1 << 14  # include/linux/mm.h
 
 
@@ -243,15 +244,15 @@ def kernel_half(bench: Bench, decoys: Decoys) -> tuple[int, int]:
 
 def vdso_elsewhere(bench: Bench, decoys: Decoys) -> tuple[int, int]:
     """The entry of a page of the vDSO made to lead to an anonymous page of the process."""
-    view, vdso = bench.views.page_tables, int(bench.views.mms.vdso[bench.mm_row])
+    view, va = bench.views.page_tables, int(bench.views.mms.vdso[bench.mm_row])
     assert view is not None
-    ptes = view.ptes.take((view.ptes.mm_row == bench.mm_row) & (view.ptes.state == PteState.PRESENT))
-    ptes = ptes.take((ptes.va >= np.uint64(vdso)) & (ptes.va < np.uint64(vdso + 2 * PAGE)))
-    if not vdso or not len(ptes):
+    tables = view.tables.take((view.tables.level == 1) & view.tables.ok & (view.tables.owner == bench.mm_row))
+    fits = np.flatnonzero((tables.va <= np.uint64(va)) & (tables.va + np.uint64(PAGE << 9) > np.uint64(va)))
+    if not va or not len(fits):
         raise NotHereError
-    va, pfn = int(ptes.va[0]), int(_present(bench, decoys.data).pfn[-1])
-    where = int(ptes.where[0])
-    bench.put("PTE", None, lambda entry: entry & ~FRAME | pfn * PAGE, physical=where, user_address=va)
+    where = int(tables.pa[fits[0]]) + (va - int(tables.va[fits[0]])) // PAGE * 8
+    entry = int(_present(bench, decoys.data).pfn[-1]) * PAGE | PRESENT_USER_READ
+    bench.put("PTE", None, lambda _: entry, physical=where, user_address=va)
     return va, va + PAGE
 
 

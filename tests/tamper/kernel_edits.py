@@ -271,6 +271,19 @@ def vvar_replaced(edit: Edit) -> Label:
     return _vdso_label(edit, "vvar replaced", pte)
 
 
+def vvar_made_writable(edit: Edit) -> Label:
+    """Write and execute permission in flags, page_prot and entries of vvar, where both are never given."""
+    pte = _vdso_pte(edit, b"[vvar]")
+    (vma,) = rows_in(edit.views.vmas.take(view_of(edit).ranges.vma_row[pte.range_row]))
+    rights = flags.VM_WRITE | flags.VM_EXEC
+    edit.put(edit.at("vm_area_struct", int(vma.vma), "vm_flags"), int(vma.flags) | rights)
+    prot = (int(vma.page_prot) | bits.WRITE) & ~bits.NO_EXECUTE
+    edit.put(edit.at("vm_area_struct", int(vma.vma), "vm_page_prot"), prot)
+    for entry in rows_in(view_of(edit).ptes.take(view_of(edit).ptes.range_row == pte.range_row[0])):
+        write_entry(edit, int(entry.where), (int(entry.entry) | bits.WRITE) & ~bits.NO_EXECUTE)
+    return _vdso_label(edit, "vvar made writable and executable", pte)
+
+
 def _mm_with(edit: Edit) -> tuple[int, Row]:
     """A process with a writable anonymous VMA, and that VMA."""
     pte = pick_pte(edit, _heap)
@@ -343,6 +356,7 @@ DISGUISES: tuple[Callable[[Edit], Label], ...] = (
 VDSO: tuple[Callable[[Edit], Label], ...] = (
     vdso_replaced,
     vvar_replaced,
+    vvar_made_writable,
     vdso_pointed_elsewhere,
     vdso_image_exchanged,
     vdso_patched_for_all,

@@ -145,4 +145,5 @@ def _tell(context: Context, files: FileTable, exe: I64, named: list[I64], wrong:
         others = dict.fromkeys(path(int(rows[at])) for rows in named if int(rows[at]) >= 0)
         title = f"exe_file is {path(int(exe[at]))}, and the program that is mapped is {' or '.join(others)}"
         start = int(mms.start_code[at])
-        yield context.finding(RULE, mm, title, evidence, bounds=(start, max(int(mms.end_code[at]), start + 1)))
+        found = context.finding(RULE, mm, title, evidence, bounds=(start, max(int(mms.end_code[at]), start + 1)))
+        yield replace(found, settled=True)  # files that are mapped or are a program stay what they are

@@ -12,6 +12,7 @@ each entry special. `vm_insert_page` refuses anonymous pages.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -67,7 +68,8 @@ def check(context: Context) -> Iterator[Finding]:
     bare = device & (vmas.file == 0)
     if bare.any():
         indexed = indexed_vmas(context)[context.index]
-        for row in np.unique(indexed.vma_row[bare[indexed.vma_row]]).tolist():
+        own = bare[indexed.vma_row] & (vmas.mm[indexed.vma_row] == indexed.entries.mm)
+        for row in np.unique(indexed.vma_row[own]).tolist():
             yield _without_file(context, int(row))
     if views.page_tables is not None:
         yield from _unfit_entries(context, views.page_tables, device & ~bare & (vmas.kind != Kind.HUGETLB))
@@ -88,7 +90,20 @@ def _without_file(context: Context, row: int) -> Finding:
     if view is not None:
         evidence += _pages_of(context, view, row)
     title = f"{allows(vm_flags)} VMA {start:#x}-{end:#x} says that it maps a device ({names}), and no driver made it"
-    return context.finding(RULE, int(vmas.mm[row]), title, evidence, bounds=(start, end))
+    found = context.finding(RULE, int(vmas.mm[row]), title, evidence, bounds=(start, end))
+    return replace(found, at_once=_of_one_moment(context, row))
+
+
+def _of_one_moment(context: Context, row: int) -> bool:
+    """Are the words of a VMA in one page, and is it none that was freed?
+
+    An index has a VMA once flags and file are set. Special mappings that were freed lose their operations to a pointer
+    of the allocator; anonymous memory has none.
+    """
+    vmas, page_bases = context.views.vmas, context.views.arch.page_bases
+    first = vmas.vma[row : row + 1]
+    last = first + np.uint64(context.views.vma_size - 1)
+    return bool(vmas.ops[row] == 0 and page_bases(first)[0] == page_bases(last)[0])
 
 
 def _pages_of(context: Context, view: PageTablesView, row: int) -> list[Evidence]:
