@@ -89,6 +89,7 @@ def _contents(analysis: Analysis) -> Iterator[tuple[str, int, str]]:
             f"its code for {counted(lost, 'kind')} of programs: not in the image",
         )
     yield from _code(views)
+    yield from _frames(views)
     handles = views.handles
     if handles is not None:
         files = handles.memory_files
@@ -118,6 +119,22 @@ def _code(views: Views) -> Iterator[tuple[str, int, str]]:
     yield "tables of functions (PROC-OPS, KERNEL-TABLE)", road.unread, f"{counted(road.unread, 'pointer')}: {why}"
     unread = road.foreign.unread
     yield "executable kernel memory (CODE-FOREIGN)", unread, f"{counted(unread, 'page')} that no record has: {why}"
+
+
+def _frames(views: Views) -> Iterator[tuple[str, int, str]]:
+    """What of page frames could not be looked into."""
+    view = views.frames
+    if view is None:
+        return
+    what = "code in frames that nobody accounts for (FRAME-UNOWNED)"
+    yield what, view.unread, f"{counted(view.unread, 'frame')}: not in the image"
+    yield what, view.left_out, f"{counted(view.left_out, 'frame')}: more than are looked into"
+    yield what, int(not view.whole), "the kernel's own page tables could not be read whole"
+    why = "zones of the allocator, or some of their struct pages, are not in the image"
+    yield "reserved frames (FRAME-RESERVED)", int(not view.reserved.whole), why
+    unread = int((~view.unmapped.read & ~view.unmapped.passing).sum()) + view.unmapped_left_out
+    why = f"{counted(unread, 'page')}: not in the image, or more than are looked at"
+    yield "contents of anonymous pages that nobody maps (FRAME-HELD)", unread, why
 
 
 def _walks(analysis: Analysis) -> list[NotAssessed]:
