@@ -108,7 +108,8 @@ def make(source: Path, truth: Path, folder: Path, image: Image, more: dict[str, 
     folder.mkdir(parents=True, exist_ok=True)
     target = folder / "image.kdump"
     with target.open("wb") as stream:
-        write_selection(stream, image, select(image, Keep.ANALYSIS))
+        # The kernel's code would double each file.
+        write_selection(stream, image, select(image, Keep.ANALYSIS, without=("code",)))
     if target.stat().st_size > LIMIT:
         raise SystemExit(f"{target} has more than {LIMIT} bytes")
     (folder / "truth.tar.xz").write_bytes(lzma.compress(truth.read_bytes(), preset=9))
@@ -123,7 +124,7 @@ def make(source: Path, truth: Path, folder: Path, image: Image, more: dict[str, 
         **copied,
         **({} if live is None else {"live": {key: live[key] for key in live if key != "slices"}}),
         "source": {"file": source.name, "sha256": made.get("sha256", {}).get(source.name)},
-        "excerpt": "vmaforensics excerpt --keep analysis",
+        "excerpt": "vmaforensics excerpt --keep analysis --without code",
         **more,
         "sha256": {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files},
     }

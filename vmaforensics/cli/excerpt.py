@@ -29,8 +29,9 @@ Write a smaller image, kdump-compressed with zstd, that holds
 Kernel memory holds traces of users too, and neither `analysis` nor `kernel` removes them: names of processes,
 files and hosts, registers of the CPUs, keys, the kernel log, and what system calls have left on kernel stacks.
 `--without log` and `--without stacks` let `analysis` leave these out, except for what report reads of them (saved
-registers). `analysis` keeps whole pages, so also the neighbours of the objects it reads; what a freed slab object
-or the slack of an allocation last held stays.
+registers). `--without code` leaves out the kernel's own code, which is no secret and half of the excerpt;
+whether it was patched is then not assessed. `analysis` keeps whole pages, so also the neighbours of the objects it
+reads; what a freed slab object or the slack of an allocation last held stays.
 `kernel` keeps in addition what is on its way through the kernel: buffers of sockets, pipes, terminals and
 drivers, and memory that the kernel shares with processes (BPF maps, rings of io_uring and of
 packet sockets). Neither keeps a free page or one of unknown use unless the analysis reads it; stale pointers
@@ -50,10 +51,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("--keep", choices=("analysis", "kernel", "all"), default="analysis", help="default: analysis")
     parser.add_argument(
         "--without",
-        choices=("log", "stacks"),
+        choices=("log", "stacks", "code"),
         action="append",
         default=[],
-        help="with analysis: leave out the kernel's log, or what is on kernel stacks; may be repeated",
+        help="with analysis: leave out the kernel's log, what is on kernel stacks, or the kernel's code, half of an "
+        "excerpt; may be repeated",
     )
     add_output(parser, required=True)
     parser.set_defaults(run=run)

@@ -20,6 +20,7 @@ from vmaforensics.proc.maps import maps_lines
 from vmaforensics.proc.smaps import SmapsPrinter
 from vmaforensics.progress import unheard
 from vmaforensics.report.document.build import build_document
+from vmaforensics.views.gather import EXTRA
 from vmaforensics.views.pages.frame_kinds import USER_KINDS, FrameKind, classify_frames
 
 if TYPE_CHECKING:
@@ -71,10 +72,12 @@ def trace_analysis(
     image: Image, progress: Progress = unheard, without: Collection[str] = ()
 ) -> tuple[Kernel, NDArray[np.uint64]]:
     """The kernel, and the page frames that finding it, the whole analysis and the case of a crash ask for (uint64,
-    ascending). Of the case, the parts named in ``without`` are left out: see ``gather_case``.
+    ascending). Of the case, the parts named in ``without`` are left out: see ``gather_case``; and with ``code`` in it
+    the kernel's code, which is looked at wherever the kernel patches it.
     """
     image.memory.start_trace()
-    analysis = analyse_image(image, progress=progress)
+    views = [view for view in EXTRA if view != "patched" or "code" not in without]
+    analysis = analyse_image(image, views=views, progress=progress)
     if analysis.views.page_tables is not None:
         SmapsPrinter(analysis.kernel, analysis.views)  # reads the settings that smaps shows
     for mm in analysis.views.mms.mm.tolist():

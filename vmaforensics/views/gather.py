@@ -54,7 +54,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 # Views beyond the indices, the VMAs and the counters, by the names the command line uses.
-EXTRA = ("slab", "sources", "anchors", "handles", "page-tables", "text", "rmap", "frames", "code")
+EXTRA = ("slab", "sources", "anchors", "handles", "page-tables", "text", "rmap", "frames", "code", "patched")
 
 _GUARD_PAGES = 256
 
@@ -194,7 +194,7 @@ def _gather_witnesses(kernel: Kernel, views: Views, cpus: tuple[CpuState, ...], 
         held = views.handles.held if views.handles is not None else HeldFrames.zeros(0)
         views.frames = extra.get("frames", lambda: gather_frames(kernel, page_tables, held))
     opened = views.handles.descriptors.file if views.handles is not None else np.zeros(0, np.uint64)
-    views.road = extra.get("code", lambda: gather_road(kernel, np.unique(opened)))
+    views.road = extra.get("code", lambda: gather_road(kernel, np.unique(opened), patched="patched" in extra.wanted))
 
 
 class _Extra:
@@ -203,11 +203,11 @@ class _Extra:
     def __init__(self, kernel: Kernel, wanted: Collection[str], progress: Progress) -> None:
         self._progress = progress
         self._problems = kernel.identity.problems
-        self._wanted = wanted
+        self.wanted = wanted
 
     def get(self, name: str, gather: Callable[[], T]) -> T | None:
         """The view, or None if it is not wanted or not available."""
-        return self.always(name, gather) if name in self._wanted else None
+        return self.always(name, gather) if name in self.wanted else None
 
     def always(self, name: str, gather: Callable[[], T]) -> T | None:
         """A view that nobody has to ask for, or None if it is not available."""

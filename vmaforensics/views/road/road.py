@@ -19,7 +19,7 @@ from vmaforensics.views.road.pointers import PointerLog, member_at
 from vmaforensics.views.road.probes import find_probes
 from vmaforensics.views.road.proc_objects import Held, read_held, read_objects
 from vmaforensics.views.road.proc_tables import read_entries, read_led_to, read_proc_entries, read_tables
-from vmaforensics.views.road.sites import find_sites
+from vmaforensics.views.road.sites import FoundSites, find_sites
 from vmaforensics.views.road.tracers import OpsFlag, find_tracers
 from vmaforensics.views.stacks.modules import Part, module_memory
 
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from vmaforensics.views.road.livepatch import Replaced
     from vmaforensics.views.road.pointers import Group, Pointers
     from vmaforensics.views.road.probes import FoundProbes
-    from vmaforensics.views.road.sites import FoundSites
     from vmaforensics.views.road.tracers import Tracers
 
 # Symbols that are asked for; looking for all of them at once is cheaper than one after the other.
@@ -103,8 +102,11 @@ class _Symbols:
         return self._by_address.name(row) + (f"+{offset:#x}" if offset else "")
 
 
-def gather_road(kernel: Kernel, files: U64) -> RoadView:
-    """Read code, tables, hooks and modules of the kernel; ``files`` are open files, by address of ``struct file``."""
+def gather_road(kernel: Kernel, files: U64, *, patched: bool = True) -> RoadView:
+    """Read code, tables, hooks and modules of the kernel; ``files`` are open files, by address of ``struct file``.
+
+    Without ``patched`` the places that the kernel patches are left out: they lie in every page of its code.
+    """
     kernel.symbols.find_all([*_ASKED.split(), *TABLES, *ENTRIES, *NAMES])
     loaded = find_loaded(kernel)
     tracers, probes, programs = find_tracers(kernel), find_probes(kernel), find_programs(kernel)
@@ -119,7 +121,7 @@ def gather_road(kernel: Kernel, files: U64) -> RoadView:
         functions=road_functions(kernel),
         loaded=loaded,
         owners=owners,
-        sites=find_sites(kernel),
+        sites=find_sites(kernel) if patched else FoundSites.none(),
         callers=_callers(kernel, tracers),
         tracers=tracers,
         probes=probes,

@@ -63,6 +63,11 @@ class FoundSites:
     labels: int
     unread: int  # places whose code is not in the image
 
+    @classmethod
+    def none(cls) -> FoundSites:
+        """Nothing was looked at."""
+        return cls(sites=Sites.zeros(0), entries=0, calls=0, labels=0, unread=0)
+
 
 @table(struct="ftrace_page")
 class _Pages(Table):
