@@ -2,13 +2,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from vmaforensics.image.formats.raw import RawMemory, Stretch
 from vmaforensics.image.memory import PageState
+from vmaforensics.image.open import open_image
+from vmaforensics.image.source import data_in
 
 from .build import PAGE, page
 from .truth import check, pfns, states
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .conftest import Opener
 
 MIB = 1 << 20
@@ -53,3 +59,28 @@ def test_a_file_may_be_moved_as_a_whole(opened: Opener) -> None:
     assert (memory.shift, memory.read(2 * PAGE, PAGE)) == (2 * PAGE, page(1))
     memory.move(-PAGE)
     assert (memory.shift, memory.read(0, PAGE)) == (-PAGE, page(2))
+
+
+def test_large_holes_of_a_file_are_passed_over_by_searches(tmp_path: Path) -> None:
+    path = tmp_path / "sparse.raw"
+    with path.open("wb") as out:
+        out.truncate(64 << 20)
+        for at in (8 << 20, (8 << 20) + 65536, 40 << 20):
+            out.seek(at)
+            out.write(b"\1" * 4096)
+    found = data_in(path, 64 << 20)
+    if found == [(0, 64 << 20)]:
+        pytest.skip("a file system that does not tell holes")
+    image = open_image(path)
+    pieces = list(image.memory.chunks(1 << 20))
+    assert sum(len(piece) for _, piece in pieces) == sum(end - start for start, end in found) < 8 << 20
+    assert [pa for pa, piece in pieces if piece[0] == 1] == [8 << 20, 40 << 20]
+    assert image.memory.read(16 << 20, 16) == bytes(16)  # a hole is held all the same
+    assert data_in(tmp_path, 7) == [(0, 7)]  # nothing that can be asked
+
+
+def test_a_file_without_data_is_one_hole(tmp_path: Path) -> None:
+    path = tmp_path / "empty.raw"
+    with path.open("wb") as out:
+        out.truncate(4 << 20)
+    assert list(open_image(path).memory.chunks()) == [] or data_in(path, 4 << 20) == [(0, 4 << 20)]

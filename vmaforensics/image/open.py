@@ -97,7 +97,7 @@ def begins_as_image(path: Path) -> bool:
 def _source(path: Path) -> FileSource:
     """The bytes of a file: mapped, or read when they are asked for if it cannot be mapped."""
     try:
-        return Mapped(map_file(path))
+        return Mapped(map_file(path), path)
     except NotMappableError:
         return PagedFile(path, path.stat().st_size)
 

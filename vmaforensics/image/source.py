@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import mmap
+import os
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_HOLE = 1 << 20  # bytes; smaller ones are read
+_MOST_EXTENTS = 1 << 17
 _NOT_TO_BE_MAPPED = (errno.ENOMEM, errno.ENODEV, errno.EOVERFLOW, errno.EINVAL, errno.EIO)  # mmap(2)
 
 
@@ -101,10 +104,12 @@ class FileSource(Source):
 
 
 class Mapped(FileSource):
-    """A buffer as it is: a mapped file."""
+    """A buffer as it is: a mapped file. ``path`` is that of the file, if its holes are to be passed over."""
 
-    def __init__(self, buffer: NDArray[np.uint8]) -> None:
+    def __init__(self, buffer: NDArray[np.uint8], path: Path | None = None) -> None:
         self.buffer = buffer
+        self._path = path
+        self._data: list[tuple[int, int]] | None = None  # what is no large hole, once that has been asked for
 
     def release(self) -> None:
         """Take the pages of a mapped file out of this process; what is asked for again is read again."""
@@ -122,8 +127,12 @@ class Mapped(FileSource):
         return Fetched(self.buffer, offsets, np.ones(len(offsets), dtype=np.bool_))
 
     def pieces(self, at: int, size: int, step: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        for low in range(at, at + size, step):
-            yield low, self.buffer[low : min(low + step, at + size)]
+        if self._data is None:
+            self._data = [(0, len(self))] if self._path is None else data_in(self._path, len(self))
+        for start, end in self._data:
+            start, end = max(start, at), min(end, at + size)
+            for low in range(start, end, step):
+                yield low, self.buffer[low : min(low + step, end)]
 
     def records(self, dtype: np.dtype[Any], at: int, index: NDArray[np.int64]) -> NDArray[Any]:
         return np.frombuffer(self.buffer.data, dtype=dtype, offset=at, count=(len(self) - at) // dtype.itemsize)[index]
@@ -170,6 +179,28 @@ def map_file(path: Path) -> NDArray[np.uint8]:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ImageUnreadableError(f"{path} cannot be read: {why}; check the path and its permissions") from error
     return np.frombuffer(mapping, dtype=np.uint8)
+
+
+def data_in(path: Path, size: int) -> list[tuple[int, int]]:
+    """``[start, end)`` of what the file system holds of a file of ``size`` bytes, ascending, without large holes.
+
+    Reading a hole gives zeros, a page fault each. Where holes cannot be told, all of the file is data.
+    """
+    found: list[tuple[int, int]] = []
+    end = 0
+    try:
+        with path.open("rb") as stream:
+            for _ in range(_MOST_EXTENTS):
+                start = os.lseek(stream.fileno(), end, os.SEEK_DATA)
+                end = os.lseek(stream.fileno(), start, os.SEEK_HOLE)
+                if found and start - found[-1][1] < _HOLE:
+                    start = found.pop()[0]
+                found.append((start, end))
+    except OSError as error:
+        return found if error.errno == errno.ENXIO else [(0, size)]  # ENXIO: nothing but a hole is left
+    except AttributeError:  # a system without SEEK_DATA
+        return [(0, size)]
+    return [*found, (end, size)]
 
 
 def ascii_text(data: bytes, limit: int = 256) -> str:
