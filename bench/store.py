@@ -104,4 +104,5 @@ def _result(stored: dict[str, Any]) -> Result:
         load=stored.get("load"),
         entries=stored.get("entries"),
         walk=stored.get("walk"),
+        of_case=stored.get("of_case", False),
     )
