@@ -32,7 +32,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("compare",),
     ("crash", "scan"),
     ("report",),
-    ("export",),
+    ("export", "query"),
     ("fleet",),
     ("cli", "volatility"),
 )

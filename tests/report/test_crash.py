@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from crash.test_document import a_case, document_of
 
-from vmaforensics.report.document.crash_part import short_form
+from vmaforensics.report.document.crash_short import short_form
 from vmaforensics.report.document.document import Document, encode
 from vmaforensics.report.document.saved import parse
 from vmaforensics.report.formats.html.crash_page import render_crash_html

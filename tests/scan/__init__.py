@@ -1,3 +1,3 @@
-"""Tests of what is written from an image: extracted contents, excerpts, symbol files."""
+"""Tests of scans: plans, rules, strings."""
 
 from __future__ import annotations

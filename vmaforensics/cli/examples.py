@@ -56,6 +56,11 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("vmaforensics scan vmcore --yara one.yar --pid 1234 --format json", "one process, for a program"),
         ("vmaforensics scan vmcore --strings 12 --in unowned,free", "strings in frames that nobody owns"),
     ),
+    "sql": (
+        ("vmaforensics sql case.json 'SELECT pid, comm, count(*) FROM vmas GROUP BY ALL'", "a saved report"),
+        ("vmaforensics sql vmcore .schema", "the tables, and their columns"),
+        ("vmaforensics sql vmcore 'SELECT * FROM ptes WHERE vma = 0' --format csv", "entries without a VMA"),
+    ),
     "excerpt": (
         ("vmaforensics excerpt vmcore -o small.kdump", "just what the analysis reads; no user memory"),
         ("vmaforensics excerpt vmcore --keep kernel -o kernel.kdump", "for drgn, crash and volatility3"),

@@ -32,6 +32,7 @@ VERBS = (
     "extract",
     "core",
     "scan",
+    "sql",
     "excerpt",
     "isf",
     "diff",

@@ -10,7 +10,7 @@ from vmaforensics.checks.bounds import bounded
 from vmaforensics.crash.guard import guarded
 from vmaforensics.kernel.machine import hostname, read_clock
 from vmaforensics.report.document.acquired import acquired_part
-from vmaforensics.report.document.crash_part import crash_part
+from vmaforensics.report.document.crash_short import crash_part
 from vmaforensics.report.document.document import Document
 from vmaforensics.report.document.finding_parts import finding_parts
 from vmaforensics.report.document.memory_maps import memory_maps

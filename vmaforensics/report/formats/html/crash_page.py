@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmaforensics.crash.text import COMPLAINTS, crash_sections
-from vmaforensics.report.document.crash_part import short_form
+from vmaforensics.report.document.crash_short import short_form
 from vmaforensics.report.formats.crash_text import death_rows, told_first
 from vmaforensics.report.formats.html.render import asset, environment, policy
 from vmaforensics.version import __version__
