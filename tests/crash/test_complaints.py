@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import pytest
+from work import budget
 
+from vmaforensics.arch.known import DEFAULT
+from vmaforensics.crash import complaints
+from vmaforensics.crash.complaints import read_complaints
 from vmaforensics.crash.fingerprint import fingerprint, top_functions
 from vmaforensics.crash.patterns import Kind, kind_of, reason_of
+from vmaforensics.views.log.records import Log, LogRecords
 
 from .texts import FATAL_PANIC, HUNG_TASK, LIST_CORRUPTION, NULL_POINTER, SOFT_LOCKUP, complaints_of, log_of
 
 KERNEL: dict[str, int] = {"caller": 5}
+PRINTED = DEFAULT.printed_registers
 
 
 @pytest.mark.parametrize(
@@ -187,3 +194,23 @@ def test_fingerprints_stay_what_they_are() -> None:
     ``printf "sysrq\\nsysrq_handle_crash\\nvfs_write" | sha256sum``
     """
     assert fingerprint("sysrq", ["sysrq_handle_crash", "vfs_write"]) == "1:33e0d95dc2c578bd"
+
+
+def _alike(text: bytes, count: int) -> Log:
+    """A log of ``count`` records of one text."""
+    rows = np.arange(count)
+    records = LogRecords.of(
+        seq=rows, time=rows * 1000, caller=np.full(count, 1), begin=rows * len(text), size=np.full(count, len(text))
+    )
+    return Log(records=records, data=text * count, source="prb")
+
+
+def test_a_log_of_many_records_is_not_looked_at_record_by_record() -> None:
+    with budget(calls=2_000):
+        assert read_complaints(_alike(b"usb 1-1: new device number 4, this is a line\n", 1 << 18), PRINTED).total == 0
+
+
+def test_of_more_complaints_than_are_looked_at_the_first_and_the_last_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(complaints, "_MOST_LOOKED_AT", 100)
+    found = read_complaints(_alike(b"BUG: Bad rss-counter state mm:0 type:MM_ANONPAGES val:1", 1000), PRINTED)
+    assert (found.kept[0].row, found.kept[-1].row, found.total) == (0, 999, 200)
