@@ -10,6 +10,8 @@ from handmade import PAGE
 
 from views.user_memory import LARGE, USER, UserMemory, present, swapped
 from vmaforensics.arch.page_tables import PteState
+from vmaforensics.image.limits import Limits
+from vmaforensics.image.memory import PhysicalMemory
 from vmaforensics.views.pages import page_tables, read_entries
 from vmaforensics.views.pages.entry_ranges import in_ranges
 from vmaforensics.views.pages.entry_reader import EntryReader
@@ -140,6 +142,23 @@ def test_orphans_are_numbered_as_all_entries_are(monkeypatch: pytest.MonkeyPatch
     assert memory.gather(vmas, ranges).orphans.tolist() == expected
     monkeypatch.setattr(page_tables, "_KEPT", 0)
     assert memory.gather(vmas, ranges).orphans.tolist() == expected
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_threads_change_nothing(both: tuple[Entries, Entries], monkeypatch: pytest.MonkeyPatch, jobs: int) -> None:
+    kept, _ = both
+    monkeypatch.setattr(PhysicalMemory, "limits", Limits(jobs=jobs))
+    memory, _ = _memory()
+    vmas, ranges = memory.ranges((0, HUGE, 3 * HUGE), (1, 0, 1 << 40))
+    view = memory.gather(vmas, ranges)
+    monkeypatch.undo()
+    one = memory.gather(vmas, ranges)
+    found = [(first, ptes.va.tolist()) for first, ptes in view.entries.each(lambda ptes: ptes)]
+    assert [va for _, some in found for va in some] == kept.all().va.tolist()
+    assert [first for first, _ in found] == [first for first, _ in view.entries.batches()]
+    assert view.orphans.tolist() == one.orphans.tolist()
+    assert _same(view.ptes, one.ptes)
+    assert view.pages.pfn.tolist() == one.pages.pfn.tolist()
 
 
 def test_of_a_source_that_changes_as_many_entries_come_as_there_were(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ def add_image(parser: argparse.ArgumentParser) -> None:
         help="raw, ELF core, LiME, AVML or kdump image; of a dump that makedumpfile has split: all its parts",
     )
     _add_kernel(parser)
+    _add_limits(parser)
 
 
 def add_one_image(parser: argparse.ArgumentParser) -> None:
@@ -34,6 +35,7 @@ def add_one_image(parser: argparse.ArgumentParser) -> None:
         help="the other parts of a dump that makedumpfile has split",
     )
     _add_kernel(parser)
+    _add_limits(parser)
 
 
 def _add_kernel(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +46,23 @@ def _add_kernel(parser: argparse.ArgumentParser) -> None:
         type=_number,
         help="of several kernels in memory, left by a reboot or kept for a crash, the N-th found; default: the first "
         "whose list of tasks is whole",
+    )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--jobs",
+        metavar="N",
+        type=_number,
+        help="how much is worked on at a time: threads that look at page tables, processes that scan; results are the "
+        "same with any number; default: as many as cores",
+    )
+    parser.add_argument(
+        "--memory",
+        metavar="SIZE",
+        type=size,
+        help="memory that batches of page tables are made for, such as 2G; more than that is told on stderr; "
+        "default: half of what is free",
     )
 
 
@@ -74,10 +93,13 @@ def opened(args: argparse.Namespace) -> Image:
     """The image that the arguments of :func:`add_image`, or of :func:`add_one_image`, name."""
     from dataclasses import replace
 
+    from vmaforensics.image.limits import Limits, cores
     from vmaforensics.image.open import open_image
 
     paths = [*args.image, *getattr(args, "parts", [])]
-    return replace(open_image(paths), symbols=args.symbols, kernel=getattr(args, "kernel", None))
+    image = replace(open_image(paths), symbols=args.symbols, kernel=getattr(args, "kernel", None))
+    image.memory.limits = Limits(memory=args.memory, jobs=args.jobs or cores())
+    return image
 
 
 def add_owner(parser: argparse.ArgumentParser) -> None:

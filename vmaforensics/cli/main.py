@@ -87,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         code = int(args.run(args))
         sys.stdout.flush()
+        _tell_memory(getattr(args, "memory", None))
     except VmaForensicsError as error:
         return _fail(error.exit_code, str(error))
     except BrokenPipeError:
@@ -105,6 +106,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         kind = type(error).__name__
         return _fail(ExitCode.INTERNAL, f"internal error ({kind}: {error}); run again with --debug and report it")
     return code
+
+
+def _tell_memory(limit: object) -> None:
+    """Say so if more memory was taken than was asked for; ``limit`` is in bytes if there is one."""
+    if not isinstance(limit, int) or sys.platform != "linux":
+        return
+    from resource import RUSAGE_SELF, getrusage
+
+    from vmaforensics.words.amounts import amount
+
+    taken = getrusage(RUSAGE_SELF).ru_maxrss << 10
+    if taken > limit:
+        sys.stderr.write(f"vmaforensics: it took {amount(taken)}, more than the {amount(limit)} of --memory\n")
 
 
 def _interrupted(error: BaseException) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from vmaforensics.cli.arguments import add_one_image, opened
@@ -54,7 +53,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("--pid", type=int, action="append", metavar="N", help="only memory of this process; repeatable")
     parser.add_argument("--in", dest="kinds", metavar="KIND,…", help="only these kinds of memory; default: all")
-    parser.add_argument("--jobs", type=int, metavar="N", default=os.cpu_count() or 1, help="processes; default: CPUs")
     parser.add_argument("--timeout", type=int, metavar="S", default=60, help="seconds for one stretch (default: 60)")
     parser.add_argument(
         "--max-matches", type=int, metavar="N", default=100, help="of one pattern in one stretch (default: 100)"
@@ -68,6 +66,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def run(args: argparse.Namespace) -> int:
     """Compile the rules, read every view, scan."""
     from vmaforensics.cli.progress import watched
+    from vmaforensics.image.limits import cores
     from vmaforensics.kernel.find import find_kernel
     from vmaforensics.report.document.json_text import json_text
     from vmaforensics.scan.document import ScanDocument, ScanSchema
@@ -81,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.yara and not args.strings:
         raise UsageError("there is nothing to look for: give --yara RULES or --strings")
-    for option in ("jobs", "timeout", "max_matches"):
+    for option in ("timeout", "max_matches"):
         if not 0 < getattr(args, option) < 1 << 20:
             raise UsageError(f"--{option.replace('_', '-')} takes a number from 1 on")
     if args.strings and not 3 <= args.strings <= 4096:
@@ -95,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         rules=rules,
         kinds=kinds,
         pids=args.pid,
-        jobs=args.jobs,
+        jobs=args.jobs or cores(),
         settings=Settings(
             rules=None if rules is None else rules.serialized,
             timeout=args.timeout,

@@ -10,11 +10,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
 from enum import IntEnum
+from threading import RLock
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from vmaforensics.errors import MemoryReadError
+from vmaforensics.image.limits import Limits
 from vmaforensics.image.source import take
 
 if TYPE_CHECKING:
@@ -65,6 +67,7 @@ class PhysicalMemory(ABC):
 
     def __init__(self, ranges: NDArray[np.uint64]) -> None:
         self.ranges = ranges
+        self._reading = RLock()  # what holds pages unpacked has one buffer for all readers
         self._trace: NDArray[np.bool_] | None = None
         self._trace_high: list[NDArray[np.uint64]] = []
 
@@ -99,6 +102,9 @@ class PhysicalMemory(ABC):
         return counts
 
     batch = 1 << 16  # most items one _locate call is given
+
+    # How large batches of what is read are, and how many are worked on at a time.
+    limits = Limits()
 
     # Takes the pages of mapped files out of this process, where the image has some; see ``Image.release``.
     let_go: Callable[[], None] | None = None
@@ -203,25 +209,34 @@ class PhysicalMemory(ABC):
         index: NDArray[np.intp] | None,
     ) -> None:
         """Read rows ``index`` (all, if None) of ``pas`` into ``data`` and ``ok``; none crosses a page."""
-        size = data.shape[1]
         total = len(pas) if index is None else len(index)
         for low in range(0, total, self.batch):
             rows = slice(low, low + self.batch) if index is None else index[low : low + self.batch]
-            part = pas[rows]
-            if self._trace is not None:
-                self._mark(part)
-            buffer, offsets, states = self._locate(part, size)
-            held = states <= PageState.ZERO
-            ok[rows] = held
-            if len(buffer) < size:
-                continue
-            present = states == PageState.PRESENT
-            if present.all():
-                data[rows] = take(buffer, offsets, size)
-            elif present.any():
-                got = np.zeros((len(part), size), dtype=np.uint8)
-                got[present] = take(buffer, offsets[present], size)
-                data[rows] = got
+            with self._reading:
+                self._fill_batch(pas, data, ok, rows)
+
+    def _fill_batch(
+        self,
+        pas: NDArray[np.uint64],
+        data: NDArray[np.uint8],
+        ok: NDArray[np.bool_],
+        rows: slice | NDArray[np.intp],
+    ) -> None:
+        size, part = data.shape[1], pas[rows]
+        if self._trace is not None:
+            self._mark(part)
+        buffer, offsets, states = self._locate(part, size)
+        held = states <= PageState.ZERO
+        ok[rows] = held
+        if len(buffer) < size:
+            return
+        present = states == PageState.PRESENT
+        if present.all():
+            data[rows] = take(buffer, offsets, size)
+        elif present.any():
+            got = np.zeros((len(part), size), dtype=np.uint8)
+            got[present] = take(buffer, offsets[present], size)
+            data[rows] = got
 
     def read(self, pa: int, size: int) -> bytes:
         """The bytes ``[pa, pa + size)``. Raises :class:`MemoryReadError` if any of them is not held."""

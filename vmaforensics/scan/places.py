@@ -11,20 +11,14 @@ from vmaforensics.columns.lookup import last_rows_of, sort_order, values_at
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.types import I64, U8, U64
-from vmaforensics.views.pages.entry_reader import EntryReader
 from vmaforensics.views.pages.frame_kinds import ANON_KINDS, FREE_KINDS, FrameKind
 from vmaforensics.views.pages.mapped_pages import read_pages
 from vmaforensics.views.pages.ptes import place_keys
-from vmaforensics.views.pages.read_entries import ReadEntries
-from vmaforensics.views.pages.table_walk import walk_tables
-from vmaforensics.views.problems import ProblemLog
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from vmaforensics.compare.known_regions import KnownRegions
     from vmaforensics.kernel.kernel import Kernel
-    from vmaforensics.views.pages.ptes import Ptes
+    from vmaforensics.views.pages.entries import Entries
     from vmaforensics.views.views import Views
 
 _MOST_FRAMES = 1 << 28  # 1 TiB
@@ -84,7 +78,7 @@ def mapped_pages_of(kernel: Kernel, views: Views, regions: KnownRegions) -> Mapp
     if view is None:
         none = np.zeros(0, np.uint64)
         return Mapped(none, none, none.astype(np.int64), none.astype(np.int64))
-    mm_row, va, pfn = _expanded(kernel, (batch.ptes for batch in view.entries.batches()))
+    mm_row, va, pfn = _expanded(kernel, view.entries)
     rows = regions.rows
     keys = place_keys(kernel.arch, rows.mm_row, rows.start)
     order = np.argsort(keys, kind="stable")
@@ -94,18 +88,17 @@ def mapped_pages_of(kernel: Kernel, views: Views, regions: KnownRegions) -> Mapp
     return Mapped(pfn, va, mm_row, np.where(fits, region, -1))
 
 
-def _expanded(kernel: Kernel, batches: Iterable[Ptes]) -> tuple[I64, U64, U64]:
+def _expanded(kernel: Kernel, entries: Entries) -> tuple[I64, U64, U64]:
     """(row of the mm, address, frame) of every page that entries map and somebody counts."""
-    none = np.zeros(0, np.uint64)
-    rows, vas, pfns = [none.astype(np.int64)], [none], [none]
-    for ptes in batches:
+    mm_rows, vas, pfns = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
+    for _, ptes in entries.batches():
         kept = ptes.take(ptes.maps_frames() & ~ptes.special)
         row, place = expand(kept.pages(kernel.arch))
         number = place.astype(np.uint64)
-        rows.append(kept.mm_row[row].astype(np.int64))
+        mm_rows.append(kept.mm_row[row].astype(np.int64))
         vas.append(kept.va[row] + kernel.arch.bytes_of(number))
         pfns.append(kept.pfn[row] + number)
-    return np.concatenate(rows), np.concatenate(vas), np.concatenate(pfns)
+    return np.concatenate(mm_rows), np.concatenate(vas), np.concatenate(pfns)
 
 
 def file_pages(kernel: Kernel, views: Views) -> PlacePages:
@@ -140,12 +133,9 @@ def region_pages_of(kernel: Kernel, mapped: Mapped) -> PlacePages:
 
 def taskless_pages(kernel: Kernel, views: Views) -> PlacePages:
     """The memory of address spaces that are no process's, by address space and address."""
-    if views.taskless is None or not len(mms := views.taskless.mapping()):
+    if views.page_tables is None:
         return PlacePages.zeros(0)
-    reader = EntryReader(kernel, None)
-    walk = walk_tables(kernel, reader, mms, ProblemLog())
-    entries = ReadEntries(kernel.arch, walk.lowest, walk.counts, walk.large, reader.read)
-    row, va, pfn = _expanded(kernel, (batch.ptes for batch in entries.batches()))
+    row, va, pfn = _expanded(kernel, views.page_tables.taskless)
     return PlacePages.of(kind=np.full(len(pfn), PlaceKind.TASKLESS), owner=row, at=kernel.arch.pages(va), pfn=pfn)
 
 

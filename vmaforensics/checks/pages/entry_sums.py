@@ -11,7 +11,7 @@ from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.pages.rss import KINDS
 
 if TYPE_CHECKING:
-    from vmaforensics.columns.types import Bools
+    from vmaforensics.columns.types import I64, Bools
     from vmaforensics.views.pages.page_tables import PageTablesView
     from vmaforensics.views.pages.ptes import Ptes
 
@@ -40,18 +40,21 @@ class EntrySums:
         self._of_state[PteState.SWAP], self._of_state[PteState.OTHER] = _SWAP, _UNCLEAR
         self._cells = np.zeros((count, _CODES), np.int64)
 
-    def add(self, ptes: Ptes) -> None:
-        """Add some entries."""
+    def of(self, ptes: Ptes) -> tuple[int, I64]:
+        """What some entries add to: the first cell, and how much to it and to each of those behind it."""
         if not len(ptes):
-            return
+            return 0, np.zeros(0, np.int64)
         first = int(ptes.mm_row[0])  # they are sorted by mm
         code = values_at(self._of_page, ptes.page_row)
         bare = np.flatnonzero((ptes.page_row < 0) | ~ptes.maps_frames())
         code[bare] = self._of_state[ptes.state[bare]]
         cell = (ptes.mm_row - first) * np.int32(_CODES) + code
         weights = ptes.pages(self._arch) if ptes.level.max() > 1 else None
-        sums = np.bincount(cell, weights).astype(np.int64)
-        self._cells.reshape(-1)[first * _CODES : first * _CODES + len(sums)] += sums
+        return first * _CODES, np.bincount(cell, weights).astype(np.int64)
+
+    def add(self, first: int, sums: I64) -> None:
+        """Add what :meth:`of` said."""
+        self._cells.reshape(-1)[first : first + len(sums)] += sums
 
     @property
     def pages(self) -> np.ndarray[tuple[int, ...], np.dtype[np.int64]]:

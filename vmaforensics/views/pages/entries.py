@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -21,13 +21,15 @@ from vmaforensics.columns.ragged import expand_ranges
 from vmaforensics.views.pages.ptes import Ptes, place_keys
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from vmaforensics.arch.interface import Architecture
     from vmaforensics.columns.types import I64, U64
     from vmaforensics.views.pages.ptes import Rows
 
-BATCH = 1 << 18  # entries that are looked at together
+R = TypeVar("R")
+
+BATCH = 1 << 18  # entries that are looked at together, at most
 
 
 class Batch(NamedTuple):
@@ -81,6 +83,11 @@ class Entries(ABC):
         """All entries in order, some at a time."""
         return self.between(0, len(self))
 
+    def each(self, work: Callable[[Ptes], R]) -> Iterator[tuple[int, R]]:
+        """The row of the first entry of each batch, and what ``work`` makes of the batch; in order, worked on ahead."""
+        for first, ptes in self.batches():
+            yield first, work(ptes)
+
     def all(self) -> Ptes:
         """All of them at once: for images known to be small."""
         return self.take(slice(0, len(self)))
@@ -129,6 +136,11 @@ class KeptEntries(Entries):
 
     def __len__(self) -> int:
         return len(self._ptes)
+
+    def each(self, work: Callable[[Ptes], R]) -> Iterator[tuple[int, R]]:
+        """The row of the first entry of each batch, and what ``work`` makes of the batch; in order, worked on ahead."""
+        for first, ptes in self.batches():
+            yield first, work(ptes)
 
     def all(self) -> Ptes:
         """The table itself."""

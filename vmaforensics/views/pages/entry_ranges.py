@@ -32,12 +32,14 @@ def in_ranges(entries: Entries, mm_rows: Rows, starts: U64, ends: U64) -> Iterat
     order = order[(highest[order] > lowest[order]) & (mm_rows[order] >= 0)]
     lowest, highest = lowest[order], highest[order]
     reach = np.maximum.accumulate(highest)
-    for _, ptes in entries.batches():
-        if not len(ptes):
-            continue
+
+    def part(ptes: Ptes) -> Part:
         keys = place_keys(entries.arch, ptes.mm_row, ptes.va)
         # Ranges that begin behind these entries have none of them, nor have those before which all end too early.
         some = slice(int(np.searchsorted(reach, keys[0], "right")), int(np.searchsorted(lowest, keys[-1], "right")))
         low, high = np.searchsorted(keys, lowest[some]), np.searchsorted(keys, highest[some])
         held = np.flatnonzero(high > low)
-        yield Part(ptes, order[some][held], low[held], high[held])
+        return Part(ptes, order[some][held], low[held], high[held])
+
+    for _, found in entries.each(part):
+        yield found

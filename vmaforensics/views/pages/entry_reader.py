@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _LEAST_SWAPFILES = 23  # the least MAX_SWAPFILES of any configuration
 _SWAP_TYPES = 32  # 1 << MAX_SWAPFILES_SHIFT
 _HUGE = 2
-_HELD = 1 << 14  # tables whose pages of the image are kept in memory: 64 MiB
+_HELD = 1 << 14  # tables whose pages of the image are kept in memory, at most: 64 MiB
 
 
 class EntryReader:
@@ -35,12 +35,13 @@ class EntryReader:
         self._swap_types = _swap_types(kernel)
         self._zero = huge_zero_frame(kernel)  # mapped without being counted
         self._tables = 0  # read since the image was released
+        self._held = kernel.memory.limits.batch(kernel.arch.page_size, _HELD)
         self.rows: FrameRows | None = None
 
     def lowest(self, tables: LowestTables) -> LowestEntries:
         """The entries of some tables as they stand."""
         self._tables += len(tables)
-        if self._tables > _HELD:
+        if self._tables > self._held:
             self._kernel.memory.release()
             self._tables = len(tables)
         return self._kernel.arch.read_lowest(self._kernel.memory, tables)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.arch.known import DEFAULT
 from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.pages.anon_roots import AnonRoots, read_anon_roots
 from vmaforensics.views.pages.contents import page_contents
@@ -20,7 +21,8 @@ from vmaforensics.views.pages.map_ranges import MapRanges, map_ranges
 from vmaforensics.views.pages.mapped_frames import FrameRows
 from vmaforensics.views.pages.mapped_pages import Pages, read_pages
 from vmaforensics.views.pages.miscounted_frames import MiscountedFrames, find_miscounted
-from vmaforensics.views.pages.read_entries import ReadEntries
+from vmaforensics.views.pages.ptes import Ptes
+from vmaforensics.views.pages.read_entries import ENTRY_BYTES, ReadEntries
 from vmaforensics.views.pages.rss import read_rss
 from vmaforensics.views.pages.table_walk import walk_tables
 from vmaforensics.views.problems import ProblemLog
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from vmaforensics.views.indices.entries import IndexEntries
     from vmaforensics.views.pages.entries import Entries
     from vmaforensics.views.pages.mapped_frames import EntryCounts
-    from vmaforensics.views.pages.ptes import Ptes
     from vmaforensics.views.processes.mms import Mms
     from vmaforensics.views.processes.tasks import Tasks
     from vmaforensics.views.vmas.vmas import Vmas
@@ -70,7 +71,9 @@ class PageTablesView:
     isolated_span: int  # bytes that an entry of a top-level table maps
     truncated: bool
     mapped: U64 = field(default_factory=lambda: np.zeros(0, np.uint64))  # frames that any entry leads to, ascending
-    taskless_whole: bool = True  # could all tables of mms that no task has be read?
+    # Entries of mms that no task has: ``mm_row`` is a row of those given; VMAs and pages are not matched.
+    taskless: Entries = field(default_factory=lambda: KeptEntries(DEFAULT, Ptes.zeros(0)))
+    taskless_whole: bool = True  # could all of their tables be read?
     # Rows of entries that map a single page of RAM that is not the page of zeros, marked as a raw page frame.
     raw_ram: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
 
@@ -112,9 +115,10 @@ def gather_page_tables(
     reader.rows = FrameRows(walk.frames.places, pages.pfn)
     reader.match_pages(walk.large)
     _leave_out_uncounted(walk.large, pages)
-    read = ReadEntries(kernel.arch, walk.lowest, walk.counts, walk.large, reader.read)
-    every = KeptEntries(kernel.arch, read.all()) if len(read) <= _KEPT else read
-    others_whole = _count_taskless(kernel, taskless, walk.frames)
+    limits = kernel.memory.limits
+    read = ReadEntries(kernel.arch, walk.lowest, walk.counts, walk.large, reader.read, limits)
+    every = KeptEntries(kernel.arch, read.all()) if len(read) <= limits.batch(ENTRY_BYTES, _KEPT) else read
+    others, others_whole = _of_taskless(kernel, mms.take(slice(0)) if taskless is None else taskless, walk.frames)
     rss, rss_ok = read_rss(kernel, mms, tasks, tasks_whole=tasks_whole)
     orphans = read.rows_of(walk.orphans, np.flatnonzero(walk.large.range_row < 0))
     return PageTablesView(
@@ -126,6 +130,7 @@ def gather_page_tables(
         pages=pages,
         anon_roots=read_anon_roots(kernel, pages, vmas),
         mapped=walk.frames.mapped(),
+        taskless=others,
         taskless_whole=others_whole,
         miscounted=find_miscounted(kernel, walk.frames),
         rss=rss,
@@ -148,13 +153,15 @@ def _leave_out_uncounted(large: Ptes, pages: Pages) -> None:
     large.page_row[uncounted] = -1
 
 
-def _count_taskless(kernel: Kernel, mms: Mms | None, frames: EntryCounts) -> bool:
-    """Count the entries of mms that no task has too; whether all their tables could be read.
+def _of_taskless(kernel: Kernel, mms: Mms, frames: EntryCounts) -> tuple[Entries, bool]:
+    """The entries of mms that no task has, which are counted too, and whether all their tables could be read.
 
     What is wrong with them is no fault of a process's: it is not among the problems.
     """
-    if mms is None or not len(mms):
-        return True
-    walk = walk_tables(kernel, EntryReader(kernel, None), mms, ProblemLog())
+    if not len(mms):
+        return KeptEntries(kernel.arch, Ptes.zeros(0)), True
+    reader = EntryReader(kernel, None)
+    walk = walk_tables(kernel, reader, mms, ProblemLog())
     frames.include(walk.frames)
-    return bool(walk.whole.all())
+    limits = kernel.memory.limits
+    return ReadEntries(kernel.arch, walk.lowest, walk.counts, walk.large, reader.read, limits), bool(walk.whole.all())

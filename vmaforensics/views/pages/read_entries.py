@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -17,8 +17,21 @@ if TYPE_CHECKING:
     from vmaforensics.arch.interface import Architecture
     from vmaforensics.arch.page_tables import LowestTables
     from vmaforensics.columns.types import I64, U64
+    from vmaforensics.image.limits import Limits
+
+R = TypeVar("R")
 
 MOST_TABLES = 1 << 10  # read at once: 4 MiB
+ENTRY_BYTES = 256  # that looking at an entry takes
+
+
+class _Piece(NamedTuple):
+    """The entries with the rows ``[row, stop)``; those of the lowest level are in the tables ``[first, last)``."""
+
+    first: int
+    last: int
+    row: int
+    stop: int
 
 
 class ReadEntries(Entries):
@@ -35,8 +48,10 @@ class ReadEntries(Entries):
         counts: I64,
         large: Ptes,
         read: Callable[[LowestTables, I64], Ptes],
+        limits: Limits,
     ) -> None:
         super().__init__(arch)
+        self._limits, self._batch = limits, limits.batch(ENTRY_BYTES, BATCH)
         self._tables, self._counts, self._large, self._read = tables, counts, large, read
         self._keys = place_keys(arch, tables.owner, tables.va)
         self._before = np.concatenate([[0], np.cumsum(counts)])  # entries of the tables before each table
@@ -59,16 +74,27 @@ class ReadEntries(Entries):
         return np.sort(np.concatenate([rows, self._large_rows[large]])) if len(large) else rows
 
     def between(self, first: int, last: int) -> Iterator[Batch]:
+        for piece in self._pieces(first, last):
+            yield Batch(piece.row, self._stretch(piece))
+
+    def each(self, work: Callable[[Ptes], R]) -> Iterator[tuple[int, R]]:
+        def worked(piece: _Piece) -> tuple[int, R]:
+            return piece.row, work(self._stretch(piece))
+
+        yield from self._limits.each(worked, self._pieces(0, len(self)))
+
+    def _pieces(self, first: int, last: int) -> Iterator[_Piece]:
+        """The entries with the rows ``[first, last)``, some at a time."""
         many, row = len(self._tables), first
         table = max(int(np.searchsorted(self._first, row, "right")) - 1, 0)
         behind = int(np.searchsorted(self._first, last))
         while row < last:
-            until = (
-                int(np.searchsorted(self._before, self._before[table] + BATCH, "right")) - 1 if table < many else many
-            )
+            until = many
+            if table < many:
+                until = int(np.searchsorted(self._before, self._before[table] + self._batch, "right")) - 1
             until = min(max(until, table + 1), table + MOST_TABLES, behind)
             stop = min(int(self._first[until]) if until < behind else last, last)
-            yield Batch(row, self._stretch(table, until, row, stop))
+            yield _Piece(table, until, row, stop)
             row, table = stop, until
 
     def take(self, rows: I64 | slice) -> Ptes:
@@ -115,8 +141,9 @@ class ReadEntries(Entries):
         above = self._large.where[slice(*bounds_of(self._large.mm_row, mm_row))]
         return np.unique(np.concatenate([self._tables.pa[mine], self.arch.page_bases(above)]))
 
-    def _stretch(self, first: int, last: int, row: int, stop: int) -> Ptes:
-        """The entries with the rows ``[row, stop)``; those of the lowest level are in the tables ``[first, last)``."""
+    def _stretch(self, piece: _Piece) -> Ptes:
+        """The entries of a piece."""
+        first, last, row, stop = piece
         low, high = np.searchsorted(self._large_rows, [row, stop]).tolist()
         # Of the entries in these tables, those that are asked for.
         begin, end = row - low - int(self._before[first]), stop - high - int(self._before[first])

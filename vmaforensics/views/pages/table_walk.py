@@ -8,20 +8,23 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.arch.page_tables import Leaves, LowestTables, TablePages
+from vmaforensics.views.pages.entries import BATCH
 from vmaforensics.views.pages.mapped_frames import EntryCounts
 from vmaforensics.views.pages.ptes import Ptes, place_keys
 from vmaforensics.views.pages.raw_frames import RawRam
-from vmaforensics.views.pages.read_entries import MOST_TABLES
+from vmaforensics.views.pages.read_entries import ENTRY_BYTES
 from vmaforensics.views.pages.stale_tables import find_strangers
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
     from vmaforensics.arch.page_tables import IsolatedEntries
-    from vmaforensics.columns.types import I64, Bools
+    from vmaforensics.columns.types import I64, U64, Bools
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.pages.entry_reader import EntryReader
     from vmaforensics.views.processes.mms import Mms
+
+_HALF_FULL = 256  # entries of a table
 
 
 class Walked(NamedTuple):
@@ -105,25 +108,48 @@ class _Counted(NamedTuple):
     frames: EntryCounts
 
 
+class _Read(NamedTuple):
+    """What some tables of the lowest level hold; entries are numbered among them."""
+
+    ok: Bools
+    counts: I64
+    pfns: U64  # frame of each entry that counts
+    special: U64  # of each that does not
+    orphans: I64
+    raw_ram: I64
+
+
 def _count(kernel: Kernel, reader: EntryReader, lowest: LowestTables) -> _Counted:
     """Read every entry of the lowest level once."""
     order = np.argsort(place_keys(kernel.arch, lowest.owner, lowest.va), kind="stable")
     ordered, frames = lowest.take(order), EntryCounts(kernel)
     ok, counts = np.zeros(len(order), np.bool_), np.zeros(len(order), np.int64)
     orphans, raw, before = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
-    raw_ram = RawRam(kernel)
-    for low in range(0, len(order), MOST_TABLES):
-        part = slice(low, low + MOST_TABLES)
+    raw_ram, limits = RawRam(kernel), kernel.memory.limits
+    step = max(limits.batch(ENTRY_BYTES, BATCH) // _HALF_FULL, 1)
+
+    def read(part: slice) -> _Read:
         found = reader.lowest(ordered.take(part))
-        ok[order[part]], counts[part] = found.ok, found.counts
         ptes = reader.matched(found.leaves)
         mapped = ptes.maps_frames()
         leading = mapped & ~ptes.special
-        frames.count(ptes.pfn if leading.all() else ptes.pfn[leading])
-        frames.add_special(ptes.pfn[mapped & ptes.special])
-        orphans.append(np.flatnonzero(ptes.range_row < 0) + before)
-        raw.append(raw_ram.rows(ptes) + before)
-        before += len(ptes)
+        return _Read(
+            ok=found.ok,
+            counts=found.counts,
+            pfns=ptes.pfn if leading.all() else ptes.pfn[leading],
+            special=ptes.pfn[mapped & ptes.special],
+            orphans=np.flatnonzero(ptes.range_row < 0),
+            raw_ram=raw_ram.rows(ptes),
+        )
+
+    parts = [slice(low, low + step) for low in range(0, len(order), step)]
+    for part, some in zip(parts, limits.each(read, parts), strict=True):
+        ok[order[part]], counts[part] = some.ok, some.counts
+        frames.count(some.pfns)
+        frames.add_special(some.special)
+        orphans.append(some.orphans + before)
+        raw.append(some.raw_ram + before)
+        before += int(some.counts.sum())
     held = counts > 0
     return _Counted(
         ok=ok,
