@@ -165,5 +165,5 @@ def test_the_document_is_that_of_its_schema(tampered: Sample, tmp_path: Path) ->
 
 
 def test_nothing_to_look_for_is_wrong_usage(tampered: Sample) -> None:
-    for wrong in ([], ["--strings", "1"], ["--strings", "--in", "heaven"], ["--strings", "--jobs", "0"]):
+    for wrong in ([], ["--strings", "1"], ["--strings", "--in", "heaven"], ["--strings", "--timeout", "0"]):
         assert main(["scan", str(tampered.image_path), *wrong]) == ExitCode.USAGE
