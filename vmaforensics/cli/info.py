@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from vmaforensics.cli.arguments import add_image, opened
-from vmaforensics.errors import ExitCode, KernelNotFoundError, VmaForensicsError
+from vmaforensics.errors import ExitCode, KernelNotFoundError, MemoryReadError, VmaForensicsError
 from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
@@ -87,8 +87,25 @@ def _kernel(kernel: Kernel) -> Iterator[tuple[str, str]]:
     log = ProblemLog()
     tasks = walk_tasks(kernel, log)
     mms = read_mms(kernel, tasks, log)
+    yield from _code(kernel)
     index = "maple tree" if kernel.has("mm_struct", "mm_mt") else "vm_next list and red-black tree"
     yield "tasks", f"{int(tasks.leader.sum())} processes, {len(tasks)} threads, {len(mms)} address spaces"
     yield "memory maps", f"{index}, {int(mms.map_count.sum())} VMAs by map_count"
     if len(log.table()):
         yield "missing", f"{len(log.table())} records of tasks and address spaces could not be read"
+
+
+def _code(kernel: Kernel) -> Iterator[tuple[str, str]]:
+    """What there is of the kernel's code, and who has a hand in it."""
+    import numpy as np
+
+    from vmaforensics.report.document.road_part import road_read, road_users
+    from vmaforensics.views.road.road import gather_road
+
+    try:
+        road = gather_road(kernel, np.zeros(0, np.uint64))
+    except (KernelNotFoundError, MemoryReadError) as error:
+        yield "kernel code", f"not available: {error}"
+        return
+    yield "kernel code", ", ".join(road_read(road)) or "not in the image"
+    yield "hooks", ", ".join(road_users(road)) or "none"

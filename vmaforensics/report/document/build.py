@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from vmaforensics.checks.bounds import bounded
+from vmaforensics.checks.registry import rule_modules
 from vmaforensics.crash.guard import guarded
 from vmaforensics.kernel.machine import hostname, read_clock
 from vmaforensics.report.document.acquired import acquired_part
@@ -18,6 +19,7 @@ from vmaforensics.report.document.not_assessed import not_assessed
 from vmaforensics.report.document.parts import ImageFacts, KernelFacts, Schema
 from vmaforensics.report.document.process_parts import PF_KTHREAD, process_parts
 from vmaforensics.report.document.provenance import provenance
+from vmaforensics.report.document.road_part import CHAPTER, RoadPart, road_part
 from vmaforensics.words.printable import printable
 from vmaforensics.words.times import utc
 
@@ -59,9 +61,15 @@ def build_document(
         maps_left_out=left_out,
         not_assessed=not_assessed(analysis),
         provenance=provenance(analysis, sha256=sha256),
+        road=_road(analysis),
         crash=crash,
         scan=scan,
     )
+
+
+def _road(analysis: Analysis) -> RoadPart | None:
+    rules = [module.rule.id for module in rule_modules() if module.chapter == CHAPTER]
+    return road_part(analysis.views.road, analysis.findings, rules)
 
 
 def _image(image: Image) -> ImageFacts:

@@ -27,6 +27,7 @@ from vmaforensics.report.document.parts import (
     Provenance,
     Schema,
 )
+from vmaforensics.report.document.road_part import RoadPart  # noqa: TC001 - msgspec reads the annotation
 from vmaforensics.report.document.tables import TABLES
 from vmaforensics.report.document.verdict import verdict
 from vmaforensics.scan.document import ScanPart  # noqa: TC001 - msgspec reads the annotations
@@ -53,6 +54,7 @@ class Document(Part, frozen=True):
     provenance: Provenance
     acquired: Acquired | None = None  # null: made by a version that did not ask
     maps_left_out: int = 0  # further address spaces that findings name
+    road: RoadPart | None = None  # the kernel's code and tables; left out of the JSON form where they were not read
     crash: CrashPart | None = None  # the kernel crashed or complained; left out of the JSON form where it did not
     scan: ScanPart | None = None  # what YARA rules found; left out of the JSON form where none were given
 
@@ -121,7 +123,7 @@ def encoded_pieces(document: Document) -> Iterator[bytes]:
     """The JSON form in pieces, the longest of them a process: a whole one takes as much memory as the document."""
     for place, name in enumerate(document.__struct_fields__):
         value = getattr(document, name)
-        if name in ("crash", "scan") and value is None:
+        if name in ("road", "crash", "scan") and value is None:
             continue
         yield b'%s"%s":' % (b"," if place else b"{", name.encode())
         if isinstance(value, list):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from vmaforensics.crash.trail.text import word_line
 from vmaforensics.report.formats.crash_text import death_rows, told_first
+from vmaforensics.report.formats.road_text import TITLE, road_rows
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ def _lines(document: Document) -> Iterator[str]:
         yield from _findings(document.findings)
     for serious in [finding for finding in document.findings if finding.severity in _SERIOUS][:_FULL]:
         yield from _finding(serious)
+    if document.road is not None:
+        yield from (f"## {TITLE}", "")
+        yield from (f"- {name}: {code(text)}" for name, text in road_rows(document.road))
+        yield ""
     yield from ("## Not assessed", "")
     if not document.not_assessed:
         yield from ("Nothing: every record of these views could be read.", "")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from vmaforensics.report.document.verdict import SERIOUS
 from vmaforensics.report.formats.crash_text import crash_section
+from vmaforensics.report.formats.road_text import road_section
 from vmaforensics.report.formats.scan_text import scan_section
 from vmaforensics.report.formats.terminal import Page
 from vmaforensics.report.formats.text_full import full
@@ -46,6 +47,7 @@ def render_text(
         full(page, document, detail=detail, all_regions=all_regions)
         return page.text()
     _findings(page, document)
+    road_section(page, document)
     not_assessed(page, document, most=_LIMITS)
     _origin(page, document)
     return page.text()
@@ -115,12 +117,17 @@ def _findings(page: Page, document: Document) -> None:
             )
     for (severity, rule, confidence, title), found in minor.items():
         page.line((f"{severity.upper():8}", severity), (f"  {rule}", "mark"), f"  confidence {confidence}  {title}")
-        places = [
-            f"{finding.process}{'' if finding.start is None else f' at {finding.start}'}" for finding in found[:_PLACES]
-        ]
+        places = [_place(finding) for finding in found[:_PLACES]]
         places += [f"and {len(found) - _PLACES} more"] if len(found) > _PLACES else []
         page.wrapped(" " * 10, ", ".join(places))
     page.gap()
+
+
+def _place(finding: Finding) -> str:
+    """Where a finding is, or, of the kernel's own code, what it is."""
+    if not finding.pid and not finding.comm and finding.mm in ("", "0x0"):
+        return finding.title
+    return f"{finding.process}{'' if finding.start is None else f' at {finding.start}'}"
 
 
 def _serious(page: Page, document: Document, finding: Finding) -> None:

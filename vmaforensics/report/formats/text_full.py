@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vmaforensics.report.formats.road_text import road_section
 from vmaforensics.report.formats.text_parts import head, not_assessed
 from vmaforensics.words.amounts import counted
 
@@ -36,6 +37,7 @@ def full(page: Page, document: Document, *, detail: int, all_regions: bool) -> N
             page.gap()
     shown = {found.mm for found in document.maps} if detail > 1 else set()
     _processes(page, document, all_regions, shown)
+    road_section(page, document)
     not_assessed(page, document)
     _provenance(page, document, deep=detail > 1)
 

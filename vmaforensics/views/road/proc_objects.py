@@ -58,7 +58,7 @@ def read_objects(kernel: Kernel, files: U64, log: PointerLog) -> dict[str, U64]:
     rows, inodes = rows.take(ours), inodes[ours]
     _add(kernel, log, "inode", "i_fop", inodes, rows.files)
     _add(kernel, log, "inode", "i_op", inodes, rows.inodes)
-    dentry_ops = _dentries(kernel, log, rows.alias, supers)
+    dentry_ops = _dentries(kernel, log, inodes, rows.alias)
     opened, read = kernel.gather(_Files, files)
     opened, files = opened.take(read), files[read]
     on_proc = np.isin(opened.inode, inodes)
@@ -93,13 +93,18 @@ def _proc_inodes(kernel: Kernel) -> tuple[U64, U64]:
     return supers, np.unique(links) - np.uint64(kernel.offset("inode", "i_sb_list"))
 
 
-def _dentries(kernel: Kernel, log: PointerLog, links: U64, supers: U64) -> U64:
-    """``d_op`` of the dentry that each of ``links`` is the alias node of."""
-    links = links[kernel.arch.kernel_pointer(links)]
-    dentries = links - np.uint64(kernel.offset("dentry", "d_u.d_alias|d_alias"))
+def _dentries(kernel: Kernel, log: PointerLog, inodes: U64, links: U64) -> U64:
+    """``d_op`` of the first dentry of each inode; ``links`` are the nodes by which they are on the inodes' lists.
+
+    One that does not lead back to its inode was given back meanwhile: what it holds is the allocator's.
+    """
+    known = kernel.arch.kernel_pointer(links)
+    links, lists = links[known], inodes[known] + np.uint64(kernel.offset("inode", "i_dentry.first"))
+    back, ok = kernel.gather_member("hlist_node", "pprev", links)
+    alias = np.uint64(kernel.offset("dentry", "d_u.d_alias|d_alias"))
+    dentries = links[ok & (back == lists)] - alias
     ops, ok = kernel.gather_member("dentry", "d_op", dentries)
-    whose, known = kernel.gather_member("dentry", "d_sb", dentries)
-    keep = ok & known & np.isin(whose, supers) & (ops != 0)
+    keep = ok & (ops != 0)
     _add(kernel, log, "dentry", "d_op", dentries[keep], ops[keep])
     found: U64 = ops[keep]
     return found

@@ -25,6 +25,7 @@ from vmaforensics.report.formats.html.overview import SEVERITIES, overview
 from vmaforensics.report.formats.html.processes import COUNTERS, processes
 from vmaforensics.report.formats.html.reading_picture import reading_picture
 from vmaforensics.report.formats.html.sections import sections
+from vmaforensics.report.formats.road_text import TITLE, road_rows
 from vmaforensics.words.amounts import counted
 from vmaforensics.words.printable import printable
 
@@ -76,6 +77,8 @@ def render_html(document: Document) -> bytes:
             rules=sorted({card.finding.rule for card in found}),
             pids=sorted({(card.finding.pid, card.finding.comm) for card in found}),
             legend=legend,
+            road_title=TITLE,
+            road_rows=road_rows,
             crash=document.crash,
             death_rows=death_rows,
             told_first=told_first,
