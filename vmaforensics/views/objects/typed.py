@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _STEPS: Final = 4  # task -> files -> file -> inode -> pipe
 _MOST: Final = 4096  # objects of one structure that are followed
+_MOST_POINTERS: Final = 1 << 20  # that are kept
 _MOST_BYTES: Final = 16 << 20  # of one structure that are read at once
 _MOST_ELEMENTS: Final = 64  # of an array of pointers
 _DEPTH: Final = 3  # of structures inside of others
@@ -85,8 +86,9 @@ class TypedPointers:
         """What leads to the object of ``size`` bytes at ``start``; None for nothing, and where two contradict."""
         low, high = np.searchsorted(self._pointers.to, np.array([start, start + 1], np.uint64)).tolist()
         found: dict[str, Claim] = {}
-        for row in range(low, high):
-            of, member = self._members[int(self._pointers.member[row])]
+        members, first = np.unique(self._pointers.member[low:high], return_index=True)
+        for place, row in zip(members.tolist(), (low + first).tolist(), strict=True):
+            of, member = self._members[place]
             layout = self._types.struct(member.struct)
             if layout is not None and 0 < layout.size <= size:
                 found.setdefault(member.struct, Claim(member.struct, int(self._pointers.holder[row]), of, member.path))
@@ -116,10 +118,12 @@ def follow_types(kernel: Kernel, tasks: Tasks) -> TypedPointers:
     met: dict[str, U64] = {}
     first = [at] if (at := kernel.symbols.get("init_task")) is not None else []
     frontier = {"task_struct": np.union1d(tasks.task[tasks.ok], np.array(first, np.uint64))}
+    left = _MOST_POINTERS
     for _ in range(_STEPS):
         after: dict[str, list[U64]] = {}
         for struct, addresses in frontier.items():
-            for member, holders, values in _pointers_in(kernel, struct, addresses):
+            for member, holders, values in _pointers_in(kernel, struct, addresses) if left > 0 else ():
+                left -= len(values)
                 found.append(_Pointers.of(to=values, holder=holders, member=np.full(len(values), len(members))))
                 members.append((struct, member))
                 after.setdefault(member.struct, []).append(values)
