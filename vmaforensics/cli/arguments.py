@@ -102,13 +102,17 @@ def opened(args: argparse.Namespace) -> Image:
     return image
 
 
-def add_owner(parser: argparse.ArgumentParser) -> None:
-    """The arguments --pid and --mm, of which one has to be given: ``args.pid`` and ``args.mm``, None for the other."""
+def add_owner(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """The arguments --pid and --mm, of which one has to be given: ``args.pid`` and ``args.mm``, None for the other.
+
+    The group that they are in is given back, for more ways to say it.
+    """
     whose = parser.add_mutually_exclusive_group(required=True)
     whose.add_argument("--pid", type=int, metavar="N", help="the process")
     whose.add_argument(
         "--mm", type=address, metavar="ADDR", help="the mm_struct at this kernel address, whoever has it"
     )
+    return whose
 
 
 def _number(text: str) -> int:

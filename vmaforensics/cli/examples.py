@@ -43,6 +43,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "pages": (
         ("vmaforensics pages vmcore --pid 1234", "runs of equal page-table entries"),
         ("vmaforensics pages vmcore --pid 1234 --at 7f3c5a000000 --each", "every entry of one region"),
+        ("vmaforensics pages vmcore --file /usr/bin/bash", "who maps, runs or has opened a file"),
         ("vmaforensics pages vmcore --pid 1234 --format csv -o pages.csv", "for a spreadsheet"),
     ),
     "extract": (

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from typing import IO, TYPE_CHECKING
 
 from vmaforensics.cli.arguments import add_image, add_owner, address, opened
 from vmaforensics.cli.output import add_output, output
-from vmaforensics.errors import ExitCode
+from vmaforensics.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.views import Views
 
 _DESCRIPTION = """\
 One line per run of equal neighbouring entries (with --each, per entry): address, number of 4 KiB pages, the entry,
@@ -17,6 +22,9 @@ shown with an ellipsis. A line that begins with ! disagrees with the VMA above i
   present    for the CPU            prot_none  for the kernel only (PROT_NONE, NUMA hinting)
   swap       type:offset            other      migration, device-private, poisoned or marker entry
 
+With --frame, --file or --inode the question is the other way round: which processes have it, where, and which
+records show these regions.
+
   perm  r may be read by the user (k: by the kernel only), w written, x executed
 """
 
@@ -25,12 +33,15 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     """Register the verb."""
     parser = verbs.add_parser(
         "pages",
-        help="list the page-table entries of a process, with page, owner and VMA",
+        help="list the page-table entries of a process, with page, owner and VMA; or who has a frame or a file",
         description=_DESCRIPTION,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_image(parser)
-    add_owner(parser)
+    whose = add_owner(parser)
+    whose.add_argument("--frame", type=address, metavar="PFN", help="who maps this page frame, hexadecimal")
+    whose.add_argument("--file", metavar="PATH", help="who maps, runs or has opened this file, as the kernel shows it")
+    whose.add_argument("--inode", type=int, metavar="N", help="the same by the number of the inode")
     parser.add_argument(
         "--at",
         type=address,
@@ -58,6 +69,9 @@ def run(args: argparse.Namespace) -> int:
         with watched(args) as say:
             kernel = find_kernel(opened(args), say)
             views = gather_views(kernel, progress=say)
+        if args.pid is None and args.mm is None:
+            _users(args, kernel, views, stream)
+            return ExitCode.OK
         mm = mm_of(views, args.pid) if args.mm is None else args.mm
         pid = int(views.mms.pid[mm_row(views, mm)]) if args.pid is None else args.pid
         bounds = (0, 1 << 64) if args.at is None else range_at(views, mm, args.at)
@@ -77,3 +91,22 @@ def run(args: argparse.Namespace) -> int:
             if not rows:
                 stream.write(b"no page-table entry is there\n")
     return ExitCode.OK
+
+
+def _users(args: argparse.Namespace, kernel: Kernel, views: Views, stream: IO[bytes]) -> None:
+    """Tell who has a frame or a file."""
+    from vmaforensics.compare.users import file_text, file_users, frame_text, frame_users
+    from vmaforensics.report.document.json_text import json_text
+
+    if args.format == "csv" or args.at is not None or args.each:
+        raise UsageError("--frame, --file and --inode go with --format text or json only")
+    if args.frame is not None:
+        frame = frame_users(kernel, views, args.frame)
+        found, lines = json_text(frame), frame_text(frame)
+    else:
+        file = file_users(kernel, views, path=args.file, inode=args.inode)
+        found, lines = json_text(file), file_text(file)
+    if args.format == "json":
+        stream.write(found + b"\n")
+    else:
+        stream.writelines(line.encode() for line in lines)
