@@ -29,6 +29,7 @@ CONTENTS = {
     "kernel code (TEXT-PATCHED)",
     "tables of functions (PROC-OPS, KERNEL-TABLE)",
     "executable kernel memory (CODE-FOREIGN)",
+    "contents of anonymous pages that nobody maps (FRAME-HELD)",
     "reserved frames (FRAME-RESERVED)",  # excerpts made before the zones of the allocator were read lack them
 }
 

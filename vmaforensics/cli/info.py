@@ -91,6 +91,7 @@ def _kernel(kernel: Kernel) -> Iterator[tuple[str, str]]:
     index = "maple tree" if kernel.has("mm_struct", "mm_mt") else "vm_next list and red-black tree"
     yield "tasks", f"{int(tasks.leader.sum())} processes, {len(tasks)} threads, {len(mms)} address spaces"
     yield "memory maps", f"{index}, {int(mms.map_count.sum())} VMAs by map_count"
+    yield from _frames(kernel)
     if len(log.table()):
         yield "missing", f"{len(log.table())} records of tasks and address spaces could not be read"
 
@@ -109,3 +110,22 @@ def _code(kernel: Kernel) -> Iterator[tuple[str, str]]:
         return
     yield "kernel code", ", ".join(road_read(road)) or "not in the image"
     yield "hooks", ", ".join(road_users(road)) or "none"
+
+
+def _frames(kernel: Kernel) -> Iterator[tuple[str, str]]:
+    """What page frames are used for, by their struct pages and the kernel's own page tables."""
+    import numpy as np
+
+    from vmaforensics.views.frames.owners import account_for
+    from vmaforensics.views.pages.frame_kinds import FrameKind, classify_frames
+
+    none = np.zeros(0, np.uint64)
+    try:
+        kinds = classify_frames(kernel)
+        kinds = account_for(kernel, kinds, mapped=none, tables=none, kept=none).kinds
+    except KernelNotFoundError as error:
+        yield "page frames", str(error)
+        return
+    counts = np.bincount(kinds.kinds, minlength=len(FrameKind)).tolist()
+    told = [f"{counts[kind]} {kind.label}" for kind in FrameKind if counts[kind]]
+    yield "page frames", ", ".join(told)

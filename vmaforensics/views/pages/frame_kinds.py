@@ -59,7 +59,7 @@ class FrameKind(IntEnum):
         return (
             "unknown",
             "free",
-            "free, per CPU",
+            "free per CPU",
             "anonymous",
             "KSM",
             "swap cache",
