@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from views.user_memory import ANON, GLOBAL, KSM, LARGE, PRESENT, SPECIAL, USER, UserMemory, present, swapped
 from vmaforensics.arch.known import DEFAULT
 from vmaforensics.arch.page_tables import PteState
 from vmaforensics.views.indices.entries import IndexEntries
+from vmaforensics.views.pages import mapped_pages
 from vmaforensics.views.pages.contents import content_class
 from vmaforensics.views.pages.entries import KeptEntries
 from vmaforensics.views.pages.map_ranges import MapRanges, map_ranges
+from vmaforensics.views.pages.mapped_pages import read_pages
 from vmaforensics.views.pages.ptes import Ptes
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.processes.mms import Mms
@@ -174,3 +177,15 @@ def test_contents_in_a_word() -> None:
     assert content_class(bytes(4096)) == "zeros"
     assert content_class(b"password: 1234\n" + bytes(10)) == "text"
     assert content_class(b"\x90\x90\xcc" + bytes(10)) == "data"
+
+
+def test_pages_read_in_batches_are_those_read_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = UserMemory()
+    for pfn in range(20):
+        memory.page(pfn, mapping=pfn << 8 | (pfn % 2), mapcount=pfn, index=pfn)
+    frames = np.array([3, 1, 19, 7, 8, 500, 0, 11], np.uint64)
+    whole = read_pages(memory.kernel(), frames)
+    monkeypatch.setattr(mapped_pages, "_BATCH", 3)
+    parts = read_pages(memory.kernel(), frames)
+    assert all(np.array_equal(values, parts.columns()[name]) for name, values in whole.columns().items())
+    assert whole.ok.tolist() == [True] * 5 + [False] + [True] * 2

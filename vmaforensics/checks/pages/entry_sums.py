@@ -31,11 +31,14 @@ class EntrySums:
     def __init__(self, view: PageTablesView, count: int) -> None:
         pages = view.pages
         self._arch = view.arch
-        self._of_page = np.select(
-            [~pages.ok, pages.hugetlb, pages.anon, pages.swapbacked],
-            [_UNCLEAR, _NOWHERE, _ANONYMOUS, _SHARED],
-            _FILE,
-        ).astype(np.uint8)
+        self._of_page = np.full(len(pages), _FILE, np.uint8)
+        for which, code in (
+            (pages.swapbacked, _SHARED),
+            (pages.anon, _ANONYMOUS),
+            (pages.hugetlb, _NOWHERE),
+            (~pages.ok, _UNCLEAR),
+        ):
+            self._of_page[which] = code
         self._of_state = np.full(len(PteState), _NOWHERE, np.uint8)  # where no page is counted
         self._of_state[PteState.SWAP], self._of_state[PteState.OTHER] = _SWAP, _UNCLEAR
         self._cells = np.zeros((count, _CODES), np.int64)
