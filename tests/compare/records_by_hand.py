@@ -107,6 +107,7 @@ def add_slab(
         vmas=found,
         state=np.full(len(found), State.ALLOCATED, np.uint8),
         attached=np.ones(len(found), np.bool_),
+        avc=np.zeros(len(found), np.uint64),
         names=Texts.of([b""] * len(found)),
         foreign=np.array(foreign, np.uint64),
     )

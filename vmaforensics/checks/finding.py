@@ -41,6 +41,7 @@ class Finding:
     apart: int = 0  # pages, tables or records that an operation under way may have left so; 0: none can have
     by_others: bool = False  # what works on any address space may be at work on this one, and if mm is 0, every task
     at_once: bool = False  # the records that contradict each other lie in one page: they were read at one moment
+    proven: str = ""  # why it was so at one moment though the records were read at several, in words
     settled: bool = False  # what others write of these records was found as no change leaves it: its process counts
     in_flight: bool = False  # an operation under way is what it comes from
     changed_by: tuple[Operation, ...] | None = None  # if fewer than the rule's leave just these records apart

@@ -100,6 +100,10 @@ class _Weigher:
         elif finding.at_once:
             self.kept.append(_with_one_page(finding))
             self.stood.append((finding, span, finding.mm != 0))
+        elif finding.proven:
+            note = Evidence(what=finding.proven, view="", address=0)
+            self.kept.append(replace(_less_sure(finding), evidence=(*finding.evidence, note)))
+            self.stood.append((finding, span, True))
         elif finding.rule.id == "TASK-HIDDEN":
             self._weigh_task(finding, span)
         elif self._reading.lives(finding.mm) and _views(finding) <= _OWN and span.apart <= NEAR:
@@ -257,9 +261,13 @@ def _with_rest(finding: Finding, rest: Rest, span: Span) -> Finding:
     surely = rest.known >= span.last
     if not surely:
         what += f", and had slept for {(rest.known - rest.ran) / SECOND:.1f} s when they were read"
-    lower = {Confidence.HIGH: Confidence.MEDIUM}.get(finding.confidence, finding.confidence)
     note = Evidence(what=what, view=View.TASKS.label, address=0)
-    return replace(finding, confidence=finding.confidence if surely else lower, evidence=(*finding.evidence, note))
+    return replace(finding if surely else _less_sure(finding), evidence=(*finding.evidence, note))
+
+
+def _less_sure(finding: Finding) -> Finding:
+    lower = {Confidence.HIGH: Confidence.MEDIUM}.get(finding.confidence, finding.confidence)
+    return replace(finding, confidence=lower)
 
 
 def _with_one_page(finding: Finding) -> Finding:

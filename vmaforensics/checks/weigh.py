@@ -51,7 +51,12 @@ def _findings(module: RuleModule, context: Context, in_flight: InFlight) -> list
 
 
 def weigh(finding: Finding, in_flight: InFlight) -> Finding:
-    """What was being changed may have been seen half changed: by an operation that was under way, or by a held lock."""
+    """What was being changed may have been seen half changed: by an operation that was under way, or by a held lock.
+
+    Not what is proven not to have been changed.
+    """
+    if finding.proven:
+        return finding
     return weigh_by_lock(in_flight.weigh(finding), in_flight)
 
 

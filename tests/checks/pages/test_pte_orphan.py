@@ -68,6 +68,7 @@ def test_munmap_explains_memory_of_a_vma_that_it_has_not_freed_yet_and_no_other(
             vmas=gone,
             state=np.array([State.ALLOCATED, state], np.uint8),
             attached=np.zeros(2, np.bool_),
+            avc=np.zeros(2, np.uint64),
             names=Texts.of([b"", b""]),
             foreign=np.zeros(0, np.uint64),
         )

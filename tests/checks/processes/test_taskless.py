@@ -112,6 +112,7 @@ def _with_arguments(pages: int) -> Views:
         vmas=area,
         state=np.array([State.ALLOCATED], np.uint8),
         attached=np.ones(1, np.bool_),
+        avc=np.zeros(1, np.uint64),
         names=views.names.take(np.zeros(1, np.int64)),
         foreign=np.zeros(0, np.uint64),
     )

@@ -26,6 +26,7 @@ def _views(*, state: State = State.ALLOCATED, refcnt: int = -1, attached: bool =
         vmas=views.vmas.take(np.array([0])),
         state=np.array([state], np.uint8),
         attached=np.array([attached]),
+        avc=np.zeros(1, np.uint64),
         names=Texts.of([b"/bin/cat"]),
         foreign=np.zeros(0, np.uint64),
     )

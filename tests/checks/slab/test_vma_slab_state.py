@@ -31,6 +31,7 @@ def _views(foreign: tuple[int, ...] = ()) -> Views:
         vmas=Vmas.zeros(0),
         state=np.zeros(0, np.uint8),
         attached=np.zeros(0, np.bool_),
+        avc=np.zeros(0, np.uint64),
         names=Texts.of(()),
         foreign=np.array(foreign, np.uint64),
     )

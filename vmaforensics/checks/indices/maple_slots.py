@@ -53,6 +53,13 @@ def leaf_slots(context: Context) -> LeafSlots:
     )
 
 
+def firm(nodes: MapleNodes, node: I64 | I32, slot: I64 | U8) -> Bools:
+    """Are both bounds of each slot pivots of its own node, and is that where its parent says? They were read at one
+    moment then, at which the tree led there."""
+    held: Bools = (nodes.parent_word == nodes.expected_parent)[node] & (slot > 0) & (slot < nodes.end[node])
+    return held
+
+
 def node_range(nodes: MapleNodes, row: int) -> tuple[int, int]:
     """The range of addresses a node covers, its end exclusive."""
     return int(nodes.low[row]), min(int(nodes.high[row]) + 1, (1 << 64) - 1)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.held import HELD, held
 from vmaforensics.checks.pages.entry_facts import entry_facts
 from vmaforensics.checks.pages.entry_runs import Runs
 from vmaforensics.checks.pages.page_marks import Mark
 from vmaforensics.checks.pages.twice_mapped import twice_mapped
+from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -20,8 +22,10 @@ if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
     from vmaforensics.checks.rule import Rule
-    from vmaforensics.columns.types import I64
+    from vmaforensics.columns.types import I64, Bools
     from vmaforensics.views.pages.page_tables import PageTablesView
+
+_OF_VMA: Final = (Mark.EXECUTABLE, Mark.NOT_EXECUTABLE, Mark.WRITABLE, Mark.NOT_USER)  # what a VMA alone allows
 
 
 def marked_findings(context: Context, rule: Rule, marks: tuple[Mark, ...]) -> Iterator[Finding]:
@@ -41,7 +45,23 @@ def marked_findings(context: Context, rule: Rule, marks: tuple[Mark, ...]) -> It
             for finding in _of_entries(context, rule, mark, view, rows[rightful >= 0], rightful[rightful >= 0]):
                 yield replace(finding, at_once=True)
             rows = rows[rightful < 0]
+        elif mark in _OF_VMA and context.acquisition.live:
+            same = _same(context, view, rows)
+            for finding in _of_entries(context, rule, mark, view, rows[same]):
+                yield replace(finding, proven=HELD)
+            rows = rows[~same]
         yield from _of_entries(context, rule, mark, view, rows)
+
+
+def _same(context: Context, view: PageTablesView, rows: I64) -> Bools:
+    """Was the VMA of each of ``rows`` of the entries the same when the entry was read?"""
+    known, vmas = context.shared(held), context.views.vmas
+    if known is None:
+        return np.zeros(len(rows), np.bool_)
+    ptes = view.entries.take(rows)
+    vma = values_at(view.ranges.vma_row, ptes.range_row, -1).astype(np.int64)
+    inside = (values_at(vmas.start, vma) <= ptes.va) & (ptes.va < values_at(vmas.end, vma))
+    return inside & known.through(values_at(vmas.vma, vma), ptes.where)
 
 
 def _of_entries(

@@ -21,7 +21,9 @@ import numpy as np
 from vmaforensics.arch.page_tables import ALLOW_EXECUTE
 from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.pages.entry_facts import entry_facts
 from vmaforensics.checks.pages.entry_runs import Runs
+from vmaforensics.checks.pages.twice_mapped import BELONGED, mapped_around
 from vmaforensics.checks.rule import INDICES, LAGS, Part, Rule, Severity
 from vmaforensics.columns.lookup import last_rows_of
 from vmaforensics.views.operations.operation import Operation
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
-    from vmaforensics.columns.types import U64
+    from vmaforensics.columns.types import I64, U64
+    from vmaforensics.views.pages.page_tables import PageTablesView
 
 # What leaves entries of a VMA that is in no index any more, or not yet.
 _OF_STRAYS = (Operation.UNMAP, Operation.MAP, Operation.MOVE)
@@ -68,15 +71,37 @@ def check(context: Context) -> Iterator[Finding]:
     certain = np.ones(len(mm), np.bool_)
     for index in context.views.indices():
         certain &= context.decoded(index, mm)
-    runs = Runs.of(view, view.orphans[certain])
+    rows = view.orphans[certain]
+    rightful = _rightful(context, view, rows)
+    yield from _findings(context, view, rows[rightful >= 0], rightful[rightful >= 0])
+    yield from _findings(context, view, rows[rightful < 0])
+
+
+def _rightful(context: Context, view: PageTablesView, rows: I64) -> I64:
+    """For each of ``rows`` of the entries one of the same frame that proves it wrong, in an image that was taken while
+    the machine ran; -1 for none. Data that is mapped and unmapped all the time shares its frames in any order."""
+    found = np.full(len(rows), -1, np.int64)
+    if context.acquisition.live:
+        code = np.flatnonzero((view.entries.take(rows).allow & ALLOW_EXECUTE) != 0)
+        found[code] = mapped_around(context, view, rows[code], context.shared(entry_facts).row)
+    return found
+
+
+def _findings(context: Context, view: PageTablesView, rows: I64, rightful: I64 | None = None) -> Iterator[Finding]:
+    runs = Runs.of(view, rows)
+    others = view.entries.take(rightful).va if rightful is not None else None
     contents = dict(zip(view.orphans.tolist(), view.contents, strict=False))
 
     def evidence(row: int) -> Evidence:
         kind = "executable" if int(runs.ptes.allow[row]) & ALLOW_EXECUTE else "data"
         held = contents.get(int(runs.entry[row]), "")
+        what = f"page tables map {runs.text(row)} as {kind}, in no VMA"
+        what += f"; its first page holds {held}" if held else ""
+        if others is not None:
+            other = int(others[np.searchsorted(rows, runs.entry[row])])
+            what += f"; its frame {int(runs.ptes.pfn[row]):#x} belongs at {other:#x}, where it is mapped too"
         return Evidence(
-            what=f"page tables map {runs.text(row)} as {kind}, in no VMA"
-            + (f"; its first page holds {held}" if held else ""),
+            what=what,
             view=View.PAGE_TABLES.label,
             address=int(runs.ptes.where[row]),
             found=f"{int(runs.ptes.entry[row]):#x}",
@@ -88,7 +113,8 @@ def check(context: Context) -> Iterator[Finding]:
     mm = runs.mm(context)
     for finding in context.per_mm(RULE, mm, evidence, title, runs.bounds):
         mine = mm == np.uint64(finding.mm)
-        yield replace(finding, changed_by=_changed_by(context, finding.mm, runs.start[mine], runs.end[mine]))
+        changed_by = _changed_by(context, finding.mm, runs.start[mine], runs.end[mine])
+        yield replace(finding, changed_by=changed_by, proven="" if rightful is None else BELONGED)
 
 
 def _changed_by(context: Context, mm: int, starts: U64, ends: U64) -> tuple[Operation, ...] | None:

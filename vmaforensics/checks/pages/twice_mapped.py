@@ -1,10 +1,14 @@
-"""Anonymous frames that one page-table page maps twice in one address space.
+"""Anonymous frames that page tables of one address space map twice.
 
 A page that is anonymous, and not KSM's, has one address in an address space: that of its anon_vma and index. mremap
 takes the entry of the old address away before it makes that of the new one (move_ptes, mm/mremap.c); a write fault,
-swap and migration change an entry in place. So of two entries of one table that lead to one such frame, the one that is
-not where the frame belongs was put there by hand. Both lie in one page of memory and were read together: no process
-that ran while its memory was read leaves that behind.
+swap and migration change an entry in place. So of two entries that lead to one such frame, the one that is not where
+the frame belongs was put there by hand. If both lie in one table, they were read together: no process that ran while
+its memory was read leaves that behind.
+
+If they lie in two tables, the frame may have changed hands between both readings. Not so if the rightful entry was read
+before the other one, and after that the struct page, which still names the place of the rightful one: the frame would
+have had to leave it and to come back to it.
 """
 
 from __future__ import annotations
@@ -17,10 +21,15 @@ from vmaforensics.arch.page_tables import PteState
 from vmaforensics.columns.lookup import composite_key, rows_of, sort_order, values_at
 
 if TYPE_CHECKING:
+    from vmaforensics.checks.context import Context
     from vmaforensics.columns.types import I64, Bools
     from vmaforensics.views.pages.page_tables import PageTablesView
     from vmaforensics.views.pages.ptes import Ptes
 
+BELONGED = (
+    "the entry that maps the frame where it belongs was read before this one, and the struct page, which says that it "
+    "belongs there, after it"
+)
 _FRAME_BITS = 40
 
 
@@ -39,6 +48,26 @@ def twice_mapped(view: PageTablesView, rows: I64, marked: I64) -> I64:
     own = rows_of(tables, view.arch.page_bases(wrong.where))
     found = rows_of(key[order], composite_key(own, wrong.pfn, _FRAME_BITS))
     return np.where(_single(view, wrong), values_at(at[order], found, -1), -1)
+
+
+def mapped_around(context: Context, view: PageTablesView, rows: I64, marked: I64) -> I64:
+    """As :func:`twice_mapped`, an entry of another table of the same address space: by the order of reading.
+
+    It lies where the page says that it belongs, in a VMA that nobody has moved. None is found in an image whose order
+    of reading is not known.
+    """
+    none, clocks = np.full(len(rows), -1, np.int64), context.acquisition.clocks
+    if clocks is None or context.acquisition.times is None or not len(rows):
+        return none
+    wrong, arch, vmas = view.entries.take(rows), view.arch, context.views.vmas
+    single = _single(view, wrong)
+    va = arch.bytes_of(values_at(view.pages.index, wrong.page_row))
+    other = view.entries.rows_at(wrong.mm_row, va)
+    there = view.entries.take(np.maximum(other, 0))
+    in_vma = values_at(vmas.ok & (vmas.anon_vma != 0), values_at(view.ranges.vma_row, there.range_row, -1))
+    single &= (other >= 0) & _single(view, there) & in_vma & (there.pfn == wrong.pfn) & ~np.isin(other, marked)
+    after = clocks.places.each_frame(arch.bytes_of(wrong.pfn))
+    return np.where(single & (there.where < wrong.where) & (wrong.where < after), other, none)
 
 
 def _single(view: PageTablesView, ptes: Ptes) -> Bools:

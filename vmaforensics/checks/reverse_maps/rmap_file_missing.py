@@ -17,6 +17,7 @@ import numpy as np
 
 from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.held import HELD, held
 from vmaforensics.checks.reverse_maps.compared_trees import compared_trees
 from vmaforensics.checks.rule import FORKS, INDICES, Part, Rule, Severity
 from vmaforensics.views.operations.operation import Operation
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
     from vmaforensics.checks.reverse_maps.compared_trees import ComparedTrees
-    from vmaforensics.columns.types import I64, U64
+    from vmaforensics.columns.types import I64, U64, Bools
 
 RULE = Rule(
     id="RMAP-FILE-MISSING",
@@ -58,7 +59,10 @@ def check(context: Context) -> Iterator[Finding]:
         traces, files = compared.traces(), compared.files
         missing = files.missing
         if context.acquisition.live:
-            for finding in _findings(compared, files.cut_off, files.cut_at):
+            same = _same(context, compared)
+            for finding in _findings(compared, files.cut_off[same], files.cut_at[same]):
+                yield replace(finding, proven=HELD)
+            for finding in _findings(compared, files.cut_off[~same], files.cut_at[~same]):
                 yield replace(finding, settled=True)
             missing = np.setdiff1d(missing, files.cut_off)
         for finding in _findings(compared, missing):
@@ -66,6 +70,14 @@ def check(context: Context) -> Iterator[Finding]:
             rows = missing[compared.trees.vmas.rmap.vmas.mm[missing] == np.uint64(finding.mm)]
             changed_by = () if _in_use(context, compared, rows) else None
             yield compared.trees.weigh(replace(finding, evidence=evidence, changed_by=changed_by))
+
+
+def _same(context: Context, compared: ComparedTrees) -> Bools:
+    """Which VMAs that were cut off were the same when the node was read that they name as their parent?"""
+    known, clocks, files = context.shared(held), context.acquisition.clocks, compared.files
+    if known is None or clocks is None:
+        return np.zeros(len(files.cut_off), np.bool_)
+    return known.through(compared.trees.vmas.rmap.vmas.vma[files.cut_off], clocks.places.each(files.cut_at))
 
 
 def _in_use(context: Context, compared: ComparedTrees, rows: I64) -> bool:

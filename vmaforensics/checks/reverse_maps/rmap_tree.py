@@ -8,13 +8,16 @@ the VMAs in its tree that name it. Reported only where no changed VMA accounts f
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vmaforensics.checks import hand
-from vmaforensics.checks.reverse_maps.compared_trees import compared_trees
+from vmaforensics.checks.held import HELD, held
+from vmaforensics.checks.reverse_maps.compared_trees import Defect, compared_trees
 from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.columns.lookup import rows_of, values_at
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from vmaforensics.checks.finding import Evidence, Finding
     from vmaforensics.checks.reverse_maps.compared_trees import ComparedTrees, TreeDefects
     from vmaforensics.checks.reverse_maps.interval_trees import IntervalTrees
+    from vmaforensics.columns.types import Bools
 
 RULE = Rule(
     id="RMAP-TREE",
@@ -49,10 +53,29 @@ def check(context: Context) -> Iterator[Finding]:
     """
     for compared in context.shared(compared_trees):
         for intervals, defects in compared.defects():
-            for finding in _broken_nodes(compared, intervals, defects):
+            same = _same(context, compared, intervals, defects)
+            for finding in _broken_nodes(compared, intervals, defects.take(same)):
+                yield replace(finding, proven=HELD)
+            for finding in _broken_nodes(compared, intervals, defects.take(~same)):
                 yield compared.trees.weigh(finding)
         for finding in _wrong_counts(compared):
             yield compared.trees.weigh(finding)
+
+
+def _same(context: Context, compared: ComparedTrees, intervals: IntervalTrees, defects: TreeDefects) -> Bools:
+    """Which defects are of a node without children whose VMA, which leads to it, was the same when it was read?"""
+    known, clocks = context.shared(held), context.acquisition.clocks
+    if known is None or clocks is None:
+        return np.zeros(len(defects), np.bool_)
+    nodes = intervals.nodes.take(defects.node_row)
+    rmap = compared.trees.vmas.rmap
+    links = rmap.chains.sort_by(rmap.chains.avc)
+    leads = values_at(links.vma, rows_of(links.avc, nodes.item)) == nodes.vma
+    leads |= intervals.view is View.FILE_RMAP
+    alone = (nodes.left < 0) & (nodes.right < 0) & ~np.isin(nodes.node, rmap.torn_nodes)
+    alone &= leads & (defects.defect == Defect.STALE)
+    same: Bools = alone & known.through(nodes.vma, clocks.places.each(nodes.node))
+    return same
 
 
 def _broken_nodes(compared: ComparedTrees, intervals: IntervalTrees, defects: TreeDefects) -> Iterator[Finding]:

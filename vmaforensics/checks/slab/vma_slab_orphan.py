@@ -16,7 +16,9 @@ import numpy as np
 from vmaforensics.checks import hand
 from vmaforensics.checks.context import vma_text
 from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.held import HELD, OUTLIVED
 from vmaforensics.checks.rule import INDICES, INSERTS, LAGS, REINDEXES, Part, Rule, Severity
+from vmaforensics.checks.slab.cut_out import cut_out
 from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.slab.objects import State
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
-    from vmaforensics.columns.types import I64
+    from vmaforensics.columns.types import I64, U64
     from vmaforensics.views.slab.strays import StrayVmas
 
 RULE = Rule(
@@ -60,7 +62,15 @@ def check(context: Context) -> Iterator[Finding]:
     found = context.views.strays
     if found is None:
         return
-    strays, rows = found.vmas, orphans(context, found)
+    cut = cut_out(context, found)
+    for proven, why in ((cut.through, HELD), (~cut.through, OUTLIVED)):
+        for finding in _findings(context, found, cut.rows[proven], cut.slot[proven]):
+            yield replace(finding, proven=why)
+    yield from _findings(context, found, np.setdiff1d(orphans(context, found), cut.rows))
+
+
+def _findings(context: Context, found: StrayVmas, rows: I64, slots: U64 | None = None) -> Iterator[Finding]:
+    strays = found.vmas
 
     def text(row: int) -> str:
         return vma_text(int(strays.flags[row]), int(strays.start[row]), int(strays.end[row]), found.names[row])
@@ -68,8 +78,11 @@ def check(context: Context) -> Iterator[Finding]:
     def evidence(at: int) -> Evidence:
         row = int(rows[at])
         mark = f", vm_refcnt {int(strays.refcnt[row]):#x}" if strays.refcnt[row] >= 0 else ""
+        what = f"the {text(row)} is an allocated vm_area_struct{mark} of this mm, and in no index of it"
+        if slots is not None:
+            what += f"; the slot at {int(slots[at]):#x} of the maple tree, where it belongs, is empty"
         return Evidence(
-            what=f"the {text(row)} is an allocated vm_area_struct{mark} of this mm, and in no index of it",
+            what=what,
             view=View.SLAB.label,
             address=int(strays.vma[row]),
             found=State(int(found.state[row])).text,

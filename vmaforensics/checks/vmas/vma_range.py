@@ -21,9 +21,11 @@ import numpy as np
 
 from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
+from vmaforensics.checks.held import HELD, held
+from vmaforensics.checks.indices.maple_slots import firm
 from vmaforensics.checks.rule import Part, Rule, Severity
 from vmaforensics.checks.vmas.indexed import indexed_vmas
-from vmaforensics.columns.lookup import rows_of, values_at
+from vmaforensics.columns.lookup import last_rows_of, rows_of, values_at
 from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.view import View
 
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
     from vmaforensics.columns.types import Bools
+    from vmaforensics.views.indices.entries import IndexEntries
     from vmaforensics.views.vmas.vmas import Vmas
 
 RULE = Rule(
@@ -55,6 +58,8 @@ RULE = Rule(
     changed_by=(Operation.ADJUST, Operation.GROW),
 )
 
+_WORD = 8  # bytes of a slot
+
 
 def check(context: Context) -> Iterator[Finding]:
     """VMAs of the maple tree whose own bounds are other than their index range."""
@@ -65,7 +70,25 @@ def check(context: Context) -> Iterator[Finding]:
     differs = (entries.start != vmas.start[at]) | (entries.end != vmas.end[at])
     wrong = np.flatnonzero(differs & (entries.mm == vmas.mm[at]))  # a foreign VMA is VMA-OWNER
     entries, vmas = entries.take(wrong), vmas.take(at[wrong])
+    same = _same(context, entries, vmas)
+    for finding in _findings(context, entries.take(same), vmas.take(same)):
+        yield replace(finding, proven=HELD)
+    yield from _findings(context, entries.take(~same), vmas.take(~same))
 
+
+def _same(context: Context, entries: IndexEntries, vmas: Vmas) -> Bools:
+    """Was each of ``vmas`` the same when its index entry was read, in an image that was taken while it ran?"""
+    known, clocks = context.shared(held), context.acquisition.clocks
+    if known is None or clocks is None:
+        return np.zeros(len(vmas), np.bool_)
+    nodes = context.views.maple_nodes
+    nodes = nodes.sort_by(nodes.address)
+    node = np.maximum(last_rows_of(nodes.address, entries.slot), 0)
+    slot = (entries.slot - nodes.address[node]).astype(np.int64) - nodes.slot_offset[node]
+    return firm(nodes, node, slot // _WORD) & known.through(vmas.vma, clocks.places.each(entries.slot))
+
+
+def _findings(context: Context, entries: IndexEntries, vmas: Vmas) -> Iterator[Finding]:
     def ranges(row: int) -> tuple[str, str]:
         index = f"{int(entries.start[row]):#x}-{int(entries.end[row]):#x}"
         return index, f"{int(vmas.start[row]):#x}-{int(vmas.end[row]):#x}"

@@ -78,9 +78,22 @@ class Places:
         where = self._space.translate(addresses[self._arch.kernel_pointer(addresses)])
         return where.pa[where.mapped]
 
+    def each(self, addresses: U64) -> U64:
+        """The physical address of the word at each kernel address; the highest there is where nothing maps it."""
+        where = self._space.translate(addresses)
+        return np.where(where.mapped, where.pa, np.uint64((1 << 64) - 1))
+
     def of_frames(self, frames: U64) -> U64:
         """Physical addresses of the struct pages of the frames at physical addresses ``frames``."""
+        return self.of(self._struct_pages(frames))
+
+    def each_frame(self, frames: U64) -> U64:
+        """The same for each frame, as :meth:`each`."""
+        at = self._struct_pages(frames)
+        return self.each(at) if len(at) else np.full(len(frames), (1 << 64) - 1, np.uint64)
+
+    def _struct_pages(self, frames: U64) -> U64:
         if self._pages is None:
             return np.zeros(0, np.uint64)
         number = frames >> np.uint64(self._arch.page_shift)
-        return self.of(np.uint64(self._pages) + number * np.uint64(self._page))
+        return np.uint64(self._pages) + number * np.uint64(self._page)

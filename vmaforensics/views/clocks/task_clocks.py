@@ -1,4 +1,8 @@
-"""What each task says of itself: when it ran last, when it was queued, when it started."""
+"""What each task says of itself: when it ran last, when it was queued, when it started.
+
+Of a task that is on a CPU it is exact: every tick notes the time in it (update_curr, kernel/sched/fair.c). So tasks
+show the moment of reading far away from the clocks of the kernel, as where half of memory is older than the rest.
+"""
 
 from __future__ import annotations
 
@@ -7,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.columns.table import Table, member, table
-from vmaforensics.columns.types import I64, U32, U64, Bools
+from vmaforensics.columns.types import I32, I64, U32, U64, Bools
 from vmaforensics.views.clocks.passed_over import passed_over
-from vmaforensics.views.clocks.samples import Clock, TimeSamples, samples_at
+from vmaforensics.views.clocks.samples import Bound, Clock, TimeSamples, samples_at
+from vmaforensics.views.structures.per_cpu import on_each_cpu
 
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
@@ -17,6 +22,8 @@ if TYPE_CHECKING:
     from vmaforensics.views.processes.tasks import Tasks
 
 _TASK_NEW = 0x800  # include/linux/sched.h: between sched_fork and wake_up_new_task
+_PF_IDLE = 0x2
+_CLOSE = 100_000_000  # ns; a CPU that is no further than that ahead of its task may hang
 _RAN = ("se.exec_start", "sched_info.last_arrival", "sched_info.last_queued")
 
 
@@ -28,6 +35,20 @@ class _Clocks(Table):
     queued: U64 = member("sched_info.last_queued?")
     started: I64 = member("start_time?")
     on_cpu: U32 = member("on_cpu?")
+
+
+@table(struct="task_struct")
+class _Running(Table):
+    on_cpu: U32 = member("on_cpu?")
+    flags: U32 = member("flags")
+    cpu: I32 = member("thread_info.cpu|cpu?", fill=-1)
+    executed: U64 = member("se.exec_start?")
+
+
+@table(struct="rq")
+class _CpuClocks(Table):
+    clock: U64 = member("clock?")
+    task: U64 = member("clock_task?")
 
 
 @table()
@@ -73,4 +94,22 @@ def task_clocks(kernel: Kernel, bases: TimeBases, tasks: Tasks) -> TimeSamples:
         started, ok = kernel.gather_signed("task_struct", "start_time", settled.task)
         at = settled.task + np.uint64(kernel.offset("task_struct", "start_time"))
         parts.append(samples_at(kernel, Clock.TASK_STARTED, at, started, ok))
+    parts.append(_running(kernel, bases, settled))
     return TimeSamples.concatenate(parts)
+
+
+def _running(kernel: Kernel, bases: TimeBases, tasks: Tasks) -> TimeSamples:
+    """Exact ones. The time that tasks are charged for falls behind that of their CPU where others took it away
+    (update_rq_clock_task), by as much for all of them. A CPU that hangs notes nothing, and its own clock stands too."""
+    cpus = on_each_cpu(kernel, "runqueues")
+    if not len(cpus) or not kernel.has("rq", "clock_task") or not kernel.has("task_struct", _RAN[0]):
+        return TimeSamples.zeros(0)
+    rows, ok = kernel.gather(_Running, tasks.task)
+    clocks, known = kernel.gather(_CpuClocks, cpus)
+    clock, behind = bases.of_scheduler(clocks.clock), (clocks.clock - clocks.task).astype(np.int64)
+    ok &= (rows.on_cpu == 1) & ((rows.flags & _PF_IDLE) == 0) & (rows.cpu >= 0) & (rows.cpu < len(cpus))
+    cpu = np.where(ok, rows.cpu, 0)
+    times = bases.of_scheduler(rows.executed) + behind[cpu]
+    ok &= known[cpu] & (behind[cpu] >= 0) & (rows.executed > 0) & (clock[cpu] - times > _CLOSE)
+    at = tasks.task + np.uint64(kernel.offset("task_struct", _RAN[0]))
+    return samples_at(kernel, Clock.TASK_RAN, at, times, ok, bound=Bound.EXACT)

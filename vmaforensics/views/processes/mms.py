@@ -30,6 +30,7 @@ class Mms(Table):
     comm: Bytes16  # its command name
     ok: Bools  # False: not in the dump
     lock: U8  # Lock: state of the mmap lock
+    lock_seq: U32 = member("mm_lock_seq.sequence|mm_lock_seq?")  # of changes of the map, from 6.4 on; 0 before
     users: I32 = member("mm_users.counter")  # mm_users: tasks, and others that use the user part
     count: I32 = member("mm_count.counter")  # mm_count: references to the mm_struct itself
     map_count: I64 = member("map_count|vma_count")  # VMAs

@@ -51,7 +51,7 @@ class RmapView:
     vmas: Vmas
     mapping: U64  # vm_file->f_mapping; 0 without a file or where it could not be read
     parent_word: U64  # __rb_parent_color of the node in i_mmap, whether the tree leads to it or not
-    torn_nodes: U64  # nodes of files' trees with a pointer that could not be followed, ascending
+    torn_nodes: U64  # nodes of trees with a pointer that could not be followed, ascending
     chain_cut: Bools  # the chain could not be followed to its end
     strays: dict[int, bytes]  # VMA that no index leads to: its name
     offsets: dict[str, int]  # member of vm_area_struct that checks point at: its place, bytes
@@ -75,6 +75,7 @@ def gather_rmap(
     anon = _anon_trees(reached.parts)
     words, known = kernel.gather_member("vm_area_struct", f"{FILE.node}.__rb_parent_color", named.vmas.vma)
     node_at = np.uint64(kernel.offset("vm_area_struct", FILE.node))
+    anon_at = np.uint64(kernel.offset("anon_vma_chain", ANON.node))
     _report(log, View.FILE_RMAP, file_trees.broken, file_trees.broken.item, named.vmas)
     _report(log, View.ANON_RMAP, anon.broken, _vmas_of(anon.nodes, anon.broken.item), named.vmas)
     return RmapView(
@@ -86,7 +87,7 @@ def gather_rmap(
         vmas=named.vmas,
         mapping=named.mapping,
         parent_word=np.where(known, words, np.uint64(0)),
-        torn_nodes=np.unique(file_trees.broken.item[file_trees.broken.item != 0]) + node_at,
+        torn_nodes=np.unique(np.concatenate([_of(file_trees.broken) + node_at, _of(anon.broken) + anon_at])),
         chain_cut=np.isin(named.vmas.vma, np.concatenate([part.cut for part in reached.parts])),
         strays=named.names,
         offsets={name: kernel.offset("vm_area_struct", name) for name in ("vm_file", "vm_pgoff")},
@@ -113,6 +114,12 @@ def _file_trees(kernel: Kernel, files: FileTable | None, log: ProblemLog) -> _Fi
     nodes, broken = walk_trees(kernel, FILE, rows.mapping, rows.root, mappings.root_slots(kernel, rows.mapping))
     rows.whole[:] &= ~np.isin(rows.mapping, broken.tree)
     return _FileTrees(rows, nodes, broken)
+
+
+def _of(broken: BrokenLinks) -> U64:
+    """The items that hold the pointers."""
+    items: U64 = broken.item[broken.item != 0]
+    return items
 
 
 class _Part(NamedTuple):

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.columns.lookup import is_in
+from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.texts import Texts
+from vmaforensics.columns.types import U64
 from vmaforensics.views.slab.caches import ObjectKind
 from vmaforensics.views.slab.objects import State
 from vmaforensics.views.slab.slab_pages import outside_cache
@@ -18,7 +20,7 @@ from vmaforensics.views.vmas.paths import reader_root
 from vmaforensics.views.vmas.vmas import classify, read_vmas
 
 if TYPE_CHECKING:
-    from vmaforensics.columns.types import U8, U64, Bools
+    from vmaforensics.columns.types import U8, Bools
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.problems import ProblemLog
     from vmaforensics.views.processes.mms import Mms
@@ -29,6 +31,12 @@ if TYPE_CHECKING:
 _READERS = 0x3FFFFFFF  # vm_refcnt without VM_REFCNT_EXCLUDE_READERS_FLAG (include/linux/mm_types.h)
 
 
+@table(struct="anon_vma_chain")
+class _Linked(Table):
+    vma: U64 = member("vma")
+    anon_vma: U64 = member("anon_vma")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StrayVmas:
     """VMA objects, free ones too, that no index view leads to; the columns beside ``vmas`` have a row for each."""
@@ -36,6 +44,7 @@ class StrayVmas:
     vmas: Vmas
     state: U8  # State
     attached: Bools  # by its own marks it is part of a memory map
+    avc: U64  # the first anon_vma_chain of each that says that it is; 0 for none
     names: Texts  # as of Views.names; empty where free
     foreign: U64  # VMAs of the index views that lie in no page of the cache, ascending
 
@@ -57,9 +66,25 @@ def find_strays(
         vmas=strays,
         state=objects.state,
         attached=attached,
+        avc=_avcs(kernel, strays),
         names=_names(kernel, strays, attached & (objects.state != State.FREE), mms, tasks, log),
         foreign=_foreign(kernel, slab, vmas),
     )
+
+
+def _avcs(kernel: Kernel, strays: Vmas) -> U64:
+    """What ``anon_vma_chain.next`` of each leads to, if that names the VMA and its anon_vma (anon_vma_chain_assign)."""
+    avc = np.zeros(len(strays), np.uint64)
+    at = np.flatnonzero(strays.ok & (strays.anon_vma != 0))
+    if not len(at):
+        return avc
+    link = kernel.gather_member("vm_area_struct", "anon_vma_chain.next", strays.vma[at])[0]
+    with np.errstate(over="ignore"):
+        linked = link - np.uint64(kernel.offset("anon_vma_chain", "same_vma"))
+    rows, ok = kernel.gather(_Linked, linked)
+    named = ok & (rows.vma == strays.vma[at]) & (rows.anon_vma == strays.anon_vma[at])
+    avc[at[named]] = linked[named]
+    return avc
 
 
 def _foreign(kernel: Kernel, slab: SlabView, vmas: Vmas) -> U64:

@@ -8,7 +8,7 @@ import numpy as np
 
 from vmaforensics.columns.lookup import distinct, rows_of, values_at
 from vmaforensics.columns.table import Table, column, member, table
-from vmaforensics.columns.types import I32, U8, U64, Bools
+from vmaforensics.columns.types import I32, U8, U32, U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
@@ -17,6 +17,8 @@ from vmaforensics.views.vmas.kind import Kind
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.vmas.files import FileTable
+
+NEVER_LOCKED = 0xFFFF_FFFF  # vm_lock_seq of a VMA that fork made and nothing has changed (vma_lock_init)
 
 
 @table(struct="vm_area_struct")
@@ -42,6 +44,7 @@ class Vmas(Table):
     gap: U64 = member("rb_subtree_gap?")  # bytes; largest gap before a VMA of the subtree, up to 6.0
     refcnt: I32 = member("vm_refcnt.refs.counter?", fill=-1)  # -1 where the kernel has no vm_refcnt
     detached: Bools = member("detached?")  # 6.4 to 6.14
+    lock_seq: U32 = member("vm_lock_seq?", fill=NEVER_LOCKED)  # the change of the map that locked it last, from 6.4 on
     file_row: I32 = column(fill=-1)  # row of the file table, -1 for none
     kind: U8  # Kind
 

@@ -1,0 +1,94 @@
+"""VMAs that were cut out of the maple tree of a process that ran on, in an image that was taken while it did.
+
+A leaf is read at one moment. If it has an empty slot where an attached VMA belongs, and :mod:`vmaforensics.checks.held`
+knows that the VMA was there all the time, it was not there for whoever asked the tree.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from vmaforensics.checks.held import held
+from vmaforensics.checks.indices.maple_slots import firm, leaf_slots
+from vmaforensics.columns.lookup import composite_key, last_rows_of, sort_order, values_at
+from vmaforensics.columns.types import I64, U64, Bools
+from vmaforensics.views.indices.maple_nodes import slot_addresses
+from vmaforensics.views.pages.ptes import place_keys
+from vmaforensics.views.slab.objects import State
+
+if TYPE_CHECKING:
+    from vmaforensics.checks.context import Context
+    from vmaforensics.views.clocks.clocks import Places
+    from vmaforensics.views.slab.strays import StrayVmas
+
+_PAGE_BITS = 45  # of the number of a page of user memory
+
+
+class CutOut(NamedTuple):
+    """Rows of ``StrayVmas.vmas``, and the slot of the maple tree that is empty where each belongs."""
+
+    rows: I64
+    slot: U64  # its address
+    through: Bools  # unchanged between both readings; else by what was read before and after
+
+
+def cut_out(context: Context, found: StrayVmas) -> CutOut:
+    """Those that are proven; none where the machine stood still."""
+    none = CutOut(np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.bool_))
+    known, clocks = context.shared(held), context.acquisition.clocks
+    if known is None or clocks is None:
+        return none
+    strays, mms = found.vmas, context.views.mms
+    used = values_at(mms.ok & (mms.users > 0), context.views.mm_rows(strays.mm))
+    rows = np.flatnonzero(found.attached & used & (found.state != State.FREE))
+    slot = _empty_slots(context, strays.mm[rows], strays.start[rows], strays.end[rows])
+    rows, slot = rows[slot != 0], slot[slot != 0]
+    if not len(rows):
+        return none
+    vma, word = strays.vma[rows], clocks.places.each(slot)
+    through = known.through(vma, word)
+    later = np.where(_still_mapped(context, clocks.places, found, rows, word), clocks.places.each(found.avc[rows]), 0)
+    later[found.avc[rows] == 0] = 0
+    proven = through | known.outlived(vma, word, later.astype(np.uint64))
+    return CutOut(rows[proven], slot[proven], through[proven])
+
+
+def _empty_slots(context: Context, mm: U64, start: U64, end: U64) -> U64:
+    """Address of the empty slot that holds each range; 0 where there is none between two pivots of a leaf."""
+    nodes, slots = context.views.maple_nodes, context.shared(leaf_slots)
+    at = np.flatnonzero(slots.empty & firm(nodes, slots.node, slots.slot))
+    names = np.unique(np.concatenate([nodes.mm, mm]))
+    page = np.uint64(context.views.arch.page_shift)
+    keys = composite_key(np.searchsorted(names, nodes.mm[slots.node[at]]), slots.low[at] >> page, _PAGE_BITS)
+    order = sort_order(keys)
+    at, keys = at[order], keys[order]
+    row = last_rows_of(keys, composite_key(np.searchsorted(names, mm), start >> page, _PAGE_BITS))
+    slot = values_at(at, row, -1)
+    if not len(at):
+        return np.zeros(len(mm), np.uint64)
+    holds = (row >= 0) & (nodes.mm[slots.node[slot]] == mm)
+    holds &= (slots.low[slot] <= start) & (end - np.uint64(1) <= slots.high[slot])
+    return np.where(holds, slot_addresses(nodes, slots.node[slot], slots.slot[slot]), np.uint64(0))
+
+
+def _still_mapped(context: Context, places: Places, found: StrayVmas, rows: I64, word: U64) -> Bools:
+    """Does the struct page of a page that the process maps there, and that was read behind ``word``, name the VMA's own
+    anon_vma and the page's place in it?"""
+    view, vmas = context.views.page_tables, found.vmas
+    still = np.zeros(len(rows), np.bool_)
+    if view is None:
+        return still
+    arch, pages, mm_row = context.views.arch, view.pages, context.views.mm_rows(vmas.mm[rows])
+    keys = place_keys(arch, mm_row, vmas.start[rows])
+    order = sort_order(keys)
+    _, ptes = view.entries.inside(mm_row, vmas.start[rows], vmas.end[rows])
+    which = order[last_rows_of(keys[order], place_keys(arch, ptes.mm_row, ptes.va))]
+    own, at = rows[which], ptes.page_row
+    index = vmas.anon_pgoff[own] + arch.pages(ptes.va - vmas.start[own])
+    named = values_at(pages.anon_vmas(), at) == vmas.anon_vma[own]
+    good = (at >= 0) & (vmas.anon_vma[own] != 0) & named & (values_at(pages.index, at) == index)
+    good &= places.each_frame(arch.bytes_of(ptes.pfn)) > word[which]
+    still[which[good]] = True
+    return still
