@@ -19,13 +19,14 @@ from vmaforensics.views.clocks.samples import Clock
 if TYPE_CHECKING:
     from vmaforensics.views.clocks.clocks import ClocksView
     from vmaforensics.views.clocks.reading_times import ReadingTimes
+    from vmaforensics.views.clocks.samples import TimeSamples
 
 AGREE = (
     100_000_000  # ns; of 160 images of machines that stood still, the clocks of none were more than half of it apart
 )
 
+_MOST_ERROR = 4  # the line may miss an exact clock by this part of the duration
 _FAR = 1 << 20  # bytes between clocks that agree, for that to mean anything
-_PAGE = np.uint64(12)
 # Jiffies lose ticks, and these are made of them: they say how old a page is at least, but not to a tenth of a second.
 _LOSE_TICKS = (Clock.JIFFIES, Clock.RCU, Clock.TIMER_WHEEL)
 
@@ -75,9 +76,28 @@ def judge(clocks: ClocksView | None, given: Acquired | None = None) -> Acquisiti
     )
 
 
+def _in_order(times: ReadingTimes | None) -> ReadingTimes | None:
+    """``times``, unless exact clocks contradict an order of reading by ascending addresses."""
+    return None if times is None or _MOST_ERROR * times.error > times.end - times.start else times
+
+
 def _by_clocks(clocks: ClocksView) -> tuple[Acquired, int, ReadingTimes | None]:
-    """(what they say, ns they are apart, the estimate if they were read one after the other)."""
-    samples, ranges = clocks.samples, clocks.places.ranges
+    """(what they say, ns they are apart, the estimate if they were read one after the other).
+
+    The clocks of the kernel may all lie in one part of memory that was read at one moment. Then tasks are asked that
+    were running: two of them that stand still tell of another moment.
+    """
+    runs = clocks.samples.clock == Clock.TASK_RUNS
+    found = _by_samples(clocks, clocks.samples.take(np.flatnonzero(~runs)))
+    if found[0] is Acquired.LIVE or clocks.panicked:
+        return found
+    behind = clocks.samples.pa[runs & (clocks.samples.time < clocks.bases.now - AGREE)]
+    pages = np.unique(behind // np.uint64(clocks.places.page_size))
+    return _by_samples(clocks, clocks.samples) if len(pages) > 1 else found
+
+
+def _by_samples(clocks: ClocksView, samples: TimeSamples) -> tuple[Acquired, int, ReadingTimes | None]:
+    ranges = clocks.places.ranges
     sharp = samples.take(np.flatnonzero(~np.isin(samples.clock, _LOSE_TICKS)))
     believed = believe(sharp, ranges)
     if not len(believed.exact):
@@ -88,8 +108,8 @@ def _by_clocks(clocks: ClocksView) -> tuple[Acquired, int, ReadingTimes | None]:
     spread = int(rows.time.max()) - oldest
     if clocks.panicked:
         return Acquired.ATOMIC, spread, None
-    if len(np.unique(late.pa >> _PAGE)) > 1:
-        return Acquired.LIVE, spread, estimate(samples, ranges)
+    if len(np.unique(late.pa // np.uint64(clocks.places.page_size))) > 1:
+        return Acquired.LIVE, spread, _in_order(estimate(samples, ranges))
     same = rows.pa[np.abs(rows.time - np.int64(oldest)) <= AGREE]
     far = int(same.max()) - int(same.min()) >= _FAR
     return (Acquired.ATOMIC if far else Acquired.UNKNOWN), spread, None

@@ -28,6 +28,7 @@ class Span(NamedTuple):
     last: int
     began: int  # as estimated
     ended: int
+    by: int  # all of them, whatever the speed of reading was between exact clocks
 
     @property
     def apart(self) -> int:
@@ -155,7 +156,7 @@ class Reading:
             return None
         found = self._times.at(np.unique(places))
         bounds = int(found.earliest.min()), int(found.latest.max())
-        return Span(*bounds, int(found.time.min()), int(found.time.max()))
+        return Span(*bounds, int(found.time.min()), int(found.time.max()), int(found.by.max()))
 
     def _of_mm(self, finding: Finding) -> U64:
         """Of the records of its address space that the rule compares, wherever it is wrong: an absence is read too."""

@@ -164,6 +164,7 @@ class _Weigher:
             max(span.last, whole.last),
             min(span.began, whole.began),
             max(span.ended, whole.ended),
+            max(span.by, whole.by),
         )
         return all(rest is not None and _rested(rest, whole, self._start) for rest in rests)
 
@@ -251,7 +252,7 @@ def _rested(rest: Rest, span: Span, start: int) -> bool:
     """
     if rest.ran >= span.first:
         return False
-    return rest.known >= span.last or (rest.ran < start and rest.known - rest.ran >= span.last - rest.known)
+    return rest.known >= span.last or (rest.ran < start and rest.known - rest.ran >= span.by - rest.known)
 
 
 def _with_rest(finding: Finding, rest: Rest, span: Span) -> Finding:

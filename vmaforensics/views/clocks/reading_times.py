@@ -37,6 +37,7 @@ class Times(NamedTuple):
     time: I64
     earliest: I64
     latest: I64
+    by: I64  # the next exact clock, whatever the speed in between: none can be later
 
 
 class Floor(NamedTuple):
@@ -86,7 +87,10 @@ class ReadingTimes:
         low = last_rows_of(self.floor.place, places)
         least = np.where(low >= 0, self.floor.time[np.maximum(low, 0)], -np.inf) if len(low) else time
         earliest = np.minimum(np.maximum(time - band, least - TICK), time)
-        return Times(time.astype(np.int64), earliest.astype(np.int64), (time + band).astype(np.int64))
+        latest = time + band
+        following = np.searchsorted(self.place[self.exact], places)
+        by = np.where(following < len(known), known[np.minimum(following, len(known) - 1)] + TICK, latest)
+        return Times(*(part.astype(np.int64) for part in (time, earliest, latest, np.maximum(by, latest))))
 
 
 def places_of(starts: U64, before: I64, pa: U64) -> NDArray[np.float64]:

@@ -39,6 +39,7 @@ class Clock(IntEnum):
     TASK_RAN = 8
     TASK_STARTED = 9
     TIMER = 10
+    TASK_RUNS = 11
 
     @property
     def label(self) -> str:
@@ -55,6 +56,7 @@ class Clock(IntEnum):
             "last run of tasks",
             "start of tasks",
             "timers that were queued",
+            "tasks that were running",
         )[self]
 
 

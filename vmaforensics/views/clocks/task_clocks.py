@@ -1,7 +1,7 @@
 """What each task says of itself: when it ran last, when it was queued, when it started.
 
-Of a task that is on a CPU it is exact: every tick notes the time in it (update_curr, kernel/sched/fair.c). So tasks
-show the moment of reading far away from the clocks of the kernel, as where half of memory is older than the rest.
+Of a task that is on a CPU it is exact: every tick notes the time in it (update_curr, kernel/sched/fair.c). These clocks
+lie far away from those of the kernel, as is needed where half of memory is older than the rest.
 """
 
 from __future__ import annotations
@@ -112,4 +112,4 @@ def _running(kernel: Kernel, bases: TimeBases, tasks: Tasks) -> TimeSamples:
     times = bases.of_scheduler(rows.executed) + behind[cpu]
     ok &= known[cpu] & (behind[cpu] >= 0) & (rows.executed > 0) & (clock[cpu] - times > _CLOSE)
     at = tasks.task + np.uint64(kernel.offset("task_struct", _RAN[0]))
-    return samples_at(kernel, Clock.TASK_RAN, at, times, ok, bound=Bound.EXACT)
+    return samples_at(kernel, Clock.TASK_RUNS, at, times, ok, bound=Bound.EXACT)
