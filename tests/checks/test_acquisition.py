@@ -7,63 +7,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from handmade import BASE, Machine
 
+from checks.handmade_clocks import SECOND, SIZE, START, clocks, reading_time
 from checks.handmade_views import MMS, PAGE, TASKS, Process, drop_entry, mm_of, task_of, views_of
 from vmaforensics.checks.acquisition import Acquired, judge
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.weigh import run_checks
-from vmaforensics.kernel.space.kernel_space import KernelSpace, LinearPiece
-from vmaforensics.views.clocks.bases import TimeBases
-from vmaforensics.views.clocks.clocks import ClocksView, Places
 from vmaforensics.views.clocks.samples import Bound, Clock, TimeSamples
-from vmaforensics.views.clocks.task_clocks import TaskTimes
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from vmaforensics.views.views import Views
-
-SECOND = 10**9
-SIZE = 16 << 28  # bytes of RAM: all places of handmade views
-START = 1000  # s after boot; reading takes 160 s, 10 s for each of the regions of handmade views
-
-
-def reading_time(address: int) -> int:
-    """s after boot at which the word at a kernel address is read."""
-    return START + 160 * (address - BASE) // SIZE
-
-
-def clocks(
-    *, live: bool = True, ran: dict[int, float] | None = None, panicked: bool = False, extra: Sequence[int] = ()
-) -> ClocksView:
-    """Exact clocks all over memory; ``ran`` has when each process last ran, in s."""
-    ran = ran or {}
-    places = [number * SIZE // 64 for number in range(64)]
-    kernel = Machine().kernel()
-    kernel.space = KernelSpace.linear(kernel.memory, [LinearPiece(BASE, BASE + SIZE - 1, 0)])
-    where = Places(kernel)
-    where.ranges = [(0, SIZE)]
-    times = [(reading_time(BASE + pa) if live else START) * SECOND for pa in places]
-    bounds = [Bound.EXACT] * len(places)
-    samples = TimeSamples.of(
-        len(places) + len(extra),
-        pa=[*places, *(SIZE - 8 for _ in extra)],
-        time=[*times, *extra],
-        bound=[*bounds, *(Bound.LOWER for _ in extra)],
-        clock=[Clock.TIMEKEEPER, *[Clock.RUN_QUEUE] * (len(places) - 1), *(Clock.TASK_STARTED for _ in extra)],
-    )
-    pids = sorted(ran)
-    tasks = TaskTimes.of(
-        len(pids),
-        task=[task_of(pid) for pid in pids],
-        ran=[int(ran[pid] * SECOND) for pid in pids],
-        started=[SECOND] * len(pids),
-        pa=[task_of(pid) - BASE for pid in pids],
-        ok=[True] * len(pids),
-    )
-    bases = TimeBases(now=START * SECOND, keeper=0, booted=0, real=0, hz=250, lost=0, scheduler=0)
-    return ClocksView(bases=bases, samples=samples, tasks=tasks, panicked=panicked, places=where)
 
 
 def hidden(ran: float, *, live: bool = True) -> tuple[Views, Context]:
@@ -90,6 +43,25 @@ def test_clocks_that_are_apart_say_when_memory_was_read() -> None:
 
 def test_one_wild_time_does_not_make_an_image_live() -> None:
     assert judge(clocks(live=False, extra=[(START + 500) * SECOND])).how is Acquired.ATOMIC
+
+
+@pytest.mark.parametrize(("tasks", "how"), [(1, Acquired.ATOMIC), (2, Acquired.LIVE)])
+def test_running_tasks_that_stand_still_tell_of_another_moment(tasks: int, how: Acquired) -> None:
+    """All clocks of the kernel lie in the part of memory that was read last."""
+    known = clocks(live=False)
+    rows = known.samples.take(known.samples.pa >= SIZE // 2)
+    rows.clock[:1] = Clock.TIMEKEEPER
+    run = TimeSamples.of(
+        tasks,
+        pa=[PAGE * (number + 1) for number in range(tasks)],
+        time=[(START - 10) * SECOND] * tasks,
+        bound=[Bound.EXACT] * tasks,
+        clock=[Clock.TASK_RUNS] * tasks,
+    )
+    found = judge(replace(known, samples=TimeSamples.concatenate([run, rows])))
+    assert found.how is how
+    if how is Acquired.LIVE:
+        assert found.spread == 10 * SECOND
 
 
 def test_a_kernel_that_has_panicked_stands_still_whatever_its_clocks_say() -> None:

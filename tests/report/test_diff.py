@@ -13,6 +13,7 @@ import pytest
 from support import Edit, Sample, again_from_views, leader, mm_of
 
 from vmaforensics.errors import ExitCode, UsageError
+from vmaforensics.report.document.acquired import Torn
 from vmaforensics.report.document.build import build_document
 from vmaforensics.report.document.diff import Difference, compare
 from vmaforensics.report.document.document import Document, encode
@@ -228,6 +229,53 @@ def test_a_finding_that_has_become_worse_fails_the_run(tmp_path: Path) -> None:
     assert run(*paths, "--fail-on", "high").returncode == ExitCode.FINDINGS
     assert run(*paths, "--fail-on", "critical").returncode == 0
     assert run(*reversed(paths), "--fail-on", "low").returncode == 0
+
+
+def torn(rule: str, *, found: str = "1", mm: str = "0xffff888000000000", view: str = "maple tree") -> Torn:
+    return Torn(
+        rule=rule,
+        severity="high",
+        pid=7,
+        comm="busy",
+        mm=mm,
+        what=f"{rule} says so",
+        view=view,
+        address="0xffff888000000100",
+        found=found,
+        expected="2",
+    )
+
+
+def acquired_live(*rows: Torn) -> Document:
+    document = tampered_document()
+    assert document.acquired is not None
+    return replace(document, acquired=replace(document.acquired, how="live", torn=rows))
+
+
+def test_what_was_torn_in_each_of_two_acquisitions_and_says_the_same_is_no_smear(tmp_path: Path) -> None:
+    stays, went = torn("PTE-PERM"), torn("VMA-RANGE", found="3")
+    before, after = acquired_live(stays, went), acquired_live(torn("VMA-RANGE", found="4"), stays)
+    found = compare(before, after)
+    (row,) = (row for row in found.persisting if row.torn)
+    assert (row.rule, row.severity, row.pid, row.what) == ("PTE-PERM", "high", 7, ("PTE-PERM says so",))
+    assert {row.rule for row in found.persisting if not row.torn} == {one.rule for one in after.findings}
+    assert summary(found) == "1 contradiction torn in each that stays."
+    assert "= torn in each HIGH      PTE-PERM  pid 7 (busy)\n    PTE-PERM says so\n" in render_diff(found)
+    saved = [tmp_path / name for name in ("before.json", "after.json")]
+    for path, document in zip(saved, (before, after), strict=True):
+        path.write_bytes(encode(document))
+    assert run(*saved, "--fail-on", "high").returncode == ExitCode.FINDINGS
+    assert run(*saved, "--fail-on", "critical").returncode == ExitCode.OK
+
+
+def test_what_a_broken_index_does_not_lead_to_is_missing_each_time_and_proves_nothing() -> None:
+    rows = torn("MT-NODE"), torn("VMA-SLAB-ORPHAN"), torn("VMA-RANGE"), torn("VMA-MISSING")
+    found = compare(acquired_live(*rows), acquired_live(*rows))
+    assert [row.rule for row in found.persisting if row.torn] == ["VMA-MISSING", "VMA-RANGE"]
+
+
+def test_images_of_machines_that_stood_still_have_nothing_that_persists() -> None:
+    assert same().persisting == ()
 
 
 def test_hostile_names_are_inert_in_a_difference() -> None:

@@ -23,9 +23,9 @@ STRUCTS = LINUX | {
     "offs_boot:i64 ntp_tick:u64",
     "sched_entity": "exec_start:u64",
     "sched_info": "last_arrival:u64 last_queued:u64",
-    "task_struct": LINUX["task_struct"] + " se:sched_entity sched_info:sched_info start_time:u64",
+    "task_struct": LINUX["task_struct"] + " se:sched_entity sched_info:sched_info start_time:u64 cpu:i32",
     "tick_sched": "last_jiffies:u64 idle_entrytime:i64 idle_waketime:i64",
-    "rq": "clock:u64 curr:* idle:*",
+    "rq": "clock:u64 clock_task:u64 curr:* idle:*",
     "page": "flags:u64[8]",
 }
 
@@ -103,6 +103,25 @@ def test_a_task_that_is_half_made_says_nothing() -> None:
     assert sorted((of_tasks.time // SECOND).tolist()) == [7, 399, 400]
     assert view.tasks.ran.tolist() == [400 * SECOND] * 2
     assert view.samples.pa[view.samples.clock == Clock.JIFFIES].tolist() == [machine.symbols["jiffies_64"] - BASE]
+
+
+@pytest.mark.parametrize(
+    ("clock", "flags", "said"),
+    [
+        (401, 0, [396]),  # charged time is 2 s behind that of the CPU, sched_clock a second ahead
+        (397, 0, []),  # the CPU stands still too
+        (401, 0x2, []),  # PF_IDLE
+    ],
+)
+def test_a_task_that_runs_says_when_it_was_read(clock: int, flags: int, said: list[int]) -> None:
+    machine = machine_at(500)
+    machine.symbols["runqueues"] = machine.put("rq", {"clock": clock * SECOND, "clock_task": (clock - 2) * SECOND})
+    task = machine.put("task_struct", {"se.exec_start": 395 * SECOND, "on_cpu": 1, "flags": flags, "start_time": 1})
+    view = gather_clocks(machine.kernel(), Tasks.of(1, task=[task], ok=[True]), None)
+    assert view is not None
+    runs = view.samples.take(view.samples.clock == Clock.TASK_RUNS)
+    assert (runs.time // SECOND).tolist() == said
+    assert (runs.bound == Bound.EXACT).all()
 
 
 def test_an_idle_cpu_does_not_say_what_time_it_is() -> None:

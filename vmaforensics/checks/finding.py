@@ -61,6 +61,7 @@ class ReadApart:
     last: int  # as estimated; both 0 if that is not known
     torn: bool  # cannot be assessed; else they stand, for nobody wrote these records meanwhile
     ran: bool  # the process ran meanwhile, or may have; else others wrote these records
+    findings: tuple[Finding, ...] = ()  # the contradictions themselves
 
     @property
     def apart(self) -> int:

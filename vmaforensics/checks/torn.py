@@ -306,4 +306,5 @@ def _row(pid: int, comm: bytes, rows: list[_Read], *, torn: bool) -> ReadApart:
         last=widest.ended if widest is not None else 0,
         torn=torn,
         ran=any(ran for _, _, ran in rows),
+        findings=tuple(finding for finding, _, _ in rows),
     )

@@ -34,7 +34,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--fail-on",
         choices=[severity.value for severity in Severity],
         metavar="SEVERITY",
-        help="exit with 1 if a finding that is new or has become worse is at least this severe",
+        help="exit with 1 if a finding that is new, has become worse, or was torn in each is at least this severe",
     )
     add_output(parser)
     parser.set_defaults(run=run)
@@ -62,7 +62,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _worse(found: Difference, limit: Severity) -> bool:
-    """Is there a finding of that severity which was not there, or was less severe?"""
+    """Is there a finding of that severity which was not there, or was less severe, or one that only both show?"""
+    if any(row.torn and Severity(row.severity).rank <= limit.rank for row in found.persisting):
+        return True
     for finding in found.findings:
         if finding.how == "went" or Severity(finding.finding.severity).rank > limit.rank:
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -14,11 +15,14 @@ from vmaforensics.words.printable import printable
 from vmaforensics.words.times import utc
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from vmaforensics.analysis import Analysis
     from vmaforensics.checks.finding import ReadApart as Apart
     from vmaforensics.views.clocks.clocks import ClocksView
 
 _MOST = 64  # knots
+_MOST_TORN = 4096  # records that are told
 _BOUNDS: dict[Bound, Literal["exact", "lower", "upper"]] = {
     Bound.EXACT: "exact",
     Bound.LOWER: "lower",
@@ -58,6 +62,21 @@ class ReadApart(Part, frozen=True):
     torn: bool  # could not be assessed; else they are among the findings
 
 
+class Torn(Part, frozen=True):
+    """A record of a contradiction that could not be assessed: what another acquisition is asked for."""
+
+    rule: str
+    severity: Literal["critical", "high", "medium", "low", "info"]  # if it is no smear
+    pid: int
+    comm: str
+    mm: str
+    what: str
+    view: str
+    address: str
+    found: str
+    expected: str
+
+
 class Acquired(Part, frozen=True):
     """Whether the machine stood still, or when each part of its memory was read."""
 
@@ -75,6 +94,7 @@ class Acquired(Part, frozen=True):
     clocks: tuple[ClockFacts, ...] = ()
     knots: tuple[Knot, ...] = ()
     records: tuple[ReadApart, ...] = ()
+    torn: tuple[Torn, ...] = ()
 
     @property
     def text(self) -> str:
@@ -109,6 +129,7 @@ def acquired_part(analysis: Analysis) -> Acquired:
         panicked=acquisition.panicked,
         apart_ms=round(acquisition.spread / _MS),
         clocks=() if clocks is None else _clocks(clocks),
+        torn=tuple(itertools.islice(_torn_records(analysis.context.read_apart), _MOST_TORN)),
     )
     if acquisition.how is not How.LIVE or clocks is None or times is None:
         return part
@@ -137,6 +158,7 @@ def acquired_part(analysis: Analysis) -> Acquired:
             )
         ),
         records=tuple(_records(row, times.start) for row in analysis.context.read_apart if row.last),
+        torn=part.torn,
     )
 
 
@@ -150,6 +172,26 @@ def _records(row: Apart, start: int) -> ReadApart:
         last_ms=round((row.last - start) / _MS),
         torn=row.torn,
     )
+
+
+def _torn_records(rows: Iterable[Apart]) -> Iterator[Torn]:
+    for finding in (finding for row in rows if row.torn for finding in row.findings):
+        lowered = any(item.view == "lock" for item in finding.evidence)
+        severity = finding.rule.severity if lowered else finding.severity
+        for item in finding.evidence:
+            if item.address and item.view != "lock":
+                yield Torn(
+                    rule=finding.rule.id,
+                    severity=severity.value,
+                    pid=finding.pid,
+                    comm=printable(finding.comm),
+                    mm=hex(finding.mm),
+                    what=item.what,
+                    view=item.view,
+                    address=hex(item.address),
+                    found=item.found,
+                    expected=item.expected,
+                )
 
 
 def _clocks(view: ClocksView) -> tuple[ClockFacts, ...]:

@@ -24,6 +24,7 @@ def render_diff(found: Difference, *, detail: int = 0, color: bool = False, widt
     _summary(page, found)
     if detail < 0:
         return page.text()
+    _persisting(page, found, detail)
     _findings(page, found, detail)
     _processes(page, found, detail)
     return page.text()
@@ -34,6 +35,8 @@ def summary(found: Difference) -> str:
     parts = [_counted(found.findings, "finding"), _counted(found.processes, "process", "es")]
     regions = [region for process in found.processes for region in process.regions]
     parts.append(_counted(regions, "region"))
+    stays = sum(row.torn for row in found.persisting)
+    parts.append(f"{counted(stays, 'contradiction')} torn in each that stays" if stays else "")
     text = "; ".join(part for part in parts if part)
     return f"{text}." if text else "Nothing is different."
 
@@ -58,6 +61,25 @@ def _summary(page: Page, found: Difference) -> None:
         page.wrapped(label, f"{side.path}{when}: {holds}", style="heading")
     for note in found.notes:
         page.wrapped("NOTE      ", note, style="heading")
+    page.gap()
+
+
+def _persisting(page: Page, found: Difference, detail: int) -> None:
+    """What stays the same: it was no matter of the moment at which it was read."""
+    shown = [row for row in found.persisting if detail > 0 or row.severity not in ("low", "info")]
+    if not shown:
+        return
+    page.heading("Persists in both")
+    for row in shown:
+        page.line(
+            ("= torn in each " if row.torn else "= found in both ", "mark"),
+            (f"{row.severity.upper():8}", row.severity),
+            f"  {row.rule}  pid {row.pid} ({row.comm})",
+        )
+        for what in row.what if detail > 0 else row.what[:_REGIONS]:
+            page.wrapped("    ", what)
+        if detail <= 0 and len(row.what) > _REGIONS:
+            page.line(f"      {len(row.what) - _REGIONS} more (-v shows them)")
     page.gap()
 
 

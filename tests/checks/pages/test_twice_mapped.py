@@ -1,0 +1,77 @@
+"""Anonymous frames that page tables map twice, in images taken while the process ran; on page tables made by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from checks.handmade_clocks import START, clocks
+from checks.handmade_pages import Entry, add_page_tables, entry_row
+from checks.handmade_views import Process, findings, views_of
+from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_USER
+from vmaforensics.checks.context import Context
+from vmaforensics.checks.weigh import run_checks
+
+if TYPE_CHECKING:
+    from vmaforensics.views.views import Views
+
+CODE, DATA, STACK = 0x400000, 0x500000, 0x7F0000
+LINES = ("400000-402000 r-xp /bin/cat", "500000-502000 rw-p", "7f0000-7f4000 rw-p [stack]")
+
+
+def running(*extra: Entry) -> Views:
+    """A process that ran while its memory was read."""
+    views = views_of(Process(pid=100, vmas=LINES))
+    add_page_tables(views, *extra)
+    views.clocks = clocks(ran={100: START + 5.0})
+    return views
+
+
+def lead(views: Views, va: int, other: int) -> None:
+    """Make the entry for ``va`` lead to the frame that is mapped at ``other``."""
+    assert views.page_tables is not None
+    ptes, at, to = views.page_tables.ptes, entry_row(views, va), entry_row(views, other)
+    ptes.pfn[at], ptes.page_row[at] = ptes.pfn[to], ptes.page_row[to]
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_entry_that_leads_to_a_frame_of_another_entry_of_its_table_is_wrong_at_once(*, at_once: bool) -> None:
+    views = running()
+    lead(views, CODE, DATA)
+    assert views.page_tables is not None
+    if not at_once:
+        views.page_tables.ptes.where[entry_row(views, DATA)] += np.uint64(0x1000)  # in a table of its own
+    found = [finding for finding in findings(views, "PTE-REMAP") if finding.start == CODE]
+    assert [finding.at_once for finding in found] == [at_once]
+    kept = [finding for finding in run_checks(Context(views)) if finding.rule.id == "PTE-REMAP"]
+    assert bool(kept) is at_once
+    assert all("one page" in finding.evidence[-1].what for finding in kept)
+
+
+def test_two_entries_that_are_both_wrong_prove_nothing() -> None:
+    views = running()
+    lead(views, CODE, DATA)
+    assert views.page_tables is not None
+    views.page_tables.pages.index[views.page_tables.ptes.page_row[entry_row(views, DATA)]] += 1
+    assert not any(finding.at_once for finding in findings(views, "PTE-REMAP"))
+
+
+@pytest.mark.parametrize(
+    ("va", "allow", "proven"),
+    [
+        (0xA00000, ALLOW_USER | ALLOW_EXECUTE, True),
+        (0xA00000, ALLOW_USER, False),  # data that is mapped and unmapped shares frames in any order
+        (0x10000, ALLOW_USER | ALLOW_EXECUTE, False),  # its table was read before that of the rightful entry
+    ],
+)
+def test_code_outside_of_every_vma_whose_frame_belonged_elsewhere_before_and_after(
+    va: int, allow: int, *, proven: bool
+) -> None:
+    views = running(Entry(pid=100, va=va, pfn=0x99, allow=allow))
+    lead(views, va, STACK)
+    (found,) = findings(views, "PTE-ORPHAN")
+    assert (bool(found.proven), found.start) == (proven, va)
+    kept = [finding for finding in run_checks(Context(views)) if finding.rule.id == "PTE-ORPHAN"]
+    assert bool(kept) is proven
