@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import pytest
 
 from views.user_memory import ANON, GLOBAL, KSM, LARGE, PRESENT, SPECIAL, USER, UserMemory, present, swapped
 from vmaforensics.arch.known import DEFAULT
@@ -17,6 +18,9 @@ from vmaforensics.views.pages.mapped_pages import read_pages
 from vmaforensics.views.pages.ptes import Ptes
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.processes.mms import Mms
+
+if TYPE_CHECKING:
+    import pytest
 
 HUGE = 1 << 21
 
@@ -183,7 +187,7 @@ def test_pages_read_in_batches_are_those_read_at_once(monkeypatch: pytest.Monkey
     memory = UserMemory()
     for pfn in range(20):
         memory.page(pfn, mapping=pfn << 8 | (pfn % 2), mapcount=pfn, index=pfn)
-    frames = np.array([3, 1, 19, 7, 8, 500, 0, 11], np.uint64)
+    frames = np.array([3, 1, 19, 7, 8, 1 << 30, 0, 11], np.uint64)
     whole = read_pages(memory.kernel(), frames)
     monkeypatch.setattr(mapped_pages, "_BATCH", 3)
     parts = read_pages(memory.kernel(), frames)
