@@ -40,7 +40,7 @@ class Loaded(Table):
 
     def credible(self) -> Bools:
         """Which rows can be a module: they name themselves, and have a state and a name."""
-        named: Bools = (self.own == self.module) & (self.state < len(STATES)) & (self.name[:, 0] != 0)
+        named: Bools = (self.own == self.module) & (self.state < len(STATES)) & self.name[:, :1].any(axis=1)
         return named
 
 

@@ -1,0 +1,1 @@
+"""Rules of this chapter on views made by hand."""

@@ -1,0 +1,219 @@
+"""PROC-OPS, KERNEL-TABLE, TEXT-PATCHED, KPROBE, CODE-TRACED, MODULE-HIDDEN, CODE-FOREIGN on a road made by hand."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from checks.handmade_views import Process, findings, views_of
+from checks.road.handmade_road import CALLER, LISTED, NOBODYS, OTHER, READS, SHOWS, UNLISTED, road
+from vmaforensics.arch.branches import BranchKind
+from vmaforensics.checks.finding import Severity
+from vmaforensics.checks.registry import rule_modules
+from vmaforensics.views.road.foreign_code import ForeignCode, FoundCode
+from vmaforensics.views.road.loaded import Loaded, LoadedModules
+from vmaforensics.views.road.pointers import Group, Leads, Pointers, Source
+from vmaforensics.views.road.probes import FoundProbes, Probes
+from vmaforensics.views.road.sites import FoundSites, SiteKind, Sites
+from vmaforensics.views.road.tracers import Ops, Traced, Tracers
+from vmaforensics.views.stacks.modules import Part
+
+if TYPE_CHECKING:
+    from vmaforensics.views.views import Views
+
+ON = 1 << 31
+NONE = np.zeros(0, np.uint64)
+RULES = [module.rule.id for module in rule_modules() if module.chapter == "road"]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_road_that_is_the_kernel_s_own_is_nothing_to_report(rule: str) -> None:
+    assert findings(road(), rule) == []
+    assert findings(views_of(Process()), rule) == []
+
+
+def pointer(source: Source, leads: Leads, target: int, group: Group | None = None) -> Views:
+    """One pointer."""
+    rows = Pointers.of(at=[SHOWS - 0x40], target=[target], source=[source], leads=[leads], word=[24])
+    return road(pointers=rows, groups=[group or Group(name="proc_pid_maps_op", struct="seq_operations")])
+
+
+@pytest.mark.parametrize("leads", [Leads.MODULE, Leads.OTHER, Leads.INSIDE, Leads.NOWHERE, Leads.UNLISTED])
+def test_a_table_of_the_road_that_leads_elsewhere_is_found(leads: Leads) -> None:
+    (finding,) = findings(pointer(Source.OPERATIONS, leads, LISTED), "PROC-OPS")
+    assert finding.severity is Severity.HIGH
+    assert "proc_pid_maps_op" in finding.title
+    assert finding.start == SHOWS - 0x40
+
+
+def test_an_inode_that_leads_to_a_copy_of_its_table_is_found() -> None:
+    views = pointer(Source.OBJECT, Leads.NOWHERE, NOBODYS, Group(name="inode", struct="inode.i_fop"))
+    (finding,) = findings(views, "PROC-OPS")
+    assert "inode.i_fop" in finding.title
+
+
+def test_an_entry_of_a_module_is_its_own_business() -> None:
+    group = Group(name="proc_dir_entry", struct="proc_dir_entry.proc_ops")
+    assert findings(pointer(Source.PROC_ENTRY, Leads.MODULE, LISTED, group), "PROC-OPS") == []
+
+
+@pytest.mark.parametrize(
+    ("source", "leads", "severity"),
+    [
+        (Source.SYSCALL, Leads.NOWHERE, Severity.HIGH),
+        (Source.SYSCALL, Leads.MODULE, Severity.MEDIUM),
+        (Source.VECTOR, Leads.MODULE, Severity.HIGH),
+        (Source.VECTOR, Leads.INSIDE, None),
+        (Source.LSM, Leads.UNLISTED, Severity.HIGH),
+        (Source.TRACEPOINT, Leads.MODULE, Severity.INFO),
+        (Source.TRACEPOINT, Leads.MADE, None),
+    ],
+)
+def test_where_the_kernel_is_entered(source: Source, leads: Leads, severity: Severity | None) -> None:
+    found = findings(pointer(source, leads, LISTED, Group(name="sys_call_table")), "KERNEL-TABLE")
+    assert [finding.severity for finding in found] == ([] if severity is None else [severity])
+
+
+def site(kind: BranchKind, target: int = 0, flags: int = 0, site: SiteKind = SiteKind.ENTRY) -> dict[str, FoundSites]:
+    """One place that is patched."""
+    rows = Sites.of(at=[SHOWS], site=[site], kind=[kind], target=[target], flags=[flags])
+    return {"sites": FoundSites(sites=rows, entries=1, calls=0, labels=0, unread=0)}
+
+
+def tracer(*, everything: bool = True, linked: bool = True, flags: int = 1, func: int = OTHER) -> dict[str, Tracers]:
+    """One tracer, of all functions or of that which prints areas."""
+    ops = Ops.of(ops=[NOBODYS], func=[func], linked=[linked], everything=[everything], flags=[flags])
+    traced = Traced.of(ops=[] if everything else [0], ip=[] if everything else [SHOWS])
+    return {"tracers": Tracers(ops=ops, traced=traced, whole=True)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "flags"),
+    [
+        (BranchKind.JUMP, LISTED, 0),
+        (BranchKind.CALL, LISTED, ON | 1),
+        (BranchKind.CALL, NOBODYS, ON | 1),
+        (BranchKind.CALL, CALLER, 0),
+        (BranchKind.CALL, CALLER, ON | 1),  # and nobody asked for it
+        (BranchKind.BREAKPOINT, 0, 0),
+        (BranchKind.OTHER, 0, 0),
+    ],
+)
+def test_an_entry_that_no_record_accounts_for_is_found(kind: BranchKind, target: int, flags: int) -> None:
+    (finding,) = findings(road(**site(kind, target, flags)), "TEXT-PATCHED")
+    assert finding.severity is Severity.HIGH
+    assert "show_map_vma" in finding.title
+
+
+@pytest.mark.parametrize("everything", [True, False])
+def test_a_function_that_a_tracer_on_the_list_traces_is_fine(everything: bool) -> None:
+    views = road(**site(BranchKind.CALL, CALLER, ON | 1), **tracer(everything=everything))
+    assert findings(views, "TEXT-PATCHED") == []
+
+
+def test_a_function_whose_tracer_was_taken_off_the_list_is_found() -> None:
+    views = road(**site(BranchKind.CALL, CALLER, ON | 1), **tracer(linked=False))
+    assert [finding.severity for finding in findings(views, "TEXT-PATCHED")] == [Severity.HIGH]
+    assert [finding.severity for finding in findings(views, "CODE-TRACED")] == [Severity.HIGH]
+
+
+def test_while_the_kernel_patches_code_a_breakpoint_is_low() -> None:
+    (finding,) = findings(road(**site(BranchKind.BREAKPOINT), patching=True), "TEXT-PATCHED")
+    assert finding.severity is Severity.LOW
+
+
+def test_a_static_call_that_leads_elsewhere_than_its_key_is_found() -> None:
+    views = road(**site(BranchKind.CALL, LISTED, site=SiteKind.STATIC_CALL))
+    (finding,) = findings(views, "TEXT-PATCHED")
+    assert "static call" in finding.title
+
+
+@pytest.mark.parametrize(
+    ("func", "everything", "severity"),
+    [
+        (OTHER, True, Severity.LOW),
+        (OTHER, False, Severity.LOW),
+        (LISTED, False, Severity.MEDIUM),
+        (UNLISTED, False, Severity.HIGH),
+        (NOBODYS, True, Severity.HIGH),
+    ],
+)
+def test_a_tracer_is_told_with_its_owner(func: int, everything: bool, severity: Severity) -> None:
+    (finding,) = findings(road(**tracer(func=func, everything=everything)), "CODE-TRACED")
+    assert finding.severity is severity
+
+
+@pytest.mark.parametrize(
+    ("at", "handler", "severity"),
+    [
+        (SHOWS, OTHER, Severity.LOW),
+        (OTHER, OTHER, Severity.INFO),
+        (SHOWS, LISTED, Severity.MEDIUM),
+        (READS, LISTED, Severity.LOW),
+        (OTHER, LISTED, Severity.INFO),
+        (OTHER, UNLISTED, Severity.HIGH),
+        (SHOWS, NOBODYS, Severity.HIGH),
+    ],
+)
+def test_a_kprobe_is_told_with_its_owner(at: int, handler: int, severity: Severity) -> None:
+    probes = Probes.of(probe=[NOBODYS], addr=[at], pre_handler=[handler])
+    found = FoundProbes(probes, (b"",), np.zeros(1, np.uint64), Part(NONE, NONE), whole=True)
+    (finding,) = findings(road(probes=found), "KPROBE")
+    assert finding.severity is severity
+
+
+def modules(**columns: list[object]) -> Views:
+    """One module, on every record unless ``columns`` say otherwise."""
+    at = 0xFFFF_FFFF_C020_0000
+    known: dict[str, list[object]] = {"module": [at], "own": [at], "listed": [True], "in_tree": [True]}
+    known |= {"in_sysfs": [True], "after": [at + 8], "name": [list(b"secret\0\0")]}
+    rows = Loaded.of(**(known | columns))
+    return road(loaded=LoadedModules(modules=rows, list_whole=True, tree_whole=True, sysfs_whole=True))
+
+
+def test_a_module_on_every_record_is_nothing_to_report() -> None:
+    assert findings(modules(), "MODULE-HIDDEN") == []
+
+
+@pytest.mark.parametrize(
+    "columns", [{"listed": [False]}, {"in_tree": [False]}, {"listed": [False], "in_sysfs": [False], "in_tree": [False]}]
+)
+def test_a_module_that_a_record_lacks_is_found(columns: dict[str, list[object]]) -> None:
+    (finding,) = findings(modules(**columns), "MODULE-HIDDEN")
+    assert finding.severity is Severity.HIGH
+    assert "secret" in finding.title
+
+
+def test_a_module_that_says_it_is_unformed_and_is_in_sysfs_is_found() -> None:
+    (finding,) = findings(modules(state=[3]), "MODULE-HIDDEN")
+    assert finding.severity is Severity.HIGH
+
+
+def test_a_module_that_is_being_taken_down_is_low() -> None:
+    (finding,) = findings(modules(state=[3], listed=[False], in_sysfs=[False]), "MODULE-HIDDEN")
+    assert finding.severity is Severity.LOW
+
+
+def foreign(start: int, *, released: bool = False) -> Views:
+    """A page of executable memory that nobody owns."""
+    code = ForeignCode.of(start=[start], end=[start + 0x1000], released=[released], writable=[True])
+    found = FoundCode(code=code, first=(b"\x55\x48",), executable=1, unread=0, hidden=Loaded.of(0))
+    return road(foreign=found)
+
+
+def test_executable_memory_of_nobody_is_found() -> None:
+    (finding,) = findings(foreign(NOBODYS), "CODE-FOREIGN")
+    assert finding.severity is Severity.HIGH
+    assert "55 48" in finding.evidence[0].what
+    assert finding.evidence[1].what == "no area of vmalloc holds it"
+
+
+def test_what_a_cache_got_back_is_information() -> None:
+    (finding,) = findings(foreign(NOBODYS, released=True), "CODE-FOREIGN")
+    assert finding.severity is Severity.INFO
+
+
+def test_code_of_a_hidden_module_is_told_with_the_module() -> None:
+    assert findings(foreign(UNLISTED), "CODE-FOREIGN") == []
