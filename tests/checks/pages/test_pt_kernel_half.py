@@ -75,8 +75,8 @@ def test_an_entry_of_one_process_is_found_with_the_pages_it_maps() -> None:
     assert found.at_once
     entry, page = found.evidence
     assert (entry.found, entry.expected, entry.address) == ("0x9067", "0x0", 0xA000 + 8 * SLOT)
-    assert "for user mode, writable, executable" in page.what
-    assert page.what.endswith("which holds data")
+    assert "(for user mode, writable, executable) leads to physical 0x77000" in page.what
+    assert page.what.endswith("where there is data")
 
 
 def test_an_entry_that_maps_nothing_is_found_too() -> None:
@@ -115,4 +115,4 @@ def test_a_page_of_the_kernels_half_that_user_mode_can_use_is_critical() -> None
 
 def test_a_direct_map_that_leads_elsewhere_is_found() -> None:
     (found,) = findings(_views(moved=_leaf(-1, ALLOW_WRITE)), "PT-DIRECT-MAP")
-    assert found.evidence[0].what.endswith("→ physical 0x77000 (writable)")
+    assert found.evidence[0].what.endswith("(writable) leads to physical 0x77000")

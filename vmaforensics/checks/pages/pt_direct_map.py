@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmaforensics.checks.context import MOST, hull
-from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.pages.kernel_leaves import entries_text
+from vmaforensics.checks.pages.kernel_leaves import entries_text, leaf_bounds, leaf_evidence
 from vmaforensics.checks.rule import BUG, SMEAR, Rule, Severity
 from vmaforensics.views.view import View
 
@@ -45,16 +43,5 @@ def check(context: Context) -> Iterator[Finding]:
     if view is None or not len(view.moved):
         return
     leaves = view.moved
-    sizes = context.views.arch.span(leaves.level)
-    evidence = [
-        Evidence(
-            what=leaves.words(row, int(sizes[row])),
-            view=View.PAGE_TABLES.label,
-            address=int(leaves.where[row]),
-            found=f"{int(leaves.entry[row]):#x}",
-        )
-        for row in range(min(len(leaves), MOST))
-    ]
-    bounds = hull((int(va), int(va) + int(size)) for va, size in zip(leaves.va, sizes, strict=True))
     title = f"{entries_text(len(leaves))} of the direct map lead elsewhere, first for {int(leaves.va[0]):#x}"
-    yield context.finding(RULE, 0, title, evidence, bounds=bounds)
+    yield context.finding(RULE, 0, title, leaf_evidence(context, leaves), bounds=leaf_bounds(context, leaves))

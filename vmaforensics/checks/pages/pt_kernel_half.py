@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.arch.page_tables import ALLOW_USER
-from vmaforensics.checks.context import hull
+from vmaforensics.checks.context import MOST
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.pages.kernel_leaves import entries_text, leaf_evidence, leaf_text
+from vmaforensics.checks.pages.kernel_leaves import entries_text, leaf_bounds, leaf_evidence, leaf_text
 from vmaforensics.checks.rule import BUG, SMEAR, Rule, Severity
 from vmaforensics.columns.lookup import sort_order
 from vmaforensics.columns.runs import begins_run, run_numbers
@@ -90,26 +90,21 @@ def _common(entries: KernelEntries, tables: int) -> np.ndarray[tuple[int, ...], 
 
 def _finding(context: Context, view: KernelHalfView, rows: I64, mm: int) -> Finding:
     """What is wrong with the entries ``rows``, which are of the address space ``mm``; 0 for all."""
-    entries, leaves = view.entries, view.leaves
-    under = np.flatnonzero(np.isin(leaves.owner, rows))
-    evidence = [_entry(view, int(row)) for row in rows[:_MOST].tolist()]
-    evidence += [leaf_evidence(context, leaves, view.contents, int(row)) for row in under[:_MOST].tolist()]
-    left = max(len(rows) - _MOST, 0) + max(len(under) - _MOST, 0)
-    if left:
-        evidence.append(Evidence(what=f"and {left} more like these", view="", address=0))
-    first = int(rows[0])
+    entries = view.entries
+    under = np.isin(view.leaves.owner, rows)
+    leaves = view.leaves.take(under)
+    contents = [text for text, mine in zip(view.contents, under.tolist(), strict=False) if mine]
+    evidence = [_entry(view, row) for row in rows[:MOST].tolist()]
+    if len(rows) > MOST:
+        evidence.append(Evidence(what=f"and {len(rows) - MOST} more like these", view="", address=0))
+    first = int(entries.va[rows[0]])
     whose = "the process has alone" if mm else "most processes have and the kernel's own table has not"
-    title = f"{entries_text(len(rows))} of the kernel half that {whose}, first for "
-    title += f"{int(entries.va[first]):#x}"
-    if len(under):
-        title += f": {leaf_text(context, leaves, under)}"
-    spans = [(int(entries.va[row]), int(entries.va[row]) + view.span) for row in rows[:_MOST].tolist()]
-    sizes = context.views.arch.span(leaves.level[under])
-    pages = [(int(va), int(va) + int(size)) for va, size in zip(leaves.va[under], sizes, strict=True)]
-    return context.finding(RULE, mm, title, evidence, bounds=hull(pages or spans))
-
-
-_MOST = 16
+    title = f"{entries_text(len(rows))} of the kernel half that {whose}, first for {first:#x}"
+    if len(leaves):
+        title += f": {leaf_text(context, leaves)}"
+        evidence += leaf_evidence(context, leaves, contents)
+    bounds = leaf_bounds(context, leaves) or (first, int(entries.va[rows[-1]]) + view.span)
+    return context.finding(RULE, mm, title, evidence, bounds=bounds)
 
 
 def _entry(view: KernelHalfView, row: int) -> Evidence:

@@ -11,11 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from vmaforensics.checks.context import MOST, hull
-from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.pages.kernel_leaves import leaf_evidence, leaf_text
+from vmaforensics.checks.pages.kernel_leaves import leaf_bounds, leaf_evidence, leaf_text
 from vmaforensics.checks.rule import BUG, SMEAR, Rule, Severity
 from vmaforensics.views.view import View
 
@@ -48,11 +44,6 @@ def check(context: Context) -> Iterator[Finding]:
     if view is None or not len(view.open_leaves):
         return
     leaves = view.open_leaves
-    rows = np.arange(len(leaves))
-    evidence = [leaf_evidence(context, leaves, view.open_contents, row) for row in range(min(len(leaves), MOST))]
-    if len(leaves) > MOST:
-        evidence.append(Evidence(what=f"and {len(leaves) - MOST} more like these", view="", address=0))
-    sizes = context.views.arch.span(leaves.level)
-    bounds = hull((int(va), int(va) + int(size)) for va, size in zip(leaves.va, sizes, strict=True))
-    title = f"the kernel half maps {leaf_text(context, leaves, rows)} in every process, first at {int(leaves.va[0]):#x}"
-    yield context.finding(RULE, 0, title, evidence, bounds=bounds)
+    title = f"the kernel half maps {leaf_text(context, leaves)}, in every process, first at {int(leaves.va[0]):#x}"
+    evidence = leaf_evidence(context, leaves, view.open_contents)
+    yield context.finding(RULE, 0, title, evidence, bounds=leaf_bounds(context, leaves))

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _EVIDENCE = 3  # pieces shown of a finding unless more detail is asked for
 _PLACES = 6  # places named of one rule that has minor findings only
 _LIMITS = 8  # things not assessed that are named
+_NO_PROCESS = 1 << 63  # from here on no address is of a process
 
 
 def render_text(
@@ -59,7 +60,7 @@ def next_step(document: Document, finding: Finding) -> str:
     owner = f"--pid {finding.pid}" if finding.pid else f"--mm {finding.mm}"
     if not finding.pid and finding.mm in ("", "0x0"):
         return f"vmaforensics explain {finding.rule}"
-    at = "" if finding.start is None else f" --at {finding.start}"
+    at = "" if finding.start is None or int(finding.start, 16) >= _NO_PROCESS else f" --at {finding.start}"
     return f"vmaforensics views {image} {owner}{at}"
 
 

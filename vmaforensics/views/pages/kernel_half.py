@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_USER, ALLOW_WRITE, KernelEntries
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import I8, I32, I64, U8, U64, Bools
 from vmaforensics.errors import KernelNotFoundError
@@ -21,7 +20,7 @@ from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
-    from vmaforensics.arch.page_tables import Leaves
+    from vmaforensics.arch.page_tables import KernelEntries, Leaves
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.processes.mms import Mms
 
@@ -40,17 +39,6 @@ class KernelLeaves(Table):
     entry: U64
     where: U64  # physical address of the entry
     target: U64  # physical address that it maps
-
-    def words(self, row: int, size: int) -> str:
-        """What a leaf is, in words; ``size`` are its bytes."""
-        allow = int(self.allow[row])
-        can = [
-            word
-            for bit, word in ((ALLOW_USER, "for user mode"), (ALLOW_WRITE, "writable"), (ALLOW_EXECUTE, "executable"))
-            if allow & bit
-        ]
-        va = int(self.va[row])
-        return f"{va:#x}-{va + size:#x} → physical {int(self.target[row]):#x} ({', '.join(can) or 'read-only'})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
