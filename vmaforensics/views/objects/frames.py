@@ -39,6 +39,7 @@ def frame_texts(surroundings: Surroundings, frames: I64) -> list[str]:
     for kind, tell in (
         (FrameKind.PAGE_CACHE, _cached),
         (FrameKind.ANONYMOUS, _anonymous),
+        (FrameKind.SWAP_CACHE, _anonymous),
     ):
         rows = np.flatnonzero((kinds == kind) & pages.ok)
         if len(rows):
