@@ -6,18 +6,21 @@ A faulting instruction leaves the pointer in a register, and addresses near wher
    address, are looked for
 2. in the index of the VMAs of the task's memory map, in the objects that registers lead to, and in these VMAs;
 3. in the task itself, what its stack leads to, and what the words of all these lead to (:mod:`further`);
-4. on the free lists of CPUs (:mod:`free_pointers`);
-5. if nothing holds it: struct pages in registers whose mapping contradicts itself (:mod:`frames`).
+4. in what registers lead to that is no slab object: stacks of other tasks, variables, per-CPU memory;
+5. on the free lists of CPUs (:mod:`free_pointers`);
+6. if nothing holds it: struct pages in registers whose mapping contradicts itself (:mod:`frames`).
 
 Of NULL there are many: there the type of the pointer has to fit the member that was accessed (:mod:`null_pointers`).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from vmaforensics.crash.named_values import address_registers
 from vmaforensics.crash.trail.fault import read_fault
 from vmaforensics.crash.trail.frames import broken_mapping
 from vmaforensics.crash.trail.free_pointers import follow_free_pointer
@@ -25,7 +28,7 @@ from vmaforensics.crash.trail.further import further_holders, places_of
 from vmaforensics.crash.trail.null_pointers import null_members
 from vmaforensics.crash.trail.restored import broken_pointer
 from vmaforensics.crash.trail.targets import targets_of
-from vmaforensics.crash.trail.word import BrokenWord, Trail
+from vmaforensics.crash.trail.word import BrokenWord, Sure, Trail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
 
 _MOST_WORDS: Final = 4
 _LARGEST: Final = 16 << 10  # bytes of an object that are searched
+_STACK: Final = 1 << 14  # bytes, of one that is not known
+_BEHIND: Final = 32  # words behind a pointer to what is of no slab
 
 
 def follow_pointer(records: Records, complaint: Complaint) -> Trail:
@@ -94,7 +99,36 @@ def _holders(records: Records, complaint: Complaint, targets: list[Target], valu
     if mm:
         found = dict(_in_vmas(records, mm, value)) | found
     found = found or further_holders(records, complaint, [target.found for target in targets], value)
-    return [broken_pointer(records, address, why, value, mm) for address, why in found.items()]
+    if found:
+        return [broken_pointer(records, address, why, value, mm) for address, why in found.items()]
+    # No type says what these words are, so that they may be copies.
+    others = [
+        broken_pointer(records, address, why, value, mm) for address, why in _elsewhere(records, complaint, value)
+    ]
+    return [replace(word, sure=Sure.LIKELY) for word in others]
+
+
+def _elsewhere(records: Records, complaint: Complaint, value: int) -> Iterator[tuple[int, str]]:
+    """Words that hold ``value`` a little behind where registers lead to, in memory that is of no slab.
+
+    The stack of the code itself is left out: the CPU has put the registers there.
+    """
+    arch, seen = records.kernel.arch, set[int]()
+    registers = address_registers(arch, complaint.said.registers)
+    stacks, sp = records.surroundings, registers.get(arch.registers.sp, 0)
+    own = stacks.stack_of(np.array([sp], np.uint64))[0]
+    for name, pointer in registers.items():
+        at = np.array([pointer & ~7], np.uint64)
+        if not arch.is_kernel_address(pointer) or records.objects.at(pointer) is not None:
+            continue
+        if stacks.stack_of(at)[0] == own if own >= 0 else abs(pointer - sp) < _STACK:
+            continue
+        words, ok = records.kernel.words(at + np.arange(_BEHIND, dtype=np.uint64) * np.uint64(8), 1)
+        for place in np.flatnonzero(ok & (words[:, 0] == np.uint64(value))).tolist():
+            address = int(at[0]) + 8 * place
+            if address not in seen:
+                seen.add(address)
+                yield address, f"{name} leads there: {records.leads_to(pointer)}"
 
 
 def _in_tree(records: Records, mm: int, value: int) -> Iterator[tuple[int, str]]:

@@ -15,6 +15,7 @@ from vmaforensics.views.objects.explain import explain
 from vmaforensics.views.objects.forms import form_of
 from vmaforensics.views.objects.members import member_at, pointed_to
 from vmaforensics.views.objects.nearly import own_symbols
+from vmaforensics.views.objects.places import Place
 from vmaforensics.views.objects.surroundings import read_surroundings
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.processes.mms import Mms, read_mms
@@ -121,7 +122,8 @@ class Records:
         """A word in words: the member of the object that it is, and whose."""
         found = self.objects.at(address)
         if found is None:
-            return self._meaning(address).text or "a word"
+            meaning = self._meaning(address)
+            return f"a word of the {meaning.text}" if meaning.place == Place.STACK else meaning.text or "a word"
         if found.struct is None:
             return f"the word at +{found.offset:#x} in {self.object_name(found)}"
         form = form_of(self.surroundings, found.struct, found.start)
