@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from contenders import EARLIER
@@ -57,6 +58,9 @@ an area is that of the whole process divided by the areas of the image."""
 
 _BUSY = """**The machine was busy** while this was measured: {names}. Their elapsed times are too long, by
 how much is not known; compare their CPU times."""
+
+
+_SCAN = Path(__file__).with_name("scan_speed.md")
 
 
 def page(here: Machine, subjects: Sequence[Subject], results: Mapping[str, Mapping[str, Result]]) -> str:
@@ -139,6 +143,9 @@ def _lines(here: Machine, measured: Sequence[tuple[Subject, Mapping[str, Result]
             yield from _comparison(subject, found)
         if subject.name == TARGET_IMAGE and any(result.of_case for result in found.values()):
             yield from _cases(subject, found)
+    if _SCAN.exists():  # what bench/scan_speed.py has measured
+        yield ""
+        yield _SCAN.read_text(encoding="utf-8").rstrip("\n")
 
 
 def _before_and_after(measured: Sequence[tuple[Subject, Mapping[str, Result]]]) -> Iterator[str]:

@@ -90,7 +90,7 @@ def test_what_nobody_has_is_told_or_wrong_usage(sample: Sample) -> None:
     analysis = sample.analysis
     for wrong in ({"path": "/no/such/file"}, {"inode": 1 << 40}):
         with pytest.raises(UsageError, match="no process maps"):
-            file_users(analysis.kernel, analysis.views, **wrong)  # type: ignore[arg-type]
+            file_users(analysis.kernel, analysis.views, **wrong)
     with pytest.raises(UsageError, match="no page frame"):
         frame_users(analysis.kernel, analysis.views, 1 << 41)
     beyond = int(analysis.image.memory.ranges[-1, 1]) >> 12

@@ -167,3 +167,19 @@ def test_the_document_is_that_of_its_schema(tampered: Sample, tmp_path: Path) ->
 def test_nothing_to_look_for_is_wrong_usage(tampered: Sample) -> None:
     for wrong in ([], ["--strings", "1"], ["--strings", "--in", "heaven"], ["--strings", "--timeout", "0"]):
         assert main(["scan", str(tampered.image_path), *wrong]) == ExitCode.USAGE
+
+
+def test_a_report_keeps_what_the_rules_found(tampered: Sample, tmp_path: Path) -> None:
+    rules, saved, text = tmp_path / "r.yar", tmp_path / "case.json", tmp_path / "case.txt"
+    rules.write_text("rule everywhere { condition: filesize > 0 }")
+    image = str(tampered.image_path)
+    assert main(["report", image, "--yara", str(rules), "--format", "json", "-o", str(saved)]) == ExitCode.OK
+    scan = json.loads(saved.read_bytes())["scan"]
+    assert scan["findings"]
+    assert main(["report", str(saved), "-o", str(text)]) == ExitCode.OK
+    assert "everywhere" in text.read_text()
+    assert main(["report", str(saved), "--yara", str(rules)]) == ExitCode.USAGE
+    document = json.loads(saved.read_bytes())
+    document["scan"]["findings"][0]["start"] = "javascript:alert(1)"
+    saved.write_text(json.dumps(document))
+    assert main(["report", str(saved)]) == ExitCode.DOCUMENT_INVALID

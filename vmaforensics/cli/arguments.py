@@ -98,7 +98,7 @@ def opened(args: argparse.Namespace) -> Image:
 
     paths = [*args.image, *getattr(args, "parts", [])]
     image = replace(open_image(paths), symbols=args.symbols, kernel=getattr(args, "kernel", None))
-    image.memory.limits = Limits(memory=args.memory, jobs=args.jobs or cores())
+    image.memory.limits = Limits(memory=getattr(args, "memory", None), jobs=getattr(args, "jobs", None) or cores())
     return image
 
 

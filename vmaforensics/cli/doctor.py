@@ -26,6 +26,8 @@ _OPTIONAL = {
     "volatility3": "the plugins of plugin-dir, and images through volatility3's own layers",
     "pandas": "Document.frame(): tables as data frames",
     "pyarrow": "report --format parquet",
+    "yara-x": "scan --yara, report --yara",
+    "duckdb": "sql",
     "distributed": "fleet: many images at once, with dask, duckdb and fsspec",
 }
 
