@@ -16,6 +16,7 @@ from vmaforensics.views.view import View
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
 
+_PAGES = 1 << 10  # that are kept while a list is followed
 _STEPS = 1 << 10  # each adds what was not known before; almost everything is
 
 
@@ -93,16 +94,38 @@ def follow_list(kernel: Kernel, head: int, most: int) -> tuple[U64, bool]:
     """The elements (``list_head``) of the list at ``head``, in order, and whether its end was reached.
 
     Goes on until the list comes back to its head, to an element it has been at, to what cannot be read, or to
-    ``most`` elements. For lists of few elements: each is read by itself.
+    ``most`` elements. For lists of few elements, or of neighbours: each page is read by itself.
     """
     found: list[int] = []
     seen = {head}
-    at = head
+    at, words = head, _Words(kernel)
     while len(found) < most:
-        words, ok = kernel.words(np.array([at], np.uint64), 1)
-        at = int(words[0, 0])
-        if not ok[0] or at in seen or not kernel.arch.kernel_pointer(words[0])[0]:
-            return np.array(found, np.uint64), bool(ok[0]) and at == head
+        after = words.read(at)
+        if after is None or after in seen or not kernel.arch.kernel_pointer(np.array([after], np.uint64))[0]:
+            return np.array(found, np.uint64), after is not None and after == head
+        at = after
         seen.add(at)
         found.append(at)
     return np.array(found, np.uint64), False
+
+
+class _Words:
+    """Words one after the other: neighbours on a list often lie in one page, which is read once."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self._kernel, self._pages = kernel, dict[int, bytes | None]()
+
+    def read(self, address: int) -> int | None:
+        """The 64-bit word at a kernel address; None if it cannot be read."""
+        size = self._kernel.arch.page_size
+        base, offset = address & -size, address % size
+        if base not in self._pages:
+            if len(self._pages) >= _PAGES:
+                self._pages.clear()
+            data, ok = self._kernel.space.gather(np.array([base], np.uint64), size)
+            self._pages[base] = data.tobytes() if ok[0] else None
+        page = self._pages[base]
+        if page is not None and offset + 8 <= size:
+            return int.from_bytes(page[offset : offset + 8], "little")
+        words, ok = self._kernel.words(np.array([address], np.uint64), 1)
+        return int(words[0, 0]) if ok[0] else None
