@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from vmaforensics.columns.lookup import values_at
 from vmaforensics.crash.document import Frame, StackPart, StackTask
 from vmaforensics.views.stacks.frames import End, How
 from vmaforensics.views.stacks.lines import end_text, group_stacks
@@ -81,7 +82,7 @@ def stack_parts(stacks: CaseStacks, died: int | None, *, everyone: bool) -> Iter
         for row in stacks.of_cpu(cpu):
             done.add(row)
             yield _part("died" if cpu == died else "cpu", stacks, (row,))
-    state = tasks.state[np.maximum(view.stacks.row, 0)]
+    state = values_at(tasks.state, view.stacks.row)
     waits = (view.stacks.row >= 0) & waits_uninterruptibly(state)
     waiting = [row for row in np.flatnonzero(waits).tolist() if row not in done]
     for alike in group_stacks(view, waiting):

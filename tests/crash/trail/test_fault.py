@@ -95,9 +95,9 @@ def test_a_link_that_led_to_another_link_of_the_same_kind_is_put_right() -> None
 
 def test_memory_of_no_slab_is_looked_at_too_and_proves_less_but_not_the_stack_of_the_code(hand: Hand) -> None:
     wrong = 0xFFFF_9000_0000_1000
-    timer, stack = hand.machine.put("file", {"f_mapping": wrong}), hand.machine.room(16384, 16384)
+    timer = hand.machine.put("file", {"f_mapping": wrong})
+    stack = hand.machine.room(32768, 16384) + 16384
     hand.machine.word(stack + 64, wrong)
-    hand.put("task_struct", hand.machine.symbols["init_task"], {"stack": stack})
     trail = followed(hand, {"RSI": wrong, "RDI": timer, "RSP": stack + 56, "RBP": stack + 60}, address=wrong, code=b"")
     assert [(word.address, word.sure) for word in trail.words] == [
         (hand.machine.at("file", timer, "f_mapping"), Sure.LIKELY)
