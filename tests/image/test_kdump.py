@@ -9,6 +9,7 @@ from work import budget
 
 from vmaforensics.errors import MemoryReadError, UnsupportedFormatError
 from vmaforensics.image.kdump.pages import KdumpMemory
+from vmaforensics.image.limits import Limits
 from vmaforensics.image.memory import PageState
 
 from .build import CODECS, PAGE, VMCOREINFO, ZERO, Kdump, page
@@ -139,6 +140,16 @@ def test_a_cache_smaller_than_what_is_asked_for_lets_go_of_the_oldest(opened: Op
         whole.ranges, block_shift=12, ram=whole._ram, dumped=whole._dumped, parts=whole._parts, cache_bytes=slots * PAGE
     )
     check(small, bytes_of(PAGES), FILTERED, 131 * PAGE)
+
+
+@pytest.mark.parametrize("slots", [0, 1, 3])
+def test_unpacked_pages_stay_within_a_quarter_of_the_memory_allowed(opened: Opener, slots: int) -> None:
+    memory = opened(Kdump(pages=PAGES).build()).memory
+    assert isinstance(memory, KdumpMemory)
+    memory.gather(np.arange(4, dtype=np.uint64) * np.uint64(PAGE), 8)  # what is unpacked already may stay
+    memory.limit(Limits(memory=4 * slots * PAGE))
+    check(memory, bytes_of(PAGES), FILTERED, 131 * PAGE)
+    assert memory._room == max(slots, 1)
 
 
 def test_a_part_of_a_split_dump_holds_its_window(opened: Opener) -> None:
@@ -318,7 +329,7 @@ def test_pages_once_known_to_be_damaged_stay_so_when_the_cache_is_full(opened: O
     struct.pack_into("<I", data, kdump.descriptors_at + 12, 0x20)
     memory = opened(bytes(data)).memory
     assert isinstance(memory, KdumpMemory)
-    memory._owners, memory.batch = memory._owners[:2], 2
+    memory.limit(Limits(memory=4 * 2 * PAGE))  # two pages
     for _ in range(3):
         assert memory.gather(np.arange(1, 9, dtype=np.uint64) << np.uint64(12), 8)[1].sum() == 7
     assert "1 page absent" in memory.problems()[0]

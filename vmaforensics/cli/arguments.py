@@ -61,7 +61,8 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--memory",
         metavar="SIZE",
         type=size,
-        help="memory that batches of page tables are made for, such as 2G; more than that is told on stderr; "
+        help="memory that batches of page tables and unpacked pages are kept within, such as 2G; if all takes more, "
+        "stderr says so; "
         "default: half of what is free",
     )
 
@@ -98,7 +99,7 @@ def opened(args: argparse.Namespace) -> Image:
 
     paths = [*args.image, *getattr(args, "parts", [])]
     image = replace(open_image(paths), symbols=args.symbols, kernel=getattr(args, "kernel", None))
-    image.memory.limits = Limits(memory=getattr(args, "memory", None), jobs=getattr(args, "jobs", None) or cores())
+    image.memory.limit(Limits(memory=getattr(args, "memory", None), jobs=getattr(args, "jobs", None) or cores()))
     return image
 
 

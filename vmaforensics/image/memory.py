@@ -109,6 +109,10 @@ class PhysicalMemory(ABC):
     # Takes the pages of mapped files out of this process, where the image has some; see ``Image.release``.
     let_go: Callable[[], None] | None = None
 
+    def limit(self, limits: Limits) -> None:
+        """Go by these limits from now on."""
+        self.limits = limits
+
     def release(self) -> None:
         """Let go of what was read so far: it counts as ours as long as it is mapped."""
         if self.let_go is not None:

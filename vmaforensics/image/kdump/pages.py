@@ -23,11 +23,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vmaforensics.image.kdump.bitmap import PageBitmap
+    from vmaforensics.image.limits import Limits
     from vmaforensics.image.source import FileSource
 
 # page_desc_t (makedumpfile, diskdump_mod.h), as it lies in the file
 DESCRIPTOR = np.dtype([("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
 CACHE_BYTES = 256 << 20
+_CACHED = 4  # a part of the memory allowed, at most, is for pages that are unpacked
 
 
 @table()
@@ -113,8 +115,15 @@ class KdumpMemory(PhysicalMemory):
         # arrays take memory only where they are touched.
         self._slots = np.zeros(count, dtype=np.int32)
         self._owners = np.full(capacity, -1, dtype=np.int64)  # the descriptor whose page is in a slot
+        self._room = capacity  # slots that are filled
         self._next = 0  # the slot to be filled next: the oldest page goes first
         self._met: dict[int, tuple[int, int]] = {}  # reason: pages, page frame of the first
+
+    def limit(self, limits: Limits) -> None:
+        super().limit(limits)
+        if limits.memory is not None:
+            self._room = max(min(self._room, limits.memory // _CACHED >> self._shift), 1)
+            self.batch = min(self.batch, self._room)
 
     def _locate(self, pas: NDArray[np.uint64], size: int) -> Placed:
         blocks = pas >> np.uint64(self._shift)
@@ -183,8 +192,8 @@ class KdumpMemory(PhysicalMemory):
         self._refuse(index, blocks, kinds)
         good = kinds == 0
         index, blocks = index[good], blocks[good]
-        slots = (self._next + np.arange(len(index))) % len(self._owners)
-        self._next = (self._next + len(index)) % len(self._owners)
+        slots = (self._next + np.arange(len(index))) % self._room
+        self._next = (self._next + len(index)) % self._room
         evicted = self._owners[slots]
         evicted = evicted[evicted >= 0]
         self._slots[evicted] = np.minimum(self._slots[evicted], 0)  # what is damaged stays so
