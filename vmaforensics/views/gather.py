@@ -13,6 +13,7 @@ from vmaforensics.views.anchors.anchors import gather_anchors
 from vmaforensics.views.clocks.clocks import gather_clocks
 from vmaforensics.views.descriptors.handles import gather_handles
 from vmaforensics.views.descriptors.held_frames import HeldFrames
+from vmaforensics.views.descriptors.userfaults import read_monitored
 from vmaforensics.views.frames.frames import gather_frames
 from vmaforensics.views.indices.entries import IndexEntries
 from vmaforensics.views.indices.maple import walk_maple
@@ -174,6 +175,8 @@ def _gather_witnesses(kernel: Kernel, views: Views, cpus: tuple[CpuState, ...], 
         views.strays = extra.get("slab", lambda: find_strays(kernel, slab, vmas, mms, tasks, log))
     views.anchors = extra.get("anchors", lambda: gather_anchors(kernel, tasks, mms, cpus, log))
     views.handles = extra.get("handles", lambda: gather_handles(kernel, tasks, log))
+    if (handles := views.handles) is not None:
+        views.monitored = extra.get("handles", lambda: read_monitored(kernel, handles, vmas, tasks))
     tasks_whole = bool(tasks.ok.all()) and not log.met(View.TASKS)
     every = views.sources.tasks if views.sources is not None else tasks
     if views.operations is not None:

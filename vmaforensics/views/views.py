@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.anchors.anchors import AnchorsView
     from vmaforensics.views.clocks.clocks import ClocksView
     from vmaforensics.views.descriptors.handles import HandlesView
+    from vmaforensics.views.descriptors.userfaults import Monitored
     from vmaforensics.views.frames.frames import FramesView
     from vmaforensics.views.indices.rbtree import RbNodes
     from vmaforensics.views.operations.operations import OperationsView
@@ -72,6 +73,7 @@ class Views:
     rmap: RmapView | None = None
     anchors: AnchorsView | None = None
     handles: HandlesView | None = None
+    monitored: Monitored | None = None  # VMAs with a userfaultfd
     page_tables: PageTablesView | None = None
     text: TextView | None = None
     frames: FramesView | None = None
