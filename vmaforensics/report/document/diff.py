@@ -34,6 +34,7 @@ _OF_ONE = {
     *("RMAP-TREE", "RMAP-FILE-MISSING", "TASK-HIDDEN"),
 }
 _EMPTY_SLOT = ("VMA-MISSING", "maple tree")
+_OF_SHARED, _PROVEN = {"RMAP-FILE-MISSING", "RMAP-ANON-MISSING"}, "that it names as its parent is in the tree"
 _NOBODY = "0x0"
 
 
@@ -253,6 +254,8 @@ def _torn_in_both(before: Document, after: Document) -> Iterator[Persisting]:
             continue  # what such an index does not lead to is missing from it each time
         if row.mm == _NOBODY and row.rule != "TASK-HIDDEN":
             continue
+        if row.rule in _OF_SHARED and _PROVEN not in row.what:
+            continue  # trees that everybody changes are torn each time
         groups.setdefault((row.rule, row.mm), []).append(row)
     for rows in groups.values():
         yield Persisting(
