@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import jsonschema
 import numpy as np
 import pytest
-from support import ROOT, Edit, again_from_views
+from support import ROOT, WHOLE, Edit, again_from_views
 from tamper.page_edits import ghost_page
 
 from vmaforensics.arch.page_tables import PteState
@@ -64,6 +64,13 @@ def private_page(analysis: Analysis) -> tuple[int, int, int]:
     return int(analysis.views.mms.pid[ptes.mm_row[row]]), int(ptes.va[row]), int(ptes.pfn[row]) << 12
 
 
+# Excerpts hold no user memory, nor free pages.
+needs_user_memory = pytest.mark.skipif(
+    not WHOLE, reason="no whole image of the recipe, and excerpts hold no user memory"
+)
+
+
+@needs_user_memory
 def test_what_is_planted_is_found_once_wherever_it_lies(whole_kernel: Sample, tmp_path: Path) -> None:
     clean = whole_kernel.analysis
     copy = Edit(clean)
@@ -106,6 +113,7 @@ def test_what_is_planted_is_found_once_wherever_it_lies(whole_kernel: Sample, tm
     assert [finding.id for finding in alone.findings] == [finding.id for finding in found.findings]
 
 
+@needs_user_memory
 def test_a_page_of_a_library_is_one_finding_with_all_who_map_it(whole_kernel: Sample, tmp_path: Path) -> None:
     rules = 'rule libc { strings: $a = "GNU C Library (Debian GLIBC" condition: $a }'
     found = scan(whole_kernel.analysis, rules, tmp_path, kinds=(PlaceKind.FILE, PlaceKind.REGION))
@@ -117,6 +125,7 @@ def test_a_page_of_a_library_is_one_finding_with_all_who_map_it(whole_kernel: Sa
     assert found.shared_pages > 1000
 
 
+@needs_user_memory
 def test_the_condition_of_a_rule_sees_a_file_from_its_start(whole_kernel: Sample, tmp_path: Path) -> None:
     """The text of a program and its header are different VMAs, but one file."""
     rules = 'rule elf { strings: $a = "/lib64/ld-linux-x86-64.so.2" condition: uint32(0) == 0x464c457f and $a }'
@@ -124,6 +133,7 @@ def test_the_condition_of_a_rule_sees_a_file_from_its_start(whole_kernel: Sample
     assert any(finding.place.startswith("/usr/bin/bash") for finding in found.findings)
 
 
+@needs_user_memory
 def test_strings_and_entropy_are_told_by_region(whole_kernel: Sample) -> None:
     analysis = whole_kernel.analysis
     pid, _, _ = private_page(analysis)

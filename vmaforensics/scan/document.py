@@ -92,7 +92,7 @@ class ScannedAmount(ScanPiece, frozen=True):
     where: str
     stretches: int
     bytes: int
-    missing: int  # pages that are not in the image
+    missing: int  # pages beside those that are not in the image
 
 
 class NotScanned(ScanPiece, frozen=True):

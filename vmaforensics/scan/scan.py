@@ -206,13 +206,14 @@ class _Collector:
         for kind in PlaceKind:
             mine = self._stretches.kind == kind
             if mine.any():
-                count = int(self._stretches.count[mine].sum())
+                missing = int(self._missing[kind])
+                count = int(self._stretches.count[mine].sum()) - missing
                 amounts.append(
                     ScannedAmount(
                         where=kind.label,
                         stretches=int(mine.sum()),
                         bytes=count << self._arch.page_shift,
-                        missing=int(self._missing[kind]),
+                        missing=missing,
                     )
                 )
         files = request.rules.files if request.rules is not None else ()
