@@ -64,7 +64,7 @@ def private_page(analysis: Analysis) -> tuple[int, int, int]:
     return int(analysis.views.mms.pid[ptes.mm_row[row]]), int(ptes.va[row]), int(ptes.pfn[row]) << 12
 
 
-# Excerpts hold no user memory, nor free pages.
+# Excerpts hold no user memory, and no free pages.
 needs_user_memory = pytest.mark.skipif(
     not WHOLE, reason="no whole image of the recipe, and excerpts hold no user memory"
 )
