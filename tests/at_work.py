@@ -45,7 +45,8 @@ A finding of medium or above is *false* if none of the image's labelled edits ac
 was edited nor, in a child that inherited it, the same range, nor the page that an edit used. An edit is *found* by a
 finding of medium or above that names the edited process and, where both have one, a range that overlaps. An
 edit that the kernel has undone before the image was made, as where a page went to swap, is left out. Times are of the
-whole command on a machine that did other things too.
+whole command on a machine that did other things too. Why edits in processes that run on are missed in one acquisition,
+and what a second one tells, is in [smear.md](smear.md).
 """
 COUNTED = ("critical", "high", "medium")
 FRAME = ((1 << 52) - 1) & -4096

@@ -274,6 +274,16 @@ def test_what_a_broken_index_does_not_lead_to_is_missing_each_time_and_proves_no
     assert [row.rule for row in found.persisting if row.torn] == ["VMA-MISSING", "VMA-RANGE"]
 
 
+def test_what_is_not_in_a_tree_that_everybody_changes_may_be_torn_out_each_time() -> None:
+    absent = torn("RMAP-FILE-MISSING", view="i_mmap")
+    named = replace(
+        absent, what="the node 0x1 that it names as its parent is in the tree, and has no such child", pid=8
+    )
+    assert [row.rule for row in compare(acquired_live(absent), acquired_live(absent)).persisting if row.torn] == []
+    (row,) = (row for row in compare(acquired_live(named), acquired_live(named)).persisting if row.torn)
+    assert row.pid == 8
+
+
 def test_images_of_machines_that_stood_still_have_nothing_that_persists() -> None:
     assert same().persisting == ()
 

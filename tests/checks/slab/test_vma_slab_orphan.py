@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from checks.handmade_views import Process, add_problem, drop_entry, findings, mm_of, views_of
+from checks.handmade_clocks import START, clocks
+from checks.handmade_pages import Entry, add_page_tables
+from checks.handmade_views import MMS, NODES, VMAS, Process, add_problem, drop_entry, findings, mm_of, views_of
+from vmaforensics.checks.held import HELD, OUTLIVED
 from vmaforensics.columns.texts import Texts
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.slab.objects import State
@@ -81,3 +84,43 @@ def test_old_contents_of_an_object_are_no_vma_of_a_process(change: str) -> None:
     else:
         views.strays.vmas.end[0] = 1 << 62
     assert findings(views, "VMA-SLAB-ORPHAN") == []
+
+
+@pytest.mark.parametrize(
+    ("place", "last", "why"), [(MMS + (1 << 27), 5, HELD), (MMS + (1 << 27), 31, ""), (NODES, 5, "")]
+)
+def test_in_a_process_that_runs_on_the_slot_is_read_before_a_vma_that_nobody_wrote_to(
+    place: int, last: int, why: str
+) -> None:
+    """The mm_struct counts 30 changes and is read first; then the leaf or the VMA; 5 and 31 is the VMA's last."""
+    views = _views()
+    views.clocks = clocks(ran={100: START + 5.0})
+    views.mms.lock_seq[:] = 30
+    assert views.strays is not None
+    views.strays.vmas.lock_seq[:] = views.vmas.lock_seq[0] = last
+    views.maple_nodes.address[:] = place
+    views.maple_nodes.slots[0, 1] = 0  # behind the empty range below
+    (found,) = findings(views, "VMA-SLAB-ORPHAN")
+    assert (found.mm, found.start, found.proven) == (mm_of(100), 0x400000, why)
+    assert ("is empty" in found.evidence[0].what) == bool(why)
+
+
+def test_what_leads_back_to_a_vma_behind_its_empty_slot_proves_it_where_changes_passed_it_over() -> None:
+    """The VMA is read, then the leaf, the anon_vma_chain and the struct page of its page."""
+    for avc, why in ((NODES + (1 << 27), OUTLIVED), (VMAS, ""), (0, "")):
+        views = _views()
+        assert views.strays is not None
+        strays = views.strays.vmas
+        strays.anon_vma[:] = 0xFFFF_8880_9000_0000
+        strays.lock_seq[:] = views.vmas.lock_seq[0] = 5
+        add_page_tables(views, Entry(pid=100, va=0x400000, pfn=0x99))
+        assert views.page_tables is not None
+        pages = views.page_tables.pages
+        pages.anon[:], pages.ok[:], pages.mapping[:] = True, True, strays.anon_vma[0]
+        pages.index[:] = strays.anon_pgoff[0]
+        views.clocks = clocks(ran={100: START + 5.0})
+        views.mms.lock_seq[:] = 300
+        views.maple_nodes.slots[0, 1] = 0
+        views.strays.avc[:] = avc
+        (found,) = findings(views, "VMA-SLAB-ORPHAN")
+        assert found.proven == why
