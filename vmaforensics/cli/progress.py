@@ -37,6 +37,8 @@ _STAGES = {
     "handles": ("descriptors and memory files", 2),
     "page-tables": ("page tables", 12),
     "text": ("pages of text", 5),
+    "kernel-half": ("the kernel half", 1),
+    "vdso": ("vDSO", 1),
     "rmap": ("reverse maps", 5),
     "frames": ("page frames", 3),
     "checks": ("cross-checking", 20),

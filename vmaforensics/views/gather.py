@@ -188,10 +188,10 @@ def _gather_witnesses(kernel: Kernel, views: Views, cpus: tuple[CpuState, ...], 
     )
     if page_tables is not None and len(files.rows):
         views.text = extra.get("text", lambda: gather_text_pages(kernel, tasks, vmas, files.rows, page_tables, log))
-    taken = [mms] if taskless is None else [mms, taskless]
-    views.kernel_half = extra.get("page-tables", lambda: gather_kernel_half(kernel, Mms.concatenate(taken), log))
     if page_tables is not None:
-        views.vdso = extra.get("page-tables", lambda: gather_vdso(kernel, every, mms, vmas, page_tables))
+        every_mm = Mms.concatenate([mms] if taskless is None else [mms, taskless])
+        views.kernel_half = extra.always("kernel-half", lambda: gather_kernel_half(kernel, every_mm, log))
+        views.vdso = extra.always("vdso", lambda: gather_vdso(kernel, every, mms, vmas, page_tables))
     views.rmap = extra.get("rmap", lambda: gather_rmap(kernel, tasks, mms, vmas, files, log))
     if page_tables is not None:
         held = views.handles.held if views.handles is not None else HeldFrames.zeros(0)

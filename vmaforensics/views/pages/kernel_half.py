@@ -82,6 +82,8 @@ def gather_kernel_half(kernel: Kernel, mms: Mms, log: ProblemLog) -> KernelHalfV
     entries, alike, expected = arch.kernel_entries(memory, roots[usable], reference, judged.other_tables)
     if not expected:
         raise KernelNotFoundError("the kernel's top-level page table is not in the image")
+    if len(alike) and 2 * int(np.median(alike)) < expected:
+        raise KernelNotFoundError("the kernel's top-level page table is not what processes have a copy of")
     walked = arch.walk_kernel_entries(memory, entries.take(slice(0, _MOST)))
     lost = walked.unreadable
     log.add(View.PAGE_TABLES, Problem.UNREADABLE, judged.mm[entries.owner[lost.owner]], lost.pa, lost.va)
