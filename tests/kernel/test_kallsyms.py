@@ -250,3 +250,14 @@ def test_a_wrong_word_of_the_token_tables_costs_the_names_that_use_it(form: Form
     assert found is not None
     assert len(found) == 6000
     assert len(clean - set(found.items())) < 3000
+
+
+def test_an_index_of_tokens_that_is_noise_costs_names_and_nothing_else(form: Form, symbols: list[Symbol]) -> None:
+    blob = kallsyms(form, symbols, place=PLACE)
+    tables = kallsyms_tables.locate(blob.data, *blob.tables, IMAGE_START)
+    assert tables is not None
+    damaged = blob.data.copy()
+    noise = np.random.default_rng(1).integers(0, 256, 512, dtype=np.uint8)
+    damaged[tables.token_index : tables.token_index + 512] = noise
+    found = reader.decode(damaged, tables, PLACE)
+    assert len(list(found.items())) == len(symbols)

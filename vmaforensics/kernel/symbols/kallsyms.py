@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.symbols.kallsyms_tables import Tables
 
 _HEAD = 8  # bytes of a name that are compared with many others at once
+_LONGEST_TOKEN = 128  # bytes that a token stands for; those of real tables are a few dozen at most
 
 
 class Symbol(NamedTuple):
@@ -245,12 +246,13 @@ def _expand(
     buffer: NDArray[np.uint8], tables: Tables, starts: NDArray[np.int64], lengths: NDArray[np.int64]
 ) -> tuple[bytes, NDArray[np.int64]]:
     """Replace token bytes by their strings: (blob with a NUL around every name, start of each name)."""
-    offsets = buffer[tables.token_index : tables.token_index + 512].view("<u2").astype(np.int64)
-    table = buffer[tables.token_table : tables.token_index]
+    index = buffer[tables.token_index : tables.token_index + 512].view("<u2").astype(np.int64)
+    table = np.append(buffer[tables.token_table : tables.token_index], np.uint8(0))
+    offsets = np.minimum(index, len(table) - 1)
     ends = np.append(offsets[1:], int(offsets[-1]) + int(np.argmax(table[offsets[-1] :] == 0)) + 1)
-    # A 257th token, the NUL, ends every name.
-    token_size = np.append(ends - offsets - 1, 1)
-    token_start = np.append(offsets, ends[0] - 1)
+    # A 257th token, the NUL, ends every name. What damage has left of the others leads nowhere but into the table.
+    token_size = np.append(np.clip(ends - offsets - 1, 0, _LONGEST_TOKEN), 1)
+    token_start = np.append(offsets, len(table) - 1)
     total = int(lengths.sum()) + len(lengths)
     name_end = np.cumsum(lengths + 1)
     which = np.repeat(starts - (name_end - lengths - 1), lengths + 1) + np.arange(total, dtype=np.int64)
@@ -259,6 +261,6 @@ def _expand(
     sizes = token_size[tokens]
     edges = np.cumsum(sizes)
     characters = np.repeat(token_start[tokens] - (edges - sizes), sizes) + np.arange(int(edges[-1]))
-    blob = b"\0" + table[characters].tobytes()
+    blob = b"\0" + table[np.clip(characters, 0, len(table) - 1)].tobytes()
     name_starts = np.concatenate([[0], edges[name_end[:-1] - 1]]) + 1 if len(lengths) else edges
     return blob, name_starts
