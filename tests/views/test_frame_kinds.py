@@ -228,6 +228,13 @@ def test_every_kind_is_told_in_every_encoding(tmp_path: Path, constants: dict[st
     assert kinds_of_frames(kernel, few).tolist() == [*expected[[700, 3, 33, 67]].tolist(), FrameKind.UNKNOWN]
 
 
+def test_blocks_that_are_forged_to_overlap_are_marked_once(tmp_path: Path) -> None:
+    buddy = {48: NEW["PGTY_buddy"] << 24}
+    edit = {frame: buddy | {40: 18} for frame in range(100, 110)} | {90: buddy | {40: 2}, 91: buddy | {40: 1 << 40}}
+    kinds = classify_frames(made_up(tmp_path, NEW, edit, mask=True)).kinds
+    assert np.flatnonzero(kinds == FrameKind.FREE).tolist() == [*range(90, 94), *range(100, PAGES)]
+
+
 def test_a_per_cpu_list_that_runs_in_circles_ends(tmp_path: Path) -> None:
     kernel = made_up(tmp_path, NEW, {}, mask=True)
     reader = PageReader(kernel)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.columns.lookup import covering_rows, values_at
+from vmaforensics.columns.runs import run_lasts, run_starts
 from vmaforensics.image.memory import PageState
 from vmaforensics.views.pages.free_lists import listed_free, per_cpu_free
 from vmaforensics.views.pages.page_types import PageReader, type_code
@@ -303,10 +304,16 @@ def _classify(reader: PageReader, codes: _Codes, first: int, count: int) -> U8:
 
 
 def _free_blocks(kinds: U8, firsts: I64, orders: I64, kind: FrameKind) -> None:
-    """Mark the ``2**order`` frames from the row of each of ``firsts`` on as free: only a block's first page says so."""
+    """Mark the ``2**order`` frames from the row of each of ``firsts`` on as free: only a block's first page says so.
+
+    Blocks that touch or overlap, as forged ones may, are written once.
+    """
     possible = (orders >= 0) & (orders <= _LARGEST_ORDER)
     firsts, orders = firsts[possible], orders[possible]
-    single = orders == 0
-    kinds[firsts[single]] = kind
-    for first, order in zip(firsts[~single].tolist(), orders[~single].tolist(), strict=True):
-        kinds[first : first + (1 << order)] = kind
+    order = np.argsort(firsts, kind="stable")
+    firsts, ends = firsts[order], np.maximum.accumulate(firsts[order] + (1 << orders[order]))
+    begins = np.ones(len(firsts), np.bool_)
+    begins[1:] = firsts[1:] > ends[:-1]
+    at = run_starts(begins)
+    for first, end in zip(firsts[at].tolist(), ends[run_lasts(at, len(ends))].tolist(), strict=True):
+        kinds[first:end] = kind
