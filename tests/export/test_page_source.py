@@ -22,6 +22,7 @@ from vmaforensics.export.page_source import (
     frame_pages,
     mapped_pages,
 )
+from vmaforensics.views.pages.entries import KeptEntries
 from vmaforensics.views.pages.ptes import Ptes
 from vmaforensics.views.processes.mms import Mms
 
@@ -50,7 +51,11 @@ def view_of(
     if lost is not None:
         tables = TablePages.of(va=[lost[0]], level=[lost[1]], owner=[0], ok=[False])
     made = SimpleNamespace(
-        arch=kernel.arch, ptes=ptes, tables=tables, whole=np.array([whole and lost is None]), truncated=False
+        arch=kernel.arch,
+        entries=KeptEntries(kernel.arch, ptes),
+        tables=tables,
+        whole=np.array([whole and lost is None]),
+        truncated=False,
     )
     return cast("PageTablesView", made)
 

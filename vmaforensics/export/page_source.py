@@ -37,7 +37,7 @@ STATES = {
     "other entry": "a migration, device-private, poisoned or marker entry: no page frame is named",
     "not mapped": "no page-table entry; pages of a file may be in the page cache all the same",
     "unknown": "the page table for this address is not in the dump",
-    "page cache": "no page-table entry; the bytes are those of the page cache, which an access would map",
+    "page cache": "no page-table entry; the bytes an access would map: of the page cache, or the kernel's own vDSO",
     "untouched": "no page-table entry, and no file: the process never wrote there, and would read zeros",
 }
 PRESENT, ZERO, ABSENT, NOT_RAM, SWAPPED, OTHER, NOT_MAPPED, UNKNOWN, CACHED, UNTOUCHED = range(len(STATES))
@@ -167,6 +167,18 @@ def complete(kernel: Kernel, pages: PageSources, mapping: int, first: int) -> No
     at = empty[held]
     pages.pfn[at] = found.frames[held]
     state = _frame_states(kernel, found.frames[held])
+    pages.state[at] = np.where(state == PRESENT, np.uint8(CACHED), state)
+
+
+def complete_vdso(kernel: Kernel, pages: PageSources, data: int, first: int) -> None:
+    """The same of pages of a vDSO whose image the kernel has at ``data``; ``first`` is the place of the first in it."""
+    empty = np.flatnonzero(pages.state == NOT_MAPPED)
+    size = np.uint64(kernel.arch.page_size)
+    with np.errstate(over="ignore"):
+        pas, _, known = kernel.space.translate(np.uint64(data) + (np.uint64(first) + empty.astype(np.uint64)) * size)
+    at = empty[known]
+    pages.pfn[at] = kernel.arch.pages(pas[known])
+    state = _frame_states(kernel, pages.pfn[at])
     pages.state[at] = np.where(state == PRESENT, np.uint8(CACHED), state)
 
 

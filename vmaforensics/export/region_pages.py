@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.compare.ranges import entries_within
-from vmaforensics.export.page_source import NOT_MAPPED, UNKNOWN, UNTOUCHED, PageSources, complete, mapped_pages
+from vmaforensics.export.page_source import (
+    NOT_MAPPED,
+    UNKNOWN,
+    UNTOUCHED,
+    PageSources,
+    complete,
+    complete_vdso,
+    mapped_pages,
+)
 from vmaforensics.views.vmas.kind import Kind
 
 if TYPE_CHECKING:
@@ -41,6 +49,7 @@ def region_pages(
     if bounds is not None:
         start, end = max(start, bounds[0]), min(end, bounds[1])
     mapping = file_mapping(views, int(rows.file[row]))
+    vdso = _vdso_image(kernel, views, regions, row) if rows.kind[row] == Kind.SPECIAL else None
     step = PIECE << shift
     large = (end - start) >> shift > _SMALL
     firsts = _pieces_with_entries(views, mm, start, end, step) if large else range(start, end, step)
@@ -56,6 +65,8 @@ def region_pages(
         if mapping or private:
             place = int(rows.pgoff[row]) + ((first - origin) >> shift)
             complete(kernel, pages, mapping, place % (1 << 64))
+        elif vdso and at - origin <= vdso.size:
+            complete_vdso(kernel, pages, vdso.data, (first - origin) >> shift)
         yield Piece(first, at, pages, empty)
     if at < end:
         yield Piece(at, end, None, empty)
@@ -68,6 +79,26 @@ def file_mapping(views: Views, file: int) -> int:
     row = int(views.files.rows_of(np.array([file], np.uint64))[0])
     files = views.files.rows
     return int(files.mapping[row]) if row >= 0 and files.ok[row] and files.regular[row] else 0
+
+
+class _Image(NamedTuple):
+    """The kernel's copy of a vDSO."""
+
+    data: int
+    size: int  # bytes, whole pages
+
+
+def _vdso_image(kernel: Kernel, views: Views, regions: KnownRegions, row: int) -> _Image | None:
+    """The image that the process of a region has its vDSO from, if that is the region (vdso_fault)."""
+    mm_row = int(regions.rows.mm_row[row])
+    if mm_row < 0 or views.mms.vdso[mm_row] != regions.rows.start[row] or not kernel.has("vdso_image", "data"):
+        return None
+    images, ok = kernel.gather_member("mm_struct", "context.vdso_image?", regions.rows.mm[row : row + 1])
+    data, data_ok = kernel.gather_member("vdso_image", "data", images)
+    size, size_ok = kernel.gather_member("vdso_image", "size", images)
+    fits = ok[0] and data_ok[0] and size_ok[0] and kernel.arch.kernel_pointer(data)[0]
+    page = kernel.arch.page_size
+    return _Image(int(data[0]), -(-int(size[0]) // page) * page) if fits else None
 
 
 def _pieces_with_entries(views: Views, mm: int, start: int, end: int, step: int) -> list[int]:
