@@ -35,3 +35,14 @@ def test_without_symbols_no_address_has_one() -> None:
 def test_the_order_is_made_once() -> None:
     symbols = Kallsyms.of(TABLE)
     assert symbols.by_address() is symbols.by_address()
+
+
+def test_names_that_static_symbols_share_are_all_kept() -> None:
+    """As raw_data of the two vDSO images: each is its own place, whatever adds the symbols."""
+    shared = [("raw_data", 0x1000), ("one", 0x1800), ("raw_data", 0x2000)]
+    named = NamedSymbols(shared)
+    added = Kallsyms.of({"first": 0x500}).plus(named.items())
+    for symbols in (named, added):
+        assert symbols.find("raw_data") == [0x1000, 0x2000]
+        assert symbols.by_address().nearest(np.array([0x2001], np.uint64)).start.tolist() == [0x2000]
+    assert len(added) == 4

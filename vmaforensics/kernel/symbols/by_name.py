@@ -10,7 +10,7 @@ import numpy as np
 from vmaforensics.kernel.symbols.by_address import ByAddress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _PROMOTED = re.compile(r"\.llvm\.\d+$")  # ThinLTO: what it appends to the name of a static symbol it makes global
 
@@ -44,9 +44,12 @@ class NamedSymbols:
         """What :meth:`find` gives of each of ``names``."""
         return {name: self.find(name) for name in names}
 
-    def items(self) -> Iterable[tuple[str, int]]:
-        """Each name, and the address of the first symbol that has it."""
-        return self._addresses.items()
+    def items(self) -> Iterator[tuple[str, int]]:
+        """Name and address of each symbol; a name that several share comes once for each."""
+        for name, address in self._addresses.items():
+            yield name, address
+            for other in self._others.get(name, ()):
+                yield name, other
 
     def name_of(self, address: int) -> str | None:
         """Name of a symbol at exactly ``address``."""
@@ -59,8 +62,9 @@ class NamedSymbols:
     def by_address(self) -> ByAddress:
         """The symbols in the order of addresses, sorted once."""
         if self._by_address is None:
-            addresses = np.array(list(self._addresses.values()), np.uint64)
-            self._by_address = ByAddress(addresses, list(self._addresses).__getitem__)
+            pairs = list(self.items())
+            addresses = np.array([address for _, address in pairs], np.uint64)
+            self._by_address = ByAddress(addresses, [name for name, _ in pairs].__getitem__)
         return self._by_address
 
 

@@ -48,23 +48,23 @@ def completed(
     stext = _stext(located)
     if stext is None or not isinstance(table, kallsyms.Kallsyms):
         return located
-    found: dict[str, int] = {}
+    found: dict[str, list[int]] = {}  # static variables may share a name
     sources = []
     if given is not None:
         theirs = symbol_file.symbols_by_stext(given, stext, arch)
         symbol_file.require_same_places(given, theirs, table)
-        found |= dict(theirs.items())
+        found |= theirs.find_all({name for name, _ in theirs.items()})
         sources.append(f"symbol file {given.path.name}")
     if located.info is not None:
         stated = symbols_of(located.info)
-        found = stated | found
+        found = {name: [at] for name, at in stated.items()} | found
         sources += ["VMCOREINFO"] if stated else []
     exports = None if given is not None else exported_symbols(memory, stext - located.offset, located.offset)
     if exports is not None:
-        found = exports.addresses | found
+        found = {name: [at] for name, at in exports.addresses.items()} | found
         sources.append("the table of exported symbols")
     listed = {symbol.name for symbol in table.items()}
-    new = {name: at for name, at in found.items() if name not in listed}
+    new = [(name, at) for name, places in found.items() if name not in listed for at in places]
     if given is None:
         what = "kallsyms lists functions alone (no CONFIG_KALLSYMS_ALL)" if len(table) else "there is no kallsyms"
         problems.append(
@@ -90,7 +90,7 @@ def with_idle_task(text: KernelSpace, located: Located, types: Types, problems: 
             problems.append(
                 "no symbol init_task is in the dump, or it is damaged; the task was recognised by its contents"
             )
-        return table.plus({"init_task": found})
+        return table.plus([("init_task", found)])
     if not located.symbols_source:
         raise KernelNotFoundError(
             "the kernel's symbol table (kallsyms) is not in the dump, and init_task could not be recognised "

@@ -56,9 +56,15 @@ class Kallsyms:
     @classmethod
     def of(cls, table: dict[str, int]) -> Kallsyms:
         """Symbols from a mapping of names to addresses."""
-        names = [b"?" + name.encode() + b"\0" for name in table]
+        return cls.of_pairs(table.items())
+
+    @classmethod
+    def of_pairs(cls, pairs: Iterable[tuple[str, int]]) -> Kallsyms:
+        """Symbols from names and addresses; a name may come again."""
+        listed = list(pairs)
+        names = [b"?" + name.encode() + b"\0" for name, _ in listed]
         starts = np.cumsum([1, *map(len, names)], dtype=np.int64)[: len(names)]
-        return cls(np.array(list(table.values()), np.uint64), b"\0" + b"".join(names), starts, 0)
+        return cls(np.array([at for _, at in listed], np.uint64), b"\0" + b"".join(names), starts, 0)
 
     def __len__(self) -> int:
         return len(self.addresses)
@@ -116,9 +122,9 @@ class Kallsyms:
         found.tables, found.place = self.tables, (self.place + by) % (1 << 64)
         return found
 
-    def plus(self, more: dict[str, int]) -> Kallsyms:
-        """The same symbols and ``more`` behind them, of unknown type."""
-        others = Kallsyms.of(more)
+    def plus(self, more: Iterable[tuple[str, int]]) -> Kallsyms:
+        """The same symbols and ``more``, names and addresses, behind them, of unknown type."""
+        others = Kallsyms.of_pairs(more)
         addresses = np.append(self.addresses, others.addresses)
         starts = np.append(self._starts, others._starts + (len(self._blob) - 1))
         found = Kallsyms(addresses, self._blob + others._blob[1:], starts, self.lost)
