@@ -40,7 +40,7 @@ RULE = Rule(
     transient="a descriptor in flight from one process to another",
     by_hand=("crash: struct vm_area_struct.vm_userfaultfd_ctx VMA", "crash: files PID"),
     steps=("vma", "descriptors"),
-    rank=620,
+    rank=621,
     changed_by=(),
 )
 

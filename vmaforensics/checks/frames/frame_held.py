@@ -70,7 +70,7 @@ RULE = Rule(
     transient="between the entry and the last reference, while memory is unmapped, migrated or reclaimed",
     by_hand=("crash: struct page._refcount,_mapcount PAGE", "crash: files PID"),
     steps=("frame", "descriptors"),
-    rank=610,
+    rank=611,
     changed_by=(),
     in_flight=(
         *(apart for apart in LEAVE_PAGES if apart.operation not in _UNMAPS),

@@ -60,8 +60,16 @@ def next_step(document: Document, finding: Finding) -> str:
     owner = f"--pid {finding.pid}" if finding.pid else f"--mm {finding.mm}"
     if not finding.pid and finding.mm in ("", "0x0"):
         return f"vmaforensics explain {finding.rule}"
-    at = "" if finding.start is None or int(finding.start, 16) >= _NO_PROCESS else f" --at {finding.start}"
+    at = f" --at {finding.start}" if finding.start is not None and _of_a_process(finding.start) else ""
     return f"vmaforensics views {image} {owner}{at}"
+
+
+def _of_a_process(address: str) -> bool:
+    """Can an address be one that a process has? What is no number, as a saved document may hold, is told as it is."""
+    try:
+        return int(address, 16) < _NO_PROCESS
+    except ValueError:
+        return True
 
 
 def _verdict(page: Page, document: Document, *, brief: bool) -> None:
