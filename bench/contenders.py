@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -133,6 +134,10 @@ def volatility(bin_folder: Path, scratch: Path, isf: Path | None) -> list[Conten
     return found
 
 
+def _of_case(python: Path, script: str, vmlinux: Path, more: list[str], image: Path) -> list[str]:
+    return [str(python), script, str(image), str(vmlinux), *more]
+
+
 def drgn(python: Path | None, vmlinux: Path | None) -> list[Contender]:
     """drgn with a script that walks the same areas; needs the vmlinux of the image's own kernel."""
     if python is None or vmlinux is None:
@@ -159,7 +164,7 @@ def drgn(python: Path | None, vmlinux: Path | None) -> list[Contender]:
                 does=does,
                 tool="drgn",
                 version=done.stdout.strip(),
-                command=lambda image, more=more: [str(python), case, str(image), str(vmlinux), *more],
+                command=partial(_of_case, python, case, vmlinux, more),
                 areas=None,
                 ours=False,
                 of_case=True,
