@@ -136,7 +136,10 @@ class Site:
         """What the guest's /proc says now."""
         before = self.guest.text().count("TRUTH-SIZE ")
         self.ask(f"truth {when}", 300)
-        size = int(re.findall(r"TRUTH-SIZE (\d+)", self.guest.text())[before])
+        sizes = re.findall(r"TRUTH-SIZE (\d+)", self.guest.text())[before:]
+        if not sizes:
+            raise GuestError(f"the guest has not said how long the record {when} is")
+        size = int(sizes[0])
         path = self.out / f"{self.work.name}.{when}.tar"
         with (self.folder / f"{when}.disk").open("rb") as disk:
             path.write_bytes(disk.read(size))
