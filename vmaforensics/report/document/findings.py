@@ -90,6 +90,8 @@ class Finding(Part, frozen=True):
     @property
     def process(self) -> str:
         """The process it is about, in words."""
+        if not self.pid and not self.comm and self.evidence and self.evidence[0].view == "kernel code":
+            return "the kernel"
         return f"pid {self.pid} ({self.comm})" if self.pid or self.comm else "no process named"
 
     def strongest(self, most: int) -> list[Evidence]:

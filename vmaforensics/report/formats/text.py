@@ -134,7 +134,7 @@ def _findings(page: Page, document: Document) -> None:
 
 def _place(finding: Finding) -> str:
     """Where a finding is, or, of the kernel's own code, what it is."""
-    if not finding.pid and not finding.comm and finding.mm in ("", "0x0"):
+    if not finding.pid and not finding.comm and finding.mm == "0x0":
         return finding.title
     return f"{finding.process}{'' if finding.start is None else f' at {finding.start}'}"
 
