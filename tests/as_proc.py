@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 SHOWN = ("critical", "high", "medium")
 MOVING = b"Referenced:"  # a page may be used between its line of the record and the dump
+AREA = re.compile(rb"(?<=\n)(?=[0-9a-f]{8,16}-[0-9a-f]{8,16} )")
+LABEL = re.compile(rb"(?m)^([A-Za-z]\w*:)")
 MOST_MOVED = 2  # lines
 MOST_TOLD = 8  # differences of an image
 
@@ -66,23 +68,42 @@ def differences(got: bytes, expected: bytes) -> list[tuple[bytes, bytes]]:
     return [(mine, other) for mine, other in zip(ours, theirs, strict=True) if mine != other]
 
 
+def without_what_is_left_out(got: bytes, expected: bytes, labels: set[bytes]) -> bytes:
+    """``expected`` without the lines of each VMA that ``got`` lacks: what an image does not tell is left out, not
+    wrong. Their labels are added to ``labels``."""
+    ours, theirs = AREA.split(got), AREA.split(expected)
+    if len(ours) != len(theirs):
+        return expected
+    kept = []
+    for mine, other in zip(ours, theirs, strict=True):
+        lacks = {label for label in LABEL.findall(other) if label not in mine}
+        labels |= lacks
+        lines = other.splitlines(keepends=True)
+        kept += [line for line in lines if not lacks or line.split(b":", 1)[0] + b":" not in lacks]
+    return b"".join(kept)
+
+
 def compare(analysis: Analysis, truth: dict[tuple[int, str], bytes]) -> dict[str, list[str]]:
     """What differs, in words, by kind of file."""
     tasks = analysis.views.tasks
     mms = dict(zip(tasks.pid.tolist(), tasks.mm.tolist(), strict=True))
     smaps = SmapsPrinter(analysis.kernel, analysis.views)
-    wrong: dict[str, list[str]] = {"maps": [], "smaps": [], "moved": []}
+    wrong: dict[str, list[str]] = {"maps": [], "smaps": [], "moved": [], "left out": []}
+    left_out: set[bytes] = set()
     for (pid, kind), expected in truth.items():
         if pid not in mms:
             wrong[kind].append(f"{pid}: no such task in the image")
             continue
         mm = mms[pid]
         lines = maps_lines(analysis.kernel, analysis.views, mm) if kind == "maps" else smaps.lines(mm)
-        for ours, theirs in differences(b"".join(lines) if mm else b"", expected):
+        got = b"".join(lines) if mm else b""
+        told = without_what_is_left_out(got, expected, left_out) if kind == "smaps" else expected
+        for ours, theirs in differences(got, told):
             moved = ours.startswith(MOVING) and theirs.startswith(MOVING)
             wrong["moved" if moved else kind].append(f"{pid}: {ours!r}, the guest: {theirs!r}")
     if len(wrong["moved"]) > MOST_MOVED:
         wrong["smaps"] += wrong["moved"]
+    wrong["left out"] = sorted(label.decode() for label in left_out)
     return wrong
 
 
@@ -101,6 +122,7 @@ def look_at(path: Path, symbols: list[Path]) -> bool:
         f"| above low: {len(serious)} | {time.monotonic() - began:.0f} s |"
     )
     say = [row]
+    say += [f"    left out of smaps: {label}" for label in wrong["left out"]]
     for kind in ("maps", "smaps"):
         say += [f"    {kind}: {text}" for text in wrong[kind][:MOST_TOLD]]
         if len(wrong[kind]) > MOST_TOLD:

@@ -101,10 +101,15 @@ def test_a_setting_that_is_not_in_the_image_leaves_it_open() -> None:
     assert eligible(made).known.tolist() == [False]
 
 
-def test_a_kernel_without_huge_pages_has_none() -> None:
+def test_a_setting_whose_symbol_is_not_listed_leaves_it_open() -> None:
     made = machine(ALWAYS)
     del made.symbols["transparent_hugepage_flags"]
-    found = eligible(made)
+    assert eligible(made).known.tolist() == [False]
+
+
+def test_a_kernel_without_huge_pages_has_none() -> None:
+    """Neither the setting nor the enumerators of its bits."""
+    found = eligible(Machine(STRUCTS, {}))
     assert (found.eligible.tolist(), found.known.tolist()) == ([False], [True])
 
 

@@ -45,6 +45,8 @@ def thp_eligible(kernel: Kernel, files: Files, vmas: Vmas) -> ThpEligible:
     mode = settings.get("transparent_hugepage_flags")
     bits = [kernel.types.constant(f"TRANSPARENT_HUGEPAGE_{name}") for name in ("FLAG", "REQ_MADV_FLAG")]
     off = [kernel.types.constant(f"TRANSPARENT_HUGEPAGE_{name}") for name in ("UNSUPPORTED", "NEVER_DAX")]
+    if mode is None and bits[0] is not None:  # it was built with huge pages, and the setting has no symbol
+        return ThpEligible(np.zeros(len(vmas), np.bool_), np.zeros(len(vmas), np.bool_))
     if mode is None or bits[0] is None or bits[1] is None or any(bit is not None and mode >> bit & 1 for bit in off):
         return ThpEligible(np.zeros(len(vmas), np.bool_), vmas.ok & (not settings.unread))
     always, enabled = bool(mode >> bits[0] & 1), bool(mode & (1 << bits[0] | 1 << bits[1]))

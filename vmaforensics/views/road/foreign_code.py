@@ -135,7 +135,9 @@ def _touches(pages: U64, size: np.uint64, starts: U64, ends: U64) -> Bools:
 def _of_the_machine(kernel: Kernel, pages: U64) -> Bools:
     """Pages of the direct map that other CPUs start with, and those that kexec jumps to another kernel from."""
     place = kernel.space.translate(pages)
-    mine = place.mapped & (place.pa < np.uint64(_REAL_MODE)) & (kernel.symbols.get("real_mode_header") is not None)
+    # The function too: kallsyms may list functions alone.
+    starts_others = any(kernel.symbols.get(name) is not None for name in ("real_mode_header", "reserve_real_mode"))
+    mine = place.mapped & (place.pa < np.uint64(_REAL_MODE)) & starts_others
     frames = [np.zeros(0, np.uint64)]
     for name in ("kexec_image", "kexec_crash_image"):
         image = kernel.variable(name, 8)
