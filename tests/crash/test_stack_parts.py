@@ -122,3 +122,10 @@ def test_functions_begin_where_an_interrupt_came() -> None:
     assert stacks.functions(0, from_interrupted=True) == ["halt", "down_read"]
     stacks.view.frames.sure[3] = False
     assert stacks.functions(0, from_interrupted=True) == ["halt"]
+
+
+def test_stacks_of_cpus_are_shown_where_no_task_can_be_read() -> None:
+    made = case((SLEEPS, 0, [4, 5]))
+    made.view.stacks.row[:] = -1
+    alone = CaseStacks(view=made.view, tasks=Tasks.zeros(0))
+    assert [part.why for part in stack_parts(alone, 0, everyone=True)] == ["died"]
