@@ -109,12 +109,9 @@ def _code(views: Views) -> Iterator[tuple[str, int, str]]:
         return
     sites = road.sites
     why = "not in the image"
-    for name, count in (
-        ("entries of functions", sites.entries),
-        ("static calls", sites.calls),
-        ("jump labels", sites.labels),
-    ):
-        yield "kernel code (TEXT-PATCHED)", int(not count), f"the kernel's records of {name}: {why}"
+    kinds = {"entries of functions": sites.entries, "static calls": sites.calls, "jump labels": sites.labels}
+    lost = [name for name, count in kinds.items() if not count]
+    yield "kernel code (TEXT-PATCHED)", len(lost), f"the kernel's records of {', '.join(lost)}: {why}"
     yield "kernel code (TEXT-PATCHED)", sites.unread, f"{counted(sites.unread, 'place')} that the kernel patches: {why}"
     yield "tables of functions (PROC-OPS, KERNEL-TABLE)", road.unread, f"{counted(road.unread, 'pointer')}: {why}"
     unread = road.foreign.unread
