@@ -96,7 +96,8 @@ def test_markdown_is_plain_text_and_our_own_structure(document: Document, reader
     kinds = {token.type for token in tokens}
     assert not kinds & {"html_inline", "html_block", "link_open", "image", "s_open", "code_block", "blockquote_open"}
     headings = [tokens[at + 1].content for at, token in enumerate(tokens) if token.type == "heading_open"]
-    sections = ["vmaforensics report", "Findings", "Not assessed", "Provenance"]
+    road = ["The road that shows memory maps"] if document.road is not None else []
+    sections = ["vmaforensics report", "Findings", *road, "Not assessed", "Provenance"]
     assert [heading for heading in headings if heading in sections] == sections
     serious = [finding for finding in document.findings if finding.severity in ("critical", "high", "medium")]
     assert len(headings) == len(sections) + min(len(serious), 10)

@@ -41,6 +41,7 @@ _STAGES = {
     "vdso": ("vDSO", 1),
     "rmap": ("reverse maps", 5),
     "frames": ("page frames", 3),
+    "code": ("code and tables of the kernel", 5),
     "checks": ("cross-checking", 20),
     "stacks": ("stacks", 3),
     "log": ("the kernel's log", 1),
