@@ -170,6 +170,9 @@ def test_a_log_full_of_complaints_is_read_within_bounds() -> None:
         "Call Trace:\n " + "a.b$" * 10_000,
         "RIP: 0010:" + "f+0x" * 15_000,
         "BUG: unable to handle page fault for address: " + "0" * 60_000,
+        "CPU: 1 PID: " + "9" * 60_000 + " Comm: x Tainted: ",
+        "Out of memory: Killed process " + "9" * 60_000 + " (x)",
+        "BUG: Bad rss-counter state mm:0 type:X val:" + "9" * 60_000,
     ],
 )
 def test_no_line_takes_long(text: str) -> None:

@@ -16,15 +16,18 @@ if TYPE_CHECKING:
 
 # "CPU: 1 PID: 263 Comm: truth …"; since 6.12 with UID. The comm ends where the taint and the release begin.
 _HEADER: Final = re.compile(
-    r"CPU: (?P<cpu>\d+) (UID: \d+ )?PID: (?P<pid>\d+) Comm: (?P<comm>.*?) (Kdump: loaded )?(Not tainted|Tainted: )"
+    r"CPU: (?P<cpu>\d{1,10}) (UID: \d+ )?PID: (?P<pid>\d{1,10}) Comm: (?P<comm>.*?) "
+    r"(Kdump: loaded )?(Not tainted|Tainted: )"
 )
 # Lines that name the task they are about, which need not be the one that printed them.
 _NAMED: Final = (
-    re.compile(r"INFO: task (?P<comm>.{1,15}):(?P<pid>\d+) blocked "),
-    re.compile(r".* \[(?P<comm>.{1,15}):(?P<pid>\d+)\]$"),
-    re.compile(r".*: Killed process (?P<pid>\d+) \((?P<comm>.{1,15})\)"),
+    re.compile(r"INFO: task (?P<comm>.{1,15}):(?P<pid>\d{1,10}) blocked "),
+    re.compile(r".* \[(?P<comm>.{1,15}):(?P<pid>\d{1,10})\]$"),
+    re.compile(r".*: Killed process (?P<pid>\d{1,10}) \((?P<comm>.{1,15})\)"),
 )
-_WHERE: Final = r"(?P<name>[\w.$]+)\+0x(?P<offset>[0-9a-f]+)/0x(?P<size>[0-9a-f]+)( \[(?P<module>[\w-]+)[^\]]*\])?$"
+_WHERE: Final = (
+    r"(?P<name>[\w.$]+)\+0x(?P<offset>[0-9a-f]{1,16})/0x(?P<size>[0-9a-f]{1,16})( \[(?P<module>[\w-]+)[^\]]*\])?$"
+)
 _FRAME: Final = re.compile(r"\s*(?P<guess>\? )?" + _WHERE)
 _STACK: Final = re.compile(r"\s*</?(?P<name>[A-Z#!0-9]+)>$")
 _PLACE: Final = re.compile(_WHERE)

@@ -164,6 +164,14 @@ def test_the_first_of_a_kind_counts_and_raw_words_are_kept_in_order() -> None:
     assert len(named.raw) == 8
 
 
+def test_a_number_of_more_digits_than_64_bits_have_is_none() -> None:
+    lines = [
+        f"BUG: Bad rss-counter state mm:00000000c3c7eecd type:MM_ANONPAGES val:{'9' * 5000}",
+        f"BUG: Bad page state in process cat  pfn:{'f' * 17}",
+    ]
+    assert dict(read_named(lines).numbers) == {}
+
+
 def test_a_million_words_are_read_within_bounds() -> None:
     named = read_named(["raw: " + " ".join(["0" * 16] * 8)] * 100_000 + ["page dumped because: " + "x" * 100_000])
     assert len(named.raw) <= 32

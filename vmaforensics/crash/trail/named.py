@@ -15,7 +15,13 @@ if TYPE_CHECKING:
 
 # Lines are regular expressions in which {name:x} stands for a hexadecimal number of that name, {name:d} for a decimal
 # one, {name:h} for what was printed with %p, {name:w} for a word, {name:s} for text, {:c} for a command name.
-_KINDS: Final = {"x": "[0-9a-f]+", "d": r"-?\d+", "h": r"(?:[0-9a-f]+|\(null\)|\(ptrval\))", "w": r"\S{1,100}"}
+# A number has no more digits than one of 64 bits: what is longer was not printed by the kernel.
+_KINDS: Final = {
+    "x": "[0-9a-f]{1,16}",
+    "d": r"-?[0-9]{1,19}",
+    "h": r"(?:[0-9a-f]{1,16}|\(null\)|\(ptrval\))",
+    "w": r"\S{1,100}",
+}
 _KINDS_OF_TEXT: Final = {"s": ".{1,255}?", "c": ".{1,15}"}
 
 # check_mm of kernel/fork.c; print_bad_pte and print_bad_page_map of mm/memory.c; bad_page of mm/page_alloc.c;
