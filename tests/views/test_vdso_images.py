@@ -34,6 +34,12 @@ def shared_object(*, wide: bool, dynamic: int = 2) -> bytes:
     return bytes(content)
 
 
+def test_a_function_that_lies_nowhere_has_a_place_that_columns_can_hold() -> None:
+    wild = bytearray(shared_object(wide=True))
+    struct.pack_into("<Q", wild, 0x200 + 24 + 8, (1 << 64) - 16)
+    assert functions_of(bytes(wild))[0] == (b"__vdso_time", (1 << 63) - 1)
+
+
 @pytest.mark.parametrize("wide", [True, False])
 def test_functions_are_read_by_name_and_place(wide: bool) -> None:
     assert functions_of(shared_object(wide=wide)) == [(b"__vdso_time", 0x680), (b"clock_gettime", 0x700)]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _LARGEST = 64  # pages of an image
 _MOST = 128  # symbols of an image
 _PIECE = 16  # bytes of a function that are looked at
+_FAR = (1 << 63) - 1  # what a symbol says that lies beyond any image
 _RAW_DATA = "raw_data"
 _DYNAMIC, _SYMTAB, _STRTAB = 2, 6, 5  # PT_DYNAMIC, DT_SYMTAB, DT_STRTAB
 _FUNCTION = 2  # STT_FUNC
@@ -140,7 +141,7 @@ def functions_of(content: bytes) -> list[Symbol]:
             name, info, value = (fields[place] for place in form.order)
             if info & 0xF == _FUNCTION and value:
                 text = content[names + name : content.index(b"\0", names + name)]
-                found.append(Symbol(text[:64], value))
+                found.append(Symbol(text[:64], min(value, _FAR)))
     except (struct.error, ValueError, OverflowError):
         return []
     return found
