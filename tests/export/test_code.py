@@ -11,8 +11,10 @@ import shutil
 import struct
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import pytest
 from elftools.elf.elffile import ELFFile
 from hypothesis import given
@@ -26,7 +28,8 @@ from vmaforensics.errors import UsageError
 from vmaforensics.export.elf.headers import headers_of, laid_out, packed, phdrs_at, size_of_header
 from vmaforensics.export.elf.rebuild import RebuiltElf, rebuild
 from vmaforensics.export.evidence_folder import write_code, write_elf
-from vmaforensics.export.user_memory import UserMemory
+from vmaforensics.export.page_source import PageSources
+from vmaforensics.export.user_memory import Range, UserMemory
 
 if TYPE_CHECKING:
     from support import Sample, Truth
@@ -190,6 +193,22 @@ def test_segments_are_whole_and_sections_gone() -> None:
     assert struct.unpack_from("<HHH", header, 58) == (64, 0, 0)
     again = headers_of(header, phdrs)
     assert (again.ident, again.phdrs, again.entry) == (headers.ident, fixed.phdrs, headers.entry)
+
+
+def test_a_segment_that_does_not_hold_the_header_is_no_file() -> None:
+    # The program header begins within e_ident, and its segment ends within the ELF header.
+    page = bytearray(PAGE)
+    page[:6] = b"\x7fELF\x02\x01"
+    struct.pack_into("<Q", page, 32, 5)
+    struct.pack_into("<HH", page, 54, 56, 1)
+    page[45] = 61
+
+    def read(start: int, length: int) -> Range:
+        return Range(np.frombuffer(bytes(page[start - 0x10000 :][:length]), np.uint8), PageSources.zeros(0))
+
+    regions = SimpleNamespace(rows=SimpleNamespace(start=np.array([0x10000], np.uint64)))
+    with pytest.raises(UsageError, match="no ELF file"):
+        rebuild(cast("UserMemory", SimpleNamespace(regions=regions, read=read, top=1 << 57)), 0x10010, PAGE)
 
 
 @given(st.binary(min_size=64, max_size=64), st.binary(min_size=56 * 3, max_size=56 * 3))

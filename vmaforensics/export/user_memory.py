@@ -36,6 +36,11 @@ class UserMemory:
     def __init__(self, kernel: Kernel, views: Views, regions: KnownRegions) -> None:
         self._kernel, self._views, self.regions = kernel, views, regions
 
+    @property
+    def top(self) -> int:
+        """First address above all that a process can have."""
+        return self._kernel.arch.user_top
+
     def pages(self, start: int, end: int) -> PageSources:
         """The pages of ``[start, end)``, multiples of a page; those that no region has are not mapped."""
         size = self._kernel.arch.page_size

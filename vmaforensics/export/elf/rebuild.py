@@ -85,7 +85,7 @@ def rebuild(memory: UserMemory, address: int, page: int) -> RebuiltElf:
     segments = []
     for old, new in zip(headers.loads(), fixed.loads(), strict=True):
         start = (base + old.vaddr) % (1 << 64)
-        if start + old.memsz > 1 << 57:
+        if start + old.memsz > memory.top:
             raise UsageError(f"the program headers at {where:#x} name a segment at {start:#x}, outside of user memory")
         read = memory.read(start, old.memsz)
         data[new.offset : new.offset + old.memsz] = read.data
@@ -144,7 +144,7 @@ def find_headers(memory: UserMemory, address: int, page: int) -> tuple[int, Head
             continue
         headers = headers_of(header, part.data.tobytes())
         loads = headers.loads()
-        if not loads or loads[0].vaddr % page + offset + count > loads[0].memsz:
+        if not loads or loads[0].vaddr % page + max(offset + count, length) > loads[0].memsz:
             continue
         base = _base(headers, start, page)
         if any(base + part.vaddr <= address < base + part.vaddr + part.memsz for part in loads):
