@@ -9,9 +9,11 @@ from vmaforensics.arch.branches import BranchKind
 from vmaforensics.views.road.code_cache import given_back
 from vmaforensics.views.road.code_owners import Owner, kernel_and_modules
 from vmaforensics.views.road.loaded import find_loaded
+from vmaforensics.views.road.pointers import Group, Leads, PointerLog, Source
 from vmaforensics.views.road.probes import find_probes
 from vmaforensics.views.road.sites import SiteKind, find_sites
 from vmaforensics.views.road.tracers import find_tracers
+from vmaforensics.views.stacks.modules import Part, module_memory
 
 LIVE = 0
 ROAD = LINUX | {
@@ -83,6 +85,23 @@ def test_code_of_a_module_off_the_list_is_told_apart() -> None:
     assert owners.of(code).tolist() == [Owner.MODULE, Owner.UNLISTED]
     assert owners.of(code + np.uint64(0x800)).tolist() == [Owner.NOBODY, Owner.NOBODY]
     assert owners.name(int(code[1])) == b"hidden"
+
+
+def test_data_of_a_module_off_the_list_is_told_apart() -> None:
+    machine = Machine(ROAD)
+    hidden = module(machine, b"hidden")
+    machine.set("module", hidden, "core_layout.size", 0x1000)
+    listed(machine)
+    in_sysfs(machine, hidden)
+    kernel = machine.kernel()
+    loaded = find_loaded(kernel).modules
+    (part, _) = module_memory(kernel, loaded.module)
+    nothing = Part(part.start[:0], part.end[:0])
+    target = part.end - np.uint64(8)
+    for unlisted, leads in ((part, Leads.UNLISTED), (nothing, Leads.MODULE)):
+        log = PointerLog(kernel, kernel_and_modules(kernel, loaded), part, unlisted)
+        log.add(Source.OBJECT, Group(name="inode"), target, target, np.ones(1, np.bool_))
+        assert log.table().leads.tolist() == [leads]
 
 
 def test_an_entry_is_a_row_if_it_is_patched_or_said_to_be() -> None:

@@ -54,6 +54,12 @@ def test_an_inode_that_leads_to_a_copy_of_its_table_is_found() -> None:
     assert "inode.i_fop" in finding.title
 
 
+def test_a_table_in_the_data_of_a_module_is_not_called_code_of_nobody() -> None:
+    views = pointer(Source.OBJECT, Leads.MODULE, NOBODYS, Group(name="inode", struct="inode.i_fop"))
+    (finding,) = findings(views, "PROC-OPS")
+    assert finding.evidence[0].what == "inode.i_fop leads to a module"
+
+
 def test_an_entry_of_a_module_is_its_own_business() -> None:
     group = Group(name="proc_dir_entry", struct="proc_dir_entry.proc_ops")
     assert findings(pointer(Source.PROC_ENTRY, Leads.MODULE, LISTED, group), "PROC-OPS") == []

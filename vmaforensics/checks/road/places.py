@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from vmaforensics.checks.context import Context
-    from vmaforensics.columns.types import U8
     from vmaforensics.views.road.road import RoadView
 
 CODE = View.CODE.label
 FOREIGN = (Owner.NOBODY, Owner.UNLISTED)
+_OTHERS = (Leads.MODULE, Leads.UNLISTED, Leads.MADE)
 
 
 def whose(road: RoadView, address: int) -> str:
@@ -57,7 +57,7 @@ def pointer_evidence(road: RoadView, row: int) -> Evidence:
     leads = Leads(int(pointers.leads[row]))
     place = int(pointers.wanted[row])
     names = road.wanted[place] if place >= 0 else ()
-    led = whose(road, target) if leads in (Leads.MODULE, Leads.UNLISTED, Leads.MADE) else road.symbols.name(target)
+    led = _owner_of_code(road, target) if leads in _OTHERS else road.symbols.name(target)
     where = leads.text if not led or leads is Leads.NOWHERE else f"{leads.text}: {led}"
     return Evidence(
         what=f"{word(road, row)} leads to {where}",
@@ -91,9 +91,9 @@ def holders(context: Context, things: Iterable[int]) -> str:
     return ", ".join(found)
 
 
-def foreign(owners: U8) -> bool:
-    """Is any of ``owners`` nobody, or a module that is not on the list?"""
-    return bool(np.isin(owners, FOREIGN).any())
+def _owner_of_code(road: RoadView, address: int) -> str:
+    """Whose code is at an address, in words; empty for the data of a module, which is nobody's code."""
+    return whose(road, address) if road.owners.of(np.array([address], np.uint64))[0] != Owner.NOBODY else ""
 
 
 def _in_kernel(road: RoadView, address: int) -> bool:

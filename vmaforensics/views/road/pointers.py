@@ -98,6 +98,7 @@ class PointerLog:
     kernel: Kernel
     owners: CodeOwners
     memory: Part  # of modules, code and data; sorted by start
+    unlisted: Part  # of those of them that are not on the list
     groups: list[Group] = field(default_factory=list)
     wanted: list[tuple[str, ...]] = field(default_factory=list)
     parts: list[Pointers] = field(default_factory=list)
@@ -163,11 +164,12 @@ class PointerLog:
                 (owner == Owner.BPF) | (owner == Owner.TRAMPOLINE) | (owner == Owner.PROBE),
                 image & ~begins & (rows.source <= Source.PROC_ENTRY),
                 image,
+                covering_rows(self.unlisted.start, self.unlisted.end, rows.target) >= 0,
                 self.modular(rows.target),
             ],
             [
                 *(Leads.NULL, Leads.FUNCTION, Leads.INSIDE, Leads.BOOT, Leads.MODULE, Leads.UNLISTED, Leads.MADE),
-                *(Leads.UNNAMED, Leads.DATA, Leads.MODULE),
+                *(Leads.UNNAMED, Leads.DATA, Leads.UNLISTED, Leads.MODULE),
             ],
             Leads.NOWHERE,
         ).astype(np.uint8)

@@ -115,7 +115,10 @@ def gather_road(kernel: Kernel, files: U64, *, patched: bool = True) -> RoadView
     if len(foreign.hidden):
         loaded = _with(loaded, foreign)
         owners = kernel_and_modules(kernel, loaded.modules).plus(_made(tracers, probes, programs))
-    log = PointerLog(kernel, owners, _memory(kernel, loaded))
+    modules = loaded.modules
+    log = PointerLog(
+        kernel, owners, _memory(kernel, modules.module), _memory(kernel, modules.module[~modules.listed])
+    )
     _read_pointers(kernel, files, log)
     return RoadView(
         functions=road_functions(kernel),
@@ -172,9 +175,9 @@ def _with(loaded: LoadedModules, foreign: FoundCode) -> LoadedModules:
     )
 
 
-def _memory(kernel: Kernel, loaded: LoadedModules) -> Part:
-    """All memory of the modules, sorted."""
-    parts = module_memory(kernel, loaded.modules.module)
+def _memory(kernel: Kernel, modules: U64) -> Part:
+    """All memory of the modules at these addresses, sorted."""
+    parts = module_memory(kernel, modules)
     start = np.concatenate([np.zeros(0, np.uint64), *(part.start for part in parts)])
     end = np.concatenate([np.zeros(0, np.uint64), *(part.end for part in parts)])
     some = np.flatnonzero(start < end)
