@@ -205,7 +205,7 @@ def test_a_module_that_is_being_taken_down_is_low() -> None:
 def foreign(start: int, *, released: bool = False) -> Views:
     """A page of executable memory that nobody owns."""
     code = ForeignCode.of(start=[start], end=[start + 0x1000], released=[released], writable=[True])
-    found = FoundCode(code=code, first=(b"\x55\x48",), executable=1, unread=0, hidden=Loaded.of(0))
+    found = FoundCode(code=code, first=(b"\x55\x48",), executable=1, unread=0, left_out=0, hidden=Loaded.of(0))
     return road(foreign=found)
 
 

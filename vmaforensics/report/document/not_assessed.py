@@ -115,7 +115,10 @@ def _code(views: Views) -> Iterator[tuple[str, int, str]]:
     yield "kernel code (TEXT-PATCHED)", sites.unread, f"{counted(sites.unread, 'place')} that the kernel patches: {why}"
     yield "tables of functions (PROC-OPS, KERNEL-TABLE)", road.unread, f"{counted(road.unread, 'pointer')}: {why}"
     unread = road.foreign.unread
-    yield "executable kernel memory (CODE-FOREIGN)", unread, f"{counted(unread, 'page')} that no record has: {why}"
+    what = "executable kernel memory (CODE-FOREIGN)"
+    yield what, unread, f"{counted(unread, 'page')} that no record has: {why}"
+    more = road.foreign.left_out
+    yield what, more, f"{counted(more, 'page')}: more than are looked into"
 
 
 def _frames(views: Views) -> Iterator[tuple[str, int, str]]:

@@ -98,3 +98,5 @@ def _unread(road: RoadView) -> Iterator[str]:
         yield counted(road.unread, "pointer")
     if road.foreign.unread:
         yield counted(road.foreign.unread, "executable page")
+    if road.foreign.left_out:
+        yield f"{counted(road.foreign.left_out, 'executable page')} beyond the bound"

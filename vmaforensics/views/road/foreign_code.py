@@ -61,6 +61,7 @@ class FoundCode:
     first: tuple[bytes, ...]  # bytes of each that are not the filler
     executable: int  # pages that were looked at
     unread: int  # of those that nobody owns: not in the image
+    left_out: int  # of these: more than are looked into
     hidden: Loaded  # modules that lie in such memory and that no other record leads to
 
 
@@ -72,7 +73,7 @@ class _Pages(Table):
 
 def find_foreign_code(kernel: Kernel, owners: CodeOwners, packs: Part) -> FoundCode:
     """Executable pages that no code of ``owners`` and no pack of BPF programs has, and modules in them."""
-    pages = _executable(kernel)
+    pages, left_out = _executable(kernel)
     count = len(pages)
     size = np.uint64(kernel.arch.page_size)
     ranges = owners.ranges
@@ -80,6 +81,7 @@ def find_foreign_code(kernel: Kernel, owners: CodeOwners, packs: Part) -> FoundC
     order = np.argsort(packs.start)
     pages = pages.take(covering_rows(packs.start[order], packs.end[order], pages.va) < 0)
     pages = pages.take(~_of_the_machine(kernel, pages.va))
+    left_out += max(len(pages) - _MOST_PAGES, 0)
     pages = pages.take(slice(0, _MOST_PAGES))
     data, read = kernel.space.gather(pages.va, kernel.arch.page_size)
     used = read & ((data != kernel.arch.filler) & (data != 0)).any(axis=1)
@@ -102,13 +104,20 @@ def find_foreign_code(kernel: Kernel, owners: CodeOwners, packs: Part) -> FoundC
         released=released[first],
     )
     begin = tuple(_begin(data[row], kernel.arch.filler) for row in first.tolist())
-    return FoundCode(code=code, first=begin, executable=count, unread=unread, hidden=_modules_in(kernel, code))
+    return FoundCode(
+        code=code,
+        first=begin,
+        executable=count,
+        unread=unread,
+        left_out=left_out,
+        hidden=_modules_in(kernel, code),
+    )
 
 
-def _executable(kernel: Kernel) -> _Pages:
-    """Every executable page of the kernel half but for those of its own text; by address."""
+def _executable(kernel: Kernel) -> tuple[_Pages, int]:
+    """Every executable page of the kernel half but for those of its own text, by address; how many more there are."""
     if kernel.root is None:
-        return _Pages.zeros(0)
+        return _Pages.zeros(0), 0
     leaves = kernel.arch.walk_kernel(kernel.memory, kernel.root).leaves
     leaves = leaves.take((leaves.allow & ALLOW_EXECUTE) != 0)
     stext, etext = kernel.symbols.get("_stext"), kernel.symbols.get("_etext")
@@ -116,10 +125,12 @@ def _executable(kernel: Kernel) -> _Pages:
     if stext is not None and etext is not None:
         own = (leaves.va >= np.uint64(stext & -kernel.arch.page_size)) & (leaves.va < np.uint64(etext))
         leaves, span = leaves.take(~own), span[~own]
-    row, place = expand(np.minimum(kernel.arch.pages(span), np.uint64(_MOST_PAGES)))
+    counts = kernel.arch.pages(span)
+    kept = np.minimum(counts, np.uint64(_MOST_PAGES))
+    row, place = expand(kept)
     va = leaves.va[row] + kernel.arch.bytes_of(place.astype(np.uint64))
     rows = _Pages(va=va, writable=(leaves.allow[row] & ALLOW_WRITE) != 0)
-    return rows.sort_by(rows.va)
+    return rows.sort_by(rows.va), int((counts - kept).sum())
 
 
 def _touches(pages: U64, size: np.uint64, starts: U64, ends: U64) -> Bools:

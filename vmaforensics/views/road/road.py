@@ -116,9 +116,7 @@ def gather_road(kernel: Kernel, files: U64, *, patched: bool = True) -> RoadView
         loaded = _with(loaded, foreign)
         owners = kernel_and_modules(kernel, loaded.modules).plus(_made(tracers, probes, programs))
     modules = loaded.modules
-    log = PointerLog(
-        kernel, owners, _memory(kernel, modules.module), _memory(kernel, modules.module[~modules.listed])
-    )
+    log = PointerLog(kernel, owners, _memory(kernel, modules.module), _memory(kernel, modules.module[~modules.listed]))
     _read_pointers(kernel, files, log)
     return RoadView(
         functions=road_functions(kernel),
