@@ -414,7 +414,6 @@ class Architecture(ABC):
 
     patch_size: int  # bytes of what the kernel patches in at the entries of functions that can be traced
     filler: int  # the byte that unused code memory is filled with
-    entry_symbols: tuple[str, ...]  # symbols of code that the CPU enters from user mode or on a fault
 
     @abstractmethod
     def branches(self, code: U8, at: U64) -> Branches:

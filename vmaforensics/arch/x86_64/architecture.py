@@ -310,7 +310,6 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
 
     patch_size = code_patches.SIZE
     filler = code_patches.FILLER
-    entry_symbols = code_patches.ENTRIES
 
     def branches(self, code: U8, at: U64) -> Branches:
         return code_patches.branches(code, at)

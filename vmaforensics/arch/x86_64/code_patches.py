@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 SIZE = 5  # bytes of a call or jump with a 32-bit displacement
 FILLER = 0xCC  # what unused code memory is filled with (int3)
-# Symbols of code that the CPU enters from user mode or on a fault (arch/x86/entry).
-ENTRIES = ("entry_SYSCALL_64", "asm_exc_page_fault", "asm_sysvec_apic_timer_interrupt")
 
 _CALL, _JUMP, _SHORT_JUMP, _BREAKPOINT = 0xE8, 0xE9, 0xEB, 0xCC
 # x86_nops[5], and what 5.10 and older chose by CPU: K8_NOP5_ATOMIC, GENERIC_NOP5_ATOMIC (arch/x86/include/asm/nops.h).

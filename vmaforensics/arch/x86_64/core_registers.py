@@ -30,7 +30,6 @@ _SEGMENTS = (
     "thread.fsindex",
     "thread.gsindex",
 )
-GENERAL_WORDS = WORDS + len(_SEGMENTS)
 
 NT_PRFPREG, NT_X86_XSTATE = 2, 0x202
 _FXSAVE, _HEADER, _AVX = 512, 64, 256  # bytes; AVX state comes first behind the header, compacted or not

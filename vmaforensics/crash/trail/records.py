@@ -81,10 +81,6 @@ class Records:
         rows = np.flatnonzero(tasks.ok & ((tasks.mm == np.uint64(mm)) | leaving))
         return int(tasks.pid[rows[0]]) if len(rows) else None
 
-    def pid_of(self, mm: int) -> int | None:
-        """The process of an mm."""
-        return self._owners[mm][0] if mm in self._owners else None
-
     def who(self, mm: int) -> str:
         """The process of an mm in words."""
         if mm not in self._owners:

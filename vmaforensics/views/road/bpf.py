@@ -51,7 +51,6 @@ class Programs(Table):
 
     prog: U64
     type: U32 = member("type")
-    attach: U32 = member("expected_attach_type")
     aux: U64 = member("aux")
     func: U64 = member("bpf_func")
 

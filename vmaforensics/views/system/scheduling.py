@@ -35,7 +35,6 @@ class Scheduling(Table):
     delayed: U8 = member("se.sched_delayed?")  # still on the run queue though it sleeps (since 6.12)
     since: U64 = member("sched_info.last_arrival?")  # rq->clock when it was given a CPU last
     waits_since: U64 = member("sched_info.last_queued?")  # when it became runnable without being given one; 0
-    ran_until: U64 = member("se.exec_start?")  # rq->clock_task when its run time was counted last
     ok: Bools
 
 
