@@ -13,7 +13,8 @@ from vmaforensics.views.structures.circular_lists import follow_list
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
 
-_MOST: Final = 1 << 12
+_MOST: Final = 1 << 12  # patches
+_MOST_PARTS: Final = 1 << 16  # objects and functions of all patches
 
 
 @table(struct="klp_func")
@@ -35,11 +36,14 @@ def find_replaced(kernel: Kernel) -> Replaced:
     if head is None or not all(kernel.has(*path) for path in needed):
         return found[0]
     patches, _ = follow_list(kernel, head, _MOST)
+    room = _MOST_PARTS
     for patch in (patches - np.uint64(kernel.offset("klp_patch", "list"))).tolist():
         modules, _ = kernel.gather_member("klp_patch", "mod", np.array([patch], np.uint64))
-        objects, _ = follow_list(kernel, patch + kernel.offset("klp_patch", "obj_list"), _MOST)
+        objects, _ = follow_list(kernel, patch + kernel.offset("klp_patch", "obj_list"), room)
+        room -= len(objects)
         for part in (objects - np.uint64(kernel.offset("klp_object", "node"))).tolist():
-            places, _ = follow_list(kernel, part + kernel.offset("klp_object", "func_list"), _MOST)
+            places, _ = follow_list(kernel, part + kernel.offset("klp_object", "func_list"), room)
+            room -= len(places)
             records = places - np.uint64(kernel.offset("klp_func", "node"))
             rows, ok = kernel.gather(Replaced, records)
             rows.patch[:], rows.module[:], rows.record[:] = patch, modules[0], records

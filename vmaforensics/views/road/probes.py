@@ -54,7 +54,7 @@ def find_probes(kernel: Kernel) -> FoundProbes:
     heads, ok = kernel.words(np.array([head], np.uint64), _LISTS)
     if not ok[0]:
         return none
-    at, seen, whole = heads[0][heads[0] != 0], np.zeros(0, np.uint64), True
+    at, seen, whole, room = heads[0][heads[0] != 0], np.zeros(0, np.uint64), True, _MOST
     found = [Probes.zeros(0)]
     link = np.uint64(kernel.offset("kprobe", "hlist.next"))
     while len(at) and len(seen) < _MOST:
@@ -66,7 +66,12 @@ def find_probes(kernel: Kernel) -> FoundProbes:
         rows.probe[:] = at - link
         whole &= bool(read.all())
         rows = rows.take(read)
-        found += [rows, *(_shared(kernel, int(probe)) for probe in rows.probe.tolist())]
+        found.append(rows)
+        for probe in rows.probe.tolist():
+            shared = _shared(kernel, probe, room)
+            room -= len(shared)
+            found.append(shared)
+        whole &= room > 0
         at = rows.after[rows.after != 0]
     probes = Probes.concatenate(found)
     stands_for_all = kernel.symbols.get("aggr_pre_handler")
@@ -75,10 +80,10 @@ def find_probes(kernel: Kernel) -> FoundProbes:
     return FoundProbes(probes, names, calls, _slots(kernel), whole)
 
 
-def _shared(kernel: Kernel, probe: int) -> Probes:
+def _shared(kernel: Kernel, probe: int, most: int) -> Probes:
     """The probes that hang on one (``list``), which is alone otherwise."""
     link = kernel.offset("kprobe", "list")
-    places, _ = follow_list(kernel, probe + link, _MOST)
+    places, _ = follow_list(kernel, probe + link, most)
     rows, ok = kernel.gather(Probes, places - np.uint64(link))
     rows.probe[:] = places - np.uint64(link)
     return rows.take(ok)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _MAGIC: Final = np.uint64(0x9FA0)  # PROC_SUPER_MAGIC (include/uapi/linux/magic.h)
 _MOST_SUPERS: Final = 1 << 12
-_MOST_INODES: Final = 1 << 16
+_MOST_INODES: Final = 1 << 18  # of all of them
 # Tables of files that a seq_file stands behind, and the table of its own that it works by.
 _SEQUENCES: Final = {
     "proc_pid_maps_operations": "proc_pid_maps_op",
@@ -88,8 +88,11 @@ def _proc_inodes(kernel: Kernel) -> tuple[U64, U64]:
     magic, ok = kernel.gather_member("super_block", "s_magic", supers)
     supers = supers[ok & (magic == _MAGIC)]
     lists = kernel.offset("super_block", "s_inodes")
-    found = [follow_list(kernel, at + lists, _MOST_INODES)[0] for at in supers.tolist()]
-    links = np.concatenate([np.zeros(0, np.uint64), *found])
+    found, room = [np.zeros(0, np.uint64)], _MOST_INODES
+    for at in supers.tolist():
+        found.append(follow_list(kernel, at + lists, room)[0])
+        room -= len(found[-1])
+    links = np.concatenate(found)
     return supers, np.unique(links) - np.uint64(kernel.offset("inode", "i_sb_list"))
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _MOST_OPS: Final = 1 << 12
 _MOST_BITS: Final = 16  # of the size of a hash of functions
+_MOST_BUCKETS: Final = 1 << 20  # of all of them
 _LONGEST: Final = 1 << 12  # entries of one bucket
 
 
@@ -129,12 +130,13 @@ def _filters(kernel: Kernel, ops: Ops) -> tuple[Traced, bool]:
 def _entries(kernel: Kernel, hashes: _Hashes, owner: I64) -> tuple[I64, U64, bool]:
     """(row of the owner, address) of every entry of ``hashes``, and whether all were read."""
     heads, owners = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
-    whole = True
+    whole, room = True, _MOST_BUCKETS
     for row in range(len(hashes)):
         bits = int(hashes.bits[row])
-        if bits > _MOST_BITS:
+        if bits > _MOST_BITS or 1 << bits > room:
             whole = False
             continue
+        room -= 1 << bits
         words, ok = kernel.words(hashes.buckets[row : row + 1], 1 << bits)
         whole &= bool(ok[0])
         used = words[0][words[0] != 0]
