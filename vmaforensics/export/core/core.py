@@ -183,6 +183,7 @@ def write_core(kernel: Kernel, core: Core, stream: IO[bytes]) -> None:
 def core_manifest(kernel: Kernel, core: Core, facts: dict[str, object]) -> bytes:
     """The JSON text that goes beside the core file: what is hidden, what is missing, where registers come from."""
     rows = core.regions.rows
+    named = {file.start for file in core.files}
     document = {
         "tool": "vmaforensics",
         "version": __version__,
@@ -211,7 +212,7 @@ def core_manifest(kernel: Kernel, core: Core, facts: dict[str, object]) -> bytes
         "unnamed": [
             hex(int(rows.start[row]))
             for row in np.flatnonzero(rows.file != 0).tolist()
-            if not any(file.start == int(rows.start[row]) for file in core.files)
+            if int(rows.start[row]) not in named
         ],
     }
     return msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n"
