@@ -66,9 +66,9 @@ def core_process(kernel: Kernel, views: Views, tasks: Tasks, mm: int) -> Process
 
     return Process(
         pid=int(tasks.tgid[leader]),
-        parent=_of(kernel, "task_struct", "tgid", number("real_parent")),
-        group=_pid_of(kernel, number("signal"), 2),
-        session=_pid_of(kernel, number("signal"), 3),
+        parent=_pid(kernel, "task_struct", "tgid", number("real_parent")),
+        group=_pid_of(kernel, number("signal"), "PIDTYPE_PGID"),
+        session=_pid_of(kernel, number("signal"), "PIDTYPE_SID"),
         uid=_of(kernel, "cred", "uid.val", number("cred")),
         gid=_of(kernel, "cred", "gid.val", number("cred")),
         state=int(tasks.state[leader]) & 0x7F,
@@ -85,23 +85,29 @@ def core_process(kernel: Kernel, views: Views, tasks: Tasks, mm: int) -> Process
 
 
 def _of(kernel: Kernel, struct: str, path: str, address: int) -> int:
-    """A number of 32 bits in a structure; 0 where it cannot be read."""
+    """An unsigned number of 32 bits in a structure; 0 where it cannot be read."""
     if not kernel.has(struct, path):
         return 0
     values, ok = kernel.gather_member(struct, path, np.array([address], np.uint64))
-    return int(values[0]) & 0x7FFFFFFF if ok[0] else 0
+    return int(values[0]) & 0xFFFFFFFF if ok[0] else 0
 
 
-def _pid_of(kernel: Kernel, signal: int, kind: int) -> int:
-    """The number in the first namespace of a pid that a process belongs to: its group (2), its session (3)."""
-    if not kernel.has("signal_struct", "pids") or not kernel.has("pid", "numbers"):
+def _pid(kernel: Kernel, struct: str, path: str, address: int) -> int:
+    """The number of a process in a structure; 0 where it cannot be read."""
+    return _of(kernel, struct, path, address) & 0x7FFFFFFF
+
+
+def _pid_of(kernel: Kernel, signal: int, kind: str) -> int:
+    """The number in the first namespace of a pid that a process belongs to, by its place in ``enum pid_type``."""
+    place = kernel.types.constant(kind)
+    if place is None or not kernel.has("signal_struct", "pids") or not kernel.has("pid", "numbers"):
         return 0
-    at = signal + kernel.offset("signal_struct", "pids") + 8 * kind
+    at = signal + kernel.offset("signal_struct", "pids") + 8 * place
     words, ok = kernel.words(np.array([at % (1 << 64)], np.uint64), 1)
     if not ok[0]:
         return 0
     first = (int(words[0, 0]) + kernel.offset("pid", "numbers")) % (1 << 64)
-    return _of(kernel, "upid", "nr", first)
+    return _pid(kernel, "upid", "nr", first)
 
 
 def _auxv(kernel: Kernel, mm: int, *, narrow: bool) -> bytes:
