@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pytest
 
 from vmaforensics.analysis import Analysis, analyse_image
 from vmaforensics.checks.context import Context
@@ -130,6 +131,10 @@ SAMPLES = [sample for sample in RESTING if not sample.edit] or built(*_BUILT)
 FURTHER = built(*_FURTHER)
 KEPT = built(*_KEPT)
 WHOLE = built("debian-5.10", "debian-6.1", "debian-6.12", *_FURTHER, "debian-7.3")
+# Excerpts hold no user memory, nor free pages.
+needs_user_memory = pytest.mark.skipif(
+    not WHOLE, reason="no whole image of the recipe, and excerpts hold no user memory"
+)
 NO_SAMPLE = "no image of a real kernel: neither samples/*/image.kdump nor build/images/debian-*.elf with its truth"
 
 

@@ -19,7 +19,7 @@ import pytest
 from elftools.elf.elffile import ELFFile
 from hypothesis import given
 from hypothesis import strategies as st
-from support import Edit, again_from_views
+from support import Edit, again_from_views, needs_user_memory
 from tamper.page_edits import ghost_page
 
 from vmaforensics.compare.known_regions import known_regions
@@ -61,6 +61,7 @@ def rebuilt(analysis: Analysis, pid: int, address: int) -> RebuiltElf:
     return rebuild(memory, address, PAGE)
 
 
+@needs_user_memory
 def test_a_library_is_a_file_that_readers_of_elf_take(whole_kernel: Sample, tmp_path: Path) -> None:
     truth = whole_kernel.truth
     pid = pid_of(truth, b"bash")
@@ -87,6 +88,7 @@ def test_a_library_is_a_file_that_readers_of_elf_take(whole_kernel: Sample, tmp_
         )
 
 
+@needs_user_memory
 def test_the_code_of_a_program_is_that_of_its_file(whole_kernel: Sample) -> None:
     truth = whole_kernel.truth
     pid = pid_of(truth, b"bash")
@@ -113,6 +115,7 @@ def test_memory_without_an_elf_header_is_wrong_usage(sample: Sample, whole_kerne
         rebuilt(whole_kernel.analysis, pid, stack)
 
 
+@needs_user_memory
 def test_a_rebuilt_file_has_a_manifest(whole_kernel: Sample, tmp_path: Path) -> None:
     truth = whole_kernel.truth
     pid = pid_of(truth, b"bash")
@@ -126,6 +129,7 @@ def test_a_rebuilt_file_has_a_manifest(whole_kernel: Sample, tmp_path: Path) -> 
     assert {path.name for path in tmp_path.iterdir()} == {file["file"], "manifest.json"}
 
 
+@needs_user_memory
 def test_every_executable_region_is_there_and_no_content_twice(whole_kernel: Sample, tmp_path: Path) -> None:
     analysis, truth = whole_kernel.analysis, whole_kernel.truth
     write_code(analysis.kernel, analysis.views, tmp_path, None, 1 << 30, {})
@@ -153,6 +157,7 @@ def test_every_executable_region_is_there_and_no_content_twice(whole_kernel: Sam
     assert len(libc[0]["owners"]) > 20
 
 
+@needs_user_memory
 def test_code_that_only_page_tables_know_is_written_and_marked(whole_kernel: Sample, tmp_path: Path) -> None:
     copy = Edit(whole_kernel.analysis)
     label = ghost_page(copy)

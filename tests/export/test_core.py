@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from elftools.elf.elffile import ELFFile
-from support import Edit, again_from_views
+from support import Edit, again_from_views, needs_user_memory
 from tamper.page_edits import ghost_page
 
 from vmaforensics.arch.x86_64.core_registers import _notes
@@ -90,6 +90,7 @@ def test_the_segments_are_the_vmas_of_proc_pid_maps(whole_kernel: Sample) -> Non
     assert not manifest["hidden"]
 
 
+@needs_user_memory
 def test_bytes_are_those_of_the_pages_and_what_is_missing_has_none(whole_kernel: Sample) -> None:
     analysis = whole_kernel.analysis
     pid = pid_of(whole_kernel.truth, b"awk-areas")
@@ -224,6 +225,7 @@ def test_components_in_their_initial_state_are_told_so() -> None:
     assert _notes(bytes(b"\xaa" * 832)) is None
 
 
+@needs_user_memory
 @pytest.mark.skipif(GDB is None, reason="no gdb is installed")
 def test_gdb_opens_the_core_and_unwinds_a_shell(whole_kernel: Sample, tmp_path: Path) -> None:
     truth = whole_kernel.truth

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import jsonschema
 import numpy as np
 import pytest
-from support import ROOT, WHOLE, Edit, again_from_views
+from support import ROOT, Edit, again_from_views, needs_user_memory
 from tamper.page_edits import ghost_page
 
 from vmaforensics.arch.page_tables import PteState
@@ -62,12 +62,6 @@ def private_page(analysis: Analysis) -> tuple[int, int, int]:
     alone = np.flatnonzero(pages.anon & ~pages.ksm & (pages.mapcount == 1) & ~pages.compound)
     row = int(alone[len(alone) // 2])
     return int(analysis.views.mms.pid[ptes.mm_row[row]]), int(ptes.va[row]), int(ptes.pfn[row]) << 12
-
-
-# Excerpts hold no user memory, and no free pages.
-needs_user_memory = pytest.mark.skipif(
-    not WHOLE, reason="no whole image of the recipe, and excerpts hold no user memory"
-)
 
 
 @needs_user_memory
