@@ -50,7 +50,7 @@ class Code(NamedTuple):
     mapped: NDArray[np.int64]
     hashed: NDArray[np.int64]
     content: list[str]
-    left_out: int  # frames that were not hashed
+    left_out: int  # pages that were not hashed
 
 
 def read_code(analysis: Analysis, regions: NDArray[np.void]) -> Code:
@@ -85,7 +85,8 @@ def _pages(analysis: Analysis, regions: NDArray[np.void]) -> tuple[CodePages, in
         for batch in view.entries.batches()
     )
     counts = ptes.pages(arch)
-    row, place = expand(np.where(np.cumsum(counts) <= _MOST_PAGES, counts, 0))
+    within = np.cumsum(counts) <= _MOST_PAGES
+    row, place = expand(np.where(within, counts, 0))
     places = place.astype(np.uint64)
     va, frame = ptes.va[row] + arch.bytes_of(places), ptes.pfn[row] + places
     mm = analysis.views.mms.mm[ptes.mm_row[row]]
@@ -103,7 +104,8 @@ def _pages(analysis: Analysis, regions: NDArray[np.void]) -> tuple[CodePages, in
         high=values_at(high, known),
         ok=values_at(ok, known).astype(np.bool_) & (of_frame < len(low)),
     )
-    return pages.take(sort_order(pages.mm, pages.index)), max(len(frames) - _MOST, 0)
+    left_out = int((of_frame >= len(low)).sum()) + int(counts[~within].sum())
+    return pages.take(sort_order(pages.mm, pages.index)), left_out
 
 
 def _region_of(regions: NDArray[np.void], mm: U64, va: U64) -> NDArray[np.int64]:

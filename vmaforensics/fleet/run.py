@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from vmaforensics.errors import ExitCode, OutputError, UsageError
 from vmaforensics.fleet.dataset import is_done
 from vmaforensics.fleet.tables import Outcome
-from vmaforensics.fleet.task import Told, analyse_source, write_failure
+from vmaforensics.fleet.task import CHARACTERS, Told, analyse_source, write_failure
+from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -102,7 +103,8 @@ def _answers(client: Any, waiting: dict[str, Source], options: Options, folder: 
             raise error
         else:
             died = isinstance(error, KilledWorker)
-            text = f"{_TRIES} workers died over it, of too little memory most likely" if died else str(error)
+            said = printable(str(error))[:CHARACTERS]
+            text = f"{_TRIES} workers died over it, of too little memory most likely" if died else said
             outcome = Outcome("killed" if died else "failed", int(ExitCode.INTERNAL), text, 0.0)
             write_failure(waiting[key], folder, outcome)
             yield Told(key, waiting[key].location, outcome, "")

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from vmaforensics.fleet.code import distinct, read_code
+from vmaforensics.report.document.parts import NotAssessed
 from vmaforensics.report.document.tables import FINDINGS, PROCESSES, REGIONS, columns_of_rows
 from vmaforensics.report.document.verdict import SEVERITIES
 from vmaforensics.version import __version__
 from vmaforensics.views.system.modules import STATES, read_modules
+from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vmaforensics.analysis import Analysis
+    from vmaforensics.fleet.code import Code
     from vmaforensics.fleet.sources import Source
     from vmaforensics.report.document.document import Document
 
@@ -140,6 +143,7 @@ def rows_of_image(
 ) -> dict[str, NDArray[np.void]]:
     """The rows of every table, ``image`` left out."""
     regions = document.table("regions")
+    code = read_code(analysis, regions)
     return {
         "images": image_row(source, outcome, document),
         "kernels": _kernel(document),
@@ -147,9 +151,9 @@ def rows_of_image(
         "processes": document.table("processes"),
         "vmas": regions,
         "findings": document.table("findings"),
-        **_code(analysis, regions),
+        **_code(analysis, regions, code),
         "crashes": _crashes(document),
-        "gaps": _gaps(document),
+        "gaps": _gaps(document, code.left_out),
     }
 
 
@@ -212,15 +216,14 @@ def _modules(analysis: Analysis) -> NDArray[np.void]:
     return columns_of_rows(
         MODULES,
         len(modules),
-        name=[modules.name_of(row).decode("utf-8", "backslashreplace") for row in range(len(modules))],
+        name=[printable(modules.name_of(row)) for row in range(len(modules))],
         state=[states.get(state, "unknown") for state in modules.state.tolist()],
         size=modules.size,
         taints=modules.taints,
     )
 
 
-def _code(analysis: Analysis, regions: NDArray[np.void]) -> dict[str, NDArray[np.void]]:
-    code = read_code(analysis, regions)
+def _code(analysis: Analysis, regions: NDArray[np.void], code: Code) -> dict[str, NDArray[np.void]]:
     may = np.array(["x" in perms for perms in regions["perms"].tolist()], np.bool_)
     kept = np.flatnonzero(may | (code.mapped > 0))
     of = regions[kept]
@@ -276,8 +279,11 @@ def _crashes(document: Document) -> NDArray[np.void]:
     )
 
 
-def _gaps(document: Document) -> NDArray[np.void]:
-    rows = document.not_assessed
+def _gaps(document: Document, left_out: int) -> NDArray[np.void]:
+    """What was not assessed; ``left_out`` pages of code were not hashed."""
+    rows = list(document.not_assessed)
+    if left_out:
+        rows.append(NotAssessed(what="code by content", why="more pages than are hashed", count=left_out))
     return columns_of_rows(
         GAPS,
         len(rows),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vmaforensics.fleet.sources import Source
     from vmaforensics.report.document.document import Document
 
-_CHARACTERS: Final = 2000  # of an error
+CHARACTERS: Final = 2000  # of an error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ def analyse_source(source: Source, options: Options) -> Told:
         code = ExitCode.INTERNAL
     finally:
         gc.collect()  # an analysis has cycles, and the next one needs its room
-    outcome = Outcome("failed", int(code), printable(text)[:_CHARACTERS], time.monotonic() - began)
+    outcome = Outcome("failed", int(code), printable(text)[:CHARACTERS], time.monotonic() - began)
     write_failure(source, folder, outcome)
     return Told(source.key, source.location, outcome, "")
 
