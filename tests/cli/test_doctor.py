@@ -33,6 +33,7 @@ STATED = [
 def installed(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """An installation that holds what is put in here, and states what STATED says."""
     versions = {"numpy": "2.4.6", "rich": "15.0.0", "volatility3": "2.28.2", "pandas": "3.0.1", "pyarrow": "26.0.1"}
+    versions |= {"yara-x": "1.23.0", "duckdb": "2.0.1", "distributed": "2026.8.0"}
 
     def version(name: str) -> str:
         if name not in versions:

@@ -31,6 +31,7 @@ INTO_FILES = {
     "diff": ["CASE", "IMAGE"],
     "crash": ["IMAGE"],
     "what": ["IMAGE", "init_task"],
+    "sql": ["CASE", "FROM processes"],
 }
 TO_STDOUT = {
     **{verb: rest for verb, rest in INTO_FILES.items() if verb != "excerpt"},
@@ -43,8 +44,9 @@ TO_STDOUT = {
 
 
 def test_every_verb_is_tried() -> None:
-    # extract writes a folder (test_extract), and no sample holds what log prints (test_log).
-    assert {*INTO_FILES, *TO_STDOUT, "extract", "log"} == set(VERBS)
+    # extract and fleet write folders (test_extract, test_fleet), core a file and its manifest (test_core), scan needs
+    # rules (test_scan), and no sample holds what log prints (test_log).
+    assert {*INTO_FILES, *TO_STDOUT, "extract", "fleet", "core", "scan", "log"} == set(VERBS)
 
 
 @pytest.fixture(scope="module")

@@ -52,7 +52,8 @@ def _workers(process: subprocess.Popen[bytes]) -> list[int]:
     while waiting:
         pid = waiting.pop()
         try:
-            children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()
+            threads = Path(f"/proc/{pid}/task").iterdir()
+            children = " ".join((thread / "children").read_text(encoding="ascii") for thread in threads).split()
             if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
                 found.append(pid)
         except OSError:

@@ -89,8 +89,9 @@ class Browser:
         until = time.monotonic() + _PATIENCE
         while True:
             while b"\0" not in self._buffer:
-                ready, _, _ = select.select([self._in], [], [], max(until - time.monotonic(), 0))
-                assert ready, f"Chromium said nothing for {_PATIENCE} s"
+                poll = select.poll()  # select() takes no descriptor above 1023
+                poll.register(self._in, select.POLLIN)
+                assert poll.poll(max(until - time.monotonic(), 0) * 1000), f"Chromium said nothing for {_PATIENCE} s"
                 chunk = os.read(self._in, 1 << 20)
                 assert chunk, "Chromium has ended"
                 self._buffer += chunk

@@ -83,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         logging.basicConfig(level=logging.DEBUG, stream=sys.stderr)
     # One run makes hundreds of thousands of objects, in no cycles, and ends: looking for cycles is time lost.
+    looked = gc.isenabled()
     gc.disable()
     try:
         code = int(args.run(args))
@@ -105,6 +106,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         kind = type(error).__name__
         return _fail(ExitCode.INTERNAL, f"internal error ({kind}: {error}); run again with --debug and report it")
+    finally:
+        if looked:
+            gc.enable()
     return code
 
 

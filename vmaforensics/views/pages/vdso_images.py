@@ -73,7 +73,8 @@ def read_vdso_images(kernel: Kernel) -> ImagesView:
     rows, ok = kernel.gather(VdsoImages, addresses)
     rows.address[:], rows.ok[:] = addresses, ok
     built = np.array(kernel.symbols.find(_RAW_DATA), np.uint64)
-    rows.own[:] = np.isin(rows.data, built) if len(built) else True
+    # Of a table of symbols that lacks some of them nothing follows.
+    rows.own[:] = np.isin(rows.data, built) if len(built) >= len(rows) else True
     functions: list[VdsoFunctions] = []
     names: list[bytes] = []
     for row in range(len(rows)):

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.kernel.symbols.kallsyms import Kallsyms
 from vmaforensics.views.road.bpf import find_programs
 from vmaforensics.views.road.code_owners import Owner, kernel_and_modules
 from vmaforensics.views.road.entrances import read_security_hooks, read_system_calls, read_tracepoints, read_vectors
@@ -135,10 +136,17 @@ def gather_road(kernel: Kernel, files: U64, *, patched: bool = True) -> RoadView
         foreign=foreign,
         held=read_held(kernel, files),
         patching=_patching(kernel),
-        named=kernel.symbols.get("_etext") is not None and kernel.symbols.get("seq_read") is not None,
+        named=_named(kernel),
         list_offset=kernel.offset("module", "list") if kernel.has("module", "list") else 0,
         symbols=_Symbols(kernel),
     )
+
+
+def _named(kernel: Kernel) -> bool:
+    """Are the functions of the kernel known by name, all of them? A symbol file may have each name once."""
+    if not isinstance(kernel.symbols, Kallsyms) or kernel.symbols.lost:
+        return False
+    return all(kernel.symbols.get(name) is not None for name in ("_etext", "seq_read"))
 
 
 def _made(
