@@ -64,6 +64,8 @@ def test_addresses_are_hexadecimal_in_every_form(saved_example: Path) -> None:
     (value,) = json.loads("".join(as_json(engine.run(statement))))
     assert value == {"a": "0xffffffffffffffff", "n": 7, "none": None, "s": "=1+1"}
     assert json.loads("".join(as_json(engine.run("SELECT 1 WHERE false")))) == []
+    (both,) = json.loads("".join(as_json(engine.run('SELECT 1 AS pid, 2 AS pid, 3 AS "pid_1"'))))
+    assert list(both.values()) == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from itertools import chain, count
 from typing import TYPE_CHECKING
 
 from vmaforensics.report.document.json_text import json_text
@@ -50,12 +51,14 @@ def as_csv(result: Result) -> Iterator[str]:
 
 
 def as_json(result: Result) -> Iterator[str]:
-    """An array of objects, a line each."""
-    before = "["
+    """An array of objects, a line each. Of columns with one name, those behind the first have a number behind it."""
+    before, names = "[", list[str]()
+    for name in result.names:
+        numbered = (f"{name}_{number}" for number in count(1))
+        names.append(next(free for free in chain([name], numbered) if free not in names))
     for row in result.rows:
         values = {
-            name: _json(value, hexadecimal=at)
-            for name, value, at in zip(result.names, row, result.addresses, strict=True)
+            name: _json(value, hexadecimal=at) for name, value, at in zip(names, row, result.addresses, strict=True)
         }
         yield f"{before}\n{json_text(values).decode()}"
         before = ","
