@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _MOST_PAGES: Final = 1 << 14  # that are looked into
 _MOST_AREA: Final = 1 << 26  # bytes of an area that are searched for a struct module
+_MOST_SEARCHED: Final = 1 << 30  # bytes of all of them
 _ALIGN: Final = 64  # of struct module (____cacheline_aligned)
 _FIRST: Final = 32  # bytes of code that are kept
 _CONTROL_PAGES: Final = 2  # KEXEC_CONTROL_CODE_MAX_SIZE, KEXEC_CONTROL_PAGE_SIZE
@@ -195,9 +196,11 @@ def _modules_in(kernel: Kernel, code: ForeignCode) -> Loaded:
     if not len(code) or not kernel.has("module", "mkobj.mod"):
         return Loaded.zeros(0)
     offset = kernel.offset("module", "mkobj.mod")
-    found = [np.zeros(0, np.uint64)]
+    found, room = [np.zeros(0, np.uint64)], _MOST_SEARCHED
     for start, end in _searched(kernel, code):
-        at = np.arange(start, min(end, start + _MOST_AREA), _ALIGN, dtype=np.uint64)
+        length = max(min(end - start, _MOST_AREA, room), 0)
+        room -= length
+        at = np.arange(start, start + length, _ALIGN, dtype=np.uint64)
         words, ok = kernel.words(at + np.uint64(offset), 1)
         found.append(at[ok & (words[:, 0] == at)])
     modules = read_loaded(kernel, np.unique(np.concatenate(found)))
