@@ -53,3 +53,12 @@ def test_every_process_is_there_and_nothing_is_sure(
     assert analysis.views.untyped == ("mm_struct.total_vm",)
     assert {finding.severity for finding in analysis.findings} == {Severity.INFO}
     assert any("mm_struct.total_vm" in text for text in analysis.kernel.identity.problems)
+
+
+@pytest.mark.parametrize("size", [0, 1 << 32])
+def test_no_structure_has_such_a_size(damaged: Kernel, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    layout = damaged.types.struct("mm_struct")
+    assert layout is not None
+    monkeypatch.setattr(damaged.types, "struct", lambda _: replace(layout, size=size))
+    with pytest.raises(KernelNotFoundError, match="no struct mm_struct"):
+        damaged.sizeof("mm_struct")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 TableT = TypeVar("TableT", bound=Table)
 _BATCH = 1 << 15  # structures read at once: what a batch takes beside its columns stays small
+_LARGEST = 1 << 24  # bytes of a structure: of those that are read, pglist_data is the largest, with some hundred KiB
 _CLUSTER_GAP = 512  # bytes between members beyond which they are read apart
 
 
@@ -142,9 +143,10 @@ class Kernel:
         return self.member(struct, path).offset
 
     def sizeof(self, struct: str) -> int:
-        """Bytes of ``struct``. Raises :class:`KernelNotFoundError` if the kernel has none of that name."""
+        """Bytes of ``struct``. Raises :class:`KernelNotFoundError` if the kernel has none of that name and a size that
+        a structure can have."""
         layout = self.types.struct(struct)
-        if layout is None:
+        if layout is None or not 0 < layout.size <= _LARGEST:
             raise KernelNotFoundError(f"the kernel's type information has no struct {struct}")
         return layout.size
 

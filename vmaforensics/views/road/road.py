@@ -46,6 +46,8 @@ _einittext _text _end sys_call_table x32_sys_call_table ia32_sys_call_table idt_
 static_calls_table proc_root super_blocks execmem_cache real_mode_header kexec_image kexec_crash_image
 vmap_area_root vmap_nodes nr_vmap_nodes ftrace_caller ftrace_regs_caller bp_desc tp_vec_nr text_poke_array
 """
+# Bytes that one of them may have: a record that claims more owns nothing, for it would hide what lies there.
+_LARGEST_TRAMPOLINE, _LARGEST_PROGRAM = 1 << 14, 1 << 22
 _CALLERS = ("ftrace_caller", "ftrace_regs_caller")
 
 
@@ -157,8 +159,9 @@ def _made(
     A tracer that is off keeps its trampoline. One that is on and that the kernel does not go by has none of its own.
     """
     known = tracers.ops.linked | ((tracers.ops.flags & np.uint64(OpsFlag.ENABLED)) == 0)
-    ops = tracers.ops.take(known & (tracers.ops.trampoline_size != 0))
-    symbols = programs.symbols
+    size = tracers.ops.trampoline_size
+    ops = tracers.ops.take(known & (size != 0) & (size <= _LARGEST_TRAMPOLINE))
+    symbols = programs.symbols.take(programs.symbols.end - programs.symbols.start <= _LARGEST_PROGRAM)
     return [
         (Owner.TRAMPOLINE, Part(ops.trampoline, ops.trampoline + ops.trampoline_size), (b"",) * len(ops)),
         (Owner.PROBE, probes.slots, (b"",) * len(probes.slots.start)),
