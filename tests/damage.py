@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import io
 import json
 import os
@@ -431,6 +432,9 @@ def run_trial(
     def told(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> None:
         outcome.wrong.append(f"{category.__name__}: {message} ({filename}:{lineno})")
 
+    with warnings.catch_warnings():  # files that others have left open are no concern of the trial
+        warnings.simplefilter("ignore")
+        gc.collect()
     warnings.simplefilter("always")
     warnings.showwarning = told  # type: ignore[assignment]
     if report:
