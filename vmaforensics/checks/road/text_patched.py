@@ -26,7 +26,7 @@ from vmaforensics.checks.finding import Evidence, Severity
 from vmaforensics.checks.road.places import CODE, bounded_evidence, function, whose
 from vmaforensics.checks.rule import BUG, SMEAR, Rule
 from vmaforensics.views.road.code_owners import Owner
-from vmaforensics.views.road.sites import SiteKind
+from vmaforensics.views.road.sites import ENABLED, SiteKind
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _entry(road: RoadView, row: int) -> tuple[Severity, str, Owner | None] | Non
         return Severity.HIGH, "a breakpoint that no kprobe and no patch under way accounts for", Owner.NOBODY
     if kind != BranchKind.CALL:
         return Severity.HIGH, f"a {'jump' if kind == BranchKind.JUMP else 'different instruction'} at the entry", owner
-    on = bool(sites.flags[row] & _ENABLED)
+    on = bool(sites.flags[row] & ENABLED)
     callers = bool(np.isin(target, road.callers).any())
     made = owner in (Owner.TRAMPOLINE, Owner.BPF)
     if not (callers and owner is Owner.KERNEL) and not made and not (direct and owner is Owner.MODULE):
@@ -123,9 +123,6 @@ def _entry(road: RoadView, row: int) -> tuple[Severity, str, Owner | None] | Non
     if road.tracers.whole and not direct and not _asked_for(road, int(at[0])):
         return Severity.HIGH, "a call at the entry that nobody on the list of tracers has asked for", owner
     return None
-
-
-_ENABLED = np.uint64(1 << 31)  # FTRACE_FL_ENABLED
 
 
 def _asked_for(road: RoadView, at: int) -> bool:

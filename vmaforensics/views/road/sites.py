@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _MOST_PAGES: Final = 1 << 14  # ftrace_page: one or more for each module
 _MOST_RECORDS: Final = 1 << 22
-_ON: Final = np.uint64(1 << 31)  # FTRACE_FL_ENABLED
+ENABLED: Final = np.uint64(1 << 31)  # FTRACE_FL_ENABLED, of dyn_ftrace.flags
 _KEY_FLAGS: Final = np.uint64(3)  # of a static call's, and of a jump entry's key
 
 
@@ -118,7 +118,7 @@ def _entries(kernel: Kernel) -> tuple[Sites, int, int]:
     records, ok = kernel.gather(_Records, where)
     records, where = records.take(ok), where[ok]
     found, read = _code(kernel, records.ip)
-    odd = np.flatnonzero(read & ((found.kind != BranchKind.NOP) | ((records.flags & _ON) != 0)))
+    odd = np.flatnonzero(read & ((found.kind != BranchKind.NOP) | ((records.flags & ENABLED) != 0)))
     rows = Sites.of(
         len(odd),
         at=records.ip[odd],
