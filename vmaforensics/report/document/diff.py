@@ -13,12 +13,12 @@ import msgspec
 
 from vmaforensics.errors import UsageError
 from vmaforensics.report.document.findings import Finding  # noqa: TC001 - msgspec reads the annotation
-from vmaforensics.report.document.parts import Region, Seen
+from vmaforensics.report.document.parts import Part, Region, Seen
+from vmaforensics.report.document.persisting import Persisting, persisting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
-    from vmaforensics.report.document.acquired import Torn
     from vmaforensics.report.document.document import Document
     from vmaforensics.report.document.parts import Process
 
@@ -27,29 +27,15 @@ _PROCESS_FACTS = ("comm", "exe", "parent", "kind", "mm", "shares_with")
 _REGION_FACTS = ("start", "end", "perms", "flags", "pgoff", "kind", "name", "dev", "inode", "vma", "readable", "seen")
 _FINDING_FACTS = ("severity", "confidence", "title", "start", "end", "lock", "evidence")
 
-# Rules that find an index broken; and those that compare what one VMA, entry or task says with what leads to it.
-_BROKEN = {"VMA-LINK", "VMA-UNLINKED", "VMA-OWNER", "VMA-ORDER", "MT-NODE", "MT-PIVOT", "RB-SHAPE"}
-_OF_ONE = {
-    *("PTE-PERM", "PTE-KERNEL", "TEXT-MODIFIED", "VMA-PROT", "VMA-RANGE", "VMA-PGOFF"),
-    *("RMAP-TREE", "RMAP-FILE-MISSING", "TASK-HIDDEN"),
-}
-_EMPTY_SLOT = ("VMA-MISSING", "maple tree")
-_OF_SHARED, _PROVEN = {"RMAP-FILE-MISSING", "RMAP-ANON-MISSING"}, "that it names as its parent is in the tree"
-_NOBODY = "0x0"
 
-
-class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of every part."""
-
-
-class Schema(_Part, frozen=True):
+class Schema(Part, frozen=True):
     """Which format this is."""
 
     name: str = "vmaforensics-diff"
     version: str = "1.0"
 
 
-class Side(_Part, frozen=True):
+class Side(Part, frozen=True):
     """One of the two documents."""
 
     path: str
@@ -61,7 +47,7 @@ class Side(_Part, frozen=True):
     not_assessed: int
 
 
-class Change(_Part, frozen=True):
+class Change(Part, frozen=True):
     """One fact that is not what it was."""
 
     fact: str
@@ -69,7 +55,7 @@ class Change(_Part, frozen=True):
     after: str
 
 
-class RegionChange(_Part, frozen=True):
+class RegionChange(Part, frozen=True):
     """A region that came, went or changed; ``region`` as it is after, or was before it went."""
 
     how: Literal["came", "went", "changed"]
@@ -77,7 +63,7 @@ class RegionChange(_Part, frozen=True):
     changes: tuple[Change, ...] = ()
 
 
-class ProcessChange(_Part, frozen=True):
+class ProcessChange(Part, frozen=True):
     """A process that came, went, or changed, with the regions of it that did.
 
     ``replaced``: it has another mm, as after execve(2); its regions are not compared, for none is the same.
@@ -95,7 +81,7 @@ class ProcessChange(_Part, frozen=True):
     regions: tuple[RegionChange, ...] = ()
 
 
-class FindingChange(_Part, frozen=True):
+class FindingChange(Part, frozen=True):
     """A finding that came, went or changed; ``finding`` as it is after, or was before it went."""
 
     how: Literal["came", "went", "changed"]
@@ -103,22 +89,7 @@ class FindingChange(_Part, frozen=True):
     changes: tuple[Change, ...] = ()
 
 
-class Persisting(_Part, frozen=True):
-    """What contradicts itself in both, though one of the two at least was taken while the machine ran.
-
-    ``torn``: neither of the two could tell whether it was only read at different moments. It was not.
-    """
-
-    rule: str
-    severity: str
-    pid: int
-    comm: str
-    mm: str
-    torn: bool
-    what: tuple[str, ...]  # the records that say the same in both; the title of a finding
-
-
-class Difference(_Part, frozen=True):
+class Difference(Part, frozen=True):
     """Everything that is different, and of two acquisitions of a running machine what is not."""
 
     schema: Schema
@@ -142,7 +113,7 @@ def compare(before: Document, after: Document) -> Difference:
         notes=notes,
         findings=tuple(_findings(before, after)),
         processes=tuple(_processes(before, after)),
-        persisting=tuple(_persisting(before, after)),
+        persisting=tuple(persisting(before, after)),
     )
 
 
@@ -213,77 +184,6 @@ def _findings(before: Document, after: Document) -> Iterator[FindingChange]:
         elif changes := _changes(old[finding.id], finding, _FINDING_FACTS):
             yield FindingChange(how="changed", finding=finding, changes=changes)
     yield from (FindingChange(how="went", finding=finding) for finding in before.findings if finding.id not in new)
-
-
-def _persisting(before: Document, after: Document) -> Iterator[Persisting]:
-    """The most severe first: findings of both, and records that were torn in one and are torn or found in the other."""
-    acquired = [document.acquired for document in (before, after)]
-    if all(part is None or part.how != "live" for part in acquired):
-        return
-    rows = [*_in_both(before, after), *_torn_in_both(before, after)]
-    ranks = ("critical", "high", "medium", "low", "info")
-    yield from sorted(rows, key=lambda row: (ranks.index(row.severity), not row.torn, row.pid, row.rule))
-
-
-def _in_both(before: Document, after: Document) -> Iterator[Persisting]:
-    old = {finding.id for finding in before.findings}
-    for finding in after.findings:
-        if finding.id in old:
-            yield Persisting(
-                rule=finding.rule,
-                severity=finding.severity,
-                pid=finding.pid,
-                comm=finding.comm,
-                mm=finding.mm,
-                torn=False,
-                what=(finding.title,),
-            )
-
-
-def _torn_in_both(before: Document, after: Document) -> Iterator[Persisting]:
-    """Records that say the same, word by word, in both."""
-    old, new = ({_record(row): row for row in _torn(document)} for document in (before, after))
-    found = _found(before), _found(after)
-    same = [row for key, row in new.items() if key in old or key in found[0]]
-    same += [row for key, row in old.items() if key in found[1] and key not in new]
-    broken = {row.mm for row in (*old.values(), *new.values()) if row.rule in _BROKEN}
-    groups: dict[tuple[str, str], list[Torn]] = {}
-    for row in same:
-        slot = (row.rule, row.view) == _EMPTY_SLOT and row.address != row.mm
-        if row.mm in broken and row.rule not in _OF_ONE and not slot:
-            continue  # what such an index does not lead to is missing from it each time
-        if row.mm == _NOBODY and row.rule != "TASK-HIDDEN":
-            continue
-        if row.rule in _OF_SHARED and _PROVEN not in row.what:
-            continue  # trees that everybody changes are torn each time
-        groups.setdefault((row.rule, row.mm), []).append(row)
-    for rows in groups.values():
-        yield Persisting(
-            rule=rows[0].rule,
-            severity=rows[0].severity,
-            pid=rows[0].pid,
-            comm=rows[0].comm,
-            mm=rows[0].mm,
-            torn=True,
-            what=tuple(row.what for row in rows),
-        )
-
-
-def _torn(document: Document) -> tuple[Torn, ...]:
-    return () if document.acquired is None else document.acquired.torn
-
-
-def _record(row: Torn) -> Hashable:
-    return row.rule, row.mm, row.view, row.address, row.what, row.found, row.expected
-
-
-def _found(document: Document) -> set[Hashable]:
-    """The same of findings."""
-    return {
-        (finding.rule, finding.mm, item.view, item.address, item.what, item.found, item.expected)
-        for finding in document.findings
-        for item in finding.evidence
-    }
 
 
 def _processes(before: Document, after: Document) -> Iterator[ProcessChange]:
