@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.objects.explain import Meaning
 
 
-class Named(NamedTuple):
+class NamedValue(NamedTuple):
     """A value that has a name: a register, several with the same value, or a word of a complaint."""
 
     name: str
@@ -23,10 +23,10 @@ def address_registers(arch: Architecture, registers: Mapping[str, int]) -> dict[
     return {name: value for name, value in registers.items() if name.upper() not in arch.state_registers}
 
 
-def grouped(named: Mapping[str, int], meanings: Iterable[Meaning]) -> list[Named]:
+def grouped(named: Mapping[str, int], meanings: Iterable[Meaning]) -> list[NamedValue]:
     """What registers lead to; those with the same value together, numbers left out."""
     names: dict[int, list[str]] = {}
     for name, value in named.items():
         names.setdefault(value, []).append(name)
     told = {meaning.value: meaning for meaning in meanings if meaning.text}
-    return [Named(", ".join(names[value]), meaning) for value, meaning in told.items()]
+    return [NamedValue(", ".join(names[value]), meaning) for value, meaning in told.items()]

@@ -13,7 +13,7 @@ import numpy as np
 
 from vmaforensics.columns.lookup import first_rows
 from vmaforensics.columns.runs import begins_run, places_in_run
-from vmaforensics.crash.named_values import Named, address_registers, grouped
+from vmaforensics.crash.named_values import NamedValue, address_registers, grouped
 from vmaforensics.crash.patterns import FATAL, INTERRUPTING
 from vmaforensics.views.objects.explain import explain
 from vmaforensics.views.objects.places import Place, find_places
@@ -60,8 +60,8 @@ class Pointers:
     task: int | None  # task_struct of who died
     place: TraceFrame | None  # where its code was
     source: str  # of the registers, in words
-    said: list[Named]  # addresses in what the kernel said
-    registers: list[Named]
+    said: list[NamedValue]  # addresses in what the kernel said
+    registers: list[NamedValue]
     stack: list[StackWord]
 
 
@@ -125,7 +125,7 @@ def _of_death(death: Death, complaints: Sequence[Complaint]) -> list[Complaint]:
     ]
 
 
-def _said(surroundings: Surroundings, complaints: Sequence[Complaint], mm: int) -> list[Named]:
+def _said(surroundings: Surroundings, complaints: Sequence[Complaint], mm: int) -> list[NamedValue]:
     """Addresses in the first lines of ``complaints``; those of faults apart."""
     known = {complaint.said.address for complaint in complaints}
     found: dict[int, str] = {}
@@ -138,7 +138,7 @@ def _said(surroundings: Surroundings, complaints: Sequence[Complaint], mm: int) 
             if value >= _LEAST_SAID and value not in known and label.split(" ")[-1] not in _ENTRIES:
                 found.setdefault(value, label)
     meanings = explain(surroundings, np.array(list(found), np.uint64), mm)
-    return [Named(found[meaning.value], meaning) for meaning in meanings]
+    return [NamedValue(found[meaning.value], meaning) for meaning in meanings]
 
 
 def _stack_words(

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from vmaforensics.crash.complaints import Complaint
-    from vmaforensics.crash.named_values import Named
+    from vmaforensics.crash.named_values import NamedValue
     from vmaforensics.crash.trail.records import Records
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def _followed(records: Records, complaint: Complaint) -> Trail:
     return trail
 
 
-def _registers(records: Records, complaint: Complaint) -> list[Named]:
+def _registers(records: Records, complaint: Complaint) -> list[NamedValue]:
     """What the registers beneath a complaint lead to, as the memory is by now."""
     registers = address_registers(records.kernel.arch, complaint.said.registers)
     values = np.array(list(registers.values()), np.uint64)

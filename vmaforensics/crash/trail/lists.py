@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from vmaforensics.crash.trail.counters import torn_down_in_use
 from vmaforensics.crash.trail.word import BrokenWord, Sure, Trail, flipped
@@ -11,32 +11,29 @@ if TYPE_CHECKING:
     from vmaforensics.crash.complaints import Complaint
     from vmaforensics.crash.trail.records import Records
 
-_NEXT, _PREV = 0, 8  # of struct list_head
-_NAMES: Final = {_NEXT: "next", _PREV: "prev"}
-
 
 def follow_list(records: Records, complaint: Complaint) -> Trail:
     """The word of the neighbour that does not lead back, and that of the neighbour on the other side if it does not."""
     named, title = complaint.named, complaint.title
     trail = Trail()
+    to_next, to_prev = _links(records)
     entry, was = named.get("entry"), named.get("was")
     adding = title.startswith("list_add")
-    side = _NEXT if "prev->next" in title else _PREV
+    side, other = (to_next, to_prev) if "prev->next" in title else (to_prev, to_next)
     if was is None:
         return trail if entry is None else _poisoned(records, complaint, entry)
     if adding:
         # The word of prev must lead to next, that of next to prev: the entry is not in the list yet.
         neighbour, should = (
-            (named.get("prev"), named.get("next")) if side == _NEXT else (named.get("next"), named.get("prev"))
+            (named.get("prev"), named.get("next")) if side == to_next else (named.get("next"), named.get("prev"))
         )
     else:
-        neighbour, should = named.get("prev" if side == _NEXT else "next"), entry
+        neighbour, should = named.get("prev" if side == to_next else "next"), entry
         if neighbour is None and entry is not None:  # 5.10 does not print it
-            neighbour = records.word(entry + (_PREV if side == _NEXT else _NEXT))
+            neighbour = records.word(entry + other)
     if neighbour is None or should is None:
         return trail
     trail.words.append(_word(records, neighbour, side, was, should))
-    other = _PREV if side == _NEXT else _NEXT
     if not adding and entry is not None:
         behind = records.word(entry + side)
         back = None if behind is None else records.word(behind + other)
@@ -49,6 +46,11 @@ def follow_list(records: Records, complaint: Complaint) -> Trail:
                 else "the neighbour on the other side does not lead back either"
             )
     return trail
+
+
+def _links(records: Records) -> tuple[int, int]:
+    """Where the two words of a list_head lie in it."""
+    return records.kernel.offset("list_head", "next"), records.kernel.offset("list_head", "prev")
 
 
 def _word(records: Records, head: int, side: int, was: int, should: int) -> BrokenWord:
@@ -80,8 +82,8 @@ def _poisoned(records: Records, complaint: Complaint, entry: int) -> Trail:
     member, poison = complaint.named.texts.get("member"), complaint.named.texts.get("poison")
     if member is None or poison is None:
         return Trail()
-    side = _NEXT if member == "next" else _PREV
-    other = _PREV if side == _NEXT else _NEXT
+    to_next, to_prev = _links(records)
+    side, other = (to_next, to_prev) if member == "next" else (to_prev, to_next)
     address, neighbour = entry + side, records.word(entry + other)
     held = records.word(address)
     linked = neighbour is not None and records.word(neighbour + side) == entry

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vmaforensics.crash.named_values import Named
+    from vmaforensics.crash.named_values import NamedValue
     from vmaforensics.crash.trail.fault import Fault
 
 
@@ -41,7 +41,7 @@ class Trail:
     words: list[BrokenWord] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  # what could not be followed, and why
     fault: Fault | None = None  # the address that it says could not be used
-    registers: list[Named] = field(default_factory=list)  # what those beneath it lead to by now
+    registers: list[NamedValue] = field(default_factory=list)  # what those beneath it lead to by now
 
 
 def flipped(found: int, expected: int) -> str:
