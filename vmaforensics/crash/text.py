@@ -5,27 +5,26 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from vmaforensics.crash.frames_text import frame_lines, register_table, stack_owners
+from vmaforensics.crash.head_text import ended, head_lines
 from vmaforensics.crash.memory_text import memory_lines
-from vmaforensics.crash.pointers_text import fault_lines, pointer_summary, register_lines, said_lines, stack_lines
-from vmaforensics.crash.trail.text import complaint_lines, first_words, lead
-from vmaforensics.crash.waits_text import wait_lines, wait_summary
+from vmaforensics.crash.pointers_text import fault_lines, register_lines, said_lines, stack_lines
+from vmaforensics.crash.trail.text import complaint_lines, lead
+from vmaforensics.crash.waits_text import wait_lines
 from vmaforensics.proc.log import log_lines
 from vmaforensics.words.amounts import amount, counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from vmaforensics.crash.document import ComplaintPart, CrashDocument, DeathPart, Frame, Module, Registers, StackPart
+    from vmaforensics.crash.document import CrashDocument, DeathPart, Module, StackPart
     from vmaforensics.crash.pointers_document import PointersPart
 
 COMPLAINTS: Final = "What the kernel complained of"  # title of a section
 _WIDTH: Final = 100
-_LABEL: Final = 12
-_IN_A_ROW: Final = 3  # registers
 _MOST_COMPLAINTS: Final = 20
 _MOST_MODULES: Final = 500
 _MOST_MISSING: Final = 100  # things not assessed
-_MOST_NAMED: Final = 5  # tasks of stacks that are alike
 
 
 class Title(str):
@@ -60,7 +59,7 @@ def crash_sections(document: CrashDocument) -> list[Section]:
 
 def _lines(document: CrashDocument) -> list[str]:
     """All lines; titles are marked as such."""
-    lines = [*_head(document), *_fault(document), *_complaints(document), *_waits(document), *_trace(document)]
+    lines = [*head_lines(document), *_fault(document), *_complaints(document), *_waits(document), *_trace(document)]
     lines += ["", *_title("Where the memory went"), *memory_lines(document.memory)]
     if document.log:
         lines += ["", *_title("The end of the log")]
@@ -72,133 +71,10 @@ def _title(text: str) -> Iterator[str]:
     yield Title(text)
 
 
-def _row(label: str, text: str) -> list[str]:
-    """A labelled line, wrapped."""
-    return textwrap.wrap(
-        text, _WIDTH, initial_indent=f"{label:{_LABEL}}", subsequent_indent=" " * _LABEL, break_on_hyphens=False
-    ) or [label]
-
-
-def _head(document: CrashDocument) -> Iterator[str]:
-    """Who died, how, and where."""
-    machine = document.machine
-    yield from _row("VERDICT", document.verdict)
-    if document.death is not None:
-        yield from _death(document.death)
-    yield from first_words(document.complaints)
-    if lead(document.complaints) is None:  # else it is said already
-        yield from _pointer(document)
-    if document.waits is not None and (summary := wait_summary(document.waits)) is not None:
-        yield from _row("WAITS", summary)
-    dead = None if document.death is None else document.death.cpu
-    others = [task for task in document.running if task.cpu != dead]
-    for place, task in enumerate(others):
-        named = "cannot be read" if task.pid is None else f"pid {task.pid} ({task.comm}), task {task.task}"
-        yield from _row("" if place else "RUNNING", f"CPU {task.cpu}: {named}")
-    yield from _row("KERNEL", f"{machine.release}, {machine.architecture}")
-    version = machine.banner.partition(") #")[2]
-    if version:
-        yield from _row("VERSION", f"#{version}")
-    ram = amount(int(machine.ram, 16))
-    online = "online" if document.death is None else "online at the end (a panic takes the others offline)"
-    cpus = "" if machine.cpus is None else f"{counted(machine.cpus, 'CPU')} {online}, "
-    yield from _row("MACHINE", f"{machine.hardware or 'unknown'}; {cpus}{ram}")
-    yield from _row("HOST", ", ".join(_times(document)))
-    if machine.command_line is not None:
-        yield from _row("COMMAND", machine.command_line)
-    yield from _taint(document)
-    if counted_in := list(_since_boot(document)):
-        yield from _row("SINCE BOOT", ", ".join(counted_in))
-    for place, earlier in enumerate(document.earlier):
-        written = "" if earlier.written is None else f", written {earlier.written}"
-        text = f"memory has the log of an earlier kernel: {earlier.title}{written}; log --earlier shows it"
-        yield from _row("" if place else "BEFORE", text)
-    yield from _row("IMAGE", f"{document.image.path} ({document.image.format})")
-
-
-def _death(death: DeathPart) -> Iterator[str]:
-    yield from _row("HOW", f"{death.how} ({death.kind})")
-    if death.cause is not None and death.cause != death.text:
-        yield from _row("BECAUSE", death.cause)
-    where = ["CPU unknown" if death.cpu is None else f"CPU {death.cpu}"]
-    if death.pid is not None:
-        where.append(f"pid {death.pid} ({death.comm})" + (f", task {death.task}" if death.task else ""))
-    if death.time is not None:
-        where.append(f"{death.time} s after boot")
-    yield from _row("WHERE", ", ".join(where))
-    for place, evidence in enumerate(death.evidence):
-        yield from _row("" if place else "KNOWN BY", evidence)
-    if death.fingerprint is not None:
-        yield from _row("FINGERPRINT", f"{death.fingerprint}  ({' < '.join([death.kind, *death.functions])})")
-
-
-def _times(document: CrashDocument) -> Iterator[str]:
-    machine = document.machine
-    yield machine.hostname or "unknown"
-    if machine.booted is not None:
-        yield f"booted {machine.booted}"
-    if machine.crashed is not None:
-        yield f"crashed {machine.crashed}"
-    elif machine.clock is not None:
-        yield f"clock {machine.clock}"
-    if machine.uptime is not None:
-        yield f"up {_duration(machine.uptime)}"
-    if machine.load is not None:
-        yield "load " + " ".join(f"{load:.2f}" for load in machine.load)
-
-
-def _duration(seconds: int) -> str:
-    """Days and a time of day.
-
-    >>> _duration(90061)
-    '1 day 01:01:01'
-    """
-    days, rest = divmod(seconds, 86400)
-    clock = f"{rest // 3600:02d}:{rest // 60 % 60:02d}:{rest % 60:02d}"
-    return f"{counted(days, 'day')} {clock}" if days else clock
-
-
-def _taint(document: CrashDocument) -> Iterator[str]:
-    taint = document.taint
-    if taint.mask is None:
-        yield from _row("TAINT", "cannot be read")
-    elif not taint.letters:
-        yield from _row("TAINT", "none")
-    for place, words in enumerate(taint.words):
-        yield from _row("" if place else "TAINT", words)
-
-
-def _since_boot(document: CrashDocument) -> Iterator[str]:
-    """What the kernel counted."""
-    since = document.since_boot
-    if since.oopses is not None:
-        yield counted(since.oopses, "oops", "es")
-    if since.warnings is not None:
-        yield counted(since.warnings, "warning")
-    if since.printing:
-        yield "an oops or a panic was being printed"
-    if since.crash_kernel is not None:
-        yield f"{'a' if since.crash_kernel else 'no'} crash kernel was loaded"
-
-
-def _ended(document: CrashDocument) -> ComplaintPart | None:
-    """The complaint that led to the end and has an address that could not be used."""
-    return next((complaint for complaint in document.complaints if complaint.ended and complaint.fault), None)
-
-
-def _pointer(document: CrashDocument) -> Iterator[str]:
-    """Where the pointer leads that could not be used."""
-    ended = _ended(document)
-    if document.pointers is None or ended is None:
-        return
-    if (summary := pointer_summary(document.pointers, ended.fault)) is not None:
-        yield from _row("POINTER", summary)
-
-
 def _fault(document: CrashDocument) -> Iterator[str]:
     """The address that could not be used, and those that the kernel named."""
-    ended = _ended(document)
-    lines = [] if ended is None or ended.fault is None else list(fault_lines(ended.fault, ended.words))
+    last = ended(document)
+    lines = [] if last is None or last.fault is None else list(fault_lines(last.fault, last.words))
     lines += [] if document.pointers is None else said_lines(document.pointers)
     if lines:
         yield ""
@@ -249,12 +125,12 @@ def _from_the_log(document: CrashDocument, death: DeathPart, *, shown: bool) -> 
             continue
         yield ""
         yield from _title(f"Call trace in the log, beneath the {backtrace.of}")
-        yield from _frames(backtrace.frames)
+        yield from frame_lines(backtrace.frames)
     noted = [registers for registers in document.registers if registers.cpu == death.cpu]
     for registers in death.registers[:1] or noted[:1]:
         yield ""
         yield from _title(f"Registers of CPU {registers.cpu}, from {registers.source}")
-        yield from _registers(registers)
+        yield from register_table(registers)
     if document.pointers is not None:
         yield from _explained(document.pointers)
 
@@ -262,49 +138,12 @@ def _from_the_log(document: CrashDocument, death: DeathPart, *, shown: bool) -> 
 def _stack(stack: StackPart) -> Iterator[str]:
     """Whose it is, and its frames."""
     yield ""
-    yield from _title(_owners(stack))
-    yield from _frames(stack.frames)
+    yield from _title(stack_owners(stack))
+    yield from frame_lines(stack.frames)
     if not stack.whole:
         yield f"    ({stack.end})"
     elif not stack.frames:
         yield "    (in user mode)"
-
-
-def _owners(stack: StackPart) -> str:
-    """Whose stack it is."""
-    named = [f"pid {task.pid} ({task.comm})" for task in stack.tasks[:_MOST_NAMED]]
-    rest = stack.count - len(named)
-    who = ", ".join(named) + (f" and {rest:,} more" if rest else "")
-    if stack.why in ("died", "cpu"):
-        return f"Stack of CPU {stack.tasks[0].cpu}: {who}" + (", which died" if stack.why == "died" else "")
-    state = "in uninterruptible sleep (D)" if stack.why == "waits" else "off the CPUs"
-    return f"Stack of {counted(stack.count, 'task')} {state}: {who}"
-
-
-def _frames(frames: list[Frame]) -> Iterator[str]:
-    """A line for each frame; where a stack other than the task's begins and ends, as the kernel marks it."""
-    before = "TASK"
-    for frame in frames:
-        if frame.stack != before:
-            yield from (f"   </{before}>",) * (before != "TASK")
-            yield from (f"   <{frame.stack}>",) * (frame.stack != "TASK")
-            before = frame.stack
-        yield f"  {' ' if frame.reliable else '?'} {_frame(frame)}"
-    if before != "TASK":
-        yield f"   </{before}>"
-
-
-def _frame(frame: Frame) -> str:
-    module = f" [{frame.module}]" if frame.module else ""
-    interrupted = "  (interrupted here)" if frame.interrupted else ""
-    place = f"+{frame.offset:#x}/{frame.size:#x}" if frame.size else ""
-    return f"{frame.name}{place}{module}{interrupted}"
-
-
-def _registers(registers: Registers) -> Iterator[str]:
-    cells = [f"{name:>8} {int(value, 16):016x}" for name, value in registers.values.items()]
-    for at in range(0, len(cells), _IN_A_ROW):
-        yield "  ".join(cells[at : at + _IN_A_ROW])
 
 
 def _complaints(document: CrashDocument) -> Iterator[str]:
