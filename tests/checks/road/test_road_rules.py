@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from work import budget
 
 from checks.handmade_views import Process, findings, views_of
 from checks.road.handmade_road import CALLER, LISTED, NOBODYS, OTHER, READS, SHOWS, UNLISTED, road
 from vmaforensics.arch.branches import BranchKind
+from vmaforensics.checks.context import MOST
 from vmaforensics.checks.finding import Severity
 from vmaforensics.checks.registry import rule_modules
+from vmaforensics.views.road.code_owners import CodeOwners, Owned, Owner
 from vmaforensics.views.road.foreign_code import ForeignCode, FoundCode
 from vmaforensics.views.road.loaded import Loaded, LoadedModules
 from vmaforensics.views.road.pointers import Group, Leads, Pointers, Source
@@ -223,3 +226,66 @@ def test_what_a_cache_got_back_is_information() -> None:
 
 def test_code_of_a_hidden_module_is_told_with_the_module() -> None:
     assert findings(foreign(UNLISTED), "CODE-FOREIGN") == []
+
+
+MANY = 100_000
+
+
+def many(kind: BranchKind, target: int, site: SiteKind = SiteKind.ENTRY) -> dict[str, FoundSites]:
+    """Places that are patched, one behind the other."""
+    at = np.arange(MANY, dtype=np.uint64) * np.uint64(8) + np.uint64(SHOWS)
+    columns = {"site": site, "kind": kind, "target": target, "flags": ON | 1}
+    rows = Sites.of(at=at, **{name: np.full(MANY, value) for name, value in columns.items()})
+    return {"sites": FoundSites(sites=rows, entries=MANY, calls=0, labels=0, unread=0)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "site"),
+    [
+        (BranchKind.JUMP, NOBODYS, SiteKind.ENTRY),
+        (BranchKind.CALL, CALLER, SiteKind.ENTRY),  # and nobody asked for them
+        (BranchKind.CALL, NOBODYS, SiteKind.STATIC_CALL),
+    ],
+)
+def test_a_hundred_thousand_patched_places_are_one_bounded_finding(
+    kind: BranchKind, target: int, site: SiteKind
+) -> None:
+    traced = Traced.of(ops=np.zeros(MANY), ip=np.full(MANY, LISTED))
+    ops = Ops.of(ops=[NOBODYS], func=[OTHER], linked=[True], flags=[1])
+    views = road(**many(kind, target, site), tracers=Tracers(ops=ops, traced=traced, whole=True))
+    with budget(calls=20_000):
+        (finding,) = findings(views, "TEXT-PATCHED")
+    assert finding.title.endswith(f", and {MANY - 1} more")
+    assert len(finding.evidence) <= MOST + 1
+
+
+def test_a_hundred_thousand_probes_and_pointers_are_bounded_findings() -> None:
+    probes = Probes.of(probe=np.full(MANY, NOBODYS), addr=np.full(MANY, SHOWS), pre_handler=np.full(MANY, LISTED))
+    found = FoundProbes(probes, (b"",) * MANY, np.zeros(MANY, np.uint64), Part(NONE, NONE), whole=True)
+    columns = {"source": Source.TABLE, "leads": Leads.NOWHERE, "target": NOBODYS, "at": SHOWS}
+    pointers = Pointers.of(**{name: np.full(MANY, value) for name, value in columns.items()})
+    with budget(calls=20_000):
+        views = road(probes=found, pointers=pointers)
+        told = [findings(views, rule) for rule in ("KPROBE", "PROC-OPS")]
+    assert [len(rows) for rows in told] == [1, 1]
+    assert all(len(finding.evidence) <= MOST + 1 for (finding,) in told)
+
+
+def test_modules_of_one_name_are_told_without_the_code_of_each_other() -> None:
+    count = 2_000
+    at = np.arange(count, dtype=np.uint64) * np.uint64(0x1000) + np.uint64(0xFFFF_FFFF_C100_0000)
+    name = np.tile(np.frombuffer(b"secret\0\0", np.uint8), (count, 1))
+    rows = Loaded.of(module=at, own=at, name=name, state=np.zeros(count))
+    ranges = Owned.of(start=at, end=at + np.uint64(8), owner=np.full(count, Owner.UNLISTED), name=np.arange(count))
+    views = road(
+        loaded=LoadedModules(modules=rows, list_whole=True, tree_whole=True, sysfs_whole=True),
+        owners=CodeOwners(ranges=ranges, names=(b"secret",) * count),
+    )
+    with budget(calls=count * 300):
+        found = findings(views, "MODULE-HIDDEN")
+    assert all(len(finding.evidence) <= MOST + 2 for finding in found)
+
+
+def test_a_patch_under_way_does_not_excuse_a_call_to_code_of_nobody() -> None:
+    (finding,) = findings(road(**site(BranchKind.CALL, NOBODYS, ON | 1), patching=True), "TEXT-PATCHED")
+    assert finding.severity is Severity.HIGH

@@ -16,12 +16,13 @@ road is low, with its owner. A program that the kernel calls cannot change kerne
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence, Severity
-from vmaforensics.checks.road.places import CODE, bounded_evidence, function, holders, whose
+from vmaforensics.checks.road.places import CODE, FOREIGN, alike, function, holders, told, whose
 from vmaforensics.checks.rule import BUG, Rule
 from vmaforensics.views.road.bpf import TYPES
 from vmaforensics.views.road.code_owners import Owner
@@ -35,8 +36,9 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
-    from vmaforensics.columns.types import U64
+    from vmaforensics.columns.types import I32, I64, U8, U64, Bools
     from vmaforensics.views.road.road import RoadView
+    from vmaforensics.views.road.tracers import Ops
 
 RULE = Rule(
     id="CODE-TRACED",
@@ -57,64 +59,80 @@ RULE = Rule(
 
 _KPROBES: Final = ("kprobe_ftrace_ops", "kprobe_ipmodify_ops")  # KPROBE tells of these
 _NAMED: Final = 4  # functions named of one tracer
-
-
-class _Told(NamedTuple):
-    severity: Severity
-    owner: str
-    evidence: Evidence
+_SEVERITIES: Final = (Severity.HIGH, Severity.MEDIUM, Severity.LOW, Severity.INFO)
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """A finding for each severity and owner."""
+    """A finding for each severity and owner, of tracers, of live patches and of programs."""
     road = context.views.road
     if road is None:
         return
-    found: dict[tuple[Severity, str], list[Evidence]] = {}
-    for told in (*_tracers(road), *_replaced(road), *_programs(context, road)):
-        found.setdefault((told.severity, told.owner), []).append(told.evidence)
-    for (severity, _), evidence in found.items():
-        more = "" if len(evidence) == 1 else f", and {len(evidence) - 1} more"
-        at = evidence[0].address
-        yield context.finding(
-            RULE, 0, f"{evidence[0].what}{more}", bounded_evidence(evidence), bounds=(at, at + 1), severity=severity
-        )
+    for judged, say in (
+        (_tracers(road), partial(_tracer, road)),
+        (_live_patches(road), partial(_live_patch, road)),
+        (_programs(road), partial(_program, context, road)),
+    ):
+        for among in alike(judged.severity, judged.owner, judged.name):
+            severity = _SEVERITIES[int(judged.severity[among[0]])]
+            yield told(context, RULE, judged.row[among], say, severity)
 
 
-def _tracers(road: RoadView) -> Iterator[_Told]:
+class _Judged(NamedTuple):
+    """What there is to tell, how much it matters, and whose code it is; arrays of one length."""
+
+    row: I64
+    severity: I64  # place in _SEVERITIES
+    owner: U8  # Owner
+    name: I32  # place in the names of code, of modules; -1
+
+
+def _judge(road: RoadView, row: I64, called: U64, shows: Bools, on_road: Bools) -> _Judged:
+    """``called`` is the code of each, ``shows`` and ``on_road`` whether it works on functions that are."""
+    owner = road.owners.of(called)
+    module = owner == Owner.MODULE
+    severity = np.select(
+        [np.isin(owner, FOREIGN), module & shows, on_road],
+        [_SEVERITIES.index(found) for found in (Severity.HIGH, Severity.MEDIUM, Severity.LOW)],
+        _SEVERITIES.index(Severity.INFO),
+    )
+    return _Judged(row, severity, owner, np.where(module, road.owners.places(called), np.int32(-1)))
+
+
+def _called(ops: Ops) -> U64:
+    """Whose code each ftrace_ops is for: the function of one with a direct call only hands on to a trampoline."""
+    found: U64 = np.where(ops.direct != 0, ops.direct, ops.func)
+    return found
+
+
+def _tracers(road: RoadView) -> _Judged:
     """Every ftrace_ops, but for those of kprobes."""
     ops, traced = road.tracers.ops, road.tracers.traced
-    for row in range(len(ops)):
-        name = road.symbols.name(int(ops.ops[row]))
-        enabled = bool(ops.flags[row] & np.uint64(OpsFlag.ENABLED))
-        if name in _KPROBES or (not ops.linked[row] and not enabled):
-            continue
-        at = traced.ip[traced.ops == row]
-        owner = Owner(int(road.owners.of(ops.func[row : row + 1])[0]))
-        called = whose(road, int(ops.func[row]))
-        if ops.direct[row]:  # its function only hands on to a trampoline
-            owner = Owner(int(road.owners.of(ops.direct[row : row + 1])[0]))
-            called = whose(road, int(ops.direct[row]))
-        if not ops.linked[row]:
-            severity, what = Severity.HIGH, f"the tracer {called} is on, and on no list"
-        else:
-            severity = _severity(road, owner, at, everything=bool(ops.everything[row]))
-            what = f"{called} is called at the entries of {_in_words(road, at, everything=bool(ops.everything[row]))}"
-        evidence = Evidence(
-            what=what,
-            view=CODE,
-            address=int(ops.ops[row]),
-            found=f"{int(ops.func[row]):#x}, flags {int(ops.flags[row]):#x}",
-        )
-        yield _Told(severity, called if owner is Owner.MODULE else owner.text, evidence)
+    of_kprobes = np.array([road.symbols.name(at) in _KPROBES for at in ops.ops.tolist()], np.bool_)
+    unlinked = ~ops.linked & ((ops.flags & np.uint64(OpsFlag.ENABLED)) != 0)
+    row = np.flatnonzero(~of_kprobes & (ops.linked | unlinked))
+    shows, on_road = np.zeros(len(ops), np.bool_), ops.everything.copy()
+    mine = traced.take(traced.ops >= 0)
+    shows[mine.ops[road.functions.show(mine.ip)]] = True
+    on_road[mine.ops[road.functions.have(mine.ip)]] = True
+    judged = _judge(road, row, _called(ops)[row], shows[row], on_road[row])
+    severity = np.where(unlinked[row], _SEVERITIES.index(Severity.HIGH), judged.severity)
+    return judged._replace(severity=severity)
 
 
-def _severity(road: RoadView, owner: Owner, at: U64, *, everything: bool) -> Severity:
-    if owner in (Owner.NOBODY, Owner.UNLISTED):
-        return Severity.HIGH
-    if owner is Owner.MODULE and road.functions.show(at).any():
-        return Severity.MEDIUM
-    return Severity.LOW if everything or road.functions.have(at).any() else Severity.INFO
+def _tracer(road: RoadView, row: int) -> Evidence:
+    ops, traced = road.tracers.ops, road.tracers.traced
+    called = whose(road, int(_called(ops)[row]))
+    if not ops.linked[row]:
+        what = f"the tracer {called} is on, and on no list"
+    else:
+        functions = _in_words(road, traced.ip[traced.ops == row], everything=bool(ops.everything[row]))
+        what = f"{called} is called at the entries of {functions}"
+    return Evidence(
+        what=what,
+        view=CODE,
+        address=int(ops.ops[row]),
+        found=f"{int(ops.func[row]):#x}, flags {int(ops.flags[row]):#x}",
+    )
 
 
 def _in_words(road: RoadView, at: U64, *, everything: bool) -> str:
@@ -126,42 +144,45 @@ def _in_words(road: RoadView, at: U64, *, everything: bool) -> str:
     return ", ".join(names) + (f" and {counted(rest, 'more function')}" if rest else "") if names else "no function"
 
 
-def _replaced(road: RoadView) -> Iterator[_Told]:
-    """Every function that a live patch replaces."""
+def _live_patches(road: RoadView) -> _Judged:
+    """Every function that a live patch replaces. One without a new function leaves out what it is called for."""
     rows = road.replaced
-    for row in range(len(rows)):
-        new = rows.new_func[row : row + 1]
-        old = rows.old_func[row : row + 1]
-        owner = Owner(int(road.owners.of(new)[0])) if new[0] else Owner.KERNEL
-        severity = _severity(road, owner, old, everything=False)
-        evidence = Evidence(
-            what=f"a live patch replaces {function(road, int(old[0]))} by {whose(road, int(new[0]))}",
-            view=CODE,
-            address=int(rows.record[row]),
-            found=f"{int(new[0]):#x}",
-            expected=f"{int(old[0]):#x}",
-        )
-        yield _Told(severity, whose(road, int(new[0])), evidence)
+    called: U64 = np.where(rows.new_func != 0, rows.new_func, rows.old_func)
+    shows, on_road = road.functions.show(rows.old_func), road.functions.have(rows.old_func)
+    return _judge(road, np.arange(len(rows)), called, shows, on_road)
 
 
-def _programs(context: Context, road: RoadView) -> Iterator[_Told]:
+def _live_patch(road: RoadView, row: int) -> Evidence:
+    old, new = int(road.replaced.old_func[row]), int(road.replaced.new_func[row])
+    return Evidence(
+        what=f"a live patch replaces {function(road, old)} by {whose(road, new) if new else 'nothing'}",
+        view=CODE,
+        address=int(road.replaced.record[row]),
+        found=f"{new:#x}",
+        expected=f"{old:#x}",
+    )
+
+
+def _programs(road: RoadView) -> _Judged:
     """Every BPF program that works on code of the kernel."""
     found = road.programs
-    named = {road.symbols.name(at) for at in road.functions.start.tolist()}
-    for row in range(len(found.programs)):
-        kind = TYPES.get(int(found.programs.type[row]))
-        if kind is None:
-            continue
-        prog = int(found.programs.prog[row])
-        attached, name = decoded(found.attached[row]), decoded(found.names[row])
-        links = found.links[found.link_programs == np.uint64(prog)].tolist()
-        held = holders(context, [prog, *links])
-        where = f" on {attached}" if attached else ""
-        evidence = Evidence(
-            what=f"BPF program {int(found.ids[row])} {name or '(no name)'} ({kind}){where}"
-            + (f", held by {held}" if held else ", held by no open file"),
-            view=CODE,
-            address=prog,
-            found=f"{int(found.programs.func[row]):#x}",
-        )
-        yield _Told(Severity.LOW if attached in named else Severity.INFO, "BPF", evidence)
+    named = {road.symbols.name(at).encode() for at in road.functions.start.tolist()}
+    on_road = np.array([name in named for name in found.attached], np.bool_)
+    row = np.flatnonzero(np.isin(found.programs.type, list(TYPES)))
+    severity = np.where(on_road[row], _SEVERITIES.index(Severity.LOW), _SEVERITIES.index(Severity.INFO))
+    return _Judged(row, severity, np.full(len(row), Owner.BPF, np.uint8), np.full(len(row), -1, np.int32))
+
+
+def _program(context: Context, road: RoadView, row: int) -> Evidence:
+    found = road.programs
+    prog = int(found.programs.prog[row])
+    kind, attached, name = TYPES[int(found.programs.type[row])], decoded(found.attached[row]), decoded(found.names[row])
+    held = holders(context, [prog, *found.links[found.link_programs == np.uint64(prog)].tolist()])
+    where = f" on {attached}" if attached else ""
+    return Evidence(
+        what=f"BPF program {int(found.ids[row])} {name or '(no name)'} ({kind}){where}"
+        + (f", held by {held}" if held else ", held by no open file"),
+        view=CODE,
+        address=prog,
+        found=f"{int(found.programs.func[row]):#x}",
+    )

@@ -13,12 +13,13 @@ same.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from vmaforensics.checks.finding import Severity
-from vmaforensics.checks.road.places import bounded_evidence, pointer_evidence
+from vmaforensics.checks.road.places import pointer_evidence, told
 from vmaforensics.checks.rule import BUG, Rule
 from vmaforensics.views.road.pointers import Leads, Source
 from vmaforensics.views.view import View
@@ -76,16 +77,5 @@ def check(context: Context) -> Iterator[Finding]:
             (np.flatnonzero(of_it & ~by_modules), Severity.HIGH),
             (np.flatnonzero(of_it & by_modules), _BY_MODULES[source]),
         ):
-            if not len(rows):
-                continue
-            evidence = [pointer_evidence(road, row) for row in rows.tolist()]
-            more = "" if len(rows) == 1 else f", and {len(rows) - 1} more"
-            at = int(pointers.at[rows[0]])
-            yield context.finding(
-                RULE,
-                0,
-                evidence[0].what + more,
-                bounded_evidence(evidence),
-                bounds=(at, at + 8),
-                severity=severity,
-            )
+            if len(rows):
+                yield told(context, RULE, rows, partial(pointer_evidence, road), severity, size=8)

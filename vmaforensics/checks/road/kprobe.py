@@ -15,12 +15,13 @@ the road. Beside the road all are information.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence, Severity
-from vmaforensics.checks.road.places import CODE, FOREIGN, bounded_evidence, function, holders, whose
+from vmaforensics.checks.road.places import CODE, FOREIGN, alike, function, holders, told, whose
 from vmaforensics.checks.rule import BUG, Rule
 from vmaforensics.views.road.code_owners import Owner
 from vmaforensics.views.view import View
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
-    from vmaforensics.columns.types import U64
+    from vmaforensics.columns.types import I32, I64, U8, U64
     from vmaforensics.views.road.road import RoadView
 
 RULE = Rule(
@@ -51,55 +52,66 @@ RULE = Rule(
     changed_by=(),
 )
 
+_SEVERITIES: Final = (Severity.HIGH, Severity.MEDIUM, Severity.LOW, Severity.INFO)
+
 
 def check(context: Context) -> Iterator[Finding]:
     """A finding for each severity and owner of handlers."""
     road = context.views.road
     if road is None:
         return
-    found: dict[tuple[Severity, str], list[Evidence]] = {}
-    for row in range(len(road.probes.probes)):
-        severity, owner = _judged(road, row)
-        found.setdefault((severity, owner), []).append(_evidence(context, road, row, owner))
-    for (severity, _), evidence in found.items():
-        more = "" if len(evidence) == 1 else f", and {len(evidence) - 1} more"
-        at = evidence[0].address
-        title = f"{evidence[0].what}{more}"
-        yield context.finding(RULE, 0, title, bounded_evidence(evidence), bounds=(at, at + 1), severity=severity)
+    judged = _judged(road)
+    for rows in alike(judged.severity, judged.owner, judged.name):
+        severity = _SEVERITIES[int(judged.severity[rows[0]])]
+        yield told(context, RULE, rows, partial(_evidence, context, road, judged), severity)
 
 
-def _handlers(road: RoadView, row: int) -> U64:
+class _Judged(NamedTuple):
+    """How much each probe matters, and whose handlers it has; arrays of one length."""
+
+    severity: I64  # place in _SEVERITIES
+    owner: U8  # Owner of the handler that matters most
+    name: I32  # its place in the names of code; of the kernel's own: 0 if tracefs or perf has set it, else 1
+    handler: U64  # that one
+
+
+def _judged(road: RoadView) -> _Judged:
     probes = road.probes.probes
-    both = [int(probes.pre_handler[row]), int(probes.post_handler[row])]
-    return np.array([handler for handler in both if handler], np.uint64)
+    shows, on_road = road.functions.show(probes.addr), road.functions.have(probes.addr)
+    both = [(handler, road.owners.of(handler)) for handler in (probes.pre_handler, probes.post_handler)]
+    foreign, foreign_later = ((handler != 0) & np.isin(owner, FOREIGN) for handler, owner in both)
+    modular, modular_later = ((handler != 0) & (owner == Owner.MODULE) for handler, owner in both)
+    later = np.where(foreign | foreign_later, ~foreign, modular_later & ~modular)
+    handler: U64 = np.where(later, probes.post_handler, probes.pre_handler)
+    is_foreign, is_modular = foreign | foreign_later, modular | modular_later
+    plain = np.where(on_road, _SEVERITIES.index(Severity.LOW), _SEVERITIES.index(Severity.INFO))
+    by_modules = np.where(shows, _SEVERITIES.index(Severity.MEDIUM), plain)
+    own = ~is_foreign & ~is_modular
+    unnamed = np.array([not name for name in road.probes.names], np.int32)
+    return _Judged(
+        severity=np.where(is_foreign, _SEVERITIES.index(Severity.HIGH), np.where(is_modular, by_modules, plain)),
+        owner=np.where(own, np.uint8(Owner.KERNEL), road.owners.of(handler)),
+        name=np.where(own, unnamed, road.owners.places(handler)),
+        handler=handler,
+    )
 
 
-def _judged(road: RoadView, row: int) -> tuple[Severity, str]:
-    """How much a probe matters, and whose handlers it has."""
-    probes = road.probes.probes
-    at = probes.addr[row : row + 1]
-    handlers = _handlers(road, row)
-    owners = road.owners.of(handlers)
-    on_road, shows = bool(road.functions.have(at)[0]), bool(road.functions.show(at)[0])
-    if np.isin(owners, FOREIGN).any():
-        worst = int(handlers[np.isin(owners, FOREIGN)][0])
-        return Severity.HIGH, whose(road, worst)
-    if (owners == Owner.MODULE).any():
-        name = decoded(road.owners.name(int(handlers[owners == Owner.MODULE][0])))
-        severity = Severity.MEDIUM if shows else Severity.LOW if on_road else Severity.INFO
-        return severity, f"module {name}"
-    own = "tracefs or perf" if road.probes.names[row] else "the kernel"
-    return (Severity.LOW if on_road else Severity.INFO), own
+def _owner(road: RoadView, judged: _Judged, row: int) -> str:
+    """Whose handlers a probe has, in words."""
+    if judged.owner[row] == Owner.KERNEL:
+        return "tracefs or perf" if road.probes.names[row] else "the kernel"
+    if judged.owner[row] == Owner.MODULE:
+        return f"module {decoded(road.owners.name(int(judged.handler[row])))}"
+    return whose(road, int(judged.handler[row]))
 
 
-def _evidence(context: Context, road: RoadView, row: int, owner: str) -> Evidence:
-    probes = road.probes.probes
+def _evidence(context: Context, road: RoadView, judged: _Judged, row: int) -> Evidence:
+    probes, owner = road.probes.probes, _owner(road, judged, row)
     at = int(probes.addr[row])
     name = decoded(road.probes.names[row])
     held = holders(context, [int(road.probes.calls[row])]) if road.probes.calls[row] else ""
-    handlers = ", ".join(
-        f"{int(handler):#x} ({whose(road, int(handler))})" for handler in _handlers(road, row).tolist()
-    )
+    both = (int(probes.pre_handler[row]), int(probes.post_handler[row]))
+    handlers = ", ".join(f"{handler:#x} ({whose(road, handler)})" for handler in both if handler)
     return Evidence(
         what=f"kprobe{f' {name}' if name else ''} on {function(road, at)}, of {owner}" + (f", {held}" if held else ""),
         view=CODE,

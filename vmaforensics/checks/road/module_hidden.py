@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.checks.context import MOST
 from vmaforensics.checks.finding import Evidence, Severity
 from vmaforensics.checks.road.places import CODE
 from vmaforensics.checks.rule import BUG, SMEAR, Rule
@@ -58,7 +59,7 @@ def check(context: Context) -> Iterator[Finding]:
     if road is None:
         return
     loaded, modules = road.loaded, road.loaded.modules
-    credible = modules.credible()
+    credible, code = modules.credible(), _unlisted_code(road)
     for row in range(len(modules)):
         live = int(modules.state[row]) == _LIVE
         missing = []
@@ -75,7 +76,8 @@ def check(context: Context) -> Iterator[Finding]:
             severity = Severity.HIGH if live or forged else Severity.LOW
         else:
             severity = Severity.MEDIUM
-        yield _finding(context, road, row, missing, Severity.LOW if _may_be_smear(context, road, row) else severity)
+        severity = Severity.LOW if _may_be_smear(context, road, row) else severity
+        yield _finding(context, road, row, missing, code.get(modules.name_of(row), []), severity)
 
 
 def _may_be_smear(context: Context, road: RoadView, row: int) -> bool:
@@ -88,7 +90,9 @@ def _may_be_smear(context: Context, road: RoadView, row: int) -> bool:
     return not (unlinked and int(road.loaded.modules.state[row]) == _LIVE)
 
 
-def _finding(context: Context, road: RoadView, row: int, missing: list[str], severity: Severity) -> Finding:
+def _finding(
+    context: Context, road: RoadView, row: int, missing: list[str], code: list[int], severity: Severity
+) -> Finding:
     modules = road.loaded.modules
     name, at, state = decoded(modules.name_of(row)), int(modules.module[row]), STATES[int(modules.state[row])]
     known = [
@@ -108,7 +112,7 @@ def _finding(context: Context, road: RoadView, row: int, missing: list[str], sev
             found=" and ".join(known),
             expected="the list of modules, the tree of modules by address and /sys/module",
         ),
-        *_code(road, row),
+        *_code(road, code),
     ]
     what = (
         f"module {name} ({state}) is not in {' nor in '.join(missing)}"
@@ -118,15 +122,18 @@ def _finding(context: Context, road: RoadView, row: int, missing: list[str], sev
     return context.finding(RULE, 0, what, evidence, bounds=(at, at + 1), severity=severity)
 
 
-def _code(road: RoadView, row: int) -> Iterator[Evidence]:
-    """Where the code of the module lies, and what of it is known."""
+def _unlisted_code(road: RoadView) -> dict[bytes, list[int]]:
+    """Rows of the ranges of code of modules that are not on the list, by the name of the module."""
+    found: dict[bytes, list[int]] = {}
     ranges = road.owners.ranges
-    name = road.loaded.modules.name_of(row)
-    mine = [
-        place
-        for place in np.flatnonzero(ranges.owner == Owner.UNLISTED).tolist()
-        if road.owners.names[int(ranges.name[place])] == name
-    ]
-    for place in mine:
+    for place in np.flatnonzero(ranges.owner == Owner.UNLISTED).tolist():
+        found.setdefault(road.owners.names[int(ranges.name[place])], []).append(place)
+    return found
+
+
+def _code(road: RoadView, places: list[int]) -> Iterator[Evidence]:
+    """Where the code of a module lies, by rows of the ranges of code."""
+    ranges = road.owners.ranges
+    for place in places[:MOST]:
         start, end = int(ranges.start[place]), int(ranges.end[place])
         yield Evidence(what=f"its code: {start:#x}-{end:#x}, {counted(end - start, 'byte')}", view=CODE, address=start)

@@ -8,15 +8,22 @@ import numpy as np
 
 from vmaforensics.checks.context import MOST
 from vmaforensics.checks.finding import Evidence
+from vmaforensics.columns.lookup import sort_order
+from vmaforensics.columns.runs import begins_run, run_starts
 from vmaforensics.views.road.code_owners import Owner
 from vmaforensics.views.road.pointers import Leads
 from vmaforensics.views.view import View
 from vmaforensics.words.printable import decoded
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator
+
+    from numpy.typing import NDArray
 
     from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Finding, Severity
+    from vmaforensics.checks.rule import Rule
+    from vmaforensics.columns.types import I64
     from vmaforensics.views.road.road import RoadView
 
 CODE = View.CODE.label
@@ -68,12 +75,28 @@ def pointer_evidence(road: RoadView, row: int) -> Evidence:
     )
 
 
-def bounded_evidence(items: Sequence[Evidence]) -> tuple[Evidence, ...]:
-    """The first of ``items``; the others are counted."""
-    if len(items) <= MOST:
-        return tuple(items)
-    rest = Evidence(what=f"and {len(items) - MOST} more like these", view="", address=0)
-    return (*items[:MOST], rest)
+def told(
+    context: Context, rule: Rule, rows: I64, say: Callable[[int], Evidence], severity: Severity | None, size: int = 1
+) -> Finding:
+    """One finding of some rows, named after the first of them, whose ``size`` bytes are its place.
+
+    Only as many rows as evidence is listed for are put into words.
+    """
+    evidence = [say(row) for row in rows[:MOST].tolist()]
+    first, more = evidence[0], len(rows) - 1
+    if len(rows) > MOST:
+        evidence.append(Evidence(what=f"and {len(rows) - MOST} more like these", view="", address=0))
+    title = f"{first.what}, and {more} more" if more else first.what
+    bounds = (first.address, first.address + size)
+    return context.finding(rule, 0, title, evidence, bounds=bounds, severity=severity)
+
+
+def alike(*keys: NDArray[np.integer]) -> Iterator[I64]:
+    """Rows that have all ``keys`` in common, those of the group first met first."""
+    order = sort_order(*keys)
+    starts = run_starts(begins_run(*(key[order] for key in keys)))
+    groups = [rows for rows in np.split(order, starts[1:]) if len(rows)]
+    yield from sorted(groups, key=lambda rows: int(rows[0]))
 
 
 def holders(context: Context, things: Iterable[int]) -> str:

@@ -17,12 +17,13 @@ function but one is the right one.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vmaforensics.checks.finding import Severity
-from vmaforensics.checks.road.places import bounded_evidence, pointer_evidence
+from vmaforensics.checks.road.places import alike, pointer_evidence, told
 from vmaforensics.checks.rule import BUG, Rule
 from vmaforensics.views.road.pointers import Leads, Source
 from vmaforensics.views.view import View
@@ -58,29 +59,22 @@ def check(context: Context) -> Iterator[Finding]:
     road = context.views.road
     if road is None:
         return
+    pointers = road.pointers
     wrong = np.flatnonzero(_wrong(road))
-    pointers = road.pointers
-    names = [road.groups[place].name for place in pointers.group[wrong].tolist()]
-    for name in dict.fromkeys(names):
-        rows = [row for row, called in zip(wrong.tolist(), names, strict=True) if called == name]
-        evidence = [pointer_evidence(road, row) for row in rows]
-        severe = not all(_doubtful(road, row) for row in rows)
-        more = "" if len(rows) == 1 else f", and {len(rows) - 1} more"
-        at = int(pointers.at[rows[0]])
-        yield context.finding(
-            RULE,
-            0,
-            evidence[0].what + more,
-            bounded_evidence(evidence),
-            bounds=(at, at + 8),
-            severity=None if severe else Severity.MEDIUM,
-        )
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(group.name for group in road.groups))}
+    named = np.array([numbers[group.name] for group in road.groups], np.int64)
+    doubtful = _doubtful(road)
+    for which in alike(named[pointers.group[wrong]]):
+        rows = wrong[which]
+        severity = Severity.MEDIUM if doubtful[rows].all() else Severity.HIGH
+        yield told(context, RULE, rows, partial(pointer_evidence, road), severity, size=8)
 
 
-def _doubtful(road: RoadView, row: int) -> bool:
-    """An entry beside processes whose table nobody knows: drivers may make one of their own."""
+def _doubtful(road: RoadView) -> Bools:
+    """Entries beside processes whose table nobody knows: drivers may make one of their own."""
     pointers = road.pointers
-    return bool(pointers.source[row] == Source.PROC_ENTRY and pointers.leads[row] == Leads.NOWHERE)
+    found: Bools = (pointers.source == Source.PROC_ENTRY) & (pointers.leads == Leads.NOWHERE)
+    return found
 
 
 def _wrong(road: RoadView) -> Bools:

@@ -17,14 +17,16 @@ in the code is not compared.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from vmaforensics.arch.branches import BranchKind
 from vmaforensics.checks.finding import Evidence, Severity
-from vmaforensics.checks.road.places import CODE, bounded_evidence, function, whose
+from vmaforensics.checks.road.places import CODE, FOREIGN, function, told, whose
 from vmaforensics.checks.rule import BUG, SMEAR, Rule
+from vmaforensics.columns.lookup import is_in, values_at
 from vmaforensics.views.road.code_owners import Owner
 from vmaforensics.views.road.sites import ENABLED, SiteKind
 from vmaforensics.views.view import View
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
+    from vmaforensics.columns.types import Bools
     from vmaforensics.views.road.road import RoadView
 
 RULE = Rule(
@@ -54,34 +57,45 @@ RULE = Rule(
 )
 
 
+class _Way(NamedTuple):
+    """A way in which code is not as the records say."""
+
+    rows: Bools
+    severity: Severity
+    what: str
+
+
 def check(context: Context) -> Iterator[Finding]:
-    """A finding for each way in which code is not as the records say."""
+    """A finding for each way in which code is not as the records say; each place is told once."""
     road = context.views.road
     if road is None:
         return
-    found: dict[tuple[Severity, str], list[Evidence]] = {}
-    for row in range(len(road.sites.sites)):
-        told = _entry(road, row) if road.sites.sites.site[row] == SiteKind.ENTRY else _other(road, row)
-        if told is None:
-            continue
-        severity, what, where = told
-        unsettled = road.patching or (context.acquisition.live and where is not Owner.NOBODY)
-        severity = Severity.LOW if unsettled else severity
-        found.setdefault((severity, what), []).append(_evidence(road, row, what))
-    for (severity, _), evidence in found.items():
-        more = "" if len(evidence) == 1 else f", and {len(evidence) - 1} more"
-        at = evidence[0].address
-        yield context.finding(
-            RULE,
-            0,
-            f"{evidence[0].what}{more}",
-            bounded_evidence(evidence),
-            bounds=(at, at + 1),
-            severity=severity,
-        )
+    left = ~_accounted_for(road)
+    unsettled = _unsettled(context, road)
+    for way in _ways(road):
+        mine = left & way.rows
+        left &= ~way.rows
+        for rows, severity in (
+            (np.flatnonzero(mine & ~unsettled), way.severity),
+            (np.flatnonzero(mine & unsettled), Severity.LOW),
+        ):
+            if len(rows):
+                yield told(context, RULE, rows, partial(_evidence, road, way.what), severity)
 
 
-def _evidence(road: RoadView, row: int, what: str) -> Evidence:
+def _unsettled(context: Context, road: RoadView) -> Bools:
+    """Which places may be as they are because the kernel was about to patch them, or was just then read.
+
+    Code that nobody owns, or of a module off the list, is not what the kernel puts anywhere.
+    """
+    sites = road.sites.sites
+    stopped = sites.kind == BranchKind.BREAKPOINT
+    foreign = np.isin(road.owners.of(sites.target), FOREIGN) & (sites.kind != BranchKind.NOP)
+    found: Bools = (~foreign & (road.patching or context.acquisition.live)) | (stopped & road.patching)
+    return found
+
+
+def _evidence(road: RoadView, what: str, row: int) -> Evidence:
     sites = road.sites.sites
     at, kind = int(sites.at[row]), BranchKind(int(sites.kind[row]))
     stands = kind.name.lower()
@@ -97,49 +111,56 @@ def _evidence(road: RoadView, row: int, what: str) -> Evidence:
     )
 
 
-def _entry(road: RoadView, row: int) -> tuple[Severity, str, Owner | None] | None:
-    """What is wrong with the entry of a function; None for nothing."""
-    sites = road.sites.sites
-    at, target, kind = sites.at[row : row + 1], sites.target[row : row + 1], int(sites.kind[row])
-    if np.isin(at, road.probes.probes.addr).any() and kind in (BranchKind.BREAKPOINT, BranchKind.JUMP):
-        return None  # KPROBE tells of it
-    owner = Owner(int(road.owners.of(target)[0]))
-    direct = bool(np.isin(at, road.tracers.traced.ip[road.tracers.traced.ops < 0]).any())
-    if direct and kind == BranchKind.JUMP and owner in (Owner.BPF, Owner.MODULE):
-        return None  # a trampoline that does not return here (FTRACE_OPS_FL_JMP, 7.0)
-    if kind == BranchKind.NOP:
-        return Severity.MEDIUM, "tracing is on by its record, and nothing is called", owner
-    if kind == BranchKind.BREAKPOINT:
-        return Severity.HIGH, "a breakpoint that no kprobe and no patch under way accounts for", Owner.NOBODY
-    if kind != BranchKind.CALL:
-        return Severity.HIGH, f"a {'jump' if kind == BranchKind.JUMP else 'different instruction'} at the entry", owner
-    on = bool(sites.flags[row] & ENABLED)
-    callers = bool(np.isin(target, road.callers).any())
-    made = owner in (Owner.TRAMPOLINE, Owner.BPF)
-    if not (callers and owner is Owner.KERNEL) and not made and not (direct and owner is Owner.MODULE):
-        return Severity.HIGH, "a call to code that ftrace does not know at the entry", owner
-    if not on:
-        return Severity.HIGH, "a call at the entry, and tracing is off by its record", owner
-    if road.tracers.whole and not direct and not _asked_for(road, int(at[0])):
-        return Severity.HIGH, "a call at the entry that nobody on the list of tracers has asked for", owner
-    return None
+def _accounted_for(road: RoadView) -> Bools:
+    """Which places are as some record says: those of kprobes, and calls that a tracer asked for."""
+    sites, traced = road.sites.sites, road.tracers.traced
+    entry = sites.site == SiteKind.ENTRY
+    call, jump, stopped = (sites.kind == kind for kind in (BranchKind.CALL, BranchKind.JUMP, BranchKind.BREAKPOINT))
+    owner = road.owners.of(sites.target)
+    probed = is_in(sites.at, road.probes.probes.addr) & (stopped | (entry & jump))  # KPROBE tells of it
+    direct = is_in(sites.at, traced.ip[traced.ops < 0])
+    # A trampoline that does not return here (FTRACE_OPS_FL_JMP, 7.0).
+    jumps = direct & jump & np.isin(owner, (Owner.BPF, Owner.MODULE))
+    on = (sites.flags & ENABLED) != 0
+    wanted = direct | _asked_for(road) | (not road.tracers.whole)
+    fine: Bools = probed | (entry & (jumps | (call & _known_to_ftrace(road) & on & wanted)))
+    return fine
 
 
-def _asked_for(road: RoadView, at: int) -> bool:
-    """Does an ftrace_ops on the list trace this function?"""
-    ops, traced = road.tracers.ops, road.tracers.traced
+def _known_to_ftrace(road: RoadView) -> Bools:
+    """Which places lead to what calls at the entries of functions may lead to."""
+    sites, traced = road.sites.sites, road.tracers.traced
+    owner = road.owners.of(sites.target)
+    direct = is_in(sites.at, traced.ip[traced.ops < 0])
+    own = is_in(sites.target, road.callers) & (owner == Owner.KERNEL)
+    made = np.isin(owner, (Owner.TRAMPOLINE, Owner.BPF))
+    known: Bools = own | made | (direct & (owner == Owner.MODULE))
+    return known
+
+
+def _asked_for(road: RoadView) -> Bools:
+    """Which places an ftrace_ops on the list traces."""
+    sites, ops, traced = road.sites.sites, road.tracers.ops, road.tracers.traced
     if (ops.linked & ops.everything).any():
-        return True
-    rows = traced.ops[(traced.ip == np.uint64(at)) & (traced.ops >= 0)]
-    return bool(ops.linked[rows].any())
+        return np.ones(len(sites), np.bool_)
+    return is_in(sites.at, traced.ip[values_at(ops.linked, traced.ops, fill=False)])
 
 
-def _other(road: RoadView, row: int) -> tuple[Severity, str, Owner | None] | None:
-    """What is wrong with a static call or a jump label."""
+def _ways(road: RoadView) -> Iterator[_Way]:
+    """Each way, the places that no record accounts for being in the first that fits."""
     sites = road.sites.sites
-    if sites.kind[row] == BranchKind.BREAKPOINT:
-        if np.isin(sites.at[row : row + 1], road.probes.probes.addr).any():
-            return None
-        return Severity.HIGH, "a breakpoint that no kprobe and no patch under way accounts for", Owner.NOBODY
-    owner = Owner(int(road.owners.of(sites.target[row : row + 1])[0]))
-    return Severity.HIGH, f"a {SiteKind(int(sites.site[row])).text} that leads elsewhere than its record says", owner
+    entry = sites.site == SiteKind.ENTRY
+    kind = sites.kind
+    high = Severity.HIGH
+    stopped = "a breakpoint that no kprobe and no patch under way accounts for"
+    yield _Way(kind == BranchKind.BREAKPOINT, high, stopped)
+    for site in (SiteKind.STATIC_CALL, SiteKind.JUMP_LABEL):
+        yield _Way(sites.site == site, high, f"a {site.text} that leads elsewhere than its record says")
+    silent = "tracing is on by its record, and nothing is called"
+    yield _Way(entry & (kind == BranchKind.NOP), Severity.MEDIUM, silent)
+    yield _Way(entry & (kind == BranchKind.JUMP), high, "a jump at the entry")
+    yield _Way(entry & (kind != BranchKind.CALL), high, "a different instruction at the entry")
+    yield _Way(entry & ~_known_to_ftrace(road), high, "a call to code that ftrace does not know at the entry")
+    off = (sites.flags & ENABLED) == 0
+    yield _Way(entry & off, high, "a call at the entry, and tracing is off by its record")
+    yield _Way(entry, high, "a call at the entry that nobody on the list of tracers has asked for")

@@ -68,10 +68,13 @@ class CodeOwners:
         """The :class:`Owner` of each address."""
         return values_at(self.ranges.owner, covering_rows(self.ranges.start, self.ranges.end, addresses), Owner.NOBODY)
 
+    def places(self, addresses: U64) -> I32:
+        """Where the name of the module, program or tracer that each address belongs to stands in the names; or -1."""
+        return values_at(self.ranges.name, covering_rows(self.ranges.start, self.ranges.end, addresses), -1)
+
     def name(self, address: int) -> bytes:
         """Of the module, program or tracer that the address belongs to; empty for none."""
-        row = int(covering_rows(self.ranges.start, self.ranges.end, np.array([address], np.uint64))[0])
-        place = int(self.ranges.name[row]) if row >= 0 else -1
+        place = int(self.places(np.array([address], np.uint64))[0])
         return self.names[place] if place >= 0 else b""
 
     def plus(self, more: Iterable[tuple[Owner, Part, Iterable[bytes]]]) -> CodeOwners:
