@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from checks.handmade_views import Process, views_of
-from vmaforensics.views.road.bpf import FoundPrograms, Programs, Symbols
+from vmaforensics.views.road.bpf import FoundPrograms, Programs
 from vmaforensics.views.road.code_owners import CodeOwners, Owned, Owner
 from vmaforensics.views.road.foreign_code import ForeignCode, FoundCode
 from vmaforensics.views.road.functions import Functions
@@ -20,6 +20,7 @@ from vmaforensics.views.road.road import RoadView
 from vmaforensics.views.road.sites import FoundSites, Sites
 from vmaforensics.views.road.tracers import Ops, Traced, Tracers
 from vmaforensics.views.stacks.modules import Part
+from vmaforensics.views.stacks.programs import Programs as Symbols
 
 if TYPE_CHECKING:
     from vmaforensics.views.views import Views

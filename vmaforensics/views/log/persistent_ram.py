@@ -13,7 +13,7 @@ import numpy as np
 
 from vmaforensics.kernel.ram import system_ram
 from vmaforensics.views.log.bytes_held import read_held
-from vmaforensics.views.memory.vmalloc import read_areas
+from vmaforensics.views.objects.vmalloc import all_areas
 from vmaforensics.views.stacks.modules import module_memory
 from vmaforensics.views.system.modules import read_modules
 
@@ -82,11 +82,12 @@ def _mapped(kernel: Kernel) -> Iterator[tuple[int, bytes]]:
     rows = [row for row in range(len(modules)) if modules.name_of(row) == _MODULE]
     if not rows:
         return
-    areas, left = read_areas(kernel), _MOST_BYTES
+    areas, left = all_areas(kernel), _MOST_BYTES
     asked = np.zeros(len(areas), np.bool_)
     for part in module_memory(kernel, modules.module[rows]):
         asked |= ((areas.caller[:, None] >= part.start) & (areas.caller[:, None] < part.end)).any(axis=1)
-    for start, size in zip(areas.addr[asked].tolist(), areas.size[asked].tolist(), strict=True):
+    for start, end in zip(areas.start[asked].tolist(), areas.end[asked].tolist(), strict=True):
+        size = end - start
         if not 0 < size <= left:
             continue
         left -= size

@@ -20,7 +20,7 @@ _RESET_PERMS = np.uint64(0x100)  # VM_FLUSH_RESET_PERMS (include/linux/vmalloc.h
 
 
 @table(struct="vmap_area")
-class _Nodes(Table):
+class AreaNodes(Table):
     """Nodes of a tree of areas that are in use."""
 
     start: U64 = member("va_start")
@@ -81,7 +81,7 @@ def _descend(kernel: Kernel, root: int, addresses: U64, todo: I64, found: Vmallo
         at, todo = at[on], todo[on]
         if not len(at):
             return
-        nodes, ok = kernel.gather(_Nodes, at - link)
+        nodes, ok = kernel.gather(AreaNodes, at - link)
         wanted = addresses[todo]
         hit = ok & (nodes.start <= wanted) & (wanted < nodes.end)
         if hit.any():
@@ -111,22 +111,33 @@ class EveryArea(Table):
 
 
 def all_areas(kernel: Kernel) -> EveryArea:
-    """Every area, a level of all trees with each gather."""
-    if not kernel.has("vmap_area", "rb_node.rb_left"):
-        return EveryArea.zeros(0)
-    link = np.uint64(kernel.offset("vmap_area", "rb_node"))
-    frontier, seen, parts = np.array(tree_roots(kernel), np.uint64), np.zeros(0, np.uint64), [_Nodes.zeros(0)]
-    for _ in range(_DEPTH):
-        frontier = np.unique(frontier[kernel.arch.kernel_pointer(frontier) & ~np.isin(frontier, seen)])
-        if not len(frontier) or len(seen) > _MOST_AREAS:
-            break
-        seen = np.union1d(seen, frontier)
-        nodes, ok = kernel.gather(_Nodes, frontier - link)
-        parts.append(nodes.take(ok))
-        frontier = np.concatenate([nodes.left[ok], nodes.right[ok]])
-    nodes = _Nodes.concatenate(parts)
+    """Every area."""
+    nodes, _ = area_nodes(kernel)
     nodes = nodes.sort_by(nodes.start)
     areas, ok = kernel.gather(_Described, np.where(kernel.arch.kernel_pointer(nodes.vm), nodes.vm, _NONE))
     return EveryArea(
         start=nodes.start, end=nodes.end, caller=areas.caller, executable=ok & ((areas.flags & _RESET_PERMS) != 0)
     )
+
+
+def area_nodes(kernel: Kernel) -> tuple[AreaNodes, bool]:
+    """(every ``vmap_area`` in use, was everything read?); a level of all trees with each gather."""
+    if not kernel.has("vmap_area", "rb_node.rb_left"):
+        return AreaNodes.zeros(0), False
+    link = np.uint64(kernel.offset("vmap_area", "rb_node"))
+    roots = np.array(tree_roots(kernel), np.uint64)
+    frontier, whole = np.unique(roots[roots != 0]), True
+    seen, parts = np.zeros(0, np.uint64), [AreaNodes.zeros(0)]
+    for _ in range(_DEPTH):
+        usable = kernel.arch.kernel_pointer(frontier) & ~np.isin(frontier, seen)
+        whole &= bool(usable.all())
+        frontier = frontier[usable]
+        if not len(frontier) or len(seen) > _MOST_AREAS:
+            break
+        seen = np.union1d(seen, frontier)
+        nodes, ok = kernel.gather(AreaNodes, frontier - link)
+        whole &= bool(ok.all())
+        parts.append(nodes.take(ok))
+        below = np.concatenate([nodes.left[ok], nodes.right[ok]])
+        frontier = np.unique(below[below != 0])
+    return AreaNodes.concatenate(parts), whole and not len(frontier)

@@ -10,6 +10,8 @@ from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import U32, U64, U8Wide
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.stacks.modules import Part
+from vmaforensics.views.stacks.programs import Programs as Symbols
+from vmaforensics.views.stacks.programs import read_programs
 from vmaforensics.views.structures.circular_lists import follow_list
 from vmaforensics.views.structures.xarray import all_pointers
 from vmaforensics.views.view import View
@@ -34,15 +36,6 @@ TYPES: Final = {
     29: "lsm",
     31: "syscall",
 }
-
-
-@table(struct="bpf_ksym")
-class Symbols(Table):
-    """Code of programs, trampolines and dispatchers: a row is a ``struct bpf_ksym``."""
-
-    start: U64 = member("start")
-    end: U64 = member("end")
-    name: U8Wide = member("name")  # NULs behind the text
 
 
 @table(struct="bpf_prog")
@@ -71,7 +64,7 @@ class FoundPrograms(NamedTuple):
     attached: tuple[bytes, ...]
     links: U64  # addresses of struct bpf_link
     link_programs: U64  # the program of each
-    symbols: Symbols
+    symbols: Symbols  # of their code
     packs: Part
     whole: bool
 
@@ -86,8 +79,9 @@ def find_programs(kernel: Kernel) -> FoundPrograms:
     programs = programs.take(ok)
     aux, read = kernel.gather(_Aux, programs.aux) if len(programs) else (_Aux.zeros(0), np.zeros(0, np.bool_))
     programs, aux = programs.take(read), aux.take(read)
-    links, _ = _indexed(kernel, "link_idr")
+    links, links_whole = _indexed(kernel, "link_idr")
     theirs, ok = kernel.gather_member("bpf_link", "prog", links) if len(links) else (links, np.zeros(0, np.bool_))
+    code, (packs, packs_whole) = read_programs(kernel), _packs(kernel)
     return FoundPrograms(
         programs=programs,
         ids=aux.id,
@@ -95,9 +89,9 @@ def find_programs(kernel: Kernel) -> FoundPrograms:
         attached=tuple(text or b"" for text in kernel.strings(aux.attached, _NAME)),
         links=links[ok],
         link_programs=theirs[ok],
-        symbols=_symbols(kernel),
-        packs=_packs(kernel),
-        whole=whole,
+        symbols=code.programs,
+        packs=packs,
+        whole=whole and links_whole and code.whole and packs_whole,
     )
 
 
@@ -112,23 +106,14 @@ def _indexed(kernel: Kernel, name: str) -> tuple[U64, bool]:
     return found.pointers[usable], found.whole and bool(ok[0]) and bool(usable.all())
 
 
-def _symbols(kernel: Kernel) -> Symbols:
-    head = kernel.symbols.get("bpf_kallsyms")
-    if head is None or not kernel.has("bpf_ksym", "lnode.next"):
-        return Symbols.zeros(0)
-    places, _ = follow_list(kernel, head, _MOST)
-    rows, ok = kernel.gather(Symbols, places - np.uint64(kernel.offset("bpf_ksym", "lnode")))
-    return rows.take(ok & kernel.arch.kernel_pointer(rows.start) & (rows.start < rows.end))
-
-
-def _packs(kernel: Kernel) -> Part:
-    """Memory that programs share (5.18): ``pack_list``."""
+def _packs(kernel: Kernel) -> tuple[Part, bool]:
+    """Memory that programs share (5.18): ``pack_list``; was it read to its end?"""
     head = kernel.symbols.get("pack_list")
     if head is None or not kernel.has("bpf_prog_pack", "ptr"):
-        return Part(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
-    places, _ = follow_list(kernel, head, _MOST)
+        return Part(np.zeros(0, np.uint64), np.zeros(0, np.uint64)), True
+    places, whole = follow_list(kernel, head, _MOST)
     starts, ok = kernel.gather_member(
         "bpf_prog_pack", "ptr", places - np.uint64(kernel.offset("bpf_prog_pack", "list"))
     )
     starts = starts[ok & kernel.arch.kernel_pointer(starts)]
-    return Part(starts, starts + np.uint64(_PACK))
+    return Part(starts, starts + np.uint64(_PACK)), whole and bool(ok.all())

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from vmaforensics.columns.table import Table, member, table
-from vmaforensics.columns.types import U8, U64, Bools, U8Wide
+from vmaforensics.columns.table import member, table
+from vmaforensics.columns.types import U64, Bools
 from vmaforensics.views.structures.circular_lists import follow_list
-from vmaforensics.views.system.modules import STATES
+from vmaforensics.views.system.modules import STATES, NamedModules
 
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
@@ -21,22 +21,14 @@ _COPIES: Final = 2  # trees of a latch_tree_root
 
 
 @table(struct="module")
-class Loaded(Table):
-    """A row is a ``struct module``, by address."""
+class Loaded(NamedModules):
+    """Modules by address."""
 
-    module: U64
     listed: Bools  # on the list ``modules``
     in_tree: Bools  # in the tree by address, which stack traces and faults ask
     in_sysfs: Bools  # /sys/module/NAME
-    state: U8 = member("state")
-    name: U8Wide = member("name")
     after: U64 = member("list.next")
     own: U64 = member("mkobj.mod")  # its own address
-
-    def name_of(self, row: int) -> bytes:
-        """The name of a module."""
-        raw: bytes = self.name[row].tobytes()
-        return raw.split(b"\0", 1)[0]
 
     def credible(self) -> Bools:
         """Which rows can be a module: they name themselves, and have a state and a name."""

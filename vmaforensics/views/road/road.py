@@ -168,7 +168,7 @@ def _made(
         (
             Owner.BPF,
             Part(symbols.start, symbols.end),
-            tuple(row.tobytes().split(b"\0", 1)[0] for row in symbols.name),
+            symbols.names(),
         ),
     ]
 

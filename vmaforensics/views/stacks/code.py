@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.columns.lookup import covering_rows, values_at
-from vmaforensics.columns.table import Table, column, member, table
+from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.texts import Texts
-from vmaforensics.columns.types import I32, I64, U64, Bools, U8Wide
+from vmaforensics.columns.types import I32, I64, U64, Bools
 from vmaforensics.views.stacks.modules import Part, module_init_text, module_symbols, module_text
-from vmaforensics.views.structures.circular_lists import follow_list
+from vmaforensics.views.stacks.programs import read_programs
 from vmaforensics.views.system.modules import read_modules
 
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.stacks.programs import Programs
     from vmaforensics.views.system.modules import Modules
 
-_MOST_PROGRAMS = 1 << 16  # BPF programs, trampolines and dispatchers
 _BPF = -2  # among the owners of code
 
 
@@ -31,15 +31,6 @@ class Ranges(Table):
     end: U64  # behind the last byte
     owner: I32  # row of the modules; -1: the kernel image; -2: compiled BPF
     program: I32 = column(fill=-1)  # of compiled BPF, its row there
-
-
-@table(struct="bpf_ksym")
-class Programs(Table):
-    """Compiled BPF programs and what belongs to them (kernel/bpf/core.c): a row is a ``struct bpf_ksym``."""
-
-    start: U64 = member("start")
-    end: U64 = member("end")
-    name: U8Wide = member("name")  # NULs behind the text
 
 
 @table()
@@ -140,7 +131,7 @@ def _distinct(values: I64, count: int, rows: I64) -> tuple[I64, I64]:
 
 def read_code(kernel: Kernel) -> Code:
     """Where the code of the kernel, of its modules and of compiled BPF lies."""
-    modules, programs = read_modules(kernel).modules, _programs(kernel)
+    modules, programs = read_modules(kernel).modules, read_programs(kernel).programs
     known = np.arange(len(modules), dtype=np.int32)
     text = module_text(kernel, modules.module)
     parts = [
@@ -168,13 +159,3 @@ def _image(kernel: Kernel) -> Ranges:
     if not found:
         found = [(kernel.arch.image_start, kernel.arch.image_start + kernel.arch.image_size)]
     return Ranges.of(start=[start for start, _ in found], end=[end for _, end in found], owner=[-1] * len(found))
-
-
-def _programs(kernel: Kernel) -> Programs:
-    """The list bpf_kallsyms (include/linux/bpf.h); none for a kernel without, or before 5.7."""
-    head = kernel.symbols.get("bpf_kallsyms")
-    if head is None or not kernel.has("bpf_ksym", "lnode.next"):
-        return Programs.zeros(0)
-    nodes, _ = follow_list(kernel, head, _MOST_PROGRAMS)
-    programs, ok = kernel.gather(Programs, nodes - np.uint64(kernel.offset("bpf_ksym", "lnode")))
-    return programs.take(ok & kernel.arch.kernel_pointer(programs.start) & (programs.start < programs.end))

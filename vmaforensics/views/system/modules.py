@@ -18,21 +18,27 @@ STATES: Final = ("live", "coming", "going", "unformed")  # enum module_state
 
 
 @table(struct="module")
-class Modules(Table):
-    """A row is a ``struct module``, in the order of the list: the newest first, as in /proc/modules."""
+class NamedModules(Table):
+    """A row is a ``struct module``."""
 
     module: U64  # address
     name: U8Wide = member("name")  # NULs behind the text
     state: U8 = member("state")  # as in STATES
-    taints: U64 = member("taints?")  # TAINT_* bits
-    size: I64  # bytes of code and data, those of its init part included (module_total_size)
-    core: I64 = member("core_layout.size?")  # up to 6.3
-    init: I64 = member("init_layout.size?")
 
     def name_of(self, row: int) -> bytes:
         """The name of a module."""
         raw: bytes = self.name[row].tobytes()
         return raw.split(b"\0", 1)[0]
+
+
+@table(struct="module")
+class Modules(NamedModules):
+    """Modules in the order of the list: the newest first, as in /proc/modules."""
+
+    taints: U64 = member("taints?")  # TAINT_* bits
+    size: I64  # bytes of code and data, those of its init part included (module_total_size)
+    core: I64 = member("core_layout.size?")  # up to 6.3
+    init: I64 = member("init_layout.size?")
 
 
 class ModuleList(NamedTuple):
