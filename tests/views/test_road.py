@@ -8,6 +8,8 @@ from handmade import BASE, CONSTANTS, LINUX, Machine, circular_list
 from vmaforensics.arch.branches import BranchKind
 from vmaforensics.views.road.code_cache import given_back
 from vmaforensics.views.road.code_owners import Owner, kernel_and_modules
+from vmaforensics.views.road.entrances import read_security_hooks
+from vmaforensics.views.road.livepatch import find_replaced
 from vmaforensics.views.road.loaded import find_loaded
 from vmaforensics.views.road.pointers import Group, Leads, PointerLog, Source
 from vmaforensics.views.road.probes import find_probes
@@ -201,3 +203,29 @@ def test_what_the_cache_of_executable_memory_got_back() -> None:
     machine.set("maple_range_64", leaf, "parent", machine.at("execmem_cache", cache, "free_areas") | 1)
     found = given_back(machine.kernel())
     assert list(zip(found.start.tolist(), found.end.tolist(), strict=True)) == [(0x1000, 0x3000)]
+
+
+def test_lists_that_lead_nowhere_are_told_not_dropped() -> None:
+    machine = Machine(
+        ROAD
+        | {
+            "security_hook_heads": "first:* second:*",
+            "security_hook_list": "list:hlist_node hook:*",
+            "klp_patch": "mod:* list:list_head obj_list:list_head",
+            "klp_object": "node:list_head func_list:list_head",
+            "klp_func": "node:list_head old_func:* new_func:*",
+        }
+    )
+    page = machine.room(8192, 4096)
+    heads = machine.symbols["security_hook_heads"] = page + 4096 - 8  # the second head lies in the next page
+    hook = machine.put("security_hook_list", {"hook": BASE})
+    machine.word(heads, hook)
+    machine.drop(page + 4096)
+    patches = machine.symbols["klp_patches"] = machine.put("list_head")
+    machine.set("list_head", patches, "next", machine.at("klp_patch", machine.put("klp_patch"), "list"))
+    kernel = machine.kernel()
+    nothing = Part(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
+    log = PointerLog(kernel, kernel_and_modules(kernel, find_loaded(kernel).modules), nothing, nothing)
+    read_security_hooks(kernel, log)
+    assert (log.table().target.tolist(), log.unread) == ([BASE], 1)
+    assert not find_replaced(kernel).whole

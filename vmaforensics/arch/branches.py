@@ -33,3 +33,11 @@ class Vectors(NamedTuple):
     at: U64  # address of the entry of the table that says so
     number: U64
     handler: U64
+
+
+class PatchRecord(NamedTuple):
+    """A variable that says whether code is being patched: a structure, or a pointer to one that leads there then."""
+
+    symbol: str
+    struct: str
+    used: str  # member that is not 0 while code is patched

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from typing import Self
 
-    from vmaforensics.arch.branches import Branches, Vectors
+    from vmaforensics.arch.branches import Branches, PatchRecord, Vectors
     from vmaforensics.arch.page_tables import (
         IsolatedEntries,
         KernelEntries,
@@ -418,6 +418,10 @@ class Architecture(ABC):
     @abstractmethod
     def branches(self, code: U8, at: U64) -> Branches:
         """The instruction at each address ``at``; ``code`` has :attr:`patch_size` bytes from there in a row."""
+
+    patch_records: tuple[PatchRecord, ...]  # what says that code is being patched; the kernel has one of them, or none
+    system_call_tables: tuple[str, ...]  # symbols of arrays of functions, one for each ABI
+    vector_table: str  # symbol of what :meth:`vectors` reads
 
     @abstractmethod
     def vectors(self, kernel: KernelReader) -> Vectors:

@@ -10,6 +10,7 @@ import numpy as np
 
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.image.formats.raw import RawMemory
+from vmaforensics.image.formats.segments import PHYSICAL_LIMIT
 from vmaforensics.image.memory import PageState
 from vmaforensics.kernel.space.kernel_space import WORD
 from vmaforensics.kernel.symbols import kallsyms, symbol_file, vmcoreinfo, window
@@ -224,7 +225,7 @@ def _shift(
 
 
 def _word(memory: PhysicalMemory, pa: int) -> int | None:
-    if not 0 <= pa < 1 << 52:
+    if not 0 <= pa < PHYSICAL_LIMIT:
         return None
     data, ok = memory.gather(np.array([pa], np.uint64), 8)
     return int(data.view("<u8")[0, 0]) if ok[0] else None

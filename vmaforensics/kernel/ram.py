@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.image.formats.raw import RawMemory, Stretch, moved
+from vmaforensics.image.formats.segments import PHYSICAL_LIMIT
 from vmaforensics.kernel.kernel import unsigned_at
 from vmaforensics.kernel.space.kernel_space import WORD, KernelSpace, LinearPiece
 from vmaforensics.kernel.space.translation import image_piece
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 _NAME = b"System RAM\0"  # kernel/resource.c and the firmware's maps; LiME goes by it too
 _MOST_RESOURCES = 4096
-_MOST_BYTES = 1 << 52
 
 
 class KernelRam(NamedTuple):
@@ -54,7 +54,7 @@ def lay_out_by_kernel(
     ``variable`` reads a variable of the kernel image. Other images have headers, and stay as they are.
     """
     pages = variable("max_pfn", 8)
-    if not isinstance(memory, RawMemory) or not pages or pages >= _MOST_BYTES >> arch.page_shift:
+    if not isinstance(memory, RawMemory) or not pages or pages >= PHYSICAL_LIMIT >> arch.page_shift:
         return
     top, shift = pages << arch.page_shift, memory.shift
     ranges: list[tuple[int, int]] = []

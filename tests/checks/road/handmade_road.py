@@ -84,6 +84,7 @@ def road(**parts: Any) -> Views:  # noqa: ANN401 - fields of RoadView
         "groups": [Group(name="proc_pid_maps_op", struct="seq_operations")],
         "wanted": [("show_map",)],
         "unread": 0,
+        "cut_short": (),
         "foreign": FoundCode(
             code=ForeignCode.zeros(0), first=(), executable=0, unread=0, left_out=0, hidden=Loaded.of(0)
         ),

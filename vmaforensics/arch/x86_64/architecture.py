@@ -310,6 +310,9 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
 
     patch_size = code_patches.SIZE
     filler = code_patches.FILLER
+    patch_records = code_patches.PATCH_RECORDS
+    system_call_tables = code_patches.SYSTEM_CALL_TABLES
+    vector_table = code_patches.VECTOR_TABLE
 
     def branches(self, code: U8, at: U64) -> Branches:
         return code_patches.branches(code, at)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.arch.branches import Branches, BranchKind, Vectors
+from vmaforensics.arch.branches import Branches, BranchKind, PatchRecord, Vectors
 
 if TYPE_CHECKING:
     from vmaforensics.arch.reading import KernelReader
@@ -14,6 +14,15 @@ if TYPE_CHECKING:
 
 SIZE = 5  # bytes of a call or jump with a 32-bit displacement
 FILLER = 0xCC  # what unused code memory is filled with (int3)
+
+VECTOR_TABLE = "idt_table"
+SYSTEM_CALL_TABLES = ("sys_call_table", "x32_sys_call_table", "ia32_sys_call_table")
+# text_poke_bp_batch. Up to 5.18 bp_desc leads to a description while code is patched, then it is one that counts who
+# uses it; since 6.16 text_poke_array has the places that are changed.
+PATCH_RECORDS = (
+    PatchRecord("text_poke_array", "smp_text_poke_array", "nr_entries"),
+    PatchRecord("bp_desc", "bp_patching_desc", "refs.counter"),
+)
 
 _CALL, _JUMP, _SHORT_JUMP, _BREAKPOINT = 0xE8, 0xE9, 0xEB, 0xCC
 # x86_nops[5], and what 5.10 and older chose by CPU: K8_NOP5_ATOMIC, GENERIC_NOP5_ATOMIC (arch/x86/include/asm/nops.h).
@@ -44,7 +53,7 @@ def branches(code: U8, at: U64) -> Branches:
 
 def vectors(kernel: KernelReader) -> Vectors:
     """The gates of ``idt_table`` that are present; none where it cannot be read."""
-    table = kernel.symbols.get("idt_table")
+    table = kernel.symbols.get(VECTOR_TABLE)
     number = np.arange(_GATES, dtype=np.uint64)
     at = np.uint64(table or 0) + number * np.uint64(_GATE_SIZE)
     words, ok = kernel.words(at, 2)

@@ -114,6 +114,8 @@ def _code(views: Views) -> Iterator[tuple[str, int, str]]:
     yield "kernel code (TEXT-PATCHED)", len(lost), f"the kernel's records of {', '.join(lost)}: {why}"
     yield "kernel code (TEXT-PATCHED)", sites.unread, f"{counted(sites.unread, 'place')} that the kernel patches: {why}"
     yield "tables of functions (PROC-OPS, KERNEL-TABLE)", road.unread, f"{counted(road.unread, 'pointer')}: {why}"
+    lists = ", ".join(road.cut_short)
+    yield "who has a hand in kernel code", len(road.cut_short), f"{lists}: not in the image, or without an end"
     unread = road.foreign.unread
     what = "executable kernel memory (CODE-FOREIGN)"
     yield what, unread, f"{counted(unread, 'page')} that no record has: {why}"

@@ -96,6 +96,7 @@ def _unread(road: RoadView) -> Iterator[str]:
         yield counted(sites.unread, "patched place")
     if road.unread:
         yield counted(road.unread, "pointer")
+    yield from (f"the rest of {what}" for what in road.cut_short)
     if road.foreign.unread:
         yield counted(road.foreign.unread, "executable page")
     if road.foreign.left_out:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -28,24 +28,33 @@ class Replaced(Table):
     new_func: U64 = member("new_func")
 
 
-def find_replaced(kernel: Kernel) -> Replaced:
+class FoundPatches(NamedTuple):
+    """See :func:`find_replaced`."""
+
+    replaced: Replaced
+    whole: bool  # every list was read to its end
+
+
+def find_replaced(kernel: Kernel) -> FoundPatches:
     """Every function of every patch that is loaded."""
     found = [Replaced.zeros(0)]
     head = kernel.symbols.get("klp_patches")
     needed = (("klp_patch", "obj_list"), ("klp_object", "func_list"), ("klp_func", "node"))
     if head is None or not all(kernel.has(*path) for path in needed):
-        return found[0]
-    patches, _ = follow_list(kernel, head, _MOST)
+        return FoundPatches(found[0], whole=True)
+    patches, whole = follow_list(kernel, head, _MOST)
     room = _MOST_PARTS
     for patch in (patches - np.uint64(kernel.offset("klp_patch", "list"))).tolist():
-        modules, _ = kernel.gather_member("klp_patch", "mod", np.array([patch], np.uint64))
-        objects, _ = follow_list(kernel, patch + kernel.offset("klp_patch", "obj_list"), room)
+        modules, known = kernel.gather_member("klp_patch", "mod", np.array([patch], np.uint64))
+        objects, objects_whole = follow_list(kernel, patch + kernel.offset("klp_patch", "obj_list"), room)
         room -= len(objects)
+        whole &= bool(known[0]) and objects_whole
         for part in (objects - np.uint64(kernel.offset("klp_object", "node"))).tolist():
-            places, _ = follow_list(kernel, part + kernel.offset("klp_object", "func_list"), room)
+            places, places_whole = follow_list(kernel, part + kernel.offset("klp_object", "func_list"), room)
             room -= len(places)
             records = places - np.uint64(kernel.offset("klp_func", "node"))
             rows, ok = kernel.gather(Replaced, records)
+            whole &= places_whole and bool(ok.all())
             rows.patch[:], rows.module[:], rows.record[:] = patch, modules[0], records
             found.append(rows.take(ok))
-    return Replaced.concatenate(found)
+    return FoundPatches(Replaced.concatenate(found), whole)

@@ -103,6 +103,7 @@ class PointerLog:
     wanted: list[tuple[str, ...]] = field(default_factory=list)
     parts: list[Pointers] = field(default_factory=list)
     unread: int = 0
+    cut_short: list[str] = field(default_factory=list)  # lists that were not read to their ends, in words
 
     def add(
         self,

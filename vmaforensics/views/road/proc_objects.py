@@ -52,14 +52,16 @@ def read_objects(kernel: Kernel, files: U64, log: PointerLog) -> dict[str, U64]:
 
     The tables they lead to are returned by structure; those of all other open files too.
     """
-    supers, inodes = _proc_inodes(kernel)
+    supers, inodes = _proc_inodes(kernel, log)
     rows, ok = kernel.gather(_Inodes, inodes)
+    log.unread += int((~ok).sum())
     ours = ok & np.isin(rows.super_block, supers)  # one that was given back meanwhile is not
     rows, inodes = rows.take(ours), inodes[ours]
     _add(kernel, log, "inode", "i_fop", inodes, rows.files)
     _add(kernel, log, "inode", "i_op", inodes, rows.inodes)
     dentry_ops = _dentries(kernel, log, inodes, rows.alias)
     opened, read = kernel.gather(_Files, files)
+    log.unread += int((~read).sum())
     opened, files = opened.take(read), files[read]
     on_proc = np.isin(opened.inode, inodes)
     _add(kernel, log, "file", "f_op", files[on_proc], opened.ops[on_proc])
@@ -78,22 +80,26 @@ def _add(kernel: Kernel, log: PointerLog, struct: str, path: str, addresses: U64
     log.add(Source.OBJECT, Group(name=struct, struct=f"{struct}.{path}"), at, values, ok, home=addresses)
 
 
-def _proc_inodes(kernel: Kernel) -> tuple[U64, U64]:
+def _proc_inodes(kernel: Kernel, log: PointerLog) -> tuple[U64, U64]:
     """(super blocks, inodes) of every /proc that is mounted, by address."""
     head = kernel.symbols.get("super_blocks")
     if head is None:
         return np.zeros(0, np.uint64), np.zeros(0, np.uint64)
-    places, _ = follow_list(kernel, head, _MOST_SUPERS)
+    places, whole = follow_list(kernel, head, _MOST_SUPERS)
     supers = places - np.uint64(kernel.offset("super_block", "s_list"))
     magic, ok = kernel.gather_member("super_block", "s_magic", supers)
+    whole &= bool(ok.all())
     supers = supers[ok & (magic == _MAGIC)]
     lists = kernel.offset("super_block", "s_inodes")
     found, room = [np.zeros(0, np.uint64)], _MOST_INODES
     for at in supers.tolist():
-        found.append(follow_list(kernel, at + lists, room)[0])
-        room -= len(found[-1])
-    links = np.concatenate(found)
-    return supers, np.unique(links) - np.uint64(kernel.offset("inode", "i_sb_list"))
+        links, to_its_end = follow_list(kernel, at + lists, room)
+        found.append(links)
+        room -= len(links)
+        whole &= to_its_end
+    if not whole:
+        log.cut_short.append("inodes of /proc")
+    return supers, np.unique(np.concatenate(found)) - np.uint64(kernel.offset("inode", "i_sb_list"))
 
 
 def _dentries(kernel: Kernel, log: PointerLog, inodes: U64, links: U64) -> U64:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _MOST_ENTRIES: Final = 256  # of one array of pid_entry
 _MOST_PROC_ENTRIES: Final = 1 << 17
+_DEEPEST: Final = 1 << 9  # steps from the root of /proc to an entry, each folder being a tree of its own
 _NAME: Final = 64
 _FORMAT, _FOLDER = np.uint16(0o170000), np.uint16(0o040000)  # S_IFMT, S_IFDIR
 
@@ -102,7 +103,9 @@ def read_proc_entries(kernel: Kernel, log: PointerLog) -> dict[str, U64]:
     link = np.uint64(kernel.offset("proc_dir_entry", "subdir_node"))
     fresh, seen = np.array([root], np.uint64), np.zeros(0, np.uint64)
     parts = [_ProcEntries.zeros(0)]
-    while len(fresh) and len(seen) < _MOST_PROC_ENTRIES:
+    for _ in range(_DEEPEST):
+        if not len(fresh) or len(seen) > _MOST_PROC_ENTRIES:
+            break
         rows, ok = kernel.gather(_ProcEntries, fresh)
         for path, values in (
             ("proc_iops", rows.inode_ops),
@@ -118,6 +121,7 @@ def read_proc_entries(kernel: Kernel, log: PointerLog) -> dict[str, U64]:
         seen = np.union1d(seen, fresh)
         below = np.concatenate([rows.subdir[ok], rows.left[ok], rows.right[ok]])
         fresh = np.setdiff1d(below[kernel.arch.kernel_pointer(below)] - link, seen)
+    log.unread += len(fresh)
     found = _ProcEntries.concatenate(parts)
     folder = (found.mode & _FORMAT) == _FOLDER
     return {

@@ -25,6 +25,8 @@ from vmaforensics.views.road.tracers import OpsFlag, find_tracers
 from vmaforensics.views.stacks.modules import Part, module_memory
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from vmaforensics.columns.types import U64
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.road.bpf import FoundPrograms
@@ -42,9 +44,9 @@ modules module_kset mod_tree ftrace_ops_list ftrace_list_end ftrace_ops_trampoli
 kprobe_dispatcher pre_handler_kretprobe aggr_pre_handler kprobe_insn_slots kprobe_optinsn_slots prog_idr link_idr
 bpf_kallsyms pack_list klp_patches ftrace_pages_start __start_static_call_sites __stop_static_call_sites
 __start___jump_table __stop___jump_table __start___tracepoints_ptrs __stop___tracepoints_ptrs _stext _etext _sinittext
-_einittext _text _end sys_call_table x32_sys_call_table ia32_sys_call_table idt_table security_hook_heads
+_einittext _text _end security_hook_heads
 static_calls_table proc_root super_blocks execmem_cache real_mode_header kexec_image kexec_crash_image
-vmap_area_root vmap_nodes nr_vmap_nodes ftrace_caller ftrace_regs_caller bp_desc tp_vec_nr text_poke_array
+vmap_area_root vmap_nodes nr_vmap_nodes ftrace_caller ftrace_regs_caller
 """
 # Bytes that one of them may have: a record that claims more owns nothing, for it would hide what lies there.
 _LARGEST_TRAMPOLINE, _LARGEST_PROGRAM = 1 << 14, 1 << 22
@@ -68,6 +70,7 @@ class RoadView:
     groups: list[Group]
     wanted: list[tuple[str, ...]]
     unread: int  # pointers that could not be read
+    cut_short: tuple[str, ...]  # lists that were not read to their ends, in words
     foreign: FoundCode
     held: Held  # what open files stand for
     patching: bool  # code was being patched at that moment
@@ -110,7 +113,7 @@ def gather_road(kernel: Kernel, files: U64, *, patched: bool = True) -> RoadView
 
     Without ``patched`` the places that the kernel patches are left out: they lie in every page of its code.
     """
-    kernel.symbols.find_all([*_ASKED.split(), *TABLES, *ENTRIES, *NAMES])
+    kernel.symbols.find_all([*_ASKED.split(), *_of_the_machine(kernel), *TABLES, *ENTRIES, *NAMES])
     loaded = find_loaded(kernel)
     tracers, probes, programs = find_tracers(kernel), find_probes(kernel), find_programs(kernel)
     owners = kernel_and_modules(kernel, loaded.modules).plus(_made(tracers, probes, programs))
@@ -121,6 +124,19 @@ def gather_road(kernel: Kernel, files: U64, *, patched: bool = True) -> RoadView
     modules = loaded.modules
     log = PointerLog(kernel, owners, _memory(kernel, modules.module), _memory(kernel, modules.module[~modules.listed]))
     _read_pointers(kernel, files, log)
+    patches = find_replaced(kernel)
+    cut_short = _cut_short(
+        kernel,
+        (
+            ("the list of modules", "modules", loaded.list_whole),
+            ("the tree of modules", "mod_tree", loaded.tree_whole),
+            ("/sys/module", "module_kset", loaded.sysfs_whole),
+            ("tracers", "ftrace_ops_list", tracers.whole),
+            ("kprobes", "kprobe_table", probes.whole),
+            ("BPF programs", "prog_idr", programs.whole),
+            ("live patches", "klp_patches", patches.whole),
+        ),
+    )
     return RoadView(
         functions=road_functions(kernel),
         loaded=loaded,
@@ -130,11 +146,12 @@ def gather_road(kernel: Kernel, files: U64, *, patched: bool = True) -> RoadView
         tracers=tracers,
         probes=probes,
         programs=programs,
-        replaced=find_replaced(kernel),
+        replaced=patches.replaced,
         pointers=log.table(),
         groups=log.groups,
         wanted=log.wanted,
         unread=log.unread,
+        cut_short=(*cut_short, *log.cut_short),
         foreign=foreign,
         held=read_held(kernel, files),
         patching=_patching(kernel),
@@ -142,6 +159,17 @@ def gather_road(kernel: Kernel, files: U64, *, patched: bool = True) -> RoadView
         list_offset=kernel.offset("module", "list") if kernel.has("module", "list") else 0,
         symbols=_Symbols(kernel),
     )
+
+
+def _of_the_machine(kernel: Kernel) -> tuple[str, ...]:
+    """Symbols that only kernels of this CPU have."""
+    arch = kernel.arch
+    return (*arch.system_call_tables, arch.vector_table, *(record.symbol for record in arch.patch_records))
+
+
+def _cut_short(kernel: Kernel, lists: Iterable[tuple[str, str, bool]]) -> tuple[str, ...]:
+    """In words, the lists that the kernel has more of; each is what it is of, its symbol, and was its end reached."""
+    return tuple(what for what, name, whole in lists if not whole and kernel.symbols.get(name) is not None)
 
 
 def _named(kernel: Kernel) -> bool:
@@ -215,15 +243,8 @@ def _callers(kernel: Kernel, tracers: Tracers) -> U64:
 
 
 def _patching(kernel: Kernel) -> bool:
-    """Is code being patched (text_poke_bp_batch, arch/x86/kernel/alternative.c)?
-
-    Up to 5.18 ``bp_desc`` leads to a description while it is, then it is one that counts who uses it; since 6.16
-    ``text_poke_array`` has the places that are changed.
-    """
-    for name, struct, path in (
-        ("text_poke_array", "smp_text_poke_array", "nr_entries"),
-        ("bp_desc", "bp_patching_desc", "refs.counter"),
-    ):
+    """Is code being patched?"""
+    for name, struct, path in kernel.arch.patch_records:
         at = kernel.symbols.get(name)
         if at is None or not kernel.has(struct, path):
             continue

@@ -19,6 +19,7 @@ _MOST_OPS: Final = 1 << 12
 _MOST_BITS: Final = 16  # of the size of a hash of functions
 _MOST_BUCKETS: Final = 1 << 20  # of all of them
 _LONGEST: Final = 1 << 12  # entries of one bucket
+_MOST_ENTRIES: Final = 1 << 20  # of all of them
 
 
 class OpsFlag(IntFlag):
@@ -143,14 +144,16 @@ def _entries(kernel: Kernel, hashes: _Hashes, owner: I64) -> tuple[I64, U64, boo
         heads.append(used)
         owners.append(np.full(len(used), owner[row]))
     at, whose = np.concatenate(heads), np.concatenate(owners)
-    found, found_of, seen = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], np.zeros(0, np.uint64)
-    for _ in range(_LONGEST):
-        usable = kernel.arch.kernel_pointer(at) & ~np.isin(at, seen)
+    found, found_of, room = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)], _MOST_ENTRIES
+    for _ in range(_LONGEST):  # a bucket that leads back into itself is met as often, and no list is whole then
+        usable = kernel.arch.kernel_pointer(at)
         whole &= bool(usable.all())
         at, whose = at[usable], whose[usable]
         if not len(at):
             return np.concatenate(found_of), np.concatenate(found), whole
-        seen = np.union1d(seen, at)
+        room -= len(at)
+        if room < 0:
+            break
         entries, ok = kernel.gather(_Entries, at)
         whole &= bool(ok.all())
         found.append(entries.ip[ok])
