@@ -190,6 +190,7 @@ IMAGES = (
     Image("debian-6.1-kept", "bookworm", outputs=("elf",), more=KEPT),
     Image("debian-6.12-kept", "trixie", outputs=("elf",), more=KEPT),
     Image("debian-7.3-kept", "trixie-backports", backport("7.3"), outputs=("elf",), more=KEPT),
+    *(Image(f"debian-{entry}-holders", *PACKAGES[entry], outputs=("elf",), more=("holders",)) for entry in ALL),
     *booted(*ALL),
     *(
         Image(f"debian-{entry}-system", *PACKAGES[entry], memory=768, outputs=("elf",), modules=("btrfs",), system=True)

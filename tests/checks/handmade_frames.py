@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vmaforensics.views.frames.buffers import BufferCode
 from vmaforensics.views.frames.frames import FramesView
 from vmaforensics.views.frames.pointers import FramePointers
 from vmaforensics.views.frames.reserved import Reserved
 from vmaforensics.views.frames.unmapped import UnmappedAnon
 from vmaforensics.views.frames.unowned import UnownedCode
+from vmaforensics.views.objects.vmalloc import VmallocAreas
 from vmaforensics.views.pages.frame_kinds import FrameKinds
 
 if TYPE_CHECKING:
@@ -25,6 +27,19 @@ def unowned(*rows: tuple[int, int, int]) -> UnownedCode:
     return code.replace(data=np.full((len(rows), 16), 0x90, np.uint8))
 
 
+def buffers(*rows: tuple[int, int], area: int = 0, caller: int = 0) -> BufferCode:
+    """Code in buffers: (frame, row of HeldFrames or -1), all in one area of vmalloc, if any."""
+    areas = VmallocAreas.of(len(rows))
+    areas.start[:], areas.end[:], areas.caller[:] = area, area + 0x5000 if area else 0, caller
+    return BufferCode(
+        code=unowned(*((pfn, pfn, 1) for pfn, _ in rows)),
+        held=np.array([held for _, held in rows], np.int64),
+        areas=areas,
+        unread=0,
+        left_out=0,
+    )
+
+
 def add_frames(views: Views, **changes: Any) -> FramesView:  # noqa: ANN401 - members of FramesView
     """Give ``views`` frames in which nothing is found, but for ``changes``."""
     nothing = FramesView(
@@ -32,6 +47,7 @@ def add_frames(views: Views, **changes: Any) -> FramesView:  # noqa: ANN401 - me
         whole=True,
         cleared=True,
         code=unowned(),
+        buffers=buffers(),
         pointers=FramePointers.zeros(0),
         places=[],
         unowned=0,

@@ -14,7 +14,8 @@ from handmade import BASE, LINUX, Machine
 from tamper.frame_edits import FULL
 
 from vmaforensics.errors import KernelNotFoundError
-from vmaforensics.views.descriptors.held_frames import HeldFrames
+from vmaforensics.views.descriptors.holders import HeldFrames
+from vmaforensics.views.frames.buffers import find_buffer_code
 from vmaforensics.views.frames.owners import account_for
 from vmaforensics.views.frames.pointers import find_pointers
 from vmaforensics.views.frames.reserved import count_reserved
@@ -46,8 +47,8 @@ VMEMMAP = 8  # frame
 class Frames:
     """The machine; frames that nothing is said of are allocated and unmarked."""
 
-    def __init__(self) -> None:
-        self.machine = Machine(STRUCTS, FLAGS | TYPES)
+    def __init__(self, **constants: int) -> None:
+        self.machine = Machine(STRUCTS, FLAGS | TYPES | constants)
         self.machine.room(16 * PAGE - PAGE, PAGE)  # page tables and struct pages
         variables = self.machine.room(64)
         self.machine.word(variables, BASE + VMEMMAP * PAGE)
@@ -233,3 +234,26 @@ def test_reserved_frames_are_those_that_the_allocator_never_got() -> None:
     frames.machine.drop(frames.page(50))
     kernel = frames.kernel()
     assert not count_reserved(kernel, PageReader(kernel)).whole
+
+
+@pytest.mark.parametrize("bit", [64, -1])
+def test_a_flag_that_no_word_has_room_for_is_not_looked_for(bit: int) -> None:
+    frames = Frames(PG_reserved=bit)
+    kernel = frames.kernel()
+    assert not count_reserved(kernel, PageReader(kernel)).whole
+
+
+def test_code_in_buffers_and_in_vmalloc_is_found_with_who_holds_it() -> None:
+    frames = Frames()
+    for pfn in (30, 31, 40, 41, 42, 43):
+        frames.fill(pfn, FULL)
+    for pfn in (42, 43):  # of files: one was cut off from its own
+        frames.mark(pfn, flags=1 << FLAGS["PG_lru"])
+    frames.mark(43, mapping=BASE + 0x100)
+    kernel = frames.kernel()
+    held = HeldFrames.of(pfn=[40, 41, 42, 43], holder=[0, 0, 1, 1])
+    accounted = account_for(kernel, classify_frames(kernel), mapped=pfns(41), tables=NONE, kept=held.pfn)
+    found = find_buffer_code(kernel, accounted, mapped=pfns(41), held=held)
+    assert found.code.pfn.tolist() == [30, 40, 42]  # 31 may be executed, 41 is mapped, 43 is its file's
+    assert found.held.tolist() == [-1, 0, 2]
+    assert found.areas.end.tolist() == [0, 0, 0]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from vmaforensics.checks.finding import Severity
-from vmaforensics.views.descriptors.held_frames import Holder
+from vmaforensics.views.descriptors.holders import Holder
 
 if TYPE_CHECKING:
     from support import Sample

@@ -46,7 +46,7 @@ class ScanMatch(ScanPiece, frozen=True):
 
     pattern: str
     offset: int  # bytes from the start of what was scanned together
-    physical: str  # address of the first byte
+    physical: str  # address of the first byte, of the first that is there if it begins in a gap
     length: int
     data: str  # the first bytes, hexadecimal
     text: str  # the same, printable

@@ -11,6 +11,7 @@ from vmaforensics.columns.lookup import last_rows_of, sort_order, values_at
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.types import I64, U8, U64
+from vmaforensics.image.memory import PageState
 from vmaforensics.views.pages.frame_kinds import ANON_KINDS, FREE_KINDS, FrameKind
 from vmaforensics.views.pages.mapped_pages import read_pages
 from vmaforensics.views.pages.ptes import place_keys
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.views import Views
 
 _MOST_FRAMES = 1 << 28  # 1 TiB
+_MOST_SHARED = 64  # times as many pages as the image has frames: what large entries may map altogether
 
 
 class PlaceKind(IntEnum):
@@ -70,6 +72,7 @@ class Mapped(NamedTuple):
     va: U64
     mm_row: I64
     region: I64  # row of the regions, -1 for none
+    left_out: int  # large entries, beyond the most that is looked at
 
 
 def mapped_pages_of(kernel: Kernel, views: Views, regions: KnownRegions) -> Mapped:
@@ -77,28 +80,45 @@ def mapped_pages_of(kernel: Kernel, views: Views, regions: KnownRegions) -> Mapp
     view = views.page_tables
     if view is None:
         none = np.zeros(0, np.uint64)
-        return Mapped(none, none, none.astype(np.int64), none.astype(np.int64))
-    mm_row, va, pfn = _expanded(kernel, view.entries)
+        return Mapped(none, none, none.astype(np.int64), none.astype(np.int64), 0)
+    mm_row, va, pfn, left_out = _expanded(kernel, view.entries)
     rows = regions.rows
     keys = place_keys(kernel.arch, rows.mm_row, rows.start)
     order = np.argsort(keys, kind="stable")
     near = last_rows_of(keys[order], place_keys(kernel.arch, mm_row, va))
     region = values_at(order, near, -1)
     fits = (region >= 0) & (values_at(rows.mm_row, region, -1) == mm_row) & (va < values_at(rows.end, region))
-    return Mapped(pfn, va, mm_row, np.where(fits, region, -1))
+    return Mapped(pfn, va, mm_row, np.where(fits, region, -1), left_out)
 
 
-def _expanded(kernel: Kernel, entries: Entries) -> tuple[I64, U64, U64]:
-    """(row of the mm, address, frame) of every page that entries map and somebody counts."""
+class _Expanded(NamedTuple):
+    """Every page that entries map and somebody counts."""
+
+    mm_row: I64
+    va: U64
+    pfn: U64
+    left_out: int  # large entries
+
+
+def _expanded(kernel: Kernel, entries: Entries) -> _Expanded:
+    """The pages of ``entries``. One word maps a GiB, so that a table of them would be more than any memory has room
+    for: of large entries as many are taken as a machine of this size could share out."""
     mm_rows, vas, pfns = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
+    counts = kernel.memory.frame_counts()
+    room, left_out = _MOST_SHARED * int(counts[PageState.PRESENT] + counts[PageState.ZERO]), 0
     for _, ptes in entries.batches():
         kept = ptes.take(ptes.maps_frames() & ~ptes.special)
+        large = np.where(kept.level > 1, kept.pages(kernel.arch), 0)
+        fits = (large == 0) | (np.cumsum(large) <= room)
+        room -= int(large[fits].sum())
+        left_out += int((~fits).sum())
+        kept = kept.take(fits)
         row, place = expand(kept.pages(kernel.arch))
         number = place.astype(np.uint64)
         mm_rows.append(kept.mm_row[row].astype(np.int64))
         vas.append(kept.va[row] + kernel.arch.bytes_of(number))
         pfns.append(kept.pfn[row] + number)
-    return np.concatenate(mm_rows), np.concatenate(vas), np.concatenate(pfns)
+    return _Expanded(np.concatenate(mm_rows), np.concatenate(vas), np.concatenate(pfns), left_out)
 
 
 def file_pages(kernel: Kernel, views: Views) -> PlacePages:
@@ -135,7 +155,7 @@ def taskless_pages(kernel: Kernel, views: Views) -> PlacePages:
     """The memory of address spaces that are no process's, by address space and address."""
     if views.page_tables is None:
         return PlacePages.zeros(0)
-    row, va, pfn = _expanded(kernel, views.page_tables.taskless)
+    row, va, pfn, _ = _expanded(kernel, views.page_tables.taskless)
     return PlacePages.of(kind=np.full(len(pfn), PlaceKind.TASKLESS), owner=row, at=kernel.arch.pages(va), pfn=pfn)
 
 

@@ -67,6 +67,9 @@ def scan_image(kernel: Kernel, views: Views, request: Request, progress: Progres
     mapped = mapped_pages_of(kernel, views, regions)
     progress("plan")
     parts, problems = _parts(kernel, views, request)
+    if mapped.left_out:
+        what = f"{mapped.left_out} entries of huge pages"
+        problems.append(NotScanned(what=what, why="together they map far more than the image holds"))
     of_processes = region_pages_of(kernel, mapped)
     if request.pids is not None:
         mm_rows = np.flatnonzero(np.isin(views.mms.pid, np.array(sorted(request.pids), np.int64)))
@@ -130,14 +133,29 @@ class _Collector:
         """Owner of a stretch and its first byte there."""
         return int(self._stretches.owner[stretch]), int(self._stretches.at[stretch]) << self._arch.page_shift
 
+    def _held(self, first: int, hit: Hit) -> tuple[int, int] | None:
+        """Frame and place in it of the first byte of a match that lies in a page; None if all of it is in a gap.
+
+        ``first`` is the row of the first page that was scanned.
+        """
+        shift = self._arch.page_shift
+        low, high = first + (hit.offset >> shift), first + ((hit.offset + max(hit.length, 1) - 1) >> shift)
+        held = np.flatnonzero(self._pages.held[low : high + 1])
+        if not len(held):
+            return None
+        inside = 0 if held[0] else hit.offset & (self._arch.page_size - 1)
+        return int(self._pages.pfn[low + int(held[0])]), inside
+
     def _rule(self, stretch: int, kind: PlaceKind, rule: RuleHits) -> None:
         fresh: list[tuple[Hit, int, int]] = []  # with the frame and the place in it
         first, shift = int(self._stretches.first[stretch]), self._arch.page_shift
         for hit in rule.hits:
-            row = first + (hit.offset >> shift)
-            pfn, inside = int(self._pages.pfn[row]), hit.offset & (self._arch.page_size - 1)
+            place = self._held(first, hit)
+            if place is None:
+                continue  # zeros that stand for pages which are not there
+            pfn, inside = place
             key = (rule.namespace, rule.rule, hit.pattern, pfn << shift | inside, hit.length)
-            if not self._pages.held[row] or key not in self._seen:
+            if key not in self._seen:
                 self._seen.add(key)
                 fresh.append((hit, pfn, inside))
         if rule.hits and not fresh:

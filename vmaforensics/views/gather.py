@@ -12,7 +12,7 @@ from vmaforensics.progress import unheard
 from vmaforensics.views.anchors.anchors import gather_anchors
 from vmaforensics.views.clocks.clocks import gather_clocks
 from vmaforensics.views.descriptors.handles import gather_handles
-from vmaforensics.views.descriptors.held_frames import HeldFrames
+from vmaforensics.views.descriptors.holders import HeldFrames
 from vmaforensics.views.descriptors.userfaults import read_monitored
 from vmaforensics.views.frames.frames import gather_frames
 from vmaforensics.views.indices.entries import IndexEntries

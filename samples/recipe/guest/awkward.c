@@ -184,7 +184,7 @@ static const struct role own_roles[] = {{"idle", idle}, {"gone", idle}, {NULL, N
 int main(int argc, char **argv)
 {
 	const struct role *const tables[] = {own_roles, area_roles, file_roles,
-					     kernel_roles, process_roles, kept_roles, machine_roles,
+					     kernel_roles, process_roles, kept_roles, holder_roles, machine_roles,
 					     victim_roles, storm_roles};
 	char comm[32];
 

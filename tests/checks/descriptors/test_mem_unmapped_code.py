@@ -18,7 +18,9 @@ def test_only_programs_are_code(content: Content) -> None:
     views = views_of(Process())
     add_handles(views, content=content)
     found = [finding.severity for finding in findings(views, "MEM-UNMAPPED-CODE")]
-    assert found == {Content.ELF: [Severity.MEDIUM], Content.SCRIPT: [Severity.LOW]}.get(content, [])
+    assert found == {Content.ELF: [Severity.MEDIUM], Content.SCRIPT: [Severity.LOW], Content.CODE: [Severity.LOW]}.get(
+        content, []
+    )
 
 
 def test_without_a_keeper_it_belongs_to_nobody() -> None:

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from checks.handmade_frames import add_frames, unowned
+from checks.handmade_frames import add_frames, buffers, unowned
 from checks.handmade_handles import add_handles
 from checks.handmade_views import Process, findings, mm_of, views_of
 from vmaforensics.checks.finding import Severity
-from vmaforensics.views.descriptors.held_frames import HeldFrames, Holder
+from vmaforensics.views.descriptors.holders import HeldFrames, Holder
 from vmaforensics.views.frames.pointers import FramePointers
 from vmaforensics.views.frames.reserved import Reserved
 from vmaforensics.views.frames.unmapped import UnmappedAnon
@@ -130,3 +130,51 @@ def test_only_code_counts_where_nobody_can_be_named() -> None:
     assert finding.severity is Severity.MEDIUM
     assert "page frame 0x45:" in finding.title
     assert (finding.mm, finding.apart, finding.by_others) == (0, 1, True)
+
+
+def test_every_holder_is_told_of_once_and_its_own_frames_only() -> None:
+    views = views_of(Process(pid=100))
+    handles = add_handles(views)
+    by = [PIPE + 0x100 * (row % 3) for row in range(9)]
+    held = HeldFrames.of(pfn=range(9), holder=[Holder.VMSPLICED] * 9, by=by, slot=range(9), pid=[100] * 9, fd=[5] * 9)
+    views.handles = replace(handles, held=held)
+    add_frames(views, unmapped=UnmappedAnon.of(pfn=range(9), refcount=[1] * 9, held=range(9)))
+    found = findings(views, "FRAME-HELD")
+    frames = [[int(item.address) >> 12 for item in finding.evidence] for finding in found]
+    assert sorted(frames) == [[0, 3, 6], [1, 4, 7], [2, 5, 8]]
+
+
+def test_code_in_a_buffer_names_its_holder_with_a_descriptor_or_without() -> None:
+    views = views_of(Process(pid=100))
+    handles = add_handles(views)
+    held = HeldFrames.of(
+        pfn=[0x50, 0x60],
+        holder=[Holder.PIPE, Holder.BPF_MAP],
+        by=[PIPE, PIPE + 64],
+        slot=[8, 16],
+        pid=[100, 0],
+        fd=[5, -1],
+    )
+    views.handles = replace(handles, held=held)
+    add_frames(views, buffers=buffers((0x50, 0), (0x60, 1)))
+    first, second = sorted(findings(views, "FRAME-HELD"), key=lambda finding: finding.title, reverse=True)
+    assert first.severity is second.severity is Severity.LOW
+    assert first.title.endswith("machine code: held by a pipe, descriptor 5 of process 100")
+    assert second.title.endswith("held by a BPF map that no descriptor leads to")
+    assert (first.mm, second.mm) == (mm_of(100), 0)
+    assert "held by the word at 0x8" in first.evidence[0].what
+
+
+@pytest.mark.parametrize(("area", "caller", "severity", "words"), [
+    (0xFFFF_C900_0000_0000, 0xFFFF_FFFF_8100_1234, Severity.LOW, "asked for by 0xffffffff81001234"),
+    (0xFFFF_C900_0000_0000, 0, Severity.MEDIUM, "asked for by nobody who is known"),
+    (0, 0, Severity.MEDIUM, "outside of every area of vmalloc"),
+])  # fmt: skip
+def test_code_in_vmalloc_ranks_by_who_asked_for_it(area: int, caller: int, severity: Severity, words: str) -> None:
+    views = views_of(Process())
+    add_handles(views)
+    add_frames(views, buffers=buffers((0x50, -1), (0x51, -1), area=area, caller=caller))
+    (finding,) = findings(views, "FRAME-HELD")
+    assert finding.severity is severity
+    assert words in finding.title
+    assert (finding.mm, finding.apart, finding.by_others) == (0, 2, True)

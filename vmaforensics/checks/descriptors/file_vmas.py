@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import values_at
+from vmaforensics.columns.lookup import first_rows, values_at
 from vmaforensics.views.indices.entries import union_of
 
 if TYPE_CHECKING:
@@ -35,6 +35,12 @@ def file_vmas(context: Context) -> FileVmas:
 
 def mm_of_process(context: Context, pid: int) -> int:
     """The memory map of a process, 0 for none."""
+    return context.shared(_mms_by_pid).get(pid, 0) if pid else 0
+
+
+def _mms_by_pid(context: Context) -> dict[int, int]:
+    """The memory map of the first thread of each process that has one."""
     tasks = context.views.tasks
-    found = np.flatnonzero(tasks.ok & (tasks.tgid == pid) & (tasks.mm != 0))
-    return int(tasks.mm[found[0]]) if len(found) and pid else 0
+    found = np.flatnonzero(tasks.ok & (tasks.mm != 0))
+    found = found[first_rows(tasks.tgid[found])]
+    return dict(zip(tasks.tgid[found].tolist(), tasks.mm[found].tolist(), strict=True))

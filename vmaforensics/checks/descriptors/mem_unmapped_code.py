@@ -1,12 +1,12 @@
 """MEM-UNMAPPED-CODE: program code in a memory file that nothing maps.
 
-*Severity:* medium, confidence medium; low for scripts.
+*Severity:* medium, confidence medium; low for scripts, and for machine code without the head of an ELF file.
 
 *Compared:* the first page held of each file of shared memory that has no path (memfd, System V, deleted) and is in no
-VMA and in no `i_mmap`: does it begin as an ELF file or a script? Who keeps it is looked for among descriptors,
-System V segments, files in flight over unix sockets (SCM_RIGHTS: in the queues of sockets that descriptors lead to, of
-their peers, of connections not yet accepted, and of sockets that are in flight themselves) and files registered with
-io_uring. Sockets that no descriptor leads to are not looked at.
+VMA and in no `i_mmap`: does it begin as an ELF file or a script, or is it machine code? Who keeps it is looked for
+among descriptors, System V segments, files in flight over unix sockets (SCM_RIGHTS: in the queues of sockets that
+descriptors lead to, of their peers, of connections not yet accepted, and of sockets that are in flight themselves) and
+files registered with io_uring. Sockets that no descriptor leads to are not looked at.
 
 *Contents:* a first page that is not in the image, or is in swap, is counted under *Not assessed*.
 
@@ -48,7 +48,8 @@ RULE = Rule(
     ),
     attack=("T1620", "T1564"),
     compares="files of shared memory without a path that are in no VMA and in no i_mmap: does the first page held "
-    "begin as an ELF file or a script? Kept by descriptors, segments, queues of unix sockets or io_uring",
+    "begin as an ELF file or a script, or is it machine code? Kept by descriptors, segments, queues of unix sockets or "
+    "io_uring",
     views=(View.HANDLES, View.FILE_RMAP, *INDICES),
     transient="none: such files are legal",
     by_hand=("crash: files PID",),
@@ -74,13 +75,14 @@ def check(context: Context) -> Iterator[Finding]:
     files = handles.memory_files
     pathless = files.internal | (files.nlink == 0)
     unmapped = ~files.mapped & ~np.isin(files.mapping, context.shared(file_vmas).mapping)
-    code = np.isin(files.content, (Content.ELF, Content.SCRIPT))
+    code = np.isin(files.content, (Content.ELF, Content.SCRIPT, Content.CODE))
     for row in np.flatnonzero(pathless & unmapped & code).tolist():
         name = decoded(handles.names[row] or b"?")
         content, keepers = Content(int(files.content[row])), _keepers(handles, row)
         amount = context.pages(int(files.pages[row])) if files.pages[row] else f"{int(files.size[row])} bytes"
+        begins = "is" if content is Content.CODE else "begins as"
         first_page = Evidence(
-            what=f"page {int(files.index[row])} of {name} ({amount}) begins as {content.label}; i_mmap is empty",
+            what=f"page {int(files.index[row])} of {name} ({amount}) {begins} {content.label}; i_mmap is empty",
             view=View.HANDLES.label,
             address=int(files.inode[row]),
             found=f"physical {int(files.pa[row]):#x}",
@@ -90,7 +92,7 @@ def check(context: Context) -> Iterator[Finding]:
             mm_of_process(context, keepers.pid),
             f"{content.label} in the memory file {name} that no VMA maps, kept by {keepers.text}",
             [first_page, *keepers.evidence],
-            severity=Severity.LOW if content is Content.SCRIPT else None,
+            severity=None if content is Content.ELF else Severity.LOW,
         )
 
 

@@ -137,6 +137,9 @@ def _frames(views: Views) -> Iterator[tuple[str, int, str]]:
     unread = int((~view.unmapped.read & ~view.unmapped.passing).sum()) + view.unmapped_left_out
     why = f"{counted(unread, 'page')}: not in the image, or more than are looked at"
     yield "contents of anonymous pages that nobody maps (FRAME-HELD)", unread, why
+    unread = view.buffers.unread + view.buffers.left_out
+    why = f"{counted(unread, 'frame')}: not in the image, or more than are looked into"
+    yield "code in buffers and in vmalloc (FRAME-HELD)", unread, why
 
 
 def _walks(analysis: Analysis) -> list[NotAssessed]:

@@ -22,11 +22,14 @@ class Content(IntEnum):
     TEXT = 5
     OTHER = 6
     UNSEEN = 7  # was not looked at: the file has a path, or a VMA shows it
+    CODE = 8  # machine code, by all of the page
 
     @property
     def label(self) -> str:
         """The content in words."""
-        return ("none", "not in the dump", "zeros", "ELF", "script", "text", "other", "not looked at")[self]
+        return ("none", "not in the dump", "zeros", "ELF", "script", "text", "other", "not looked at", "machine code")[
+            self
+        ]
 
 
 def contents(data: U8) -> U8:

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vmaforensics.views.descriptors.descriptors import Descriptors, read_descriptors
-from vmaforensics.views.descriptors.held_frames import HeldFrames, read_held_frames
+from vmaforensics.views.descriptors.held_frames import read_held_frames
+from vmaforensics.views.descriptors.holders import HeldFrames
 from vmaforensics.views.descriptors.kept_files import read_kept_files
 from vmaforensics.views.descriptors.memory_files import MemoryFiles, read_memory_files
 from vmaforensics.views.descriptors.sysv import Segments, read_segments
@@ -29,7 +30,7 @@ class HandlesView:
     segments: Segments
     whole: bool  # every list, index and table was read to its end, except for what ``kept`` was read from
     kept_whole: bool  # every queue and every table of io_uring was read to its end
-    held: HeldFrames = field(default_factory=lambda: HeldFrames.zeros(0))  # by pipes, io_uring and AF_XDP
+    held: HeldFrames = field(default_factory=lambda: HeldFrames.zeros(0))  # by pipes, io_uring, sockets and BPF maps
     held_whole: bool = True  # everything they have was read
 
 

@@ -1,12 +1,12 @@
-"""Page frames that open files hold without mapping them: buffers of pipes, buffers registered with io_uring, AF_XDP.
+"""Page frames that open files hold without mapping them: of pipes, io_uring, sockets and BPF maps.
 
 Such pages stay when the process that had them unmaps them, and no page table leads to them any more: a pipe takes user
-pages by vmsplice, io_uring and AF_XDP pin what is registered with them.
+pages by vmsplice and hands them on to sockets, io_uring and AF_XDP pin what is registered with them; rings of packet
+sockets and BPF maps are the kernel's own pages that a process wrote to through a mapping.
 """
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,56 +14,22 @@ import numpy as np
 from vmaforensics.columns.lookup import first_rows
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.table import Table, member, table
-from vmaforensics.columns.types import I32, I64, U8, U32, U64
+from vmaforensics.columns.types import U32, U64
 from vmaforensics.errors import KernelNotFoundError
-from vmaforensics.views.descriptors.keepers import Origins, Walk
+from vmaforensics.views.descriptors.bpf_frames import bpf_frames
+from vmaforensics.views.descriptors.holders import HeldFrames, HeldWalk, Holder
+from vmaforensics.views.descriptors.keepers import Origins
+from vmaforensics.views.descriptors.socket_frames import SocketFrames
 from vmaforensics.views.pages.page_types import PageReader
-from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.problems import Problem
 
 if TYPE_CHECKING:
-    from vmaforensics.columns.types import Bools
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.descriptors.descriptors import Descriptors
     from vmaforensics.views.descriptors.keepers import KeptFiles
+    from vmaforensics.views.problems import ProblemLog
 
-_MOST = 1 << 20  # frames, buffers and pieces
-_AF_XDP = 44
 _POINTER = np.uint64(8)
-
-
-class Holder(IntEnum):
-    """What holds a frame."""
-
-    PIPE = 0  # data that was written
-    SPLICED = 1  # a page of a file in a pipe
-    VMSPLICED = 2  # a user page in a pipe
-    SPARE = 3  # of a pipe: its data was read, it waits to be used again
-    IO_URING = 4  # a registered buffer
-    AF_XDP = 5  # the umem of a packet socket
-
-    @property
-    def label(self) -> str:
-        """The holder in words."""
-        return (
-            "a pipe",
-            "a pipe (spliced from a file)",
-            "a pipe (vmsplice)",
-            "a pipe (spare page)",
-            "a buffer registered with io_uring",
-            "the umem of an AF_XDP socket",
-        )[self]
-
-
-@table()
-class HeldFrames(Table):
-    """A frame that an open file holds, by frame."""
-
-    pfn: U64
-    holder: U8  # Holder
-    by: U64  # pipe_inode_info, io_ring_ctx or xdp_umem
-    slot: U64  # address of the pointer to the struct page
-    pid: I32  # of the process whose descriptor leads there
-    fd: I32
 
 
 @table(struct="file")
@@ -95,12 +61,6 @@ class _Pieces(Table):
     offset: U32 = member("bv_offset")
 
 
-@table(struct="xdp_umem")
-class _Umems(Table):
-    pages: U64 = member("pgs")
-    count: U32 = member("npgs")
-
-
 def read_held_frames(
     kernel: Kernel, descriptors: Descriptors, kept: KeptFiles, log: ProblemLog
 ) -> tuple[HeldFrames, bool]:
@@ -127,7 +87,8 @@ def read_held_frames(
     for what, symbols, follow in (
         ("pipes", ("pipefifo_fops", "pipeanon_fops"), walk.pipes),  # the latter since 6.15
         ("buffers registered with io_uring", ("io_uring_fops",), walk.rings),
-        ("AF_XDP", ("socket_file_ops",), walk.sockets),
+        ("sockets", ("socket_file_ops",), SocketFrames(walk).follow),
+        ("BPF maps", ("bpf_map_fops",), lambda maps, origins: bpf_frames(walk, maps, origins)),
     ):
         operations = [at % (1 << 64) for symbol in symbols if (at := kernel.symbols.get(symbol)) is not None]
         if not operations:
@@ -143,12 +104,8 @@ def read_held_frames(
     return held.sort_by(held.pfn), walk.whole
 
 
-class _HeldWalk(Walk):
-    """Walks over what holds frames."""
-
-    def __init__(self, kernel: Kernel, reader: PageReader, log: ProblemLog) -> None:
-        super().__init__(kernel, log)
-        self._reader = reader
+class _HeldWalk(HeldWalk):
+    """Walks over files that hold frames."""
 
     def pipes(self, pipes: U64, origins: Origins) -> list[HeldFrames]:
         """What is in each ``pipe_inode_info``, and the pages it keeps to be used again."""
@@ -159,7 +116,7 @@ class _HeldWalk(Walk):
         with np.errstate(over="ignore"):
             filled = (rows.head - rows.tail) & width
         used = np.where(ok & (rows.size != 0), np.minimum(filled, rows.size), 0).astype(np.int64)
-        used = self._bounded(used, pipes)
+        used = self.bounded(used, pipes)
         pipe, place = expand(used)
         with np.errstate(over="ignore"):
             # ring_size is a power of two: pipe_buf() takes the index modulo it.
@@ -175,7 +132,7 @@ class _HeldWalk(Walk):
             for operations in kernel.symbols.find(symbol):
                 holders[buffers.operations == np.uint64(operations % (1 << 64))] = holder
         slot = at + np.uint64(kernel.offset("pipe_buffer", "page"))
-        found = self._held(holders[read], pipes[pipe[read]], slot[read], buffers.page[read], origins.take(pipe[read]))
+        found = self.held(holders[read], pipes[pipe[read]], slot[read], buffers.page[read], origins.take(pipe[read]))
         return [found, *self._spare(pipes[ok], origins.take(ok))]
 
     def _spare(self, pipes: U64, origins: Origins) -> list[HeldFrames]:
@@ -188,7 +145,7 @@ class _HeldWalk(Walk):
         words, ok = kernel.words(slot, 1)
         at = np.flatnonzero(ok & (words[:, 0] != 0))
         holders = np.full(len(at), Holder.SPARE, np.uint8)
-        return [self._held(holders, pipes[at // count], slot[at], words[at, 0], origins.take(at // count))]
+        return [self.held(holders, pipes[at // count], slot[at], words[at, 0], origins.take(at // count))]
 
     def rings(self, rings: U64, origins: Origins) -> list[HeldFrames]:
         """The buffers registered with each ``io_ring_ctx`` (io_uring/rsrc.c): pointers, or nodes that have them."""
@@ -202,7 +159,7 @@ class _HeldWalk(Walk):
         tables, held = kernel.gather_member("io_ring_ctx", paths[1], rings)
         self.lost(Problem.UNREADABLE, rings[~(ok & held)])
         usable = ok & held & kernel.arch.kernel_pointer(tables)
-        ring, place = expand(self._bounded(np.where(usable, counts & np.uint64(0xFFFFFFFF), 0).astype(np.int64), rings))
+        ring, place = expand(self.bounded(np.where(usable, counts & np.uint64(0xFFFFFFFF), 0).astype(np.int64), rings))
         slot = tables[ring] + _POINTER * place.astype(np.uint64)
         words, read = kernel.words(slot, 1)
         self.lost(Problem.UNREADABLE, slot[~read])
@@ -213,65 +170,13 @@ class _HeldWalk(Walk):
             ring, buffers = ring[read], buffers[read]
         many, read = kernel.gather_member("io_mapped_ubuf", "nr_bvecs", buffers)
         self.lost(Problem.UNREADABLE, buffers[~read])
-        buffer, place = expand(self._bounded(np.where(read, many, 0).astype(np.int64), buffers))
+        buffer, place = expand(self.bounded(np.where(read, many, 0).astype(np.int64), buffers))
         step = np.uint64(kernel.sizeof("bio_vec"))
         at = buffers[buffer] + np.uint64(pieces_at.offset) + step * place.astype(np.uint64)
         pieces, read = kernel.gather(_Pieces, at)
         self.lost(Problem.UNREADABLE, at[~read])
         ring, at, pieces = ring[buffer[read]], at[read], pieces.take(read)
-        # A piece may be as large as a folio: all frames from its first byte to its last.
-        reach = pieces.offset.astype(np.int64) + pieces.length.astype(np.int64) + (kernel.arch.page_size - 1)
-        piece, place = expand(self._bounded(reach >> kernel.arch.page_shift, at))
-        page = pieces.page[piece] + np.uint64(self._reader.size) * place.astype(np.uint64)
+        piece, page = self.pieces(pieces.page, pieces.offset.astype(np.uint64), pieces.length.astype(np.uint64), at)
         ring = ring[piece]
         holders = np.full(len(ring), Holder.IO_URING, np.uint8)
-        return [self._held(holders, rings[ring], at[piece], page, origins.take(ring))]
-
-    def sockets(self, sockets: U64, origins: Origins) -> list[HeldFrames]:
-        """The umem of each ``struct socket`` that is one of AF_XDP (net/xdp/xdp_umem.c)."""
-        kernel = self.kernel
-        if not kernel.has("xdp_umem", "pgs"):
-            return []  # built without AF_XDP
-        socks, ok = kernel.gather_member("socket", "sk", sockets)
-        ok &= kernel.arch.kernel_pointer(socks)
-        socks, origins = socks[ok], origins.take(ok)
-        family, ok = kernel.gather_member("sock", "__sk_common.skc_family", socks)
-        mine = ok & (family == _AF_XDP)
-        umems, ok = kernel.gather_member("xdp_sock", "umem", socks[mine])
-        origins = origins.take(mine).take(ok)
-        umems = umems[ok]
-        first = first_rows(umems)  # sockets may share one
-        first = first[kernel.arch.kernel_pointer(umems[first])]
-        umems, origins = umems[first], origins.take(first)
-        rows, ok = kernel.gather(_Umems, umems)
-        self.lost(Problem.UNREADABLE, umems[~ok])
-        umem, place = expand(self._bounded(np.where(ok, rows.count, 0).astype(np.int64), umems))
-        slot = rows.pages[umem] + _POINTER * place.astype(np.uint64)
-        words, read = kernel.words(slot, 1)
-        self.lost(Problem.UNREADABLE, slot[~read])
-        umem, slot, words = umem[read], slot[read], words[read]
-        holders = np.full(len(umem), Holder.AF_XDP, np.uint8)
-        return [self._held(holders, umems[umem], slot, words[:, 0], origins.take(umem))]
-
-    def _bounded(self, counts: I64, where: U64) -> I64:
-        """``counts``, with 0 for those that are more than is looked at, all before them included."""
-        cut = np.cumsum(counts.astype(np.float64)) > _MOST
-        self.lost(Problem.CUT_SHORT, where[cut], counts[cut].astype(np.uint64))
-        return np.where(cut, 0, counts)
-
-    def _held(self, holders: U8, by: U64, slot: U64, pages: U64, origins: Origins) -> HeldFrames:
-        """A row for each of ``pages`` that is a struct page; arrays of one length."""
-        pfns, possible = self._reader.frames_of(pages)
-        possible &= self.kernel.arch.kernel_pointer(pages) & self._there(pages)
-        self.lost(Problem.NON_CANONICAL, slot[~possible], pages[~possible])
-        return HeldFrames(
-            pfn=pfns[possible],
-            holder=holders[possible],
-            by=by[possible],
-            slot=slot[possible],
-            pid=origins.pid[possible],
-            fd=origins.fd[possible],
-        )
-
-    def _there(self, pages: U64) -> Bools:
-        return self.kernel.space.translate(pages)[2]
+        return [self.held(holders, rings[ring], at[piece], page, origins.take(ring))]

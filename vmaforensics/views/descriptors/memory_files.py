@@ -86,6 +86,7 @@ _SB_KERNMOUNT = np.uint64(1 << 22)  # include/linux/fs.h
 _MOST_SUPERS = 1 << 16
 _MOST_INODES = 1 << 22
 _HEAD = 256  # bytes that tell the content
+_BATCH = 1 << 10  # pages looked at together
 _MOST_PFN = np.uint64(1 << 40)
 
 
@@ -189,8 +190,16 @@ def _look(kernel: Kernel, rows: MemoryFiles) -> None:
     rows.content[rows.page != 0] = Content.NOT_IN_DUMP
     rows.content[at[~astray[at]]] = Content.UNSEEN
     at = at[astray[at]]
-    data, ok = kernel.memory.gather(rows.pa[at], _HEAD)
-    rows.content[at[ok]] = contents(data[ok])
+    for low in range(0, len(at), _BATCH):
+        part = at[low : low + _BATCH]
+        with kernel.memory.untraced():
+            data, ok = kernel.memory.gather(rows.pa[part], kernel.arch.page_size)
+        part, data = part[ok], data[ok]
+        rows.content[part] = contents(data[:, :_HEAD])
+        may_be = np.flatnonzero(np.isin(rows.content[part], (Content.OTHER, Content.TEXT)))
+        rows.content[part[may_be[kernel.arch.looks_like_code(data[may_be])]]] = Content.CODE
+        for pa in rows.pa[part[np.isin(rows.content[part], (Content.ELF, Content.SCRIPT, Content.CODE))]].tolist():
+            kernel.memory.touch(pa, kernel.arch.page_size)
 
 
 def _names(kernel: Kernel, links: U64) -> list[bytes | None]:

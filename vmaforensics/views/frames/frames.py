@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from vmaforensics.views.frames.buffers import BufferCode, find_buffer_code
 from vmaforensics.views.frames.owners import account_for
 from vmaforensics.views.frames.pointers import FramePointers, find_pointers, places_of
 from vmaforensics.views.frames.reserved import Reserved, count_reserved
@@ -15,7 +16,7 @@ from vmaforensics.views.pages.page_types import PageReader
 
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
-    from vmaforensics.views.descriptors.held_frames import HeldFrames
+    from vmaforensics.views.descriptors.holders import HeldFrames
     from vmaforensics.views.pages.frame_kinds import FrameKinds
     from vmaforensics.views.pages.page_tables import PageTablesView
 
@@ -30,6 +31,7 @@ class FramesView:
     whole: bool  # all of the kernel's page tables could be read
     cleared: bool  # pages are cleared when they are allocated, or it is not known that they are not
     code: UnownedCode
+    buffers: BufferCode
     pointers: FramePointers  # to the first frames of ``code``; none are looked for where there are none
     places: list[str]  # of pointers: where each stands
     unowned: int  # frames that nobody accounts for
@@ -53,6 +55,7 @@ def gather_frames(kernel: Kernel, page_tables: PageTablesView, held: HeldFrames)
     tables = kernel.arch.pages(page_tables.tables.pa)
     accounted = account_for(kernel, classify_frames(kernel), mapped=mapped, tables=tables, kept=held.pfn)
     looked = find_code(kernel, unowned_frames(kernel, reader, accounted))
+    buffers = find_buffer_code(kernel, accounted, mapped=mapped, held=held)
     reserved = count_reserved(kernel, reader)
     too_many = reserved.whole and reserved.counted > reserved.expected
     marked = find_code(kernel, reserved_frames(kernel, accounted) if too_many else looked.code.pfn[:0])
@@ -65,6 +68,7 @@ def gather_frames(kernel: Kernel, page_tables: PageTablesView, held: HeldFrames)
         whole=accounted.whole,
         cleared=kernel.variable("init_on_alloc", 4) != 0,  # a static key, that counts who enabled it
         code=looked.code,
+        buffers=buffers,
         pointers=pointers,
         places=places_of(kernel, pointers) if len(pointers) else [],
         unowned=looked.frames,

@@ -32,10 +32,10 @@ class Accounted(NamedTuple):
 
 
 def account_for(kernel: Kernel, kinds: FrameKinds, *, mapped: U64, tables: U64, kept: U64) -> Accounted:
-    """Tell apart the frames that are ``KERNEL`` in ``kinds``.
+    """Tell apart the frames that are ``KERNEL`` in ``kinds``; of what files keep, large kmalloc too.
 
-    ``mapped`` are frames that entries of processes lead to, ``tables`` those of their page tables, ``kept`` those of
-    buffers; in any order. Raises :class:`KernelNotFoundError` where the kernel's page tables are not known.
+    ``mapped`` are frames that entries of processes lead to, ``tables`` those of their page tables, ``kept`` those that
+    files hold; in any order. Raises :class:`KernelNotFoundError` where the kernel's page tables are not known.
     """
     if kernel.root is None:
         raise KernelNotFoundError("the kernel's own page tables are not known")
@@ -56,7 +56,10 @@ def account_for(kernel: Kernel, kinds: FrameKinds, *, mapped: U64, tables: U64, 
         (FrameKind.KERNEL_TABLE, _rows(kinds, arch.pages(walk.tables.pa))),
         (FrameKind.VMALLOC, _rows_in(kinds, arch.pages(pa[~direct]), arch.pages((pa + size)[~direct]))),
     ):
-        found[rows[found[rows] == FrameKind.KERNEL]] = kind
+        mine = found[rows] == FrameKind.KERNEL
+        if kind is FrameKind.KEPT:
+            mine |= found[rows] == FrameKind.LARGE_KMALLOC
+        found[rows[mine]] = kind
     whole = not walk.truncated and bool(walk.tables.ok.all())
     return Accounted(replace(kinds, kinds=found), executable, whole)
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.pages.page_types import PageReader
 
 _MOST_ZONES = 1 << 12
+_FLAG_BITS = 64  # of page.flags
 
 
 @table(struct="zone")
@@ -43,7 +44,7 @@ def count_reserved(kernel: Kernel, reader: PageReader) -> Reserved:
     bit = kernel.types.constant("PG_reserved")
     rows, ok = kernel.gather(_Zones, zones(kernel)[:_MOST_ZONES])
     rows = rows.take(ok & (rows.spanned != 0))
-    if bit is None or not len(rows):
+    if bit is None or not 0 <= bit < _FLAG_BITS or not len(rows):
         return Reserved(0, 0, False)
     rows = rows.sort_by(rows.first)
     ends = np.minimum(rows.first + rows.spanned, np.uint64(1 << 52))

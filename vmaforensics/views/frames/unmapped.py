@@ -20,7 +20,7 @@ from vmaforensics.views.structures.per_cpu import on_each_cpu
 
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
-    from vmaforensics.views.descriptors.held_frames import HeldFrames
+    from vmaforensics.views.descriptors.holders import HeldFrames
     from vmaforensics.views.pages.frame_kinds import FrameKinds
     from vmaforensics.views.pages.page_types import PageReader
 

@@ -46,14 +46,16 @@ class Looked(NamedTuple):
 
 
 def unowned_frames(kernel: Kernel, reader: PageReader, accounted: Accounted) -> U64:
-    """The frames that are ``KERNEL``, that the kernel may not execute, and that are allocated, ascending.
+    """The frames that are ``KERNEL`` or large kmalloc, that the kernel may not execute, and that are allocated,
+    ascending.
 
     One without a reference is on its way to or from the allocator, which lists it nowhere then and has not cleared it
     yet; unless it lies behind a frame that has one, in the same block of a power of two (an allocation of several pages
     without __GFP_COMP, of which only the first has a reference).
     """
     kinds = accounted.kinds
-    pfns = kinds.pfns(np.flatnonzero((kinds.kinds == FrameKind.KERNEL) & ~accounted.executable).astype(np.int64))
+    nobodys = np.isin(kinds.kinds, (FrameKind.KERNEL, FrameKind.LARGE_KMALLOC))
+    pfns = kinds.pfns(np.flatnonzero(nobodys & ~accounted.executable).astype(np.int64))
     references, ok = kernel.gather_member("page", "_refcount.counter", reader.addresses(pfns))
     rows = np.arange(len(pfns))
     head = np.maximum.accumulate(np.where(ok & (references != 0), rows, -1))

@@ -52,7 +52,7 @@ class FrameKind(IntEnum):
     VMALLOC = 14  # mapped by the kernel's page tables outside of the direct map: vmalloc, modules, stacks
     KERNEL_TABLE = 15  # the kernel's own page tables
     MAPPED = 16  # of drivers that map them into processes
-    KEPT = 17  # buffers of pipes and the like
+    KEPT = 17  # buffers of pipes and sockets, BPF maps and the like
 
     @property
     def label(self) -> str:
@@ -75,7 +75,7 @@ class FrameKind(IntEnum):
             "vmalloc",
             "kernel page tables",
             "mapped by drivers",
-            "kept in pipes",
+            "kept by files",
         )[self]
 
 
@@ -244,7 +244,7 @@ class _Codes:
 
         def flag(name: str) -> int:
             bit = kernel.types.constant(name)
-            return 0 if bit is None or bit >= _FLAG_BITS else 1 << bit
+            return 1 << bit if bit is not None and 0 <= bit < _FLAG_BITS else 0
 
         types = (
             (FrameKind.MOVABLE, "zsmalloc"),
