@@ -41,6 +41,7 @@ class CodePages(Table):
     low: U64  # the two halves of its hash
     high: U64
     ok: Bools  # its bytes are in the image
+    zero: Bools  # and all zero
 
 
 class Code(NamedTuple):
@@ -94,7 +95,7 @@ def _pages(analysis: Analysis, regions: NDArray[np.void]) -> tuple[CodePages, in
     begin = values_at(regions["start"], region)
     index = np.where(region >= 0, arch.pages(va - begin + values_at(regions["pgoff"], region)), arch.pages(va))
     frames, of_frame = np.unique(frame, return_inverse=True)
-    low, high, ok = _hashes(analysis, frames[:_MOST])
+    low, high, ok, zero = _hashes(analysis, frames[:_MOST])
     known = np.minimum(of_frame, max(len(low) - 1, 0))
     pages = CodePages.of(
         region=region,
@@ -103,6 +104,7 @@ def _pages(analysis: Analysis, regions: NDArray[np.void]) -> tuple[CodePages, in
         low=values_at(low, known),
         high=values_at(high, known),
         ok=values_at(ok, known).astype(np.bool_) & (of_frame < len(low)),
+        zero=values_at(zero, known).astype(np.bool_),
     )
     left_out = int((of_frame >= len(low)).sum()) + int(counts[~within].sum())
     return pages.take(sort_order(pages.mm, pages.index)), left_out
@@ -122,16 +124,18 @@ def _region_of(regions: NDArray[np.void], mm: U64, va: U64) -> NDArray[np.int64]
     return np.where((found >= 0) & holds, found, -1)
 
 
-def _hashes(analysis: Analysis, frames: U64) -> tuple[U64, U64, Bools]:
+def _hashes(analysis: Analysis, frames: U64) -> tuple[U64, U64, Bools, Bools]:
+    """The halves of each frame's hash, whether it could be read, and whether it holds but zeros."""
     arch, memory = analysis.kernel.arch, analysis.kernel.memory
     digests = np.zeros((len(frames), _HASH), np.uint8)
-    ok = np.zeros(len(frames), np.bool_)
+    ok, zero = np.zeros(len(frames), np.bool_), np.zeros(len(frames), np.bool_)
     for at in range(0, len(frames), _CHUNK):
         data, ok[at : at + _CHUNK] = memory.gather(arch.bytes_of(frames[at : at + _CHUNK]), arch.page_size)
+        zero[at : at + _CHUNK] = ~data.any(axis=1)
         joined = b"".join(hashlib.blake2b(page, digest_size=_HASH).digest() for page in data)
         digests[at : at + _CHUNK] = np.frombuffer(joined, np.uint8).reshape(-1, _HASH)
     halves = digests.view(">u8").astype(np.uint64)
-    return halves[:, 0], halves[:, 1], ok
+    return halves[:, 0], halves[:, 1], ok, zero
 
 
 def distinct(pages: CodePages, file: NDArray[np.int64]) -> tuple[CodePages, NDArray[np.int64]]:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from vmaforensics.fleet.code import distinct, read_code
+from vmaforensics.fleet.hooks import HOOKS, hooks_of
+from vmaforensics.report.document.modules import MODULES, modules_table
 from vmaforensics.report.document.parts import NotAssessed
 from vmaforensics.report.document.tables import FINDINGS, PROCESSES, REGIONS, columns_of_rows
 from vmaforensics.report.document.verdict import SEVERITIES
 from vmaforensics.version import __version__
-from vmaforensics.views.system.modules import STATES, read_modules
-from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +74,6 @@ KERNELS: Final = np.dtype(
         ("types", "O"),
     ]
 )
-MODULES: Final = np.dtype([("name", "O"), ("state", "O"), ("size", "i8"), ("taints", "u8")])
 EXECUTABLES: Final = np.dtype(
     [
         ("pid", "i8"),
@@ -97,7 +96,7 @@ CODE: Final = np.dtype(
         ("name", "O"),  # of the region: a path, "[heap]", …; empty: anonymous
         ("outside", "?"),  # executable in page tables, in no region
         ("page", "i8"),  # its number in the file; of other memory, in the address space
-        ("content", "O"),  # BLAKE2b of the page, 128 bits
+        ("content", "O"),  # BLAKE2b of the page, 128 bits; empty for a page of zeros
         ("address_spaces", "i8"),
     ]
 )
@@ -119,6 +118,7 @@ TABLES: Final = {
     "images": IMAGES,
     "kernels": KERNELS,
     "modules": MODULES,
+    "hooks": HOOKS,
     "processes": PROCESSES,
     "vmas": REGIONS,
     "findings": FINDINGS,
@@ -144,16 +144,18 @@ def rows_of_image(
     """The rows of every table, ``image`` left out."""
     regions = document.table("regions")
     code = read_code(analysis, regions)
+    hooks, hooks_left_out = hooks_of(analysis.views.road)
     return {
         "images": image_row(source, outcome, document),
         "kernels": _kernel(document),
-        "modules": _modules(analysis),
+        "modules": modules_table(analysis.kernel, analysis.views.road),
+        "hooks": hooks,
         "processes": document.table("processes"),
         "vmas": regions,
         "findings": document.table("findings"),
         **_code(analysis, regions, code),
         "crashes": _crashes(document),
-        "gaps": _gaps(document, code.left_out),
+        "gaps": _gaps(document, code.left_out, hooks_left_out),
     }
 
 
@@ -210,19 +212,6 @@ def _kernel(document: Document) -> NDArray[np.void]:
     )
 
 
-def _modules(analysis: Analysis) -> NDArray[np.void]:
-    modules = read_modules(analysis.kernel).modules
-    states = dict(enumerate(STATES))
-    return columns_of_rows(
-        MODULES,
-        len(modules),
-        name=[printable(modules.name_of(row)) for row in range(len(modules))],
-        state=[states.get(state, "unknown") for state in modules.state.tolist()],
-        size=modules.size,
-        taints=modules.taints,
-    )
-
-
 def _code(analysis: Analysis, regions: NDArray[np.void], code: Code) -> dict[str, NDArray[np.void]]:
     may = np.array(["x" in perms for perms in regions["perms"].tolist()], np.bool_)
     kept = np.flatnonzero(may | (code.mapped > 0))
@@ -248,7 +237,8 @@ def _code(analysis: Analysis, regions: NDArray[np.void], code: Code) -> dict[str
             outside=pages.region < 0,
             page=pages.index,
             content=[
-                f"{low:016x}{high:016x}" for low, high in zip(pages.low.tolist(), pages.high.tolist(), strict=True)
+                "" if zero else f"{low:016x}{high:016x}"
+                for zero, low, high in zip(pages.zero.tolist(), pages.low.tolist(), pages.high.tolist(), strict=True)
             ],
             address_spaces=spaces,
         ),
@@ -279,11 +269,13 @@ def _crashes(document: Document) -> NDArray[np.void]:
     )
 
 
-def _gaps(document: Document, left_out: int) -> NDArray[np.void]:
-    """What was not assessed; ``left_out`` pages of code were not hashed."""
+def _gaps(document: Document, pages: int, hooks: int) -> NDArray[np.void]:
+    """What was not assessed; ``pages`` of code were not hashed, ``hooks`` have no row."""
     rows = list(document.not_assessed)
-    if left_out:
-        rows.append(NotAssessed(what="code by content", why="more pages than are hashed", count=left_out))
+    if pages:
+        rows.append(NotAssessed(what="code by content", why="more pages than are hashed", count=pages))
+    if hooks:
+        rows.append(NotAssessed(what="hooks", why="more of one kind than have rows", count=hooks))
     return columns_of_rows(
         GAPS,
         len(rows),

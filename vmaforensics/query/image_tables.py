@@ -1,4 +1,4 @@
-"""The tables that only an image has: page-table entries, modules."""
+"""The table that only an image has and no document: page-table entries."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ import numpy as np
 
 from vmaforensics.arch.page_tables import PteState
 from vmaforensics.columns.lookup import values_at
-from vmaforensics.query.tables import MODULES, PTES
-from vmaforensics.report.document.tables import columns_of_rows
-from vmaforensics.views.system.modules import STATES, read_modules
+from vmaforensics.query.tables import PTES
 from vmaforensics.words.permissions import entry_permissions
 from vmaforensics.words.printable import comm_of, printable
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.views import Views
 
 _STATES = {PteState.PRESENT: "present", PteState.PROTNONE: "prot_none", PteState.SWAP: "swap"}
@@ -46,17 +43,3 @@ def ptes_table(views: Views) -> NDArray[np.void]:
     vma_row = values_at(view.ranges.vma_row, ptes.range_row, -1)
     rows["vma"] = values_at(views.vmas.vma, vma_row)
     return rows
-
-
-def modules_table(kernel: Kernel) -> NDArray[np.void]:
-    """The modules of the kernel's list; see ``tables.MODULES``."""
-    modules = read_modules(kernel).modules
-    return columns_of_rows(
-        MODULES,
-        len(modules),
-        name=[printable(modules.name_of(row)) for row in range(len(modules))],
-        address=modules.module,
-        size=modules.size,
-        state=[STATES[state] if state < len(STATES) else "?" for state in modules.state.tolist()],
-        taints=modules.taints.view(np.int64),
-    )

@@ -72,12 +72,13 @@ class ImageSource:
 
     def table(self, name: str) -> Columns:
         """The columns of a table."""
-        from vmaforensics.query.image_tables import modules_table, ptes_table
+        from vmaforensics.query.image_tables import ptes_table
+        from vmaforensics.report.document.modules import modules_table
 
         if name in OF_DOCUMENTS:
             return for_duckdb(self._name, of_document(self._document, name))
         kernel, views = self._read
-        return for_duckdb(self._name, ptes_table(views) if name == "ptes" else modules_table(kernel))
+        return for_duckdb(self._name, ptes_table(views) if name == "ptes" else modules_table(kernel, views.road))
 
 
 class DocumentsSource:

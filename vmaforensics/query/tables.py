@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.report.document.modules import MODULES
 from vmaforensics.report.document.tables import TABLES, columns_of_rows
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ THREADS = np.dtype([("pid", "i8"), ("tid", "i8"), ("comm", "O"), ("task", "u8"),
 FILES = np.dtype(
     [("name", "O"), ("dev", "O"), ("inode", "i8"), ("vmas", "i8"), ("processes", "i8"), ("executable", "?")]
 )
-MODULES = np.dtype([("name", "O"), ("address", "u8"), ("size", "i8"), ("state", "O"), ("taints", "i8")])
 PTES = np.dtype(
     [
         ("pid", "i8"),
