@@ -19,7 +19,7 @@ MAKE_IMAGES = $(BIN)/python samples/recipe/make_images.py --out $(IMAGES)
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help setup demo demo-crash test test-fast coverage lint types docs rules smear complaints members house man samples bench-image \
-	bench-images bench clean
+	bench-images bench fleet-trial clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -79,6 +79,9 @@ bench-images: bench-image $(BENCH_IMAGES:%=$(IMAGES)/%.json) ## larger and older
 
 bench: $(STAMP) $(IMAGES)/bench-2g.json ## measure time and memory on the images for measuring
 	$(BIN)/python bench/run.py --images $(IMAGES) $(BENCH_ARGS)
+
+fleet-trial: $(STAMP) ## two hundred images on a cluster that is disturbed twice (1.6 GB of disk, about half an hour on two cores)
+	$(BIN)/python -m tests.fleet.trial --folder build/fleet
 
 clean: ## remove .venv and caches, not the images
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

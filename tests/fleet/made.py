@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def made_rows(table: str, rows: Sequence[Mapping[str, object]]) -> NDArray[np.void]:
-    """Rows of a table; a column that is not given is empty or zero."""
+    """Rows of a table; a column that is not given is empty or zero, and a module on the list."""
     dtype = TABLES[table]
     made = np.zeros(len(rows), dtype)
     for name in dtype.names or ():
@@ -26,6 +26,8 @@ def made_rows(table: str, rows: Sequence[Mapping[str, object]]) -> NDArray[np.vo
             made[name] = ""
         elif dtype[name].kind == "M":
             made[name] = np.datetime64("NaT")
+        elif name == "listed":
+            made[name] = True
         for at, row in enumerate(rows):
             if name in row:
                 made[name][at] = row[name]

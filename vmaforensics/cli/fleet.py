@@ -93,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
         raise UsageError(f"--workers {args.workers} is no number of processes")
     if args.baseline is not None:
         require_dataset(args.baseline)
-    found = find_sources(args.images, args.list, args.role)
+    found = find_sources(args.images, args.list, args.role, args.output)
     open_dataset(args.output, resume=args.resume)
     options = Options(
         folder=str(args.output.absolute()),

@@ -52,6 +52,7 @@ _STAGES = {
     "writing": ("writing", 300),
     "images": ("images", 100),
 }
+_COUNTED = frozenset({"images"})  # in things, not in bytes
 
 
 @contextmanager
@@ -75,6 +76,8 @@ def watched(args: argparse.Namespace) -> Iterator[Progress]:
 
 def _planned(args: argparse.Namespace) -> dict[str, int]:
     """The stages that a command will go through, with their parts of the time."""
+    if hasattr(args, "scheduler"):
+        return {"images": _STAGES["images"][1]}  # its workers go through all others
     document, copy, case = hasattr(args, "fail_on"), hasattr(args, "keep"), hasattr(args, "lines")
     absent = {
         "checks": not (document or copy or getattr(args, "finding", None)),
@@ -111,8 +114,9 @@ class _Shown:
         assert self._bar is not None
         assert self._task is not None
         passed = now - self._stage_start
-        rate = f"{done / passed / 1e6:.0f} MB/s" if total and done and passed > 0.05 else ""
-        self._bar.update(self._task, completed=self._reached(stage, done, total), description=_name(stage), rate=rate)
+        rate = _rate(stage, done, passed) if total and done and passed > 0.05 else ""
+        described = f"{done:,} of {total:,} {_name(stage)}" if stage in _COUNTED else _name(stage)
+        self._bar.update(self._task, completed=self._reached(stage, done, total), description=described, rate=rate)
         self._bar.start()  # nothing, once it is shown
 
     def _make(self) -> None:
@@ -166,6 +170,11 @@ class _Lines:
         line = {"stage": stage, "done": done, "total": total, "elapsed": round(now - self._start, 3)}
         sys.stderr.write(json.dumps(line) + "\n")
         sys.stderr.flush()
+
+
+def _rate(stage: str, done: int, passed: float) -> str:
+    """How fast it goes; ``passed`` is in seconds."""
+    return f"{done / passed * 60:.1f}/min" if stage in _COUNTED else f"{done / passed / 1e6:.0f} MB/s"
 
 
 def _name(stage: str) -> str:

@@ -6,6 +6,8 @@ the schema. The file of an image in ``images`` is written last: an image that ha
 
 from __future__ import annotations
 
+import glob
+import re
 from typing import TYPE_CHECKING, Final, cast
 
 import msgspec
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 _ABOUT: Final = "fleet.json"
 _SCHEMA: Final = "_schema"
+# Files of ``whole_file``, and copies of URLs.
+_HALF: Final = re.compile(r"\.[0-9a-f]{16}(\..{1,16})?|\.[\w.]{1,64}\.[0-9a-f]{16}")
 
 
 class About(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,6 +94,11 @@ def is_done(folder: Path, source: Source) -> bool:
     return same and row["status"] != "killed"
 
 
+def has_rows(folder: Path, key: str) -> bool:
+    """Whether the row of an image lies in the dataset, as far as it can be seen from here."""
+    return _place(folder, "images", key).exists()
+
+
 def write_rows(folder: Path, key: str, tables: Mapping[str, NDArray[np.void]]) -> None:
     """Write the tables of an image; of those that are not given, remove what an earlier run has left."""
     for name in reversed(TABLES):  # images comes last
@@ -135,6 +144,14 @@ def _write(path: Path, content: bytes) -> None:
         stream.write(content)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what workers that died have left half written. None may be at work."""
+    for place in (folder, folder / "reports", *(folder / "tables" / table for table in TABLES)):
+        for path in place.glob(".*"):
+            if _HALF.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+
+
 def pattern(folder: Path, table: str) -> str:
-    """The files of a table, as DuckDB and polars take them."""
-    return str(folder / "tables" / table / "*.parquet")
+    """The files of a table, as DuckDB and polars take them; the folder's own name is no pattern."""
+    return f"{glob.escape(str(folder))}/tables/{table}/*.parquet"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import jinja2
 from markupsafe import Markup
@@ -20,35 +20,38 @@ if TYPE_CHECKING:
 
 _MOST: Final = 2000  # machines
 _FEW: Final = 100  # rows of any other table
-_SAID: Final = 160  # characters of a verdict; the report of the machine has it all
+_NAMED: Final = 5  # lines of a cell
+_SAID: Final = 300  # characters of what is said of a machine; its report has it all
 _RANK: Final = "list_position(['critical', 'high', 'medium', 'low', 'info'], worst)"
 
 _MACHINES: Final = f"""
 SELECT image, location, role, hostname, release, worst, {", ".join(SEVERITIES)}, acquired, crashed,
-       left(verdict, {_SAID}) AS said, exists(SELECT 1 FROM reported r WHERE r.image = i.image) AS reported
-FROM images i WHERE status = 'ok'
-ORDER BY {_RANK} NULLS LAST, critical DESC, high DESC, medium DESC, crashed DESC, location
+       left(verdict, {_SAID}) AS said, coalesce(told.different, 0) AS different, told.foremost AS found,
+       coalesce(odd.rare, 0) AS rare, odd.foremost AS odd,
+       exists(SELECT 1 FROM reported r WHERE r.image = i.image) AS reported
+FROM images i LEFT JOIN told USING (image) LEFT JOIN odd USING (image) WHERE status = 'ok'
+ORDER BY {_RANK} NULLS LAST, critical DESC, high DESC, medium DESC, crashed DESC, rare DESC, location
 """
 _BASED: Final = ("baseline", "peerless")  # sections
 # Anchor, title, what it says, the question, and its columns.
 _SECTIONS: Final = (
     (
-        "findings",
-        "Findings by rule",
-        "Of how many findings each rule has, and on how many machines.",
-        f"SELECT * FROM findings_by_rule ORDER BY {_RANK.replace('worst', 'severity')}, machines DESC, rule",
+        "indicators",
+        "The same on several machines",
+        "What hides or takes part on more than one machine, whatever their kinds: where else is what one of them has?",
+        "SELECT indicator, name, machines, locations FROM indicators",
     ),
     (
-        "crashes",
-        "The same crash",
-        "Crashes with one fingerprint have the same functions on top of the stack.",
-        "SELECT fingerprint, kind, functions, machines, locations FROM same_crash ORDER BY machines DESC, fingerprint",
+        "rare",
+        "Rare",
+        "What few machines of a kind (kernel build and role) have, what tells most first; most of it is innocent.",
+        'SELECT trait, names, seen, "of", role, locations FROM rare_together',
     ),
     (
         "baseline",
         "Beyond the baseline",
-        "What a machine has that none of its peers in the baseline has: same kernel build, same role.",
-        "SELECT location, role, trait, name, peers FROM beyond_baseline",
+        "What machines have that none of their peers in the baseline has: same kernel build, same role.",
+        "SELECT trait, name, machines, role, peers, locations FROM beyond_baseline_together",
     ),
     (
         "peerless",
@@ -57,22 +60,34 @@ _SECTIONS: Final = (
         "SELECT location, role, release FROM without_peers ORDER BY location",
     ),
     (
-        "rare",
-        "Rare",
-        "What few machines of a kind have. Most of it is innocent; what an intruder brings is here too.",
-        'SELECT trait, name, seen, "of", role, locations FROM rarity ORDER BY share, seen, "of" DESC, trait, name',
-    ),
-    (
         "changed",
         "Changed code",
-        "Pages of files that a minority of machines have otherwise: another version of the file, or a patch in memory.",
-        'SELECT name, page, content, seen, "of", locations FROM changed_code ORDER BY seen, "of" DESC, name, page',
+        "Pages that a minority of machines has otherwise, in files that are alike elsewhere: a patch in memory.",
+        'SELECT name, page, content, seen, "of", locations FROM changed_code',
     ),
     (
-        "content",
-        "Executable memory without a file",
-        "The same bytes, executable and of no file, on more than one machine.",
-        "SELECT * FROM same_content WHERE machines > 1 ORDER BY machines DESC, content",
+        "lacking",
+        "Lacking",
+        "Modules and programs that nine of ten machines of a kind have, and which have not: what was stopped there?",
+        'SELECT trait, name, lack, "of", role, locations FROM lacking',
+    ),
+    (
+        "crashes",
+        "The same crash",
+        "Crashes with one fingerprint have the same functions on top of the stack.",
+        "SELECT fingerprint, kind, functions, machines, locations FROM same_crash ORDER BY machines DESC, fingerprint",
+    ),
+    (
+        "findings",
+        "Findings by rule",
+        "Of how many findings each rule has, and on how many machines.",
+        "SELECT severity, rule, title, findings, machines, locations FROM findings_by_rule",
+    ),
+    (
+        "versions",
+        "Other versions",
+        "Files of which a machine has another version in memory than most machines of its kernel build.",
+        "SELECT name, machines, locations FROM other_versions_together",
     ),
     (
         "kernels",
@@ -89,10 +104,18 @@ _SECTIONS: Final = (
 )
 
 
+class Cell(NamedTuple):
+    """What a cell shows: lines, how many more there are, and whether it is a number."""
+
+    lines: tuple[str, ...]
+    more: int
+    number: bool
+
+
 def render_page(folder: Path, baseline: Path | None = None) -> str:
     """The page of the dataset in ``folder``: complete in itself but for links to the reports beside it."""
-    style, script = asset("style.css"), Markup(_templates().get_source(_environment(), "fleet.js")[0])
-    connection = connect(folder, baseline)
+    style, script = asset("style.css") + _asset("fleet.css"), _asset("fleet.js")
+    connection = connect(folder, baseline, kept=True)
     keys = sorted(path.stem for path in (folder / "reports").glob("*.html"))
     connection.execute("CREATE TABLE reported (image VARCHAR)")
     if keys:
@@ -105,6 +128,9 @@ def render_page(folder: Path, baseline: Path | None = None) -> str:
         "count(*) FILTER (crashed) AS crashed, count(*) FILTER (worst IN ('critical', 'high', 'medium')) AS serious, "
         "coalesce(sum(processes), 0)::BIGINT AS processes, coalesce(sum(vmas), 0)::BIGINT AS vmas FROM images",
     )[0]
+    sections = [
+        _section(connection, common, *about) for about in _SECTIONS if baseline is not None or about[0] not in _BASED
+    ]
     page = (
         _environment()
         .get_template("fleet.html")
@@ -116,9 +142,8 @@ def render_page(folder: Path, baseline: Path | None = None) -> str:
             common=common,
             further=max(total["images"] - len(machines) - _unanalysed(connection), 0),
             severities=SEVERITIES,
-            sections=[
-                _section(connection, *about) for about in _SECTIONS if baseline is not None or about[0] not in _BASED
-            ],
+            sections=[section for section in sections if section["rows"]],
+            nothing=[section["title"] for section in sections if not section["rows"]],
             few=_FEW,
             version=__version__,
             style=style,
@@ -129,7 +154,14 @@ def render_page(folder: Path, baseline: Path | None = None) -> str:
     return str(page)
 
 
-def _section(connection: Any, anchor: str, title: str, says: str, question: str) -> dict[str, Any]:  # noqa: ANN401
+def _section(
+    connection: Any,  # noqa: ANN401
+    common: str,
+    anchor: str,
+    title: str,
+    says: str,
+    question: str,
+) -> dict[str, Any]:
     found = rows(connection, f"SELECT * FROM ({question}) LIMIT {_FEW + 1}")
     return {
         "anchor": anchor,
@@ -137,17 +169,19 @@ def _section(connection: Any, anchor: str, title: str, says: str, question: str)
         "says": says,
         "question": question,
         "columns": list(found[0]) if found else [],
-        "rows": [[_cell(value) for value in row.values()] for row in found[:_FEW]],
+        "rows": [[_cell(value, common) for value in row.values()] for row in found[:_FEW]],
         "more": len(found) > _FEW,
     }
 
 
-def _cell(value: object) -> str:
-    """A value as it stands in a table; of lists the first few."""
+def _cell(value: object, common: str) -> Cell:
+    """A value as it stands in a table: of lists the first few, of locations what they have not in common."""
     if isinstance(value, list):
-        names = sorted(str(item) or "anonymous" for item in value)
-        return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-    return f"{value:,}" if isinstance(value, int) else str(value)
+        names = [str(item).removeprefix(common) or "anonymous" for item in value]
+        return Cell(tuple(names[:_NAMED]), max(len(names) - _NAMED, 0), number=False)
+    if isinstance(value, int):
+        return Cell((f"{value:,}",), 0, number=True)
+    return Cell((str(value).removeprefix(common),), 0, number=False)
 
 
 def _counts(connection: Any) -> dict[str, int]:  # noqa: ANN401
@@ -172,6 +206,11 @@ def _tone(machines: list[dict[str, Any]], total: dict[str, Any]) -> str:
     if worst in SEVERITIES[:3]:
         return str(worst)
     return "clear" if total["analysed"] == total["images"] and total["analysed"] else "unknown"
+
+
+def _asset(name: str) -> Markup:
+    """A file of this package's templates, as it is."""
+    return Markup(_templates().get_source(_environment(), name)[0])
 
 
 @cache

@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from vmaforensics.errors import ExitCode, OutputError, UsageError
-from vmaforensics.fleet.dataset import is_done
+from vmaforensics.fleet.dataset import has_rows, is_done, sweep
 from vmaforensics.fleet.tables import Outcome
-from vmaforensics.fleet.task import CHARACTERS, Told, analyse_source, write_failure
+from vmaforensics.fleet.task import CHARACTERS, Told, analyse_source, other_version, write_failure
+from vmaforensics.version import __version__
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from vmaforensics.fleet.sources import Source
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
     from vmaforensics.progress import Progress
 
 _TRIES: Final = 3  # workers that may die over one image
-_WAIT: Final = "30s"  # for a scheduler to answer
+_WAIT: Final = "30s"  # for a scheduler to answer, and for its first worker
+_SEEN_WITHIN: Final = (
+    10.0  # seconds after which a file that a worker wrote is seen here: network file systems take some
+)
 
 
 class Summary(NamedTuple):
@@ -64,8 +68,8 @@ def run_fleet(
 
     ``workers`` and ``memory`` (each worker's, as ``4GiB``) are those of a local cluster; ``scheduler`` is the address
     of another one. A worker that dies is replaced and its image tried again; an image over which ``_TRIES`` workers
-    died has a row that says so. Raises :class:`UsageError` where no scheduler answers, :class:`OutputError` where the
-    dataset cannot be written.
+    died has a row that says so. Raises :class:`UsageError` where no scheduler answers, or one without workers of this
+    version; :class:`OutputError` where the dataset cannot be written.
     """
     began = time.monotonic()
     waiting = {source.key: source for source in sources if not is_done(folder, source)}
@@ -76,6 +80,7 @@ def run_fleet(
             for answer in _answers(client, waiting, options, folder):
                 told.append(answer)
                 progress("images", len(told), len(waiting))
+    sweep(folder)
     states = [answer.outcome.status for answer in told]
     return Summary(
         analysed=states.count("ok"),
@@ -88,6 +93,8 @@ def run_fleet(
 
 
 def _answers(client: Any, waiting: dict[str, Source], options: Options, folder: Path) -> Iterator[Told]:  # noqa: ANN401
+    from concurrent.futures import CancelledError
+
     from distributed import KilledWorker, as_completed
 
     tasks = [
@@ -96,19 +103,42 @@ def _answers(client: Any, waiting: dict[str, Source], options: Options, folder: 
     ]
     for task in as_completed(tasks):
         key = str(task.key).removeprefix("image-")
-        error = task.exception()
+        source = waiting[key]
+        try:
+            error = task.exception()
+        except CancelledError:
+            raise UsageError("the Dask scheduler is gone; start it again, then --resume") from None
         if error is None:
+            _require_row(folder, source)
             yield task.result()
-        elif isinstance(error, OutputError):
+        elif isinstance(error, (OutputError, UsageError)):
             raise error
         else:
-            died = isinstance(error, KilledWorker)
-            said = printable(str(error))[:CHARACTERS]
-            text = f"{_TRIES} workers died over it, of too little memory most likely" if died else said
-            outcome = Outcome("killed" if died else "failed", int(ExitCode.INTERNAL), text, 0.0)
-            write_failure(waiting[key], folder, outcome)
-            yield Told(key, waiting[key].location, outcome, "")
+            outcome = _outcome_of(error, KilledWorker)
+            write_failure(source, folder, outcome)
+            yield Told(key, source.location, outcome, "")
         task.release()
+
+
+def _outcome_of(error: BaseException, killed: type[BaseException]) -> Outcome:
+    """How an image ended over which the task itself did not get to say so."""
+    if not isinstance(error, killed):
+        return Outcome("failed", int(ExitCode.INTERNAL), printable(str(error))[:CHARACTERS], 0.0)
+    tries = int(getattr(error, "allowed_failures", _TRIES - 1)) + 1
+    text = f"{tries} workers died over it: of too little memory most likely, or the file was cut while it was read"
+    return Outcome("killed", int(ExitCode.INTERNAL), text, 0.0)
+
+
+def _require_row(folder: Path, source: Source) -> None:
+    """Raise :class:`OutputError` where the rows that a worker has written are not in our folder."""
+    ends = time.monotonic() + _SEEN_WITHIN
+    while not has_rows(folder, source.key):
+        if time.monotonic() > ends:
+            raise OutputError(
+                f"a worker has analysed {source.location}, but its rows are not in {folder}: workers must see that "
+                "folder by the same path"
+            )
+        time.sleep(0.1)
 
 
 @contextmanager
@@ -125,6 +155,7 @@ def _client(scheduler: str | None, workers: int | None, memory: str | None, imag
             except (OSError, ValueError) as error:
                 raise UsageError(f"no Dask scheduler answers at {scheduler}: {error}") from None
             with client:
+                _require_workers(client, scheduler)
                 yield client
             return
         count = min(workers or dask.system.CPU_COUNT, images)
@@ -139,3 +170,25 @@ def _client(scheduler: str | None, workers: int | None, memory: str | None, imag
             Client(cluster) as client,
         ):
             yield client
+
+
+def _require_workers(client: Any, scheduler: str) -> None:  # noqa: ANN401
+    """Raise :class:`UsageError` where a cluster has no workers, or one with another version of this package."""
+    try:
+        client.wait_for_workers(1, timeout=_WAIT)
+    except TimeoutError:
+        raise UsageError(f"the scheduler at {scheduler} has no workers; start some: dask worker {scheduler}") from None
+    for worker, found in sorted(client.run(_asker(), on_error="return").items()):
+        if found != __version__:
+            raise UsageError(other_version(worker, found if isinstance(found, str) else None))
+
+
+def _asker() -> Callable[[], str]:
+    """A function that tells the version of this package where it runs; it travels by value, for it may not be there."""
+
+    def version() -> str:
+        from vmaforensics.version import __version__
+
+        return __version__
+
+    return version

@@ -6,19 +6,21 @@ named by itself, matches a pattern or stands in a list is taken whatever it is: 
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import os
+import stat
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from vmaforensics.errors import ImageUnreadableError, UsageError
+from vmaforensics.errors import ImageUnreadableError, OutputError, UsageError
 from vmaforensics.image.open import begins_as_image
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 _CALLED: Final = {".raw", ".mem", ".vmem", ".dmp", ".dump", ".lime", ".avml", ".kdump", ".elf", ".core", ".vmcore"}
 _MOST_LINES: Final = 1_000_000  # of a list
@@ -52,24 +54,30 @@ class Found(NamedTuple):
     passed_over: int
 
 
-def find_sources(words: Sequence[str], lists: Sequence[Path] = (), role: str = "") -> Found:
+def find_sources(words: Sequence[str], lists: Sequence[Path] = (), role: str = "", output: Path | None = None) -> Found:
     """The images that ``words`` (paths, patterns, folders, URLs) and ``lists`` name.
 
     A line of a list is a location, then optionally a tab and the role of the machine; what begins with ``#`` is a
-    comment. ``role`` is that of images without one of their own.
-    Raises :class:`UsageError` where a word matches nothing, :class:`ImageUnreadableError` where a list or folder
-    cannot be read.
+    comment. ``role`` is that of images without one of their own. The folder ``output`` is not looked into.
+    Raises :class:`UsageError` where a word matches nothing, :class:`ImageUnreadableError` where a list or URL cannot be
+    read. A folder or file that cannot be read is one of the sources: its row says why.
     """
     sources: dict[str, Source] = {}
     passed_over = 0
+    # Folders that were looked into, by what identifies them: links may lead back, and two words to one.
+    seen = {_identity(output)} if output is not None else set()
     for word, own in (*((word, "") for word in words), *_lines(lists)):
         if _is_url(word):
             found = list(_remote(word, own or role))
-        elif Path(word).is_dir():
-            found, others = _of_folder(Path(word), own or role)
-            passed_over += others
         else:
-            found = [_local(path, own or role) for path in _matching(word)]
+            found = []
+            for path in _matching(word):
+                if _mode(path, stat.S_ISDIR):
+                    more, others = _of_folder(path, own or role, seen)
+                    found += more
+                    passed_over += others
+                else:
+                    found.append(_local(path, own or role))
         for source in found:
             sources.setdefault(source.location, source)
     if not sources:
@@ -92,37 +100,72 @@ def _lines(lists: Iterable[Path]) -> Iterator[tuple[str, str]]:
 
 
 def _matching(word: str) -> list[Path]:
-    """The files of a pattern, sorted; of what is none, the file itself, whether it is there or not."""
-    if not _PATTERN & set(word) or Path(word).exists():
+    """The files and folders of a pattern, sorted; of what is none, the path itself, whether it is there or not."""
+    if not _PATTERN & set(word) or os.path.lexists(word):
         return [Path(word)]
-    found = sorted(path for path in map(Path, glob.iglob(word, recursive=True)) if path.is_file())  # noqa: PTH207 - any path
+    found = sorted(map(Path, glob.iglob(word, recursive=True)))  # noqa: PTH207 - any path
+    found = [path for path in found if _mode(path, stat.S_ISREG) or _mode(path, stat.S_ISDIR)]
     if not found:
         raise UsageError(f"no file matches {word!r}")
     return found
 
 
-def _of_folder(folder: Path, role: str) -> tuple[list[Source], int]:
+def _of_folder(folder: Path, role: str, seen: set[tuple[int, int]]) -> tuple[list[Source], int]:
+    """The images below ``folder``, and how many files are none. Links are followed; a folder of ``seen`` is not."""
     found, others = [], 0
 
     def unreadable(error: OSError) -> None:
-        raise ImageUnreadableError(f"cannot read the folder {error.filename}: {error.strerror}") from None
+        found.append(_local(Path(error.filename), role))
 
-    for at, folders, files in os.walk(folder, onerror=unreadable):
+    for at, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
+        place = _identity(Path(at))
+        if place in seen:
+            folders.clear()
+            continue
+        seen.add(place)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for path in sorted(Path(at) / name for name in files if not name.startswith(".")):
-            if path.is_file() and (path.suffix.lower() in _CALLED or begins_as_image(path)):
+            if _may_be_image(path):
                 found.append(_local(path, role))
             else:
                 others += 1
     return found, others
 
 
-def _local(path: Path, role: str) -> Source:
+def _may_be_image(path: Path) -> bool:
+    """Whether a file of a folder is taken. Of a link that leads nowhere the name decides."""
+    called = path.suffix.lower() in _CALLED
+    try:
+        regular = stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return called
+    return regular and (called or begins_as_image(path))
+
+
+def _mode(path: Path, asked: Callable[[int], bool]) -> bool:
+    try:
+        return asked(path.stat().st_mode)
+    except (OSError, ValueError):  # not there, a loop, too long, a NUL in it: whoever opens it says so
+        return False
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    """What tells a folder from all others; (0, 0) of one that is not there."""
     try:
         about = path.stat()
-    except OSError:  # its row will say what is wrong
-        return Source(location=str(path.absolute()), role=role, size=0, modified=0)
-    return Source(location=str(path.absolute()), role=role, size=about.st_size, modified=about.st_mtime_ns)
+    except (OSError, ValueError):
+        return 0, 0
+    return about.st_dev, about.st_ino
+
+
+def _local(path: Path, role: str) -> Source:
+    try:
+        # Its folder in one form only, so that no image is taken twice; its own name stays, be it that of a link.
+        path = path.parent.resolve() / path.name
+        about = path.stat()
+    except (OSError, ValueError, RuntimeError):  # its row will say what is wrong
+        return Source(location=os.path.abspath(path), role=role, size=0, modified=0)  # noqa: PTH100 - never fails
+    return Source(location=str(path), role=role, size=about.st_size, modified=about.st_mtime_ns)
 
 
 def _is_url(word: str) -> bool:
@@ -160,20 +203,49 @@ def _file_system(url: str) -> tuple[Any, str]:
     return files, str(path)
 
 
+def _require_no_folder(path: Path) -> None:
+    """Raise :class:`ImageUnreadableError` for a folder, with what keeps it from being looked into."""
+    if _mode(path, stat.S_ISDIR):
+        try:
+            next(path.iterdir(), None)
+        except OSError as error:
+            raise ImageUnreadableError(f"the folder {path} cannot be looked into: {error.strerror}") from None
+
+
+def _state(location: str) -> tuple[int, int] | None:
+    """Size and time of change of a file; None where it is not there."""
+    try:
+        about = os.stat(location)  # noqa: PTH116 - any string
+    except (OSError, ValueError):
+        return None
+    return about.st_size, about.st_mtime_ns
+
+
 @contextmanager
 def local_file(source: Source, folder: Path) -> Iterator[Path]:
     """The file of an image: where it lies, or a copy in ``folder`` that is removed again.
 
-    Raises :class:`ImageUnreadableError` where a URL cannot be fetched.
+    Raises :class:`ImageUnreadableError` where a URL cannot be fetched, and at the end where the file was written to
+    meanwhile.
     """
     if not source.is_url:
+        _require_no_folder(Path(source.location))
+        before = _state(source.location)
         yield Path(source.location)
+        if _state(source.location) != before:
+            raise ImageUnreadableError(
+                f"{source.location} changed while it was read; once it is complete, --resume reads it again"
+            )
         return
     copy = folder / f".{source.key}{PurePosixPath(source.location).suffix[:16]}"
     try:
         files, path = _file_system(source.location)
         try:
             files.get_file(path, str(copy))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise OutputError(f"no room for a copy of {source.location} in {folder}: {error.strerror}") from None
+            raise ImageUnreadableError(f"cannot fetch {source.location}: {error}") from None
         except Exception as error:  # of whatever package serves the URL
             raise ImageUnreadableError(f"cannot fetch {source.location}: {error}") from None
         yield copy

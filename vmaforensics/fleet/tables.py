@@ -17,6 +17,7 @@ from vmaforensics.report.document.parts import NotAssessed
 from vmaforensics.report.document.tables import FINDINGS, PROCESSES, REGIONS, columns_of_rows
 from vmaforensics.report.document.verdict import SEVERITIES
 from vmaforensics.version import __version__
+from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -32,7 +33,7 @@ SCHEMA_VERSION: Final = "1.0"
 
 IMAGES: Final = np.dtype(
     [
-        ("location", "O"),
+        ("location", "O"),  # path or URL, made printable
         ("role", "O"),  # what kind of machine it is, as the list or the folder says
         ("size", "u8"),  # bytes of the file
         ("modified", "u8"),  # nanoseconds since the epoch; 0: not known
@@ -165,7 +166,7 @@ def image_row(source: Source, outcome: Outcome, document: Document | None = None
     for name in (name for name in IMAGES.names or () if IMAGES[name].kind == "O"):
         row[name] = ""
     row["booted"] = row["taken"] = np.datetime64("NaT")
-    row["location"], row["role"] = source.location, source.role
+    row["location"], row["role"] = printable(source.location), printable(source.role)
     row["size"], row["modified"] = source.size, source.modified
     row["status"], row["exit_code"], row["error"], row["seconds"] = outcome
     row["vmaforensics"] = __version__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import platform
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from vmaforensics.errors import ExitCode, OutputError, VmaForensicsError
+from vmaforensics.errors import ExitCode, OutputError, UsageError, VmaForensicsError
 from vmaforensics.fleet.dataset import write_report, write_rows
 from vmaforensics.fleet.sources import local_file
 from vmaforensics.fleet.tables import Outcome, image_row, rows_of_image
+from vmaforensics.version import __version__
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
@@ -25,12 +27,20 @@ CHARACTERS: Final = 2000  # of an error
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What every image of a run is analysed with. ``folder`` is that of the dataset, as workers reach it."""
+    """What every image of a run is analysed with. ``folder`` is that of the dataset, as workers reach it; ``version``
+    is that of whoever asks."""
 
     folder: str
+    version: str = __version__
     reports: bool = True
     sha256: bool = False
     symbols: tuple[str, ...] = ()
+
+
+def other_version(where: str, found: str | None, wanted: str = __version__) -> str:
+    """The sentence on a worker that has another version of this package, or none."""
+    has = "no vmaforensics" if found is None else f"vmaforensics {printable(found)[:40]}"
+    return f"the worker at {where} has {has}, and this is {wanted}: install one version everywhere"
 
 
 class Told(NamedTuple):
@@ -43,7 +53,13 @@ class Told(NamedTuple):
 
 
 def analyse_source(source: Source, options: Options) -> Told:
-    """Analyse an image, write its rows and its report."""
+    """Analyse an image, write its rows and its report.
+
+    Raises :class:`OutputError` where they cannot be written, :class:`UsageError` where another version asks: the run
+    cannot go on.
+    """
+    if options.version != __version__:
+        raise UsageError(other_version(platform.node(), __version__, options.version))
     began = time.monotonic()
     folder = Path(options.folder)
     try:
