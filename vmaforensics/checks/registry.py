@@ -18,7 +18,19 @@ if TYPE_CHECKING:
     from vmaforensics.checks.finding import Finding
 
 #: Folders of ``checks/`` with rules, in the order in which rules are listed.
-CHAPTERS = ("indices", "vmas", "pages", "reverse_maps", "slab", "processes", "anchors", "descriptors", "frames", "road")
+CHAPTERS = (
+    "indices",
+    "vmas",
+    "files",
+    "pages",
+    "reverse_maps",
+    "slab",
+    "processes",
+    "anchors",
+    "descriptors",
+    "frames",
+    "road",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

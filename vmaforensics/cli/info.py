@@ -102,9 +102,11 @@ def _code(kernel: Kernel) -> Iterator[tuple[str, str]]:
 
     from vmaforensics.report.document.road_part import road_read, road_users
     from vmaforensics.views.road.road import gather_road
+    from vmaforensics.views.vmas.files import Files
+    from vmaforensics.views.vmas.vmas import Vmas
 
     try:
-        road = gather_road(kernel, np.zeros(0, np.uint64))
+        road = gather_road(kernel, np.zeros(0, np.uint64), Vmas.zeros(0), Files.zeros(0))
     except (KernelNotFoundError, MemoryReadError) as error:
         yield "kernel code", f"not available: {error}"
         return

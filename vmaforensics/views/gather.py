@@ -28,6 +28,7 @@ from vmaforensics.views.pages.vdso import gather_vdso
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.processes.mm_sources import gather_sources, with_indexed
 from vmaforensics.views.processes.mms import MmOffsets, Mms, read_mms
+from vmaforensics.views.processes.pid_numbers import read_pid_numbers
 from vmaforensics.views.processes.taskless_mms import taskless_mms
 from vmaforensics.views.processes.tasks import walk_tasks
 from vmaforensics.views.processes.tracers import read_tracers
@@ -38,6 +39,7 @@ from vmaforensics.views.slab.strays import find_strays
 from vmaforensics.views.view import View
 from vmaforensics.views.views import Views
 from vmaforensics.views.vmas.files import read_files
+from vmaforensics.views.vmas.identities import read_identities
 from vmaforensics.views.vmas.names import vma_names
 from vmaforensics.views.vmas.paths import reader_root
 from vmaforensics.views.vmas.vmas import classify, read_vmas
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.progress import Progress
     from vmaforensics.views.operations.operations import OperationsView
+    from vmaforensics.views.vmas.files import FileTable
 
 T = TypeVar("T")
 
@@ -98,6 +101,8 @@ def gather_views(
         views.mms = mms.sort_by(mms.mm)
         views.taskless = taskless_mms(views.sources, views.mms)
         views.operations = _operations(kernel, views, cpus, extra)
+        all_tasks = views.sources.tasks
+        views.pid_numbers = extra.get("sources", lambda: read_pid_numbers(kernel, all_tasks))
     every = views.sources.tasks if views.sources is not None else tasks
     views.clocks = extra.always("clocks", lambda: gather_clocks(kernel, every, views.slab))
     views.tracers = extra.get("sources", lambda: read_tracers(kernel, views.tasks))
@@ -106,7 +111,8 @@ def gather_views(
     progress("areas")
     _read_vmas(kernel, views, log)
     progress("files")
-    _read_files(kernel, views, log)
+    files = _read_files(kernel, views, log)
+    views.identities = extra.always("identities", lambda: read_identities(kernel, files.rows))
     _gather_witnesses(kernel, views, cpus, extra, log)
     views.problems = log.table()
     if kernel.untyped:
@@ -159,12 +165,13 @@ def _read_vmas(kernel: Kernel, views: Views, log: ProblemLog) -> None:
             bare.start[:], bare.end[:] = views.vmas.start[bare.vma_row], views.vmas.end[bare.vma_row]
 
 
-def _read_files(kernel: Kernel, views: Views, log: ProblemLog) -> None:
+def _read_files(kernel: Kernel, views: Views, log: ProblemLog) -> FileTable:
     """The files of VMAs and processes, and what they make of the VMAs: their kinds and names."""
     used = np.concatenate([views.vmas.file, views.mms.exe_file])
-    views.files = read_files(kernel, used, reader_root(kernel, views.tasks), log)
-    classify(kernel, views.vmas, views.files)
-    views.names = vma_names(kernel, views.vmas, views.mms, views.files)
+    files = views.files = read_files(kernel, used, reader_root(kernel, views.tasks), log)
+    classify(kernel, views.vmas, files)
+    views.names = vma_names(kernel, views.vmas, views.mms, files)
+    return files
 
 
 def _gather_witnesses(kernel: Kernel, views: Views, cpus: tuple[CpuState, ...], extra: _Extra, log: ProblemLog) -> None:
@@ -197,7 +204,8 @@ def _gather_witnesses(kernel: Kernel, views: Views, cpus: tuple[CpuState, ...], 
         held = views.handles.held if views.handles is not None else HeldFrames.zeros(0)
         views.frames = extra.get("frames", lambda: gather_frames(kernel, page_tables, held))
     opened = views.handles.descriptors.file if views.handles is not None else np.zeros(0, np.uint64)
-    views.road = extra.get("code", lambda: gather_road(kernel, np.unique(opened), patched="patched" in extra.wanted))
+    patched = "patched" in extra.wanted
+    views.road = extra.get("code", lambda: gather_road(kernel, np.unique(opened), vmas, files.rows, patched=patched))
 
 
 class _Extra:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.pages.vdso import VdsoView
     from vmaforensics.views.processes.mm_sources import SourcesView
     from vmaforensics.views.processes.mms import Mms
+    from vmaforensics.views.processes.pid_numbers import PidNumbers
     from vmaforensics.views.processes.taskless_mms import TasklessMms
     from vmaforensics.views.processes.tasks import Tasks
     from vmaforensics.views.processes.tracers import Tracers
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.slab.objects import SlabView
     from vmaforensics.views.slab.strays import StrayVmas
     from vmaforensics.views.vmas.files import FileTable
+    from vmaforensics.views.vmas.identities import IdentitiesView
 
 
 @dataclass(kw_only=True)
@@ -69,10 +71,12 @@ class Views:
     sources: SourcesView | None = None
     taskless: TasklessMms | None = None  # mms that are allocated and no process's
     operations: OperationsView | None = None
+    pid_numbers: PidNumbers | None = None  # a row for each of the tasks of sources
     tracers: Tracers | None = None  # a row for each of tasks
     rmap: RmapView | None = None
     anchors: AnchorsView | None = None
     handles: HandlesView | None = None
+    identities: IdentitiesView | None = None  # what files are by each record that names them
     monitored: Monitored | None = None  # VMAs with a userfaultfd
     page_tables: PageTablesView | None = None
     text: TextView | None = None

@@ -33,6 +33,8 @@ class Source(IntEnum):
     VECTOR = 6
     LSM = 7
     TRACEPOINT = 8
+    MAPPED = 9  # a VMA, its file or its pages: leads to a table
+    MAPPED_TABLE = 10  # a table that such an object leads to
 
 
 class Leads(IntEnum):

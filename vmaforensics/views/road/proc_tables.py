@@ -133,7 +133,7 @@ def read_proc_entries(kernel: Kernel, log: PointerLog) -> dict[str, U64]:
     }
 
 
-def read_led_to(kernel: Kernel, log: PointerLog, struct: str, addresses: U64) -> None:
+def read_led_to(kernel: Kernel, log: PointerLog, struct: str, addresses: U64, source: Source = Source.TABLE) -> None:
     """The functions of each table of some kind that objects lead to."""
     addresses = np.unique(addresses[kernel.arch.kernel_pointer(addresses)])
     addresses = addresses[log.owners.of(addresses) == Owner.NOBODY]  # code is no table
@@ -142,7 +142,7 @@ def read_led_to(kernel: Kernel, log: PointerLog, struct: str, addresses: U64) ->
     words = words_of(kernel, addresses, struct, without=("owner", "fop_flags", "proc_flags")).pointers(kernel)
     home = addresses[words.row]
     log.add(
-        Source.TABLE,
+        source,
         Group(name=struct, struct=struct),
         words.at,
         words.value,

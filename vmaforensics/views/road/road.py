@@ -16,6 +16,7 @@ from vmaforensics.views.road.foreign_code import find_foreign_code
 from vmaforensics.views.road.functions import NAMES, road_functions
 from vmaforensics.views.road.livepatch import find_replaced
 from vmaforensics.views.road.loaded import LoadedModules, find_loaded
+from vmaforensics.views.road.mapped import read_mapped
 from vmaforensics.views.road.pointers import PointerLog, member_at
 from vmaforensics.views.road.probes import find_probes
 from vmaforensics.views.road.proc_objects import Held, read_held, read_objects
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from vmaforensics.views.road.pointers import Group, Pointers
     from vmaforensics.views.road.probes import FoundProbes
     from vmaforensics.views.road.tracers import Tracers
+    from vmaforensics.views.vmas.files import Files
+    from vmaforensics.views.vmas.vmas import Vmas
 
 # Symbols that are asked for; looking for all of them at once is cheaper than one after the other.
 _ASKED = """
@@ -108,8 +111,10 @@ class _Symbols:
         return self._by_address.name(row) + (f"+{offset:#x}" if offset else "")
 
 
-def gather_road(kernel: Kernel, files: U64, *, patched: bool = True) -> RoadView:
-    """Read code, tables, hooks and modules of the kernel; ``files`` are open files, by address of ``struct file``.
+def gather_road(kernel: Kernel, files: U64, vmas: Vmas, mapped: Files, *, patched: bool = True) -> RoadView:
+    """Read code, tables, hooks and modules of the kernel, and what mappings work by.
+
+    ``files`` are open files, by address of ``struct file``; ``mapped`` those of ``vmas``.
 
     Without ``patched`` the places that the kernel patches are left out: they lie in every page of its code.
     """
@@ -124,6 +129,7 @@ def gather_road(kernel: Kernel, files: U64, *, patched: bool = True) -> RoadView
     modules = loaded.modules
     log = PointerLog(kernel, owners, _memory(kernel, modules.module), _memory(kernel, modules.module[~modules.listed]))
     _read_pointers(kernel, files, log)
+    read_mapped(kernel, vmas, mapped, log)
     patches = find_replaced(kernel)
     cut_short = _cut_short(
         kernel,

@@ -38,6 +38,7 @@ class Files(Table):
     regular: Bools  # S_ISREG: its pages are page cache
     dax: Bools  # IS_DAX: its pages are those of persistent memory, without a page cache
     shmem: Bools  # lives on the tmpfs that only the kernel mounts
+    hugetlb: Bools  # lives on a hugetlbfs
 
 
 @table(struct="inode")
@@ -62,6 +63,7 @@ _FMODE_NOACCOUNT = 1 << 29
 
 # shmem keeps memfds, SysV segments and shared anonymous memory on a tmpfs that only the kernel mounts.
 _TMPFS_MAGIC = 0x01021994  # include/uapi/linux/magic.h
+_HUGETLBFS_MAGIC = 0x958458F6
 _SB_KERNMOUNT = 1 << 22  # include/linux/fs.h
 _S_IFMT, _S_IFREG = 0o170000, 0o100000
 _S_DAX = 1 << 13  # of i_flags, include/linux/fs.h
@@ -135,4 +137,5 @@ def _read_inodes(kernel: Kernel, rows: Files, log: ProblemLog) -> None:
     rows.dax[:] = ((inodes.flags & np.uint32(_S_DAX)) != 0)[which]
     rows.ok[:] &= ok[which] & sb_ok[block]
     own = (blocks.flags & np.uint64(_SB_KERNMOUNT)) != 0
+    rows.hugetlb[:] = (blocks.magic == _HUGETLBFS_MAGIC)[block]
     rows.shmem[:] = ((blocks.magic == _TMPFS_MAGIC) & own)[block]

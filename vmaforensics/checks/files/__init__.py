@@ -1,0 +1,1 @@
+"""Rules on what files are said to be."""

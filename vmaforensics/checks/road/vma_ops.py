@@ -1,0 +1,80 @@
+"""VMA-OPS: memory is mapped by other functions than the kernel's.
+
+*Compared:* the table of functions that each VMA (`vm_ops`), each mapped file (`f_op`) and the pages of each
+(`a_ops`) lead to, and the functions in it, with the constants of the kernel and of its modules.
+
+*Guaranteed by:* `mmap` of a file sets `vm_ops` to a table of the file system or driver, `do_dentry_open` (fs/open.c)
+takes `f_op` from the inode, `i_mapping->a_ops` is set when an inode is made; all these tables are `const`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vmaforensics.checks.road.places import pointer_evidence
+from vmaforensics.checks.rule import BUG, Confidence, Rule, Severity
+from vmaforensics.views.road.pointers import Leads, Source
+from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from vmaforensics.checks.context import Context
+    from vmaforensics.checks.finding import Evidence, Finding
+    from vmaforensics.columns.types import Bools
+    from vmaforensics.views.road.road import RoadView
+
+RULE = Rule(
+    id="VMA-OPS",
+    title="memory is mapped by other functions than the kernel's",
+    severity=Severity.HIGH,
+    confidence=Confidence.MEDIUM,
+    why="Who is called when a page is missing decides what a process finds there, and can say another name in "
+    "/proc/PID/maps. The records of the map stay as they were.",
+    benign=("a driver that makes a table of its own for each mapping", BUG),
+    attack=("T1014", "T1055"),
+    compares="vm_ops of VMAs, f_op and a_ops of their files with tables and functions of the kernel and its modules",
+    views=(View.CODE,),
+    transient="none: tables are constant, and the pointers to them are set once",
+    by_hand=("crash: struct vm_operations_struct ADDRESS", "crash: rd -s ADDRESS"),
+    steps=("word",),
+    rank=713,
+    changed_by=(),
+)
+
+
+def check(context: Context) -> Iterator[Finding]:
+    """One finding for each process whose VMAs lead elsewhere, and one for what is not a process's."""
+    views, road = context.views, context.views.road
+    if road is None:
+        return
+    rows = np.flatnonzero(_wrong(road))
+    vma = views.vma_rows(road.pointers.home[rows])
+    mapped = (vma >= 0) & (road.pointers.source[rows] == Source.MAPPED)
+
+    def evidence(at: int) -> Evidence:
+        return pointer_evidence(road, int(rows[at]))
+
+    def bounds(at: int) -> tuple[int, int]:
+        place = int(road.pointers.at[rows[at]])
+        row = int(vma[at])
+        return (int(views.vmas.start[row]), int(views.vmas.end[row])) if mapped[at] else (place, place + 8)
+
+    mm = np.where(mapped, views.vmas.mm[vma], np.uint64(0))
+    yield from context.per_mm(RULE, mm, evidence, lambda at: evidence(at).what, bounds)
+
+
+def _wrong(road: RoadView) -> Bools:
+    """Which pointers lead to what they never lead to."""
+    pointers = road.pointers
+    unknown = (Leads.INSIDE, Leads.UNNAMED) if not road.named else ()
+    # MODULE-HIDDEN tells of modules that are not on the list.
+    table = (Leads.DATA, Leads.NULL, Leads.MODULE, Leads.UNLISTED, *unknown)
+    wrong: Bools = (pointers.source == Source.MAPPED) & ~np.isin(pointers.leads, table)
+    by_modules = pointers.modular & np.isin(pointers.leads, (Leads.MODULE, Leads.UNLISTED))
+    # A table may lead to another one (vm_operations_struct.uffd_ops), whose place in the data cannot run.
+    own = np.isin(pointers.leads, (Leads.FUNCTION, Leads.DATA, *unknown))
+    wrong |= (pointers.source == Source.MAPPED_TABLE) & ~own & ~by_modules
+    return wrong
