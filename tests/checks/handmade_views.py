@@ -45,6 +45,7 @@ STACK_GUARD_GAP = 256 * PAGE
 MAX_INDEX = (1 << 64) - 1
 
 TASKS, MMS, VMAS, FILES, NODES, INODES = (0xFFFF_8880_0000_0000 + (number << 28) for number in range(1, 7))
+FILE_OPS = 0xFFFF_FFFF_8200_0000  # vm_ops of all that has a file
 SLOTS = 16  # of a maple_range_64
 OFFSETS = {
     name: 8 * (number + 8)
@@ -274,6 +275,7 @@ def _vma_table(every: list[_Vma], files: _Files) -> Vmas:
         mm=[vma.mm for vma in every],
         flags=[vma.flags for vma in every],
         file=[vma.file for vma in every],
+        ops=[FILE_OPS if vma.file else 0 for vma in every],
         file_row=[addresses.index(vma.file) if vma.file else -1 for vma in every],
         kind=[vma.kind for vma in every],
         prev=[vma.prev for vma in every],

@@ -20,6 +20,7 @@ _FAMILIES = {
     "anchor": "Registers, counts and contents",
     "kernel": "What is the kernel's own in every process, and what is disguised as such",
     "identity": "Who a process says it is",
+    "disguise": "What files, areas and tasks say they are",
 }
 
 _INTRODUCTION = """\

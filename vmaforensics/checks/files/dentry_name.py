@@ -65,7 +65,8 @@ def check(context: Context) -> Iterator[Finding]:
     node = names.dentry + np.uint64(views.identities.dentry_hash)
     unchained = still & (names.pprev != 0) & (names.back != node) & names.chain_read
     rows = np.flatnonzero(written | unchained)
-    who = shown(context, names.file[rows].astype(np.int64))
+    dentry = views.identities.files.dentry
+    who = shown(context, dentry, dentry[names.file[rows]])
 
     def evidence(at: int) -> Evidence:
         row = int(rows[at])

@@ -58,7 +58,7 @@ def check(context: Context) -> Iterator[Finding]:
     mount = files.ok & (files.mount_sb != files.dentry_sb)
     pages = files.ok & ~files.stacked & files.foreign
     rows = np.flatnonzero(name | mount | pages)
-    who = shown(context, rows)
+    who = shown(context, files.file, files.file[rows])
 
     def evidence(at: int) -> Evidence:
         row = int(rows[at])

@@ -36,7 +36,8 @@ def read_mapped(kernel: Kernel, vmas: Vmas, files: Files, log: PointerLog) -> No
         ("file_operations", ops[read]),
         ("address_space_operations", a_ops[has_ops]),
     ):
-        read_led_to(kernel, log, struct, tables, Source.MAPPED_TABLE)
+        own = tables[log.in_kernel(tables) | log.modular(tables)]  # elsewhere the pointer itself is wrong
+        read_led_to(kernel, log, struct, own, Source.MAPPED_TABLE)
 
 
 def _add(kernel: Kernel, log: PointerLog, struct: str, path: str, homes: U64, values: U64) -> None:

@@ -143,6 +143,13 @@ class PointerLog:
         """Which addresses lie in the memory of a module."""
         return covering_rows(self.memory.start, self.memory.end, addresses) >= 0
 
+    def in_kernel(self, addresses: U64) -> Bools:
+        """Which addresses lie in the kernel's image."""
+        get = self.kernel.symbols.get
+        text, end = get("_text") or get("_stext") or 0, get("_end") or 0
+        inside: Bools = (addresses >= np.uint64(text)) & (addresses < np.uint64(end))
+        return inside
+
     def table(self) -> Pointers:
         """All of them, with where they lead."""
         rows = Pointers.concatenate([Pointers.zeros(0), *self.parts])
@@ -150,10 +157,8 @@ class PointerLog:
         return rows
 
     def _leads(self, rows: Pointers) -> U8:
-        get = self.kernel.symbols.get
-        text, end = get("_text") or get("_stext") or 0, get("_end") or 0
         owner = self.owners.of(rows.target)
-        image = (rows.target >= np.uint64(text)) & (rows.target < np.uint64(end))
+        image = self.in_kernel(rows.target)
         nearest = self.kernel.symbols.by_address().nearest(rows.target)
         begins = nearest.start == rows.target
         leads: U8 = np.select(

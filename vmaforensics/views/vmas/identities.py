@@ -50,7 +50,10 @@ class Identities(Table):
 
 @table(struct="dentry")
 class Dentries(Table):
-    """Dentries that files have, and all above them, by address. Roots are left out."""
+    """Dentries that files have, and all above them, by address.
+
+    Roots are left out: they are called ``/``, or, where a file system is mounted nowhere, are on no chain.
+    """
 
     dentry: U64
     parent: U64 = member("d_parent")
@@ -132,7 +135,7 @@ def _dentries(kernel: Kernel, files: Identities) -> Dentries:
         rows, ok = kernel.gather(Dentries, fresh)
         rows = rows.replace(dentry=fresh, file=below.astype(np.int32))
         known = np.union1d(known, fresh)
-        rows = rows.take(ok & (rows.parent != rows.dentry))
+        rows = rows.take(ok & ((rows.parent != rows.dentry) | ((rows.pprev != 0) & (rows.length != 1))))
         parts.append(rows)
         fresh, first = np.unique(rows.parent, return_index=True)
         below = rows.file[first].astype(np.int64)
