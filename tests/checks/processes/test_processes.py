@@ -13,6 +13,7 @@ from vmaforensics.checks.processes.sources import PF_EXITING, PF_KTHREAD, TASK_N
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.processes.mm_lists import TreeRoots
 from vmaforensics.views.processes.mm_sources import Source, SourcesView
+from vmaforensics.views.processes.pid_numbers import PidNumbers
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -292,3 +293,55 @@ def test_a_process_with_the_name_of_a_kernel_thread_is_low(name: bytes, told: bo
     tasks.comm[1] = name
     found = findings(views, "TASK-KTHREAD-NAME")
     assert [(one.pid, one.severity) for one in found] == ([(101, Severity.LOW)] if told else [])
+
+
+def _numbered() -> Views:
+    """Three processes with a struct pid each."""
+    views, sources = _views()
+    views.pid_numbers = PidNumbers.of(
+        task=sources.tasks.task,
+        ok=[True] * 3,
+        place=sources.tasks.task + np.uint64(64),
+        leader=sources.tasks.task,
+        number=sources.tasks.pid,
+    )
+    return views
+
+
+def test_a_task_that_says_another_number_is_found() -> None:
+    views = _numbered()
+    assert views.sources is not None
+    assert findings(views, "TASK-NUMBER") == []
+    views.sources.tasks.pid[1] = 5101
+    (finding,) = findings(views, "TASK-NUMBER")
+    assert finding.severity is Severity.HIGH
+    assert "5101" in finding.title
+    assert "101" in finding.evidence[1].found
+
+
+def test_a_thread_that_says_it_is_of_another_process_is_found() -> None:
+    views = _numbered()
+    assert views.sources is not None
+    views.sources.tasks.tgid[2] = 100
+    (finding,) = findings(views, "TASK-NUMBER")
+    assert "tgid" in finding.title
+
+
+def test_a_task_whose_number_cannot_be_read_or_that_executes_is_not_judged() -> None:
+    views = _numbered()
+    assert views.sources is not None
+    assert views.pid_numbers is not None
+    views.sources.tasks.pid[1:] += np.int32(5000)
+    views.pid_numbers.ok[1] = False
+    views.sources.executing[2] = True
+    assert findings(views, "TASK-NUMBER") == []
+
+
+def test_a_task_that_is_said_to_have_ended_has_no_memory() -> None:
+    views, sources = _views()
+    assert findings(views, "TASK-ENDED") == []
+    sources.tasks.exit_state[1] = 0x20
+    (finding,) = findings(views, "TASK-ENDED")
+    assert finding.pid == 101
+    sources.tasks.mm[1] = 0
+    assert findings(views, "TASK-ENDED") == []

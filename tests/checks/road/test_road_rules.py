@@ -1,4 +1,4 @@
-"""PROC-OPS, KERNEL-TABLE, TEXT-PATCHED, KPROBE, CODE-TRACED, MODULE-HIDDEN, CODE-FOREIGN on a road made by hand."""
+"""The rules on the kernel's code and tables, on a road made by hand."""
 
 from __future__ import annotations
 
@@ -289,3 +289,26 @@ def test_modules_of_one_name_are_told_without_the_code_of_each_other() -> None:
 def test_a_patch_under_way_does_not_excuse_a_call_to_code_of_nobody() -> None:
     (finding,) = findings(road(**site(BranchKind.CALL, NOBODYS, ON | 1), patching=True), "TEXT-PATCHED")
     assert finding.severity is Severity.HIGH
+
+
+@pytest.mark.parametrize("leads", [Leads.NOWHERE, Leads.MADE, Leads.FUNCTION])
+def test_a_mapping_that_works_by_a_table_of_its_own_is_found(leads: Leads) -> None:
+    views = pointer(Source.MAPPED, leads, NOBODYS, Group(name="vm_area_struct", struct="vm_area_struct.vm_ops"))
+    vmas = views.vmas
+    assert views.road is not None
+    views.road.pointers.home[:] = vmas.vma[0]
+    (finding,) = findings(views, "VMA-OPS")
+    assert (finding.mm, finding.start) == (int(vmas.mm[0]), int(vmas.start[0]))
+    assert "vm_area_struct.vm_ops" in finding.title
+
+
+@pytest.mark.parametrize("leads", [Leads.DATA, Leads.MODULE, Leads.UNLISTED])
+def test_tables_of_the_kernel_and_of_modules_are_what_mappings_work_by(leads: Leads) -> None:
+    assert findings(pointer(Source.MAPPED, leads, LISTED), "VMA-OPS") == []
+
+
+def test_a_function_of_nobody_in_a_table_of_the_kernel_is_found() -> None:
+    views = pointer(Source.MAPPED_TABLE, Leads.NOWHERE, NOBODYS, Group(name="vm", struct="vm_operations_struct"))
+    (finding,) = findings(views, "VMA-OPS")
+    assert finding.mm == 0
+    assert findings(pointer(Source.MAPPED_TABLE, Leads.DATA, SHOWS), "VMA-OPS") == []  # a table in a table

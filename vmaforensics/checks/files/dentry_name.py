@@ -13,6 +13,7 @@ them have another hash, none is judged.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -87,4 +88,8 @@ def check(context: Context) -> Iterator[Finding]:
             expected=f"{int(node[row]):#x}",
         )
 
-    yield from context.per_mm(RULE, who.mm, evidence, lambda at: evidence(at).what, lambda at: who.bounds(context, at))
+    apart = set(who.mm[~(written & names.one_page)[rows]].tolist())
+    for finding in context.per_mm(
+        RULE, who.mm, evidence, lambda at: evidence(at).what, lambda at: who.bounds(context, at)
+    ):
+        yield replace(finding, at_once=finding.mm not in apart)
