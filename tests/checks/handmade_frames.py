@@ -47,6 +47,7 @@ def add_frames(views: Views, **changes: Any) -> FramesView:  # noqa: ANN401 - me
         whole=True,
         cleared=True,
         code=unowned(),
+        random=np.zeros(0, np.uint64),
         buffers=buffers(),
         pointers=FramePointers.zeros(0),
         places=[],

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PAGE = 4096
 SOCKET_OPS, RING_OPS = 0xFFFF_FFFF_8200_0000, 0xFFFF_FFFF_8200_1000
 WILD = 0x4141_4141_4141_4141
+NONE = np.zeros(0, np.uint64)
 
 STRUCTS = LINUX | {
     "task_struct": LINUX["task_struct"] + " nsproxy:*",
@@ -345,7 +346,7 @@ def file_systems(machine: Machine, *supers: int) -> int:
     return head
 
 
-TMPFS, EXT4, SB_KERNMOUNT = 0x01021994, 0xEF53, 1 << 22
+TMPFS, EXT4, SECRETMEM, SB_KERNMOUNT = 0x01021994, 0xEF53, 0x5345434D, 1 << 22
 
 
 def test_memory_files_are_the_inodes_with_content_of_file_systems_in_memory() -> None:
@@ -358,7 +359,7 @@ def test_memory_files_are_the_inodes_with_content_of_file_systems_in_memory() ->
     hang(machine, disk, memory_file(machine, disk, b"on disk"))
     hang(machine, mounted_by_user, plain)
     file_systems(machine, own, disk, mounted_by_user)
-    found = read_memory_files(machine.kernel(), ProblemLog())
+    found = read_memory_files(machine.kernel(), NONE, ProblemLog())
     assert found.whole
     assert found.files.inode.tolist() == [memfd, plain]
     assert found.names == [b"memfd:x", b"plain"]
@@ -366,6 +367,17 @@ def test_memory_files_are_the_inodes_with_content_of_file_systems_in_memory() ->
     assert found.files.nlink.tolist() == [0, 1]
     assert found.files.size.tolist() == [123, 123]
     assert not found.files.mapped.any()
+
+
+def test_an_open_file_of_such_a_file_system_counts_though_no_list_has_its_inode() -> None:
+    machine = Machine(STRUCTS)
+    own, disk = mounted(machine, SECRETMEM, SB_KERNMOUNT), mounted(machine, EXT4)
+    secret, other = memory_file(machine, own, b"secretmem"), memory_file(machine, disk, b"on disk")
+    file_systems(machine, own, disk)
+    opened = np.array([secret, other, 0, secret], np.uint64)
+    found = read_memory_files(machine.kernel(), opened, ProblemLog())
+    assert (found.files.inode.tolist(), found.names) == ([secret], [b"secretmem"])
+    assert found.files.internal.tolist() == [True]
 
 
 def test_a_list_of_inodes_that_leads_back_into_itself_ends() -> None:
@@ -377,14 +389,14 @@ def test_a_list_of_inodes_that_leads_back_into_itself_ends() -> None:
     machine.word(node, machine.at("inode", first, "i_sb_list"))
     file_systems(machine, own)
     log = ProblemLog()
-    found = read_memory_files(machine.kernel(), log)
+    found = read_memory_files(machine.kernel(), NONE, log)
     assert found.names == [b"a", b"b"]
     assert not found.whole
     assert problems_of(log) == [(Problem.CYCLE, node)]
 
 
 def test_without_the_list_of_file_systems_nothing_is_whole() -> None:
-    found = read_memory_files(Machine(STRUCTS).kernel(), ProblemLog())
+    found = read_memory_files(Machine(STRUCTS).kernel(), NONE, ProblemLog())
     assert (len(found.files), found.names, found.whole) == (0, [], False)
 
 

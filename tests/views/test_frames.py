@@ -6,6 +6,7 @@ by the direct map; frame 30 is mapped in vmalloc space too, frame 31 there and e
 
 from __future__ import annotations
 
+import zlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,10 +18,10 @@ from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.views.descriptors.holders import HeldFrames
 from vmaforensics.views.frames.buffers import find_buffer_code
 from vmaforensics.views.frames.owners import account_for
-from vmaforensics.views.frames.pointers import find_pointers
+from vmaforensics.views.frames.pointers import find_pointers, variable_frames
 from vmaforensics.views.frames.reserved import count_reserved
 from vmaforensics.views.frames.unmapped import find_unmapped
-from vmaforensics.views.frames.unowned import find_code, unowned_frames
+from vmaforensics.views.frames.unowned import find_code, looks_random, unowned_frames
 from vmaforensics.views.pages.frame_kinds import FrameKind, classify_frames
 from vmaforensics.views.pages.page_types import PageReader
 
@@ -64,16 +65,17 @@ class Frames:
         for pfn in range(64):
             self.mark(pfn, page_type=0xFFFFFFFF, refcount=1)
         # Top level, then direct map and vmalloc: index 273 and 402 of the top, first of all below.
-        self._entry(1, 273, 2, PRESENT)
-        self._entry(2, 0, 3, PRESENT)
-        self._entry(3, 0, 0, PRESENT | LARGE | NX)
-        self._entry(1, 402, 4, PRESENT)
-        self._entry(4, 0, 5, PRESENT)
-        self._entry(5, 0, 6, PRESENT)
-        self._entry(6, 0, 30, PRESENT | NX)
-        self._entry(6, 2, 31, PRESENT)
+        self.entry(1, 273, 2, PRESENT)
+        self.entry(2, 0, 3, PRESENT)
+        self.entry(3, 0, 0, PRESENT | LARGE | NX)
+        self.entry(1, 402, 4, PRESENT)
+        self.entry(4, 0, 5, PRESENT)
+        self.entry(5, 0, 6, PRESENT)
+        self.entry(6, 0, 30, PRESENT | NX)
+        self.entry(6, 2, 31, PRESENT)
 
-    def _entry(self, table: int, slot: int, frame: int, bits: int) -> None:
+    def entry(self, table: int, slot: int, frame: int, bits: int) -> None:
+        """An entry of a page table."""
         self.machine.word(BASE + table * PAGE + 8 * slot, frame << 12 | bits)
 
     def page(self, pfn: int) -> int:
@@ -217,6 +219,7 @@ def test_anonymous_pages_without_a_mapping_name_who_holds_them() -> None:
     assert rows.pfn.tolist() == [44, 45, 46]
     assert rows.passing.tolist() == [True, False, False]
     assert rows.held.tolist() == [-1, 1, -1]
+    assert not rows.passed.any()
     assert rows.code.tolist() == [False, False, True]
     assert left_out == 0
 
@@ -257,3 +260,60 @@ def test_code_in_buffers_and_in_vmalloc_is_found_with_who_holds_it() -> None:
     assert found.code.pfn.tolist() == [30, 40, 42]  # 31 may be executed, 41 is mapped, 43 is its file's
     assert found.held.tolist() == [-1, 0, 2]
     assert found.areas.end.tolist() == [0, 0, 0]
+
+
+def test_frames_that_look_encrypted_are_told_unless_a_variable_leads_to_their_run() -> None:
+    frames = Frames()
+    random = np.random.default_rng(7)
+    for pfn in (40, 41, 42, 44, 45):
+        frames.fill(pfn, random.bytes(PAGE))
+    frames.fill(46, (b"written in plain words, " * 200)[:PAGE])
+    kernel = frames.kernel()
+    looked = find_code(kernel, pfns(*range(40, 48)))
+    assert looked.random.tolist() == [40, 41, 42, 44, 45]
+    assert len(looked.code) == 0
+    image = frames.machine.room(PAGE, PAGE)  # of the kernel: a variable in it leads to the second run
+    frames.machine.word(image + 8, BASE + 44 * PAGE)
+    frames.machine.symbols |= {"_text": image, "_end": image + PAGE - 1}
+    kernel = frames.kernel()
+    reader = PageReader(kernel)
+    assert variable_frames(kernel).tolist() == [(image - BASE) // PAGE]
+    found = find_pointers(kernel, reader, classify_frames(kernel), looked.random, variable_frames(kernel))
+    assert found.pfn.tolist() == [44]
+
+
+@pytest.mark.parametrize(("content", "expected"), [
+    (np.random.default_rng(1).bytes(PAGE), True),
+    (zlib.compress(np.random.default_rng(2).bytes(PAGE))[:PAGE], True),
+    (FULL, False),
+    (bytes(PAGE), False),
+    (bytes(range(32, 128)) * 43, False),
+    (np.random.default_rng(3).bytes(PAGE // 2) + bytes(PAGE // 2), False),
+])  # fmt: skip
+def test_what_looks_encrypted(content: bytes, expected: bool) -> None:
+    page = np.frombuffer(content[:PAGE].ljust(PAGE, b"\0"), np.uint8).reshape(1, -1)
+    assert looks_random(page).tolist() == [expected]
+
+
+def test_what_an_earlier_use_left_in_a_batch_is_not_on_its_way() -> None:
+    frames = Frames()
+    frames.mark(44, mapping=ANON, flags=1 << FLAGS["PG_lru"])
+    batch = frames.machine.put("cpu_fbatches", {"lru_add.nr": 1, "lru_add.folios": [frames.page(50), frames.page(44)]})
+    frames.machine.symbols["cpu_fbatches"] = batch
+    kernel = frames.kernel()
+    kinds, held = classify_frames(kernel), HeldFrames.zeros(0)
+    rows, _ = find_unmapped(kernel, PageReader(kernel), kinds, mapped=NONE, held=held)
+    assert rows.pfn.tolist() == [44]
+    assert (rows.passing.tolist(), rows.passed.tolist()) == ([False], [True])
+
+
+def test_what_was_freed_of_the_kernels_image_belongs_to_whoever_got_it() -> None:
+    """It stays mapped there, next to the direct map; frame 40 is mapped at the image's addresses."""
+    frames = Frames()
+    frames.entry(1, 511, 11, PRESENT)
+    frames.entry(11, 510, 12, PRESENT)
+    frames.entry(12, 0, 13, PRESENT)
+    frames.entry(13, 0, 40, PRESENT | NX)
+    kernel = frames.kernel()
+    found = account_for(kernel, classify_frames(kernel), mapped=NONE, tables=NONE, kept=NONE)
+    assert found.kinds.of(pfns(40, 30)).tolist() == [FrameKind.KERNEL, FrameKind.VMALLOC]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from checks.handmade_frames import add_frames, buffers, unowned
@@ -72,6 +73,16 @@ def test_many_frames_of_a_run_are_counted() -> None:
     assert any("and 34 more" in item.what for item in finding.evidence)
 
 
+def test_frames_that_look_encrypted_are_one_finding_of_low_rank() -> None:
+    views = views_of(Process())
+    add_frames(views, random=np.arange(0x50, 0x50 + 40, dtype=np.uint64))
+    (finding,) = findings(views, "FRAME-UNOWNED")
+    assert finding.severity is Severity.LOW
+    assert finding.title == "40 pages, 160 KiB, that nobody accounts for, look encrypted or compressed"
+    assert len(finding.evidence) == 18
+    assert finding.evidence[0].address == 0x50 << 12
+
+
 # FRAME-RESERVED -----------------------------------------------------------------------------------------
 
 
@@ -119,17 +130,18 @@ def test_pages_that_a_pipe_holds_are_told_with_its_process(code: bool, severity:
     assert "held by the word at 0x2" in finding.evidence[0].what
 
 
-def test_only_code_counts_where_nobody_can_be_named() -> None:
+def test_code_ranks_above_other_pages_where_nobody_can_be_named() -> None:
     views = views_of(Process())
     add_handles(views)
     rows = UnmappedAnon.of(
         pfn=[0x44, 0x45, 0x46], held=[-1] * 3, code=[False, True, True], passing=[False, False, True]
     )
     add_frames(views, unmapped=rows)
-    (finding,) = findings(views, "FRAME-HELD")
-    assert finding.severity is Severity.MEDIUM
-    assert "page frame 0x45:" in finding.title
-    assert (finding.mm, finding.apart, finding.by_others) == (0, 1, True)
+    first, second = findings(views, "FRAME-HELD")
+    assert (first.severity, second.severity) == (Severity.MEDIUM, Severity.LOW)
+    assert "code in page frame 0x45:" in first.title
+    assert second.title.startswith("page frame 0x44:")
+    assert (first.mm, first.apart, first.by_others) == (0, 1, True)
 
 
 def test_every_holder_is_told_of_once_and_its_own_frames_only() -> None:

@@ -4,7 +4,9 @@
 vmsplice, a socket that they were spliced to, a buffer registered with io_uring, the umem of an AF_XDP socket. Low if
 one of them is machine code, and for code in other memory that a file keeps (what was written to a pipe or a socket,
 rings of packet sockets, BPF maps) or that a function of the kernel or of a module had mapped by vmalloc. Medium for
-machine code of which no holder can be named (low in images that were taken while the machine ran).
+machine code of which no holder can be named (low in images that were taken while the machine ran), low for anonymous
+pages with any other content that nobody holds (there info): resting kernels have none, one that was stopped while it
+unmapped memory has those that wait for the TLB to be flushed (`struct mmu_gather`).
 
 *Compared:* every small anonymous page that is in use (`_refcount`), is in no page table and counts no entry
 (`_mapcount`), and is not in the swap cache, with what holds frames: pipes, io_uring and sockets among the open files of
@@ -102,11 +104,12 @@ class _Kept(NamedTuple):
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """One finding for each holder, one for each area of vmalloc, and one for the code of which none can be named."""
+    """One finding for each holder, one for each area of vmalloc, and one for pages of which none can be named: one for
+    those with code, one for the others."""
     view, handles = context.views.frames, context.views.handles
     if view is None or handles is None:
         return
-    kept = _kept(view)
+    kept = _kept(view, live=context.acquisition.live)
     named = kept.take(kept.held >= 0)
     for rows in _groups(handles.held.by[named.held]):
         yield _named(context, view, handles.held, named.take(rows))
@@ -114,14 +117,18 @@ def check(context: Context) -> Iterator[Finding]:
     for rows in _groups(view.buffers.areas.start[areas.buffer]):
         yield _of_area(context, view, areas.take(rows))
     unnamed = kept.take((kept.held < 0) & (kept.anon >= 0))
-    if len(unnamed.pfn):
-        yield _unnamed(context, view, unnamed)
+    for code in (True, False):
+        some = unnamed.take(unnamed.code == code)
+        if len(some.pfn):
+            yield _unnamed(context, view, some, code=code)
 
 
-def _kept(view: FramesView) -> _Kept:
-    """Anonymous pages of a known holder, those with code of none, and buffers with code."""
+def _kept(view: FramesView, *, live: bool) -> _Kept:
+    """Anonymous pages that are not on their way to or from the LRU lists, and buffers with code. While the machine ran,
+    a batch and its count were read at different moments."""
     rows, buffers = view.unmapped, view.buffers
-    anon = np.flatnonzero((rows.held >= 0) | (~rows.passing & rows.code))
+    passing = rows.passing | rows.passed if live else rows.passing
+    anon = np.flatnonzero((rows.held >= 0) | ~passing)
     count, many = len(anon), len(buffers.code)
     return _Kept(
         pfn=np.concatenate([rows.pfn[anon], buffers.code.pfn]),
@@ -187,17 +194,18 @@ def _asker(context: Context, caller: int) -> str:
     return whose(road, caller) if caller and owner not in FOREIGN else ""
 
 
-def _unnamed(context: Context, view: FramesView, kept: _Kept) -> Finding:
-    """Code in anonymous pages that nobody who could be named holds."""
+def _unnamed(context: Context, view: FramesView, kept: _Kept, *, code: bool) -> Finding:
+    """Anonymous pages that nobody who could be named holds; ``code``: they are machine code."""
     live = context.acquisition.live
-    where = f"page frame {int(kept.pfn[0]):#x}"
+    where = f"page frame {int(kept.pfn[0]):#x}" + (f" and {len(kept.pfn) - 1} more" if len(kept.pfn) > 1 else "")
+    weaker = Severity.LOW if code else Severity.INFO
     return context.finding(
         RULE,
         0,
-        f"code in {where}" + (f" and {len(kept.pfn) - 1} more" if len(kept.pfn) > 1 else "") + ": anonymous pages that "
-        "no page table leads to, held by nobody who could be named",
+        f"{'code in ' if code else ''}{where}: anonymous pages that no page table leads to, held by nobody who could "
+        "be named",
         _frames(context, view, kept, []),
-        severity=Severity.LOW if live else None,
+        severity=weaker if live else None if code else Severity.LOW,
         confidence=Confidence.LOW if live else None,
         apart=len(kept.pfn),
         by_others=True,

@@ -11,7 +11,9 @@ the kernel's page tables map outside of the direct map (vmalloc, modules, stacks
 processes map, buffers of pipes, reserved memory (the kernel image, what was allocated at boot, firmware's). A thousand
 or two are left on any machine. Those that the kernel may execute are left out. Of the others, what passes a test for
 machine code: many instructions with 64-bit operands, calls, jumps and returns, or a stub of some hundred bytes of it
-with nothing else in the page.
+with nothing else in the page. Low, in one finding, for frames whose bytes are as evenly distributed as encrypted or
+compressed ones (7.8 bits a byte), unless a variable of the kernel leads to their run: tables of random numbers
+(`ip_idents`, `table_perturb`) are all that resting and busy kernels have of the kind.
 
 *Guaranteed by:* nothing. But code is where it came from, the page cache, or where it runs: user memory, the kernel
 image, modules. Kernels at rest have none elsewhere.
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
+    from vmaforensics.columns.types import U64
     from vmaforensics.views.frames.frames import FramesView
 
 _LARGEST = 1024  # pages of the largest allocation
@@ -68,11 +71,13 @@ RULE = Rule(
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """One finding for each run of such frames."""
+    """One finding for each run of frames with code, and one for those that look encrypted."""
     view = context.views.frames
     if view is None or not view.whole:
         return
     code = view.code
+    if len(view.random):
+        yield _random(context, view.random)
     starts = run_starts(begins_run(code.first))
     for first, last in zip(starts.tolist(), run_lasts(starts, len(code)).tolist(), strict=True):
         yield _finding(context, view, first, last)
@@ -103,6 +108,32 @@ def _finding(context: Context, view: FramesView, first: int, last: int) -> Findi
         severity=Severity.LOW if weak else None,
         confidence=Confidence.LOW if weak else None,
         apart=count,
+        by_others=True,
+    )
+
+
+def _random(context: Context, pfns: U64) -> Finding:
+    """Frames that look encrypted or compressed."""
+    shift = context.views.arch.page_shift
+    evidence = [
+        Evidence(
+            what=f"page frame {pfn:#x} is allocated and has no owner; its bytes are spread as evenly as random ones",
+            view=View.PAGES.label,
+            address=pfn << shift,
+        )
+        for pfn in pfns[:MOST].tolist()
+    ]
+    if len(pfns) > MOST:
+        evidence.append(Evidence(what=f"and {len(pfns) - MOST} more like these", view="", address=0))
+    evidence.append(Evidence(what="no variable of the kernel leads there", view=View.PAGES.label, address=0))
+    return context.finding(
+        RULE,
+        0,
+        f"{context.pages(len(pfns))}, that nobody accounts for, look encrypted or compressed",
+        evidence,
+        severity=Severity.LOW,
+        confidence=Confidence.LOW,
+        apart=len(pfns),
         by_others=True,
     )
 

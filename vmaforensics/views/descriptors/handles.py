@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from vmaforensics.views.descriptors.descriptors import Descriptors, read_descriptors
 from vmaforensics.views.descriptors.held_frames import read_held_frames
 from vmaforensics.views.descriptors.holders import HeldFrames
@@ -40,7 +42,7 @@ def gather_handles(kernel: Kernel, tasks: Tasks, log: ProblemLog) -> HandlesView
     descriptors, descriptors_whole = read_descriptors(kernel, tasks, log)
     kept, kept_whole = read_kept_files(kernel, descriptors, log)
     held, held_whole = read_held_frames(kernel, descriptors, kept, log)
-    memory = read_memory_files(kernel, log)
+    memory = read_memory_files(kernel, np.concatenate([descriptors.inode, kept.inode]), log)
     segments, segments_whole = read_segments(kernel, tasks, log)
     return HandlesView(
         descriptors=descriptors,

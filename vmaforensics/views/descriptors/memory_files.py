@@ -90,14 +90,16 @@ _BATCH = 1 << 10  # pages looked at together
 _MOST_PFN = np.uint64(1 << 40)
 
 
-def read_memory_files(kernel: Kernel, log: ProblemLog) -> FoundFiles:
+def read_memory_files(kernel: Kernel, opened: U64, log: ProblemLog) -> FoundFiles:
     """Every inode with content of a file system that lives in memory.
 
+    ``opened`` are inodes of open files: those of memfd_secret are on no list (``alloc_anon_inode``, fs/libfs.c).
     Contents are looked at of those only that neither a path nor a VMA leads to. Problems carry the view
     ``HANDLES`` and no mm.
     """
     supers, supers_whole = _super_blocks(kernel, log)
     inodes, inodes_whole = _inodes(kernel, supers.address, log)
+    inodes = _with_opened(kernel, inodes, supers.address, opened)
     mappings, held = kernel.gather(_Mappings, inodes.mapping)
     # hugetlbfs keeps no nrpages (__filemap_add_folio), but the array is not empty.
     keep = np.flatnonzero(held & ((mappings.pages != 0) | (mappings.head != 0)))
@@ -143,6 +145,16 @@ def _inodes(kernel: Kernel, supers: U64, log: ProblemLog) -> tuple[_Inodes, bool
     rows.address[:] = addresses
     log.add(View.HANDLES, Problem.UNREADABLE, 0, addresses[~ok])
     return rows.take(ok), whole
+
+
+def _with_opened(kernel: Kernel, inodes: _Inodes, supers: U64, opened: U64) -> _Inodes:
+    """``inodes`` and those of ``opened`` that lie on one of ``supers``, by address."""
+    addresses = np.unique(opened)
+    addresses = addresses[kernel.arch.kernel_pointer(addresses) & ~np.isin(addresses, inodes.address)]
+    rows, ok = kernel.gather(_Inodes, addresses)
+    rows.address[:] = addresses
+    every = _Inodes.concatenate([inodes, rows.take(ok & np.isin(rows.super_block, supers))])
+    return every.sort_by(every.address)
 
 
 def _follow(kernel: Kernel, heads: U64, most: int, log: ProblemLog) -> tuple[U64, bool]:

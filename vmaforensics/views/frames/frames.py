@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from vmaforensics.columns.runs import run_numbers
 from vmaforensics.views.frames.buffers import BufferCode, find_buffer_code
 from vmaforensics.views.frames.owners import account_for
-from vmaforensics.views.frames.pointers import FramePointers, find_pointers, places_of
+from vmaforensics.views.frames.pointers import FramePointers, find_pointers, places_of, variable_frames
 from vmaforensics.views.frames.reserved import Reserved, count_reserved
 from vmaforensics.views.frames.unmapped import UnmappedAnon, find_unmapped
 from vmaforensics.views.frames.unowned import UnownedCode, find_code, reserved_frames, unowned_frames
@@ -15,6 +18,7 @@ from vmaforensics.views.pages.frame_kinds import classify_frames
 from vmaforensics.views.pages.page_types import PageReader
 
 if TYPE_CHECKING:
+    from vmaforensics.columns.types import U64
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.descriptors.holders import HeldFrames
     from vmaforensics.views.pages.frame_kinds import FrameKinds
@@ -31,6 +35,7 @@ class FramesView:
     whole: bool  # all of the kernel's page tables could be read
     cleared: bool  # pages are cleared when they are allocated, or it is not known that they are not
     code: UnownedCode
+    random: U64  # that look encrypted or compressed, ascending; without those that a variable of the kernel leads to
     buffers: BufferCode
     pointers: FramePointers  # to the first frames of ``code``; none are looked for where there are none
     places: list[str]  # of pointers: where each stands
@@ -68,6 +73,7 @@ def gather_frames(kernel: Kernel, page_tables: PageTablesView, held: HeldFrames)
         whole=accounted.whole,
         cleared=kernel.variable("init_on_alloc", 4) != 0,  # a static key, that counts who enabled it
         code=looked.code,
+        random=_nobodys(kernel, reader, accounted.kinds, looked.random),
         buffers=buffers,
         pointers=pointers,
         places=places_of(kernel, pointers) if len(pointers) else [],
@@ -80,3 +86,14 @@ def gather_frames(kernel: Kernel, page_tables: PageTablesView, held: HeldFrames)
         unmapped=unmapped,
         unmapped_left_out=unmapped_left_out,
     )
+
+
+def _nobodys(kernel: Kernel, reader: PageReader, kinds: FrameKinds, pfns: U64) -> U64:
+    """``pfns`` (ascending) without the runs that a variable of the kernel leads to, as it does to its hash tables."""
+    if not len(pfns):
+        return pfns
+    begins = np.ones(len(pfns), np.bool_)
+    begins[1:] = pfns[1:] != pfns[:-1] + np.uint64(1)
+    run = run_numbers(begins)
+    known = find_pointers(kernel, reader, kinds, pfns, variable_frames(kernel)).pfn
+    return pfns[~np.isin(run, run[np.isin(pfns, known)])]

@@ -45,6 +45,8 @@ def account_for(kernel: Kernel, kinds: FrameKinds, *, mapped: U64, tables: U64, 
     pa, size = arch.target(leaves.entry, leaves.level), arch.span(leaves.level)
     with np.errstate(over="ignore"):
         direct = leaves.va - np.uint64(arch.direct_map(kernel.variable)) == pa
+        # What was freed of the kernel's image, after it had booted, stays mapped there (free_kernel_image_pages).
+        direct |= leaves.va - np.uint64(arch.image_start) < np.uint64(arch.image_size)
     executable = np.zeros(len(kinds.kinds), np.bool_)
     may_execute = (leaves.allow & ALLOW_EXECUTE) != 0
     executable[_rows_in(kinds, arch.pages(pa[may_execute]), arch.pages((pa + size)[may_execute]))] = True

@@ -43,14 +43,19 @@ class FramePointers(Table):
     piece: Bools  # it lies in a slab, with a length and an offset behind it: a bio_vec, or a fragment of a packet
 
 
-def find_pointers(kernel: Kernel, reader: PageReader, kinds: FrameKinds, pfns: U64) -> FramePointers:
-    """Every word in the kernel's own memory that leads to one of ``pfns`` (ascending), up to a bound.
+def find_pointers(
+    kernel: Kernel, reader: PageReader, kinds: FrameKinds, pfns: U64, among: U64 | None = None
+) -> FramePointers:
+    """Every word in the kernel's own memory, or in the frames ``among``, that leads to one of ``pfns`` (ascending), up
+    to a bound.
 
     ``struct page`` itself is no such memory: free lists and the like link pages with each other.
     """
     found = [FramePointers.zeros(0)]
     direct, page = np.uint64(kernel.arch.direct_map(kernel.variable)), kernel.arch.page_size
-    keepers = kinds.pfns(np.flatnonzero(np.isin(kinds.kinds, _KEEPERS)).astype(np.int64))
+    keepers = among
+    if keepers is None:
+        keepers = kinds.pfns(np.flatnonzero(np.isin(kinds.kinds, _KEEPERS)).astype(np.int64))
     keepers = keepers[~np.isin(keepers, _vmemmap(kernel, reader, kinds))][:_MOST_FRAMES]
     slab = kinds.of(keepers) == FrameKind.SLAB
     structs, places = reader.addresses(pfns), direct + kernel.arch.bytes_of(pfns)
@@ -105,6 +110,17 @@ def places_of(kernel: Kernel, pointers: FramePointers) -> list[str]:
             text = f"{symbols.name(int(nearest.row[row]))}+{int(image[row] - nearest.start[row]):#x}"
         texts.append(text)
     return texts
+
+
+def variable_frames(kernel: Kernel) -> U64:
+    """The frames that the kernel's image lies in, its variables among them."""
+    start, end = kernel.symbols.get("_text"), kernel.symbols.get("_end")
+    if start is None or end is None:
+        return np.zeros(0, np.uint64)
+    page = kernel.arch.page_size
+    count = min(max(end - start, 0) // page + 1, _MOST_FRAMES)
+    pas, _, mapped = kernel.space.translate(np.uint64(start) + np.arange(count, dtype=np.uint64) * np.uint64(page))
+    return np.unique(kernel.arch.pages(pas[mapped]))
 
 
 def _in_image(kernel: Kernel, pas: U64) -> U64:

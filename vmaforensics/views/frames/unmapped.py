@@ -26,14 +26,10 @@ if TYPE_CHECKING:
 
 _MOST = 1 << 16  # frames looked at
 _BATCH = 1 << 10
-# Per-CPU variables that are made of batches of pages on their way to or from an LRU list, and the structures they are.
-_BATCHES = (
-    ("cpu_fbatches", "cpu_fbatches"),
-    ("lru_pvecs", "lru_pvecs"),
-    ("lru_rotate", "lru_rotate"),
-    ("mlock_fbatch", "folio_batch"),
-    ("mlock_pvec", "pagevec"),
-)
+# Per-CPU variables that are batches of pages on their way to or from an LRU list, or structures of that name made of
+# such.
+_VARIABLES = ("cpu_fbatches", "lru_pvecs", "lru_rotate", "mlock_fbatch", "mlock_pvec")
+_BATCH_STRUCTS = ("folio_batch", "pagevec")
 
 
 @table()
@@ -45,6 +41,7 @@ class UnmappedAnon(Table):
     mapping: U64  # the anon_vma it names, which may be gone
     held: I64 = column(fill=-1)  # the first row of HeldFrames with it; -1: it is in none
     passing: Bools  # on its way to or from an LRU list
+    passed: Bools  # it was, and may be that again: left in a batch behind its count
     code: Bools  # it is machine code
     read: Bools  # its content is in the image
 
@@ -60,12 +57,15 @@ def find_unmapped(
     left_out = max(len(pfns) - _MOST, 0)
     pages = read_pages(kernel, pfns[:_MOST])
     pages = pages.take(pages.ok & ~pages.compound & (pages.mapcount == 0) & (pages.refcount > 0))
+    now, before = _passing(kernel)
+    structs = reader.addresses(pages.pfn)
     rows = UnmappedAnon(
         pfn=pages.pfn,
         refcount=pages.refcount,
         mapping=pages.mapping,
         held=rows_of(held.pfn, pages.pfn),
-        passing=np.isin(reader.addresses(pages.pfn), _passing(kernel)),
+        passing=np.isin(structs, now),
+        passed=np.isin(structs, before),
         code=np.zeros(len(pages), np.bool_),
         read=np.zeros(len(pages), np.bool_),
     )
@@ -79,12 +79,25 @@ def find_unmapped(
     return rows, left_out
 
 
-def _passing(kernel: Kernel) -> U64:
-    """Every word of the batches of all CPUs, addresses of struct pages among them; stale ones too."""
-    found = [np.zeros(0, np.uint64)]
-    for variable, struct in _BATCHES:
-        layout = kernel.types.struct(struct)
-        if layout is not None:
-            words, ok = kernel.words(on_each_cpu(kernel, variable), layout.size // 8)
-            found.append(words[ok].reshape(-1))
-    return np.unique(np.concatenate(found))
+def _passing(kernel: Kernel) -> tuple[U64, U64]:
+    """(addresses of struct pages in the batches of all CPUs, those behind the count of a batch: of earlier uses)."""
+    now, before = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
+    for variable in _VARIABLES:
+        at = on_each_cpu(kernel, variable)
+        for offset, struct in _batches(kernel, variable):
+            array = kernel.member(struct, "folios|pages")
+            counts, counted = kernel.gather_member(struct, "nr", at + np.uint64(offset))
+            words, ok = kernel.words(at + np.uint64(offset + array.offset), array.count or 1)
+            places = np.arange(words.shape[1], dtype=np.uint64)[None, :]
+            used = (places < counts[:, None]) & (ok & counted)[:, None]
+            now.append(words[used])
+            before.append(words[~used])
+    return np.unique(np.concatenate(now)), np.unique(np.concatenate(before))
+
+
+def _batches(kernel: Kernel, variable: str) -> list[tuple[int, str]]:
+    """(offset, structure) of each batch of a variable of this name."""
+    layout = kernel.types.struct(variable)
+    if layout is not None:
+        return [(each.offset, each.struct) for each in layout.fields.values() if each.struct in _BATCH_STRUCTS]
+    return [(0, struct) for struct in _BATCH_STRUCTS if kernel.types.struct(struct) is not None][:1]

@@ -12,7 +12,7 @@ import numpy as np
 
 from vmaforensics.columns.runs import run_numbers
 from vmaforensics.columns.table import Table, table
-from vmaforensics.columns.types import I64, U64, U8Wide
+from vmaforensics.columns.types import I64, U8, U64, Bools, U8Wide
 from vmaforensics.views.pages.frame_kinds import FrameKind
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _MOST = 1 << 18  # frames looked into: 1 GiB
 _BATCH = 1 << 10
 _FIRST = 16  # bytes kept
+_RANDOM_FILLED = 0.95  # of the bytes of a page of random ones are not 0, at least
+_RANDOM_BITS = 7.8  # a byte; a page of random ones has 7.95
 
 
 @table()
@@ -40,6 +42,7 @@ class Looked(NamedTuple):
     """What :func:`find_code` found."""
 
     code: UnownedCode
+    random: U64  # frames whose content looks encrypted or compressed, ascending
     frames: int  # asked for
     unread: int  # of these, not in the image
     left_out: int  # of these, more than are looked into
@@ -83,6 +86,7 @@ def find_code(kernel: Kernel, pfns: U64) -> Looked:
     begins[1:] = pfns[1:] != pfns[:-1] + np.uint64(1)
     run = run_numbers(begins)
     looked = pfns[:_MOST]
+    random = [np.zeros(0, np.uint64)]
     found, unread = [UnownedCode.zeros(0).replace(data=np.zeros((0, _FIRST), np.uint8))], 0
     for low in range(0, len(looked), _BATCH):
         part = looked[low : low + _BATCH]
@@ -91,6 +95,7 @@ def find_code(kernel: Kernel, pfns: U64) -> Looked:
         unread += int((~ok).sum())
         filled = np.flatnonzero(data.view(np.uint64).any(axis=1))
         code = filled[kernel.arch.looks_like_code(data[filled])]
+        random.append(part[filled[looks_random(data[filled])]])
         offset = (data[code] != 0).argmax(axis=1).astype(np.int64)
         padded = np.concatenate([data[code], np.zeros((len(code), _FIRST), np.uint8)], axis=1)
         at = run[low + code]
@@ -105,4 +110,23 @@ def find_code(kernel: Kernel, pfns: U64) -> Looked:
         )
         for pfn in part[code].tolist():
             kernel.memory.touch(pfn << kernel.arch.page_shift, kernel.arch.page_size)
-    return Looked(UnownedCode.concatenate(found), len(pfns), unread, len(pfns) - len(looked))
+    return Looked(
+        code=UnownedCode.concatenate(found),
+        random=np.concatenate(random),
+        frames=len(pfns),
+        unread=unread,
+        left_out=len(pfns) - len(looked),
+    )
+
+
+def looks_random(pages: U8) -> Bools:
+    """Which ``pages`` (a row of bytes each) use all bytes as evenly as what is encrypted or compressed does."""
+    size = pages.shape[1]
+    found = np.zeros(len(pages), np.bool_)
+    may_be = np.flatnonzero(np.count_nonzero(pages, axis=1) >= _RANDOM_FILLED * size)
+    rows = np.arange(len(may_be), dtype=np.int64)[:, None] << 8
+    counts = np.bincount((rows | pages[may_be]).reshape(-1), minlength=len(may_be) << 8).reshape(-1, 256)
+    share = counts / size
+    bits = -(share * np.log2(np.where(share > 0, share, 1))).sum(axis=1)
+    found[may_be[bits > _RANDOM_BITS]] = True
+    return found
