@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +10,9 @@ from support import FURTHER, KEPT, NO_SAMPLE, SAMPLES, TAMPERED, WHOLE, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# No test may know what another one found; those of the cache switch it on, in a folder of their own.
+os.environ["VMAFORENSICS_NO_CACHE"] = "1"
 
 
 # Fixtures that hand out an image of a whole kernel, or what a whole program made of one: what asks for them is in the

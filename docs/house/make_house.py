@@ -21,6 +21,7 @@ ROOT: Final = Path(__file__).parents[2]
 # From the ground up: an import leads to a floor further down. Rooms of one floor do not know of each other.
 FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("errors", "progress", "version"),
+    ("cache",),
     ("columns",),
     ("arch",),
     ("words",),
@@ -37,7 +38,7 @@ FLOORS: Final[tuple[tuple[str, ...], ...]] = (
     ("cli", "volatility"),
 )
 # What is small and everywhere is left out of the picture.
-UNSEEN: Final = {"errors", "progress", "version"}
+UNSEEN: Final = {"cache", "errors", "progress", "version"}
 
 WIDTH, MARGIN, GAP = 1180, 20, 14
 CHAPTER_HEIGHT, TITLE_HEIGHT, LINE_HEIGHT = 26, 46, 18

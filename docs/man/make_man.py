@@ -37,6 +37,7 @@ kernel prints.
 
 _FILES = (
     ("$XDG_CACHE_HOME/vmaforensics/isf", "symbol files made for volatility3, by build id; may be deleted at any time"),
+    ("$XDG_CACHE_HOME/vmaforensics/found", "what earlier runs found; may be deleted at any time"),
 )
 
 

@@ -249,6 +249,7 @@ def bench_images(scale: float = 1.0, mebibytes: int = 300) -> tuple[Image, ...]:
         ),
         *(touched_image(gibibytes) for gibibytes in (1, 2, 4, 8)),
         *(shared_image(processes) for processes in (40, 400)),
+        large_image(128),
     )
 
 
@@ -265,3 +266,11 @@ def shared_image(processes: int) -> Image:
     size = Bench(forks=processes, areas=1000, mebibytes=100, shared=1024)
     memory = 1024 + 3 * processes + 640
     return Image(f"bench-shared-{processes}", "trixie", memory=memory, outputs=("elf",), bench=size)
+
+
+def large_image(gibibytes: int) -> Image:
+    """An image for measuring what the size of a machine costs: nearly all of its RAM was never touched, and what its
+    programs do is what those of bench-touched-2g do."""
+    size = Bench(forks=20, areas=1000, mebibytes=2 * 1280)
+    outputs = ("kdump", "ram")
+    return Image(f"bench-{gibibytes}g", "trixie", memory=gibibytes * 1024, outputs=outputs, bench=size)

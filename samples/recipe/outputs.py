@@ -44,9 +44,11 @@ def dump(image: Image, guest: Guest, base: Path) -> list[Path]:
             guest.dump_raw(path, image.memory << 20)
         elif kind == "elf":
             guest.dump_elf(path)
+        elif kind == "ram":
+            os.link(base.parent / "memory", path)
         else:
             guest.dump_kdump(path)
-        if kind != "kdump":
+        if kind in ("raw", "elf"):
             subprocess.run(["fallocate", "--dig-holes", str(path)], check=False)
         made.append(path)
     return made

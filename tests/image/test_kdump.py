@@ -8,6 +8,7 @@ import pytest
 from work import budget
 
 from vmaforensics.errors import MemoryReadError, UnsupportedFormatError
+from vmaforensics.image.kdump import codecs
 from vmaforensics.image.kdump.pages import KdumpMemory
 from vmaforensics.image.limits import Limits
 from vmaforensics.image.memory import PageState
@@ -150,6 +151,28 @@ def test_unpacked_pages_stay_within_a_quarter_of_the_memory_allowed(opened: Open
     memory.limit(Limits(memory=4 * slots * PAGE))
     check(memory, bytes_of(PAGES), FILTERED, 131 * PAGE)
     assert memory._room == max(slots, 1)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_any_number_of_threads_unpacks_the_same_pages_in_the_same_order(
+    opened: Opener, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(codecs, "_SHARE", 3)
+    kdump = Kdump(pages={n: page(n) for n in range(1, 41)}, codec=codec)
+    data = bytearray(kdump.build())
+    for damaged in (5, 6, 39):
+        struct.pack_into("<I", data, kdump.descriptors_at + 24 * damaged + 8, 3)
+    want = b"".join(bytes(PAGE) if n in (6, 7, 40) else page(n) for n in range(1, 41))
+    for jobs in (1, 4):
+        memory = opened(bytes(data)).memory
+        memory.limit(Limits(jobs=jobs))
+        pieces = list(memory.chunks(PAGE * 4))
+        assert [pa >> 12 for pa, _ in pieces] == [1, 5, 8, 9, 13, 17, 21, 25, 29, 33, 37]
+        assert b"".join(piece.tobytes() for _, piece in pieces) == want.replace(bytes(PAGE), b"")
+        got, ok = memory.gather(np.arange(1, 41, dtype=np.uint64) << np.uint64(12), PAGE)
+        assert np.flatnonzero(~ok).tolist() == [5, 6, 39]
+        assert got.tobytes() == want
+        assert "of the dump's pages read so far, 3 pages absent" in memory.problems()[0]
 
 
 def test_a_part_of_a_split_dump_holds_its_window(opened: Opener) -> None:

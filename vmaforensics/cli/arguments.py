@@ -178,6 +178,12 @@ def add_common(parser: argparse.ArgumentParser, *, of_verb: bool) -> None:
         help="auto: a bar on stderr if that is a terminal; json: a line per stage on stderr",
     )
     group.add_argument(
+        "--no-cache",
+        action="store_true",
+        default=default(False),
+        help="search for everything anew, and keep nothing for later runs; `vmaforensics doctor` tells where that is",
+    )
+    group.add_argument(
         "-d", "--debug", action="store_true", default=default(False), help="log to stderr; full traceback on a bug"
     )
 

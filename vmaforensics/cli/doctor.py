@@ -17,7 +17,7 @@ from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 _NAME = "vmaforensics"
 _REQUIREMENT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)\s*(?:>=\s*([0-9.]+))?")
@@ -117,7 +117,7 @@ def _installation() -> Iterator[tuple[str, str]]:
     for name, adds in _OPTIONAL.items():
         state, text = _state(known.get(name, Requirement(name, "")), needed=False)
         yield state, text if state == "ok" else f"{text}; it adds: {adds}"
-    yield _cache()
+    yield from _caches()
 
 
 def _requirements() -> tuple[list[Requirement], list[Requirement]]:
@@ -165,18 +165,29 @@ def install_command(requirement: Requirement) -> str:
     return f"{shlex.quote(sys.executable)} -m pip install {shlex.quote(requirement.spelled)}"
 
 
-def _cache() -> tuple[str, str]:
+def _caches() -> Iterator[tuple[str, str]]:
+    from vmaforensics import cache
     from vmaforensics.export.isf.cache import cache_directory
 
-    folder = cache_directory()
-    if not folder.exists():
-        return "ok", f"cache {folder}: not there yet; symbol files for volatility3 will be kept in it"
+    symbols = cache_directory()
+    yield _cache(symbols, "symbol files for volatility3", "symbol files are made again each time", None)
+    if cache.enabled():
+        yield _cache(cache.folder(), "what was found in an image", "everything is searched for each time", cache.held)
+    else:
+        yield "note", f"cache of what was found in images: switched off ({cache.OFF}, or --no-cache)"
+
+
+def _cache(folder: Path, what: str, otherwise: str, count: Callable[[], tuple[int, int]] | None) -> tuple[str, str]:
+    """The state of one folder of the cache; ``count`` gives its files and bytes, by default all that are there."""
     try:
-        files = [path.stat().st_size for path in folder.iterdir() if path.is_file()]
+        if not folder.exists():
+            return "ok", f"cache {folder}: not there yet; {what} will be kept in it"
+        sizes = [path.stat().st_size for path in folder.iterdir() if path.is_file()]
+        files, size = (len(sizes), sum(sizes)) if count is None else count()
     except OSError as error:
-        return "note", f"cache {folder}: cannot be read ({error.strerror}); symbol files are made again each time"
-    held = f"{counted(len(files), 'file')}, {sum(files) / 1e6:.1f} MB; it may be deleted"
-    return ("ok", f"cache {folder}: {held}") if _writable(folder) else ("note", f"cache {folder}: cannot be written")
+        return "note", f"cache {folder}: cannot be read ({error.strerror}); {otherwise}"
+    told = f"{counted(files, 'file')}, {size / 1e6:.1f} MB; it may be deleted"
+    return ("ok", f"cache {folder}: {told}") if _writable(folder) else ("note", f"cache {folder}: cannot be written")
 
 
 def _writable(folder: Path) -> bool:

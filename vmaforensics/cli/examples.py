@@ -125,7 +125,8 @@ ENVIRONMENT = (
     ("NO_COLOR", "if not empty: no colour, unless --color asks for it"),
     ("FORCE_COLOR", "if not empty: colour though stdout is no terminal"),
     ("COLUMNS", "width of the terminal, where it cannot be asked"),
-    ("XDG_CACHE_HOME", "where symbol files made for volatility3 are kept (default: ~/.cache)"),
+    ("XDG_CACHE_HOME", "where is kept what was found, and symbol files for volatility3 (default: ~/.cache)"),
+    ("VMAFORENSICS_NO_CACHE", "if not empty: as --no-cache"),
 )
 
 
@@ -139,7 +140,7 @@ def epilog_of(verb: str) -> str:
 def epilog() -> str:
     """What the help of the command ends with."""
     codes = "\n".join(f"  {code:<4} {text}" for code, text in EXIT_CODES)
-    names = "\n".join(f"  {name:15} {text}" for name, text in ENVIRONMENT)
+    names = "\n".join(f"  {name:21} {text}" for name, text in ENVIRONMENT)
     return (
         f"examples:\n{_commands(OVERVIEW)}\n\n`vmaforensics VERB --help` has examples of each verb.\n\n"
         f"exit codes:\n{codes}\n\nenvironment:\n{names}\n"

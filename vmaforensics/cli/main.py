@@ -10,6 +10,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from vmaforensics.cache import without
 from vmaforensics.errors import ExitCode, VmaForensicsError
 from vmaforensics.version import __version__
 
@@ -86,7 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     looked = gc.isenabled()
     gc.disable()
     try:
-        code = int(args.run(args))
+        with without(really=args.no_cache):
+            code = int(args.run(args))
         sys.stdout.flush()
         _tell_memory(getattr(args, "memory", None))
     except VmaForensicsError as error:

@@ -55,6 +55,10 @@ _STAGES = {
 _COUNTED = frozenset({"images"})  # in things, not in bytes
 
 
+# What most runs do without, and how it is called.
+_RARE = {"types": "types of the symbol file, kept for later"}
+
+
 @contextmanager
 def watched(args: argparse.Namespace) -> Iterator[Progress]:
     """What to give the analysis as its ``progress``, by the options of the command line.
@@ -178,4 +182,4 @@ def _rate(stage: str, done: int, passed: float) -> str:
 
 
 def _name(stage: str) -> str:
-    return _STAGES[stage][0] if stage in _STAGES else stage
+    return _STAGES[stage][0] if stage in _STAGES else _RARE.get(stage, stage)

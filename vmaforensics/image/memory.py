@@ -62,6 +62,7 @@ class PhysicalMemory(ABC):
     # The unit that a container's contents are known by; it divides the pages of every CPU that Linux runs on.
     page_shift = PAGE_SHIFT
     page_size = PAGE_SIZE
+    as_in_file = True  # it was not edited
     # Told how many bytes of how many a long run through memory has done; see :meth:`scan`.
     watch: Callable[[int, int], None] | None = None
 
@@ -263,6 +264,11 @@ class PhysicalMemory(ABC):
         return b"".join(pieces)
 
     # Which pages an analysis has touched (for excerpts) ------------------------------------------
+
+    @property
+    def tracing(self) -> bool:
+        """Whether what is read is recorded."""
+        return self._trace is not None
 
     def start_trace(self) -> None:
         """Record from now on every page frame that a read asks for; see :meth:`traced`."""

@@ -28,6 +28,8 @@ class Overlay(PhysicalMemory):
     Costs of a read grow with the rows asked for, hardly with the number of edits.
     """
 
+    as_in_file = False
+
     def __init__(self, base: PhysicalMemory) -> None:
         super().__init__(base.ranges)
         self.base = base

@@ -21,9 +21,11 @@ from typing import TYPE_CHECKING, Final
 
 from vmaforensics.arch.interface import BootFacts
 from vmaforensics.errors import KernelNotFoundError, MemoryReadError
+from vmaforensics.image.formats.raw import RawMemory
 from vmaforensics.kernel import identify
 from vmaforensics.kernel.kernel import Identity, Kernel, unsigned_at
 from vmaforensics.kernel.locate import locate
+from vmaforensics.kernel.place import Places
 from vmaforensics.kernel.ram import lay_out_by_kernel, ram_of_kernel
 from vmaforensics.kernel.space.kernel_space import WORD, KernelSpace
 from vmaforensics.kernel.space.translation import image_piece, kernel_space, translate_through_a_process
@@ -67,15 +69,17 @@ def find_kernel(
     """
     progress("kernel")
     image.memory.watch = partial(progress, "kernel")
-    given = open_symbol_files(symbols or image.symbols)
+    given = open_symbol_files(symbols or image.symbols, progress)
     found: list[Kernel] = []
     passed: set[int] = set()  # places of kernels that are not the one
     refused: KernelNotFoundError | None = None
     wanted = image.kernel
+    places = Places(image)
+    before = places.before()
     while wanted is None or len(found) < wanted:
         problems: list[str] = []
         try:
-            located = locate(image, image.arch, given.symbols, problems, passed)
+            located = locate(image, image.arch, given.symbols, problems, passed, before)
         except KernelNotFoundError as error:
             refused = refused or error
             break
@@ -85,8 +89,18 @@ def find_kernel(
         except KernelNotFoundError as error:
             refused = refused or error
         # The note of a dump is that of the kernel dumped; without one, what a reboot left may come first.
-        if image.vmcoreinfo is not None or (wanted is None and found and lives(found[-1])):
+        if found and wanted is None and (image.vmcoreinfo is not None or lives(found[-1])):
+            if len(passed) == 1:
+                places.keep(located.place)
             break
+        if image.vmcoreinfo is not None and before is None:
+            break
+        if before is not None:  # what an earlier run left does not lead to what it found: begin without it
+            before, refused = None, None
+            found.clear()
+            passed.clear()
+            if isinstance(image.memory, RawMemory):
+                image.memory.move(0)
     return _chosen(image, found, refused)
 
 

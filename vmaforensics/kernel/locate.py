@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.image.formats.raw import RawMemory
 from vmaforensics.image.formats.segments import PHYSICAL_LIMIT
 from vmaforensics.image.memory import PageState
+from vmaforensics.kernel.place import place_of, tables_at
 from vmaforensics.kernel.space.kernel_space import WORD
 from vmaforensics.kernel.symbols import kallsyms, symbol_file, vmcoreinfo, window
 
@@ -23,12 +24,14 @@ if TYPE_CHECKING:
     from vmaforensics.image.image import Image
     from vmaforensics.image.memory import PhysicalMemory
     from vmaforensics.kernel.kernel import Symbols
+    from vmaforensics.kernel.place import Place
     from vmaforensics.kernel.symbols.given import SymbolFile
     from vmaforensics.kernel.symbols.kallsyms_tables import Tables
     from vmaforensics.kernel.symbols.vmcoreinfo import Vmcoreinfo
 
 BANNER = b"Linux version "
 _NOTE = "note of"
+_NO_INFO = "VMCOREINFO is neither in the container nor in memory; the kernel was located by its symbol table"
 _UTS = 64  # bytes of a uts_namespace within which its first name begins
 _WHOLE = 0.9  # of RAM: less, and what is missing explains more than what is there
 
@@ -41,6 +44,7 @@ class Located:
     symbols: Symbols
     symbols_source: str
     info: Vmcoreinfo | None
+    place: Place | None = None  # where the next run may look first
 
 
 def locate(
@@ -49,13 +53,17 @@ def locate(
     given: SymbolFile | None,
     problems: list[str],
     passed: AbstractSet[int] = frozenset(),
+    before: Place | None = None,
 ) -> Located:
     """Find the kernel image, by whatever of VMCOREINFO, kallsyms and the symbol file ``given`` there is.
 
     Kernels whose ``offset`` is in ``passed`` are passed by. What is missing and was made up for is added to
-    ``problems``. Raises :class:`KernelNotFoundError`.
+    ``problems``. ``before`` is where an earlier run found it: what is still there is not searched for.
+    Raises :class:`KernelNotFoundError`.
     """
     memory = image.memory
+    if before is not None and (again := _as_before(image, arch, before, problems)) is not None:
+        return again
     fallback: Located | None = None
     unproved: tuple[Located, window.Window, Tables] | None = None
     infos: list[Vmcoreinfo] = []
@@ -65,17 +73,13 @@ def locate(
         if offset is None or stext is None or offset in passed:
             continue
         found = window.symbols_from(memory, stext - offset, arch)
-        if found is not None:
-            view, tables = found
-            symbols = kallsyms.decode(view.data, tables, view.pa + offset, view.held, view.page_size)
-            if symbols.get("_stext") in (stext, None) and len(symbols):
-                source = f"kallsyms at physical {view.pa + tables.token_table:#x}, {len(symbols)} symbols"
-                here = Located(offset=offset, symbols=symbols, symbols_source=source, info=info)
-                fits = _fits(memory, symbols, info, offset)
-                if fits:
-                    return _taken(image, here, view, tables, problems)
-                if fits is None and unproved is None:
-                    unproved = here, view, tables
+        here = None if found is None else _by_info(memory, info, offset, stext, *found)
+        if here is not None and found is not None:
+            fits = _fits(memory, here.symbols, info, offset)
+            if fits:
+                return _taken(image, here, *found, problems)
+            if fits is None and unproved is None:
+                unproved = here, *found
         # The container's note is that of the kernel dumped; a text found in memory may be a stale one.
         if fallback is None and (image.vmcoreinfo or _readable(memory, stext - offset)):
             empty = kallsyms.Kallsyms.of({})
@@ -90,20 +94,19 @@ def locate(
         if isinstance(memory, RawMemory) and (shift := _shift(memory, arch, view, tables, infos)):
             memory.move(memory.shift + shift)
             return locate(image, arch, given, problems, passed)
-        proved = _prove(memory, arch, view, tables)
-        if proved is not None and proved[1] not in passed:
-            symbols, offset = proved
+        here = _by_tables(memory, arch, view, tables)
+        if here is not None and here.offset not in passed:
             window.touch_tables(memory, view, tables)
+            if fallback is None or fallback.info is None:
+                problems.append(_NO_INFO)
+                return here if infos else replace(here, place=place_of(memory, view, tables, None))
             problems.append(
-                "VMCOREINFO is neither in the container nor in memory; the kernel was located by its symbol table"
-                if fallback is None or fallback.info is None
-                else f"VMCOREINFO ({fallback.info.source}) does not fit the kernel in the image, and is not heeded; "
+                f"VMCOREINFO ({fallback.info.source}) does not fit the kernel in the image, and is not heeded; "
                 "the kernel was located by its symbol table"
             )
-            source = f"kallsyms at physical {view.pa + tables.token_table:#x}, {len(symbols)} symbols"
-            return Located(offset=offset, symbols=symbols, symbols_source=source, info=None)
+            return here
     if unproved is not None:
-        return _taken(image, *unproved, problems)
+        return replace(_taken(image, *unproved, problems), place=None)
     if isinstance(memory, RawMemory) and not memory.shift and memory.file_size % memory.page_size:
         # Ranges of RAM one behind the other: only the last one is known to end with a page.
         memory.move(-(memory.file_size % memory.page_size))
@@ -120,6 +123,54 @@ def locate(
         )
         return fallback
     raise KernelNotFoundError(_nothing_found(image, arch))
+
+
+def _as_before(image: Image, arch: Architecture, before: Place, problems: list[str]) -> Located | None:
+    """The kernel where an earlier run found it; None if it is not there, or cannot be proved as it was then."""
+    memory = image.memory
+    if isinstance(memory, RawMemory) and before.shift:
+        memory.move(before.shift)
+    found = tables_at(memory, arch, before)
+    infos = _infos(image, arch) if before.info is None else iter([vmcoreinfo.read_at(memory, before.info)])
+    info = next(infos, None) if image.vmcoreinfo is not None or before.info is not None else None
+    here: Located | None = None
+    if found is not None and info is not None:
+        offset, stext = arch.image_offset(info.number), info.symbol("_stext")
+        by_info = None if offset is None or stext is None else _by_info(memory, info, offset, stext, *found)
+        if by_info is not None and _fits(memory, by_info.symbols, info, by_info.offset):
+            here = _taken(image, by_info, *found, problems)
+    elif found is not None and before.info is None:
+        by_tables = _by_tables(memory, arch, *found)
+        if by_tables is not None:
+            window.touch_tables(memory, *found)
+            problems.append(_NO_INFO)
+            here = replace(by_tables, place=before)
+    if here is None and isinstance(memory, RawMemory) and before.shift:
+        memory.move(0)
+    return here
+
+
+def _by_info(
+    memory: PhysicalMemory, info: Vmcoreinfo, offset: int, stext: int, view: window.Window, tables: Tables
+) -> Located | None:
+    """The kernel with these symbol tables, whose image lies ``offset`` below its addresses by VMCOREINFO; None if they
+    are another kernel's."""
+    symbols = kallsyms.decode(view.data, tables, view.pa + offset, view.held, view.page_size)
+    if symbols.get("_stext") not in (stext, None) or not len(symbols):
+        return None
+    source = f"kallsyms at physical {view.pa + tables.token_table:#x}, {len(symbols)} symbols"
+    place = place_of(memory, view, tables, info)
+    return Located(offset=offset, symbols=symbols, symbols_source=source, info=info, place=place)
+
+
+def _by_tables(memory: PhysicalMemory, arch: Architecture, view: window.Window, tables: Tables) -> Located | None:
+    """The kernel with these symbol tables, if it says itself that they lie there."""
+    proved = _prove(memory, arch, view, tables)
+    if proved is None:
+        return None
+    symbols, offset = proved
+    source = f"kallsyms at physical {view.pa + tables.token_table:#x}, {len(symbols)} symbols"
+    return Located(offset=offset, symbols=symbols, symbols_source=source, info=None)
 
 
 def _infos(image: Image, arch: Architecture) -> Iterator[Vmcoreinfo]:

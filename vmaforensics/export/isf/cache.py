@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import lzma
-import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vmaforensics.cache import base_folder
 from vmaforensics.errors import OutputError
 from vmaforensics.export.isf.document import isf_document, isf_key, write_isf
 from vmaforensics.export.whole_file import whole_file
 from vmaforensics.version import __version__
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vmaforensics.kernel.kernel import Kernel
 
 _FORM = 1  # counts up when the same kernel gives another file
@@ -21,9 +22,7 @@ _FORM = 1  # counts up when the same kernel gives another file
 
 def cache_directory() -> Path:
     """``$XDG_CACHE_HOME/vmaforensics/isf`` or ``~/.cache/vmaforensics/isf``; it need not exist."""
-    stated = os.environ.get("XDG_CACHE_HOME", "")
-    base = Path(stated) if stated.startswith("/") else Path.home() / ".cache"
-    return base / "vmaforensics" / "isf"
+    return base_folder() / "isf"
 
 
 def cached_isf(kernel: Kernel) -> Path:

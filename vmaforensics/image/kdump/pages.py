@@ -14,7 +14,9 @@ import numpy as np
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U32, U64
 from vmaforensics.image.kdump.codecs import NAMES, decompress
+from vmaforensics.image.limits import Limits
 from vmaforensics.image.memory import PAGE_SHIFT, PageState, PhysicalMemory, Placed
+from vmaforensics.image.source import Mapped
 from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vmaforensics.image.kdump.bitmap import PageBitmap
-    from vmaforensics.image.limits import Limits
     from vmaforensics.image.source import FileSource
 
 # page_desc_t (makedumpfile, diskdump_mod.h), as it lies in the file
@@ -199,20 +200,18 @@ class KdumpMemory(PhysicalMemory):
         self._slots[evicted] = np.minimum(self._slots[evicted], 0)  # what is damaged stays so
         self._owners[slots] = index
         self._slots[index] = slots + 1
-        self._unpack(index, blocks, self._cache.data, slots << self._shift)
+        unpacked = self._unpack(index, self._cache.data, slots << self._shift, self.limits.jobs)
+        self._refuse(index, blocks, np.where(unpacked, 0, CORRUPT))
 
-    def _unpack(
-        self, index: NDArray[np.int64], blocks: NDArray[np.uint64], out: memoryview, at: NDArray[np.int64]
-    ) -> NDArray[np.bool_]:
-        """Decompress pages to the byte positions ``at`` of ``out``; returns which could be."""
+    def _unpack(self, index: NDArray[np.int64], out: memoryview, at: NDArray[np.int64], jobs: int) -> NDArray[np.bool_]:
+        """Decompress pages to the byte positions ``at`` of ``out``, by ``jobs`` threads; returns which could be."""
         unpacked = np.zeros(len(index), dtype=np.bool_)
         for part, where, numbers in self._by_part(index):
             pages = part.descriptors(numbers)
             offsets, sizes = pages.offset.astype(np.int64), pages.size.astype(np.int64)
             for rows, file, places in part.source.spans(offsets, sizes):
-                sized, flags = pages.size[rows], pages.flags[rows]
-                unpacked[where[rows]] = decompress(file, places, sized, flags, out, at[where[rows]], 1 << self._shift)
-        self._refuse(index, blocks, np.where(unpacked, 0, CORRUPT))
+                sized, flags, size = pages.size[rows], pages.flags[rows], 1 << self._shift
+                unpacked[where[rows]] = decompress(file, places, sized, flags, out, at[where[rows]], size, jobs)
         return unpacked
 
     def _refuse(self, index: NDArray[np.int64], blocks: NDArray[np.uint64], kinds: NDArray[np.int32]) -> None:
@@ -244,30 +243,38 @@ class KdumpMemory(PhysicalMemory):
         return states
 
     def chunks(self, size: int = 1 << 24) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        step = max(1, size >> self._shift)
+        # What is unpacked ahead of whoever takes the pieces has to lie where other threads may look.
+        ahead = all(isinstance(part.source, Mapped) for part in self._parts)
+        limits = self.limits if ahead else Limits()
+        for index, blocks, data, unpacked in limits.each(self._unpacked, self._steps(max(1, size >> self._shift))):
+            self._refuse(index, blocks, np.where(unpacked, 0, CORRUPT))
+            rows = np.flatnonzero(unpacked)
+            starts = np.flatnonzero((np.diff(blocks[rows]) != 1) | (np.diff(rows) != 1)) + 1
+            for piece in np.split(rows, starts) if len(rows) else []:
+                pa = int(blocks[piece[0]]) << self._shift
+                whole = data[piece[0] : piece[-1] + 1].reshape(-1)
+                for low in range(0, len(whole), size):  # a block may be larger than that
+                    yield pa + low, whole[low : low + size]
+
+    def _steps(self, most: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint64]]]:
+        """The descriptors of pages that may be read, and their page frames, ``most`` at a time."""
         for part, start, end in zip(self._parts, self._starts.tolist(), self._ends.tolist(), strict=True):
             number = start
             for pages in self._dumped.pages(*part.window):
-                for low in range(0, len(pages), step):
-                    blocks = pages[low : low + step]
+                for low in range(0, len(pages), most):
+                    blocks = pages[low : low + most]
                     index = np.arange(number, min(number + len(blocks), end))
                     number += len(blocks)
-                    yield from self._held_runs(index, blocks[: len(index)], size)
+                    blocks = blocks[: len(index)]
+                    kinds = self._kinds(index)
+                    self._refuse(index, blocks, kinds)
+                    yield index[kinds == 0], blocks[kinds == 0]
 
-    def _held_runs(
-        self, index: NDArray[np.int64], blocks: NDArray[np.uint64], size: int
-    ) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """Decompress the pages of these descriptors, past the cache, and yield those that follow one
-        another as one piece."""
-        kinds = self._kinds(index)
-        self._refuse(index, blocks, kinds)
-        index, blocks = index[kinds == 0], blocks[kinds == 0]
+    def _unpacked(
+        self, step: tuple[NDArray[np.int64], NDArray[np.uint64]]
+    ) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint8], NDArray[np.bool_]]:
+        """A step with its pages, past the cache, and which of them could be decompressed."""
+        index, blocks = step
         data = np.empty((len(index), 1 << self._shift), dtype=np.uint8)
         at = np.arange(len(index), dtype=np.int64) << self._shift
-        rows = np.flatnonzero(self._unpack(index, blocks, data.reshape(-1).data, at))
-        starts = np.flatnonzero((np.diff(blocks[rows]) != 1) | (np.diff(rows) != 1)) + 1
-        for piece in np.split(rows, starts) if len(rows) else []:
-            pa = int(blocks[piece[0]]) << self._shift
-            whole = data[piece[0] : piece[-1] + 1].reshape(-1)
-            for low in range(0, len(whole), size):  # a block may be larger than that
-                yield pa + low, whole[low : low + size]
+        return index, blocks, data, self._unpack(index, data.reshape(-1).data, at, 1)

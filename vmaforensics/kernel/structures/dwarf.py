@@ -10,6 +10,7 @@ files read that use the name.
 from __future__ import annotations
 
 import inspect
+import re
 from bisect import bisect_right
 from io import BytesIO
 from itertools import pairwise
@@ -43,6 +44,7 @@ SECTIONS = (".debug_info", ".debug_abbrev", ".debug_str", ".debug_str_offsets", 
 UNREADABLE = (DWARFError, ELFError, ELFParseError, ConstructError, KeyError, ValueError, TypeError, AttributeError)
 
 _SIGNED = (5, 6, 13)  # DW_ATE_signed, DW_ATE_signed_char, DW_ATE_signed_fixed
+_UNNAMED_AT = re.compile(r"\(anonymous at (0x[0-9a-f]{1,16})\)")
 _UNNAMED = 1024  # unnamed members of one structure, those within them included
 _FIRST = (2 << 20, 16 << 20, 64 << 20)  # bytes of .debug_info
 _MOST = 1 << 24  # bytes of a structure, elements of an array
@@ -65,7 +67,6 @@ class Dwarf:
         self._numbered = [row for row, unit in enumerate(self._units) if self._offsets and _numbers_strings(unit)]
         self._layouts: dict[str, Layout | None] = {}
         self._constants: dict[str, int | None] = {}
-        self._anonymous: dict[str, DIE] = {}
 
     def __len__(self) -> int:
         """How many files of source it describes."""
@@ -87,8 +88,9 @@ class Dwarf:
     # Finding ---------------------------------------------------------------------------------------
 
     def _find_struct(self, name: str) -> Layout | None:
-        if name in self._anonymous:
-            return self._layout(name, self._anonymous[name])
+        if (unnamed := _UNNAMED_AT.fullmatch(name)) is not None:
+            found = self._dwarf.get_DIE_from_refaddr(int(unnamed[1], 16))
+            return self._layout(name, found) if found.tag in STRUCTS else None
         for entry in self._entries(name, STRUCTS):
             if "DW_AT_byte_size" in entry.attributes and "DW_AT_declaration" not in entry.attributes:
                 return self._layout(name, entry)
@@ -244,10 +246,7 @@ class Dwarf:
     def _named(self, entry: DIE) -> str:
         """A name under which the struct can be looked up again; anonymous ones get one."""
         name = name_of(entry)
-        if name is None:
-            name = f"(anonymous at {entry.offset:#x})"
-            self._anonymous[name] = entry
-        return name
+        return f"(anonymous at {entry.offset:#x})" if name is None else name
 
 
 def _dwarf_of(sections: Mapping[str, bytes]) -> DWARFInfo:

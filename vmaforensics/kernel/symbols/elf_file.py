@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,22 +13,27 @@ from elftools.elf.elffile import ELFFile
 from vmaforensics.arch.known import DEFAULT
 from vmaforensics.errors import SymbolFileError
 from vmaforensics.kernel.structures.dwarf import SECTIONS, UNREADABLE, Dwarf
+from vmaforensics.kernel.structures.kept_types import KeptTypes
 from vmaforensics.kernel.symbols.btf_file import btf_types
 from vmaforensics.kernel.symbols.by_name import NamedSymbols, moved_symbols, plain_name
+from vmaforensics.progress import unheard
 
 if TYPE_CHECKING:
     import os
+    from collections.abc import Sequence
 
     from elftools.elf.sections import Section
 
     from vmaforensics.kernel.structures.btf import Btf
     from vmaforensics.kernel.structures.layout import Layout
+    from vmaforensics.progress import Progress
 
 _SYMBOL = np.dtype(
     [("name", "<u4"), ("info", "u1"), ("other", "u1"), ("section", "<u2"), ("value", "<u8"), ("size", "<u8")]
 )
 _KINDS = (0, 1, 2)  # STT_NOTYPE, STT_OBJECT, STT_FUNC: no names of sections and files
 _BANNER = 512  # bytes
+_PIECE = 1 << 22  # bytes hashed at a time
 _GNU = b"\x04\0\0\0\x14\0\0\0\x03\0\0\0GNU\0"
 
 
@@ -36,8 +43,9 @@ class ElfFile:
     Raises :class:`SymbolFileError` for a file that cannot be read, or has neither types nor symbols of Linux.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], progress: Progress = unheard) -> None:
         self.path = Path(path)
+        self._progress = progress
         try:
             with self.path.open("rb") as stream:
                 self._read(ELFFile(stream))
@@ -56,11 +64,12 @@ class ElfFile:
         held = {section.name: section for section in elf.iter_sections() if section["sh_type"] != "SHT_NOBITS"}
         self._linked = _symbols(held)
         self._first = NamedSymbols(self._linked)
-        self._types: Btf | Dwarf | None = None
+        self._types: Btf | KeptTypes | None = None
         if ".BTF" in held:
             self._types = btf_types(self.path, held[".BTF"].data())
         elif ".debug_info" in held and ".debug_abbrev" in held:
-            self._types = Dwarf({name: held[name].data() for name in SECTIONS if name in held})
+            key = _sha256([held[name] for name in SECTIONS if name in held])
+            self._types = KeptTypes(key, partial(_dwarf, self.path, key), self._progress)
         if self._types is None and not self._linked:
             raise SymbolFileError(
                 f"{self.path} has been stripped: there is no BTF, no DWARF and no symbol table in it; give the vmlinux "
@@ -105,6 +114,28 @@ class ElfFile:
     def symbols(self, moved: int, image_start: int) -> NamedSymbols:
         """The symbols, ``moved`` as by :func:`~vmaforensics.kernel.symbols.by_name.moved_symbols`."""
         return moved_symbols(self._linked, moved, image_start)
+
+
+def _dwarf(path: Path, key: str) -> Dwarf:
+    """The debugging information of a file. Raises one of ``UNREADABLE`` if it is not what ``key`` is the hash of."""
+    with path.open("rb") as stream:
+        held = {section.name: section for section in ELFFile(stream).iter_sections() if section.name in SECTIONS}
+        if _sha256([held[name] for name in SECTIONS if name in held]) != key:
+            raise ValueError("it was changed while it was read")
+        return Dwarf({name: section.data() for name, section in held.items()})
+
+
+def _sha256(sections: Sequence[Section]) -> str:
+    """A hash of sections as they lie in the file, hexadecimal."""
+    found = hashlib.sha256()
+    for section in sections:
+        left = section["sh_size"]
+        found.update(f"{section.name} {section['sh_flags']} {left}\n".encode())
+        section.stream.seek(section["sh_offset"])
+        while left > 0 and (piece := section.stream.read(min(left, _PIECE))):
+            found.update(piece)
+            left -= len(piece)
+    return found.hexdigest()
 
 
 def _symbols(held: dict[str, Section]) -> list[tuple[str, int]]:

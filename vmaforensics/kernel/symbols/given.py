@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from vmaforensics.errors import SymbolFileError
 from vmaforensics.kernel.symbols.unpacked import unpacked
+from vmaforensics.progress import unheard
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vmaforensics.kernel.structures.layout import Layout
     from vmaforensics.kernel.symbols.by_name import NamedSymbols
+    from vmaforensics.progress import Progress
 
 _START = 4096  # bytes by which the kind of a file is told
 
@@ -64,15 +66,17 @@ class Given(NamedTuple):
 
 def open_symbol_files(
     paths: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None,
+    progress: Progress = unheard,
 ) -> Given:
     """Open one file, or several beside each other: the first that has types and the first that has symbols count.
 
+    ``progress`` hears of types that take time to find.
     Raises :class:`SymbolFileError` for a file that cannot be read or is none of the kinds known.
     """
     if paths is None:
         return Given()
     listed = [paths] if isinstance(paths, (str, os.PathLike)) else paths
-    files = tuple(open_symbol_file(path) for path in listed)
+    files = tuple(open_symbol_file(path, progress) for path in listed)
     return Given(
         files,
         next((file for file in files if len(file)), None),
@@ -80,7 +84,7 @@ def open_symbol_files(
     )
 
 
-def open_symbol_file(path: str | os.PathLike[str]) -> SymbolFile:
+def open_symbol_file(path: str | os.PathLike[str], progress: Progress = unheard) -> SymbolFile:
     """The file at ``path``, whose kind its first bytes tell. Raises :class:`SymbolFileError`."""
     from vmaforensics.kernel.symbols.btf_file import BtfFile
     from vmaforensics.kernel.symbols.elf_file import ElfFile
@@ -89,7 +93,7 @@ def open_symbol_file(path: str | os.PathLike[str]) -> SymbolFile:
 
     start = unpacked(Path(path), _START)
     if start.startswith(b"\x7fELF"):
-        return ElfFile(path)
+        return ElfFile(path, progress)
     if start.startswith(b"\x9f\xeb"):
         return BtfFile(path)
     if start.lstrip()[:1] == b"{":

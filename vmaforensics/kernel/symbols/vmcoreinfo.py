@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from vmaforensics.image.memory import PhysicalMemory
 
 _START = b"OSRELEASE="
+_IN_MEMORY = "physical memory at"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,12 @@ class Vmcoreinfo:
     values: dict[str, str]
     source: str
     text: bytes = b""
+
+    @property
+    def place(self) -> int | None:
+        """Its physical address, where it was found in memory."""
+        where, _, address = self.source.rpartition(" ")
+        return int(address, 16) if where == _IN_MEMORY else None
 
     @property
     def release(self) -> str:
@@ -85,7 +92,15 @@ def scan(memory: PhysicalMemory) -> Iterator[Vmcoreinfo]:
                 text = rows[page, lead:].tobytes()
                 if text.startswith(_START):
                     address = pa + skip + page * page_size + lead
-                    yield parse(text, f"physical memory at {address:#x}")
+                    yield parse(text, f"{_IN_MEMORY} {address:#x}")
+
+
+def read_at(memory: PhysicalMemory, pa: int) -> Vmcoreinfo | None:
+    """The text at ``pa``, as :func:`scan` gives it; None where there is none. Nothing is traced."""
+    with memory.untraced():
+        data, ok = memory.gather(np.array([pa], np.uint64), memory.page_size - pa % memory.page_size)
+    text = data.tobytes()
+    return parse(text, f"{_IN_MEMORY} {pa:#x}") if ok[0] and text.startswith(_START) else None
 
 
 def symbols_of(info: Vmcoreinfo) -> dict[str, int]:

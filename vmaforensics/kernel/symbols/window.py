@@ -57,7 +57,7 @@ def symbols_from(memory: PhysicalMemory, text: int, arch: Architecture) -> tuple
             step = read(memory, start, _STEP)
             data = np.concatenate([before, step.data])
             for table, index, *_ in search(data):
-                found = _around(memory, step.pa - len(before) + table, index - table, arch)
+                found = tables_around(memory, step.pa - len(before) + table, index - table, arch)
                 if found is not None:
                     return found
             before = step.data[-_OVERLAP:]
@@ -76,20 +76,23 @@ def symbols_anywhere(memory: PhysicalMemory, arch: Architecture) -> Iterator[tup
             before = np.zeros(0, np.uint8)
         data = np.concatenate([before, chunk])
         for table, index in kallsyms_tables.token_tables(data):
-            found = _around(memory, pa - len(before) + table, index - table, arch)
+            found = tables_around(memory, pa - len(before) + table, index - table, arch)
             if found is not None:
                 yield found
         before, follows = data[-_OVERLAP:], pa + len(chunk)
 
 
-def _around(
-    memory: PhysicalMemory, pa: int, size: int, arch: Architecture
+def tables_around(
+    memory: PhysicalMemory, pa: int, size: int, arch: Architecture, before: int = _BEFORE, after: int = _AFTER
 ) -> tuple[Window, kallsyms_tables.Tables] | None:
     """The window around a token table at ``pa``, its index ``size`` bytes behind, and the tables in it, if they fit
-    together. What can be put right in them is put right in the window."""
-    low = max(pa - _BEFORE, 0) & ~(memory.page_size - 1)
-    window = read(memory, low, pa - low + _AFTER)
+    together. What can be put right in them is put right in the window, which has ``before`` bytes before ``pa`` and
+    ``after`` behind it."""
+    low = max(pa - min(before, _BEFORE), 0) & ~(memory.page_size - 1)
+    window = read(memory, low, pa - low + min(after, _AFTER))
     at = pa - low
+    if at + size + 2 * kallsyms_tables.GROUP > len(window.data):
+        return None
     near = slice(at - at % 4, at + size + 2 * kallsyms_tables.GROUP + 4)
     for table, index, right in kallsyms_repair.damaged_token_tables(window.data[near]):
         if table == at % 4 and index - table == size:
@@ -100,13 +103,21 @@ def _around(
 
 def touch_tables(memory: PhysicalMemory, window: Window, tables: kallsyms_tables.Tables) -> None:
     """Trace the pages the symbol tables lie in."""
-    groups = -(-tables.count // 256)
-    for start, end in (
-        (tables.names - 8, tables.markers + tables.marker_width * groups),
-        (tables.token_table - 64, tables.token_index + 512),
-        (tables.offsets - 16, tables.offsets + 4 * tables.count + 16),
-    ):
-        memory.touch(window.pa + max(start, 0), end - max(start, 0))
+    for start, end in extents(tables):
+        memory.touch(window.pa + start, end - start)
+
+
+def extents(tables: kallsyms_tables.Tables) -> list[tuple[int, int]]:
+    """Where the symbol tables lie, as ``[start, end)`` in the window, with the numbers beside them."""
+    groups = -(-tables.count // kallsyms_tables.GROUP)
+    return [
+        (max(start, 0), end)
+        for start, end in (
+            (tables.names - 8, tables.markers + tables.marker_width * groups),
+            (tables.token_table - 64, tables.token_index + 2 * kallsyms_tables.GROUP),
+            (tables.offsets - 16, tables.offsets + 4 * tables.count + 16),
+        )
+    ]
 
 
 def find_all(window: Window, pattern: bytes) -> Iterator[int]:
