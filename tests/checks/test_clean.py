@@ -27,9 +27,10 @@ CONTENTS = {
     "code in frames that nobody accounts for (FRAME-UNOWNED)",
     "the kernel's own vDSO (VDSO-IMAGE)",
     "kernel code (TEXT-PATCHED)",
-    "tables of functions (PROC-OPS, KERNEL-TABLE)",
+    "tables of functions (PROC-OPS, KERNEL-TABLE, VMA-OPS)",
     "executable kernel memory (CODE-FOREIGN)",
     "contents of anonymous pages that nobody maps (FRAME-HELD)",
+    "code in buffers and in vmalloc (FRAME-HELD)",
     "reserved frames (FRAME-RESERVED)",  # excerpts made before the zones of the allocator were read lack them
 }
 

@@ -88,6 +88,11 @@ def _contents(analysis: Analysis) -> Iterator[tuple[str, int, str]]:
             lost,
             f"its code for {counted(lost, 'kind')} of programs: not in the image",
         )
+    if views.identities is not None:
+        names = views.identities.dentries
+        lost = int(((names.pprev != 0) & ~names.chain_read).sum())
+        what = "names of mapped files (DENTRY-NAME)"
+        yield what, lost, f"{counted(lost, 'name')}: the chain that they are on is not in the image"
     yield from _code(views)
     yield from _frames(views)
     handles = views.handles
@@ -113,7 +118,8 @@ def _code(views: Views) -> Iterator[tuple[str, int, str]]:
     lost = [name for name, count in kinds.items() if not count]
     yield "kernel code (TEXT-PATCHED)", len(lost), f"the kernel's records of {', '.join(lost)}: {why}"
     yield "kernel code (TEXT-PATCHED)", sites.unread, f"{counted(sites.unread, 'place')} that the kernel patches: {why}"
-    yield "tables of functions (PROC-OPS, KERNEL-TABLE)", road.unread, f"{counted(road.unread, 'pointer')}: {why}"
+    what = "tables of functions (PROC-OPS, KERNEL-TABLE, VMA-OPS)"
+    yield what, road.unread, f"{counted(road.unread, 'pointer')}: {why}"
     lists = ", ".join(road.cut_short)
     yield "who has a hand in kernel code", len(road.cut_short), f"{lists}: not in the image, or without an end"
     unread = road.foreign.unread
