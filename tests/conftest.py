@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
-from support import FURTHER, KEPT, NO_SAMPLE, SAMPLES, TAMPERED, WHOLE, Sample
+from support import FURTHER, HOLDERS, KEPT, NO_SAMPLE, SAMPLES, TAMPERED, WHOLE, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,7 +18,17 @@ os.environ["VMAFORENSICS_NO_CACHE"] = "1"
 # Fixtures that hand out an image of a whole kernel, or what a whole program made of one: what asks for them is in the
 # slow lane. A test that takes neither, and yet runs programs on samples, carries the mark itself.
 _WHOLE = {
-    *("samples", "sample", "any_kernel", "whole_kernel", "tampered", "kept_guest", "kernel_of", "tampered_one"),
+    *(
+        "samples",
+        "sample",
+        "any_kernel",
+        "whole_kernel",
+        "tampered",
+        "kept_guest",
+        "holder_guest",
+        "kernel_of",
+        "tampered_one",
+    ),
     *("maple_sample", "list_sample", "either_sample", "saved", "names", "vol"),
 }
 
@@ -76,6 +86,13 @@ def tampered(request: pytest.FixtureRequest) -> Sample:
 @pytest.fixture(scope="session", params=_each(KEPT, "no image of the recipe with the roles of guest/kept.c"))
 def kept_guest(request: pytest.FixtureRequest) -> Sample:
     """Each image of a guest that keeps files in queues and rings, and runs code that was changed."""
+    found: Sample = request.param
+    return found
+
+
+@pytest.fixture(scope="session", params=_each(HOLDERS, "no image of the recipe with the role of guest/holders.c"))
+def holder_guest(request: pytest.FixtureRequest) -> Sample:
+    """Each image of a guest whose processes keep pages that they do not map."""
     found: Sample = request.param
     return found
 

@@ -130,6 +130,7 @@ RESTING = [sample for sample in bundled() if not {"death", "live"} & sample.mani
 SAMPLES = [sample for sample in RESTING if not sample.edit] or built(*_BUILT)
 FURTHER = built(*_FURTHER)
 KEPT = built(*_KEPT)
+HOLDERS = built(*(f"debian-{series}-holders" for series in ("5.10", "6.1", "6.12", "7.3")))
 WHOLE = built("debian-5.10", "debian-6.1", "debian-6.12", *_FURTHER, "debian-7.3")
 # Excerpts hold no user memory, nor free pages.
 needs_user_memory = pytest.mark.skipif(

@@ -38,7 +38,7 @@ class Image:
     death: str = ""  # of deaths.py; with ``crash`` and without one, truth crashes the kernel by sysrq
     system: bool = False  # a Debian with systemd and containers, in place of the initramfs
     config: str = ""  # of configs/: the package is one of sources, and is built so
-    more: tuple[str, ...] = ()  # roles of guest/kept.c and guest/machines.c
+    more: tuple[str, ...] = ()  # roles of guest/kept.c, guest/holders.c and guest/machines.c
     modules: tuple[str, ...] = ()  # besides those of initramfs.py
     devices: tuple[str, ...] = ()  # further arguments of QEMU
     bench: Bench | None = None

@@ -274,7 +274,7 @@ def test_frames_that_look_encrypted_are_told_unless_a_variable_leads_to_their_ru
     assert len(looked.code) == 0
     image = frames.machine.room(PAGE, PAGE)  # of the kernel: a variable in it leads to the second run
     frames.machine.word(image + 8, BASE + 44 * PAGE)
-    frames.machine.symbols |= {"_text": image, "_end": image + PAGE - 1}
+    frames.machine.symbols |= {"_etext": image, "_end": image + PAGE - 1}
     kernel = frames.kernel()
     reader = PageReader(kernel)
     assert variable_frames(kernel).tolist() == [(image - BASE) // PAGE]

@@ -182,6 +182,7 @@ static void by_packet(const char *name, int code)
 	told(name, code, start != MAP_FAILED);
 }
 
+/* Nobody may write to the data pages of a perf ring: the process ends here, by SIGBUS. */
 static void by_perf(const char *name, int code)
 {
 	struct perf_event_attr event = {

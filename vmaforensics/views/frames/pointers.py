@@ -113,8 +113,8 @@ def places_of(kernel: Kernel, pointers: FramePointers) -> list[str]:
 
 
 def variable_frames(kernel: Kernel) -> U64:
-    """The frames that the kernel's image lies in, its variables among them."""
-    start, end = kernel.symbols.get("_text"), kernel.symbols.get("_end")
+    """The frames of the kernel's image behind its code: those of its variables are among them."""
+    start, end = kernel.symbols.get("_etext"), kernel.symbols.get("_end")
     if start is None or end is None:
         return np.zeros(0, np.uint64)
     page = kernel.arch.page_size
