@@ -241,7 +241,7 @@ def _of_frames(finding: Finding) -> bool:
 def _is_fact(finding: Finding) -> bool:
     if set(finding.rule.views) == _CODE:
         return True
-    return set(finding.rule.views) <= _FACTS and finding.severity.rank >= Severity.LOW.rank
+    return set(finding.rule.views) <= _FACTS and finding.rule.severity.rank >= Severity.LOW.rank
 
 
 def _rested(rest: Rest, span: Span, start: int) -> bool:
