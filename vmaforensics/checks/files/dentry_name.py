@@ -44,7 +44,7 @@ RULE = Rule(
     transient="a rename under way: d_seq is odd then, and the name is not judged",
     by_hand=("crash: struct dentry.d_name,d_parent,d_hash,d_op ADDRESS", hand.VM),
     steps=("word", "vma"),
-    rank=160,
+    rank=153,
     changed_by=(),
 )
 

@@ -43,7 +43,7 @@ RULE = Rule(
     transient="none: all of them are set when the file is opened",
     by_hand=("crash: struct file.f_path,f_inode,f_mapping ADDRESS", hand.VM),
     steps=("word", "vma"),
-    rank=159,
+    rank=152,
     changed_by=(),
 )
 

@@ -45,7 +45,7 @@ RULE = Rule(
     by_hand=("crash: struct vm_area_struct.vm_ops,vm_file,vm_flags VMA", hand.VM),
     steps=("vma",),
     part=Part.CAUSE,
-    rank=157,
+    rank=154,
     changed_by=(Operation.MAP,),
 )
 
