@@ -42,13 +42,14 @@ _PATIENCE: Final = 4 * 3600  # seconds
 
 
 def start(images: Path, out: Path, *more: str) -> subprocess.Popen[bytes]:
-    """The command, with two workers."""
+    """The command, with two workers. An interrupt reaches it, though whoever runs this may have it ignored."""
     words = ["--list", str(images / LIST), "-o", str(out), "--workers", "2", "--progress", "never", *more]
     return subprocess.Popen(
         [sys.executable, "-m", "vmaforensics", "fleet", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 Analyse many images, one task each on a Dask cluster, and write into a folder
 
-  tables/      a Parquet file per table and image: images, kernels, modules, processes, vmas, findings,
+  tables/      a Parquet file per table and image: images, kernels, modules, hooks, processes, vmas, findings,
                executables, code, crashes, gaps; DuckDB, polars and pandas read each table as one
-  views.sql    questions over them for DuckDB: what is rare, what changed, the same crash, the same content
+  views.sql    questions over them for DuckDB: what is rare, what changed, the same crash, the same indicator
   reports/     the HTML report of every machine
-  index.html   machines by verdict, findings by rule, what few machines have, what could not be read
+  index.html   machines with what stands out on each, what few machines have or lack, what could not be read
 
 An image is a file, a pattern, a folder (files that begin or are called as an image does), or a URL that fsspec
 knows, as s3://bucket/*.lime. What cannot be analysed has a row that says why.

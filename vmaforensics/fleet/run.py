@@ -164,7 +164,8 @@ def _client(scheduler: str | None, workers: int | None, memory: str | None, imag
                 n_workers=count,
                 threads_per_worker=1,
                 memory_limit=memory or "auto",
-                dashboard_address=None,
+                # Its page of health has to listen somewhere: here, at any port that is free.
+                scheduler_kwargs={"dashboard": False, "dashboard_address": "127.0.0.1:0"},
                 silence_logs=logging.CRITICAL,
             ) as cluster,
             Client(cluster) as client,

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from vmaforensics.fleet.sources import Source
     from vmaforensics.report.document.document import Document
 
-SCHEMA_VERSION: Final = "1.0"
+SCHEMA_VERSION: Final = "2.0"
 
 IMAGES: Final = np.dtype(
     [
