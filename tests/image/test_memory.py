@@ -49,6 +49,31 @@ def test_a_gather_of_more_rows_than_a_batch_is_whole(opened: Opener) -> None:
         np.testing.assert_array_equal(data, expected)
 
 
+def test_groups_of_pages_are_joined_as_they_lie_in_memory(opened: Opener) -> None:
+    """Scattered, one behind the other, overlapping, partly or wholly missing; in one batch and in many."""
+    pages = {n: page(n + 1) for n in range(200)} | {n: bytes(PAGE) for n in range(200, 300)}
+    lacking = np.uint64(1 << 40)
+    frames = np.array([3, 4, 5, 9, 7, *range(20, 90), *range(200, 300), 1 << 28, 1 << 28, 2, 1 << 28], np.uint64)
+    bounds = np.array([[0, 3], [2, 5], [5, 75], [71, 80], [75, 175], [175, 177], [176, 179]])
+    held = [pages.get(int(pfn)) for pfn in frames]
+    memories = [opened(elf([Load(pa=0, data=b"".join(pages.values()))])).memory]
+    memories.append(opened(Kdump(pages=pages).build()).memory)
+    for memory in memories:
+        for batch in (memory.batch, 40):
+            memory.batch = batch
+            pas = np.where(frames < 1 << 28, frames * np.uint64(PAGE), lacking)
+            joined = list(memory.join(pas, PAGE, bounds))
+            for (raw, lacks, zero), (start, stop) in zip(joined, bounds.tolist(), strict=True):
+                wanted = held[start:stop]
+                assert lacks == wanted.count(None)
+                assert raw == (b"" if lacks == stop - start else b"".join(one or bytes(PAGE) for one in wanted))
+                assert not zero or not any(raw)
+    memory = memories[0]
+    memory.batch = 1 << 16
+    zeros = [zero for _, _, zero in memory.join(pas, PAGE, bounds)]
+    assert zeros == [False] * 4 + [True] + [False] * 2
+
+
 def test_a_trace_records_every_page_asked_for(opened: Opener) -> None:
     memory = opened(elf([Load(pa=0x1000, data=page(1) * 8)])).memory
     memory.read(0x1000, 8)

@@ -33,6 +33,7 @@ TRACE_FLAGS = 1 << 28  # pages a trace keeps a flag for: 1 TiB
 
 _COUNTED_AT_ONCE = 1 << 22  # page frames
 _READ_AT_ONCE = 1 << 12  # pages
+_LONG = 1 << 18  # bytes that it pays to look for zeros in, before they are copied
 
 
 class PageState(IntEnum):
@@ -181,30 +182,68 @@ class PhysicalMemory(ABC):
         data[~ok] = 0
         return data, ok
 
-    def join(self, pas: NDArray[np.uint64], size: int) -> tuple[bytes, NDArray[np.bool_]]:
-        """The ``size`` bytes at each of ``pas``, none of which crosses a page, one behind the other.
+    def join(self, pas: NDArray[np.uint64], size: int, bounds: NDArray[np.int64]) -> Iterator[tuple[bytes, int, bool]]:
+        """Of each group of items: the ``size`` bytes at all its addresses one behind the other, zeros for what is not
+        held; how many items that is; whether it is known that all are zeros, which then are not copied but the same
+        object for neighbours. Without any item that is held there are no bytes. For what wants bytes, copied once.
 
-        Returns ``(data, ok)`` as :meth:`gather` does, zeros for what is not held; for what wants bytes, copied once.
+        ``bounds`` has the rows ``[start, stop)`` of each group, in ascending order; none is empty, neighbours may
+        overlap. No item crosses a page. What is read next may take the place of what was: not for two at a time.
         """
-        ok = np.ones(len(pas), np.bool_)
-        pieces: list[memoryview] = []
-        for low in range(0, len(pas), self.batch):
-            part = np.ascontiguousarray(pas[low : low + self.batch], np.uint64)
-            if self._trace is not None:
-                self._mark(part)
-            buffer, offsets, states = self._locate(part, size)
-            ok[low : low + len(part)] = states <= PageState.ZERO
-            present = (states == PageState.PRESENT) & (len(buffer) >= size)
-            begins = np.ones(len(part), np.bool_)
-            begins[1:] = (present[1:] != present[:-1]) | (present[1:] & (np.diff(offsets) != size))
-            first = np.flatnonzero(begins)
-            counts = np.diff(np.append(first, len(part)))
-            held, empty = buffer.data, memoryview(bytes(size * int(counts[~present[first]].max(initial=0))))
-            for at, count, here in zip(offsets[first].tolist(), counts.tolist(), present[first].tolist(), strict=True):
-                pieces.append(held[at : at + count * size] if here else empty[: count * size])
-            if len(pas) > self.batch:  # the next batch may be located in the same buffer
-                pieces = [memoryview(b"".join(pieces))]
-        return b"".join(pieces), ok
+        starts, stops = bounds[:, 0], bounds[:, 1]
+        low = 0
+        while low < len(bounds):
+            first = int(starts[low])
+            high = int(np.searchsorted(stops, first + self.batch, side="right"))
+            if high > low:
+                yield from self._join(pas[first : int(stops[high - 1])], size, bounds[low:high] - first)
+            else:  # longer than what can be located at once
+                yield self._join_long(pas[first : int(stops[low])], size)
+                high = low + 1
+            low = high
+
+    def _join_long(self, pas: NDArray[np.uint64], size: int) -> tuple[bytes, int, bool]:
+        parts = [pas[at : at + self.batch] for at in range(0, len(pas), self.batch)]
+        read = [next(self._join(part, size, np.array([[0, len(part)]]))) for part in parts]
+        lacking = sum(lacks for _, lacks, _ in read)
+        whole = (raw or bytes(size * len(part)) for part, (raw, _, _) in zip(parts, read, strict=True))
+        return (b"".join(whole) if lacking < len(pas) else b""), lacking, False
+
+    def _join(self, pas: NDArray[np.uint64], size: int, bounds: NDArray[np.int64]) -> Iterator[tuple[bytes, int, bool]]:
+        """:meth:`join` for what is located at once."""
+        pas = np.ascontiguousarray(pas, np.uint64)
+        if self._trace is not None:
+            self._mark(pas)
+        buffer, offsets, states = self._locate(pas, size)
+        lost = np.concatenate([np.zeros(1, np.int64), np.cumsum(states > PageState.ZERO)])
+        present = (states == PageState.PRESENT) & (len(buffer) >= size)
+        # What lies in the buffer as it is wanted is one piece, and so are zeros; the cuts are between two.
+        cuts = np.flatnonzero((present[1:] != present[:-1]) | (present[1:] & (np.diff(offsets) != size))) + 1
+        inner = np.stack([np.searchsorted(cuts, bounds[:, 0], "right"), np.searchsorted(cuts, bounds[:, 1])], axis=1)
+        heads = bounds[:, 0]
+        groups = zip(bounds.tolist(), inner.tolist(), (lost[bounds[:, 1]] - lost[heads]).tolist(), strict=True)
+        first = zip(offsets[heads].tolist(), present[heads].tolist(), strict=True)
+        rows, places, here = cuts.tolist(), offsets[cuts].tolist(), present[cuts].tolist()
+        held, zeros = buffer.data, b""
+        for ((start, stop), (low, high), lacks), (place, there) in zip(groups, first, strict=True):
+            count = (stop - start) * size
+            if lacks == stop - start:
+                yield b"", lacks, False
+            elif low < high:
+                begins = (start, *rows[low:high])
+                pieces = zip(
+                    begins, (*begins[1:], stop), (place, *places[low:high]), (there, *here[low:high]), strict=True
+                )
+                parts = [
+                    held[at : at + (end - row) * size] if kept else bytes((end - row) * size)
+                    for row, end, at, kept in pieces
+                ]
+                yield b"".join(parts), lacks, False
+            elif there and not _is_zero(buffer[place : place + count], size):
+                yield held[place : place + count].tobytes(), lacks, False
+            else:
+                zeros = zeros if len(zeros) == count else bytes(count)
+                yield zeros, lacks, True
 
     def _fill(
         self,
@@ -326,3 +365,8 @@ def describe(state: PageState) -> str:
         PageState.ABSENT: "not in the dump (filtered out, truncated or lost)",
         PageState.NOT_RAM: "outside the RAM the image describes",
     }[state]
+
+
+def _is_zero(piece: NDArray[np.uint8], step: int) -> bool:
+    """Is this a long piece all of whose bytes are zeros? One byte of each step tells most that are not."""
+    return len(piece) >= _LONG and not piece[::step].any() and not piece.max()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vmaforensics.scan.plan import PlanPages, Stretches
     from vmaforensics.scan.worker import Scanned, Settings
 
-_BATCH = 1 << 11  # pages that are read together: 8 MiB
+_BATCH = 1 << 13  # pages that are located together: 32 MiB
 _worker: Worker | None = None  # of this process
 _PLAN: dict[str, tuple[Kernel, Stretches, PlanPages, Settings]] = {}  # what processes that are forked find
 
@@ -57,4 +57,4 @@ def _begin() -> None:
 
 def _scan(part: slice) -> list[Scanned]:
     assert _worker is not None
-    return _worker.scan(part)
+    return list(_worker.scan(part))

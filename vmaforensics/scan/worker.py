@@ -69,6 +69,7 @@ class Worker:
     def __init__(self, kernel: Kernel, stretches: Stretches, pages: PlanPages, settings: Settings) -> None:
         self._kernel, self._stretches, self._pages, self._settings = kernel, stretches, pages, settings
         self._scanner: Any = None
+        self._zeros: tuple[int, list[RuleHits], str] = (0, [], "")  # what was found in so many of them
         self._patterns = _patterns(settings.strings) if settings.strings else ()
         if settings.rules is not None:
             import yara_x
@@ -77,31 +78,48 @@ class Worker:
             self._scanner.set_timeout(settings.timeout)
             self._scanner.max_matches_per_pattern(settings.most_matches)
 
-    def scan(self, part: slice) -> list[Scanned]:
+    def scan(self, part: slice) -> Iterator[Scanned]:
         """Scan some of the stretches. Those that found nothing and lack nothing are left out."""
-        return [found for found in self._all(part) if found.rules or found.missing or found.problem or self._patterns]
-
-    def _all(self, part: slice) -> Iterator[Scanned]:
-        stretches, arch = self._stretches, self._kernel.arch
-        for number in range(part.start, part.stop):
-            first = int(stretches.first[number])
-            pages = self._pages.take(slice(first, first + int(stretches.count[number])))
-            # What is not there is read from where no memory is: zeros.
-            pas = np.where(pages.held, arch.bytes_of(pages.pfn), _NOWHERE)
-            raw, ok = self._kernel.memory.join(pas, arch.page_size)
-            found = Scanned(stretch=number, missing=int((~ok & pages.held).sum()))
-            if ok.any():
+        stretches, arch = self._stretches.take(part), self._kernel.arch
+        first, stop = int(stretches.first[0]), int((stretches.first + stretches.count).max())
+        pages = self._pages.take(slice(first, stop))
+        # What is not there is read from where no memory is: zeros.
+        pas = np.where(pages.held, arch.bytes_of(pages.pfn), _NOWHERE)
+        starts = stretches.first - first
+        bounds = np.stack([starts, starts + stretches.count], axis=1)
+        gaps = np.concatenate([np.zeros(1, np.int64), np.cumsum(~pages.held)])
+        empty = (gaps[bounds[:, 1]] - gaps[bounds[:, 0]]).tolist()
+        joined = self._kernel.memory.join(pas, arch.page_size, bounds)
+        for number, gap in zip(range(part.start, part.stop), empty, strict=True):
+            raw, lacking, zero = next(joined)
+            found = Scanned(stretch=number, missing=lacking - gap)
+            if zero:
+                found.rules, found.problem = self._of_zeros(raw)
+            elif raw:
                 self._look(found, raw)
-                if self._patterns:
-                    found.entropy = entropy(np.frombuffer(raw, np.uint8))
-            yield found
+            del raw  # its memory is still in the caches: the next is to have it
+            if found.rules or found.missing or found.problem or self._patterns:
+                yield found
+
+    def _of_zeros(self, raw: bytes) -> tuple[list[RuleHits], str]:
+        """What rules say of so many zeros, which they are asked once."""
+        if self._zeros[0] != len(raw):
+            self._zeros = (len(raw), *self._matches(raw))
+        return self._zeros[1:]
+
+    def _matches(self, raw: bytes) -> tuple[list[RuleHits], str]:
+        """The rules that match, or why that is not known."""
+        if self._scanner is None:
+            return [], ""
+        try:
+            return [_rule_hits(rule, raw) for rule in self._scanner.scan(raw).matching_rules], ""
+        except Exception as error:  # a time-out, or what the library makes of it: costs this stretch alone
+            return [], f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
     def _look(self, found: Scanned, raw: bytes) -> None:
-        if self._scanner is not None:
-            try:
-                found.rules += [_rule_hits(rule, raw) for rule in self._scanner.scan(raw).matching_rules]
-            except Exception as error:  # a time-out, or what the library makes of it: costs this stretch alone
-                found.problem = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        found.rules, found.problem = self._matches(raw)
+        if self._patterns:
+            found.entropy = entropy(np.frombuffer(raw, np.uint8))
         for encoding, pattern in self._patterns:
             for match in pattern.finditer(raw):
                 if len(found.strings) < self._settings.most_strings:
