@@ -22,6 +22,7 @@ from vmaforensics.views.indices.vma_list import walk_list
 from vmaforensics.views.operations.operations import gather_operations
 from vmaforensics.views.pages.kernel_half import gather_kernel_half
 from vmaforensics.views.pages.page_tables import gather_page_tables
+from vmaforensics.views.pages.swap_slots import gather_swap
 from vmaforensics.views.pages.text_pages import gather_text_pages
 from vmaforensics.views.pages.unacquired import drop_unacquired
 from vmaforensics.views.pages.vdso import gather_vdso
@@ -202,7 +203,9 @@ def _gather_witnesses(kernel: Kernel, views: Views, cpus: tuple[CpuState, ...], 
     views.rmap = extra.get("rmap", lambda: gather_rmap(kernel, tasks, mms, vmas, files, log))
     if page_tables is not None:
         held = views.handles.held if views.handles is not None else HeldFrames.zeros(0)
-        views.frames = extra.get("frames", lambda: gather_frames(kernel, page_tables, held))
+        frames = views.frames = extra.get("frames", lambda: gather_frames(kernel, page_tables, held))
+        if frames is not None:
+            views.swap = extra.always("swap", lambda: gather_swap(kernel, page_tables, frames.kinds))
     opened = views.handles.descriptors.file if views.handles is not None else np.zeros(0, np.uint64)
     patched = "patched" in extra.wanted
     views.road = extra.get("code", lambda: gather_road(kernel, np.unique(opened), vmas, files.rows, patched=patched))

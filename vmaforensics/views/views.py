@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.operations.operations import OperationsView
     from vmaforensics.views.pages.kernel_half import KernelHalfView
     from vmaforensics.views.pages.page_tables import PageTablesView
+    from vmaforensics.views.pages.swap_slots import SwapView
     from vmaforensics.views.pages.text_pages import TextView
     from vmaforensics.views.pages.vdso import VdsoView
     from vmaforensics.views.processes.mm_sources import SourcesView
@@ -81,6 +82,7 @@ class Views:
     page_tables: PageTablesView | None = None
     text: TextView | None = None
     frames: FramesView | None = None
+    swap: SwapView | None = None  # None: nothing is swapped to, or its slots are not counted as this reads it
     kernel_half: KernelHalfView | None = None
     vdso: VdsoView | None = None
     road: RoadView | None = None  # code of the kernel, and who has a hand in it
