@@ -41,6 +41,7 @@ _STAGES = {
     "vdso": ("vDSO", 1),
     "rmap": ("reverse maps", 5),
     "frames": ("page frames", 3),
+    "swap": ("swap", 1),
     "code": ("code and tables of the kernel", 5),
     "checks": ("cross-checking", 20),
     "stacks": ("stacks", 3),
