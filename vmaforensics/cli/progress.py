@@ -33,6 +33,7 @@ _STAGES = {
     "indices": ("lists and trees of VMAs", 3),
     "areas": ("VMAs", 6),
     "files": ("files and names", 6),
+    "identities": ("files by each record that names them", 1),
     "anchors": ("anchors and registers", 1),
     "handles": ("descriptors and memory files", 2),
     "page-tables": ("page tables", 12),
