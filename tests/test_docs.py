@@ -16,7 +16,7 @@ import pytest
 from vmaforensics.checks.registry import all_rules
 from vmaforensics.cli.main import build_parser
 from vmaforensics.errors import ExitCode
-from vmaforensics.image.open import _READERS
+from vmaforensics.image.readers import _READERS
 from vmaforensics.image.refused import _REFUSED
 from vmaforensics.report.document.document import json_schema
 from vmaforensics.report.document.parts import SCHEMA_VERSION

@@ -20,6 +20,7 @@ from vmaforensics.errors import ExitCode
 from vmaforensics.report.document.document import Document, json_schema
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 HOSTILE = b"\x1b]0;x\x07\n\xe2\x80\xae1"
@@ -147,13 +148,19 @@ def test_a_clean_image_does_not_fail_on_high(image: Path) -> None:
     assert run("report", image, "--fail-on", "high").returncode == 0
 
 
+def opens(monkeypatch: pytest.MonkeyPatch, opening: Callable[..., object]) -> None:
+    """Have ``opening`` called in place of ``open_image``, of whatever path."""
+    monkeypatch.setattr("vmaforensics.image.open.look_at", lambda path: None)
+    monkeypatch.setattr("vmaforensics.image.open.open_image", opening)
+
+
 def test_strict_ends_with_13_if_anything_is_missing(
     maple_sample: Sample, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     edit = Edit(maple_sample.analysis)
     edit.drop(int(edit.clean.views.mms.mm[3]))
     hurt = replace(edit.clean.image, memory=edit.overlay)
-    monkeypatch.setattr("vmaforensics.image.open.open_image", lambda path: hurt)
+    opens(monkeypatch, lambda path, *_: hurt)
     out = tmp_path / "out"
     assert cli.main(["report", "x", "-o", str(out)]) == 0
     assert cli.main(["report", "x", "--strict", "-o", str(out), "--force"]) == ExitCode.INCOMPLETE
@@ -228,10 +235,10 @@ def test_an_interrupt_while_a_class_is_made_is_an_interrupt(
         def __set_name__(self, owner: type, name: str) -> None:
             raise KeyboardInterrupt
 
-    def making(path: str) -> None:
+    def making(*_: object) -> None:
         type("Made", (), {"member": Interrupted()})
 
-    monkeypatch.setattr("vmaforensics.image.open.open_image", making)
+    opens(monkeypatch, making)
     assert cli.main(["report", "x"]) == ExitCode.INTERRUPTED
     assert capsys.readouterr().err == "vmaforensics: interrupted\n"
 
@@ -239,10 +246,10 @@ def test_an_interrupt_while_a_class_is_made_is_an_interrupt(
 def test_a_bug_is_one_line_unless_debugging(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def broken(path: str) -> None:
+    def broken(*_: object) -> None:
         raise RuntimeError("\x1b[31moops\nhere")
 
-    monkeypatch.setattr("vmaforensics.image.open.open_image", broken)
+    opens(monkeypatch, broken)
     assert cli.main(["report", "x"]) == ExitCode.INTERNAL
     captured = capsys.readouterr().err
     assert captured.count("\n") == 1
@@ -272,7 +279,7 @@ def test_names_from_the_image_do_not_act_on_the_terminal(
     counter = edit.at("mm_struct", mm, "map_count")
     edit.put(counter, 1, 4)
     hurt = replace(edit.clean.image, memory=edit.overlay)
-    monkeypatch.setattr("vmaforensics.image.open.open_image", lambda path: hurt)
+    opens(monkeypatch, lambda path, *_: hurt)
     for form, options in (("text", ([], ["--pid", str(pid)])), ("json", ([],))):
         for more in options:
             out = tmp_path / f"{form}{len(more)}"

@@ -158,7 +158,7 @@ def test_what_a_report_would_lack_is_named(
 
     details = {**edit.clean.image.details, "dump level": "24"}
     hurt = dataclasses.replace(edit.clean.image, memory=edit.overlay, cpus=(), details=details)
-    monkeypatch.setattr(opening, "open_image", lambda _: hurt)
+    monkeypatch.setattr(opening, "open_image", lambda *_: hurt)
     assert main(["doctor", "x"]) == 0
     text = capsys.readouterr().out
     assert "dump level 24 leaves out pages of programs" in text

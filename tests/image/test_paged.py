@@ -82,7 +82,7 @@ def test_an_image_of_such_a_file_has_states(tmp_path: Path, monkeypatch: pytest.
     def refuse(path: Path) -> None:
         raise NotMappableError(str(path))
 
-    monkeypatch.setattr("vmaforensics.image.open.map_file", refuse)
+    monkeypatch.setattr("vmaforensics.image.readers.map_file", refuse)
     path = tmp_path / "kcore"
     kcore(path, 1 << 20)
     assert states(open_image(path).memory, 4) == "-pp-"

@@ -6,8 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vmaforensics.progress import unheard
+
 if TYPE_CHECKING:
     from vmaforensics.image.image import Image
+    from vmaforensics.progress import Progress
 
 
 def add_image(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +42,7 @@ def add_one_image(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_kernel(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(first=look)
     add_symbols(parser)
     parser.add_argument(
         "--kernel",
@@ -90,7 +94,15 @@ def add_acquired(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def opened(args: argparse.Namespace) -> Image:
+def look(args: argparse.Namespace) -> None:
+    """Raise what is wrong with the images of ``args`` where their first bytes show it, before anything is loaded."""
+    from vmaforensics.image.open import look_at
+
+    for path in args.image:
+        look_at(path)
+
+
+def opened(args: argparse.Namespace, progress: Progress = unheard) -> Image:
     """The image that the arguments of :func:`add_image`, or of :func:`add_one_image`, name."""
     from dataclasses import replace
 
@@ -98,7 +110,7 @@ def opened(args: argparse.Namespace) -> Image:
     from vmaforensics.image.open import open_image
 
     paths = [*args.image, *getattr(args, "parts", [])]
-    image = replace(open_image(paths), symbols=args.symbols, kernel=getattr(args, "kernel", None))
+    image = replace(open_image(paths, progress), symbols=args.symbols, kernel=getattr(args, "kernel", None))
     image.memory.limit(Limits(memory=getattr(args, "memory", None), jobs=getattr(args, "jobs", None) or cores()))
     return image
 

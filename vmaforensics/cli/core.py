@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
 
     target = Path(args.output)
     beside = target.with_name(f"{target.name}.json")
-    image = opened(args)
+    with watched(args) as say:
+        image = opened(args, say)
     with output(str(target), force=args.force) as stream, output(str(beside), force=args.force) as manifest:
         with watched(args) as say:
             kernel = find_kernel(image, say)

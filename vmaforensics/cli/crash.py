@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
     with output(args.output, force=args.force) as stream:
         with watched(args) as say:
-            image = opened(args)
+            image = opened(args, say)
             case = follow_complaints(gather_case(image, find_kernel(image, say), say), say)
         document = build_crash_document(case, lines=args.lines, everyone=args.all)
         if args.format == "json":

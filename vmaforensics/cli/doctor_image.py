@@ -33,7 +33,7 @@ def examine(args: argparse.Namespace, progress: Progress) -> tuple[list[Line], V
 
     lines: list[Line] = []
     try:
-        image = opened(args)
+        image = opened(args, progress)
         lines += _image(image)
         analysis = analyse_image(image, progress=progress)
     except VmaForensicsError as error:

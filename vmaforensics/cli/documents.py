@@ -47,7 +47,7 @@ def document_of(
 
     saved = [path for path in paths if is_saved(path)]
     if not saved:
-        image = replace(open_image(paths), symbols=symbols, kernel=kernel)
+        image = replace(open_image(paths, progress), symbols=symbols, kernel=kernel)
         given = None if acquired is None else Acquired(acquired)
         compiled = compile_rules(rules) if rules else None
         analysis = analyse_image(image, views=EXTRA if views is None else views, acquired=given, progress=progress)

@@ -40,7 +40,7 @@ def write_each(
 
     with output(args.output, force=args.force) as stream:
         with watched(args) as say:
-            kernel = find_kernel(opened(args), say)
+            kernel = find_kernel(opened(args, say), say)
             views = gather_views(kernel, wanted=wanted, progress=say)
         if args.pid:
             require_pids(views, args.pid)

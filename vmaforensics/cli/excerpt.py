@@ -69,7 +69,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.without and args.keep != Keep.ANALYSIS:
         raise UsageError("--without is for --keep analysis: the other two keep such pages for what they are")
-    image = opened(args)
+    with watched(args) as say:
+        image = opened(args, say)
     target = Path(args.output)
     if target.exists() and any(target.samefile(path) for path in image.paths):
         raise OutputError(f"{target} is the image itself; choose another name for the excerpt")

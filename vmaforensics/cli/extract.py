@@ -73,7 +73,8 @@ def run(args: argparse.Namespace) -> int:
     if args.elf or args.executable:
         return _code(args)
     folder = Path(args.output)
-    image = opened(args)
+    with watched(args) as say:
+        image = opened(args, say)
     regions: list[Region]
     with watched(args) as say:
         if args.finding is not None:
@@ -108,7 +109,9 @@ def _code(args: argparse.Namespace) -> int:
     from vmaforensics.views.gather import gather_views
     from vmaforensics.words.printable import printable
 
-    folder, image = Path(args.output), opened(args)
+    folder = Path(args.output)
+    with watched(args) as say:
+        image = opened(args, say)
     facts: dict[str, object] = {"image": printable(str(image.path)), "image_size": image.size}
     with watched(args) as say:
         kernel = find_kernel(image, say)

@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> int:
     from vmaforensics.kernel.find import find_kernel
     from vmaforensics.words.printable import printable
 
-    image = opened(args)
+    with watched(args) as say:
+        image = opened(args, say)
     failure: VmaForensicsError | None = None
     kernel: Kernel | None = None
     found: list[tuple[str, str]] = []

@@ -35,6 +35,6 @@ def run(args: argparse.Namespace) -> int:
     suffix = ".json" if args.output is None else suffix_of(args.output)
     with output(args.output, force=args.force) as stream:
         with watched(args) as say:
-            document = isf_document(find_kernel(opened(args), say))
+            document = isf_document(find_kernel(opened(args, say), say))
         write_isf(document, stream, suffix)
     return ExitCode.OK

@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
 
     with output(args.output, force=args.force) as stream:
         with watched(args) as say:
-            kernel = find_kernel(opened(args), say)
+            kernel = find_kernel(opened(args, say), say)
             log = read_log(kernel)
             earlier = read_earlier(kernel)
         if log is None and not args.earlier:

@@ -87,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     looked = gc.isenabled()
     gc.disable()
     try:
+        if hasattr(args, "first"):
+            args.first(args)
         with without(really=args.no_cache):
             code = int(args.run(args))
         sys.stdout.flush()

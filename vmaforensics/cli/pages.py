@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
     with output(args.output, force=args.force) as stream:
         with watched(args) as say:
-            kernel = find_kernel(opened(args), say)
+            kernel = find_kernel(opened(args, say), say)
             views = gather_views(kernel, progress=say)
         if args.pid is None and args.mm is None:
             _users(args, kernel, views, stream)

@@ -25,6 +25,7 @@ _OFTEN = 0.1  # seconds between two lines of JSON about one stage
 # Every stage in the order of a report, what it is called, and its part of the time; measured on an image of
 # 410 processes with 128,000 VMAs. The remaining time is estimated from these.
 _STAGES = {
+    "unpack": ("unpacking the image", 100),
     "kernel": ("finding the kernel", 30),
     "tasks": ("task list", 3),
     "slab": ("slab caches", 10),
@@ -84,8 +85,11 @@ def _planned(args: argparse.Namespace) -> dict[str, int]:
     """The stages that a command will go through, with their parts of the time."""
     if hasattr(args, "scheduler"):
         return {"images": _STAGES["images"][1]}  # its workers go through all others
+    from vmaforensics.image.open import is_packed
+
     document, copy, case = hasattr(args, "fail_on"), hasattr(args, "keep"), hasattr(args, "lines")
     absent = {
+        "unpack": not any(map(is_packed, getattr(args, "image", ()))),
         "checks": not (document or copy or getattr(args, "finding", None)),
         "stacks": not (copy or case),
         "log": not (copy or case),

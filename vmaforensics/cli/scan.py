@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     )
     with output(args.output, force=args.force) as stream:
         with watched(args) as say:
-            image = opened(args)
+            image = opened(args, say)
             kernel = find_kernel(image, say)
             views = gather_views(kernel, image.cpus, progress=say)
             part = scan_image(kernel, views, request, say)

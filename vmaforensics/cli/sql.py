@@ -83,4 +83,4 @@ def _source(args: argparse.Namespace, say: Progress) -> Source:
         paths = documents_in(path) if path.is_dir() else [path] if is_saved(path) else []
     if paths and (args.symbols or args.kernel):
         raise UsageError(f"--symbols and --kernel need the image, and {path} is not one")
-    return DocumentsSource(paths) if paths else ImageSource(opened(args), say)
+    return DocumentsSource(paths) if paths else ImageSource(opened(args, say), say)

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
 
     with output(args.output, force=args.force) as stream:
         with watched(args) as say:
-            image = opened(args)
+            image = opened(args, say)
             kernel = find_kernel(image, say)
             views = gather_views(kernel, image.cpus, progress=say)
         records = records_of_process(views, args.pid) if args.mm is None else records_of_mm(views, args.mm)

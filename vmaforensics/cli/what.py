@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
 
     with output(args.output, force=args.force) as stream:
         with watched(args) as say:
-            kernel = find_kernel(opened(args), say)
+            kernel = find_kernel(opened(args, say), say)
             asked = {text: _value(kernel, text) for text in args.address}
             if args.physical:
                 base = kernel.arch.direct_map(kernel.variable)

@@ -9,14 +9,13 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from vmaforensics.errors import UnsupportedFormatError
-from vmaforensics.image.source import Mapped
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from vmaforensics.image.source import FileSource
+    from vmaforensics.image.source import Bytes, Mapped
 
 _BLOCK = 512
 _MAGIC, _MAGIC_AT = b"ustar", 257
@@ -35,7 +34,7 @@ class _Member(NamedTuple):
     whole: bool  # its holes are not left out
 
 
-def is_archive(file: FileSource) -> bool:
+def is_archive(file: Bytes) -> bool:
     """Does a file begin as a tar archive does?"""
     return bytes(file[_MAGIC_AT : _MAGIC_AT + len(_MAGIC)]) == _MAGIC
 
@@ -58,7 +57,7 @@ def image_in(path: Path, file: Mapped) -> tuple[str, Mapped]:
             f"{path} is a tar archive in which the holes of {member.name} are left out; unpack it with "
             f"`tar -xf {path}` and give the result"
         )
-    return member.name, Mapped(file.buffer[member.start : member.start + member.size])
+    return member.name, file.part(member.start, member.size)
 
 
 def _members(file: Mapped) -> Iterator[_Member]:

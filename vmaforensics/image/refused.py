@@ -6,24 +6,21 @@ the archives.
 
 from __future__ import annotations
 
-import zlib
 from typing import TYPE_CHECKING
+
+from vmaforensics.arch.machines import OTHER_ELF_MACHINES, OTHER_MACHINES
+from vmaforensics.arch.machines import refusal as other_machine
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from vmaforensics.image.source import FileSource
+    from vmaforensics.image.source import Bytes
 
 _UNPACK = "unpack it with `{tool} -d < {path} > {path}.unpacked` and give the result"
 _VOLATILITY = "volatility3 opens it; convert it to a raw image or an ELF core first"
 _DISK = "it holds a disk, not memory; give a memory image"
-_ZLIB = (
-    'unpack it with `python3 -c "import sys, zlib; d = zlib.decompressobj(); [sys.stdout.buffer.write('
-    "d.decompress(c)) for c in iter(lambda: sys.stdin.buffer.read(1 << 20), b'')]\" < {path} > {path}.unpacked` "
-    "and give the result"
-)
-# First byte of a zlib stream: deflate, with a window of 256 bytes to 32 KiB (RFC 1950)
-_ZLIB_METHODS = range(0x08, 0x79, 0x10)
+_ELF64_LITTLE, _ET_CORE = b"\x7fELF\x02\x01", 4  # elf.h
+_UTS_MACHINE = slice(272, 337)  # of struct disk_dump_header: behind 12 bytes, the fifth of names of 65 bytes
 _SWSUSP = (b"S1SUSPEND", b"LINHIB0001")  # signature in the last ten bytes of a page (kernel/power/swap.c)
 
 _REFUSED: tuple[tuple[bytes, str, str], ...] = (
@@ -65,14 +62,9 @@ _REFUSED: tuple[tuple[bytes, str, str], ...] = (
         "an EWF (EnCase) container",
         "export the raw image with `ewfexport` and give that",
     ),
-    (b"\x1f\x8b", "a gzip-compressed file", _UNPACK.replace("{tool}", "gzip")),
-    (b"\xfd7zXZ\0", "an xz-compressed file", _UNPACK.replace("{tool}", "xz")),
-    (b"\x28\xb5\x2f\xfd", "a zstd-compressed file", _UNPACK.replace("{tool}", "zstd")),
     (b"\x04\x22\x4d\x18", "an lz4-compressed file", _UNPACK.replace("{tool}", "lz4")),
     (b"\x1f\x9d", "a file that compress made", _UNPACK.replace("{tool}", "gzip")),
     (b"LZIP", "an lzip-compressed file", _UNPACK.replace("{tool}", "lzip")),
-    (b"\x5d\0\0\x80\0", "an lzma-compressed file", _UNPACK.replace("{tool}", "xz --format=lzma")),
-    (b"BZh", "a bzip2-compressed file", _UNPACK.replace("{tool}", "bzip2")),
     (b"\x89LZO\0\r\n\x1a\n", "an lzop-compressed file", _UNPACK.replace("{tool}", "lzop")),
     (b"\xff\x06\x00\x00sNaPpY", "a snappy-compressed file", "unpack it first and give the result"),
     (b"PK\x03\x04", "a zip archive (or AFF4 container)", "unpack it first and give the memory image inside"),
@@ -89,38 +81,36 @@ _REFUSED: tuple[tuple[bytes, str, str], ...] = (
 )
 
 
-def refusal(path: Path, buffer: FileSource) -> str | None:
+def refusal(path: Path, buffer: Bytes) -> str | None:
     """The sentence that refuses a file which holds no memory, or not as it is; None for one that may be a raw image."""
     start = bytes(buffer[:512])
     for magic, name, advice in _REFUSED:
         if start.startswith(magic):
             return f"{path} is {name}, which is not read; {advice.format(path=path)}"
-    if (inside := _zlib_start(bytes(buffer[:4096]))) is not None:
-        what = "a LiME image acquired with compress=1" if inside.startswith(b"EMiL") else "a zlib-compressed file"
-        return f"{path} is {what}, which is not read; {_ZLIB.format(path=path)}"
     if bytes(buffer[4086:4096]).startswith(_SWSUSP):
         return (
             f"{path} is a Linux hibernation image or the swap area that holds one, which is not read; resume a copy of "
             "the machine and acquire its memory"
         )
-    if _is_text(bytes(buffer[: 1 << 16])):
-        return f"{path} is a text file; give a memory image or a crash dump"
+    if (machine := _other_machine(start)) is not None:
+        return f"{path} {other_machine(machine)}"
     return None
 
 
-def _zlib_start(start: bytes) -> bytes | None:
-    """What a zlib stream that begins with these bytes begins with; None if none does.
+def text_refusal(path: Path, buffer: Bytes) -> str | None:
+    """The sentence that refuses a text; None for a file that is none."""
+    return f"{path} is a text file; give a memory image or a crash dump" if _is_text(bytes(buffer[: 1 << 16])) else None
 
-    The first two bytes are a check (RFC 1950), which one word of any memory in a thousand passes, so some of it has
-    to unpack too.
+
+def _other_machine(start: bytes) -> str | None:
+    """The machine that the headers of an ELF core or of a kdump name, if it is one whose dumps are not read.
+
+    Readers look closer; here it is told before one is loaded.
     """
-    if len(start) < 3 or start[0] not in _ZLIB_METHODS or int.from_bytes(start[:2], "big") % 31 or start[1] & 0x20:
-        return None
-    try:
-        inside = zlib.decompressobj().decompress(start, 16)
-    except zlib.error:
-        return None
-    return inside or None
+    if start[:6] == _ELF64_LITTLE and int.from_bytes(start[16:18], "little") == _ET_CORE:
+        return OTHER_ELF_MACHINES.get(int.from_bytes(start[18:20], "little"))
+    name = start[_UTS_MACHINE].split(b"\0", 1)[0].decode("ascii", "replace")
+    return name if start.startswith((b"KDUMP   ", b"DISKDUMP")) and name in OTHER_MACHINES else None
 
 
 def _is_text(sample: bytes) -> bool:

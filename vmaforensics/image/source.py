@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 
 from vmaforensics.errors import ImageUnreadableError
+from vmaforensics.image.file import require_file, unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,12 +105,24 @@ class FileSource(Source):
 
 
 class Mapped(FileSource):
-    """A buffer as it is: a mapped file. ``path`` is that of the file, if its holes are to be passed over."""
+    """A buffer as it is: a mapped file. For its holes to be passed over, ``path`` is that of the file, or ``data`` says
+    what of it is none, as :func:`data_in` does."""
 
-    def __init__(self, buffer: NDArray[np.uint8], path: Path | None = None) -> None:
+    def __init__(
+        self, buffer: NDArray[np.uint8], path: Path | None = None, data: list[tuple[int, int]] | None = None
+    ) -> None:
         self.buffer = buffer
-        self._path = path
-        self._data: list[tuple[int, int]] | None = None  # what is no large hole, once that has been asked for
+        self.path = path
+        self._data = data  # what is no large hole, once that has been asked for
+
+    def part(self, at: int, size: int) -> Mapped:
+        """The ``size`` bytes from ``at`` on, fewer at the end, as a source of their own."""
+        inside = None
+        if self._data is not None:
+            inside = [
+                (max(start - at, 0), min(end - at, size)) for start, end in self._data if start < at + size and end > at
+            ]
+        return Mapped(self.buffer[at : at + size], data=inside)
 
     def release(self) -> None:
         """Take the pages of a mapped file out of this process; what is asked for again is read again."""
@@ -128,7 +141,7 @@ class Mapped(FileSource):
 
     def pieces(self, at: int, size: int, step: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         if self._data is None:
-            self._data = [(0, len(self))] if self._path is None else data_in(self._path, len(self))
+            self._data = [(0, len(self))] if self.path is None else data_in(self.path, len(self))
         for start, end in self._data:
             start, end = max(start, at), min(end, at + size)
             for low in range(start, end, step):
@@ -159,25 +172,16 @@ def map_file(path: Path) -> NDArray[np.uint8]:
     The mapping lives as long as an array that views it. Raises :class:`NotMappableError` if it can only be read, and
     :class:`ImageUnreadableError` if ``path`` is missing, not a regular file, empty, or may not be read.
     """
+    require_file(path)
     try:
-        # Before opening it: opening a fifo for reading would wait for a writer.
-        if not path.exists():
-            raise ImageUnreadableError(f"{path}: no such file; give the path of a memory image")
-        if path.is_dir():
-            raise ImageUnreadableError(f"{path} is a directory; give the path of a memory image file")
-        if not path.is_file():
-            raise ImageUnreadableError(f"{path} is not a regular file; copy the memory into a file first")
         with path.open("rb") as stream:
-            if path.stat().st_size == 0:
-                raise ImageUnreadableError(f"{path} is empty; give a memory image")
             mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
     except OverflowError as error:
         raise NotMappableError(f"{path} is too large to be mapped") from error
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and error.errno in _NOT_TO_BE_MAPPED:
             raise NotMappableError(f"{path} cannot be mapped: {error.strerror}") from error
-        why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ImageUnreadableError(f"{path} cannot be read: {why}; check the path and its permissions") from error
+        raise unreadable(path, error) from error
     return np.frombuffer(mapping, dtype=np.uint8)
 
 

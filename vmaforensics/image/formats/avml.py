@@ -56,7 +56,7 @@ def open_avml(path: Path, file: FileSource) -> Image:
             f"the chain of AVML blocks breaks off at file offset {at:#x} ({walk.stop}); the "
             f"{counted(len(file) - at, 'byte')} from there on were not read"
         )
-    gaps = gaps_of_zeros(walk.blocks)
+    gaps = gaps_of_zeros(walk.blocks, walk.zeros)
     if gaps:
         problems.append(
             f"{counted(len(gaps), 'gap')} of {sum(gaps) >> 20:,} MiB in all may be RAM that AVML left out "

@@ -14,7 +14,8 @@ from elftools.common.exceptions import ELFError
 from elftools.common.utils import struct_parse
 from elftools.elf.structs import ELFStructs
 
-from vmaforensics.arch.known import by_elf_machine, refusal
+from vmaforensics.arch.known import by_elf_machine
+from vmaforensics.arch.machines import refusal
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U32, U64
 from vmaforensics.errors import UnsupportedFormatError

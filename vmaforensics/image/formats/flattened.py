@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import struct
 from array import array
+from functools import partial
 from heapq import heappop, heappush
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,7 +23,7 @@ from vmaforensics.image.source import Fetched, FileSource, Mapped, Span, take
 from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -185,7 +186,7 @@ def open_flattened(path: Path, file: Mapped) -> Dump:
             f"{TYPE_FLAT_HEADER}; take the dump again"
         )
     problems: list[str] = []
-    table, complete = _records(path, len(file), problems)
+    table, complete = _records(path, file, problems)
     if len(table) == 0:
         raise UnsupportedFormatError(
             f"{path} is a flattened makedumpfile stream without a record of data ({problems[0]}); take the dump again"
@@ -199,19 +200,23 @@ def open_flattened(path: Path, file: Mapped) -> Dump:
     return Dump(source, counted(len(table), "record"), problems)
 
 
-def _records(path: Path, size: int, problems: list[str]) -> tuple[NDArray[np.int64], bool]:
+def _records(path: Path, file: Mapped, problems: list[str]) -> tuple[NDArray[np.int64], bool]:
     """The records as ``(n, 3)`` offset, size, place in the file, in their order there; and whether the end
     record was met."""
+    size = len(file)
+    if file.path is None:  # what was unpacked
+        return _walk(path, lambda at: bytes(file[at : at + _RECORD.size]), size, problems)
     # Not through the mapped file: a look at every 64 KiB would make all of it resident.
     try:
         with path.open("rb", buffering=0) as stream:
-            return _walk(path, stream.fileno(), size, problems)
+            return _walk(path, partial(os.pread, stream.fileno(), _RECORD.size), size, problems)
     except OSError as error:
         raise ImageUnreadableError(f"{path} cannot be read: {error.strerror}; check the disk") from error
 
 
-def _walk(path: Path, file: int, size: int, problems: list[str]) -> tuple[NDArray[np.int64], bool]:
-    """Read the record headers (``makedump_data_header`` of makedumpfile) one after the other with ``pread``.
+def _walk(path: Path, read: Callable[[int], bytes], size: int, problems: list[str]) -> tuple[NDArray[np.int64], bool]:
+    """Read the record headers (``makedump_data_header`` of makedumpfile) one after the other: ``read`` gives the one
+    at a place.
 
     Returns what :func:`_records` does, and adds to ``problems`` why it stopped before the end record. Raises
     :class:`UnsupportedFormatError` if there are more records than the size of the file allows.
@@ -222,7 +227,7 @@ def _walk(path: Path, file: int, size: int, problems: list[str]) -> tuple[NDArra
     at = HEADER_SIZE
     why = ""
     while not why:
-        data = os.pread(file, header, at) if at + header <= size else b""
+        data = read(at) if at + header <= size else b""
         if len(data) < header:
             why = f"it ends at {size:#x} without an end record"
             break

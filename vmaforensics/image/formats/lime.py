@@ -72,7 +72,7 @@ def open_lime(path: Path, source: FileSource) -> Image:
     details = {"ranges": f"{len(rows) + len(zeros):,}"}
     if zeros:
         details["ranges of zeros"] = f"{len(zeros):,}"
-    gaps = gaps_of_zeros(rows)
+    gaps = gaps_of_zeros(rows, zeros)
     if gaps:
         details["writer"] = "AVML, to judge by its blocks of 16 MiB"
         problems.append(
@@ -111,11 +111,12 @@ def ranges_of(rows: list[tuple[int, int]]) -> NDArray[np.uint64]:
     return np.array(rows, np.uint64).reshape(-1, 2)
 
 
-def gaps_of_zeros(rows: list[tuple[int, int, int, int, int]]) -> list[int]:
+def gaps_of_zeros(rows: list[tuple[int, int, int, int, int]], zeros: list[tuple[int, int]]) -> list[int]:
     """The sizes of gaps that may be zero blocks AVML left out, if these :class:`Segments` rows look like its own:
-    some adjoin, none is longer than 16 MiB. Such a gap is a multiple of 16 MiB."""
-    lengths = [length for _, length, *_ in rows]
-    pairs = [(a[0] + a[1], b[0]) for a, b in pairwise(rows)]
-    if max(lengths) > AVML_BLOCK or not any(end == start for end, start in pairs):
+    some adjoin, none is longer than 16 MiB. Such a gap is a multiple of 16 MiB. Blocks that are known to be ``zeros``,
+    as ``[start, end)``, are no gaps."""
+    blocks = sorted([*((pa, pa + length) for pa, length, *_ in rows), *zeros])
+    pairs = [(before[1], after[0]) for before, after in pairwise(blocks)]
+    if max(end - start for start, end in blocks) > AVML_BLOCK or not any(end == start for end, start in pairs):
         return []
     return [start - end for end, start in pairs if start > end and (start - end) % AVML_BLOCK == 0]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import construct as c
 
-from vmaforensics.arch.known import ARCHITECTURES, OTHER_MACHINES
+from vmaforensics.arch.known import ARCHITECTURES
+from vmaforensics.arch.machines import OTHER_MACHINES
 from vmaforensics.errors import UnsupportedFormatError
 from vmaforensics.image.source import ascii_text
 from vmaforensics.words.amounts import counted

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.arch.known import DEFAULT, OTHER_MACHINES, by_machine, refusal
+from vmaforensics.arch.known import DEFAULT, by_machine
+from vmaforensics.arch.machines import OTHER_MACHINES, refusal
 from vmaforensics.errors import UnsupportedFormatError
 from vmaforensics.image.image import Image, Note
 from vmaforensics.image.kdump.bitmap import PageBitmap
