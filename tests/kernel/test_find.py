@@ -257,3 +257,11 @@ def test_of_two_kernels_the_one_that_lives_is_taken() -> None:
     assert find_kernel(both).identity.release == living.kernel.identity.release
     assert "another kernel lies in memory, 7." in "".join(find_kernel(both).identity.problems)
     assert find_kernel(replace(both, kernel=1)).identity.release == dead.kernel.identity.release
+
+
+def test_an_acquisition_that_ended_within_its_first_range_is_told(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("early") / "ram.lime"
+    # LiME writes the range below 640 KiB first; nothing in its file tells of the ranges that were to follow.
+    path.write_bytes(struct.pack("<IIQQ8x", 0x4C694D45, 1, 0x1000, 0x96FFF) + bytes(range(1, 256)) * 2410)
+    with pytest.raises(KernelNotFoundError, match=r"holds 0\.6 MiB of memory, less than any machine has"):
+        find_kernel(open_image(path))

@@ -91,7 +91,8 @@ def run(args: argparse.Namespace) -> int:
         Severity(finding.severity).rank <= Severity(args.fail_on).rank for finding in document.findings
     ):
         return ExitCode.FINDINGS
-    if (args.strict and whole.not_assessed) or not whole.processes:
+    seen = any(process.kind == "user" for process in whole.processes)  # as the verdict counts them
+    if (args.strict and whole.not_assessed) or not seen:
         return ExitCode.INCOMPLETE
     return ExitCode.OK
 

@@ -17,7 +17,7 @@ from vmaforensics.image.formats.raw import open_raw
 from vmaforensics.image.image import Image
 from vmaforensics.image.kdump.reader import open_kdump
 from vmaforensics.image.kdump.split import open_split
-from vmaforensics.image.packed import Unpacked, unpack
+from vmaforensics.image.packed import unpack
 from vmaforensics.image.packings import packing_of
 from vmaforensics.image.paged import PagedFile
 from vmaforensics.image.refused import refusal, text_refusal
@@ -51,11 +51,13 @@ def open_files(paths: Sequence[Path], progress: Progress) -> Image:
     """What ``open_image`` gives of files that nothing was found against so far; it has the errors too."""
     files = [_source(part) for part in paths]
     packed = [packing_of(file) if isinstance(file, Mapped) and not is_archive(file) else None for file in files]
-    bare = [
-        Unpacked(file, []) if packing is None else unpack(part, packing, progress)
-        for part, file, packing in zip(paths, files, packed, strict=True)
-    ]
-    image = _open_sources(paths, [held.file for held in bare], packed=any(packed))
+    bare: list[Mapped | PagedFile] = []
+    problems: list[str] = []
+    for part, file, packing in zip(paths, files, packed, strict=True):
+        held = None if packing is None else unpack(part, packing, progress)
+        bare.append(file if held is None else held.file)
+        problems += [] if held is None else held.problems
+    image = _open_sources(paths, bare, packed=any(packed))
     image.memory.let_go = image.release
     names = ", ".join(dict.fromkeys(packing.name for packing in packed if packing is not None))
     if not names:
@@ -65,7 +67,7 @@ def open_files(paths: Sequence[Path], progress: Progress) -> Image:
         image,
         size=sum(len(file) for file in files),
         details={**image.details, "container": f"{names}, {inside}" if inside else names},
-        problems=(*(text for held in bare for text in held.problems), *image.problems),
+        problems=(*problems, *image.problems),
     )
 
 

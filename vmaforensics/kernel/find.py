@@ -24,7 +24,7 @@ from vmaforensics.errors import KernelNotFoundError, MemoryReadError
 from vmaforensics.image.formats.raw import RawMemory
 from vmaforensics.kernel import identify
 from vmaforensics.kernel.kernel import Identity, Kernel, unsigned_at
-from vmaforensics.kernel.locate import locate
+from vmaforensics.kernel.locate import half_way, locate
 from vmaforensics.kernel.place import Places
 from vmaforensics.kernel.ram import lay_out_by_kernel, ram_of_kernel
 from vmaforensics.kernel.space.kernel_space import WORD, KernelSpace
@@ -112,6 +112,8 @@ def _chosen(image: Image, found: list[Kernel], refused: KernelNotFoundError | No
         )
     if not found:
         assert refused is not None
+        if (held := half_way(image)) and held not in str(refused):
+            raise type(refused)(f"{refused}; the image {held}") from refused
         raise refused
     if len(found) == 1:
         return found[0]

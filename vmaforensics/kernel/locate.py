@@ -33,6 +33,7 @@ BANNER = b"Linux version "
 _NOTE = "note of"
 _NO_INFO = "VMCOREINFO is neither in the container nor in memory; the kernel was located by its symbol table"
 _UTS = 64  # bytes of a uts_namespace within which its first name begins
+_SMALLEST = 8  # MiB; a kernel and its types alone take more
 _WHOLE = 0.9  # of RAM: less, and what is missing explains more than what is there
 
 
@@ -282,6 +283,17 @@ def _word(memory: PhysicalMemory, pa: int) -> int | None:
     return int(data.view("<u8")[0, 0]) if ok[0] else None
 
 
+def half_way(image: Image) -> str:
+    """How much of its memory an image holds, where that explains what is not found in it; else an empty string."""
+    counts = image.memory.frame_counts()
+    mib = (1 << 20) // image.memory.page_size
+    held, total = int(counts[: PageState.ABSENT].sum()) / mib, int(counts.sum()) / mib
+    if held < total * _WHOLE:
+        return f"holds {held:,.1f} of the {total:,.0f} MiB that its headers promise"
+    few = held < _SMALLEST and image.format != "raw"  # of a file without headers nothing says that it is memory
+    return f"holds {held:,.1f} MiB of memory, less than any machine has" if few else ""
+
+
 def _nothing_found(image: Image, arch: Architecture) -> str:
     """The sentence for an image without a kernel that could be understood."""
     banner = None
@@ -294,13 +306,10 @@ def _nothing_found(image: Image, arch: Architecture) -> str:
             at = raw.find(BANNER, at + 1)
         if banner:
             break
-    counts = image.memory.frame_counts()
-    held, total = int(counts[: PageState.ABSENT].sum()), int(counts.sum())
-    if banner is None and held < total * _WHOLE:
-        mib = (1 << 20) // image.memory.page_size
+    if banner is None and (held := half_way(image)):
         return (
-            f"{image.path} holds {held / mib:,.1f} of the {total / mib:,.0f} MiB that its headers promise, and no "
-            "Linux kernel in them; the acquisition failed half-way or left the kernel out, take it again"
+            f"{image.path} {held}, and no Linux kernel in them; the acquisition failed half-way or left the kernel "
+            "out, take it again"
         )
     if banner is None:
         return (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -217,6 +218,14 @@ def test_executable_memory_of_nobody_is_found() -> None:
     assert finding.severity is Severity.HIGH
     assert "55 48" in finding.evidence[0].what
     assert finding.evidence[1].what == "no area of vmalloc holds it"
+
+
+def test_executable_memory_of_nobody_is_low_where_its_owner_may_be_lost() -> None:
+    views = foreign(NOBODYS)
+    assert views.road is not None
+    views = replace(views, road=replace(views.road, cut_short=("the list of modules",)))
+    (finding,) = findings(views, "CODE-FOREIGN")
+    assert finding.severity is Severity.LOW
 
 
 def test_what_a_cache_got_back_is_information() -> None:

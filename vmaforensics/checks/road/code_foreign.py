@@ -78,7 +78,8 @@ def check(context: Context) -> Iterator[Finding]:
             evidence.append(Evidence(what="no area of vmalloc holds it", view=CODE, address=0))
         start, end = int(code.start[rows[0]]), int(code.end[rows[-1]])
         what = "that was given back, and still holds code" if released else "that nobody owns"
-        severity = Severity.INFO if released else Severity.LOW if context.acquisition.live else None
+        unsure = context.acquisition.live or bool(road.cut_short)  # whose it is may stand where a list was cut short
+        severity = Severity.INFO if released else Severity.LOW if unsure else None
         yield context.finding(
             RULE,
             0,
