@@ -10,6 +10,7 @@ from vmaforensics.checks.weigh import run_checks
 from vmaforensics.image.image import Image
 from vmaforensics.image.open import open_image
 from vmaforensics.kernel.find import find_kernel
+from vmaforensics.kernel.reference import read_reference, require_same_build
 from vmaforensics.progress import unheard
 from vmaforensics.views.gather import EXTRA, gather_views
 
@@ -40,12 +41,15 @@ def analyse_image(
     *,
     views: Collection[str] = EXTRA,
     acquired: Acquired | None = None,
+    vmlinux: str | os.PathLike[str] | None = None,
     progress: Progress = unheard,
 ) -> Analysis:
     """Cross-check every process's memory map in ``image``: a path, the paths of a split dump, or an opened image.
 
     ``views`` picks among the views that are not needed to list VMAs; see ``gather_views``. ``acquired``
-    overrules what the clocks of the image say of how it was taken. ``progress`` is given how far the analysis has come.
+    overrules what the clocks of the image say of how it was taken. ``vmlinux`` is the file that its kernel was booted
+    from (vmlinux or vmlinuz): with it, all of the kernel's code is compared. ``progress`` is given how far
+    the analysis has come.
 
     Raises the errors of :mod:`vmaforensics.errors`: for a file that is no image, an image without a Linux
     kernel, a kernel without symbols or types. What is merely missing is listed in the result instead.
@@ -58,7 +62,10 @@ def analyse_image(
         progress(stage, done, total)
 
     kernel = find_kernel(opened, progress)
-    gathered = gather_views(kernel, opened.cpus, views, heard)
+    reference = None if vmlinux is None else read_reference(vmlinux, kernel.arch)
+    if reference is not None:
+        require_same_build(reference, kernel.identity.build_id)
+    gathered = gather_views(kernel, opened.cpus, views, heard, reference=reference)
     heard("checks")
     context = Context(gathered, acquired)
     return Analysis(image=opened, kernel=kernel, views=gathered, context=context, findings=run_checks(context))

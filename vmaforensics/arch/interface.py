@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Walk,
     )
     from vmaforensics.arch.reading import KernelReader, Note, PhysicalReader
+    from vmaforensics.arch.reference_text import PatchedPlaces, ReferenceText
     from vmaforensics.arch.registers import (
         CoreRegisters,
         CpuState,
@@ -422,6 +423,14 @@ class Architecture(ABC):
     patch_records: tuple[PatchRecord, ...]  # what says that code is being patched; the kernel has one of them, or none
     system_call_tables: tuple[str, ...]  # symbols of arrays of functions, one for each ABI
     vector_table: str  # symbol of what :meth:`vectors` reads
+
+    @abstractmethod
+    def boot_payload(self, raw: bytes) -> bytes | None:
+        """The packed kernel in a file that machines boot from; None if ``raw`` is none for this CPU."""
+
+    @abstractmethod
+    def explained_text(self, kernel: KernelReader, text: ReferenceText, places: PatchedPlaces) -> Bools:
+        """Which bytes of the kernel's code are as in its file, or as the kernel's own patches have left them."""
 
     @abstractmethod
     def vectors(self, kernel: KernelReader) -> Vectors:

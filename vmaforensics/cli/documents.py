@@ -25,6 +25,7 @@ def document_of(
     acquired: str | None = None,
     sha256: bool = False,
     symbols: Sequence[Path] | None = None,
+    vmlinux: Path | None = None,
     kernel: int | None = None,
     pids: Sequence[int] | None = None,
     rules: Sequence[Path] = (),
@@ -50,7 +51,9 @@ def document_of(
         image = replace(open_image(paths, progress), symbols=symbols, kernel=kernel)
         given = None if acquired is None else Acquired(acquired)
         compiled = compile_rules(rules) if rules else None
-        analysis = analyse_image(image, views=EXTRA if views is None else views, acquired=given, progress=progress)
+        analysis = analyse_image(
+            image, views=EXTRA if views is None else views, acquired=given, vmlinux=vmlinux, progress=progress
+        )
         scan = None
         if compiled is not None:
             request = Request(
@@ -63,7 +66,12 @@ def document_of(
     if len(paths) > 1:
         raise UsageError(f"{saved[0]} is a saved report; it is given alone, not with the parts of an image")
     asked = {"--views": views is not None, "--acquired": acquired is not None, "--kernel": kernel is not None}
-    files = {"--yara": bool(rules), "--sha256": sha256, "--symbols": symbols is not None}
+    files = {
+        "--yara": bool(rules),
+        "--sha256": sha256,
+        "--symbols": symbols is not None,
+        "--vmlinux": vmlinux is not None,
+    }
     for option, wanted in (asked | files).items():
         if wanted:
             raise UsageError(f"{option} needs the image, and {saved[0]} is a saved report: give the image instead")

@@ -57,6 +57,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         default=[],
         help="scan memory with these YARA rules too, a file or a folder; see the verb scan; may be repeated",
     )
+    parser.add_argument(
+        "--vmlinux",
+        metavar="FILE",
+        type=Path,
+        help="what the image's kernel was booted from, vmlinux or vmlinuz of that very build: every byte of the "
+        "kernel's code is compared with it",
+    )
     add_acquired(parser)
     parser.add_argument("--sha256", action="store_true", help="hash the image file (reads all of it)")
     parser.add_argument(
@@ -119,6 +126,7 @@ def _document(args: argparse.Namespace, progress: Progress) -> Document:
         acquired=args.acquired,
         sha256=args.sha256,
         symbols=args.symbols,
+        vmlinux=args.vmlinux,
         kernel=args.kernel,
         pids=args.pid,
         rules=args.yara,

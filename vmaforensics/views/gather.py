@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.arch.registers import CpuState
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.kernel.reference import ReferenceKernel
     from vmaforensics.progress import Progress
     from vmaforensics.views.operations.operations import OperationsView
     from vmaforensics.views.vmas.files import FileTable
@@ -65,13 +66,19 @@ _GUARD_PAGES = 256
 
 
 def gather_views(
-    kernel: Kernel, cpus: tuple[CpuState, ...] = (), wanted: Collection[str] = EXTRA, progress: Progress = unheard
+    kernel: Kernel,
+    cpus: tuple[CpuState, ...] = (),
+    wanted: Collection[str] = EXTRA,
+    progress: Progress = unheard,
+    *,
+    reference: ReferenceKernel | None = None,
 ) -> Views:
     """Read every record of every process's memory map that this version knows of.
 
     ``cpus`` is what the image says of the state of each CPU; ``wanted`` picks among :data:`EXTRA`; where the task list
     is broken, the sources are read anyway. A view whose structures this kernel does not have as we know them is left
-    out, and ``identity.problems`` says so. ``progress`` is called with the name of each stage as it begins.
+    out, and ``identity.problems`` says so. ``reference`` is what the kernel's code is compared with. ``progress`` is
+    called with the name of each stage as it begins.
 
     Raises :class:`KernelNotFoundError` if the kernel has no task list to begin with; anything else that
     cannot be read is a row of ``problems``.
@@ -114,7 +121,7 @@ def gather_views(
     progress("files")
     files = _read_files(kernel, views, log)
     views.identities = extra.always("identities", lambda: read_identities(kernel, files.rows))
-    _gather_witnesses(kernel, views, cpus, extra, log)
+    _gather_witnesses(kernel, views, cpus, extra, log, reference)
     views.problems = log.table()
     if kernel.untyped:
         views.untyped = tuple(kernel.untyped)
@@ -175,7 +182,14 @@ def _read_files(kernel: Kernel, views: Views, log: ProblemLog) -> FileTable:
     return files
 
 
-def _gather_witnesses(kernel: Kernel, views: Views, cpus: tuple[CpuState, ...], extra: _Extra, log: ProblemLog) -> None:
+def _gather_witnesses(
+    kernel: Kernel,
+    views: Views,
+    cpus: tuple[CpuState, ...],
+    extra: _Extra,
+    log: ProblemLog,
+    reference: ReferenceKernel | None,
+) -> None:
     """The views that are held against the indices. Each takes the tables it needs, and none this whole bag."""
     tasks, mms, vmas, files, union = views.tasks, views.mms, views.vmas, views.files, views.union
     assert files is not None
@@ -208,7 +222,10 @@ def _gather_witnesses(kernel: Kernel, views: Views, cpus: tuple[CpuState, ...], 
             views.swap = extra.always("swap", lambda: gather_swap(kernel, page_tables, frames.kinds))
     opened = views.handles.descriptors.file if views.handles is not None else np.zeros(0, np.uint64)
     patched = "patched" in extra.wanted
-    views.road = extra.get("code", lambda: gather_road(kernel, np.unique(opened), vmas, files.rows, patched=patched))
+    views.road = extra.get(
+        "code",
+        lambda: gather_road(kernel, np.unique(opened), vmas, files.rows, patched=patched, reference=reference),
+    )
 
 
 class _Extra:

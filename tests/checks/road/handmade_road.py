@@ -18,6 +18,7 @@ from vmaforensics.views.road.probes import FoundProbes, Probes
 from vmaforensics.views.road.proc_objects import Held
 from vmaforensics.views.road.road import RoadView
 from vmaforensics.views.road.sites import FoundSites, Sites
+from vmaforensics.views.road.text import ComparedText
 from vmaforensics.views.road.tracers import Ops, Traced, Tracers
 from vmaforensics.views.stacks.modules import Part
 from vmaforensics.views.stacks.programs import Programs as Symbols
@@ -65,6 +66,7 @@ def road(**parts: Any) -> Views:  # noqa: ANN401 - fields of RoadView
         "loaded": LoadedModules(modules=Loaded.of(0), list_whole=True, tree_whole=True, sysfs_whole=True),
         "owners": CodeOwners(ranges=owned, names=(b"agent", b"hidden")),
         "sites": FoundSites(sites=Sites.zeros(0), entries=1, calls=1, labels=1, unread=0),
+        "text": ComparedText.none(),
         "callers": np.array([CALLER], np.uint64),
         "tracers": Tracers(ops=Ops.zeros(0), traced=Traced.zeros(0), whole=True),
         "probes": FoundProbes(Probes.zeros(0), (), NONE, Part(NONE, NONE), whole=True),

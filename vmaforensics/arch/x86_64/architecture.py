@@ -13,6 +13,7 @@ from vmaforensics.arch.registers import RegisterNames
 from vmaforensics.arch.x86_64 import (
     addresses,
     bits,
+    boot_image,
     code_marks,
     code_patches,
     core_registers,
@@ -21,6 +22,7 @@ from vmaforensics.arch.x86_64 import (
     isolation,
     kernel_half,
     kernel_image,
+    kernel_text,
     machine_code,
     operands,
     paging,
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
         Walk,
     )
     from vmaforensics.arch.reading import KernelReader, Note, PhysicalReader
+    from vmaforensics.arch.reference_text import PatchedPlaces, ReferenceText
     from vmaforensics.arch.registers import (
         CoreRegisters,
         CpuState,
@@ -319,6 +322,12 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
 
     def vectors(self, kernel: KernelReader) -> Vectors:
         return code_patches.vectors(kernel)
+
+    def boot_payload(self, raw: bytes) -> bytes | None:
+        return boot_image.boot_payload(raw)
+
+    def explained_text(self, kernel: KernelReader, text: ReferenceText, places: PatchedPlaces) -> Bools:
+        return kernel_text.explained(kernel, text, places)
 
     def vm_flag_names(self, kernel: KernelReader) -> dict[int, str]:
         return special_pages.vm_flag_names(kernel)

@@ -11,8 +11,11 @@ there.
 * Every jump label: the target of its `jump_entry` (kernel/jump_label.c).
 
 *Guaranteed by:* `ftrace_replace_code`, `__static_call_update` and `arch_jump_label_transform` patch code only after its
-record, and put a breakpoint there while they do (`text_poke_bp`, arch/x86/kernel/alternative.c). What stands elsewhere
-in the code is not compared.
+record, and put a breakpoint there while they do (`text_poke_bp`, arch/x86/kernel/alternative.c).
+
+With `--vmlinux FILE`, every byte of the kernel's code is compared with the file that it was booted from. What the
+kernel changes itself (relocations, alternatives, returns and retpolines, locks, static calls and their trampolines,
+jump labels, entries of functions, constants known after boot) has to be one of the few forms that may stand there.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from vmaforensics.columns.lookup import is_in, values_at
 from vmaforensics.views.road.code_owners import Owner
 from vmaforensics.views.road.sites import ENABLED, SiteKind
 from vmaforensics.views.view import View
+from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,6 +85,9 @@ def check(context: Context) -> Iterator[Finding]:
         ):
             if len(rows):
                 yield told(context, RULE, rows, partial(_evidence, road, way.what), severity)
+    differing = np.arange(len(road.text.differing))
+    if len(differing):
+        yield told(context, RULE, differing, partial(_difference, context, road), Severity.HIGH)
 
 
 def _unsettled(context: Context, road: RoadView) -> Bools:
@@ -109,6 +116,32 @@ def _evidence(road: RoadView, what: str, row: int) -> Evidence:
         found=stands,
         expected=f"{expected:#x}, {whose(road, expected)}" if expected else f"record {int(sites.flags[row]):#x}",
     )
+
+
+def _difference(context: Context, road: RoadView, row: int) -> Evidence:
+    """Code that is not that of the file."""
+    text = road.text
+    start, end = int(text.differing.start[row]), int(text.differing.end[row])
+    found, linked = text.found[row].hex(" "), text.linked[row].hex(" ")
+    led = _led_to(context, text.found[row], start, road)
+    more = " …" if end - start > len(text.found[row]) else ""
+    return Evidence(
+        what=f"{function(road, start)}: {counted(end - start, 'byte')} of code not as in the kernel's file{led}",
+        view=CODE,
+        address=start,
+        found=found + more,
+        expected=linked + more,
+    )
+
+
+def _led_to(context: Context, code: bytes, at: int, road: RoadView) -> str:
+    """Where code leads that begins with a call or jump, in words; empty for other code."""
+    size = context.views.arch.patch_size
+    if len(code) < size:
+        return ""
+    here = context.views.arch.branches(np.frombuffer(code[:size], np.uint8)[None, :], np.array([at], np.uint64))
+    leads = here.kind[0] in (BranchKind.CALL, BranchKind.JUMP)
+    return f", a {BranchKind(int(here.kind[0])).name.lower()} to {whose(road, int(here.target[0]))}" if leads else ""
 
 
 def _accounted_for(road: RoadView) -> Bools:

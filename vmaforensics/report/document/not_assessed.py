@@ -120,6 +120,10 @@ def _code(views: Views) -> Iterator[tuple[str, int, str]]:
     yield "kernel code (TEXT-PATCHED)", sites.unread, f"{counted(sites.unread, 'place')} that the kernel patches: {why}"
     what = "tables of functions (PROC-OPS, KERNEL-TABLE, VMA-OPS)"
     yield what, road.unread, f"{counted(road.unread, 'pointer')}: {why}"
+    text, what = road.text, "kernel code beside its file (TEXT-PATCHED)"
+    yield what, text.unread, f"{counted(text.unread, 'page')}: {why}"
+    yield what, int(text.asked and not text.compared), "where the code lies, and how far it was moved, is not known"
+    yield what, text.left_out, f"{counted(text.left_out, 'difference')}: more than are told one by one"
     lists = ", ".join(road.cut_short)
     yield "who has a hand in kernel code", len(road.cut_short), f"{lists}: not in the image, or without an end"
     unread = road.foreign.unread

@@ -68,6 +68,8 @@ def road_read(road: RoadView) -> Iterator[str]:
     ):
         if count:
             yield counted(count, what)
+    if road.text.compared:
+        yield f"{counted(road.text.compared, 'byte')} of code beside the kernel's file"
 
 
 def road_users(road: RoadView) -> Iterator[str]:
@@ -96,6 +98,10 @@ def _unread(road: RoadView) -> Iterator[str]:
         yield counted(sites.unread, "patched place")
     if road.unread:
         yield counted(road.unread, "pointer")
+    if road.text.asked and not road.text.compared:
+        yield "code to compare with the kernel's file"
+    if road.text.unread:
+        yield f"{counted(road.text.unread, 'page')} of code to compare with the kernel's file"
     yield from (f"the rest of {what}" for what in road.cut_short)
     if road.foreign.unread:
         yield counted(road.foreign.unread, "executable page")

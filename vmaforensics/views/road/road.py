@@ -22,6 +22,7 @@ from vmaforensics.views.road.probes import find_probes
 from vmaforensics.views.road.proc_objects import Held, read_held, read_objects
 from vmaforensics.views.road.proc_tables import read_entries, read_led_to, read_proc_entries, read_tables
 from vmaforensics.views.road.sites import FoundSites, find_sites
+from vmaforensics.views.road.text import ComparedText, compare_text
 from vmaforensics.views.road.tracers import OpsFlag, find_tracers
 from vmaforensics.views.stacks.modules import Part, module_memory
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.columns.types import U64
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.kernel.reference import ReferenceKernel
     from vmaforensics.views.road.bpf import FoundPrograms
     from vmaforensics.views.road.code_owners import CodeOwners
     from vmaforensics.views.road.foreign_code import FoundCode
@@ -64,6 +66,7 @@ class RoadView:
     loaded: LoadedModules  # those that only foreign code led to among them
     owners: CodeOwners
     sites: FoundSites
+    text: ComparedText  # with the file that the kernel was booted from
     callers: U64  # what ftrace patches calls to where no trampoline of its own was made
     tracers: Tracers
     probes: FoundProbes
@@ -111,12 +114,21 @@ class _Symbols:
         return self._by_address.name(row) + (f"+{offset:#x}" if offset else "")
 
 
-def gather_road(kernel: Kernel, files: U64, vmas: Vmas, mapped: Files, *, patched: bool = True) -> RoadView:
+def gather_road(
+    kernel: Kernel,
+    files: U64,
+    vmas: Vmas,
+    mapped: Files,
+    *,
+    patched: bool = True,
+    reference: ReferenceKernel | None = None,
+) -> RoadView:
     """Read code, tables, hooks and modules of the kernel, and what mappings work by.
 
     ``files`` are open files, by address of ``struct file``; ``mapped`` those of ``vmas``.
 
-    Without ``patched`` the places that the kernel patches are left out: they lie in every page of its code.
+    Without ``patched`` the places that the kernel patches are left out: they lie in every page of its code. With a
+    ``reference``, every byte of its code is compared with that.
     """
     kernel.symbols.find_all([*_ASKED.split(), *_of_the_machine(kernel), *TABLES, *ENTRIES, *NAMES])
     loaded = find_loaded(kernel)
@@ -148,6 +160,7 @@ def gather_road(kernel: Kernel, files: U64, vmas: Vmas, mapped: Files, *, patche
         loaded=loaded,
         owners=owners,
         sites=find_sites(kernel) if patched else FoundSites.none(),
+        text=ComparedText.none() if reference is None else compare_text(kernel, reference, tracers, probes),
         callers=_callers(kernel, tracers),
         tracers=tracers,
         probes=probes,

@@ -101,20 +101,9 @@ def _code(kernel: Kernel, at: U64) -> tuple[Branches, Bools]:
 
 def _entries(kernel: Kernel) -> tuple[Sites, int, int]:
     """Entries that do not hold a no-operation, or whose record says that they are on."""
-    places, at = [np.zeros(0, np.uint64)], kernel.variable("ftrace_pages_start", 8)
-    if not kernel.has("ftrace_page", "records") or not kernel.has("dyn_ftrace", "flags"):
+    where = _records(kernel)
+    if not len(where):
         return Sites.zeros(0), 0, 0
-    size, seen, left = np.uint64(kernel.sizeof("dyn_ftrace")), set[int](), _MOST_RECORDS
-    while at and at not in seen and len(seen) < _MOST_PAGES:
-        seen.add(at)
-        pages, ok = kernel.gather(_Pages, np.array([at], np.uint64))
-        if not ok[0]:
-            break
-        count = min(int(pages.index[0]), left)
-        left -= count
-        places.append(pages.records[0] + np.arange(count, dtype=np.uint64) * size)
-        at = int(pages.after[0])
-    where = np.concatenate(places)
     records, ok = kernel.gather(_Records, where)
     records, where = records.take(ok), where[ok]
     found, read = _code(kernel, records.ip)
@@ -129,6 +118,30 @@ def _entries(kernel: Kernel) -> tuple[Sites, int, int]:
         target=found.target[odd],
     )
     return rows, int(read.sum()), int((~read).sum()) + int((~ok).sum())
+
+
+def entry_places(kernel: Kernel) -> U64:
+    """Addresses of the entries of all functions that can be traced."""
+    records, ok = kernel.gather(_Records, _records(kernel))
+    return records.ip[ok]
+
+
+def _records(kernel: Kernel) -> U64:
+    """Addresses of the ``dyn_ftrace`` of all of them."""
+    places, at = [np.zeros(0, np.uint64)], kernel.variable("ftrace_pages_start", 8)
+    if not kernel.has("ftrace_page", "records") or not kernel.has("dyn_ftrace", "flags"):
+        return places[0]
+    size, seen, left = np.uint64(kernel.sizeof("dyn_ftrace")), set[int](), _MOST_RECORDS
+    while at and at not in seen and len(seen) < _MOST_PAGES:
+        seen.add(at)
+        pages, ok = kernel.gather(_Pages, np.array([at], np.uint64))
+        if not ok[0]:
+            break
+        count = min(int(pages.index[0]), left)
+        left -= count
+        places.append(pages.records[0] + np.arange(count, dtype=np.uint64) * size)
+        at = int(pages.after[0])
+    return np.concatenate(places)
 
 
 def _table(kernel: Kernel, name: str, size: int) -> U64:
