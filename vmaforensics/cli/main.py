@@ -10,7 +10,6 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from vmaforensics.cache import without
 from vmaforensics.errors import ExitCode, VmaForensicsError
 from vmaforensics.version import __version__
 
@@ -89,8 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if hasattr(args, "first"):
             args.first(args)
-        with without(really=args.no_cache):
-            code = int(args.run(args))
+        code = _run(args)
         sys.stdout.flush()
         _tell_memory(getattr(args, "memory", None))
     except VmaForensicsError as error:
@@ -114,6 +112,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if looked:
             gc.enable()
     return code
+
+
+def _run(args: argparse.Namespace) -> int:
+    from vmaforensics.cache import without
+
+    with without(really=args.no_cache):
+        return int(args.run(args))
 
 
 def _tell_memory(limit: object) -> None:
