@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from vmaforensics.cli.arguments import add_one_image, opened
@@ -57,7 +58,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--max-matches", type=int, metavar="N", default=100, help="of one pattern in one stretch (default: 100)"
     )
-    parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
+    parser.add_argument("--format", choices=("text", "json", "csv"), default="text", help="default: text")
     parser.add_argument("--fail-on-match", action="store_true", help="exit with 1 if a rule matches")
     add_output(parser)
     parser.set_defaults(run=run)
@@ -69,17 +70,20 @@ def run(args: argparse.Namespace) -> int:
     from vmaforensics.image.limits import cores
     from vmaforensics.kernel.find import find_kernel
     from vmaforensics.report.document.json_text import json_text
+    from vmaforensics.report.formats.scan_csv import scan_csv
     from vmaforensics.scan.document import ScanDocument, ScanSchema
     from vmaforensics.scan.places import PlaceKind, kinds_named
     from vmaforensics.scan.rules import compile_rules
     from vmaforensics.scan.scan import Request, scan_image
-    from vmaforensics.scan.text import render
+    from vmaforensics.scan.text import render, summary
     from vmaforensics.scan.worker import Settings
     from vmaforensics.views.gather import gather_views
     from vmaforensics.words.printable import printable
 
     if not args.yara and not args.strings:
         raise UsageError("there is nothing to look for: give --yara RULES or --strings")
+    if args.format == "csv" and not args.yara:
+        raise UsageError("--format csv has what rules found: give --yara RULES, or --format json for strings")
     for option in ("timeout", "max_matches"):
         if not 0 < getattr(args, option) < 1 << 20:
             raise UsageError(f"--{option.replace('_', '-')} takes a number from 1 on")
@@ -113,5 +117,8 @@ def run(args: argparse.Namespace) -> int:
             document = ScanDocument(schema=ScanSchema(), image=printable(str(image.path)), kernel=release, scan=part)
             stream.write(json_text(document) + b"\n")
         else:
-            stream.writelines(line.encode() for line in render(part))
+            lines = scan_csv(part) if args.format == "csv" else render(part)
+            stream.writelines(line.encode() for line in lines)
+            if args.format == "csv":  # which has no room for it
+                sys.stderr.writelines(summary(part))
     return ExitCode.FINDINGS if args.fail_on_match and part.findings else ExitCode.OK
