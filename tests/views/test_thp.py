@@ -20,7 +20,7 @@ ALWAYS, MADVISE = 1 << 1, 1 << 2
 TMPFS_MAGIC = 0x01021994
 STRUCTS = LINUX | {
     "mm_struct": "map_count:i32 flags:u64",
-    "address_space": "host:*",
+    "address_space": "host:* flags:u64",
     "inode": LINUX["inode"] + " i_size:i64",
     "super_block": LINUX["super_block"] + " s_fs_info:*",
     "shmem_sb_info": "max_blocks:u64 huge:u8",
@@ -151,3 +151,40 @@ def test_the_system_can_force_and_deny_huge_pages_of_shared_memory() -> None:
 
 def test_shared_memory_that_is_not_aligned_in_its_file_has_none() -> None:
     assert not shared(machine(MADVISE), 1, pgoff=511)
+
+
+ORDERS = {"AS_FOLIO_ORDER_BITS": 5, "AS_FOLIO_ORDER_MAX": 21}  # enum mapping_flags, include/linux/pagemap.h
+
+
+@pytest.mark.parametrize(
+    ("mode", "vm_flags", "order", "pages", "pgoff", "expected"),
+    [
+        (ALWAYS, 0, 9, 2, 512, True),  # THP_ORDERS_ALL_FILE_DEFAULT: from two pages on
+        (ALWAYS, 0, 9, 1, 512, False),
+        (ALWAYS, 0, 9, 512, 511, False),  # thp_vma_suitable_order: not aligned in the file
+        (ALWAYS, 0, 8, 512, 512, False),  # mapping_pmd_folio_support
+        (ALWAYS, 0, 0, 512, 512, False),
+        (ALWAYS, NEVER, 9, 512, 512, False),
+        (MADVISE, 0, 9, 512, 512, False),
+        (MADVISE, ADVISED, 9, 512, 512, True),
+    ],
+)
+def test_other_files_follow_what_their_file_system_takes(
+    mode: int, vm_flags: int, order: int, pages: int, pgoff: int, expected: bool
+) -> None:
+    for since in (True, False):  # before, it took CONFIG_READ_ONLY_THP_FOR_FS
+        made = Machine(STRUCTS, NUMBERS | ORDERS)
+        made.symbols["transparent_hugepage_flags"] = made.room(8)
+        made.word(made.symbols["transparent_hugepage_flags"], mode)
+        if since:
+            made.symbols["collapse_single_pmd"] = made.room(8)
+        sb = made.put("super_block", {"s_magic": 0xEF53})  # ext4
+        host = made.put("inode", {"i_sb": sb})
+        mapping = made.put("address_space", {"host": host, "flags": order << 21})
+        files = Files.of(file=[1], ok=[True], regular=[True], mapping=[mapping])
+        vmas = Vmas.of(
+            mm=[made.put("mm_struct")], start=[HUGE], end=[HUGE + 4096 * pages], pgoff=[pgoff], flags=[vm_flags],
+            ok=[True], ops=[1], file_row=[0],
+        )  # fmt: skip
+        found = thp_eligible(made.kernel(), files, vmas)
+        assert (found.eligible.tolist(), found.known.tolist()) == ([expected and since], [True])

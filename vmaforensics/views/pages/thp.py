@@ -12,6 +12,7 @@ import numpy as np
 
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import U8, U64
+from vmaforensics.views.pages.thp_files import takes_huge_folios
 from vmaforensics.views.vmas import flags
 
 if TYPE_CHECKING:
@@ -37,9 +38,9 @@ class ThpEligible(NamedTuple):
 def thp_eligible(kernel: Kernel, files: Files, vmas: Vmas) -> ThpEligible:
     """Which of ``vmas`` the kernel calls eligible; ``files`` is the table their ``file_row`` is of.
 
-    Compared with guests whose settings were ``madvise``, with and without a tmpfs mounted with ``huge=``.
-    Not known here: files of direct-access (DAX) devices, and CONFIG_READ_ONLY_THP_FOR_FS; VMAs of files
-    outside shared memory are never eligible.
+    Compared with guests set to ``madvise`` and ``always``, with and without a tmpfs mounted with ``huge=``.
+    Not known here: files of direct-access (DAX) devices, and CONFIG_READ_ONLY_THP_FOR_FS; for other files outside
+    shared memory see :mod:`vmaforensics.views.pages.thp_files`.
     """
     arch, settings = kernel.arch, _Settings(kernel)
     mode = settings.get("transparent_hugepage_flags")
@@ -64,6 +65,10 @@ def thp_eligible(kernel: Kernel, files: Files, vmas: Vmas) -> ThpEligible:
 
     shmem = _shmem(kernel, files, vmas, advised, settings)
     huge = shmem.huge
+    folios, folios_known = takes_huge_folios(kernel, files, vmas)
+    paired = (arch.pages(vmas.start) - vmas.pgoff) % np.uint64(2) == 0  # the smallest: whatever is larger fits it too
+    pairs = usable & ~shmem.shared & (always | (enabled & advised)) & paired & _fits(arch, vmas, 1)
+    eligible |= pairs & folios
     aligned = (arch.pages(vmas.start) - vmas.pgoff) % np.uint64(1 << arch.huge_order) == 0
     own = kernel.symbols.get("shmem_anon_vm_ops")
     if own is not None and kernel.symbols.get("huge_shmem_orders_inherit") is not None:
@@ -72,6 +77,7 @@ def thp_eligible(kernel: Kernel, files: Files, vmas: Vmas) -> ThpEligible:
     room = usable & aligned & _fits(arch, vmas, arch.huge_order)
     eligible |= shmem.shared & huge & room
     known = vmas.ok & disabled.known & (shmem.known | ~room | (vmas.ops == 0)) & (not settings.unread)
+    known &= folios_known | ~pairs
     return ThpEligible(eligible, known)
 
 
