@@ -1,4 +1,4 @@
-"""Types out of the DWARF that gcc makes, of a small file compiled here: layouts as C and x86-64 have them."""
+"""Types out of the DWARF that gcc and clang make, of a small file compiled here: layouts as C and x86-64 have them."""
 
 from __future__ import annotations
 
@@ -29,18 +29,22 @@ struct outer {
   ulong_t matrix[3][5]; struct { int inside; } named; struct list heads[2];
 };
 struct outer *o; struct pid *p; enum state s;
+__attribute__((section(".text.apart"))) int apart(void) { return p->nr + o->count.counter; }
 void _start(void) {}
 """
+COMPILERS = {"gcc": ("gcc",), "clang": ("clang", *(f"clang-{version}" for version in range(22, 13, -1)))}
 
 
-@pytest.fixture(scope="module", params=[4, 5])
+@pytest.fixture(scope="module", params=[("gcc", 4), ("gcc", 5), ("clang", 4), ("clang", 5)])
 def compiled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A program with debugging information of DWARF 4 or 5."""
-    if shutil.which("gcc") is None:
-        pytest.skip("gcc is not here")
+    """A program with debugging information of DWARF 4 or 5. Its code lies in two ranges, which clang numbers."""
+    name, version = request.param
+    compiler = next(filter(shutil.which, COMPILERS[name]), None)
+    if compiler is None:
+        pytest.skip(f"{name} is not here")
     folder = tmp_path_factory.mktemp("dwarf")
     (folder / "a.c").write_text(SOURCE)
-    command = ["gcc", "-g", f"-gdwarf-{request.param}", "-nostdlib", "-static", "-o", "a", "a.c"]
+    command = [compiler, "-g", f"-gdwarf-{version}", "-nostdlib", "-static", "-o", "a", "a.c"]
     subprocess.run(command, check=True, cwd=folder)
     return folder / "a"
 

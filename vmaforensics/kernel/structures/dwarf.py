@@ -40,9 +40,17 @@ if TYPE_CHECKING:
     from elftools.dwarf.compileunit import CompileUnit
     from elftools.dwarf.die import DIE
 
-SECTIONS = (".debug_info", ".debug_abbrev", ".debug_str", ".debug_str_offsets", ".debug_line_str", ".debug_addr")
+# The last two hold no types, but clang's units refer to them, and pyelftools then reads their heads.
+SECTIONS = (
+    *(".debug_info", ".debug_abbrev", ".debug_str", ".debug_str_offsets", ".debug_line_str", ".debug_addr"),
+    *(".debug_rnglists", ".debug_loclists"),
+)
 UNREADABLE = (DWARFError, ELFError, ELFParseError, ConstructError, KeyError, ValueError, TypeError, AttributeError)
 
+# Bytes of an abbreviation's number, and whether a type stands between it and the name. What is the end of a larger
+# number may look like a small one.
+_HEADS = ((2, False), (1, False), (2, True), (1, True))
+_TYPE = ("DW_AT_type", "DW_FORM_ref4")
 _SIGNED = (5, 6, 13)  # DW_ATE_signed, DW_ATE_signed_char, DW_ATE_signed_fixed
 _UNNAMED_AT = re.compile(r"\(anonymous at (0x[0-9a-f]{1,16})\)")
 _UNNAMED = 1024  # unnamed members of one structure, those within them included
@@ -116,9 +124,10 @@ class Dwarf:
     def _before(self, pattern: bytes, form: str, tags: tuple[str, ...], low: int, high: int) -> Iterator[DIE]:
         """Entries with one of ``tags`` whose first attribute is a name: ``pattern`` in ``form``, from low to high."""
         for hit in _occurrences(self._info, pattern, low, high):
-            for place in (hit - 2, hit - 1):  # what is the end of a larger number may look like a small one
+            for size, typed in _HEADS:
+                place = hit - size - 4 * typed
                 unit = self._unit(place)
-                if unit is None or not self._begins_entry(unit, place, hit - place, form, tags):
+                if unit is None or not self._begins_entry(unit, place, size, form, tags, typed=typed):
                     continue
                 try:
                     entry = unit.get_DIE_from_refaddr(place)
@@ -133,8 +142,11 @@ class Dwarf:
         unit = self._units[row] if row >= 0 else None
         return unit if unit is not None and unit.cu_die_offset <= place < unit.cu_offset + unit.size else None
 
-    def _begins_entry(self, unit: CompileUnit, place: int, size: int, form: str, tags: tuple[str, ...]) -> bool:
-        """Whether the ``size`` bytes at ``place`` are the number of such an abbreviation."""
+    def _begins_entry(
+        self, unit: CompileUnit, place: int, size: int, form: str, tags: tuple[str, ...], *, typed: bool
+    ) -> bool:
+        """Whether the ``size`` bytes at ``place`` are the number of such an abbreviation; ``typed``: clang writes the
+        type of a typedef before its name."""
         code = self._info[place : place + size]
         if any(byte < 0x80 for byte in code[:-1]) or code[-1] >= 0x80:
             return False
@@ -144,8 +156,11 @@ class Dwarf:
         except UNREADABLE:
             return False
         attributes = declared.decl["attr_spec"]
-        first = attributes[0] if declared.decl["tag"] in tags and len(attributes) else None
-        return first is not None and first.name == "DW_AT_name" and first.form == form
+        if declared.decl["tag"] not in tags or len(attributes) <= typed:
+            return False
+        before = [(one.name, one.form) for one in attributes[: int(typed)]]
+        name = attributes[int(typed)]
+        return before == [_TYPE] * typed and name.name == "DW_AT_name" and name.form == form
 
     def _in_numbered(self, place: int, name: str, tags: tuple[str, ...]) -> Iterator[DIE]:
         """The same in files whose strings are numbered, of those whose table has the string at ``place``."""
