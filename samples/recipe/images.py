@@ -138,12 +138,12 @@ SOURCES = {
     "6.12": ("trixie", "linux-source-6.12"),
     "7.3": ("trixie-backports", "linux-source-7.3"),
 }
-CONFIGS = ("plain", "tiny", "locks", "kasan", "clang", "randstruct")
+CONFIGS = ("plain", "tiny", "locks", "kasan", "clang", "randstruct", "lean-clang-randstruct")
 BUILT = tuple(
     Image(
         f"built-{series}-{config}",
         *SOURCES[series],
-        cmdline="numa=fake=4" if config == "randstruct" else "",
+        cmdline="numa=fake=4" if "randstruct" in config else "",
         memory=768 if config == "kasan" else 512,
         outputs=("elf",),
         config=config,

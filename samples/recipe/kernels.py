@@ -2,7 +2,7 @@
 
 A configuration is configs/small.config, all that the guest needs, and a few lines that differ. Building takes some
 twenty minutes on two cores; what is there already is not built again. Needs, besides what make_images.py asks for:
-bc, bison, flex, libelf-dev, and dwarves for those with BTF; for clang.config also clang, lld and llvm.
+bc, bison, flex, libelf-dev, and dwarves for those with BTF; for WITH_CLANG also clang, lld and llvm.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
+# The compiler itself shuffles the members there; with GCC it is a plugin, and the kernel then gives no BTF.
+WITH_CLANG = {"clang", "randstruct"}
 STAMP = "KBUILD_BUILD_TIMESTAMP=Thu Jan 1 00:00:00 UTC 2026"
 # Sources that no configuration here compiles; the Kconfig files among them are needed.
 LEFT_OUT = (
@@ -69,12 +71,24 @@ def unpacked(apt: PrivateApt, package: str, version: str, build: Path) -> Path:
 
 
 def compile_kernel(source: Path, objects: Path, config: str) -> None:
-    """make allnoconfig with the options of a configuration, and make bzImage."""
+    """make allnoconfig with the options of a configuration (or of several, joined by "-"), and make bzImage."""
+    parts = config.split("-")
     wanted = objects / "wanted.config"
-    wanted.write_text("".join((CONFIGS / f"{name}.config").read_text() for name in ("small", config)))
-    tools = ["LLVM=1"] if config == "clang" else []
+    wanted.write_text("".join((CONFIGS / f"{name}.config").read_text() for name in ("small", *parts)))
+    tools = [f"LLVM={clang_suffix() or 1}"] if WITH_CLANG.intersection(parts) else []
     run("make", "-s", f"O={objects}", *tools, "allnoconfig", cwd=source, KCONFIG_ALLCONFIG=str(wanted))
-    run("nice", "-n", "15", "make", f"O={objects}", f"-j{os.cpu_count()}", *tools, STAMP, "bzImage", cwd=source)
+    run("nice", "-n", "5", "make", f"O={objects}", f"-j{os.cpu_count()}", *tools, STAMP, "bzImage", cwd=source)
+
+
+def clang_suffix() -> str:
+    """What the kernel's makefiles take for LLVM= where the tools carry a version in their names: "-19"; else empty."""
+    if shutil.which("clang"):
+        return ""
+    found = [path.name.removeprefix("clang") for path in Path("/usr/bin").glob("clang-[0-9]*")]
+    versions = [name for name in found if name[1:].isdecimal() and shutil.which(f"ld.lld{name}")]
+    if not versions:
+        raise PackageError("apt-get install --no-install-recommends clang lld llvm")
+    return max(versions, key=lambda name: int(name[1:]))
 
 
 def run(*command: str, cwd: Path, **variables: str) -> None:

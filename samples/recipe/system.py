@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SUITE = "bookworm"
-PACKAGES = ("systemd-sysv", "systemd-container", "dbus", "bubblewrap", "runc", "btrfs-progs", "procps")
+PACKAGES = (
+    *("systemd-sysv", "systemd-container", "dbus", "btrfs-progs", "procps"),
+    *("bubblewrap", "runc", "podman", "crun", "netavark"),
+)
 USELESS = ("usr/share/doc", "usr/share/man", "usr/share/locale", "var/lib/apt/lists", "var/cache/apt")
 MASKED = ("systemd-journald.service", "systemd-journald.socket", "systemd-timesyncd.service", "apt-daily.timer")
-MIB = 640
+MIB = 1024
 UNIT = """\
 [Unit]
 Description=Containers, and the record
@@ -45,13 +48,15 @@ def root_disk(path: Path, build: Path, programs: Path) -> Path:
     if shutil.which("debootstrap") is None:
         raise PackageError("apt-get install --no-install-recommends debootstrap")
     root = build / "roots" / SUITE
-    if not (root / ".complete").exists():
+    complete = root.with_suffix(".packages")  # beside it: what the tree was made of
+    if not complete.exists() or complete.read_text().split() != list(PACKAGES):
+        shutil.rmtree(root, ignore_errors=True)
         root.parent.mkdir(parents=True, exist_ok=True)
         command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(root)]
         done = subprocess.run([*command, mirrors()["Debian"]], capture_output=True, text=True)
         if done.returncode != 0:
             raise PackageError(f"debootstrap: {done.stdout.splitlines()[-3:]}")
-        (root / ".complete").touch()
+        complete.write_text("\n".join(PACKAGES))
     furnish(root, programs)
     disks.blank(path, MIB)
     disks.tool("mkfs.ext4", "-q", "-F", "-d", str(root), str(path))
