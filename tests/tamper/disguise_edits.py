@@ -174,6 +174,29 @@ def marked_as_ended(edit: Edit) -> Label:
     return Label(technique="living process marked as ended", pid=int(task.tgid), start=0, end=0)
 
 
+def program_taken_away(edit: Edit) -> Label:
+    """``exe_file`` cleared."""
+    task = _process(edit)
+    edit.put(edit.at("mm_struct", int(task.mm), "exe_file"), 0)
+    return Label(technique="process without a program file", pid=int(task.tgid), start=0, end=0)
+
+
+def tables_copied(edit: Edit) -> Label:
+    """``pgd`` set to a copy of the top-level table, in a page that belongs to nobody."""
+    task = _process(edit)
+    where = edit.at("mm_struct", int(task.mm), "pgd")
+    table = edit.get(where)
+    shift = edit.overlay.page_shift
+    here = edit.physical(table)
+    views = edit.views
+    assert views.page_tables is not None
+    entries = views.page_tables.ptes
+    frame = int(np.setdiff1d(np.arange(1 << 14, 1 << 15, dtype=np.uint64), entries.pfn)[0])
+    edit.overlay.write(frame << shift, edit.overlay.read(here, 1 << shift))
+    edit.put(where, table - here + (frame << shift))
+    return Label(technique="top-level page table exchanged for a copy", pid=int(task.tgid), start=0, end=0)
+
+
 DISGUISE: tuple[Callable[[Edit], Label], ...] = (
     name_written_over,
     deleted_shown_as_there,
@@ -185,4 +208,6 @@ DISGUISE: tuple[Callable[[Edit], Label], ...] = (
     called_huge,
     number_changed,
     marked_as_ended,
+    program_taken_away,
+    tables_copied,
 )

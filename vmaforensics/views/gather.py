@@ -23,6 +23,7 @@ from vmaforensics.views.operations.operations import gather_operations
 from vmaforensics.views.pages.kernel_half import gather_kernel_half
 from vmaforensics.views.pages.page_tables import gather_page_tables
 from vmaforensics.views.pages.swap_slots import gather_swap
+from vmaforensics.views.pages.table_roots import read_table_roots
 from vmaforensics.views.pages.text_pages import gather_text_pages
 from vmaforensics.views.pages.unacquired import drop_unacquired
 from vmaforensics.views.pages.vdso import gather_vdso
@@ -211,6 +212,7 @@ def _gather_witnesses(
     if page_tables is not None and len(files.rows):
         views.text = extra.get("text", lambda: gather_text_pages(kernel, tasks, vmas, files.rows, page_tables, log))
     if page_tables is not None:
+        views.table_roots = extra.always("table-roots", lambda: read_table_roots(kernel, mms))
         every_mm = Mms.concatenate([mms] if taskless is None else [mms, taskless])
         views.kernel_half = extra.always("kernel-half", lambda: gather_kernel_half(kernel, every_mm, log))
         views.vdso = extra.always("vdso", lambda: gather_vdso(kernel, every, mms, vmas, page_tables))

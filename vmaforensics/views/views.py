@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.pages.kernel_half import KernelHalfView
     from vmaforensics.views.pages.page_tables import PageTablesView
     from vmaforensics.views.pages.swap_slots import SwapView
+    from vmaforensics.views.pages.table_roots import TableRoots
     from vmaforensics.views.pages.text_pages import TextView
     from vmaforensics.views.pages.vdso import VdsoView
     from vmaforensics.views.processes.mm_sources import SourcesView
@@ -80,6 +81,7 @@ class Views:
     identities: IdentitiesView | None = None  # what files are by each record that names them
     monitored: Monitored | None = None  # VMAs with a userfaultfd
     page_tables: PageTablesView | None = None
+    table_roots: TableRoots | None = None  # a row for each of mms
     text: TextView | None = None
     frames: FramesView | None = None
     swap: SwapView | None = None  # None: nothing is swapped to, or its slots are not counted as this reads it

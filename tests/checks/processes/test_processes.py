@@ -10,6 +10,7 @@ import pytest
 from checks.handmade_views import Process, add_problem, findings, mm_of, task_of, views_of
 from vmaforensics.checks.finding import Confidence, Severity
 from vmaforensics.checks.processes.sources import PF_EXITING, PF_KTHREAD, TASK_NEW
+from vmaforensics.views.pages.table_roots import TableRoots
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.processes.mm_lists import TreeRoots
 from vmaforensics.views.processes.mm_sources import Source, SourcesView
@@ -345,3 +346,15 @@ def test_a_task_that_is_said_to_have_ended_has_no_memory() -> None:
     assert finding.pid == 101
     sources.tasks.mm[1] = 0
     assert findings(views, "TASK-ENDED") == []
+
+
+def test_a_page_table_that_belongs_to_another_address_space_is_found() -> None:
+    views, _ = _views()
+    mm = views.mms.mm
+    views.mms.pgd[:] = mm + np.uint64(4096)
+    views.table_roots = TableRoots.of(mm=mm, ok=[True] * 3, word=mm + np.uint64(16), owner=mm)
+    assert findings(views, "PT-ROOT") == []
+    views.table_roots.owner[1] = mm[2]
+    views.table_roots.owner[2], views.table_roots.ok[2] = 0, False
+    (finding,) = findings(views, "PT-ROOT")
+    assert (finding.pid, finding.settled) == (101, True)

@@ -5,7 +5,8 @@ confidence, where they name different files, as `prctl(PR_SET_MM)` can make them
 with that of `exe_file`, as beneath a stacked file system that is not known.
 
 *Compared:* the file of `mm->exe_file` with the files of the VMAs that hold `start_code`, AT_PHDR and AT_ENTRY of
-`mm->saved_auxv`. Files are the same if their inodes or their paths are, or one is the file beneath an overlay.
+`mm->saved_auxv`. Files are the same if their inodes or their paths are, or one is the file beneath an overlay. An
+address space that is used has an `exe_file`.
 
 *Guaranteed by:* `load_elf_binary` (fs/binfmt_elf.c) sets all of them from one file. `replace_mm_exe_file`
 (kernel/fork.c) refuses to set another `exe_file` while a VMA still maps the old one.
@@ -77,6 +78,9 @@ def check(context: Context) -> Iterator[Finding]:
     every = judged & other[0] & other[1] & other[2] & agree & ~_beneath(files, named[0], exe)
     some = judged & ~every & (other[0] | other[1] | other[2])
     yield from _tell(context, files, exe, named, np.flatnonzero(every))
+    # Only the last user of an address space takes its program away (__mmput, kernel/fork.c).
+    gone = mms.ok & anchors.mms.ok & (mms.exe_file == 0) & (mms.users > 0) & context.decoded(context.index, mms.mm)
+    yield from _tell(context, files, exe, named, np.flatnonzero(gone & (named[0] >= 0) & agree))
     for finding in _tell(context, files, exe, named, np.flatnonzero(some)):
         yield replace(finding, severity=Severity.LOW, confidence=Confidence.LOW)
 
