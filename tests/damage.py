@@ -38,6 +38,7 @@ from vmaforensics.image import open as opening
 from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState
 from vmaforensics.image.overlay import Overlay
 from vmaforensics.kernel.symbols.kallsyms import Kallsyms
+from vmaforensics.progress import unheard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from vmaforensics.image.image import Image
     from vmaforensics.image.memory import PhysicalMemory
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.progress import Progress
 
 TIMES_LONGER = 3.0
 TIMES_LARGER = 2.0
@@ -440,7 +442,11 @@ def run_trial(
     if report:
         _report(outcome, image, ground)
     real = opening.open_image
-    opening.open_image = lambda path: image if str(path) == f"[{Path(DAMAGED)!r}]" else real(path)
+
+    def opened(path: Path | Sequence[Path], progress: Progress = unheard) -> Image:
+        return image if str(path) == f"[{Path(DAMAGED)!r}]" else real(path, progress)
+
+    opening.open_image = opened  # type: ignore[assignment]
     try:
         for argv in beside:
             _command(outcome, argv)
