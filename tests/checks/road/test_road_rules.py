@@ -12,7 +12,8 @@ from work import budget
 from checks.handmade_views import Process, findings, views_of
 from checks.road.handmade_road import CALLER, LISTED, NOBODYS, OTHER, READS, SHOWS, UNLISTED, road
 from vmaforensics.arch.branches import BranchKind
-from vmaforensics.checks.context import MOST
+from vmaforensics.checks.acquisition import Acquired
+from vmaforensics.checks.context import MOST, Context
 from vmaforensics.checks.finding import Severity
 from vmaforensics.checks.registry import rule_modules
 from vmaforensics.views.road.code_owners import CodeOwners, Owned, Owner
@@ -56,6 +57,14 @@ def test_an_inode_that_leads_to_a_copy_of_its_table_is_found() -> None:
     views = pointer(Source.OBJECT, Leads.NOWHERE, NOBODYS, Group(name="inode", struct="inode.i_fop"))
     (finding,) = findings(views, "PROC-OPS")
     assert "inode.i_fop" in finding.title
+
+
+def test_what_is_closed_and_used_again_while_a_machine_runs_is_low() -> None:
+    views = pointer(Source.OBJECT, Leads.NOWHERE, NOBODYS, Group(name="seq_file", struct="seq_file.op"))
+    for acquired, severity in ((Acquired.ATOMIC, Severity.HIGH), (Acquired.LIVE, Severity.LOW)):
+        (module,) = (module for module in rule_modules() if module.rule.id == "PROC-OPS")
+        (finding,) = module.check(Context(views, acquired))
+        assert finding.severity is severity
 
 
 def test_a_table_in_the_data_of_a_module_is_not_called_code_of_nobody() -> None:
@@ -223,9 +232,11 @@ def test_executable_memory_of_nobody_is_found() -> None:
 def test_executable_memory_of_nobody_is_low_where_its_owner_may_be_lost() -> None:
     views = foreign(NOBODYS)
     assert views.road is not None
-    views = replace(views, road=replace(views.road, cut_short=("the list of modules",)))
-    (finding,) = findings(views, "CODE-FOREIGN")
-    assert finding.severity is Severity.LOW
+    lists = ("the list of modules", "the tree of modules", "/sys/module")
+    lost = replace(views, road=replace(views.road, cut_short=lists))
+    assert [finding.severity for finding in findings(lost, "CODE-FOREIGN")] == [Severity.LOW]
+    cut_by_hand = replace(views, road=replace(views.road, cut_short=lists[:1]))
+    assert [finding.severity for finding in findings(cut_by_hand, "CODE-FOREIGN")] == [Severity.HIGH]
 
 
 def test_what_a_cache_got_back_is_information() -> None:

@@ -9,12 +9,15 @@ takes `f_op` from the inode, `i_mapping->a_ops` is set when an inode is made; al
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.checks.files.shown import shown
 from vmaforensics.checks.road.places import pointer_evidence
 from vmaforensics.checks.rule import BUG, Confidence, Rule, Severity
+from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.road.pointers import Leads, Source
 from vmaforensics.views.view import View
 
@@ -36,7 +39,7 @@ RULE = Rule(
     benign=("a driver that makes a table of its own for each mapping", BUG),
     attack=("T1014", "T1055"),
     compares="vm_ops of VMAs, f_op and a_ops of their files with tables and functions of the kernel and its modules",
-    views=(View.CODE,),
+    views=(View.CODE, View.VMA),
     transient="none: tables are constant, and the pointers to them are set once",
     by_hand=("crash: struct vm_operations_struct ADDRESS", "crash: rd -s ADDRESS"),
     steps=("word",),
@@ -50,20 +53,28 @@ def check(context: Context) -> Iterator[Finding]:
     views, road = context.views, context.views.road
     if road is None:
         return
+    pointers = road.pointers
     rows = np.flatnonzero(_wrong(road))
-    vma = views.vma_rows(road.pointers.home[rows])
-    mapped = (vma >= 0) & (road.pointers.source[rows] == Source.MAPPED)
+    home, mapped = pointers.home[rows], pointers.source[rows] == Source.MAPPED
+    vma = np.where(mapped, views.vma_rows(home), -1)
+    mm = values_at(views.vmas.mm, vma)
+    if views.files is not None:
+        for keys in (views.files.rows.file, views.files.rows.mapping):
+            who = shown(context, keys, home)
+            others = mapped & (vma < 0)
+            vma, mm = np.where(others, who.vma_row, vma), np.where(others & (mm == 0), who.mm, mm)
 
     def evidence(at: int) -> Evidence:
         return pointer_evidence(road, int(rows[at]))
 
     def bounds(at: int) -> tuple[int, int]:
-        place = int(road.pointers.at[rows[at]])
+        place = int(pointers.at[rows[at]])
         row = int(vma[at])
-        return (int(views.vmas.start[row]), int(views.vmas.end[row])) if mapped[at] else (place, place + 8)
+        return (place, place + 8) if row < 0 else (int(views.vmas.start[row]), int(views.vmas.end[row]))
 
-    mm = np.where(mapped, views.vmas.mm[vma], np.uint64(0))
-    yield from context.per_mm(RULE, mm, evidence, lambda at: evidence(at).what, bounds)
+    for finding in context.per_mm(RULE, mm, evidence, lambda at: evidence(at).what, bounds):
+        # A table of the kernel is a constant; of what a process has, its threads may have given it back.
+        yield replace(finding, at_once=finding.mm == 0, settled=finding.mm != 0)
 
 
 def _wrong(road: RoadView) -> Bools:
