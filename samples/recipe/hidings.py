@@ -266,7 +266,9 @@ def area_as_device(bench: Bench, decoys: Decoys) -> tuple[int, int]:
 
 
 FORKING = ("forks", "execs", "huge")
-NOT_OF_FORKING = (area_shrunk,)  # what copies such an area may wait for ever
+# What copies a shrunk area may wait for ever. A copy is put into i_mmap below what it is a copy of
+# (vma_interval_tree_insert_after, mm/interval_tree.c), and what balances the tree then takes back what was cut out.
+NOT_OF_FORKING = (area_shrunk, file_unlinked)
 
 HIDINGS: dict[str, Callable[[Bench, Decoys], tuple[int, int]]] = {
     hiding.__name__: hiding

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import disks
 import lime
 import slices
-from initramfs import add_guest, add_locale, add_modules, skeleton
+from initramfs import MODULES, add_guest, add_locale, add_modules, skeleton
 from make_images import guest_programs, missing_packages
 from packages import Kernel, PackageError, obtain
 from qemu import Disk, Guest, GuestError
@@ -37,12 +37,12 @@ UPTIMES = ("LIME-BEGAN", "LIME-ENDED")
 SECONDS_OF_WORK = (0.2, 2.0)  # between two snapshots
 
 
-def initramfs(kernel: Kernel, programs: Path, lime_ko: Path | None) -> bytes:
+def initramfs(kernel: Kernel, programs: Path, lime_ko: Path | None, *, zram: bool) -> bytes:
     """The guest's userland."""
     tree = skeleton()
     for program in disks.PROGRAMS:
         tree.program(program)
-    add_modules(tree, kernel)
+    add_modules(tree, kernel, (*MODULES, *(("zram",) * zram)))
     add_guest(tree, programs)
     add_locale(tree)
     if lime_ko is not None:
@@ -164,11 +164,10 @@ def said(path: Path, site: Site) -> None:
     print(f"{path.name}: {site.load}", flush=True)
 
 
-def after(site: Site, *, calm: bool) -> None:
+def after(site: Site) -> None:
     """The second record, if the guest still does what it is told."""
     try:
-        # A kernel that was edited does not survive the end of an edited process.
-        site.ask("rest" if calm else "still", 60)
+        site.ask("rest", 60)
         time.sleep(2)
         site.record("after")
     except GuestError as error:
@@ -183,9 +182,8 @@ def make(work: Work, loads: Sequence[str], options: argparse.Namespace) -> None:
     folder = (build / "work" / work.name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
     initrd = folder / "initrd"
-    initrd.write_bytes(
-        initramfs(kernel, programs, lime.module(kernel, work.package[0], build) if options.lime else None)
-    )
+    lime_ko = lime.module(kernel, work.package[0], build) if options.lime else None
+    initrd.write_bytes(initramfs(kernel, programs, lime_ko, zram=work.zram))
     memory = disks.blank(options.shared / f"{work.name}.memory", work.memory)
     try:
         with Guest(
@@ -208,7 +206,8 @@ def make(work: Work, loads: Sequence[str], options: argparse.Namespace) -> None:
                 if options.hide:
                     site.hide()
                 images(site, options)
-            after(site, calm=not options.hide)
+            if not options.hide:  # an edited kernel does not survive the end of an edited process
+                after(site)
     finally:
         memory.unlink(missing_ok=True)
         for path in (*folder.glob("*.disk"), initrd):
@@ -228,6 +227,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--snapshots", type=int, default=2, help="atomic images of each load")
     parser.add_argument("--live", type=float, nargs="*", default=(), help="seconds of images taken while it runs")
     parser.add_argument("--lime", type=int, default=0, help="images that LiME takes in the guest, under each load")
+    parser.add_argument("--zram", action="store_true", help="swap to compressed memory instead of a disk")
     parser.add_argument("--hide", action="store_true", help="labelled edits, before the first image; one load only")
     parser.add_argument("--apart", type=float, nargs="*", default=(), help="atomic images at these seconds too")
     parser.add_argument("--packed", action="store_true", help="kdump instead of ELF")
@@ -247,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     bad = 0
     for series in options.series:
-        work = Work(series, cpus=options.cpus, seed=options.seed, lime=bool(options.lime))
+        work = Work(series, cpus=options.cpus, seed=options.seed, lime=bool(options.lime), zram=options.zram)
         try:
             make(work, options.loads.split(","), options)
         except (PackageError, GuestError, OSError, subprocess.SubprocessError) as error:

@@ -20,6 +20,8 @@ LOADS = {
     "areas": ("unmap", "moves", "looks"),
     "memory": ("cache", "swap", "pages"),
     "huge": ("huge", "ksm", "pages", "unmap"),
+    "servers": ("jit", "pool", "boxes", "looks"),
+    "pressure": ("group", "swap", "ksm", "huge", "pages"),
     "all": ("forks", "execs", "unmap", "moves", "cache", "swap", "huge", "ksm", "thrds", "looks"),
 }
 
@@ -33,6 +35,7 @@ class Work:
     seed: int = 1
     memory: int = MEMORY
     lime: bool = False  # LiME will run in it
+    zram: bool = False  # it swaps to compressed memory
 
     @property
     def name(self) -> str:
@@ -53,4 +56,5 @@ class Work:
     def kernel_cmdline(self) -> str:
         """The whole kernel command line."""
         # LiME dies of the first page of secret memory, which no kernel address leads to any more.
-        return f"{COMMON} {'secretmem.enable=0 ' * self.lime}vma_mode=work vma_roles={','.join(RESTING)}"
+        ways = "secretmem.enable=0 " * self.lime + "vma_zram=1 " * self.zram
+        return f"{COMMON} {ways}vma_mode=work vma_roles={','.join(RESTING)}"

@@ -15,11 +15,16 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
+#ifndef MADV_COLD
+#define MADV_COLD 20
+#endif
 #ifndef MADV_PAGEOUT
 #define MADV_PAGEOUT 21
 #endif
@@ -386,6 +391,140 @@ static void pages(void)
 	}
 }
 
+/* Code that is written, made executable, run, and written again. */
+static void jit(void)
+{
+	static const unsigned char back[] = {0xb8, 0x2a, 0, 0, 0, 0xc3}; /* mov $42, %eax; ret */
+	const size_t size = 16 * PAGE;
+
+	begin();
+	for (;;) {
+		char *code = mmap(NULL, size, RW, PRIVATE, -1, 0);
+		const unsigned rounds = 1 + below(30);
+
+		for (unsigned i = 0; code != MAP_FAILED && i < rounds; i++) {
+			char *at = code + below(16) * PAGE;
+
+			memcpy(at, back, sizeof(back));
+			if (mprotect(at, PAGE, PROT_READ | PROT_EXEC) == 0)
+				((int (*)(void))(uintptr_t)at)();
+			mprotect(code, size, below(4) ? RW : RW | PROT_EXEC);
+			mprotect(code, size, RW);
+		}
+		if (code != MAP_FAILED)
+			munmap(code, size);
+	}
+}
+
+static void *task(void *seed)
+{
+	unsigned chance = (unsigned)(uintptr_t)seed;
+	const size_t size = (16 + rand_r(&chance) % 64) * PAGE;
+	char *start = mmap(NULL, size, RW, PRIVATE, -1, 0);
+
+	if (start == MAP_FAILED)
+		return NULL;
+	touch(start, size);
+	madvise(start, size, MADV_FREE);
+	touch(start, size / 2);
+	munmap(start, size);
+	return NULL;
+}
+
+/* A pool of threads that is made, given work and taken down. */
+static void pool(void)
+{
+	pthread_t ids[4 * WORKERS];
+
+	begin();
+	for (uintptr_t seed = 1;;) {
+		size_t count = 0;
+
+		while (count < COUNT(ids) && pthread_create(&ids[count], NULL, task, (void *)seed++) == 0)
+			count++;
+		while (count > 0)
+			pthread_join(ids[--count], NULL);
+	}
+}
+
+static const char groups[] = "/run/groups";
+
+static void note(const char *name, const char *text)
+{
+	char path[300];
+	int fd;
+
+	snprintf(path, sizeof(path), "%s/%s", groups, name);
+	fd = open(path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		failed(name);
+	close(fd);
+}
+
+/* A hierarchy of control groups, and one in it with little memory. */
+static void confine(const char *most)
+{
+	char pid[16];
+
+	mkdir(groups, 0755);
+	if (mount("groups", groups, "cgroup2", 0, NULL) < 0)
+		failed("cgroup2");
+	note("cgroup.subtree_control", "+memory");
+	snprintf(pid, sizeof(pid), "%d", (int)getpid());
+	mkdir("/run/groups/small", 0755);
+	note("small/memory.high", most);
+	note("small/cgroup.procs", pid);
+}
+
+/* More memory than its control group may have: reclaimed, swapped and charged all the time. */
+static void group(void)
+{
+	const size_t size = 20UL << 20;
+	char *start = anonymous("charged", size);
+	int fd = open(big, O_RDONLY | O_CLOEXEC);
+	const char *mapped = mmap(NULL, 256 * PAGE, PROT_READ, MAP_SHARED, fd, 0);
+
+	begin();
+	confine("12582912");
+	for (;;) {
+		for (size_t at = 0; at < size; at += (1 + below(3)) * PAGE)
+			start[at] = 1;
+		for (size_t at = 0; mapped != MAP_FAILED && at < 256 * PAGE; at += PAGE)
+			(void)*(volatile const char *)(mapped + at);
+		madvise(start + below(4000) * PAGE, 512 * PAGE, MADV_COLD);
+	}
+}
+
+/* Containers that are started, run a program or two, and end. */
+static void boxes(void)
+{
+	int alive = 0;
+
+	begin();
+	for (;;) {
+		pid_t pid = fork();
+
+		if (pid == 0) {
+			if (unshare(CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWUTS | CLONE_NEWIPC) < 0)
+				_exit(1);
+			pid = fork(); /* the first of its pid namespace */
+			if (pid == 0) {
+				mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL);
+				mount("box", "/ovl/work", "tmpfs", 0, "size=1m");
+				sethostname("box", 3);
+				if (chroot("/ovl/merged") < 0 || chdir("/") < 0)
+					_exit(1);
+				execl("/usr/bin/bash", "bash", "-c", "/usr/bin/cat /dev/null | /usr/bin/cat; :", NULL);
+				_exit(127);
+			}
+			waitpid(pid, NULL, 0);
+			_exit(0);
+		}
+		alive += pid > 0;
+		reap(&alive, 3);
+	}
+}
+
 static void read_all(const char *pid, const char *name)
 {
 	static char text[1 << 16];
@@ -427,5 +566,7 @@ const struct role storm_roles[] = {
 	{"storm-unmap", unmaps},  {"storm-moves", moves},   {"storm-thrds", threads},
 	{"storm-cache", cache},	  {"storm-swap", swap},	    {"storm-huge", huge},
 	{"storm-ksm", ksm},	  {"storm-pages", pages},   {"storm-looks", looks},
+	{"storm-jit", jit},	  {"storm-pool", pool},	    {"storm-group", group},
+	{"storm-boxes", boxes},
 	{NULL, NULL},
 };
