@@ -71,9 +71,11 @@ class InFlight:
         what = f"the mmap lock was {finding.lock}: the map was being changed"
         note = Evidence(what=what, view="lock", address=finding.mm)
         view = self._view
+        kinds = set(finding.rule.changed_by if finding.changed_by is None else finding.changed_by)
+        if finding.at_once and not kinds:
+            return None  # one page says it, and nothing that is done under the lock leaves that behind
         if view is None or not len(self._mms) or finding.mm in view.unclear.tolist():
             return note
-        kinds = set(finding.rule.changed_by if finding.changed_by is None else finding.changed_by)
         if finding.lock == Lock.READ.text:
             kinds &= set(GOES_ON_READING)
         rows = np.flatnonzero(

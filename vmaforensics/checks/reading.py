@@ -115,8 +115,10 @@ class Reading:
 
     def passed_over(self, tasks: U64) -> bool:
         """Does the list of tasks pass over all of them, though they lived when it was read?"""
-        rows = rows_of(self._clocks.tasks.task, tasks)
-        return len(rows) > 0 and bool((rows >= 0).all()) and bool(self._clocks.tasks.passed_over[rows].all())
+        known = self._clocks.tasks
+        rows = rows_of(known.task, tasks)
+        surely = known.passed_over | (known.passed_by & (known.beside < self._times.start))
+        return len(rows) > 0 and bool((rows >= 0).all()) and bool(surely[rows].all())
 
     def of_tasks(self) -> Span | None:
         """Of the list of tasks: all of them, for it leads from each to the next."""

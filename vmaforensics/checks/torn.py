@@ -205,7 +205,7 @@ class _Weigher:
         listed, rest = self._reading.of_tasks() or span, self._reading.rest_of(tasks)
         there = not leaving.any() and all(when is not None and 0 < when < self._start for when in born)
         if there and self._reading.passed_over(tasks):
-            what = "its neighbours on the list, which point at each other, were read before what says that it lives"
+            what = "its neighbours on the list point at each other, and that was read before what says that it lives"
             note = Evidence(what=what, view=View.TASKS.label, address=int(tasks[0]))
             self.kept.append(replace(finding, evidence=(*finding.evidence, note)))
             self.stood.append((finding, listed, True))

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from checks.handmade_clocks import START, clocks
 from checks.handmade_rmap import add_reverse_maps, node_row
 from checks.handmade_views import Process, findings, mm_of, views_of
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.reverse_maps.compared_trees import compared_trees
+from vmaforensics.checks.reverse_maps.neighbours import NEIGHBOURS
 from vmaforensics.checks.rule import Severity
+from vmaforensics.checks.weigh import run_checks
 
 if TYPE_CHECKING:
     from vmaforensics.views.views import Views
@@ -87,3 +90,60 @@ def test_a_vma_whose_parent_has_another_child_is_not_called_cut_off() -> None:
     views.rmap.parent_word[2] = views.rmap.file_nodes.node[0]
     views.rmap.file_nodes.left[0] = views.rmap.file_nodes.right[0] = 0
     assert all(not len(compared.files.cut_off) for compared in compared_trees(Context(views)))
+
+
+def _between(*, running: int | None = None) -> Views:
+    """Three processes that map a file at pages 10, 20 and 30, read while the machine ran; the second was cut out, and
+    nobody knows its parent any more. The tree was not read whole."""
+    views = views_of(*(Process(pid=pid, vmas=_VMAS) for pid in (100, 101, 102)))
+    views.vmas.pgoff[::2] = [10, 20, 30]
+    rmap = add_reverse_maps(views)
+    gone = node_row(rmap.file_nodes, int(views.vmas.vma[2]))
+    nodes = rmap.file_nodes.take(np.arange(len(rmap.file_nodes)) != gone)
+    nodes.parent[:], nodes.right[:] = [-1, 0], [1, -1]
+    nodes.parent_word[:] = [1, int(nodes.node[0]) | 1]
+    object.__setattr__(rmap, "file_nodes", nodes)
+    rmap.mappings.whole[:] = False
+    views.clocks = clocks(ran={pid: START + 5.0 if pid == running else 100.0 for pid in (100, 101, 102)})
+    return views
+
+
+def test_two_neighbours_of_the_tree_leave_out_what_belongs_between_them() -> None:
+    (found,) = findings(_between(), "RMAP-FILE-MISSING")
+    assert (found.mm, found.start, found.proven) == (mm_of(101), 0x400000, NEIGHBOURS)
+    assert "names" in found.evidence[1].what
+    (kept,) = (finding for finding in run_checks(Context(_between())) if finding.rule.id == "RMAP-FILE-MISSING")
+    assert kept.mm == mm_of(101)
+
+
+@pytest.mark.parametrize("pid", [100, 101, 102])
+def test_neighbours_of_which_one_may_have_changed_prove_nothing(pid: int) -> None:
+    assert findings(_between(running=pid), "RMAP-FILE-MISSING") == []
+
+
+@pytest.mark.parametrize("page", [10, 30, 31])
+def test_neighbours_leave_out_nothing_that_does_not_belong_between_them(page: int) -> None:
+    views = _between()
+    views.vmas.pgoff[2] = page
+    assert findings(views, "RMAP-FILE-MISSING") == []
+
+
+def test_a_node_with_a_child_on_that_side_is_no_neighbour_of_its_parent() -> None:
+    views = _between()
+    assert views.rmap is not None
+    views.rmap.file_nodes.left[1] = 0
+    assert findings(views, "RMAP-FILE-MISSING") == []
+
+
+def test_a_vma_that_is_still_tied_into_a_tree_was_only_read_apart() -> None:
+    """A rotation goes past it for a moment."""
+    views = _between()
+    assert views.rmap is not None
+    views.rmap.answered[2] = True
+    assert findings(views, "RMAP-FILE-MISSING") == []
+
+
+def test_neighbours_of_an_image_that_stood_still_are_not_asked() -> None:
+    views = _between()
+    views.clocks = clocks(live=False)
+    assert findings(views, "RMAP-FILE-MISSING") == []

@@ -62,6 +62,8 @@ class TaskTimes(Table):
     running: Bools  # on a CPU
     bypassed: Bools  # its neighbours on the list of tasks point at each other, though it lives
     passed_over: Bools  # so it was while it lived
+    passed_by: Bools  # so one of both had it while it lived
+    beside: I64  # when the younger of both began, ns of CLOCK_MONOTONIC
     ok: Bools
 
 
@@ -74,7 +76,7 @@ def task_times(kernel: Kernel, bases: TimeBases, tasks: Tasks) -> TaskTimes:
     ran = np.maximum(bases.of_scheduler(rows.executed), bases.of_scheduler(rows.arrived))
     found.task[:], found.ran[:], found.started[:], found.pa[:] = tasks.task, ran, rows.started, at.pa
     found.running[:], found.ok[:] = rows.on_cpu != 0, ok & at.mapped & tasks.ok
-    found.bypassed[:], found.passed_over[:] = passed_over(kernel, tasks)
+    found.bypassed[:], found.passed_over[:], found.passed_by[:], found.beside[:] = passed_over(kernel, tasks)
     return found.sort_by(found.task)
 
 

@@ -51,6 +51,7 @@ class RmapView:
     vmas: Vmas
     mapping: U64  # vm_file->f_mapping; 0 without a file or where it could not be read
     parent_word: U64  # __rb_parent_color of the node in i_mmap, whether the tree leads to it or not
+    answered: Bools  # that node and one that it names as parent or child name each other; asked where no tree leads
     torn_nodes: U64  # nodes of trees with a pointer that could not be followed, ascending
     chain_cut: Bools  # the chain could not be followed to its end
     strays: dict[int, bytes]  # VMA that no index leads to: its name
@@ -87,6 +88,7 @@ def gather_rmap(
         vmas=named.vmas,
         mapping=named.mapping,
         parent_word=np.where(known, words, np.uint64(0)),
+        answered=_answered(kernel, named, file_trees.nodes, words),
         torn_nodes=np.unique(np.concatenate([_of(file_trees.broken) + node_at, _of(anon.broken) + anon_at])),
         chain_cut=np.isin(named.vmas.vma, np.concatenate([part.cut for part in reached.parts])),
         strays=named.names,
@@ -114,6 +116,27 @@ def _file_trees(kernel: Kernel, files: FileTable | None, log: ProblemLog) -> _Fi
     nodes, broken = walk_trees(kernel, FILE, rows.mapping, rows.root, mappings.root_slots(kernel, rows.mapping))
     rows.whole[:] &= ~np.isin(rows.mapping, broken.tree)
     return _FileTrees(rows, nodes, broken)
+
+
+_COLOUR = np.uint64(3)  # low bits of __rb_parent_color
+
+
+def _answered(kernel: Kernel, named: _Named, nodes: IntervalNodes, words: U64) -> Bools:
+    """Of VMAs that no ``i_mmap`` leads to: does what their node names as its parent lead to it, or a child back?"""
+    vmas, struct = named.vmas, "vm_area_struct"
+    answered = np.zeros(len(vmas), np.bool_)
+    rows = np.flatnonzero(vmas.ok & (named.mapping != 0) & ~is_in(vmas.vma, np.unique(nodes.vma)))
+    at = np.uint64(kernel.offset(struct, FILE.node))
+    own = vmas.vma[rows] + at
+    with np.errstate(over="ignore"):
+        parent = (words[rows] & ~_COLOUR) - at
+        for child in (f"{FILE.node}.rb_left", f"{FILE.node}.rb_right"):
+            down, ok = kernel.gather_member(struct, child, parent)
+            answered[rows] |= ok & (down == own)
+            below, _ = kernel.gather_member(struct, child, vmas.vma[rows])
+            up, ok = kernel.gather_member(struct, f"{FILE.node}.__rb_parent_color", below - at)
+            answered[rows] |= ok & (below != 0) & ((up & ~_COLOUR) == own)
+    return answered
 
 
 def _of(broken: BrokenLinks) -> U64:
