@@ -144,6 +144,7 @@ def add_reverse_maps(views: Views) -> None:
         vmas=vmas,
         mapping=mapping,
         parent_word=np.zeros(len(vmas), np.uint64),
+        answered=np.zeros(len(vmas), np.bool_),
         torn_nodes=np.zeros(0, np.uint64),
         chain_cut=np.zeros(len(vmas), np.bool_),
         strays={},
