@@ -39,6 +39,7 @@ _STAGES = {
     "handles": ("descriptors and memory files", 2),
     "page-tables": ("page tables", 12),
     "text": ("pages of text", 5),
+    "table-roots": ("whose page tables are", 1),
     "kernel-half": ("the kernel half", 1),
     "vdso": ("vDSO", 1),
     "rmap": ("reverse maps", 5),

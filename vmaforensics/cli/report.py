@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmaforensics.checks.finding import Severity
-from vmaforensics.cli.arguments import add_acquired, add_image
+from vmaforensics.cli.arguments import add_acquired, add_image, look
 from vmaforensics.cli.output import add_output, output
 from vmaforensics.errors import ExitCode, UsageError
 from vmaforensics.report.formats.render import FORMATS, require
@@ -76,14 +76,19 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("--strict", action="store_true", help="exit with 13 if anything could not be assessed")
     add_output(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, first=_first)
+
+
+def _first(args: argparse.Namespace) -> None:
+    """What is said before a reader is loaded."""
+    _require_fitting(args)
+    look(args)
 
 
 def run(args: argparse.Namespace) -> int:
     """Analyse or read, choose, render, write."""
     from vmaforensics.cli.progress import watched
 
-    _require_fitting(args)
     with output(args.output, force=args.force) as stream:
         with watched(args) as progress:
             whole = _document(args, progress)

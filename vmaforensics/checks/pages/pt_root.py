@@ -1,4 +1,4 @@
-"""PT-ROOT: top-level page table is not the one that the kernel made for the address space.
+"""PT-ROOT: top-level page table is not that of the address space.
 
 *Compared:* the address space that the `struct page` of `mm->pgd` names (`pt_mm`) with the mm.
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 RULE = Rule(
     id="PT-ROOT",
-    title="top-level page table is not the one that the kernel made for the address space",
+    title="top-level page table is not that of the address space",
     severity=Severity.HIGH,
     why="Who gives an address space other page tables decides what its threads see, or, while they run on the old "
     "ones, what is seen of them.",

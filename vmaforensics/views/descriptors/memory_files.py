@@ -205,10 +205,11 @@ def _look(kernel: Kernel, rows: MemoryFiles) -> None:
     for low in range(0, len(at), _BATCH):
         part = at[low : low + _BATCH]
         with kernel.memory.untraced():
-            data, ok = kernel.memory.gather(rows.pa[part], kernel.arch.page_size)
-        part, data = part[ok], data[ok]
-        rows.content[part] = contents(data[:, :_HEAD])
-        may_be = np.flatnonzero(np.isin(rows.content[part], (Content.OTHER, Content.TEXT)))
+            head, ok = kernel.memory.gather(rows.pa[part], _HEAD)
+            part = part[ok]
+            data, whole = kernel.memory.gather(rows.pa[part], kernel.arch.page_size)
+        rows.content[part] = contents(head[ok])
+        may_be = np.flatnonzero(np.isin(rows.content[part], (Content.OTHER, Content.TEXT)) & whole)
         rows.content[part[may_be[kernel.arch.looks_like_code(data[may_be])]]] = Content.CODE
         for pa in rows.pa[part[np.isin(rows.content[part], (Content.ELF, Content.SCRIPT, Content.CODE))]].tolist():
             kernel.memory.touch(pa, kernel.arch.page_size)
