@@ -66,6 +66,8 @@ def check(context: Context) -> Iterator[Finding]:
     node = names.dentry + np.uint64(views.identities.dentry_hash)
     unchained = still & (names.pprev != 0) & (names.back != node) & names.chain_read
     rows = np.flatnonzero(written | unchained)
+    if not len(rows):
+        return
     dentry = views.identities.files.dentry
     who = shown(context, dentry, dentry[names.file[rows]])
 

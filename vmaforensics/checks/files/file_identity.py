@@ -58,6 +58,8 @@ def check(context: Context) -> Iterator[Finding]:
     mount = files.ok & (files.mount_sb != files.dentry_sb)
     pages = files.ok & ~files.stacked & files.foreign
     rows = np.flatnonzero(name | mount | pages)
+    if not len(rows):
+        return
     who = shown(context, files.file, files.file[rows])
 
     def evidence(at: int) -> Evidence:

@@ -55,6 +55,8 @@ def check(context: Context) -> Iterator[Finding]:
         return
     pointers = road.pointers
     rows = np.flatnonzero(_wrong(road))
+    if not len(rows):
+        return
     home, mapped = pointers.home[rows], pointers.source[rows] == Source.MAPPED
     vma = np.where(mapped, views.vma_rows(home), -1)
     mm = values_at(views.vmas.mm, vma)

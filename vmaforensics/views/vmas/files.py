@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -101,6 +101,12 @@ def read_files(kernel: Kernel, addresses: U64, root: Place | None, log: ProblemL
     return FileTable(rows=rows, paths=resolve_paths(kernel, rows.dentry, rows.mnt, rows.inode, root, log))
 
 
+def is_regular(modes: NDArray[np.integer[Any]]) -> Bools:
+    """Of which inodes with these ``i_mode`` the pages are page cache (S_ISREG, include/uapi/linux/stat.h)."""
+    found: Bools = (modes & modes.dtype.type(_S_IFMT)) == _S_IFREG
+    return found
+
+
 def _show_user_path(kernel: Kernel, rows: Files, log: ProblemLog) -> None:
     """file_user_path and file_user_inode (include/linux/fs.h): show the stacked file system's own file."""
     # A path in 6.8 to 7.3; later kernels embed a whole file that holds the path.
@@ -133,7 +139,7 @@ def _read_inodes(kernel: Kernel, rows: Files, log: ProblemLog) -> None:
     blocks, sb_ok = kernel.gather(_SuperBlocks, supers)
     block = of_inode[which]
     rows.ino[:], rows.nlink[:], rows.dev[:] = inodes.ino[which], inodes.nlink[which], blocks.dev[block]
-    rows.regular[:] = ((inodes.mode & np.uint32(_S_IFMT)) == _S_IFREG)[which]
+    rows.regular[:] = is_regular(inodes.mode)[which]
     rows.dax[:] = ((inodes.flags & np.uint32(_S_DAX)) != 0)[which]
     rows.ok[:] &= ok[which] & sb_ok[block]
     own = (blocks.flags & np.uint64(_SB_KERNMOUNT)) != 0

@@ -15,6 +15,7 @@ from vmaforensics.columns.lookup import rows_of, values_at
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, U32, U64, Bools
 from vmaforensics.views.slab.homes import DENTRY, INODE, Homes
+from vmaforensics.views.vmas.files import is_regular
 from vmaforensics.views.vmas.name_hash import name_hashes
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 _STACKED: Final = (0x794C7630, 0xF15F)
 _NAME_MAX: Final = 255  # include/uapi/linux/limits.h
 _GENERATIONS: Final = 2100  # PATH_MAX / 2 names
-_S_IFMT, _S_IFREG = 0o170000, 0o100000
 _LOCK: Final = np.uint64(1)  # bit 0 of the head of a chain of dentries is its lock (include/linux/list_bl.h)
 
 
@@ -100,7 +100,7 @@ def read_identities(kernel: Kernel, files: Files) -> IdentitiesView:
     (named, _), (dentry_sb, _), (mount_sb, _), (pages, _) = parts
     host, host_ok = kernel.gather_member("address_space", "host", rows.mapping)
     mode, mode_ok = kernel.gather_member("inode", "i_mode", host)
-    regular = host_ok & mode_ok & ((mode & np.uint64(_S_IFMT)) == _S_IFREG)
+    regular = host_ok & mode_ok & is_regular(mode)
     stacked = np.isin(magic, np.array(_STACKED, np.uint64)) | ~magic_ok
     rows = rows.replace(
         file=files.file,
