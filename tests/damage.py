@@ -441,17 +441,21 @@ def run_trial(
     warnings.showwarning = told  # type: ignore[assignment]
     if report:
         _report(outcome, image, ground)
-    real = opening.open_image
+    real, look_at = opening.open_image, opening.look_at
+
+    def seen(path: Path) -> None:
+        if str(path) != DAMAGED:
+            look_at(path)
 
     def opened(path: Path | Sequence[Path], progress: Progress = unheard) -> Image:
         return image if str(path) == f"[{Path(DAMAGED)!r}]" else real(path, progress)
 
-    opening.open_image = opened  # type: ignore[assignment]
+    opening.open_image, opening.look_at = opened, seen  # type: ignore[assignment]
     try:
         for argv in beside:
             _command(outcome, argv)
     finally:
-        opening.open_image = real
+        opening.open_image, opening.look_at = real, look_at
     return outcome
 
 
@@ -573,11 +577,15 @@ def _say(what: dict[str, object]) -> None:
 
 def campaign(options: argparse.Namespace) -> int:
     """Run trials; how many broke a rule."""
+    from vmaforensics.errors import ExitCode
+
     os.nice(10)
     ground = prepare(options.image, options.other)
     normal = in_process(lambda: usual(ground, crash=options.crash), -1, "none")
     _say({"usual": vars(normal)})
     assert not normal.wrong, normal.wrong
+    unread = ExitCode.IMAGE_UNREADABLE
+    assert unread not in normal.codes.values(), f"the commands do not see the image: {normal.codes}"
     bad, lost, codes, kinds = 0, 0, Counter[str](), Counter[str]()
     began = time.monotonic()
     count = 0

@@ -24,7 +24,7 @@ from make_images import guest_programs, missing_packages
 from packages import Kernel, PackageError, obtain
 from qemu import Disk, Guest, GuestError
 from site_at_work import Site, member, processes
-from storms import LOADS, Work
+from storms import LOADS, MEMORY, Work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -222,6 +222,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--build", type=Path, help="where packages and kernels are; default the folder above --out")
     parser.add_argument("--shared", type=Path, default=Path("/dev/shm"), help="where the guest's memory is a file")
     parser.add_argument("--cpus", type=int, default=2)
+    parser.add_argument("--memory", type=int, default=MEMORY, help="MiB")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--loads", default=",".join(LOADS), help="of work.py, comma separated")
     parser.add_argument("--snapshots", type=int, default=2, help="atomic images of each load")
@@ -247,7 +248,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     bad = 0
     for series in options.series:
-        work = Work(series, cpus=options.cpus, seed=options.seed, lime=bool(options.lime), zram=options.zram)
+        work = Work(series, options.cpus, options.seed, options.memory, lime=bool(options.lime), zram=options.zram)
         try:
             make(work, options.loads.split(","), options)
         except (PackageError, GuestError, OSError, subprocess.SubprocessError) as error:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from storms import Work
 
 STORMS = re.compile(r"^DECOY (\d+) awk-storm-(\w+) ", re.MULTILINE)
-MOST_SECONDS = 600  # that LiME may take
+MOST_SECONDS = 1800  # that LiME may take
 
 
 def member(archive: Path, name: str) -> bytes:
