@@ -39,7 +39,8 @@ it by hand. What these guests do, and how the images and the labelled edits in t
 `samples/recipe/README.md`.
 
 *Atomic*: the guest was stopped at a moment of chance and dumped. *Live 20 s*: read while it ran, ascending, in
-20 seconds. *LiME*: read by LiME in the guest. *Mixed 10 s*: pages of two atomic images that are 10 seconds apart.
+20 seconds. *LiME*: read by LiME in the guest. *kcore*: read there through `/proc/kcore`, as AVML does. *Mixed 10 s*:
+pages of two atomic images that are 10 seconds apart.
 
 A finding of medium or above is *false* if none of the image's labelled edits accounts for it: it names neither what
 was edited nor, in a child that inherited it, the same range, nor the page that an edit used. An edit is *found* by a
@@ -54,7 +55,19 @@ SETTLED = ("PTE", "vm_area_struct.vm_flags", "vm_area_struct.vm_end")  # words t
 PRESENT = 1  # in a page-table entry
 MOST_MISSED = 40  # kinds that are told
 MOST_FRAMES = 3  # that a finding about pages may name besides one that was edited
+READERS = {"lime": "LiME", "kcore": "kcore"}
 FORKING = ("forks", "execs", "huge")  # whose children inherit what was edited
+
+
+# The command, which says at last how many seconds of the CPU and how many KiB it took.
+MEASURED = """
+import resource, sys
+from vmaforensics.cli.main import main
+code = main(sys.argv[1:])
+took = resource.getrusage(resource.RUSAGE_SELF)
+print(took.ru_utime + took.ru_stime, took.ru_maxrss, file=sys.stderr)
+sys.exit(code)
+"""
 
 
 def overlaps(low: int, high: int, start: int | None, end: int | None) -> bool:
@@ -129,17 +142,7 @@ def examine(path: Path, seconds: float) -> dict[str, Any]:
     manifest = json.loads(path.read_bytes())
     image = next(found for end in ("elf", "kdump", "lime", "raw") if (found := path.with_suffix(f".{end}")).exists())
     with tempfile.NamedTemporaryFile(suffix=".json") as out:
-        command = [
-            sys.executable,
-            "-m",
-            "vmaforensics",
-            "report",
-            str(image),
-            "--format",
-            "json",
-            "--progress",
-            "never",
-        ]
+        command = [sys.executable, "-c", MEASURED, "report", str(image), "--format", "json", "--progress", "never"]
         began = time.monotonic()
         with Path(os.devnull).open("wb") as nothing:
             process = subprocess.Popen([*command, "-o", out.name, "--force"], stdout=nothing, stderr=subprocess.PIPE)
@@ -159,10 +162,15 @@ def examine(path: Path, seconds: float) -> dict[str, Any]:
         "method": method(manifest),
         "cpus": manifest["cpus"],
         "seconds": round(took, 2),
+        "cpu": 0.0,
+        "mebibytes": 0,
+        "twin": Path(manifest.get("twin", "")).stem,
         "error": error,
         "false": [],
         "edits": [],
     }
+    if (words := said.split()[-2:]) and not error:
+        seen["cpu"], seen["mebibytes"] = float(words[0]), int(words[1]) >> 10
     memory = open_image(image).memory
     manifest["edits"] = [edit for edit in manifest.get("edits", []) if held(edit, memory)]
     if text:
@@ -176,8 +184,8 @@ def method(manifest: dict[str, Any]) -> str:
     """How an image was made, in a word."""
     if manifest["method"] == "slices":
         return f"live {manifest['live']['seconds']:.0f} s"
-    if manifest["method"] == "lime":
-        return "LiME"
+    if manifest["method"] in READERS:
+        return READERS[manifest["method"]]
     if manifest["method"] == "mixed":
         return f"mixed {manifest['apart']:.0f} s"
     return "atomic"
@@ -245,9 +253,24 @@ def recall(seen: list[dict[str, Any]]) -> str:
     return table("Labelled edits found", ["edit", "process", *methods], rows)
 
 
+def against_twins(seen: list[dict[str, Any]]) -> str:
+    """What images that were read while the machine ran cost, beside those of the same machine right after it."""
+    of_name = {image["image"]: image for image in seen}
+    rows: list[list[object]] = []
+    for image in seen:
+        twin = of_name.get(image.get("twin", ""))
+        if twin is not None and image["cpu"] and twin["cpu"]:
+            ratios = [round(image[what] / twin[what], 2) for what in ("cpu", "mebibytes")]
+            both = [f"{image[what]:.0f} / {twin[what]:.0f}" for what in ("cpu", "mebibytes")]
+            rows.append([image["image"], image["load"], image["method"], *both, *ratios])
+    heads = ["image", "load", "method", "s of the CPU", "MiB", "times the CPU", "times the memory"]
+    return table("Live images and their twins", heads, rows)
+
+
 def page(seen: list[dict[str, Any]]) -> str:
     """All tables, and what failed."""
     parts = [summary(seen, "kernel", "method"), summary(seen, "load", "method"), by_rule(seen), recall(seen)]
+    parts.append(against_twins(seen))
     errors = [f"* {image['image']}: {image['error']}" for image in seen if image["error"]]
     missed = Counter(
         f"{edit['edit']} in {'resting' if edit['resting'] else edit['comm']}, {image['kernel']} {image['method']}"

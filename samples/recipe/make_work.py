@@ -25,6 +25,7 @@ from packages import Kernel, PackageError, obtain
 from qemu import Disk, Guest, GuestError
 from site_at_work import Site, member, processes
 from storms import LOADS, MEMORY, Work
+from system import servers_disk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +35,7 @@ COMPLAINT = re.compile(
     r"(?:BUG: (?!soft)|Oops|WARNING: |general protection fault|soft lockup .* for (?:[5-9]\d|\d{3,})s).*"
 )
 UPTIMES = ("LIME-BEGAN", "LIME-ENDED")
+READERS = ("lime", "kcore")  # that run in the guest
 SECONDS_OF_WORK = (0.2, 2.0)  # between two snapshots
 
 
@@ -50,14 +52,15 @@ def initramfs(kernel: Kernel, programs: Path, lime_ko: Path | None, *, zram: boo
     return tree.cpio()
 
 
-def guest_disks(work: Path, memory: int) -> list[Disk]:
-    """Fresh disks for a guest with so many MiB of memory."""
+def guest_disks(work: Path, memory: int, servers: Path | None) -> list[Disk]:
+    """Fresh disks for a guest with so many MiB of memory; ``servers``: where to take these from."""
     return [
         Disk(disks.blank(work / "lime.disk", memory + 16), "lime"),
         Disk(disks.blank(work / "before.disk", 256), "before"),
         Disk(disks.blank(work / "after.disk", 256), "after"),
         Disk(disks.ext4(work / "ext4.disk", work), "ext4"),
         Disk(disks.blank(work / "swap.disk", 128), "swap"),
+        *([Disk(servers_disk(work / "daemons.disk", servers), "daemons")] if servers is not None else []),
     ]
 
 
@@ -111,11 +114,11 @@ def live(site: Site, number: int, seconds: float, *, packed: bool) -> Path:
     return finish(site, path, method="slices", moment=taken[0].began, twin=twin.name, live=slices.whole(taken))
 
 
-def acquired(site: Site, number: int, *, packed: bool) -> Path:
-    """One image that LiME takes in the guest, and its twin."""
-    name = f"{site.work.name}-lime-{number}"
+def acquired(site: Site, reader: str, number: int, *, packed: bool) -> Path:
+    """One image that LiME or a reader of /proc/kcore takes in the guest, and its twin."""
+    name = f"{site.work.name}-{reader}-{number}"
     path, twin = site.folder / f"{name}.lime", site.folder / f"{name}-twin.{'kdump' if packed else 'elf'}"
-    seen = site.acquire()
+    seen = site.acquire(reader)
     moment = time.time()
     site.guest.qmp("stop")
     dump(site, twin)
@@ -128,7 +131,7 @@ def acquired(site: Site, number: int, *, packed: bool) -> Path:
     began, ended = (float(re.findall(rf"{word} ([0-9.]+)\.", site.guest.text())[-1]) for word in UPTIMES)
     of_guest = {"began": began, "ended": ended, "seconds": round(ended - began, 2)}
     told = {"uptime": of_guest, "columns": ["host", "jiffies", "written"], "progress": seen}
-    return finish(site, path, method="lime", moment=seen[0][0], twin=twin.name, live=told)
+    return finish(site, path, method=reader, moment=seen[0][0], twin=twin.name, live=told)
 
 
 def finish(site: Site, path: Path, **more: object) -> Path:
@@ -153,8 +156,9 @@ def images(site: Site, options: argparse.Namespace) -> None:
     for seconds in options.apart:
         said(snapshot(site, site.number(), packed=packed, after=seconds - ran), site)
         ran = seconds
-    for _ in range(options.lime):
-        said(acquired(site, site.number(), packed=packed), site)
+    for reader in READERS:
+        for _ in range(getattr(options, reader)):
+            said(acquired(site, reader, site.number(), packed=packed), site)
     for seconds in options.live:
         said(live(site, site.number(), seconds, packed=packed), site)
 
@@ -193,7 +197,7 @@ def make(work: Work, loads: Sequence[str], options: argparse.Namespace) -> None:
             work.kernel_cmdline,
             work.cpu,
             work.memory,
-            guest_disks(folder, work.memory),
+            guest_disks(folder, work.memory, build if "daemons" in loads else None),
             smp=work.cpus,
             memory_file=memory,
         ) as guest:
@@ -228,6 +232,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--snapshots", type=int, default=2, help="atomic images of each load")
     parser.add_argument("--live", type=float, nargs="*", default=(), help="seconds of images taken while it runs")
     parser.add_argument("--lime", type=int, default=0, help="images that LiME takes in the guest, under each load")
+    parser.add_argument("--kcore", type=int, default=0, help="images that are read there through /proc/kcore")
     parser.add_argument("--zram", action="store_true", help="swap to compressed memory instead of a disk")
     parser.add_argument("--hide", action="store_true", help="labelled edits, before the first image; one load only")
     parser.add_argument("--apart", type=float, nargs="*", default=(), help="atomic images at these seconds too")

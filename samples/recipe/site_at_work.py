@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from storms import Work
 
 STORMS = re.compile(r"^DECOY (\d+) awk-storm-(\w+) ", re.MULTILINE)
-MOST_SECONDS = 1800  # that LiME may take
+MOST_SECONDS = 1800  # that a reader may take
 
 
 def member(archive: Path, name: str) -> bytes:
@@ -75,17 +75,18 @@ class Site:
         self.made += 1
         return self.made - 1
 
-    def acquire(self) -> list[list[float]]:
-        """Let the guest run LiME; [host's time, jiffies, bytes that have arrived on the disk] as it goes on."""
+    def acquire(self, reader: str) -> list[list[float]]:
+        """Let the guest run LiME or another reader; [host's time, jiffies, bytes that have arrived on the disk] as it
+        goes on."""
         seen = []
         self.asked += 1
-        self.guest.tell(f"{self.asked} lime lime")
+        self.guest.tell(f"{self.asked} {reader} lime")
         while f"WORK-DONE {self.asked}." not in self.guest.text():
             arrived = (self.folder / "lime.disk").stat().st_blocks * 512
             seen.append([round(time.time(), 3), self.clock(), arrived])
             time.sleep(0.1)
             if seen[-1][0] - seen[0][0] > MOST_SECONDS:
-                raise GuestError(f"LiME has not finished in {MOST_SECONDS} s")
+                raise GuestError(f"{reader} has not finished in {MOST_SECONDS} s")
         return seen
 
     def ask(self, words: str, seconds: float = 300) -> None:
@@ -97,7 +98,7 @@ class Site:
     def start(self, load: str) -> None:
         """Another load."""
         before = len(self.guest.text())
-        self.ask(" ".join(("load", *LOADS[load])))
+        self.ask(" ".join(("load", *LOADS[load])), 1200)
         self.load = load
         self.storms = {int(pid): name for pid, name in STORMS.findall(self.guest.text()[before:])}
         time.sleep(1)

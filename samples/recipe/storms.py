@@ -22,6 +22,7 @@ LOADS = {
     "huge": ("huge", "ksm", "pages", "unmap"),
     "servers": ("jit", "pool", "boxes", "looks"),
     "pressure": ("group", "swap", "ksm", "huge", "pages"),
+    "daemons": ("daemons",),
     "all": ("forks", "execs", "unmap", "moves", "cache", "swap", "huge", "ksm", "thrds", "looks"),
 }
 

@@ -1,4 +1,5 @@
-"""The root disk of a guest with systemd: Debian by debootstrap, with what starts containers and writes the record."""
+"""Disks with a Debian by debootstrap: the root of a guest with systemd, with what starts containers and writes the
+record; and one with servers, and what starts them."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from initramfs import GUEST
 from packages import PackageError, mirrors
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 SUITE = "bookworm"
@@ -20,6 +22,11 @@ PACKAGES = (
     *("systemd-sysv", "systemd-container", "dbus", "btrfs-progs", "procps"),
     *("bubblewrap", "runc", "podman", "crun", "netavark"),
 )
+SERVERS = (
+    *("postgresql", "redis-server", "redis-tools", "nginx-light", "apache2-utils", "nodejs", "python3-minimal"),
+    "procps",
+)
+DAEMONS = {"daemons": "bin", "daemons.nginx": "share", "daemons.js": "share", "daemons.py": "share"}
 USELESS = ("usr/share/doc", "usr/share/man", "usr/share/locale", "var/lib/apt/lists", "var/cache/apt")
 MASKED = ("systemd-journald.service", "systemd-journald.socket", "systemd-timesyncd.service", "apt-daily.timer")
 MIB = 1024
@@ -45,28 +52,55 @@ CONTAINER = {
 
 def root_disk(path: Path, build: Path, programs: Path) -> Path:
     """An ext4 disk with the system, made anew from a tree that is kept."""
+    root = tree(build, SUITE, PACKAGES)
+    furnish(root, programs)
+    return as_ext4(path, root)
+
+
+def servers_disk(path: Path, build: Path) -> Path:
+    """An ext4 disk with servers."""
+    root = tree(build, "servers", SERVERS)
+    useless(root)
+    for name, folder in DAEMONS.items():
+        target = root / "usr/local" / folder / name
+        shutil.copyfile(GUEST / name, target)
+        target.chmod(0o755)
+    return as_ext4(path, root)
+
+
+def tree(build: Path, name: str, packages: Sequence[str]) -> Path:
+    """A Debian with these packages, kept below ``build``. Raises :class:`PackageError`."""
     if shutil.which("debootstrap") is None:
         raise PackageError("apt-get install --no-install-recommends debootstrap")
-    root = build / "roots" / SUITE
+    root = build / "roots" / name
     complete = root.with_suffix(".packages")  # beside it: what the tree was made of
-    if not complete.exists() or complete.read_text().split() != list(PACKAGES):
+    if not complete.exists() or complete.read_text().split() != list(packages):
         shutil.rmtree(root, ignore_errors=True)
         root.parent.mkdir(parents=True, exist_ok=True)
-        command = ["debootstrap", "--variant=minbase", f"--include={','.join(PACKAGES)}", SUITE, str(root)]
+        command = ["debootstrap", "--variant=minbase", f"--include={','.join(packages)}", SUITE, str(root)]
         done = subprocess.run([*command, mirrors()["Debian"]], capture_output=True, text=True)
         if done.returncode != 0:
             raise PackageError(f"debootstrap: {done.stdout.splitlines()[-3:]}")
-        complete.write_text("\n".join(PACKAGES))
-    furnish(root, programs)
+        complete.write_text("\n".join(packages))
+    return root
+
+
+def as_ext4(path: Path, root: Path) -> Path:
+    """A disk made of a tree."""
     disks.blank(path, MIB)
     disks.tool("mkfs.ext4", "-q", "-F", "-d", str(root), str(path))
     return path
 
 
-def furnish(root: Path, programs: Path) -> None:
-    """Put what is ours into the tree."""
+def useless(root: Path) -> None:
+    """Take out what only takes room."""
     for name in USELESS:
         shutil.rmtree(root / name, ignore_errors=True)
+
+
+def furnish(root: Path, programs: Path) -> None:
+    """Put what is ours into the tree."""
+    useless(root)
     shutil.copyfile(GUEST / "containers", root / "usr/local/bin/containers")
     shutil.copyfile(programs / "truth", root / "usr/local/bin/truth")
     for name in ("containers", "truth"):
