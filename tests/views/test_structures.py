@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from handmade import LINUX, Machine, circular_list
+from work import budget
 
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.structures.circular_lists import walk_rings
@@ -179,3 +180,14 @@ def test_a_whole_list_that_the_head_is_not_on_is_told_from_a_broken_part_of_its_
     machine.word(other[1], own[0])  # its next: the list is whole no longer
     ring = walk_rings(machine.kernel(), np.array([own[0], other[1]], np.uint64), ProblemLog())
     assert not ring.of_another(own[0]).any()
+
+
+def test_a_long_list_that_nobody_knew_is_followed_in_little_work() -> None:
+    machine = Machine()
+    heads = [machine.put("list_head") for _ in range(400)]
+    circular_list(machine, *heads)
+    kernel = machine.kernel()
+    with budget(reads=500, octets=1 << 16) as work:
+        ring = walk_rings(kernel, words(heads[0]), ProblemLog())
+    assert (int(ring.linked.sum()), ring.whole) == (400, True)
+    assert work.reads <= 201  # one for each step, from both ends

@@ -76,7 +76,9 @@ class LemonMemory(FlatMemory):
         offsets = (self._offsets[at] + into)[rows].astype(np.int64)
         buffer, places, ok = self._source.fetch(offsets, _WORD)
         words = take(buffer, places, _WORD).view("<u8")[:, 0]
-        hits = np.flatnonzero(np.isin(words, _WORDS) & ok)
+        hits = np.flatnonzero((words[:, None] == _WORDS).any(axis=1) & ok)
+        if not len(hits):
+            return mask
         # A page may be asked for many times over.
         pages, first, back = np.unique(pas[rows[hits]], return_index=True, return_inverse=True)
         full = np.zeros(len(pages), dtype=np.bool_)

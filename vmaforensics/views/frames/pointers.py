@@ -31,6 +31,7 @@ _KEEPERS = (
 _MOST_FRAMES = 1 << 18  # looked through: 1 GiB
 _MOST = 1 << 12  # pointers
 _BATCH = 1 << 10
+_HELD = 8 * _BATCH  # frames read before the image is released
 
 
 @table()
@@ -64,6 +65,8 @@ def find_pointers(
         part = keepers[low : low + _BATCH]
         with kernel.memory.untraced():
             data, _ = kernel.memory.gather(kernel.arch.bytes_of(part), page)
+        if not low % _HELD:
+            kernel.memory.release()
         words = data.view("<u8").reshape(-1)
         may_be = np.flatnonzero(
             ((words >= structs[0]) & (words <= structs[-1] + np.uint64(reader.size)))

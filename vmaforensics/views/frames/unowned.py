@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _MOST = 1 << 18  # frames looked into: 1 GiB
 _BATCH = 1 << 10
+_HELD = 8 * _BATCH  # frames read before the image is released
 _FIRST = 16  # bytes kept
 _RANDOM_FILLED = 0.95  # of the bytes of a page of random ones are not 0, at least
 _RANDOM_BITS = 7.8  # a byte; a page of random ones has 7.95
@@ -92,6 +93,8 @@ def find_code(kernel: Kernel, pfns: U64) -> Looked:
         part = looked[low : low + _BATCH]
         with kernel.memory.untraced():
             data, ok = kernel.memory.gather(kernel.arch.bytes_of(part), kernel.arch.page_size)
+        if not low % _HELD:
+            kernel.memory.release()
         unread += int((~ok).sum())
         filled = np.flatnonzero(data.view(np.uint64).any(axis=1))
         code = filled[kernel.arch.looks_like_code(data[filled])]

@@ -8,6 +8,8 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.pages.ptes import Ptes
 
+_PRINTABLE = bytes([*range(32, 127), *b"\t\n\r"])
+
 
 def page_contents(kernel: Kernel, ptes: Ptes) -> list[str]:
     """What the first page that each entry maps holds; empty where the image does not have it.
@@ -30,6 +32,4 @@ def content_class(page: bytes) -> str:
         return "a script"
     if not page.strip(b"\0"):
         return "zeros"
-    text = page.rstrip(b"\0")
-    printable = sum(32 <= octet < 127 or octet in b"\t\n\r" for octet in text)
-    return "text" if printable == len(text) else "data"
+    return "data" if page.rstrip(b"\0").translate(None, _PRINTABLE) else "text"

@@ -67,16 +67,17 @@ def walk_rings(kernel: Kernel, starts: U64, log: ProblemLog) -> Ring:
     """
     fresh = np.unique(starts[kernel.arch.kernel_pointer(starts)])
     parts: list[_Heads] = []
-    seen = np.zeros(0, np.uint64)
+    seen: set[int] = set()  # of a list that nobody knew, each step finds an element or two
     for _ in range(_STEPS):
         heads, ok = kernel.gather(_Heads, fresh)
         heads.node[:], heads.read[:] = fresh, ok
         log.add(View.SOURCES, Problem.UNREADABLE, 0, fresh[~ok])
         parts.append(heads)
-        seen = np.union1d(seen, fresh)
+        seen.update(fresh.tolist())
         # 0 is a list_head never put on a list; LIST_POISON1/2 mark one that was taken off.
-        around = np.unique(np.concatenate([heads.next[ok], heads.prev[ok]]))
-        fresh = np.setdiff1d(around[kernel.arch.kernel_pointer(around)], seen)
+        around = np.concatenate([heads.next[ok], heads.prev[ok]])
+        around = around[kernel.arch.kernel_pointer(around)]
+        fresh = np.array(sorted(set(around.tolist()) - seen), np.uint64)
         if not len(fresh):
             break
     log.add(View.SOURCES, Problem.CUT_SHORT, 0, fresh[:1], len(seen))
