@@ -88,3 +88,21 @@ def true_ranges(mask: NDArray[np.bool_]) -> NDArray[np.int64]:
     """
     edges = np.flatnonzero(np.diff(mask, prepend=False, append=False))
     return edges.astype(np.int64).reshape(-1, 2)
+
+
+def ranges_without(ranges: NDArray[Any], cuts: NDArray[Any]) -> NDArray[Any]:
+    """What of ``ranges`` lies in none of ``cuts``: both ``[start, end)``, ascending and disjoint, of shape (n, 2).
+
+    >>> ranges_without(np.array([[0, 9], [12, 15]]), np.array([[2, 4], [8, 13]]))
+    array([[ 0,  2],
+           [ 4,  8],
+           [13, 15]])
+    """
+    starts = np.concatenate([ranges[:, 0], cuts[:, 1]])
+    ends = np.concatenate([ranges[:, 1], cuts[:, 0]])
+    # Between two of all these places everything is either in a range or not, and in a cut or not.
+    places = np.unique(np.concatenate([starts, ends]))
+    inside = np.searchsorted(ranges[:, 0], places, "right") > np.searchsorted(ranges[:, 1], places, "right")
+    inside &= np.searchsorted(cuts[:, 0], places, "right") == np.searchsorted(cuts[:, 1], places, "right")
+    edges = np.flatnonzero(np.diff(inside, prepend=False))
+    return places[edges].reshape(-1, 2)

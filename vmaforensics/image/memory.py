@@ -103,6 +103,10 @@ class PhysicalMemory(ABC):
         counts[PageState.NOT_RAM] = 0
         return counts
 
+    def most_held(self) -> int:
+        """How many page frames the image holds, present or zero, or a few more where counting them takes long."""
+        return int(self.frame_counts()[[PageState.PRESENT, PageState.ZERO]].sum())
+
     batch = 1 << 16  # most items one _locate call is given
 
     # How large batches of what is read are, and how many are worked on at a time.

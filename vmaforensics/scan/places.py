@@ -11,7 +11,6 @@ from vmaforensics.columns.lookup import last_rows_of, sort_order, values_at
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.types import I64, U8, U64
-from vmaforensics.image.memory import PageState
 from vmaforensics.views.pages.frame_kinds import ANON_KINDS, FREE_KINDS, FrameKind
 from vmaforensics.views.pages.mapped_pages import read_pages
 from vmaforensics.views.pages.ptes import place_keys
@@ -104,8 +103,7 @@ def _expanded(kernel: Kernel, entries: Entries) -> _Expanded:
     """The pages of ``entries``. One word maps a GiB, so that a table of them would be more than any memory has room
     for: of large entries as many are taken as a machine of this size could share out."""
     mm_rows, vas, pfns = [np.zeros(0, np.int64)], [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
-    counts = kernel.memory.frame_counts()
-    room, left_out = _MOST_SHARED * int(counts[PageState.PRESENT] + counts[PageState.ZERO]), 0
+    room, left_out = _MOST_SHARED * kernel.memory.most_held(), 0
     for _, ptes in entries.batches():
         kept = ptes.take(ptes.maps_frames() & ~ptes.special)
         large = np.where(kept.level > 1, kept.pages(kernel.arch), 0)

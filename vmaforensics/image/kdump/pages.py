@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # page_desc_t (makedumpfile, diskdump_mod.h), as it lies in the file
 DESCRIPTOR = np.dtype([("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
 CACHE_BYTES = 256 << 20
+_COUNTED_AT_ONCE = 1 << 20  # descriptors
 _CACHED = 4  # a part of the memory allowed, at most, is for pages that are unpacked
 
 
@@ -171,21 +172,27 @@ class KdumpMemory(PhysicalMemory):
         kinds = self._slots[index]
         fresh = np.zeros(len(index), dtype=np.int32)
         for part, where, numbers in self._by_part(index):
-            pages = part.descriptors(numbers)
-            offset, size, flags = pages.offset, pages.size.astype(np.uint64), pages.flags
-            end = np.uint64(len(part.source))
-            fresh[where] = np.select(
-                [
-                    offset == np.uint64(0 if part.zero_offset is None else part.zero_offset),
-                    offset == 0,
-                    (offset >= end) | (size > end - np.minimum(offset, end)),
-                    size > np.uint64(1 << self._shift),
-                    ~np.isin(flags, list(NAMES)),
-                ],
-                [LOST if part.zero_offset is None else ZERO, LOST, OUTSIDE, OVERSIZE, CODEC],
-                0,
-            )
+            fresh[where] = self._judge(part, part.descriptors(numbers))
         return np.where(kinds < 0, kinds, fresh)
+
+    def _judge(self, part: Part, pages: Descriptors) -> NDArray[np.int32]:
+        """For each descriptor of a part 0, or the reason its page will not be read, by what it says itself."""
+        zero = np.uint64(0 if part.zero_offset is None else part.zero_offset)
+        kinds = np.full(len(pages), LOST if part.zero_offset is None else ZERO, np.int32)
+        other = np.flatnonzero(pages.offset != zero)
+        pages = pages.take(other)
+        offset, size, end = pages.offset, pages.size.astype(np.uint64), np.uint64(len(part.source))
+        kinds[other] = np.select(
+            [
+                offset == 0,
+                (offset >= end) | (size > end - np.minimum(offset, end)),
+                size > np.uint64(1 << self._shift),
+                ~np.isin(pages.flags, list(NAMES)),
+            ],
+            [LOST, OUTSIDE, OVERSIZE, CODEC],
+            0,
+        )
+        return kinds
 
     def _load(self, index: NDArray[np.int64], blocks: NDArray[np.uint64]) -> None:
         """Decompress the pages of these descriptors (of page frames ``blocks``) into the cache."""
@@ -241,6 +248,25 @@ class KdumpMemory(PhysicalMemory):
         states[here[kinds == 0]] = PageState.PRESENT
         states[here[kinds == ZERO]] = PageState.ZERO
         return states
+
+    def frame_counts(self) -> NDArray[np.int64]:
+        """By the descriptors, in their order: there is one for each page that was dumped."""
+        kinds = np.zeros(1 - CORRUPT, np.int64)
+        for part, start in zip(self._parts, self._starts.tolist(), strict=True):
+            for low in range(0, part.count, _COUNTED_AT_ONCE):
+                count = min(_COUNTED_AT_ONCE, part.count - low)
+                records = part.source.array(DESCRIPTOR, part.descriptors_at + low * DESCRIPTOR.itemsize, count)
+                known = np.minimum(self._slots[start + low : start + low + count], 0)
+                found = self._judge(part, Descriptors.of_records(records))
+                kinds += np.bincount(-np.where(known, known, found), minlength=len(kinds))
+                self.release()
+        counts = np.zeros(len(PageState), np.int64)
+        counts[PageState.PRESENT], counts[PageState.ZERO] = kinds[0], kinds[-ZERO]
+        counts[PageState.ABSENT] = self._ram.count - counts.sum()
+        return counts << (self._shift - PAGE_SHIFT)
+
+    def most_held(self) -> int:
+        return self._dumped.count << (self._shift - PAGE_SHIFT)
 
     def chunks(self, size: int = 1 << 24) -> Iterator[tuple[int, NDArray[np.uint8]]]:
         # What is unpacked ahead of whoever takes the pieces has to lie where other threads may look.

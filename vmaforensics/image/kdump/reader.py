@@ -46,8 +46,10 @@ class KdumpFile(NamedTuple):
     problems: tuple[str, ...]  # of the headers
 
 
-# Descriptors (24 bytes each) are counted and searched at opening only up to this many: 16 GiB of memory.
+# Descriptors (24 bytes each) are all counted and searched at opening only up to this many, 16 GiB of memory; of more,
+# the first SAMPLED.
 MOST_COUNTED = 1 << 22
+SAMPLED = 1 << 18
 
 
 def open_kdump(path: Path, source: FileSource) -> Image:
@@ -139,7 +141,7 @@ def _part(file: KdumpFile, dumped: PageBitmap, counts: _Counts, problems: list[s
             f"{count:,} page descriptors are missing"
         )
         count = room
-    records = source.array(DESCRIPTOR, header.descriptors_at, min(count, MOST_COUNTED))
+    records = source.array(DESCRIPTOR, header.descriptors_at, count if count <= MOST_COUNTED else SAMPLED)
     first = Descriptors.of_records(records)
     zero_offset = _zero_page(source, first, header.block_size)
     counts.add(file, first, count, zero_offset, problems)

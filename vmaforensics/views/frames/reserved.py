@@ -13,7 +13,7 @@ import numpy as np
 
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import U64
-from vmaforensics.views.pages.frame_kinds import batch_bounds, described_in
+from vmaforensics.views.pages.frame_ranges import batches, described_in
 from vmaforensics.views.pages.free_lists import zones
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def count_reserved(kernel: Kernel, reader: PageReader) -> Reserved:
     apart = bool((rows.first[1:] >= ends[:-1]).all())  # zones of several nodes may interleave
     spans = described_in(reader, list(zip(rows.first.tolist(), ends.tolist(), strict=True)))
     counted, whole = 0, apart and bool(ok.all())
-    for first, end in batch_bounds(kernel.arch, kernel.arch.bytes_of(spans)):
+    for first, end in batches(kernel, spans):
         pages, read = reader.read_run(first, end - first)
         whole &= bool(read.all())
         counted += int(np.count_nonzero(pages.flags[read] & np.uint64(1 << bit)))

@@ -13,20 +13,15 @@ import numpy as np
 
 from vmaforensics.columns.lookup import covering_rows, values_at
 from vmaforensics.columns.runs import run_lasts, run_starts
-from vmaforensics.image.memory import PageState
+from vmaforensics.views.pages.frame_ranges import LARGEST_ORDER, batches, described
 from vmaforensics.views.pages.free_lists import listed_free, per_cpu_free
 from vmaforensics.views.pages.page_types import PageReader, type_code
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from vmaforensics.arch.interface import Architecture
     from vmaforensics.columns.types import I64, U8, U64
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.pages.page_types import TypeCode
 
-# Of compound pages and free blocks: 1 GiB of pages of 4 KiB. Heads and free blocks lie in the same batch.
-_LARGEST_ORDER = 18
 _FLAG_BITS = 32  # page flags lie in the lower half of the word
 _TYPED, _UNMAPPED = np.uint32(1 << 31), np.uint32(0xFFFFFFFF)  # set in every page type; a map count of none
 
@@ -123,9 +118,12 @@ def classify_frames(kernel: Kernel) -> FrameKinds:
     """
     reader = PageReader(kernel)
     codes = _Codes.of(kernel)
-    batches = list(batch_bounds(kernel.arch, described(reader)))
-    kinds = [np.zeros(0, np.uint8), *(_classify(reader, codes, first, end - first) for first, end in batches)]
-    found = FrameKinds(ranges=np.array(batches, np.uint64).reshape(-1, 2), kinds=np.concatenate(kinds))
+    ranges = described(reader)
+    kinds = np.full(int((ranges[:, 1] - ranges[:, 0]).sum()), FrameKind.FREE, np.uint8)
+    found = FrameKinds(ranges=ranges, kinds=kinds)
+    for first, end in batches(kernel, ranges):
+        (row,) = found.rows(np.array([first], np.uint64)).tolist()
+        kinds[row : row + end - first] = _classify(reader, codes, first, end - first)
     free = listed_free(kernel, reader, found.pfns(np.flatnonzero(found.kinds == FrameKind.KERNEL)))
     _free_blocks(found.kinds, found.rows(free.pfns), free.orders, FrameKind.PER_CPU_FREE)
     return replace(found, listed=free.whole)
@@ -147,56 +145,6 @@ def kinds_of_frames(kernel: Kernel, pfns: U64) -> U8:
         at = near.rows(free)
         _free_blocks(near.kinds, at[at >= 0], orders[at >= 0], FrameKind.PER_CPU_FREE)
     return near.of(pfns)
-
-
-def described(reader: PageReader) -> U64:
-    """``(n, 2)`` ranges ``[start, end)`` of RAM, in bytes, that the kernel has struct pages of.
-
-    A header may claim any amount of RAM, and page tables may map one page over and over: no more frames are
-    given than the pages the image holds have room to describe.
-    """
-    page, shift = reader.kernel.arch.page_size, reader.kernel.arch.page_shift
-    within = [(start >> shift, -(-end // page)) for start, end in reader.kernel.memory.ranges.tolist()]
-    return reader.kernel.arch.bytes_of(described_in(reader, within))
-
-
-def described_in(reader: PageReader, within: Iterable[tuple[int, int]]) -> U64:
-    """``(n, 2)`` ranges ``[first, end)`` of frames in those of ``within`` that the kernel has struct pages of; no more
-    frames than :func:`described`."""
-    kernel = reader.kernel
-    runs = kernel.space.runs
-    runs = runs.take(runs.end >= reader.base)
-    size = np.uint64(reader.size)
-    low = (np.maximum(runs.start, reader.base) - reader.base + size - np.uint64(1)) // size
-    high = (runs.end - reader.base + np.uint64(1)) // size
-    counts = kernel.memory.frame_counts()
-    room = int(counts[PageState.PRESENT] + counts[PageState.ZERO]) * (kernel.memory.page_size // reader.size)
-    found: list[tuple[int, int]] = []
-    for first, last in within:
-        near = slice(int(np.searchsorted(high, first, "right")), int(np.searchsorted(low, last, "left")))
-        for begin, stop in zip(low[near].tolist(), high[near].tolist(), strict=True):
-            begin = max(begin, first)
-            stop = min(stop, last, begin + room)
-            if begin < stop:
-                found.append((begin, stop))
-                room -= stop - begin
-    return np.array(found, np.uint64).reshape(-1, 2)
-
-
-def batch_bounds(arch: Architecture, ranges: U64) -> Iterator[tuple[int, int]]:
-    """``[first, end)`` of frames in ``ranges`` of RAM (shape ``(n, 2)``, bytes), ascending.
-
-    They come in pieces that no naturally aligned block of the largest compound page straddles.
-    """
-    batch = 1 << _LARGEST_ORDER
-    follows = 0
-    for start, end in ranges.tolist():
-        low, last = max(start >> arch.page_shift, follows), -(-end // arch.page_size)
-        follows = max(last, follows)
-        while low < last:
-            high = min((low | (batch - 1)) + 1, last)
-            yield low, high
-            low = high
 
 
 def _by_marks() -> U8:
@@ -308,7 +256,7 @@ def _free_blocks(kinds: U8, firsts: I64, orders: I64, kind: FrameKind) -> None:
 
     Blocks that touch or overlap, as forged ones may, are written once.
     """
-    possible = (orders >= 0) & (orders <= _LARGEST_ORDER)
+    possible = (orders >= 0) & (orders <= LARGEST_ORDER)
     firsts, orders = firsts[possible], orders[possible]
     order = np.argsort(firsts, kind="stable")
     firsts, ends = firsts[order], np.maximum.accumulate(firsts[order] + (1 << orders[order]))

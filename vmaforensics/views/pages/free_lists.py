@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of, sort_order
+from vmaforensics.columns.lookup import rows_of, sort_order, values_at
 from vmaforensics.views.structures.per_cpu import per_cpu_offsets
 
 if TYPE_CHECKING:
-    from vmaforensics.columns.types import I64, U64
+    from vmaforensics.columns.types import I64, U64, Bools
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.pages.page_types import PageReader
 
@@ -63,22 +63,32 @@ def listed_free(kernel: Kernel, reader: PageReader, pfns: U64) -> Listed:
     """
     heads, orders = _list_heads(kernel)
     nodes = np.concatenate([heads, reader.addresses(pfns) + np.uint64(kernel.offset("page", "pcp_list|lru"))])
-    by_node = sort_order(nodes)
     links, read = kernel.words(nodes, 2)
+    head = on_lists(len(heads), nodes, links, read)[len(heads) :]
+    order = values_at(orders, head, -1)
+    whole = len(heads) > 0 and bool(read[: len(heads)].all())
+    return Listed(pfns[order >= 0], order[order >= 0], whole)
+
+
+def on_lists(heads: int, nodes: U64, links: U64, read: Bools) -> I64:
+    """On the list of which head each node is, by links that are mutual; -1: on none.
+
+    ``nodes`` are addresses of ``struct list_head``, those of the ``heads`` lists first, ``links`` the words ``next``
+    and ``prev`` of each, as far as they could be ``read``. Of a list that is broken in one place both parts are found.
+    """
+    by_node = sort_order(nodes)
     places = [rows_of(nodes[by_node], links[:, side]) for side in (0, 1)]
     after, before = (np.where(read & (at >= 0), by_node[at], -1) for at in places)
     rows = np.arange(len(nodes))
-    order = np.full(len(nodes), -1, np.int64)
+    head = np.full(len(nodes), -1, np.int64)
     for there, back in ((before, after), (after, before)):
         jump = np.where((there >= 0) & (back[there] == rows), there, rows)
-        jump[: len(heads)] = rows[: len(heads)]
+        jump[:heads] = rows[:heads]
         for _ in range(len(nodes).bit_length()):
             jump = jump[jump]
-        found = np.flatnonzero((jump < len(heads)) & (rows >= len(heads)))
-        order[found] = orders[jump[found]]
-    order = order[len(heads) :]
-    whole = len(heads) > 0 and bool(read[: len(heads)].all())
-    return Listed(pfns[order >= 0], order[order >= 0], whole)
+        found = np.flatnonzero((jump < heads) & (rows >= heads))
+        head[found] = jump[found]
+    return head
 
 
 def _list_heads(kernel: Kernel) -> tuple[U64, I64]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.columns.lookup import distinct, rows_of
-from vmaforensics.views.pages.frame_kinds import described
+from vmaforensics.views.pages.frame_ranges import described
 from vmaforensics.views.pages.page_types import PageReader
 
 if TYPE_CHECKING:
@@ -25,16 +25,12 @@ class FramePlaces:
     """
 
     def __init__(self, kernel: Kernel) -> None:
-        page, shift = kernel.arch.page_size, kernel.arch.page_shift
         ranges = described(PageReader(kernel)).astype(np.int64)
-        first, end = ranges[:, 0] >> shift, -(-ranges[:, 1] // page)
-        first[1:] = np.maximum(first[1:], np.maximum.accumulate(end)[:-1])  # ranges may share a page
-        used = first < end
-        sizes = end[used] - first[used]
-        if len(sizes) and int(end.max()) - int(first[used][0]) <= _FEW_GAPS * int(sizes.sum()):
-            first, end, used = first[used][:1], end.max(keepdims=True), np.ones(1, np.bool_)
-        self._first, self._end = first[used].astype(np.uint64), end[used].astype(np.uint64)
-        sizes = end[used] - first[used]
+        first, end = ranges[:, 0], ranges[:, 1]
+        if len(first) and int(end[-1]) - int(first[0]) <= _FEW_GAPS * int((end - first).sum()):
+            first, end = first[:1], end[-1:]
+        self._first, self._end = first.astype(np.uint64), end.astype(np.uint64)
+        sizes = end - first
         self._before = np.cumsum(sizes) - sizes
         self.count = int(sizes.sum())
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.views.pages.frame_kinds import batch_bounds, described
+from vmaforensics.views.pages.frame_ranges import batches, described
 from vmaforensics.views.pages.mapped_pages import Pages, map_counts, read_pages
 from vmaforensics.views.pages.page_types import PageReader, bit_set, type_code
 
@@ -40,7 +40,7 @@ def find_miscounted(kernel: Kernel, counts: EntryCounts) -> MiscountedFrames:
     """Compare the map count of every small page with the entries that lead to it."""
     reader = PageReader(kernel)
     found, entries = [np.zeros(0, np.uint64)], [np.zeros(0, np.int64)]
-    for first, end in batch_bounds(kernel.arch, described(reader)):
+    for first, end in batches(kernel, described(reader)):
         rows, ok = reader.read_run(first, end - first)
         there = counts.of_run(first, end)
         differ = np.flatnonzero(ok & _small(kernel, rows) & (map_counts(rows.page_type) != there))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.columns.lookup import last_rows_of
+from vmaforensics.columns.runs import ranges_without
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,9 +26,9 @@ class VmemmapPieces(NamedTuple):
     ok: Bools  # is it in the image?
 
 
-def vmemmap_pages(kernel: Kernel, base: int, size: int) -> Iterator[VmemmapPieces]:
+def vmemmap_pages(kernel: Kernel, base: int, size: int, without: U64 | None = None) -> Iterator[VmemmapPieces]:
     """The pieces of vmemmap, which begins at ``base`` and has ``size`` bytes a frame, that the page tables map, a batch
-    at a time."""
+    at a time; those that lie altogether in ``without``, ``(n, 2)`` ranges ``[first, end)`` of frames, are left out."""
     ranges = kernel.memory.ranges
     if not len(ranges):
         return
@@ -40,7 +41,12 @@ def vmemmap_pages(kernel: Kernel, base: int, size: int) -> Iterator[VmemmapPiece
     start = np.maximum(runs.start, np.uint64(base)) - np.uint64(base)
     end = np.minimum(runs.end, np.uint64(high - 1)) - np.uint64(base) + np.uint64(1)
     first = (start + np.uint64(span - 1)) // np.uint64(span)  # pieces that lie in one run altogether
-    count = np.maximum(end // np.uint64(span), first) - first
+    last = np.maximum(end // np.uint64(span), first)
+    if without is not None:
+        frames = np.uint64(span // size)
+        cuts = np.stack([(without[:, 0] + frames - np.uint64(1)) // frames, without[:, 1] // frames], axis=1)
+        first, last = ranges_without(np.stack([first, last], axis=1), cuts[cuts[:, 0] < cuts[:, 1]]).T
+    count = last - first
     begin = np.cumsum(count) - count
     total = int(count.sum())
     for at in range(0, total, _BATCH):

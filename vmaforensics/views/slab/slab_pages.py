@@ -16,6 +16,7 @@ from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I64, U16, U64, Bools
 from vmaforensics.errors import KernelNotFoundError
+from vmaforensics.views.pages.frame_ranges import free_runs
 from vmaforensics.views.pages.page_types import PageReader, bit_set, type_code
 from vmaforensics.views.pages.vmemmap import vmemmap_pages
 from vmaforensics.views.problems import Problem, ProblemLog
@@ -111,7 +112,8 @@ def find_slabs(kernel: Kernel, caches: Caches, log: ProblemLog) -> Slabs:
     known = caches.cache[order]
     found: list[Slabs] = []
     unread = 0
-    for first, data, ok in vmemmap_pages(kernel, int(reader.base), reader.size):
+    free = kernel.shared(free_runs)
+    for first, data, ok in vmemmap_pages(kernel, int(reader.base), reader.size, free):
         unread += int((~ok).sum())
         count = data.shape[1] // reader.size
         words = data[:, : count * reader.size].reshape(-1, reader.size)
