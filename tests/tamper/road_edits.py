@@ -232,6 +232,92 @@ def exception_replaced(edit: Edit) -> Label:
     return label_of("page faults taken by a module", where)
 
 
+def exception_by_other_function(edit: Edit) -> Label:
+    """The gate of page faults leads to another function of the kernel, which is no entry."""
+    where = symbol(edit, "idt_table") + 16 * 14
+    target, word = symbol(edit, "seq_read"), edit.get(where)
+    edit.put(where, word & ~0xFFFF_0000_0000_FFFF | target & 0xFFFF | (target & 0xFFFF_0000) << 32)
+    edit.put(where + 8, target >> 32, 4)
+    return label_of("page faults taken by another function", where)
+
+
+def vector_table_copied(edit: Edit) -> Label:
+    """CPUs are told of a copy of the table of exceptions."""
+    where = symbol(edit, "idt_descr") + 2
+    copy, table = heap(edit), symbol(edit, "idt_table")
+    for offset in range(0, 4096, 8):
+        edit.put(copy + offset, edit.get(table + offset))
+    edit.put(where, copy)
+    return label_of("table of exceptions copied", where)
+
+
+def _leaving(edit: Edit, name: str, opcode: int) -> int:
+    """Where a function first calls or jumps out of itself."""
+    kernel, start = edit.kernel, symbol(edit, name)
+    at = np.array([start], np.uint64)
+    end = int(kernel.symbols.by_address().nearest(at).end[0])
+    data, ok = kernel.space.gather(at, end - start)
+    assert ok[0], "the code of this function is not in the image"
+    flow = kernel.arch.flow(data[0], np.arange(start, end, dtype=np.uint64))
+    place = 0
+    while place < end - start and flow.size[place]:
+        target = int(flow.target[place])
+        if data[0][place] == opcode and not start <= target < end and place > 8:
+            return start + place
+        place += int(flow.size[place])
+    raise AssertionError("it leads nowhere")
+
+
+def switch_redirected(edit: Edit) -> Label:
+    """What decides on system calls goes to another one's function for one number."""
+    at = _leaving(edit, "x64_sys_call", JUMP)
+    target = symbol(edit, "__x64_sys_getpid")
+    _branch(edit, at, JUMP, target)
+    return label_of("system call decided otherwise", at, 1)
+
+
+def entry_code_redirected(edit: Edit) -> Label:
+    """The code that system calls enter at calls a module."""
+    at = _leaving(edit, "entry_SYSCALL_64_after_hwframe", CALL)
+    _branch(edit, at, CALL, module_code(edit))
+    return label_of("code of entry calls a module", at, 1)
+
+
+def call_inside_redirected(edit: Edit) -> Label:
+    """A call inside of ``show_map_vma`` leads to foreign executable memory: a module."""
+    at = _leaving(edit, "show_map_vma", CALL)
+    _branch(edit, at, CALL, module_code(edit))
+    return label_of("call inside of what prints areas", at, 1)
+
+
+def jump_inside_elsewhere(edit: Edit) -> Label:
+    """A jump to a module inside of a function that has nothing to do with /proc."""
+    at = _leaving(edit, "wake_up_new_task", CALL)
+    _branch(edit, at, JUMP, module_code(edit))
+    return label_of("jump inside of another function", at, 1)
+
+
+def jump_through_register(edit: Edit) -> Label:
+    """Inside of ``mem_rw``'s caller a constant is loaded and gone to: memory that nobody owns."""
+    at = _leaving(edit, "show_map_vma", CALL)
+    edit.write(at, b"\x48\xb8" + heap(edit).to_bytes(8, "little") + b"\xff\xe0")
+    return label_of("address loaded and gone to", at + 10, 1)
+
+
+def breakpoint_inside(edit: Edit) -> Label:
+    """A breakpoint inside of ``show_map_vma``, and no kprobe."""
+    kernel, at = edit.kernel, _leaving(edit, "show_map_vma", CALL)
+    start = symbol(edit, "show_map_vma")
+    data, _ = kernel.space.gather(np.array([start], np.uint64), at - start)
+    flow = kernel.arch.flow(data[0], np.arange(start, at, dtype=np.uint64))
+    places, place = [0], 0
+    while flow.size[place] and place + int(flow.size[place]) < at - start:
+        place += int(flow.size[place])
+        places.append(place)
+    edit.write(start + places[-1], b"\xcc")
+    return label_of("breakpoint inside of a function", start + places[-1], 1)
+
+
 def _rename_in_tree(edit: Edit, at: int, other: int) -> None:
     """The nodes of a module in the two trees of ``mod_tree`` say that they are another's."""
     kernel = edit.kernel
@@ -335,6 +421,8 @@ TABLE_EDITS: tuple[Callable[[Edit], Label], ...] = (
     dentry_operations_copied,
     system_call_replaced,
     exception_replaced,
+    exception_by_other_function,
+    vector_table_copied,
     kprobe_of_nobody,
 )
 CODE_EDITS: tuple[Callable[[Edit], Label], ...] = (
@@ -343,6 +431,12 @@ CODE_EDITS: tuple[Callable[[Edit], Label], ...] = (
     entry_calls_tracer,
     breakpoint_at_entry,
     static_call_redirected,
+    switch_redirected,
+    entry_code_redirected,
+    call_inside_redirected,
+    jump_inside_elsewhere,
+    jump_through_register,
+    breakpoint_inside,
     data_made_executable,
 )
 MODULE_EDITS: tuple[Callable[[Edit], Label], ...] = (module_unlisted, module_hidden_everywhere, module_unformed)

@@ -7,8 +7,11 @@ from handmade import BASE, CONSTANTS, LINUX, Machine, circular_list
 
 from vmaforensics.arch.branches import BranchKind
 from vmaforensics.views.road.code_cache import given_back
+from vmaforensics.views.road.code_flow import FoundFlow, Way, find_flow
 from vmaforensics.views.road.code_owners import Owner, kernel_and_modules
-from vmaforensics.views.road.entrances import read_security_hooks
+from vmaforensics.views.road.entrances import read_security_hooks, read_switches, read_vectors
+from vmaforensics.views.road.foreign_code import Pages
+from vmaforensics.views.road.functions import road_functions
 from vmaforensics.views.road.livepatch import find_replaced
 from vmaforensics.views.road.loaded import find_loaded
 from vmaforensics.views.road.pointers import Group, Leads, PointerLog, Source
@@ -229,3 +232,116 @@ def test_lists_that_lead_nowhere_are_told_not_dropped() -> None:
     read_security_hooks(kernel, log)
     assert (log.table().target.tolist(), log.unread) == ([BASE], 1)
     assert not find_replaced(kernel).whole
+
+
+def code_of(machine: Machine, **functions: bytes) -> None:
+    """Functions of the kernel's text, 0x100 bytes apart, and what lies around them."""
+    size = 0x100
+    start = machine.room(size * (len(functions) + 1), 4096)
+    for place, (name, code) in enumerate(functions.items()):
+        machine.symbols[name] = start + size * place
+        machine.write(start + size * place, code.ljust(size, b"\xcc"))
+    end = start + size * len(functions)
+    machine.symbols |= {"_stext": start, "_etext": end, "_text": start, "_end": end}
+
+
+def leading(opcode: bytes, at: int, target: int) -> bytes:
+    """A call or jump."""
+    return opcode + ((target - at - len(opcode) - 4) % (1 << 32)).to_bytes(4, "little")
+
+
+def flow_of(machine: Machine, patched: list[int], executable: list[int]) -> FoundFlow:
+    kernel = machine.kernel()
+    pages = Pages.of(va=executable, writable=[False] * len(executable))
+    known = np.array(patched, np.uint64)
+    owners = kernel_and_modules(kernel, find_loaded(kernel).modules)
+    return find_flow(kernel, road_functions(kernel), owners, known, known[:0], pages)
+
+
+def test_code_that_leads_out_of_its_function_is_found_unless_a_record_says_so() -> None:
+    machine = Machine(ROAD, CONSTANTS)
+    code_of(machine, show_map_vma=b"", seq_read=b"\x55\xc3", **{"show_map_vma.cold": b""}, other=b"", last=b"\xc3")
+    shows, reads, cold, other = (
+        machine.symbols[name] for name in ("show_map_vma", "seq_read", "show_map_vma.cold", "other")
+    )
+    outside = machine.room(4096, 4096)
+    parts = (
+        (b"\xe8", reads),  # the beginning of another function
+        (b"\x0f\x84", cold + 3),  # the middle of its own part
+        (b"\xe8", reads + 1),
+        (b"\xe9", outside),
+    )
+    at, code = shows, b""
+    for opcode, target in parts:
+        code += leading(opcode, at + len(code), target)
+    machine.write(shows, code)
+    machine.write(other, b"\x90" * 8 + leading(b"\xe9", other + 8, outside + 16) + b"\xc3")
+    found = flow_of(machine, [], [outside])
+    ways = {Way.MIDDLE: [shows + 11], Way.OUT: [shows + 16, other + 8]}
+    assert {way: found.wrong.at[found.wrong.way == way].tolist() for way in ways} == ways
+    assert len(found.wrong) == 3
+    kept = flow_of(machine, [shows + 16, other + 8], [outside]).wrong
+    assert kept.at.tolist() == [shows + 11]
+    assert flow_of(machine, [shows + 16], []).wrong.at.tolist() == [shows + 11], "nobody executes what is there"
+
+
+def test_a_breakpoint_is_none_of_the_filler_and_a_constant_may_be_gone_to() -> None:
+    machine = Machine(ROAD, CONSTANTS)
+    loads = b"\x48\xb8" + (BASE + 0x40_0000).to_bytes(8, "little") + b"\xff\xe0"
+    code_of(machine, show_map_vma=b"\x90\xcc\x90\xc3", mem_read=b"\x90\x90", pagemap_read=loads, last=b"\xc3")
+    found = flow_of(machine, [], [])
+    shows, reads = machine.symbols["show_map_vma"], machine.symbols["pagemap_read"]
+    assert found.wrong.at.tolist() == [shows + 1, reads + 10]
+    assert found.wrong.way.tolist() == [Way.STOPPED, Way.CONSTANT]
+    machine.drop(shows)
+    lost = flow_of(machine, [], [])
+    assert (len(lost.wrong), lost.lost) == (0, 3)
+
+
+def test_a_switch_that_goes_elsewhere_than_its_table_is_misled() -> None:
+    machine = Machine(ROAD, CONSTANTS)
+    calls = {f"__x64_sys_{name}": b"\xc3" for name in ("read", "write")}
+    code_of(machine, x64_sys_call=b"", **calls, seq_read=b"\xc3", last=b"\xc3")
+    start, read, write, other = (machine.symbols[name] for name in ("x64_sys_call", *calls, "seq_read"))
+    table = machine.symbols["sys_call_table"] = machine.room(16)
+    for place, function in enumerate((read, write)):
+        machine.word(table + 8 * place, function)
+    machine.symbols["behind_the_table"] = table + 16
+    for goes, leads in ((write, Leads.FUNCTION), (other, Leads.OTHER), (read, Leads.OTHER)):
+        code = b"\x85\xf6\x75\x05" + leading(b"\xe9", start + 4, read)
+        machine.write(start, code + leading(b"\xe9", start + 9, goes))
+        kernel = machine.kernel()
+        nothing = Part(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
+        log = PointerLog(kernel, kernel_and_modules(kernel, find_loaded(kernel).modules), nothing, nothing)
+        read_switches(kernel, log)
+        rows = log.table()
+        assert rows.target.tolist() == [read, goes]
+        assert rows.leads.tolist() == [Leads.FUNCTION, leads]
+        assert (rows.at.tolist(), log.cut_short) == ([start + 4, start + 9], [])
+
+
+def test_gates_lead_to_the_functions_that_belong_there_and_cpus_to_the_kernel_s_own_table() -> None:
+    machine = Machine(ROAD, CONSTANTS)
+    code_of(machine, asm_exc_divide_error=b"\xc3", asm_exc_debug=b"\xc3", stub=b"\xc3", seq_read=b"\xc3", last=b"\xc3")
+    first, _, stub, other = (
+        machine.symbols[name] for name in ("asm_exc_divide_error", "asm_exc_debug", "stub", "seq_read")
+    )
+    machine.symbols |= {"__entry_text_start": first, "__entry_text_end": other}
+    table = machine.symbols["idt_table"] = machine.room(4096, 4096)
+    machine.symbols["_end"] = table + 4096
+    copy = machine.room(4096, 4096)
+    for number, handler in ((0, first), (1, stub), (32, stub + 1), (33, other)):
+        low = handler & 0xFFFF | (handler & 0xFFFF_0000) << 32 | 1 << 47
+        machine.word(table + 16 * number, low)
+        machine.word(table + 16 * number + 8, handler >> 32)
+    descriptor = machine.symbols["idt_descr"] = machine.room(16)
+    machine.word(descriptor + 2, table)
+    kernel = machine.kernel()
+    nothing = Part(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
+    log = PointerLog(kernel, kernel_and_modules(kernel, find_loaded(kernel).modules), nothing, nothing)
+    read_vectors(kernel, log, [table, copy])
+    rows = log.table()
+    gates = rows.take(rows.source == Source.VECTOR)
+    assert gates.leads.tolist() == [Leads.FUNCTION, Leads.OTHER, Leads.INSIDE, Leads.OTHER]
+    tables = rows.take(rows.source == Source.VECTOR_TABLE)
+    assert tables.leads.tolist() == [Leads.DATA, Leads.DATA, Leads.NOWHERE]

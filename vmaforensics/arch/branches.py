@@ -33,6 +33,23 @@ class Vectors(NamedTuple):
     at: U64  # address of the entry of the table that says so
     number: U64
     handler: U64
+    wanted: tuple[tuple[str, ...], ...]  # functions that belong there; empty where more than a few may
+
+
+class VectorTable(NamedTuple):
+    """An address that a CPU is told its table of vectors lies at."""
+
+    at: int  # of the word that says so; 0: a register
+    table: int
+    what: str  # for people
+
+
+@table()
+class Dispatched(Table):
+    """Where a number leads."""
+
+    at: U64  # address of the call or jump; 0: it could not be followed
+    target: U64
 
 
 class PatchRecord(NamedTuple):
@@ -41,3 +58,27 @@ class PatchRecord(NamedTuple):
     symbol: str
     struct: str
     used: str  # member that is not 0 while code is patched
+
+
+class FlowKind(IntEnum):
+    """How an instruction goes on."""
+
+    OTHER = 0  # with the next one
+    CALL = 1
+    JUMP = 2
+    BRANCH = 3  # a jump on a condition
+    RETURN = 4
+    INDIRECT = 5  # a call or jump to what a register or a word says
+    BREAKPOINT = 6
+    PUSH = 7  # of an address that the instruction holds
+    LOAD = 8  # of a 64-bit constant into a register
+    TRAP = 9  # an instruction that is none: BUG and WARN
+
+
+@table()
+class Flow(Table):
+    """The instruction that would begin at each of a row of bytes."""
+
+    size: U8  # bytes; 0: none is known that begins so
+    kind: U8  # FlowKind
+    target: U64  # where calls, jumps and branches lead; what is pushed or loaded; the word of what is indirect; else 0

@@ -23,6 +23,7 @@ class CpuState:
     sp: int | None = None  # stack pointer
     table_register: int | None = None  # which page tables it was on: CR3
     levels: int | None = None  # of page tables, if a control register says so
+    vector_table: int | None = None  # address of the table of exceptions that it went by: IDTR
     # All of them, in the order in which the kernel saves them; () if they are not recorded.
     words: tuple[int, ...] = field(default=(), compare=False, repr=False)
     # What a core file has behind those words: segment registers and their bases; () if they are not recorded.

@@ -226,7 +226,9 @@ def _gather_witnesses(
     patched = "patched" in extra.wanted
     views.road = extra.get(
         "code",
-        lambda: gather_road(kernel, np.unique(opened), vmas, files.rows, patched=patched, reference=reference),
+        lambda: gather_road(
+            kernel, np.unique(opened), vmas, files.rows, cpus=cpus, patched=patched, reference=reference
+        ),
     )
 
 

@@ -8,8 +8,9 @@ import numpy as np
 
 from checks.handmade_views import Process, views_of
 from vmaforensics.views.road.bpf import FoundPrograms, Programs
+from vmaforensics.views.road.code_flow import FoundFlow
 from vmaforensics.views.road.code_owners import CodeOwners, Owned, Owner
-from vmaforensics.views.road.foreign_code import ForeignCode, FoundCode
+from vmaforensics.views.road.foreign_code import ForeignCode, FoundCode, Pages
 from vmaforensics.views.road.functions import Functions
 from vmaforensics.views.road.livepatch import Replaced
 from vmaforensics.views.road.loaded import Loaded, LoadedModules
@@ -65,7 +66,8 @@ def road(**parts: Any) -> Views:  # noqa: ANN401 - fields of RoadView
         ),
         "loaded": LoadedModules(modules=Loaded.of(0), list_whole=True, tree_whole=True, sysfs_whole=True),
         "owners": CodeOwners(ranges=owned, names=(b"agent", b"hidden")),
-        "sites": FoundSites(sites=Sites.zeros(0), entries=1, calls=1, labels=1, unread=0),
+        "sites": FoundSites(sites=Sites.zeros(0), entries=1, calls=1, labels=1, unread=0, places=NONE),
+        "flow": FoundFlow.none(),
         "text": ComparedText.none(),
         "callers": np.array([CALLER], np.uint64),
         "tracers": Tracers(ops=Ops.zeros(0), traced=Traced.zeros(0), whole=True),
@@ -88,7 +90,7 @@ def road(**parts: Any) -> Views:  # noqa: ANN401 - fields of RoadView
         "unread": 0,
         "cut_short": (),
         "foreign": FoundCode(
-            code=ForeignCode.zeros(0), first=(), executable=0, unread=0, left_out=0, hidden=Loaded.of(0)
+            code=ForeignCode.zeros(0), first=(), executable=Pages.zeros(0), unread=0, left_out=0, hidden=Loaded.of(0)
         ),
         "held": Held.zeros(0),
         "patching": False,

@@ -16,8 +16,9 @@ from vmaforensics.checks.acquisition import Acquired
 from vmaforensics.checks.context import MOST, Context
 from vmaforensics.checks.finding import Severity
 from vmaforensics.checks.registry import rule_modules
+from vmaforensics.views.road.code_flow import FoundFlow, Way, WrongFlow
 from vmaforensics.views.road.code_owners import CodeOwners, Owned, Owner
-from vmaforensics.views.road.foreign_code import ForeignCode, FoundCode
+from vmaforensics.views.road.foreign_code import ForeignCode, FoundCode, Pages
 from vmaforensics.views.road.loaded import Loaded, LoadedModules
 from vmaforensics.views.road.pointers import Group, Leads, Pointers, Source
 from vmaforensics.views.road.probes import FoundProbes, Probes
@@ -88,6 +89,12 @@ def test_an_entry_of_a_module_is_its_own_business() -> None:
         (Source.LSM, Leads.UNLISTED, Severity.HIGH),
         (Source.TRACEPOINT, Leads.MODULE, Severity.INFO),
         (Source.TRACEPOINT, Leads.MADE, None),
+        (Source.VECTOR, Leads.OTHER, Severity.HIGH),
+        (Source.SWITCH, Leads.FUNCTION, None),
+        (Source.SWITCH, Leads.OTHER, Severity.HIGH),
+        (Source.SWITCH, Leads.MODULE, Severity.HIGH),
+        (Source.VECTOR_TABLE, Leads.DATA, None),
+        (Source.VECTOR_TABLE, Leads.NOWHERE, Severity.HIGH),
     ],
 )
 def test_where_the_kernel_is_entered(source: Source, leads: Leads, severity: Severity | None) -> None:
@@ -98,7 +105,7 @@ def test_where_the_kernel_is_entered(source: Source, leads: Leads, severity: Sev
 def site(kind: BranchKind, target: int = 0, flags: int = 0, site: SiteKind = SiteKind.ENTRY) -> dict[str, FoundSites]:
     """One place that is patched."""
     rows = Sites.of(at=[SHOWS], site=[site], kind=[kind], target=[target], flags=[flags])
-    return {"sites": FoundSites(sites=rows, entries=1, calls=0, labels=0, unread=0)}
+    return {"sites": FoundSites(sites=rows, entries=1, calls=0, labels=0, unread=0, places=NONE)}
 
 
 def tracer(*, everything: bool = True, linked: bool = True, flags: int = 1, func: int = OTHER) -> dict[str, Tracers]:
@@ -215,10 +222,35 @@ def test_a_module_that_is_being_taken_down_is_low() -> None:
     assert finding.severity is Severity.LOW
 
 
+def wrong_flow(way: Way, target: int) -> Views:
+    """An instruction inside of the function that prints areas."""
+    rows = WrongFlow.of(at=[SHOWS + 0x20], target=[target], way=[way])
+    return road(flow=replace(FoundFlow.none(), wrong=rows))
+
+
+@pytest.mark.parametrize(
+    ("way", "target"),
+    [(Way.OUT, LISTED), (Way.OUT, NOBODYS), (Way.MIDDLE, OTHER + 8), (Way.CONSTANT, UNLISTED), (Way.STOPPED, 0)],
+)
+def test_code_that_goes_on_where_none_of_the_kernel_s_would_is_found(way: Way, target: int) -> None:
+    (finding,) = findings(wrong_flow(way, target), "TEXT-PATCHED")
+    assert (finding.severity, finding.start) == (Severity.HIGH, SHOWS + 0x20)
+    assert finding.evidence[0].what == f"show_map_vma+0x20: {way.text}"
+
+
+def test_what_the_kernel_was_about_to_patch_is_low_but_not_what_leads_to_nobody() -> None:
+    (module,) = (module for module in rule_modules() if module.rule.id == "TEXT-PATCHED")
+    for target, severity in ((LISTED, Severity.LOW), (NOBODYS, Severity.HIGH)):
+        (finding,) = module.check(Context(wrong_flow(Way.OUT, target), Acquired.LIVE))
+        assert finding.severity is severity
+
+
 def foreign(start: int, *, released: bool = False) -> Views:
     """A page of executable memory that nobody owns."""
     code = ForeignCode.of(start=[start], end=[start + 0x1000], released=[released], writable=[True])
-    found = FoundCode(code=code, first=(b"\x55\x48",), executable=1, unread=0, left_out=0, hidden=Loaded.of(0))
+    found = FoundCode(
+        code=code, first=(b"\x55\x48",), executable=Pages.zeros(1), unread=0, left_out=0, hidden=Loaded.of(0)
+    )
     return road(foreign=found)
 
 
@@ -256,7 +288,7 @@ def many(kind: BranchKind, target: int, site: SiteKind = SiteKind.ENTRY) -> dict
     at = np.arange(MANY, dtype=np.uint64) * np.uint64(8) + np.uint64(SHOWS)
     columns = {"site": site, "kind": kind, "target": target, "flags": ON | 1}
     rows = Sites.of(at=at, **{name: np.full(MANY, value) for name, value in columns.items()})
-    return {"sites": FoundSites(sites=rows, entries=MANY, calls=0, labels=0, unread=0)}
+    return {"sites": FoundSites(sites=rows, entries=MANY, calls=0, labels=0, unread=0, places=NONE)}
 
 
 @pytest.mark.parametrize(

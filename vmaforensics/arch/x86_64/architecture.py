@@ -19,6 +19,7 @@ from vmaforensics.arch.x86_64 import (
     core_registers,
     encryption,
     entries,
+    instructions,
     isolation,
     kernel_half,
     kernel_image,
@@ -31,15 +32,17 @@ from vmaforensics.arch.x86_64 import (
     saved_registers,
     special_pages,
     swap_entries,
+    switches,
     unwinding,
     vdso,
+    vectors,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Self
 
-    from vmaforensics.arch.branches import Branches, Vectors
+    from vmaforensics.arch.branches import Branches, Dispatched, Flow, Vectors, VectorTable
     from vmaforensics.arch.interface import BootFacts, GateArea
     from vmaforensics.arch.page_tables import (
         KernelEntries,
@@ -312,16 +315,35 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
         return machine_code.probe_sizes(first)
 
     patch_size = code_patches.SIZE
+    no_operation = code_patches.NO_OPERATION
     filler = code_patches.FILLER
     patch_records = code_patches.PATCH_RECORDS
-    system_call_tables = code_patches.SYSTEM_CALL_TABLES
-    vector_table = code_patches.VECTOR_TABLE
+    tracer_calls = code_patches.TRACER_CALLS
+    system_call_tables = vectors.SYSTEM_CALL_TABLES
+    system_call_switches = vectors.SYSTEM_CALL_SWITCHES
+    system_call_names = vectors.SYSTEM_CALL_NAMES
+    vector_table = vectors.TABLE
+    entry_symbols = vectors.SYMBOLS
+    entry_text = vectors.ENTRY_TEXT
+    entry_functions = vectors.ENTRY_FUNCTIONS
 
     def branches(self, code: U8, at: U64) -> Branches:
         return code_patches.branches(code, at)
 
     def vectors(self, kernel: KernelReader) -> Vectors:
-        return code_patches.vectors(kernel)
+        return vectors.vectors(kernel)
+
+    def vector_tables(self, kernel: KernelReader) -> tuple[VectorTable, ...]:
+        return vectors.vector_tables(kernel)
+
+    def flow(self, code: U8, at: U64) -> Flow:
+        return instructions.flow(code, at)
+
+    def far_branches(self, code: U8, base: int) -> tuple[I64, U64]:
+        return instructions.far_branches(code, base)
+
+    def follow_switch(self, code: U8, at: int, numbers: U64) -> Dispatched:
+        return switches.follow_switch(code, at, numbers)
 
     def boot_payload(self, raw: bytes) -> bytes | None:
         return boot_image.boot_payload(raw)

@@ -14,7 +14,7 @@ import numpy as np
 
 from vmaforensics.arch.branches import BranchKind
 from vmaforensics.arch.x86_64.alternatives import alternatives
-from vmaforensics.arch.x86_64.code_patches import SIZE, branches
+from vmaforensics.arch.x86_64.code_patches import SIZE, TRACER_CALLS, branches
 from vmaforensics.arch.x86_64.filler import is_filler
 from vmaforensics.arch.x86_64.paravirt import paravirt_calls
 from vmaforensics.arch.x86_64.text_windows import RETURN, Explained, relative_places, windows
@@ -34,7 +34,6 @@ _SEALED: Final = (bytes.fromhex("660f1f00"), bytes.fromhex("0f1f40d6"))  # gen_e
 _LOCK, _NO_LOCK = 0xF0, 0x3E
 _CALL, _JUMP, _BREAKPOINT = 0xE8, 0xE9, 0xCC
 _RUNTIME: Final = {"runtime_ptr_": 8, "runtime_shift_": 1, "runtime_mask_": 4}  # bytes of the constant
-_FTRACE_CALLS: Final = ("ftrace_call", "ftrace_regs_call", "ftrace_graph_call")
 _REGISTERS: Final = (
     *("rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi"),
     *("r8", "r9", "r10", "r11", "r12", "r13", "r14", "r15"),
@@ -83,7 +82,7 @@ def _entries(kernel: KernelReader, found: Explained, places: PatchedPlaces) -> N
     fentry = kernel.symbols.get("__fentry__") or 0
     traced = (linked.kind == BranchKind.NOP) | ((linked.kind == BranchKind.CALL) & (linked.target == np.uint64(fentry)))
     found.mark(at[traced & (_code(found, at).kind != BranchKind.OTHER)], SIZE)  # TEXT-PATCHED asks what is called
-    names = [kernel.symbols.get(name) for name in _FTRACE_CALLS]
+    names = [kernel.symbols.get(name) for name in TRACER_CALLS]
     at = found.within(found.offsets(np.array([known for known in names if known is not None], np.uint64)), SIZE)
     code = _code(found, at)
     leads = (code.kind == BranchKind.CALL) | (code.kind == BranchKind.JUMP)

@@ -37,7 +37,7 @@ PRSTATUS_SIZE, PRSTATUS_PID, PRSTATUS_REGS = 336, 32, 112
 _SEGMENTS = 6  # words behind those of pt_regs: fs_base, gs_base, ds, es, fs, gs
 
 # struct QEMUCPUState (QEMU, target/i386/arch_dump.c): u32 version, u32 size, registers, segments, cr0..cr4.
-QEMU_STATE_SIZE, QEMU_RSP, QEMU_RIP, QEMU_CR0, QEMU_CR3, QEMU_CR4 = 440, 56, 136, 392, 416, 424
+QEMU_STATE_SIZE, QEMU_RSP, QEMU_RIP, QEMU_IDT, QEMU_CR0, QEMU_CR3, QEMU_CR4 = 440, 56, 136, 384, 392, 416, 424
 _PAGING = 1 << 31  # in CR0; a CPU that was never started has it off
 # Where that structure has the words of struct pt_regs, from r15 on; it has no orig_ax. cs and ss are a selector of
 # 32 bits that begins a structure of 24 bytes.
@@ -105,6 +105,7 @@ def cpu_states(notes: Iterable[Note]) -> tuple[CpuState, ...]:
             desc = qemu[cpu]
             words = state.words or _qemu_words(desc)
             state = replace(state, ip=_word(desc, QEMU_RIP), sp=_word(desc, QEMU_RSP), words=words)
+            state = replace(state, vector_table=_word(desc, QEMU_IDT) or None)
             if _word(desc, QEMU_CR0) & _PAGING:
                 levels = levels_of(_word(desc, QEMU_CR4))
                 state = replace(state, table_register=_word(desc, QEMU_CR3), levels=levels)

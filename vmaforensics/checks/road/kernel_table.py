@@ -1,14 +1,16 @@
 """KERNEL-TABLE: system calls, exceptions, security hooks or tracepoints lead to code that is not the kernel's.
 
-*Compared:* every entry of `sys_call_table` (and of the tables of other ABIs), every gate of `idt_table`, every function
-on the lists of security modules (`security_hook_heads`, since 6.12 `static_calls_table`), and every function that a
-tracepoint calls, with the code of the kernel and of its modules.
+*Compared:* every entry of `sys_call_table` (and of the tables of other ABIs) with the names of functions of system
+calls; where a compiled switch decides (`x64_sys_call`), the function that it goes to for each number with that of the
+table; every gate of `idt_table` with the function that belongs there, or with the code for entering
+(`__entry_text_start`); the place where CPUs are told that the table lies (`idt_descr`, the register in notes of QEMU)
+with the table. Every function on the lists of security modules (`security_hook_heads`, since 6.12
+`static_calls_table`), and every function that a tracepoint calls, with the code of the kernel and of its modules.
 
 *Guaranteed by:* the tables lie in read-only data and are made when the kernel is built (arch/x86/entry/syscall_64.c) or
 while it boots (`idt_setup_traps`, `security_add_hooks`). Tracepoints take the functions that tracers, BPF and modules
 register (`tracepoint_probe_register`, kernel/tracepoint.c). Kernels since 6.9 (and 6.1.x and 6.6.x with the mitigation
-of BHI) do not go by `sys_call_table` but by a switch that is compiled (`x64_sys_call`): the table is checked all the
-same.
+of BHI) do not go by `sys_call_table` but by a switch that is compiled (`x64_sys_call`): both are made of the same list.
 """
 
 from __future__ import annotations
@@ -51,6 +53,8 @@ RULE = Rule(
 _FINE: Final = {
     Source.SYSCALL: (Leads.FUNCTION, Leads.NULL),
     Source.VECTOR: (Leads.FUNCTION, Leads.INSIDE, Leads.BOOT),  # gates of devices share a row of stubs
+    Source.SWITCH: (Leads.FUNCTION,),
+    Source.VECTOR_TABLE: (Leads.DATA,),
     Source.LSM: (Leads.FUNCTION, Leads.NULL),
     Source.TRACEPOINT: (Leads.FUNCTION, Leads.MADE),
 }
@@ -58,6 +62,8 @@ _FINE: Final = {
 _BY_MODULES: Final = {
     Source.SYSCALL: Severity.MEDIUM,
     Source.VECTOR: Severity.HIGH,
+    Source.SWITCH: Severity.HIGH,
+    Source.VECTOR_TABLE: Severity.HIGH,
     Source.LSM: Severity.MEDIUM,
     Source.TRACEPOINT: Severity.INFO,
 }

@@ -10,8 +10,15 @@ there.
 * Every static call: `static_call_key.func` (kernel/static_call_inline.c).
 * Every jump label: the target of its `jump_entry` (kernel/jump_label.c).
 
+And where code goes on: of the functions between a reader of /proc and the areas, of what leads to them and of all entry
+code, every instruction; of the rest of the kernel's code, whatever goes to other executable memory. A call leads to the
+beginning of a function, a jump into its own function, a part of it (`NAME.cold`) or to the beginning of another.
+
 *Guaranteed by:* `ftrace_replace_code`, `__static_call_update` and `arch_jump_label_transform` patch code only after its
 record, and put a breakpoint there while they do (`text_poke_bp`, arch/x86/kernel/alternative.c).
+
+What leads out of the kernel's code from within is in the records above; compilers
+make the rest, and the linker resolves it.
 
 With `--vmlinux FILE`, every byte of the kernel's code is compared with the file that it was booted from. What the
 kernel changes itself (relocations, alternatives, returns and retpolines, locks, static calls and their trampolines,
@@ -28,6 +35,7 @@ import numpy as np
 from vmaforensics.arch.branches import BranchKind
 from vmaforensics.checks.finding import Evidence, Severity
 from vmaforensics.checks.road.places import CODE, FOREIGN, function, told, whose
+from vmaforensics.checks.road.wrong_flow import wrong_flow
 from vmaforensics.checks.rule import BUG, SMEAR, Rule
 from vmaforensics.columns.lookup import is_in, values_at
 from vmaforensics.views.road.code_owners import Owner
@@ -51,7 +59,8 @@ RULE = Rule(
     "place. The kernel keeps a record of every patch it makes itself.",
     benign=(SMEAR, BUG, "a tracer of another kind than the kernel's own that patches code by itself"),
     attack=("T1014",),
-    compares="code at the entries of functions, at static calls and jump labels with the kernel's records of patches",
+    compares="code at the entries of functions, at static calls and jump labels with the kernel's records of patches; "
+    "where calls and jumps lead",
     views=(View.CODE,),
     transient="while code is patched, a breakpoint stands there; bp_desc or text_poke_array says so",
     by_hand=("crash: dis -r ADDRESS", "crash: rd -8 ADDRESS 8"),
@@ -85,6 +94,7 @@ def check(context: Context) -> Iterator[Finding]:
         ):
             if len(rows):
                 yield told(context, RULE, rows, partial(_evidence, road, way.what), severity)
+    yield from wrong_flow(context, road, RULE)
     differing = np.arange(len(road.text.differing))
     if len(differing):
         yield told(context, RULE, differing, partial(_difference, context, road), Severity.HIGH)

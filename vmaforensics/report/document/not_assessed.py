@@ -118,6 +118,11 @@ def _code(views: Views) -> Iterator[tuple[str, int, str]]:
     lost = [name for name, count in kinds.items() if not count]
     yield "kernel code (TEXT-PATCHED)", len(lost), f"the kernel's records of {', '.join(lost)}: {why}"
     yield "kernel code (TEXT-PATCHED)", sites.unread, f"{counted(sites.unread, 'place')} that the kernel patches: {why}"
+    flow, what = road.flow, "where kernel code goes on (TEXT-PATCHED)"
+    yield what, flow.unread, f"{counted(flow.unread, 'page')} of code: {why}"
+    lost_functions = flow.lost if flow.instructions else 0
+    because = "an instruction is not known, or not in the image"
+    yield what, lost_functions, f"{counted(lost_functions, 'function')}: {because}"
     what = "tables of functions (PROC-OPS, KERNEL-TABLE, VMA-OPS)"
     yield what, road.unread, f"{counted(road.unread, 'pointer')}: {why}"
     text, what = road.text, "kernel code beside its file (TEXT-PATCHED)"

@@ -63,8 +63,9 @@ def road_read(road: RoadView) -> Iterator[str]:
         (sites.entries, "traceable function"),
         (sites.calls, "static call"),
         (sites.labels, "jump label"),
+        (road.flow.instructions, "instruction"),
         (len(road.loaded.modules), "module"),
-        (road.foreign.executable, "executable page"),
+        (len(road.foreign.executable), "executable page"),
     ):
         if count:
             yield counted(count, what)

@@ -6,14 +6,20 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from vmaforensics.columns.types import U64
+from vmaforensics.arch.branches import VectorTable
+from vmaforensics.columns.types import U64, Bools
 from vmaforensics.views.road.pointers import Group, Source
+from vmaforensics.views.road.sites import entry_places
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from vmaforensics.arch.branches import Vectors
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.road.pointers import PointerLog
 
 _MOST: Final = 1 << 16
+_NUMBERS: Final = 512  # of system calls that are tried where no table says how many there are
 _MOST_PROBES: Final = 64  # of one tracepoint
 _MOST_HOOKS: Final = 64  # of one list of a security hook: one for each security module
 
@@ -33,16 +39,118 @@ def read_system_calls(kernel: Kernel, log: PointerLog) -> None:
         plain = kernel.arch.kernel_pointer(values)
         if plain.any():  # there may be room up to the next symbol
             last = int(np.flatnonzero(plain)[-1]) + 1
-            log.add(Source.SYSCALL, Group(name=name), at[:last], values[:last], ok[:last])
+            rows = at[:last], values[:last], ok[:last]
+            log.add(Source.SYSCALL, Group(name=name), *rows, misled=_no_system_calls(kernel, values[:last]))
 
 
-def read_vectors(kernel: Kernel, log: PointerLog) -> None:
-    """Every gate of the table of exceptions and interrupts."""
+def read_switches(kernel: Kernel, log: PointerLog) -> None:
+    """Where each number goes that a compiled switch decides on, beside what the table of the same calls holds."""
+    symbols = kernel.symbols.by_address()
+    for name, table in kernel.arch.system_call_switches:
+        start = kernel.symbols.get(name)
+        if start is None:
+            continue
+        end = int(symbols.nearest(np.array([start], np.uint64)).end[0])
+        code, ok = kernel.space.gather(np.array([start], np.uint64), min(end - start, _MOST))
+        if not ok[0]:
+            log.unread += 1
+            continue
+        code = code[0]
+        places = entry_places(kernel)
+        for at in places[(places >= np.uint64(start)) & (places < np.uint64(end))].tolist():
+            code[at - start : at - start + kernel.arch.patch_size] = kernel.arch.no_operation
+        calls = kernel.symbols.get(table)
+        count = _calls_in(kernel, calls) if calls is not None else _NUMBERS
+        numbers = np.arange(count, dtype=np.uint64)
+        found = kernel.arch.follow_switch(code, start, numbers)
+        known = found.at != 0
+        if not known.all():
+            log.cut_short.append(f"{name}, which decides on system calls")
+        wanted, read = _held(kernel, calls, count)
+        misled = _no_system_calls(kernel, found.target) | (read & (wanted != found.target))
+        log.add(
+            Source.SWITCH,
+            Group(name=name),
+            found.at[known],
+            found.target[known],
+            np.ones(int(known.sum()), np.bool_),
+            word=numbers[known].tolist(),
+            misled=misled[known],
+        )
+
+
+def _calls_in(kernel: Kernel, table: int) -> int:
+    """Elements of a table of system calls."""
+    end = int(kernel.symbols.by_address().nearest(np.array([table], np.uint64)).end[0])
+    words, ok = kernel.words(np.arange(table, min(end, table + 8 * _MOST), 8, dtype=np.uint64), 1)
+    plain = np.flatnonzero(ok & kernel.arch.kernel_pointer(words[:, 0]))
+    return int(plain[-1]) + 1 if len(plain) else 0
+
+
+def _held(kernel: Kernel, table: int | None, count: int) -> tuple[U64, Bools]:
+    if table is None:
+        return np.zeros(count, np.uint64), np.zeros(count, np.bool_)
+    words, ok = kernel.words(table + np.arange(count, dtype=np.uint64) * np.uint64(8), 1)
+    return words[:, 0], ok & kernel.arch.kernel_pointer(words[:, 0])
+
+
+def _no_system_calls(kernel: Kernel, targets: U64) -> Bools:
+    """Which functions are none of a system call, by all their names."""
+    symbols = kernel.symbols.by_address()
+    nearest = symbols.nearest(targets)
+    found = np.zeros(len(targets), np.bool_)
+    for row in np.flatnonzero((nearest.row >= 0) & (nearest.start == targets)).tolist():
+        last = int(nearest.row[row])
+        first = int(np.searchsorted(symbols.addresses, symbols.addresses[last], "left"))
+        names = [symbols.name(place) for place in range(first, last + 1)]
+        found[row] = not any(name.startswith(kernel.arch.system_call_names) for name in names)
+    return found
+
+
+def read_vectors(kernel: Kernel, log: PointerLog, told: Iterable[int] = ()) -> None:
+    """Every gate of the table of exceptions and interrupts, and where CPUs are told that it lies.
+
+    ``told`` are addresses that registers of CPUs hold.
+    """
     found = kernel.arch.vectors(kernel)
-    ok = np.ones(len(found.at), np.bool_)
+    if not len(found.at):
+        return
+    name = kernel.arch.vector_table
     log.add(
-        Source.VECTOR, Group(name=kernel.arch.vector_table), found.at, found.handler, ok, word=found.number.tolist()
+        Source.VECTOR,
+        Group(name=name),
+        found.at,
+        found.handler,
+        np.ones(len(found.at), np.bool_),
+        word=found.number.tolist(),
+        wanted=found.wanted,
+        misled=_no_entries(kernel, found),
     )
+    table = kernel.symbols.get(name) or 0
+    for at, address, what in (
+        *kernel.arch.vector_tables(kernel),
+        *(VectorTable(table, address, "IDTR") for address in sorted(set(told))),
+    ):
+        place = kernel.space.translate(np.array([table, address], np.uint64))
+        same = bool(place.mapped.all()) and place.pa[0] == place.pa[1]
+        rows = np.array([at], np.uint64), np.array([table if same else address], np.uint64)
+        log.add(Source.VECTOR_TABLE, Group(name=what), *rows, np.ones(1, np.bool_), wanted=[(name,)])
+
+
+def _no_entries(kernel: Kernel, found: Vectors) -> Bools:
+    """Which gates lead neither to the function that belongs there nor, if several may, to code for entering."""
+    low, high = (kernel.symbols.get(name) for name in kernel.arch.entry_text)
+    start, end = kernel.symbols.get("_stext") or 0, kernel.symbols.get("_etext") or 0
+    own = (found.handler >= np.uint64(start)) & (found.handler < np.uint64(end))
+    if low is not None and high is not None:
+        own &= (found.handler < np.uint64(low)) | (found.handler >= np.uint64(high))
+    else:
+        own[:] = False
+    for row, names in enumerate(found.wanted):
+        places = [at for name in names for at in kernel.symbols.find(name)]
+        if places:
+            own[row] = int(found.handler[row]) not in places
+    return own
 
 
 def read_security_hooks(kernel: Kernel, log: PointerLog) -> None:

@@ -60,25 +60,26 @@ class FoundCode:
 
     code: ForeignCode
     first: tuple[bytes, ...]  # bytes of each that are not the filler
-    executable: int  # pages that were looked at
+    executable: Pages  # that were looked at
     unread: int  # of those that nobody owns: not in the image
     left_out: int  # of these: more than are looked into
     hidden: Loaded  # modules that lie in such memory and that no other record leads to
 
 
 @table()
-class _Pages(Table):
+class Pages(Table):
+    """Executable pages beside the kernel's own text; by address."""
+
     va: U64
     writable: Bools
 
 
 def find_foreign_code(kernel: Kernel, owners: CodeOwners, packs: Part) -> FoundCode:
     """Executable pages that no code of ``owners`` and no pack of BPF programs has, and modules in them."""
-    pages, left_out = _executable(kernel)
-    count = len(pages)
+    executable, left_out = _executable(kernel)
     size = np.uint64(kernel.arch.page_size)
     ranges = owners.ranges
-    pages = pages.take(~_touches(pages.va, size, ranges.start, ranges.end))
+    pages = executable.take(~_touches(executable.va, size, ranges.start, ranges.end))
     order = np.argsort(packs.start)
     pages = pages.take(covering_rows(packs.start[order], packs.end[order], pages.va) < 0)
     pages = pages.take(~_of_the_machine(kernel, pages.va))
@@ -108,17 +109,17 @@ def find_foreign_code(kernel: Kernel, owners: CodeOwners, packs: Part) -> FoundC
     return FoundCode(
         code=code,
         first=begin,
-        executable=count,
+        executable=executable,
         unread=unread,
         left_out=left_out,
         hidden=_modules_in(kernel, code),
     )
 
 
-def _executable(kernel: Kernel) -> tuple[_Pages, int]:
+def _executable(kernel: Kernel) -> tuple[Pages, int]:
     """Every executable page of the kernel half but for those of its own text, by address; how many more there are."""
     if kernel.root is None:
-        return _Pages.zeros(0), 0
+        return Pages.zeros(0), 0
     leaves = kernel.arch.walk_kernel(kernel.memory, kernel.root).leaves
     leaves = leaves.take((leaves.allow & ALLOW_EXECUTE) != 0)
     stext, etext = kernel.symbols.get("_stext"), kernel.symbols.get("_etext")
@@ -130,7 +131,7 @@ def _executable(kernel: Kernel) -> tuple[_Pages, int]:
     kept = np.minimum(counts, np.uint64(_MOST_PAGES))
     row, place = expand(kept)
     va = leaves.va[row] + kernel.arch.bytes_of(place.astype(np.uint64))
-    rows = _Pages(va=va, writable=(leaves.allow[row] & ALLOW_WRITE) != 0)
+    rows = Pages(va=va, writable=(leaves.allow[row] & ALLOW_WRITE) != 0)
     return rows.sort_by(rows.va), int((counts - kept).sum())
 
 

@@ -107,6 +107,15 @@ NAMES: Final = (
     ],
 )
 
+# What system calls pass through before they come to one of these. Who changes these changes far more than what is
+# shown of areas, so tracing them is nobody's business here.
+REACHING: Final = (
+    *("ksys_read", "ksys_pread64", "vfs_read", "vfs_readv", "do_readv", "do_preadv", "new_sync_read"),
+    *("rw_verify_area", "vfs_ioctl", "do_sys_open", "do_sys_openat2", "do_filp_open", "path_openat", "do_dentry_open"),
+    *("ptrace_attach", "ptrace_check_attach", "__ptrace_may_access", "ptrace_may_access", "process_vm_rw_core"),
+    *("handle_mm_fault", "do_syslog", "security_file_permission", "security_ptrace_access_check"),
+)
+
 
 class Functions(NamedTuple):
     """Functions of the road that this kernel has; by address."""

@@ -35,6 +35,8 @@ class Source(IntEnum):
     TRACEPOINT = 8
     MAPPED = 9  # a VMA, its file or its pages: leads to a table
     MAPPED_TABLE = 10  # a table that such an object leads to
+    SWITCH = 11  # a number that a compiled switch goes by
+    VECTOR_TABLE = 12  # where CPUs are told that the table of exceptions lies
 
 
 class Leads(IntEnum):
@@ -83,6 +85,7 @@ class Pointers(Table):
     wanted: I32 = column(fill=-1)  # place in the lists of functions that belong there
     home: U64  # address of the object that the word is in; 0: a static one
     modular: Bools  # its table is a module's own: functions of modules belong there
+    misled: Bools  # a function of the kernel belongs there, and this is none of those that may
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +122,7 @@ class PointerLog:
         wanted: Iterable[tuple[str, ...]] = (),
         home: U64 | None = None,
         modular: Bools | None = None,
+        misled: Bools | None = None,
     ) -> None:
         """Words at ``at`` that hold ``target``; those that are not ``ok`` are counted."""
         self.unread += int((~ok).sum())
@@ -132,6 +136,7 @@ class PointerLog:
             word=np.arange(len(at)) if word is None else np.array(list(word)),
             home=np.zeros(len(at), np.uint64) if home is None else home,
             modular=np.zeros(len(at), np.bool_) if modular is None else modular,
+            misled=np.zeros(len(at), np.bool_) if misled is None else misled,
         )
         if names:
             rows.wanted[:] = [len(self.wanted) + place if functions else -1 for place, functions in enumerate(names)]
@@ -181,6 +186,7 @@ class PointerLog:
             ],
             Leads.NOWHERE,
         ).astype(np.uint8)
+        leads[rows.misled & np.isin(leads, (Leads.FUNCTION, Leads.INSIDE))] = Leads.OTHER
         self._compare(rows, leads, nearest.row)
         return leads
 

@@ -9,11 +9,18 @@ import numpy as np
 
 from vmaforensics.kernel.symbols.kallsyms import Kallsyms
 from vmaforensics.views.road.bpf import find_programs
+from vmaforensics.views.road.code_flow import FoundFlow, find_flow
 from vmaforensics.views.road.code_owners import Owner, kernel_and_modules
-from vmaforensics.views.road.entrances import read_security_hooks, read_system_calls, read_tracepoints, read_vectors
+from vmaforensics.views.road.entrances import (
+    read_security_hooks,
+    read_switches,
+    read_system_calls,
+    read_tracepoints,
+    read_vectors,
+)
 from vmaforensics.views.road.expected import ENTRIES, TABLES
 from vmaforensics.views.road.foreign_code import find_foreign_code
-from vmaforensics.views.road.functions import NAMES, road_functions
+from vmaforensics.views.road.functions import NAMES, REACHING, road_functions
 from vmaforensics.views.road.livepatch import find_replaced
 from vmaforensics.views.road.loaded import LoadedModules, find_loaded
 from vmaforensics.views.road.mapped import read_mapped
@@ -29,6 +36,7 @@ from vmaforensics.views.stacks.modules import Part, module_memory
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from vmaforensics.arch.registers import CpuState
     from vmaforensics.columns.types import U64
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.kernel.reference import ReferenceKernel
@@ -66,6 +74,7 @@ class RoadView:
     loaded: LoadedModules  # those that only foreign code led to among them
     owners: CodeOwners
     sites: FoundSites
+    flow: FoundFlow  # where code goes on
     text: ComparedText  # with the file that the kernel was booted from
     callers: U64  # what ftrace patches calls to where no trampoline of its own was made
     tracers: Tracers
@@ -120,17 +129,19 @@ def gather_road(
     vmas: Vmas,
     mapped: Files,
     *,
+    cpus: tuple[CpuState, ...] = (),
     patched: bool = True,
     reference: ReferenceKernel | None = None,
 ) -> RoadView:
     """Read code, tables, hooks and modules of the kernel, and what mappings work by.
 
-    ``files`` are open files, by address of ``struct file``; ``mapped`` those of ``vmas``.
+    ``files`` are open files, by address of ``struct file``; ``mapped`` those of ``vmas``; ``cpus`` what the image says
+    of the state of each CPU.
 
     Without ``patched`` the places that the kernel patches are left out: they lie in every page of its code. With a
     ``reference``, every byte of its code is compared with that.
     """
-    kernel.symbols.find_all([*_ASKED.split(), *_of_the_machine(kernel), *TABLES, *ENTRIES, *NAMES])
+    kernel.symbols.find_all([*_ASKED.split(), *_of_the_machine(kernel), *TABLES, *ENTRIES, *NAMES, *REACHING])
     loaded = find_loaded(kernel)
     tracers, probes, programs = find_tracers(kernel), find_probes(kernel), find_programs(kernel)
     owners = kernel_and_modules(kernel, loaded.modules).plus(_made(tracers, probes, programs))
@@ -140,9 +151,11 @@ def gather_road(
         owners = kernel_and_modules(kernel, loaded.modules).plus(_made(tracers, probes, programs))
     modules = loaded.modules
     log = PointerLog(kernel, owners, _memory(kernel, modules.module), _memory(kernel, modules.module[~modules.listed]))
-    _read_pointers(kernel, files, log)
+    _read_pointers(kernel, files, log, [state.vector_table for state in cpus if state.vector_table])
     read_mapped(kernel, vmas, mapped, log)
     patches = find_replaced(kernel)
+    functions, sites = road_functions(kernel), find_sites(kernel) if patched else FoundSites.none()
+    own = np.concatenate([sites.places, probes.probes.addr])
     cut_short = _cut_short(
         kernel,
         (
@@ -156,10 +169,11 @@ def gather_road(
         ),
     )
     return RoadView(
-        functions=road_functions(kernel),
+        functions=functions,
         loaded=loaded,
         owners=owners,
-        sites=find_sites(kernel) if patched else FoundSites.none(),
+        sites=sites,
+        flow=_flow(kernel, functions, owners, own, tracers, foreign) if patched else FoundFlow.none(),
         text=ComparedText.none() if reference is None else compare_text(kernel, reference, tracers, probes),
         callers=_callers(kernel, tracers),
         tracers=tracers,
@@ -180,10 +194,17 @@ def gather_road(
     )
 
 
+def _flow(
+    kernel: Kernel, functions: Functions, owners: CodeOwners, own: U64, tracers: Tracers, foreign: FoundCode
+) -> FoundFlow:
+    called = tracers.ops.func[tracers.ops.linked]
+    return find_flow(kernel, functions, owners, own, called, foreign.executable)
+
+
 def _of_the_machine(kernel: Kernel) -> tuple[str, ...]:
     """Symbols that only kernels of this CPU have."""
     arch = kernel.arch
-    return (*arch.system_call_tables, arch.vector_table, *(record.symbol for record in arch.patch_records))
+    return (*arch.entry_symbols, *(record.symbol for record in arch.patch_records))
 
 
 def _cut_short(kernel: Kernel, lists: Iterable[tuple[str, str, bool]]) -> tuple[str, ...]:
@@ -241,7 +262,7 @@ def _memory(kernel: Kernel, modules: U64) -> Part:
     return Part(start[order], end[order])
 
 
-def _read_pointers(kernel: Kernel, files: U64, log: PointerLog) -> None:
+def _read_pointers(kernel: Kernel, files: U64, log: PointerLog, vector_tables: list[int]) -> None:
     read_tables(kernel, log)
     read_entries(kernel, log)
     led_to = (read_proc_entries(kernel, log), read_objects(kernel, files, log))
@@ -249,7 +270,8 @@ def _read_pointers(kernel: Kernel, files: U64, log: PointerLog) -> None:
         parts = [found[struct] for found in led_to if struct in found]
         read_led_to(kernel, log, struct, np.concatenate([np.zeros(0, np.uint64), *parts]))
     read_system_calls(kernel, log)
-    read_vectors(kernel, log)
+    read_switches(kernel, log)
+    read_vectors(kernel, log, vector_tables)
     read_security_hooks(kernel, log)
     read_tracepoints(kernel, log)
 

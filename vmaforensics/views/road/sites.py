@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -62,11 +62,12 @@ class FoundSites:
     calls: int
     labels: int
     unread: int  # places whose code is not in the image
+    places: U64  # all that were looked at, sorted
 
     @classmethod
     def none(cls) -> FoundSites:
         """Nothing was looked at."""
-        return cls(sites=Sites.zeros(0), entries=0, calls=0, labels=0, unread=0)
+        return cls(sites=Sites.zeros(0), entries=0, calls=0, labels=0, unread=0, places=np.zeros(0, np.uint64))
 
 
 @table(struct="ftrace_page")
@@ -86,12 +87,26 @@ def find_sites(kernel: Kernel) -> FoundSites:
     """Every place that is patched or that could be."""
     parts = [_entries(kernel), _static_calls(kernel), _jump_labels(kernel)]
     return FoundSites(
-        sites=Sites.concatenate([sites for sites, _, _ in parts]),
-        entries=parts[0][1],
-        calls=parts[1][1],
-        labels=parts[2][1],
-        unread=sum(unread for _, _, unread in parts),
+        sites=Sites.concatenate([part.sites for part in parts]),
+        entries=len(parts[0].read),
+        calls=len(parts[1].read),
+        labels=len(parts[2].read),
+        unread=sum(part.unread for part in parts),
+        places=np.sort(np.concatenate([part.read for part in parts])),
     )
+
+
+class _Part(NamedTuple):
+    """What one mechanism patches."""
+
+    sites: Sites
+    read: U64  # places whose code was read
+    unread: int
+
+    @classmethod
+    def none(cls) -> _Part:
+        """There is no such mechanism."""
+        return cls(Sites.zeros(0), np.zeros(0, np.uint64), 0)
 
 
 def _code(kernel: Kernel, at: U64) -> tuple[Branches, Bools]:
@@ -99,11 +114,11 @@ def _code(kernel: Kernel, at: U64) -> tuple[Branches, Bools]:
     return kernel.arch.branches(code, at), ok
 
 
-def _entries(kernel: Kernel) -> tuple[Sites, int, int]:
+def _entries(kernel: Kernel) -> _Part:
     """Entries that do not hold a no-operation, or whose record says that they are on."""
     where = _records(kernel)
     if not len(where):
-        return Sites.zeros(0), 0, 0
+        return _Part.none()
     records, ok = kernel.gather(_Records, where)
     records, where = records.take(ok), where[ok]
     found, read = _code(kernel, records.ip)
@@ -117,7 +132,7 @@ def _entries(kernel: Kernel) -> tuple[Sites, int, int]:
         kind=found.kind[odd],
         target=found.target[odd],
     )
-    return rows, int(read.sum()), int((~read).sum()) + int((~ok).sum())
+    return _Part(rows, records.ip[read], int((~read).sum()) + int((~ok).sum()))
 
 
 def entry_places(kernel: Kernel) -> U64:
@@ -159,10 +174,10 @@ def _relative(words: U64, at: U64) -> U64:
     return found
 
 
-def _static_calls(kernel: Kernel) -> tuple[Sites, int, int]:
+def _static_calls(kernel: Kernel) -> _Part:
     """Static calls that lead elsewhere than their key says. A key whose function is 0 has no call."""
     if kernel.types.struct("static_call_site") is None or not kernel.has("static_call_key", "func"):
-        return Sites.zeros(0), 0, 0
+        return _Part.none()
     where = _table(kernel, "static_call_sites", kernel.sizeof("static_call_site"))
     words, ok = kernel.words(where, 1)
     at = _relative(words[:, 0] & np.uint64(0xFFFF_FFFF), where)
@@ -175,26 +190,26 @@ def _static_calls(kernel: Kernel) -> tuple[Sites, int, int]:
     found, read = _code(kernel, at)
     leads = (found.kind == BranchKind.CALL) | (found.kind == BranchKind.JUMP)
     odd = np.flatnonzero(read & known & ((leads & (found.target != wanted)) | (found.kind == BranchKind.BREAKPOINT)))
-    return _rows(SiteKind.STATIC_CALL, odd, at, where, found, wanted), int(read.sum()), int((~read).sum())
+    return _Part(_rows(SiteKind.STATIC_CALL, odd, at, where, found, wanted), at[read], int((~read).sum()))
 
 
-def _jump_labels(kernel: Kernel) -> tuple[Sites, int, int]:
+def _jump_labels(kernel: Kernel) -> _Part:
     """Jump labels that lead elsewhere than they can."""
     if kernel.types.struct("jump_entry") is None or kernel.member("jump_entry", "code").size != 4:
-        return Sites.zeros(0), 0, 0
+        return _Part.none()
     where = _table(kernel, "__jump_table", kernel.sizeof("jump_entry"))
     words, ok = kernel.words(where, 1)
     at = _relative(words[:, 0] & np.uint64(0xFFFF_FFFF), where)
     wanted = _relative(words[:, 0] >> np.uint64(32), where + np.uint64(4))
     stext, etext = kernel.symbols.get("_stext"), kernel.symbols.get("_etext")
     if stext is None or etext is None:
-        return Sites.zeros(0), 0, 0
+        return _Part.none()
     ok &= (at >= np.uint64(stext)) & (at < np.uint64(etext))  # those of boot code were given back
     where, at, wanted = where[ok], at[ok], wanted[ok]
     found, read = _code(kernel, at)
     leads = (found.kind == BranchKind.CALL) | (found.kind == BranchKind.JUMP)
     odd = np.flatnonzero(read & ((leads & (found.target != wanted)) | (found.kind == BranchKind.BREAKPOINT)))
-    return _rows(SiteKind.JUMP_LABEL, odd, at, where, found, wanted), int(read.sum()), int((~read).sum())
+    return _Part(_rows(SiteKind.JUMP_LABEL, odd, at, where, found, wanted), at[read], int((~read).sum()))
 
 
 def _rows(site: SiteKind, odd: I64, at: U64, where: U64, found: Branches, wanted: U64) -> Sites:
