@@ -46,6 +46,18 @@ def test_a_program_that_is_mapped_while_exe_file_is_another_is_found() -> None:
     assert len(found.evidence) == 4
 
 
+@pytest.mark.parametrize("unmapped", [False, True])
+def test_a_process_without_a_program_is_found_and_an_address_space_without_a_task_is_not(unmapped: bool) -> None:
+    views = _views()
+    views.mms.exe_file[0] = 0
+    if unmapped:
+        views.mms.start_code[0] = 0x600000
+    (found,) = findings(views, "MM-EXE-EXCHANGED")
+    assert (found.mm, found.severity) == (mm_of(100), Severity.HIGH)
+    views.tasks.mm[views.tasks.mm == np.uint64(mm_of(100))] = 0
+    assert findings(views, "MM-EXE-EXCHANGED") == []
+
+
 @pytest.mark.parametrize("column", ["phdr", "entry"])
 def test_an_auxiliary_vector_that_names_another_file_is_low(column: str) -> None:
     views = _views()

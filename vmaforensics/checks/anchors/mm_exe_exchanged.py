@@ -78,9 +78,11 @@ def check(context: Context) -> Iterator[Finding]:
     every = judged & other[0] & other[1] & other[2] & agree & ~_beneath(files, named[0], exe)
     some = judged & ~every & (other[0] | other[1] | other[2])
     yield from _tell(context, files, exe, named, np.flatnonzero(every))
-    # Only the last user of an address space takes its program away (__mmput, kernel/fork.c).
-    gone = mms.ok & anchors.mms.ok & (mms.exe_file == 0) & (mms.users > 0) & context.decoded(context.index, mms.mm)
-    yield from _tell(context, files, exe, named, np.flatnonzero(gone & (named[0] >= 0) & agree))
+    # Only the last user of an address space takes its program away (__mmput, kernel/fork.c), and no task has one
+    # before it has its program (begin_new_exec, fs/exec.c). The kernel's own address spaces have none, and no task.
+    run = np.isin(mms.mm, views.tasks.mm)
+    gone = mms.ok & anchors.mms.ok & (mms.exe_file == 0) & (mms.users > 0) & run
+    yield from _tell(context, files, exe, named, np.flatnonzero(gone))
     for finding in _tell(context, files, exe, named, np.flatnonzero(some)):
         yield replace(finding, severity=Severity.LOW, confidence=Confidence.LOW)
 
@@ -147,7 +149,8 @@ def _tell(context: Context, files: FileTable, exe: I64, named: list[I64], wrong:
             what = f"{name} is {int(value[at]):#x}, in {path(int(rows[at]))}"
             evidence.append(Evidence(what=what, view=View.ANCHORS.label, address=where, found=f"{int(value[at]):#x}"))
         others = dict.fromkeys(path(int(rows[at])) for rows in named if int(rows[at]) >= 0)
-        title = f"exe_file is {path(int(exe[at]))}, and the program that is mapped is {' or '.join(others)}"
+        mapped = f"the program that is mapped is {' or '.join(others)}" if others else "no program is mapped"
+        title = f"exe_file is {path(int(exe[at]))}, and {mapped}"
         start = int(mms.start_code[at])
         found = context.finding(RULE, mm, title, evidence, bounds=(start, max(int(mms.end_code[at]), start + 1)))
         yield replace(found, settled=True)  # files that are mapped or are a program stay what they are
