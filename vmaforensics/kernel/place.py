@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from vmaforensics import cache
 from vmaforensics.image.contents import contents_key
 from vmaforensics.image.formats.raw import RawMemory
+from vmaforensics.image.formats.segments import PHYSICAL_LIMIT
 from vmaforensics.kernel.symbols import window
 
 if TYPE_CHECKING:
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.symbols.vmcoreinfo import Vmcoreinfo
 
 _KIND = "kernel"
-_FARTHEST = 1 << 52  # physical addresses lie below
 _SLACK = 1 << 12  # bytes around the tables that are read with them
 
 
@@ -96,9 +96,9 @@ def _believable(content: dict[str, object], memory: PhysicalMemory) -> Place | N
     except TypeError:
         return None
     numbers = (place.table, place.index, place.before, place.after, 0 if place.info is None else place.info)
-    if any(type(number) is not int or not 0 <= number < _FARTHEST for number in numbers):
+    if any(type(number) is not int or not 0 <= number < PHYSICAL_LIMIT for number in numbers):
         return None
     if type(place.shift) is not int or type(place.sha256) is not str:
         return None
-    fits = isinstance(memory, RawMemory) and -memory.file_size < place.shift < _FARTHEST
+    fits = isinstance(memory, RawMemory) and -memory.file_size < place.shift < PHYSICAL_LIMIT
     return place if place.shift == 0 or fits else None
