@@ -93,8 +93,11 @@ def follows(finding: dict[str, Any], edit: dict[str, Any]) -> bool:
     """Is a finding about what an edit did besides: to a child, to the page it used, to the list it cut?"""
     start, end = number(finding["start"]), number(finding["end"])
     low, high = (int(word, 16) for word in edit["decoys"])
-    if finding["pid"] == edit["pid"] or edit["comm"] in FORKING:
-        return overlaps(low, high, start, end) or overlaps(int(edit["start"], 16), int(edit["end"], 16), start, end)
+    areas = (low, high), (int(edit["start"], 16), int(edit["end"], 16))
+    if finding["pid"] == edit["pid"]:
+        return any(overlaps(*area, start, end) for area in areas)
+    if edit["comm"] in FORKING and start is not None and end is not None:
+        return any(area[0] <= start and end <= area[1] for area in areas)
     if finding["pid"]:
         return False
     said = json.dumps(finding["evidence"])

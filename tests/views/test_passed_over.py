@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from handmade import LINUX, PAGE, Machine
@@ -11,7 +13,9 @@ from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.processes.tasks import read_tasks
 
 STRUCTS = LINUX | {
-    "task_struct": LINUX["task_struct"] + " start_time:u64 group_leader:* thread_pid:* pid_links:hlist_node[4]",
+    "task_struct": LINUX["task_struct"]
+    + " start_time:u64 group_leader:* thread_pid:* pid_links:hlist_node[4] real_parent:* sibling:list_head"
+    " cg_list:list_head",
     "signal_struct": "nr_threads:i32 thread_head:list_head",
     "pid": "count:i32 tasks:*[4]",
     "mm_struct": LINUX["mm_struct"] + " owner:*",
@@ -106,3 +110,59 @@ def test_a_task_in_its_place_is_not_passed_over() -> None:
     here = line.machine.at("task_struct", line.hidden, "tasks")
     line.machine.set("task_struct", line.first, "tasks.next", here)
     assert line.asked().bypassed.tolist() == [False]
+
+
+def link(machine: Machine, path: str, *tasks: int, back: bool = True) -> None:
+    """Each points to the next on a list of tasks, and back."""
+    for here, after in pairwise(tasks):
+        machine.set("task_struct", here, f"{path}.next", machine.at("task_struct", after, path))
+        if back:
+            machine.set("task_struct", after, f"{path}.prev", machine.at("task_struct", here, path))
+
+
+@pytest.mark.parametrize("path", ["sibling", "cg_list"])
+def test_a_neighbour_on_another_list_that_has_it_still_was_read_at_the_same_moment(path: str) -> None:
+    line = Line("hfl")
+    link(line.machine, path, line.first, line.hidden, line.last)
+    found = line.asked(line.first, line.last)
+    assert (found.proven.tolist()[0], found.by_one.tolist()[0]) == (True, True)
+
+
+def test_a_copy_of_a_neighbour_that_points_there_says_nothing() -> None:
+    line = Line("hfl")
+    line.page()
+    copy = line.machine.put("task_struct", {"pid": 20, "tgid": 20})
+    link(line.machine, "sibling", copy, line.hidden, back=False)
+    line.machine.set("task_struct", copy, "real_parent", line.hidden)
+    assert line.asked(copy).by_one.tolist()[0] is False
+
+
+def test_a_child_that_has_its_parent_still_was_read_while_that_lived() -> None:
+    line = Line("hfl")
+    machine = line.machine
+    line.page()
+    pid = machine.put("pid")
+    child = machine.put("task_struct", {"pid": 20, "tgid": 20, "real_parent": line.hidden, "thread_pid": pid})
+    machine.word(machine.at("pid", pid, "tasks"), machine.at("task_struct", child, "pid_links"))
+    assert line.asked(child).proven.tolist()[0] is True
+
+
+@pytest.mark.parametrize("path", ["sibling", "cg_list"])
+def test_a_brother_that_was_read_later_and_no_longer_has_it_says_that_it_is_gone(path: str) -> None:
+    line = Line("hfl")
+    link(line.machine, path, line.first, line.hidden, line.last)
+    for other in (line.first, line.last):
+        line.machine.set("task_struct", other, f"{path}.next", 0)
+        line.machine.set("task_struct", other, f"{path}.prev", 0)
+    found = line.asked(line.first, line.last)
+    assert found.by_one.tolist()[0] is False
+    assert found.gone.tolist()[0] is (path == "sibling")  # control groups are moved between
+
+
+def test_a_brother_that_was_read_before_says_nothing_of_what_came_later() -> None:
+    line = Line("flh")
+    for side, other in (("prev", line.first), ("next", line.last)):
+        line.machine.set(
+            "task_struct", line.hidden, f"sibling.{side}", line.machine.at("task_struct", other, "sibling")
+        )
+    assert line.asked(line.first, line.last).gone.tolist()[0] is False

@@ -76,7 +76,8 @@ class Reading:
         return np.concatenate(parts)
 
     def rest(self, mm: int) -> Rest | None:
-        """Of the threads that use ``mm``; None where there are none, one runs or ends, or one could not be read."""
+        """Of the threads that use ``mm``; None where there are none, one runs, ends or ended later, or one could not be
+        read."""
         tasks = self._tasks
         users = tasks.take(np.flatnonzero(tasks.mm == np.uint64(mm)))
         return self.rest_of(users.task) if _living(users).all() else None
@@ -104,7 +105,7 @@ class Reading:
         rows = rows_of(known.task, tasks)
         if not len(rows) or (rows < 0).any() or known.running[rows].any() or not known.ok[rows].all():
             return None
-        if (known.ran[rows] <= 0).any():
+        if (known.ran[rows] <= 0).any() or known.gone[rows].any():
             return None
         return Rest(int(known.ran[rows].max()), int(self._times.at(known.pa[rows]).earliest.min()))
 

@@ -5,8 +5,11 @@ what is new comes to the end of it. Memory is read by ascending addresses. So if
 lie below what says that the process lives, they did so while it should have been between them. Of neighbours that were
 there before the reading began, the word of one suffices: what has taken the place of one that ended would be behind it.
 
-That it lives say its own state, and what __unhash_process and exit_mm take from it before or with its place on the
-list: its threads' list, a thread that names it as its leader, its pid, the owner of its memory.
+That it lives say its own state, and what exit_notify, cgroup_release, __unhash_process and exit_mm take from it before
+or with its place on the list: its threads' list, a thread that names it as its leader, its pid, the owner of its
+memory, its children, and its neighbours on the lists of its parent's children and of its control group. These are often
+its neighbours on the list of tasks too, and then both words lie in one page, which was read at one moment. Where what
+was read later no longer has it, it is gone: however long it had slept, it has not slept on.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.lookup import rows_of, values_at
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, I64, U64
 
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 
 _PF_EXITING = 0x4  # include/linux/sched.h
 _NOWHERE = (1 << 64) - 1
+_MOVED = "cg_list"  # from one list to another while the task lives
+_LISTS = ("sibling", _MOVED)  # a task is on them as long as on the list of tasks, or not quite as long
 
 
 @table(struct="task_struct")
@@ -34,6 +39,7 @@ class _Links(Table):
     before: U64 = member("tasks.prev")
     started: I64 = member("start_time?", fill=(1 << 63) - 1)
     leader: U64 = member("group_leader?")
+    parent: U64 = member("real_parent?")
     pid: U64 = member("thread_pid?")  # struct pid
 
 
@@ -50,6 +56,14 @@ class PassedOver(NamedTuple):
     proven: Bools  # both neighbours were read first, so that it was so while the task lived
     by_one: Bools  # at least one was
     beside: I64  # when the younger of both neighbours began, ns of CLOCK_MONOTONIC
+    gone: Bools  # what was read after it says that it had ended by then
+
+
+class _Signs(NamedTuple):
+    """What others say of each task."""
+
+    last: U64  # where what was read last says that it was not released yet: a physical address, 0 for nowhere
+    gone: Bools
 
 
 def passed_over(kernel: Kernel, tasks: Tasks) -> PassedOver:
@@ -63,9 +77,15 @@ def passed_over(kernel: Kernel, tasks: Tasks) -> PassedOver:
     joined = leaders & ok & held & too & (links.before != links.after)
     joined &= (before.after == links.after) & (after.before == links.before) & living(tasks)
     says = _places(kernel, links.before), _places(kernel, links.after + np.uint64(8))
-    alive = np.where(joined, _alive(kernel, tasks, links), np.uint64(0))
+    signs = _signs(kernel, tasks, links)
+    # What lies in one page was read at one moment.
+    alive = np.where(joined, signs.last | np.uint64(kernel.arch.page_size - 1), np.uint64(0))
     return PassedOver(
-        joined, np.maximum(*says) < alive, np.minimum(*says) < alive, np.maximum(before.started, after.started)
+        joined,
+        np.maximum(*says) < alive,
+        np.minimum(*says) < alive,
+        np.maximum(before.started, after.started),
+        signs.gone,
     )
 
 
@@ -75,30 +95,74 @@ def living(tasks: Tasks) -> Bools:
     return alive
 
 
-def _alive(kernel: Kernel, tasks: Tasks, links: _Links) -> U64:
-    """Where what was read last says that each of ``tasks`` was not released yet: a physical address, 0 for nowhere."""
+def _signs(kernel: Kernel, tasks: Tasks, links: _Links) -> _Signs:
     exits = _places(kernel, tasks.task + np.uint64(kernel.offset("task_struct", "exit_state")))
     last = np.where(living(tasks), exits, np.uint64(0))
+    gone = np.zeros(len(tasks), np.bool_)
+    whole = living(tasks) & (tasks.pid == tasks.tgid)
     signals, read = kernel.gather(_Signals, tasks.signal)
     node = np.uint64(kernel.offset("task_struct", "thread_node"))
     heads = tasks.signal + np.uint64(kernel.offset("signal_struct", "thread_head"))
     last = _later(kernel, last, heads, read & (signals.threads > 0) & (signals.first == tasks.task + node))
+    gone |= whole & read & (signals.first != tasks.task + node) & (_places(kernel, heads) > exits)
+    attached = np.zeros(len(tasks), np.bool_)
     if kernel.has("task_struct", "pid_links") and kernel.has("pid", "tasks"):
         pids = links.pid + np.uint64(kernel.offset("pid", "tasks"))  # hlist_head of PIDTYPE_PID, the first
         words, read = kernel.words(pids, 1)
         own = tasks.task + np.uint64(kernel.offset("task_struct", "pid_links"))
-        last = _later(kernel, last, pids, read & (words[:, 0] == own))
+        attached = read & (words[:, 0] == own)
+        last = _later(kernel, last, pids, attached)
+        gone |= whole & read & (words[:, 0] != own) & (_places(kernel, pids) > exits)
     if kernel.has("mm_struct", "owner"):
         owner, read = kernel.gather_member("mm_struct", "owner", tasks.mm)
         owners = tasks.mm + np.uint64(kernel.offset("mm_struct", "owner"))
         last = _later(kernel, last, owners, read & (tasks.mm != 0) & (owner == tasks.task))
-    # A thread that has not begun to exit keeps the leader of its group.
-    threads = np.flatnonzero(living(tasks) & (links.leader != 0) & (links.leader != tasks.task))
-    row = rows_of(np.sort(tasks.task), links.leader[threads])
-    order = np.argsort(tasks.task)
-    np.maximum.at(last, order[row[row >= 0]], exits[threads[row >= 0]])
+    named = _Named(tasks.task)
+    # A thread that has not begun to exit keeps the leader of its group, a child its parent.
+    named.by(last, links.leader, exits, living(tasks) & (links.leader != tasks.task))
+    # One that is still a copy of its parent has no pid of its own.
+    named.by(last, links.parent, exits, living(tasks) & attached)
+    for path in _LISTS:
+        if kernel.has("task_struct", path):
+            _beside(kernel, tasks, path, named, _Signs(last, gone))
     last[last == _NOWHERE] = 0
-    return last
+    return _Signs(last, gone)
+
+
+def _beside(kernel: Kernel, tasks: Tasks, path: str, named: _Named, signs: _Signs) -> None:
+    """What neighbours on the lists through a list_head of the tasks say of each other; ``signs`` are moved on."""
+    offset = kernel.offset("task_struct", path)
+    at = tasks.task + np.uint64(offset)
+    around, read = kernel.words(at, 2)
+    for side in (0, 1):
+        with np.errstate(over="ignore"):
+            others = around[:, side] - np.uint64(offset)
+        row = named.rows(others)
+        places = _places(kernel, at + np.uint64(8 * side))
+        back = values_at(around[:, 1 - side], row) == at
+        fine = read & living(tasks) & (others != tasks.task)
+        named.by(signs.last, others, places, fine & back)
+        if path != _MOVED:
+            lives = (row >= 0) & values_at(fine, row)
+            signs.gone[:] |= fine & lives & ~back & (values_at(places, row) > places)
+
+
+class _Named:
+    """Looks up tasks that others name."""
+
+    def __init__(self, tasks: U64) -> None:
+        self._order = np.argsort(tasks)
+        self._tasks = tasks[self._order]
+
+    def by(self, last: U64, names: U64, places: U64, who: Bools) -> None:
+        """Move ``last`` of each task that one of ``who`` names on to the place of the word that does."""
+        row = self.rows(names)
+        who = who & (row >= 0)
+        np.maximum.at(last, row[who], places[who])
+
+    def rows(self, names: U64) -> I64:
+        """The row of each of ``names``, -1 where it is none of the tasks."""
+        return values_at(self._order, rows_of(self._tasks, names), -1)
 
 
 def _later(kernel: Kernel, last: U64, words: U64, says: Bools) -> U64:

@@ -64,6 +64,7 @@ class TaskTimes(Table):
     passed_over: Bools  # so it was while it lived
     passed_by: Bools  # so one of both had it while it lived
     beside: I64  # when the younger of both began, ns of CLOCK_MONOTONIC
+    gone: Bools  # what was read after it says that it had ended
     ok: Bools
 
 
@@ -76,7 +77,9 @@ def task_times(kernel: Kernel, bases: TimeBases, tasks: Tasks) -> TaskTimes:
     ran = np.maximum(bases.of_scheduler(rows.executed), bases.of_scheduler(rows.arrived))
     found.task[:], found.ran[:], found.started[:], found.pa[:] = tasks.task, ran, rows.started, at.pa
     found.running[:], found.ok[:] = rows.on_cpu != 0, ok & at.mapped & tasks.ok
-    found.bypassed[:], found.passed_over[:], found.passed_by[:], found.beside[:] = passed_over(kernel, tasks)
+    seen = passed_over(kernel, tasks)
+    found.bypassed[:], found.passed_over[:], found.passed_by[:] = seen.bypassed, seen.proven, seen.by_one
+    found.beside[:], found.gone[:] = seen.beside, seen.gone
     return found.sort_by(found.task)
 
 
