@@ -123,7 +123,7 @@ def file_pages(kernel: Kernel, views: Views) -> PlacePages:
     """The page cache of every file, by file; without the account of all frames, what processes map of it."""
     if views.frames is not None:
         kinds = views.frames.kinds
-        pfns = kinds.pfns(np.flatnonzero(kinds.kinds == FrameKind.PAGE_CACHE).astype(np.int64)[:_MOST_FRAMES])
+        pfns = kinds.all_of(FrameKind.PAGE_CACHE)[:_MOST_FRAMES]
         pages = read_pages(kernel, pfns)
     elif views.page_tables is not None:
         pages = views.page_tables.pages
@@ -162,14 +162,14 @@ def frame_pages_of(views: Views, mapped: Mapped) -> PlacePages:
     if views.frames is None:
         return PlacePages.zeros(0)
     kinds = views.frames.kinds
-    lost = np.isin(kinds.kinds, (*ANON_KINDS, FrameKind.HUGETLB, FrameKind.KEPT, FrameKind.MAPPED))
+    lost = kinds.are(*ANON_KINDS, FrameKind.HUGETLB, FrameKind.KEPT, FrameKind.MAPPED)
     at = kinds.rows(mapped.pfn)
     lost[at[at >= 0]] = False
     parts = []
     for kind, mask in (
         (PlaceKind.UNMAPPED, lost),
-        (PlaceKind.UNOWNED, kinds.kinds == FrameKind.KERNEL),
-        (PlaceKind.FREE, np.isin(kinds.kinds, FREE_KINDS)),
+        (PlaceKind.UNOWNED, kinds.are(FrameKind.KERNEL)),
+        (PlaceKind.FREE, kinds.are(*FREE_KINDS)),
     ):
         pfns = kinds.pfns(np.flatnonzero(mask).astype(np.int64)[:_MOST_FRAMES])
         parts.append(PlacePages.of(kind=np.full(len(pfns), kind), owner=np.zeros(len(pfns)), at=pfns, pfn=pfns))

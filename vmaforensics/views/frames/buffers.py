@@ -41,7 +41,7 @@ def find_buffer_code(kernel: Kernel, accounted: Accounted, *, mapped: U64, held:
     Pages that were cut off from their file are such too, if a pipe or a socket still has them.
     """
     kinds = accounted.kinds
-    wanted = np.isin(kinds.kinds, (FrameKind.KEPT, FrameKind.VMALLOC)) & ~accounted.executable
+    wanted = kinds.are(FrameKind.KEPT, FrameKind.VMALLOC) & ~accounted.executable
     pages = read_pages(kernel, np.unique(held.pfn[kinds.of(held.pfn) == FrameKind.PAGE_CACHE]))
     wanted[kinds.rows(pages.pfn[pages.ok & ~pages.compound & (pages.mapping == 0)])] = True
     at = kinds.rows(mapped)

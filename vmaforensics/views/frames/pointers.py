@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import last_rows_of, rows_of, values_at
+from vmaforensics.columns.lookup import covering_rows, last_rows_of, rows_of, values_at
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U64, Bools
 from vmaforensics.views.pages.frame_kinds import FrameKind
+from vmaforensics.views.pages.vmemmap import vmemmap_runs
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.slab.any_cache import find_objects
 from vmaforensics.words.printable import decoded
@@ -56,8 +57,8 @@ def find_pointers(
     direct, page = np.uint64(kernel.arch.direct_map(kernel.variable)), kernel.arch.page_size
     keepers = among
     if keepers is None:
-        keepers = kinds.pfns(np.flatnonzero(np.isin(kinds.kinds, _KEEPERS)).astype(np.int64))
-    keepers = keepers[~np.isin(keepers, _vmemmap(kernel, reader, kinds))][:_MOST_FRAMES]
+        keepers = kinds.all_of(*_KEEPERS)
+    keepers = keepers[~_in_vmemmap(kernel, reader, keepers)][:_MOST_FRAMES]
     slab = kinds.of(keepers) == FrameKind.SLAB
     structs, places = reader.addresses(pfns), direct + kernel.arch.bytes_of(pfns)
     total = 0
@@ -138,9 +139,10 @@ def _in_image(kernel: Kernel, pas: U64) -> U64:
     return np.where(inside & mapped[0], np.uint64(start) + into, np.uint64(0))
 
 
-def _vmemmap(kernel: Kernel, reader: PageReader, kinds: FrameKinds) -> U64:
-    """The frames that the struct pages themselves lie in."""
-    each = max(kernel.arch.page_size // reader.size, 1)
-    described = kinds.pfns(np.arange(0, len(kinds.kinds), each, dtype=np.int64))
-    pas, _, mapped = kernel.space.translate(reader.addresses(described))
-    return np.unique(kernel.arch.pages(pas[mapped]))
+def _in_vmemmap(kernel: Kernel, reader: PageReader, pfns: U64) -> Bools:
+    """Which frames struct pages lie in."""
+    runs = vmemmap_runs(kernel, int(reader.base), reader.size)
+    runs = runs.sort_by(runs.pa)
+    ends = runs.pa + (runs.end - runs.start)
+    found: Bools = covering_rows(kernel.arch.pages(runs.pa), kernel.arch.pages(ends) + np.uint64(1), pfns) >= 0
+    return found

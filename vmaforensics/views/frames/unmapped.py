@@ -50,7 +50,7 @@ def find_unmapped(
     kernel: Kernel, reader: PageReader, kinds: FrameKinds, *, mapped: U64, held: HeldFrames
 ) -> tuple[UnmappedAnon, int]:
     """(the pages, how many more were not looked at); ``mapped`` are the frames that page tables lead to."""
-    anonymous = kinds.kinds == FrameKind.ANONYMOUS
+    anonymous = kinds.are(FrameKind.ANONYMOUS)
     at = kinds.rows(mapped)
     anonymous[at[at >= 0]] = False
     pfns = kinds.pfns(np.flatnonzero(anonymous).astype(np.int64))

@@ -58,7 +58,7 @@ def unowned_frames(kernel: Kernel, reader: PageReader, accounted: Accounted) -> 
     without __GFP_COMP, of which only the first has a reference).
     """
     kinds = accounted.kinds
-    nobodys = np.isin(kinds.kinds, (FrameKind.KERNEL, FrameKind.LARGE_KMALLOC))
+    nobodys = kinds.are(FrameKind.KERNEL, FrameKind.LARGE_KMALLOC)
     pfns = kinds.pfns(np.flatnonzero(nobodys & ~accounted.executable).astype(np.int64))
     references, ok = kernel.gather_member("page", "_refcount.counter", reader.addresses(pfns))
     rows = np.arange(len(pfns))
@@ -74,7 +74,7 @@ def unowned_frames(kernel: Kernel, reader: PageReader, accounted: Accounted) -> 
 def reserved_frames(kernel: Kernel, accounted: Accounted) -> U64:
     """The frames that are reserved, that the kernel may not execute, and that are no part of its image, ascending."""
     kinds = accounted.kinds
-    pfns = kinds.pfns(np.flatnonzero((kinds.kinds == FrameKind.RESERVED) & ~accounted.executable).astype(np.int64))
+    pfns = kinds.pfns(np.flatnonzero(kinds.are(FrameKind.RESERVED) & ~accounted.executable).astype(np.int64))
     bounds = [kernel.symbols.get(name) or 0 for name in ("_text", "_end")]
     (start, end), _, mapped = kernel.space.translate(np.array([bounds[0], max(bounds[1] - 1, 0)], np.uint64))
     own = mapped.all() & (pfns >= kernel.arch.pages(start)) & (pfns <= kernel.arch.pages(end))

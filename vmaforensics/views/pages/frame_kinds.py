@@ -18,7 +18,7 @@ from vmaforensics.views.pages.free_lists import listed_free, per_cpu_free
 from vmaforensics.views.pages.page_types import PageReader, type_code
 
 if TYPE_CHECKING:
-    from vmaforensics.columns.types import I64, U8, U64
+    from vmaforensics.columns.types import I64, U8, U64, Bools
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.pages.page_types import TypeCode
 
@@ -101,6 +101,18 @@ class FrameKinds:
         found: U64 = (self.ranges[at, 1].astype(np.int64) - ends[at] + rows).astype(np.uint64)
         return found
 
+    def are(self, *kinds: FrameKind) -> Bools:
+        """Which frames are of one of these kinds, as ``kinds``. Many times as fast as :func:`numpy.isin`, and without
+        anything larger than the answer."""
+        found = np.zeros(len(self.kinds), np.bool_)
+        for kind in kinds:
+            found |= self.kinds == kind
+        return found
+
+    def all_of(self, *kinds: FrameKind) -> U64:
+        """The frames of these kinds, ascending."""
+        return self.pfns(np.flatnonzero(self.are(*kinds)).astype(np.int64))
+
     def of(self, pfns: U64) -> U8:
         """The kind of each of some frames; UNKNOWN where the kernel has none such."""
         return values_at(self.kinds, self.rows(pfns), FrameKind.UNKNOWN)
@@ -124,7 +136,7 @@ def classify_frames(kernel: Kernel) -> FrameKinds:
     for first, end in batches(kernel, ranges):
         (row,) = found.rows(np.array([first], np.uint64)).tolist()
         kinds[row : row + end - first] = _classify(reader, codes, first, end - first)
-    free = listed_free(kernel, reader, found.pfns(np.flatnonzero(found.kinds == FrameKind.KERNEL)))
+    free = listed_free(kernel, reader, found.all_of(FrameKind.KERNEL))
     _free_blocks(found.kinds, found.rows(free.pfns), free.orders, FrameKind.PER_CPU_FREE)
     return replace(found, listed=free.whole)
 

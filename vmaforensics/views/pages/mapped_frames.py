@@ -111,14 +111,14 @@ class FrameRows:
     def __init__(self, places: FramePlaces, frames: U64) -> None:
         self._places, self._frames = places, frames
         place, known = places.of(frames)
-        self._rows = np.full(places.count, -1, np.int32)
-        self._rows[place[known]] = np.flatnonzero(known)
+        self._rows = np.zeros(places.count, np.int32)  # and one more; what is 0 takes no memory
+        self._rows[place[known]] = np.flatnonzero(known) + 1
 
     def of(self, pfns: U64) -> I64:
         """Row of each frame, -1 where it has none."""
         place, known = self._places.of(pfns)
         if known.all():
-            return self._rows[place].astype(np.int64)
+            return self._rows[place].astype(np.int64) - 1
         found = rows_of(self._frames, pfns)
-        found[known] = self._rows[place[known]]
+        found[known] = self._rows[place[known]] - 1
         return found

@@ -158,7 +158,7 @@ def _cached(kernel: Kernel, kinds: FrameKinds, files: int) -> SwapCached:
     at = kernel.symbols.get("swapper_spaces")
     if at is None or not kernel.has("address_space", "i_pages.xa_head"):
         return SwapCached.zeros(0)
-    pfns = kinds.pfns(np.flatnonzero(kinds.kinds == FrameKind.SWAP_CACHE).astype(np.int64))
+    pfns = kinds.all_of(FrameKind.SWAP_CACHE)
     reader = PageReader(kernel)
     rows, ok = reader.read(pfns)
     head = kernel.types.constant("PG_head")

@@ -8,6 +8,7 @@ import numpy as np
 
 from vmaforensics.columns.lookup import last_rows_of
 from vmaforensics.columns.runs import ranges_without
+from vmaforensics.kernel.space.kernel_space import Runs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,20 +27,27 @@ class VmemmapPieces(NamedTuple):
     ok: Bools  # is it in the image?
 
 
+def vmemmap_runs(kernel: Kernel, base: int, size: int) -> Runs:
+    """Where the page tables map vmemmap, which begins at ``base`` and has ``size`` bytes a frame; up to the end of RAM,
+    and of the page that it ends in."""
+    ranges, runs = kernel.memory.ranges, kernel.space.runs
+    page = kernel.arch.page_size
+    span = page if page % size == 0 else size
+    used = -(-int(ranges[:, 1].max(initial=0)) // page) * size
+    high = base + -(-used // span) * span  # where RAM ends within a piece, the whole of it counts
+    runs = runs.take((runs.end >= np.uint64(base)) & (runs.start < np.uint64(high)))
+    start: U64 = np.maximum(runs.start, np.uint64(base))
+    end = np.minimum(runs.end, np.uint64(max(high - 1, 0)))
+    return Runs(start=start, end=end, pa=runs.pa + (start - runs.start))
+
+
 def vmemmap_pages(kernel: Kernel, base: int, size: int, without: U64 | None = None) -> Iterator[VmemmapPieces]:
     """The pieces of vmemmap, which begins at ``base`` and has ``size`` bytes a frame, that the page tables map, a batch
     at a time; those that lie altogether in ``without``, ``(n, 2)`` ranges ``[first, end)`` of frames, are left out."""
-    ranges = kernel.memory.ranges
-    if not len(ranges):
-        return
     page = kernel.arch.page_size
     span = page if page % size == 0 else size
-    used = -(-int(ranges[:, 1].max()) // page) * size
-    high = base + -(-used // span) * span  # where RAM ends within a piece, the whole of it counts
-    runs = kernel.space.runs
-    runs = runs.take((runs.end >= np.uint64(base)) & (runs.start < np.uint64(high)))
-    start = np.maximum(runs.start, np.uint64(base)) - np.uint64(base)
-    end = np.minimum(runs.end, np.uint64(high - 1)) - np.uint64(base) + np.uint64(1)
+    runs = vmemmap_runs(kernel, base, size)
+    start, end = runs.start - np.uint64(base), runs.end - np.uint64(base) + np.uint64(1)
     first = (start + np.uint64(span - 1)) // np.uint64(span)  # pieces that lie in one run altogether
     last = np.maximum(end // np.uint64(span), first)
     if without is not None:
