@@ -159,6 +159,27 @@ def test_help_needs_none_of_the_libraries(arguments: list[str]) -> None:
     assert modules_after(*arguments).isdisjoint(HEAVY)
 
 
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"hello\n" * 1000,
+        b"PK\x03\x04" + bytes(99),
+        b"\x7fELF\2\1\1" + bytes(9) + b"\4\0\xb7\0" + bytes(99),
+        b"\x7fELF\1\1\1" + bytes(9) + b"\4\0\x03\0" + bytes(99),
+        b"KDUMP   \6\0\0\0".ljust(272, b"\0") + b"aarch64" + bytes(999),
+        bytes(1000),
+        b"",
+    ],
+    ids=["text", "zip", "arm64", "i386", "kdump", "too little", "empty"],
+)
+def test_what_the_first_bytes_refuse_is_refused_before_anything_is_loaded(tmp_path: Path, start: bytes) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(start)
+    for verb in ("report", "info", "crash", "scan"):
+        more = ["--strings"] if verb == "scan" else []
+        assert modules_after(verb, str(path), *more).isdisjoint(HEAVY)
+
+
 def test_a_plain_report_needs_no_rich_and_no_templates(tampered: Sample) -> None:
     loaded = modules_after("report", str(tampered.image_path), "-q")
     assert "numpy" in loaded

@@ -13,7 +13,7 @@ import pytest
 from vmaforensics.errors import UnsupportedFormatError
 from vmaforensics.image.open import open_image
 
-from .build import lime, page
+from .build import Load, elf, lime, page
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +41,20 @@ def test_the_one_large_file_of_an_archive_is_read_where_it_lies(tmp_path: Path, 
     assert image.format == "lime"
     assert image.details["container"].startswith("tar, file ")
     assert bytes(image.memory.read(0x100000, 8192)) == page(1) * 2
+
+
+def test_of_several_the_only_one_that_begins_as_an_image_is_read(tmp_path: Path) -> None:
+    program = elf([Load(pa=0, data=page(1) * 300)], kind=2)
+    path = archive(
+        tmp_path / "triage.tar",
+        tarfile.GNU_FORMAT,
+        symbols=b"ffffffff81000000 T _text\n" * 99_999,
+        avml=program,
+        mem=IMAGE,
+    )
+    image = open_image(path)
+    assert image.format == "lime"
+    assert image.details["container"] == "tar, file mem"
 
 
 @pytest.mark.parametrize("files", [{"a": IMAGE, "b": IMAGE}, {"notes": b"none"}])

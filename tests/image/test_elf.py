@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import re
 import struct
+import subprocess
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,11 +12,14 @@ from work import budget
 from vmaforensics.arch.registers import CpuState
 from vmaforensics.errors import MemoryReadError, UnsupportedFormatError
 from vmaforensics.image.memory import PageState
+from vmaforensics.image.open import open_image
 
 from .build import NOTES, PAGE, VMCOREINFO, Load, elf, note, page, prstatus
 from .truth import bytes_of, check, pfns, states
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .conftest import Opener
 
 DIRECT = 0xFFFF888000000000
@@ -172,6 +177,22 @@ def test_the_core_of_a_process_is_refused(opened: Opener) -> None:
         opened(elf([load], notes))
     kcore = opened(elf([load], notes + note(b"VMCOREINFO", 0, VMCOREINFO)))
     assert kcore.vmcoreinfo == VMCOREINFO
+
+
+def test_the_core_of_a_hypervisor_is_refused_with_the_way_to_its_guest(tmp_path: Path) -> None:
+    path = tmp_path / "core"
+    notes = prstatus(7, 0x401000, 0x7FFC0000) + note(b"CORE", 3, bytes(136))
+    guest, size = page(2) * 2, 64 << 20
+    data = bytearray(elf([Load(pa=0, data=page(1), va=0x400000), Load(pa=0, data=guest, va=0x7F0000000000)], notes))
+    at = data.index(struct.pack("<QQ", 0x7F0000000000, 0)) + 16  # behind p_vaddr and p_paddr
+    data[at : at + 16] = struct.pack("<QQ", size, size)
+    path.write_bytes(data)
+    with pytest.raises(UnsupportedFormatError, match="if the process is a hypervisor") as caught:
+        open_image(path)
+    command = re.search("`(tail.*)`", str(caught.value))
+    assert command is not None
+    subprocess.run(command[1], shell=True, check=True)
+    assert (tmp_path / "core.guest").read_bytes().startswith(guest)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from .conftest import Opener
 
+ELF = b"\x7fELF"
 MIB = 1 << 20
 
 
@@ -106,7 +107,7 @@ def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
         (b"LibvirtQemudSave", "libvirt"),
         (b"\xd1\xba\xd1\xba", "VMware"),
         (b"\xed\x23\x8f\x61\x73\x01\x19\xa8", "LKCD"),
-        (b"\x04\x22\x4d\x18", "lz4"),
+        (b"\x02\x21\x4c\x18", "lz4"),
         (b"QFI\xfb", "qcow2"),
         (bytes(257) + b"ustar\0", "tar"),
         (b"ZDMP\x01\0\0\0", "DumpIt"),
@@ -116,8 +117,31 @@ def test_a_file_without_permission_is_named(tmp_path: Path) -> None:
         (b"\x1f\x9d\x90", "compress made"),
         (elf([Load(pa=0, data=page(1))], machine=183), "another machine (AARCH64)"),
         (bytes(4086) + b"S1SUSPEND\0", "hibernation"),
-        (b"\x7fELF\x01\x01\x01" + bytes(200), "32-bit"),
-        (b"\x7fELF\x02\x02\x01" + bytes(200), "big-endian"),
+        (ELF + b"\1\1" + bytes(10) + b"\4\0\3\0" + bytes(200), "another machine (386, 32-bit)"),
+        (ELF + b"\2\2" + bytes(10) + b"\0\4\0\x16" + bytes(200), "another machine (S390, big-endian)"),
+        (ELF + b"\1\1" + bytes(10) + b"\4\0\x3e\0" + bytes(200), "an ELF core that is 32-bit"),
+        (ELF + b"\3\1" + bytes(200), "the ELF header is damaged"),
+        (flatten(elf([Load(pa=0, data=page(1))], machine=183)), "another machine (AARCH64)"),
+        (b"\xa8\x19\x01\x73\x61\x8f\x23\xfd", "another machine (s390x)"),
+        (b"Xen saved domain, xl format\n \0 \r", "a Xen save file"),
+        (b"libvirt-xml\n \0 \r", "a libvirt save file of a Xen guest"),
+        (b"VMA\0\0\0\0\1", "a Proxmox backup"),
+        ((0x0710_1984_8664_0000).to_bytes(8, "little"), "the state of a Firecracker snapshot"),
+        (b"gVisorSF", "a gVisor checkpoint"),
+        ((0x54564319).to_bytes(4, "little"), "a CRIU image"),
+        (b"EVF2\r\n\x81\0", "EnCase"),
+        (b"AFF10\r\n\0", "an AFF container"),
+        (b"ADSEGMENTEDFILE\0", "an AD1 container"),
+        (b"070701", "a cpio archive"),
+        (b"QFI\xfb" + bytes(60), "it holds a disk, not memory"),
+        (b"QFI\xfb" + bytes(59) + b"\1", "its snapshots (`qemu-img snapshot -l`) may hold memory"),
+        (bytes(510) + b"\x55\xaa\0\0HdrS", "a Linux kernel (bzImage)"),
+        (bytes(510) + b"\x55\xaaEFI PART", "a disk image (GPT)"),
+        (bytes(446) + b"\x80\1\1\0\x83\xfe\xff\xff\0\x08\0\0\0\0\x10\0" + bytes(48) + b"\x55\xaa", "(MBR)"),
+        (bytes(0x438) + b"\x53\xef\1\0" + bytes(16) + b"\1\0\0\0", "an ext file system"),
+        (bytes(0x8001) + b"CD001", "an ISO 9660 file system"),
+        (b"\x89PNG\r\n\x1a\n", "a picture (PNG)"),
+        (b"%PDF-1.7\n", "a PDF document"),
         (elf([Load(pa=0, data=page(1))], kind=2), "ET_EXEC"),
         (elf([Load(pa=0, data=page(1))], kind=3), "ET_DYN"),
     ],

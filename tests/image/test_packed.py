@@ -6,17 +6,21 @@ import bz2
 import gzip
 import io
 import lzma
+import shutil
+import subprocess
 import tarfile
 import tempfile
 import zlib
 from typing import TYPE_CHECKING
 
+import cramjam
 import numpy as np
 import pytest
 import zstandard
 
 from vmaforensics.errors import ImageUnreadableError, UnsupportedFormatError
 from vmaforensics.image import packed
+from vmaforensics.image.lz4_frames import Lz4Decoder
 from vmaforensics.image.open import is_packed, look_at, open_image
 
 from .build import Kdump, elf, flatten, lime, page
@@ -46,6 +50,7 @@ PACKERS: dict[str, Callable[[bytes], bytes]] = {
     "bzip2": bz2.compress,
     "zstd": zstandard.compress,
     "zlib": _limes_zlib,
+    "lz4": lambda data: bytes(cramjam.lz4.compress(data)),
 }
 # Pages far from each other: between them there are zeros that are left out of the temporary file
 MEMORY = b"".join(
@@ -100,7 +105,9 @@ def test_a_stream_that_is_cut_off_is_read_as_far_as_it_goes(opened: Opener, name
     assert f"the {name} stream is cut off: the file ends inside of it" in image.problems[0]
 
 
-@pytest.mark.parametrize("name", PACKERS)
+@pytest.mark.parametrize(
+    "name", [name for name in PACKERS if name != "lz4"]
+)  # the checksums of which are not looked at
 def test_a_damaged_stream_is_read_up_to_the_damage(opened: Opener, name: str) -> None:
     noise = np.random.default_rng(1).integers(0, 256, 4 * MIB, np.uint8).tobytes()
     whole = bytearray(PACKERS[name](noise))
@@ -202,3 +209,66 @@ def test_unpacking_says_how_far_it_is(tmp_path: Path) -> None:
     assert {(stage, total) for stage, _, total in heard} == {("unpack", path.stat().st_size)}
     assert is_packed(path)
     assert not is_packed(tmp_path)
+
+
+def frame(flags: int, *blocks: bytes) -> bytes:
+    """An LZ4 frame of blocks of up to 64 KiB, as lz4_Frame_format.md has it; those that begin with ! are plain."""
+    head = b"\x04\x22\x4d\x18" + bytes([0x40 | flags, 0x40]) + (bytes(8) if flags & 8 else b"") + b"?"
+    check = bytes(4) if flags & 0x10 else b""
+    sized = [
+        (
+            (len(block) - 1 | 1 << 31).to_bytes(4, "little") + block[1:]
+            if block[:1] == b"!"
+            else len(block).to_bytes(4, "little") + block
+        )
+        + check
+        for block in blocks
+    ]
+    return head + b"".join(sized) + bytes(4) + (bytes(4) if flags & 4 else b"")
+
+
+def lz4(data: bytes, step: int) -> tuple[bytes, bool, bytes]:
+    decoder, found = Lz4Decoder(), b""
+    for at in range(0, len(data), step):
+        found += decoder.decompress(data[at : at + step])
+    return found, decoder.eof, decoder.unused_data
+
+
+@pytest.mark.parametrize("flags", [0x20, 0x30, 0x2C, 0x24, 0x3C])
+@pytest.mark.parametrize("step", [1, 7, 1000])
+def test_frames_of_lz4_with_whatever_their_flags_announce(flags: int, step: int) -> None:
+    # Three literals and a match of six bytes, three back; then the five literals that end a block at least.
+    packed = frame(flags, b"!plain", b"\x32abc\x03\x00\x50vwxyz")
+    assert lz4(packed, step) == (b"plainabcabcabcvwxyz", True, b"")
+    assert lz4(packed + b"behind", 1000) == (b"plainabcabcabcvwxyz", True, b"behind")
+
+
+@pytest.mark.parametrize("before", [5, 20, 300, 65_535])
+def test_a_block_of_lz4_may_copy_what_is_in_blocks_before_it(before: int) -> None:
+    text = bytes(number % 251 for number in range(before))
+    # A match of five bytes from the beginning of what is before; then five literals.
+    packed = frame(0, b"!" + text, b"\x01" + before.to_bytes(2, "little") + b"\x50vwxyz")
+    assert lz4(packed, 8192)[0] == text + text[:5] + b"vwxyz"
+
+
+@pytest.mark.parametrize(
+    "packed",
+    [
+        frame(1, b"!text"),  # a dictionary
+        frame(0x20, b"\xf0\xff"),  # literals that are not there
+        frame(0x20, b"\x11-\x09\x00\x50vwxyz"),  # a match before the beginning
+        frame(0x20, b"!" + bytes((1 << 16) + 1)),  # larger than the header allows
+        b"\x04\x22\x4d\x18\x00\x40?",  # no version
+    ],
+)
+def test_frames_of_lz4_that_are_damaged_are_told(packed: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        lz4(packed, 8192)
+
+
+@pytest.mark.parametrize("options", ["-B4 -BD", "-B7 -BD -9", "-B5 -BX --content-size", "-B4 -BI --no-frame-crc"])
+def test_what_the_lz4_program_packs_is_unpacked(opened: Opener, options: str) -> None:
+    if shutil.which("lz4") is None:
+        pytest.skip("no lz4")
+    packed = subprocess.run(["lz4", "-c", *options.split()], input=MEMORY, capture_output=True, check=True).stdout
+    assert opened(packed).memory.read(0, len(MEMORY)) == MEMORY

@@ -12,8 +12,22 @@ OTHER_MACHINES = frozenset(
     )
 )
 
-# The e_machine of their ELF files that are 64-bit and little-endian, and its name without EM_ (elf.h)
-OTHER_ELF_MACHINES = {8: "MIPS", 21: "PPC64", 50: "IA_64", 183: "AARCH64", 243: "RISCV", 258: "LOONGARCH"}
+# The e_machine of their ELF files, and its name without EM_ (elf.h)
+OTHER_ELF_MACHINES = {
+    2: "SPARC",
+    3: "386",
+    8: "MIPS",
+    15: "PARISC",
+    20: "PPC",
+    21: "PPC64",
+    22: "S390",
+    40: "ARM",
+    43: "SPARCV9",
+    50: "IA_64",
+    183: "AARCH64",
+    243: "RISCV",
+    258: "LOONGARCH",
+}
 
 
 def refusal(machine: str) -> str:

@@ -9,6 +9,8 @@ import re
 from typing import TYPE_CHECKING, NamedTuple
 
 from vmaforensics.errors import UnsupportedFormatError
+from vmaforensics.image.file import FIRST, MAGICS
+from vmaforensics.image.refused import refusal
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
@@ -40,11 +42,19 @@ def is_archive(file: Bytes) -> bool:
 
 
 def image_in(path: Path, file: Mapped) -> tuple[str, Mapped]:
-    """Name and bytes of the one large file in the archive at ``path``, which is ``file``.
+    """Name and bytes of the image in the archive at ``path``, which is ``file``: of several large files the only one
+    that begins as an image does, as in the collections that triage tools make.
 
     Raises :class:`UnsupportedFormatError` where there is none, or several, or one whose holes are left out.
     """
     found = [member for member in _members(file) if member.size >= _LARGE]
+    starts = [bytes(file[member.start : member.start + FIRST]) for member in found]
+    images = [
+        member
+        for member, start in zip(found, starts, strict=True)
+        if start.startswith(MAGICS) and refusal(path, start) is None
+    ]
+    found = images if len(images) == 1 else found
     if len(found) != 1:
         listed = ": " + ", ".join(member.name for member in found[:8]) if found else ""
         raise UnsupportedFormatError(

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FIRST = 1 << 16  # bytes that decide what a file is
+# What makedumpfile and QEMU write, as a file or as a flattened stream; LiME; AVML
+MAGICS = (b"\x7fELF", b"KDUMP   ", b"DISKDUMP", b"makedumpfile\0\0\0\0", b"EMiL", b"AVML")
 
 
 def require_file(path: Path) -> None:
@@ -20,6 +22,10 @@ def require_file(path: Path) -> None:
             raise ImageUnreadableError(f"{path}: no such file; give the path of a memory image")
         if path.is_dir():
             raise ImageUnreadableError(f"{path} is a directory; give the path of a memory image file")
+        if path.is_char_device() or path.is_block_device():
+            raise ImageUnreadableError(
+                f"{path} is a device; of a running machine give /proc/kcore, else copy the memory into a file first"
+            )
         if not path.is_file():
             raise ImageUnreadableError(f"{path} is not a regular file; copy the memory into a file first")
         if path.stat().st_size == 0:

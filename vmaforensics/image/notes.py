@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from vmaforensics.arch.interface import Architecture
 
 NT_PRSTATUS = 1
-NT_PRPSINFO = 3
-NT_AUXV = 6
-NT_FILE = 0x46494C45
 
 LARGEST_AREA = 16 << 20  # 4096 CPUs need less than 4 MiB; what is larger is no note area
 

@@ -7,14 +7,15 @@ A file whose first bytes say nothing is a raw image, so whatever is recognised a
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmaforensics.errors import ImageUnreadableError, UnsupportedFormatError
 from vmaforensics.image.archive import is_archive
-from vmaforensics.image.file import first_bytes, require_file
+from vmaforensics.image.file import MAGICS, first_bytes, require_file
 from vmaforensics.image.packings import packing_of
-from vmaforensics.image.refused import refusal
+from vmaforensics.image.refused import raw_refusal, refusal
 from vmaforensics.progress import unheard
 
 if TYPE_CHECKING:
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from vmaforensics.image.image import Image
     from vmaforensics.progress import Progress
 
-# What makedumpfile and QEMU write, as a file or as a flattened stream; LiME; AVML
-MAGICS = (b"\x7fELF", b"KDUMP   ", b"DISKDUMP", b"makedumpfile\0\0\0\0", b"EMiL", b"AVML")
+_JSON = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{")
 
 
 def open_image(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], progress: Progress = unheard) -> Image:
@@ -51,11 +51,16 @@ def open_image(path: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], 
 def look_at(path: Path) -> None:
     """Raise what :func:`open_image` would, if the first bytes of ``path`` show it: in no time, nothing else is loaded.
 
-    Texts pass: where an image is expected, some commands take a saved report.
+    What begins as JSON does passes: where an image is expected, some commands take a saved report.
     """
     require_file(path)
     start = first_bytes(path)
-    if not is_archive(start) and (why := refusal(path, start)) is not None:
+    if is_archive(start):
+        return
+    why = refusal(path, start)
+    if why is None and not start.startswith(MAGICS) and packing_of(start) is None and not _JSON.match(start):
+        why = raw_refusal(path, start, path.stat().st_size)
+    if why is not None:
         raise UnsupportedFormatError(why)
 
 

@@ -20,6 +20,7 @@ import zstandard
 
 from vmaforensics.errors import ImageUnreadableError, UnsupportedFormatError
 from vmaforensics.image.file import unreadable
+from vmaforensics.image.lz4_frames import Lz4Decoder
 from vmaforensics.image.source import Mapped
 from vmaforensics.words.amounts import amount
 
@@ -58,6 +59,7 @@ _DECODERS: dict[str, Callable[[], _Decoder]] = {
     "lzma": lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_LARGEST_DICTIONARY),
     "bzip2": bz2.BZ2Decompressor,
     "zstd": lambda: zstandard.ZstdDecompressor().decompressobj(),
+    "lz4": Lz4Decoder,
 }
 
 

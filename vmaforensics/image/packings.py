@@ -1,4 +1,4 @@
-"""Which compressed files are unpacked, by the bytes they begin with (RFC 1950, 1952, 8878; the xz file format)."""
+"""Which compressed files are unpacked, by the bytes they begin with (RFC 1950, 1952, 8878; xz, LZ4 frames)."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ _PACKINGS = (
     (b"\x28\xb5\x2f\xfd", Packing("zstd", "zstd -d --long=31")),
     (b"\x50\x2a\x4d\x18", Packing("zstd", "zstd -d --long=31")),  # a skippable frame, as pzstd begins with
     (b"\x5d\0\0\x80\0", Packing("lzma", "xz --format=lzma -d")),
+    (b"\x04\x22\x4d\x18", Packing("lz4", "lz4 -d")),
     (b"BZh", Packing("bzip2", "bzip2 -d")),
 )
 _ZLIB = Packing(  # what LiME writes with compress=1; no program of its own unpacks it

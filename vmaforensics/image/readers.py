@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vmaforensics.errors import UnsupportedFormatError
 from vmaforensics.image.archive import image_in, is_archive
+from vmaforensics.image.file import FIRST
 from vmaforensics.image.formats.avml import open_avml
 from vmaforensics.image.formats.elf import open_elf
 from vmaforensics.image.formats.flattened import Dump, open_flattened
@@ -20,16 +21,13 @@ from vmaforensics.image.kdump.split import open_split
 from vmaforensics.image.packed import unpack
 from vmaforensics.image.packings import packing_of
 from vmaforensics.image.paged import PagedFile
-from vmaforensics.image.refused import refusal, text_refusal
+from vmaforensics.image.refused import raw_refusal, refusal
 from vmaforensics.image.source import FileSource, Mapped, NotMappableError, map_file
-from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vmaforensics.progress import Progress
-
-SMALLEST_RAW = 1 << 20  # bytes; no Linux machine has less memory
 
 _Reader = Callable[[Path, FileSource], Image]
 
@@ -134,11 +132,7 @@ def _open_file(path: Path, buffer: FileSource) -> Image:
             f"{path} is a flattened makedumpfile stream of a file that is neither a kdump nor an ELF core (its first "
             f"bytes are {start[:8].hex(' ')}); take the dump again"
         )
-    if (why := refusal(path, buffer) or text_refusal(path, buffer)) is not None:
+    first = bytes(buffer[:FIRST])
+    if (why := refusal(path, first) or raw_refusal(path, first, len(buffer))) is not None:
         raise UnsupportedFormatError(why)
-    if len(buffer) < SMALLEST_RAW:
-        raise UnsupportedFormatError(
-            f"{path} has no header of a known format, and its {counted(len(buffer), 'byte')} are too few "
-            "for a raw image (1 MiB at least); give a memory image or a crash dump"
-        )
     return open_raw(path, buffer)

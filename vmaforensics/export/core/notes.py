@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
+from vmaforensics.image.elf_header import NT_AUXV, NT_FILE, NT_PRPSINFO
 from vmaforensics.image.image import Note
-from vmaforensics.image.notes import NT_AUXV, NT_FILE, NT_PRPSINFO, NT_PRSTATUS, pack_note
+from vmaforensics.image.notes import NT_PRSTATUS, pack_note
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,21 +19,19 @@ from vmaforensics.arch.machines import refusal
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U32, U64
 from vmaforensics.errors import UnsupportedFormatError
+from vmaforensics.image.elf_header import EHDR_SIZE, Stretch, elf_refusal, is_process, process_refusal
+from vmaforensics.image.file import FIRST
 from vmaforensics.image.formats.segments import Segments, lay_out
 from vmaforensics.image.formats.xen import open_xen, sections
 from vmaforensics.image.image import Image, Note
 from vmaforensics.image.notes import (
     LARGEST_AREA,
-    NT_AUXV,
-    NT_FILE,
-    NT_PRPSINFO,
     cpu_states,
     erased,
     parse_notes,
     vmcoreinfo_of,
 )
 from vmaforensics.image.source import ascii_text
-from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -71,7 +69,7 @@ PT_LOAD, PT_NOTE = 1, 4
 PN_XNUM = 0xFFFF
 NO_PADDR = 2**64 - 1  # /proc/kcore's p_paddr of vmalloc and module space
 MOST_NOTE_SEGMENTS = 64  # a dump has one or two
-EHDR_SIZE, SHDR_SIZE = 64, 64
+SHDR_SIZE = 64
 INCOMPLETE = 1  # e_flags bit 0, makedumpfile's DUMP_ELF_INCOMPLETE
 
 
@@ -129,18 +127,8 @@ def open_elf(path: Path, source: FileSource) -> Image:
 
 def _header(path: Path, source: FileSource) -> dict[str, Any]:
     """The ELF header as pyelftools names its fields, if it is one of a 64-bit little-endian core."""
-    ident = bytes(source[:16])
-    if len(source) < EHDR_SIZE:
-        raise UnsupportedFormatError(
-            f"{path} is an ELF file of {counted(len(source), 'byte')}, too short for its 64-byte header; "
-            "take the dump again"
-        )
-    if ident[4] != 2 or ident[5] != 1:
-        what = "a 32-bit" if ident[4] == 1 else "a big-endian" if ident[5] == 2 else "an unknown kind of"
-        raise UnsupportedFormatError(
-            f"{path} is {what} ELF file (byte 4 is {ident[4]}, byte 5 is {ident[5]}; expected 2 and 1); "
-            "only 64-bit little-endian machines are read"
-        )
+    if (why := elf_refusal(path, bytes(source[:FIRST]))) is not None:
+        raise UnsupportedFormatError(why)
     structs = ELFStructs(little_endian=True, elfclass=64)
     structs.create_basic_structs()
     structs.create_advanced_structs()
@@ -148,11 +136,6 @@ def _header(path: Path, source: FileSource) -> dict[str, Any]:
         header: dict[str, Any] = struct_parse(structs.Elf_Ehdr, io.BytesIO(bytes(source[:EHDR_SIZE])), 0)
     except ELFError as error:
         raise UnsupportedFormatError(f"{path}: the ELF header cannot be read: {error}; take the dump again") from error
-    if header["e_type"] != "ET_CORE":
-        raise UnsupportedFormatError(
-            f"{path} is an ELF file of type {header['e_type']} (file offset 16), a program or a kernel, "
-            "not a memory dump (ET_CORE); give the dump"
-        )
     return header
 
 
@@ -213,10 +196,6 @@ def _notes(source: FileSource, headers: ProgramHeaders, problems: list[str]) -> 
 
 def _refuse_process(path: Path, loads: ProgramHeaders, notes: list[Note]) -> None:
     """A core of a user process has no physical addresses; the kernel's notes of a process tell it."""
-    kinds = {note.type for note in notes if note.name == "CORE"}
-    kernel = any(note.name in ("VMCOREINFO", "QEMU") for note in notes)
-    if not kernel and kinds & {NT_PRPSINFO, NT_AUXV, NT_FILE} and not loads.paddr.any():
-        raise UnsupportedFormatError(
-            f"{path} is the core of a user process (its notes describe one and no segment has a physical "
-            "address); open it with a debugger, and give a dump of the machine's physical memory here"
-        )
+    if is_process({(note.name, note.type) for note in notes}, placed=bool(loads.paddr.any())):
+        segments = zip(loads.offset.tolist(), loads.filesz.tolist(), strict=True)
+        raise UnsupportedFormatError(process_refusal(path, [Stretch(at, size) for at, size in segments]))

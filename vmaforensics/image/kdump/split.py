@@ -33,7 +33,8 @@ def open_split(files: Sequence[tuple[Path, FileSource]]) -> Image:
         if source[:8] != MAGIC:
             raise UnsupportedFormatError(
                 f"{path} is not a kdump file, and several files are read together only if they are the parts of a "
-                "split kdump; give one image, or all parts of one dump"
+                "split kdump; give one image, or all parts of one dump (pieces of one file, as `split` makes them, are "
+                "joined with `cat PIECE... > IMAGE`)"
             )
         header, problems = read_header(path, source)
         if header.window is None:
