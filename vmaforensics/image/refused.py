@@ -116,7 +116,7 @@ _REFUSED: tuple[tuple[bytes, str, str], ...] = (
     (b"conectix", "a VHD disk image", _DISK),
     (b"<<< ", "a VirtualBox disk image", _DISK),
     (b"QED\0", "a QED disk image", _DISK),
-    (b"LUKS\xba\xbe", "an encrypted disk (LUKS)", _DISK),
+    (b"LUKS\xba\xbe", "a LUKS disk, encrypted", _DISK),
     (b"XFSB", "an XFS file system", _DISK),
     (b"hsqs", "a squashfs file system", _DISK),
     (b"\x89PNG\r\n\x1a\n", "a picture (PNG)", _NO_MEMORY),
