@@ -37,6 +37,7 @@ class Image:
     crash: bool = False  # a crash kernel saves the memory, not QEMU
     death: str = ""  # of deaths.py; with ``crash`` and without one, truth crashes the kernel by sysrq
     system: bool = False  # a Debian with systemd and containers, in place of the initramfs
+    traced: bool = False  # tracers, kprobes, BPF programs and a live patch have a hand in its code
     config: str = ""  # of configs/: the package is one of sources, and is built so
     more: tuple[str, ...] = ()  # roles of guest/kept.c, guest/holders.c and guest/machines.c
     modules: tuple[str, ...] = ()  # besides those of initramfs.py
@@ -61,6 +62,8 @@ class Image:
             words += [f"vma_victim={self.dies.role}" if self.dies.role else ""]
         elif self.crash:
             words += ["vma_mode=crash"]
+        if self.traced:
+            words += ["vma_traced=1"]
         if self.system:
             words += ["vma_mode=system", "systemd.unit=multi-user.target"]
         if self.bench:
@@ -191,6 +194,7 @@ IMAGES = (
     Image("debian-6.12-kept", "trixie", outputs=("elf",), more=KEPT),
     Image("debian-7.3-kept", "trixie-backports", backport("7.3"), outputs=("elf",), more=KEPT),
     *(Image(f"debian-{entry}-holders", *PACKAGES[entry], outputs=("elf",), more=("holders",)) for entry in ALL),
+    *(Image(f"debian-{entry}-traced", *PACKAGES[entry], memory=1536, outputs=("elf",), traced=True) for entry in ALL),
     *booted(*ALL),
     *(
         Image(f"debian-{entry}-system", *PACKAGES[entry], memory=768, outputs=("elf",), modules=("btrfs",), system=True)

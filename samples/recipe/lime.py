@@ -1,4 +1,4 @@
-"""LiME as Debian packages it, built for a kernel of the recipe from that kernel's own headers."""
+"""Modules built for a kernel of the recipe from that kernel's own headers: LiME as Debian packages it, a live patch."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from typing import TYPE_CHECKING
 
+from initramfs import GUEST
 from packages import PackageError, PrivateApt, depends
 
 if TYPE_CHECKING:
@@ -71,22 +72,42 @@ def runnable(root: Path, suite: str, build: Path) -> None:
 
 def module(kernel: Kernel, suite: str, build: Path) -> Path:
     """lime.ko for a kernel. Raises :class:`PackageError` if it cannot be built here."""
-    root = (build / "lime" / kernel.release).resolve()
-    made = root / "lime.ko"
+    made = build / "lime" / kernel.release / "lime.ko"
     if made.exists():
         return made
-    shutil.rmtree(root, ignore_errors=True)
-    root.mkdir(parents=True)
-    folder = headers(kernel, suite, build, root)
-    runnable(root, LIBRARIES_OF.get(suite, suite), build)
+    root = (build / "headers" / kernel.release).resolve()
+    root.mkdir(parents=True, exist_ok=True)
     unpacked(SUITES.get(suite, suite), [SOURCE], build, root)
     (source,) = root.glob("usr/src/lime-forensics-*")
+    return compiled(kernel, suite, build, source, made)
+
+
+def live_patch(kernel: Kernel, suite: str, build: Path) -> Path:
+    """livepatch.ko for a kernel. Raises :class:`PackageError` if it cannot be built here."""
+    made = build / "livepatch" / kernel.release / "livepatch.ko"
+    if made.exists():
+        return made
+    source = (build / "livepatch" / kernel.release / "source").resolve()
+    shutil.copytree(GUEST / "livepatch", source, dirs_exist_ok=True)
+    return compiled(kernel, suite, build, source, made)
+
+
+def compiled(kernel: Kernel, suite: str, build: Path, source: Path, made: Path) -> Path:
+    """Build the one module whose source lies in a folder."""
+    root = (build / "headers" / kernel.release).resolve()
+    folder = root / f"usr/src/linux-headers-{kernel.release}"
+    if not (root / "ready").exists():
+        root.mkdir(parents=True, exist_ok=True)
+        headers(kernel, suite, build, root)
+        runnable(root, LIBRARIES_OF.get(suite, suite), build)
+        (root / "ready").touch()
     compiler = root / "cc"
     compiler.write_text(COMPILER)
     compiler.chmod(0o755)
     command = ["make", "-s", "-C", str(folder), f"M={source}", f"CC={compiler}", NO_BTF, "modules"]
     done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode != 0 or not (source / "lime.ko").exists():
-        raise PackageError(f"LiME for {kernel.release}: {done.stderr.strip()[-400:]}")
-    (source / "lime.ko").rename(made)
+    if done.returncode != 0 or not (source / made.name).exists():
+        raise PackageError(f"{made.stem} for {kernel.release}: {done.stderr.strip()[-400:]}")
+    made.parent.mkdir(parents=True, exist_ok=True)
+    (source / made.name).rename(made)
     return made

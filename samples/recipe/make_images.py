@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import disks
+import lime
 import truth
 from deaths import KASLR, PANICKED
 from images import BUILT, IMAGES, Image, bench_images
@@ -87,7 +88,17 @@ def crash_initramfs(kernel: Kernel) -> bytes:
     return tree.cpio()
 
 
-def initramfs(image: Image, kernel: Kernel, programs: Path) -> bytes:
+def add_tracing(tree: Tree, image: Image, kernel: Kernel, build: Path) -> None:
+    """bpftrace of the host, and a live patch for this kernel."""
+    tree.program("/usr/bin/bpftrace")
+    tree.file("traced", (GUEST / "traced").read_bytes())
+    try:
+        tree.file("modules-out/livepatch.ko", lime.live_patch(kernel, image.suite, build).read_bytes())
+    except (PackageError, subprocess.SubprocessError) as error:
+        print(f"{image.name}: without a live patch: {error}")
+
+
+def initramfs(image: Image, kernel: Kernel, programs: Path, build: Path) -> bytes:
     """The guest's userland."""
     tree: Tree = skeleton()
     for program in disks.PROGRAMS:
@@ -97,6 +108,8 @@ def initramfs(image: Image, kernel: Kernel, programs: Path) -> bytes:
     if image.bench is None:
         add_locale(tree)
         add_python(tree)
+    if image.traced:
+        add_tracing(tree, image, kernel, build)
     if image.crash:
         tree.program("/usr/sbin/kexec")
         tree.file("crash/vmlinuz", kernel.vmlinuz.read_bytes())
@@ -175,7 +188,7 @@ def make(image: Image, out: Path, build: Path) -> None:
     work = (build / "work" / image.name).resolve()
     work.mkdir(parents=True, exist_ok=True)
     initrd = work / "initrd"
-    initrd.write_bytes(initramfs(image, kernel, programs))
+    initrd.write_bytes(initramfs(image, kernel, programs, build))
     base = work / image.name  # moved to OUT when all is there
     with Guest(
         work,

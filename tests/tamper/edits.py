@@ -247,6 +247,16 @@ def anonymous_offset_moved(edit: Edit) -> Label:
     return labelled(edit, "anonymous offset moved", row)
 
 
+def marked_detached(edit: Edit) -> Label:
+    """A VMA of the index says that it is in none: ``vm_refcnt`` 0, or ``detached`` set."""
+    row = pick(edit, View.MAPLE, executable_file)
+    if edit.kernel.has("vm_area_struct", "vm_refcnt"):
+        edit.put(edit.at("vm_area_struct", int(row.vma), "vm_refcnt"), 0, 4)
+    else:
+        edit.put(edit.at("vm_area_struct", int(row.vma), "detached"), 1, 1)
+    return labelled(edit, "marked as taken out of the index", row)
+
+
 MAPLE_EDITS: tuple[Callable[[Edit], Label], ...] = (
     maple_slot_zeroed,
     maple_root_emptied,
@@ -259,4 +269,5 @@ MAPLE_EDITS: tuple[Callable[[Edit], Label], ...] = (
     maple_foreign_vma,
 )
 LIST_EDITS: tuple[Callable[[Edit], Label], ...] = (list_only, tree_only, list_cycle, tree_cycle, bounds_shrunk)
+DETACHED_EDITS: tuple[Callable[[Edit], Label], ...] = (marked_detached,)
 ANON_EDITS: tuple[Callable[[Edit], Label], ...] = (anonymous_offset_moved,)

@@ -40,6 +40,59 @@ def exe_file_exchanged(edit: Edit, *, repaired: bool = False) -> Label:
     return Label(technique=technique, pid=int(mm.pid), start=0, end=0)
 
 
+def _two_processes(edit: Edit) -> tuple[Row, Row]:
+    """The tasks of two processes with memory that share nothing, the first with a parent that is not the second."""
+    tasks, shared = edit.views.tasks, edit.views.shared
+    assert shared is not None
+    alone = [np.isin(tasks.task, shared.task[(shared.kind == kind) & (shared.tasks == 1)]) for kind in (0, 1)]
+    fits = np.flatnonzero(alone[0] & alone[1] & (tasks.mm != 0) & (tasks.pid > 1))
+    first = row_at(tasks, int(fits[len(fits) // 2]))
+    others = [row for row in fits.tolist() if tasks.task[row] not in (first.task, first.parent)]
+    return first, row_at(tasks, others[-1])
+
+
+def parent_exchanged(edit: Edit, *, repaired: bool = False) -> Label:
+    """``real_parent`` of a process set to another process; repaired: ``parent`` too."""
+    task, other = _two_processes(edit)
+    for path in ("real_parent", "parent")[: 2 if repaired else 1]:
+        edit.put(edit.at("task_struct", int(task.task), path), int(other.task))
+    technique = "another parent" + (", for signals too" if repaired else "")
+    return Label(technique=technique, pid=int(task.tgid), start=0, end=0)
+
+
+def thread_parent_exchanged(edit: Edit) -> Label:
+    """``real_parent`` of one thread set to another process."""
+    tasks = edit.views.tasks
+    thread = row_at(tasks, int(np.flatnonzero(~tasks.leader & (tasks.mm != 0))[0]))
+    _, other = _two_processes(edit)
+    for path in ("real_parent", "parent"):
+        edit.put(edit.at("task_struct", int(thread.task), path), int(other.task))
+    return Label(technique="a thread with another parent", pid=int(thread.tgid), start=0, end=0)
+
+
+def files_exchanged(edit: Edit) -> Label:
+    """``files`` of a task set to those of another process."""
+    task, other = _two_processes(edit)
+    where = edit.at("task_struct", int(task.task), "files")
+    edit.put(where, edit.get(edit.at("task_struct", int(other.task), "files")))
+    return Label(technique="open files of another process", pid=int(task.tgid), start=0, end=0)
+
+
+def fs_exchanged(edit: Edit) -> Label:
+    """``fs`` of a task, its root and working directory, set to that of another process."""
+    task, other = _two_processes(edit)
+    where = edit.at("task_struct", int(task.task), "fs")
+    edit.put(where, edit.get(edit.at("task_struct", int(other.task), "fs")))
+    return Label(technique="root and working directory of another process", pid=int(task.tgid), start=0, end=0)
+
+
+def owner_exchanged(edit: Edit) -> Label:
+    """``mm->owner`` set to a task of another process."""
+    task, other = _two_processes(edit)
+    edit.put(edit.at("mm_struct", int(task.mm), "owner"), int(other.task))
+    return Label(technique="memory owned by another process", pid=int(task.tgid), start=0, end=0)
+
+
 def auxiliary_vector_moved(edit: Edit) -> Label:
     """AT_ENTRY of the saved auxiliary vector set to where another file is: what prctl(PR_SET_MM) can do."""
     views = edit.views
@@ -89,6 +142,11 @@ IDENTITY: tuple[Callable[[Edit], Label], ...] = (
     exe_file_exchanged,
     auxiliary_vector_moved,
     limits_crossed,
+    parent_exchanged,
+    thread_parent_exchanged,
+    files_exchanged,
+    fs_exchanged,
+    owner_exchanged,
     thread_given_other_memory,
     named_as_kernel_thread,
 )

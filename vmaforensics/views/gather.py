@@ -28,6 +28,7 @@ from vmaforensics.views.pages.text_pages import gather_text_pages
 from vmaforensics.views.pages.unacquired import drop_unacquired
 from vmaforensics.views.pages.vdso import gather_vdso
 from vmaforensics.views.problems import ProblemLog
+from vmaforensics.views.processes.kin import read_kin
 from vmaforensics.views.processes.mm_sources import gather_sources, with_indexed
 from vmaforensics.views.processes.mms import MmOffsets, Mms, read_mms
 from vmaforensics.views.processes.pid_numbers import read_pid_numbers
@@ -115,6 +116,9 @@ def gather_views(
     every = views.sources.tasks if views.sources is not None else tasks
     views.clocks = extra.always("clocks", lambda: gather_clocks(kernel, every, views.slab))
     views.tracers = extra.get("sources", lambda: read_tracers(kernel, views.tasks))
+    if views.sources is not None:
+        born = every if views.operations is None else every.take(~np.isin(every.task, views.operations.copies))
+        views.kin, views.shared = extra.get("sources", lambda: read_kin(kernel, born)) or (None, None)
     progress("indices")
     _walk_indices(kernel, views, log)
     progress("areas")

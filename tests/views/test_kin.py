@@ -1,0 +1,72 @@
+"""Lists of children and counts of what tasks share, in a memory made by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+from handmade import CONSTANTS, LINUX, Machine, circular_list
+
+from vmaforensics.views.processes.kin import SharedKind, read_kin
+from vmaforensics.views.processes.tasks import Tasks
+
+PF_KTHREAD = 0x200000
+STRUCTS = LINUX | {
+    "task_struct": "pid:u32 real_parent:* children:list_head sibling:list_head fs:* files:*",
+    "fs_struct": "users:u32",
+    "files_struct": "count:u32",
+}
+
+
+def task(machine: Machine, parent: int, fs: int, files: int) -> int:
+    at = machine.put("task_struct", {"real_parent": parent, "fs": fs, "files": files})
+    circular_list(machine, machine.at("task_struct", at, "children"))
+    circular_list(machine, machine.at("task_struct", at, "sibling"))
+    return at
+
+
+def test_each_process_is_on_the_list_of_its_parent_and_what_tasks_share_counts_them() -> None:
+    machine = Machine(STRUCTS, CONSTANTS)
+    kernel_fs, fs = (machine.put("fs_struct", {"users": users}) for users in (3, 2))
+    kernel_files, files, own = (machine.put("files_struct", {"count": count}) for count in (1, 2, 1))
+    first = machine.symbols["init_task"] = task(machine, 0, kernel_fs, kernel_files)
+    init = task(machine, first, kernel_fs, own)
+    children = [task(machine, init, fs, files) for _ in range(5)]
+    circular_list(
+        machine,
+        machine.at("task_struct", init, "children"),
+        *(machine.at("task_struct", at, "sibling") for at in children),
+    )
+    circular_list(machine, machine.at("task_struct", first, "children"), machine.at("task_struct", init, "sibling"))
+    tasks = Tasks.of(task=[init, *children], pid=[1, 10, 11, 12, 13, 14], ok=[True] * 6)
+    kin, shared = read_kin(machine.kernel(), tasks)
+    assert kin.forward.tolist() == kin.backward.tolist() == kin.real_parent.tolist() == [first, *[init] * 5]
+    rows = {
+        (SharedKind(kind), at): (tasks, users, kept)
+        for kind, at, tasks, users, kept in zip(
+            *(getattr(shared, name).tolist() for name in ("kind", "address", "tasks", "users", "kept")), strict=True
+        )
+    }
+    assert rows == {
+        (SharedKind.FS, kernel_fs): (2, 3, True),
+        (SharedKind.FS, fs): (5, 2, False),
+        (SharedKind.FILES, kernel_files): (1, 1, True),
+        (SharedKind.FILES, own): (1, 1, True),
+        (SharedKind.FILES, files): (5, 2, False),
+    }
+
+
+def test_a_list_that_breaks_off_leads_on_from_its_other_end() -> None:
+    machine = Machine(STRUCTS, CONSTANTS)
+    init = task(machine, 0, 0, 0)
+    children = [task(machine, init, 0, 0) for _ in range(4)]
+    circular_list(
+        machine,
+        machine.at("task_struct", init, "children"),
+        *(machine.at("task_struct", at, "sibling") for at in children),
+    )
+    lost = children.pop(1)  # no record knows it
+    tasks = Tasks.of(task=[init, *children], pid=range(1, 5), ok=[True] * 4)
+    kin, _ = read_kin(machine.kernel(), tasks)
+    assert lost not in kin.task.tolist()
+    assert kin.forward[1:].tolist() == [0, init, init]
+    assert kin.backward[1:].tolist() == [init, 0, 0]
+    assert kin.forward[0] == kin.backward[0] == np.uint64(0), "init's own list has no head here"

@@ -1,0 +1,134 @@
+"""Whose child each process is by the lists of children, and what tasks share: open files, root and working directory.
+
+``copy_process`` (kernel/fork.c) puts the leader of a new thread group on ``real_parent->children``; the list goes on by
+``sibling``. ``fs_struct.users`` and ``files_struct.count`` count the tasks that lead there.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
+from vmaforensics.columns.table import Table, column, member, table
+from vmaforensics.columns.types import I64, U8, U64, Bools
+
+if TYPE_CHECKING:
+    from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.views.processes.tasks import Tasks
+
+
+@table(struct="task_struct")
+class Kin(Table):
+    """A row for each task that could be read, in the order of the tasks it was made from."""
+
+    task: U64
+    next: U64 = member("sibling.next")
+    prev: U64 = member("sibling.prev")
+    real_parent: U64 = member("real_parent")  # task_struct; of all threads of a process the same
+    fs: U64 = member("fs")  # fs_struct; 0 in what has exited
+    files: U64 = member("files")  # files_struct; 0 in what has exited
+    forward: U64  # task_struct on whose list of children it is, by the pointers onward; 0: not known
+    backward: U64  # the same by the pointers back
+
+
+class SharedKind(IntEnum):
+    """What tasks share."""
+
+    FS = 0
+    FILES = 1
+
+    @property
+    def struct(self) -> str:
+        """The type."""
+        return ("fs_struct", "files_struct")[self]
+
+    @property
+    def counter(self) -> str:
+        """The member that counts who has it, as it may be called."""
+        return ("users|users.refcount", "count.counter|count")[self]
+
+
+@table()
+class Shared(Table):
+    """What tasks share, by kind and address."""
+
+    kind: U8  # SharedKind
+    address: U64
+    task: U64  # the first task that leads there
+    tasks: I64  # that lead there
+    users: I64 = column(fill=-1)  # that it counts; -1: could not be read
+    kept: Bools  # the kernel itself may count besides
+
+
+_FIRST: Final = "init_task"
+_PF_KTHREAD: Final = 0x00200000  # include/linux/sched.h
+
+
+def read_kin(kernel: Kernel, tasks: Tasks) -> tuple[Kin, Shared]:
+    """Kin of each of ``tasks``, and what they share with each other and with the idle task of the first CPU.
+
+    What cannot be read is no problem of its own: walking the tasks has reported it.
+    """
+    tasks = tasks.take(tasks.ok)
+    kin, ok = kernel.gather(Kin, tasks.task)
+    kin.task[:] = tasks.task
+    kin, tasks = kin.take(ok), tasks.take(ok)
+    first = kernel.symbols.get(_FIRST)
+    heads = np.concatenate([tasks.task, np.array([] if first is None else [first], np.uint64)])
+    sibling, children = (np.uint64(kernel.offset("task_struct", name)) for name in ("sibling", "children"))
+    with np.errstate(over="ignore"):
+        places = tasks.task + sibling
+        kin.forward[:] = _owner(places, kin.next, heads + children, heads)
+        kin.backward[:] = _owner(places, kin.prev, heads + children, heads)
+    return kin, _shared(kernel, kin, tasks, first)
+
+
+def _owner(places: U64, after: U64, heads: U64, tasks: U64) -> U64:
+    """Of each node the task whose head its list comes to; 0 where it comes to none of them.
+
+    Every node looks twice as far in each round as in the one before.
+    """
+    order = np.argsort(places, kind="stable")
+    by_place, by_head = places[order], np.argsort(heads, kind="stable")
+    found = rows_of(heads[by_head], after)
+    owner = np.where(found >= 0, tasks[by_head[np.maximum(found, 0)]], np.uint64(0))
+    row = rows_of(by_place, after)
+    jump = np.where(row >= 0, order[np.maximum(row, 0)], np.arange(len(places)))
+    for _ in range(max(len(places), 1).bit_length()):
+        owner = np.where(owner == 0, owner[jump], owner)
+        jump = jump[jump]
+    return owner
+
+
+def _shared(kernel: Kernel, kin: Kin, tasks: Tasks, first: int | None) -> Shared:
+    parts = []
+    known = np.array([] if first is None else [first], np.uint64)
+    idle, ok = kernel.gather(Kin, known)
+    kernels = np.isin(kin.task, tasks.task[(tasks.flags & np.uint32(_PF_KTHREAD)) != 0]) | (tasks.pid == 1)
+    # Requests that workers of io_uring took over counted both (struct io_identity, 5.10 and 5.11).
+    lent = kernel.has("io_identity", "fs") and kernel.has("io_identity", "files")
+    for kind, mine, others in ((SharedKind.FS, kin.fs, idle.fs), (SharedKind.FILES, kin.files, idle.files)):
+        address, task = np.concatenate([mine, others[ok]]), np.concatenate([kin.task, known[ok]])
+        used = kernel.arch.kernel_pointer(address)
+        address, task = address[used], task[used]
+        order = np.argsort(address, kind="stable")
+        starts = run_starts(begins_run(address[order]))
+        rows = Shared.of(
+            len(starts),
+            kind=np.full(len(starts), kind),
+            address=address[order][starts],
+            task=task[order][starts],
+            tasks=run_lasts(starts, len(order)) - starts + 1,
+        )
+        path = next((name for name in kind.counter.split("|") if kernel.has(kind.struct, name)), None)
+        if path is not None:
+            users, read = kernel.gather_signed(kind.struct, path, rows.address)
+            rows.users[read] = users[read]
+        # Those that kernel threads and init were given first: variables of the kernel lead there too (7.0).
+        rows.kept[:] = lent | np.isin(rows.address, np.concatenate([mine[kernels], others[ok]]))
+        parts.append(rows)
+    return Shared.concatenate(parts)
