@@ -14,8 +14,9 @@ from handmade import BASE
 from checks.handmade_clocks import START, clocks
 from checks.handmade_views import MMS, NODES, VMAS, Process, findings, mm_of, views_of, vma_row
 from vmaforensics.checks.context import Context
-from vmaforensics.checks.held import HELD, Held, held
+from vmaforensics.checks.held import HELD, UNTOUCHED, Held, held
 from vmaforensics.checks.weigh import run_checks
+from vmaforensics.views.structures.lock import Lock
 
 if TYPE_CHECKING:
     from vmaforensics.columns.types import U64
@@ -102,3 +103,14 @@ def test_bounds_that_contradict_the_index_are_found_in_a_process_that_runs_on(pl
     kept = [finding for finding in run_checks(Context(views)) if finding.rule.id == "VMA-RANGE"]
     assert [finding.confidence.value for finding in kept] == ["medium"] * bool(proven)
     assert all(HELD in [item.what for item in finding.evidence] for finding in kept)
+
+
+@pytest.mark.parametrize(("seq", "severity"), [(5, "high"), (31, "low")])
+def test_a_change_that_is_under_way_excuses_only_the_vmas_that_it_has_locked(seq: int, severity: str) -> None:
+    views = running(31, seq, 31, 9)
+    views.clocks = clocks(live=False)
+    views.mms.lock[:] = Lock.WRITE
+    views.vmas.end[vma_row(views, 0xA000)] -= np.uint64(0x1000)
+    (found,) = [finding for finding in run_checks(Context(views)) if finding.rule.id == "VMA-RANGE"]
+    assert found.severity.value == severity
+    assert found.proven == (UNTOUCHED if severity == "high" else "")

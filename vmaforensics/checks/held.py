@@ -7,6 +7,8 @@ changes a VMA, or takes it out of its map, without that. Memory is read by ascen
 * a VMA was the same from where a record of its address space shows a later number than its own up to the VMA itself;
 * no VMA changed from where the number of the last change is found up to the mm_struct that says that it was the last.
 
+Where the machine stood still in the middle of a change, the same numbers say which VMAs it is about.
+
 Which clock says when does not matter here, only what was read before what, and that the process was there before the
 first of it: the mm_struct of one that has ended is soon another's.
 """
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.views import Views
 
 HELD = "nobody wrote to that VMA from before the word was read until the VMA was: its vm_lock_seq is of an older change"
+UNTOUCHED = "the change of the map that was under way is not of that VMA: its vm_lock_seq is of an older one"
 OUTLIVED = (
     "the VMA was read before the empty slot and what leads back to it after it, and its vm_lock_seq says that the many "
     "changes of the map until then passed it over"
@@ -148,6 +151,15 @@ def held(context: Context) -> Held | None:
     if not acquisition.live or acquisition.times is None or acquisition.clocks is None:
         return None
     return Held(context, acquisition.clocks.places) if (context.views.mms.lock_seq > 0).any() else None
+
+
+def untouched(context: Context, vmas: Vmas) -> Bools:
+    """Which of ``vmas``, of a map whose lock is write-held, no change has in hand, where the machine stood still."""
+    mms = context.views.mms
+    row = context.views.mm_rows(vmas.mm)
+    now, changing = values_at(mms.lock_seq, row), values_at(mms.lock == Lock.WRITE, row)
+    free: Bools = (row >= 0) & changing & (now > 0) & vmas.ok & (vmas.lock_seq != now)
+    return free & (not context.acquisition.live)
 
 
 def _lives_long(context: Context) -> Bools:

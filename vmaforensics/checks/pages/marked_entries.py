@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.held import HELD, held
+from vmaforensics.checks.held import HELD, UNTOUCHED, held, untouched
 from vmaforensics.checks.pages.entry_facts import entry_facts
 from vmaforensics.checks.pages.entry_runs import Runs
 from vmaforensics.checks.pages.page_marks import Mark
@@ -32,7 +32,7 @@ def marked_findings(context: Context, rule: Rule, marks: tuple[Mark, ...]) -> It
     """For each of ``marks`` in turn one finding for every process with such entries.
 
     In an image that was taken while the machine ran, those that another entry of the same table proves wrong are told
-    apart: they are so whenever they were read.
+    apart: they are so whenever they were read. So are those whose VMA nobody was changing.
     """
     view = context.views.page_tables
     if view is None:
@@ -45,22 +45,22 @@ def marked_findings(context: Context, rule: Rule, marks: tuple[Mark, ...]) -> It
             for finding in _of_entries(context, rule, mark, view, rows[rightful >= 0], rightful[rightful >= 0]):
                 yield replace(finding, at_once=True)
             rows = rows[rightful < 0]
-        elif mark in _OF_VMA and context.acquisition.live:
+        elif mark in _OF_VMA:
             same = _same(context, view, rows)
             for finding in _of_entries(context, rule, mark, view, rows[same]):
-                yield replace(finding, proven=HELD)
+                yield replace(finding, proven=HELD if context.acquisition.live else UNTOUCHED)
             rows = rows[~same]
         yield from _of_entries(context, rule, mark, view, rows)
 
 
 def _same(context: Context, view: PageTablesView, rows: I64) -> Bools:
-    """Was the VMA of each of ``rows`` of the entries the same when the entry was read?"""
+    """Was the VMA of each of ``rows`` of the entries the same when the entry was read, and is it not being changed?"""
     known, vmas = context.shared(held), context.views.vmas
-    if known is None:
-        return np.zeros(len(rows), np.bool_)
     ptes = view.entries.take(rows)
     vma = values_at(view.ranges.vma_row, ptes.range_row, -1).astype(np.int64)
     inside = (values_at(vmas.start, vma) <= ptes.va) & (ptes.va < values_at(vmas.end, vma))
+    if known is None:
+        return inside & values_at(untouched(context, vmas), vma)
     return inside & known.through(values_at(vmas.vma, vma), ptes.where)
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.held import HELD, held
+from vmaforensics.checks.held import HELD, UNTOUCHED, held, untouched
 from vmaforensics.checks.indices.maple_slots import firm
 from vmaforensics.checks.rule import Part, Rule, Severity
 from vmaforensics.checks.vmas.indexed import indexed_vmas
@@ -72,15 +72,15 @@ def check(context: Context) -> Iterator[Finding]:
     entries, vmas = entries.take(wrong), vmas.take(at[wrong])
     same = _same(context, entries, vmas)
     for finding in _findings(context, entries.take(same), vmas.take(same)):
-        yield replace(finding, proven=HELD)
+        yield replace(finding, proven=HELD if context.acquisition.live else UNTOUCHED)
     yield from _findings(context, entries.take(~same), vmas.take(~same))
 
 
 def _same(context: Context, entries: IndexEntries, vmas: Vmas) -> Bools:
-    """Was each of ``vmas`` the same when its index entry was read, in an image that was taken while it ran?"""
+    """Was each of ``vmas`` the same when its index entry was read, and is it not being changed?"""
     known, clocks = context.shared(held), context.acquisition.clocks
     if known is None or clocks is None:
-        return np.zeros(len(vmas), np.bool_)
+        return untouched(context, vmas)
     nodes = context.views.maple_nodes
     nodes = nodes.sort_by(nodes.address)
     node = np.maximum(last_rows_of(nodes.address, entries.slot), 0)
