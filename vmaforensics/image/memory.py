@@ -33,6 +33,7 @@ TRACE_FLAGS = 1 << 28  # pages a trace keeps a flag for: 1 TiB
 
 _COUNTED_AT_ONCE = 1 << 22  # page frames
 _READ_AT_ONCE = 1 << 12  # pages
+_KEPT = 1 << 28  # bytes that a search leaves mapped
 _LONG = 1 << 18  # bytes that it pays to look for zeros in, before they are copied
 
 
@@ -131,9 +132,11 @@ class PhysicalMemory(ABC):
         return ()
 
     def scan(self, size: int = 1 << 24) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        """:meth:`chunks`, for searches: :attr:`watch` hears how far they have come."""
+        """:meth:`chunks`, for searches: :attr:`watch` hears how far they have come, and what they have passed is let go
+        of."""
         total = int((self.ranges[:, 1] - self.ranges[:, 0]).sum())
         before = 0  # bytes of the ranges up to the one that the search is in
+        kept = 0  # bytes of pieces since the last that was let go of
         ranges = iter(self.ranges.tolist())
         start, end = next(ranges, (0, 0))
         for pa, piece in self.chunks(size):
@@ -143,6 +146,10 @@ class PhysicalMemory(ABC):
             if self.watch is not None:
                 self.watch(min(before + max(pa - start, 0), total), total)
             yield pa, piece
+            kept += len(piece)
+            if kept >= _KEPT:
+                self.release()
+                kept = 0
 
     # Reading ----------------------------------------------------------------------------------
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 # Of compound pages and free blocks: 1 GiB of pages of 4 KiB. Heads and free blocks lie in the same batch.
 LARGEST_ORDER = 18
+_AT_ONCE = 1 << 12  # blocks
 _LEAST = 1 << 14  # frames that are worth cutting a batch for: 64 MiB
 
 
@@ -108,18 +109,24 @@ def free_runs(kernel: Kernel) -> U64:
     # Blocks that lie in a range altogether.
     _, numbers = expand_ranges((spans[:, 0] + size - np.uint64(1)) // size, spans[:, 1] // size)
     pfns = numbers.astype(np.uint64) * size
-    rows, ok = kernel.gather(_Blocks, reader.addresses(pfns))
-    may_be = ok & buddy.matches(rows.page_type) & (rows.order == np.uint64(top))
-    pfns, rows = pfns[may_be], rows.take(may_be)
+    found, firsts = [_Blocks.zeros(0)], [np.zeros(0, np.uint64)]
+    for low in range(0, len(pfns), _AT_ONCE):
+        part = pfns[low : low + _AT_ONCE]
+        rows, ok = kernel.gather(_Blocks, reader.addresses(part))
+        may_be = ok & buddy.matches(rows.page_type) & (rows.order == np.uint64(top))
+        found.append(rows.take(may_be))
+        firsts.append(part[may_be])
+        kernel.memory.release()  # each lies far from the next, and a system maps what lies around it too
+    rows, pfns = _Blocks.concatenate(found), np.concatenate(firsts)
     links, read = kernel.words(heads, 2)
     links = np.concatenate([links, np.stack([rows.after, rows.before], axis=1)])
     read = np.concatenate([read, np.ones(len(rows), np.bool_)])
     listed = on_lists(len(heads), np.concatenate([heads, reader.addresses(pfns) + np.uint64(link)]), links, read) >= 0
-    firsts = pfns[listed[len(heads) :]]
-    at = run_starts(begins_range(firsts, firsts + size))
-    runs = np.stack([firsts[at], firsts[run_lasts(at, len(firsts))] + size], axis=1)
-    found: U64 = runs[runs[:, 1] - runs[:, 0] >= _LEAST]
-    return found
+    pfns = pfns[listed[len(heads) :]]
+    at = run_starts(begins_range(pfns, pfns + size))
+    runs = np.stack([pfns[at], pfns[run_lasts(at, len(pfns))] + size], axis=1)
+    long: U64 = runs[runs[:, 1] - runs[:, 0] >= _LEAST]
+    return long
 
 
 def _list_heads(kernel: Kernel) -> tuple[U64, int]:
