@@ -18,14 +18,18 @@ from vmaforensics.query.engine import Engine
 from vmaforensics.query.output import as_csv, as_json, as_text
 from vmaforensics.query.schema import told
 from vmaforensics.query.sources import DocumentsSource, documents_in
+from vmaforensics.query.streamed import Streamed, Texts
 from vmaforensics.query.tables import NAMES, OF_DOCUMENTS
 from vmaforensics.report.document.document import encode
 from vmaforensics.report.document.parts import Schema
 from vmaforensics.words.printable import printable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+    from typing import Any
 
+    from numpy.typing import NDArray
     from support import Sample
 
 pytest.importorskip("duckdb")
@@ -146,6 +150,52 @@ def test_a_folder_is_all_its_reports(tmp_path: Path) -> None:
 def test_what_only_an_image_has_is_said_of_a_document(saved_example: Path) -> None:
     with pytest.raises(UsageError, match="ptes needs the image"):
         ask(saved_example, "SELECT * FROM ptes")
+
+
+class Counted:
+    """A source whose table of entries counts the batches that were made, of 1,000 rows each."""
+
+    names = ("ptes",)
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def table(self, name: str) -> Streamed:
+        assert name == "ptes"
+        return Streamed(np.dtype([("pid", "i8"), ("va", "u8"), ("perms", "O"), ("anon", "?")]), self._batches)
+
+    def _batches(self) -> Iterator[dict[str, NDArray[Any] | Texts]]:
+        for number in range(100):
+            self.made += 1
+            rows = np.arange(1000 * number, 1000 * (number + 1))
+            yield {
+                "image": Texts(np.zeros(1000, np.int64), ["a.elf"]),
+                "pid": np.full(1000, number, np.int32),
+                "va": rows.astype(np.uint64) << np.uint64(40),
+                "perms": Texts(rows % 2, ["r--", "rw-"]),
+                "anon": rows % 4 == 0,
+            }
+
+
+def test_entries_are_made_while_they_are_read_and_anew_for_each_scan() -> None:
+    pytest.importorskip("pyarrow")
+    source = Counted()
+    engine = Engine(source)
+    assert len(list(engine.run("SELECT * FROM ptes LIMIT 3").rows)) == 3
+    assert 0 < source.made < 20
+    (row,) = engine.run("SELECT count(*), sum(pid), max(va), count(DISTINCT perms), sum(anon::INT) FROM ptes").rows
+    assert row == (100_000, 99 * 50_000, 99_999 << 40, 2, 25_000)
+    (row,) = engine.run("SELECT count(*) FROM ptes a JOIN ptes b USING (va, pid) WHERE a.perms = 'rw-'").rows
+    assert row == (50_000,)
+    assert list(engine.run("SELECT DISTINCT image FROM ptes").rows) == [("a.elf",)]
+
+
+def test_a_statement_that_takes_more_memory_than_there_is_ends(
+    saved_example: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vmaforensics.query.engine.free_memory", lambda: 0)
+    with pytest.raises(UsageError, match="Out of Memory"):
+        ask(saved_example, "SELECT count(DISTINCT a.range * b.range) FROM range(100000) a, range(100000) b")
 
 
 def test_the_schema_is_what_tables_have(saved_example: Path) -> None:

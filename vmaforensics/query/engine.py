@@ -1,4 +1,5 @@
-"""DuckDB over the tables of a source. A statement sees them and nothing else: no file, no network, no setting."""
+"""DuckDB over the tables of a source. A statement sees them and nothing else: no file, no network, no setting; it may
+take half of the memory that is free."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from vmaforensics.errors import UsageError
+from vmaforensics.image.limits import free_memory
 from vmaforensics.query.tables import OF_DOCUMENTS, OF_IMAGES, created
 from vmaforensics.words.printable import printable
 
@@ -26,6 +28,7 @@ _LOCKED = {
     "temp_directory": "",
 }
 _FETCHED = 1 << 12  # rows at once
+_LEAST_MEMORY = 256 << 20  # bytes that DuckDB may take, however few are free
 
 
 class Result(NamedTuple):
@@ -52,7 +55,8 @@ class Engine:
         self._connection.execute("SET lock_configuration = true")
 
     def _connect(self, settings: dict[str, Any]) -> Any:  # noqa: ANN401 - duckdb is optional
-        return self._duckdb.connect(":memory:", config=settings)
+        limit = f"{max(free_memory() // 2, _LEAST_MEMORY)}B"
+        return self._duckdb.connect(":memory:", config={**settings, "memory_limit": limit})
 
     def run(self, statement: str) -> Result:
         """Run a statement. Raises :class:`UsageError` with what DuckDB says of one that it refuses."""
@@ -98,7 +102,11 @@ class Engine:
         for name in sorted(self._named(connection, statement) & set(known)):
             if name in self._filled and not again:
                 continue
-            make_table(connection, name, self._source.table(name))
+            rows = self._source.table(name)
+            if isinstance(rows, dict):
+                make_table(connection, name, rows)
+            else:
+                connection.register(name, rows)
             if not again:
                 self._filled.add(name)
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vmaforensics.image.image import Image
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.progress import Progress
+    from vmaforensics.query.streamed import Streamed
     from vmaforensics.report.document.document import Document
     from vmaforensics.views.views import Views
 
@@ -35,8 +36,8 @@ class Source(Protocol):
         """The tables there are."""
         ...
 
-    def table(self, name: str) -> Columns:
-        """The columns of a table, one of ``names``."""
+    def table(self, name: str) -> Columns | Streamed:
+        """The columns of a table, one of ``names``, or what gives them bit by bit."""
         ...
 
 
@@ -70,15 +71,17 @@ class ImageSource:
         analysis = Analysis(image=self._image, kernel=kernel, views=views, context=context, findings=findings)
         return build_document(analysis, contents=False, log=False)
 
-    def table(self, name: str) -> Columns:
-        """The columns of a table."""
+    def table(self, name: str) -> Columns | Streamed:
+        """The columns of a table, or what gives them bit by bit."""
         from vmaforensics.query.image_tables import ptes_table
         from vmaforensics.report.document.modules import modules_table
 
         if name in OF_DOCUMENTS:
             return for_duckdb(self._name, of_document(self._document, name))
         kernel, views = self._read
-        return for_duckdb(self._name, ptes_table(views) if name == "ptes" else modules_table(kernel, views.road))
+        if name == "ptes":
+            return ptes_table(self._name, views)
+        return for_duckdb(self._name, modules_table(kernel, views.road))
 
 
 class DocumentsSource:
