@@ -284,6 +284,16 @@ def test_what_is_not_in_a_tree_that_everybody_changes_may_be_torn_out_each_time(
     assert row.pid == 8
 
 
+def test_a_foreign_frame_stays_whatever_it_holds_meanwhile() -> None:
+    rows = [
+        replace(torn(rule), what=f"{rule}: {count} bytes differ")
+        for rule in ("TEXT-MODIFIED", "PTE-REMAP")
+        for count in (3, 4)
+    ]
+    found = compare(acquired_live(rows[0], rows[2]), acquired_live(rows[1], rows[3]))
+    assert [(row.rule, row.what) for row in found.persisting if row.torn] == [("TEXT-MODIFIED", (rows[1].what,))]
+
+
 def test_images_of_machines_that_stood_still_have_nothing_that_persists() -> None:
     assert same().persisting == ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from checks.handmade_pages import add_page_tables, entry_row
@@ -50,4 +51,18 @@ def test_a_vma_that_was_not_read_is_not_held_against_its_entries() -> None:
     add_page_tables(views)
     row = vma_row(views, _TEXT)
     views.vmas.ok[row], views.vmas.flags[row] = False, 0
+    assert findings(views, "PTE-PERM") == []
+
+
+@pytest.mark.parametrize("how", ["of another", "elsewhere"])
+def test_a_vma_that_only_a_torn_index_leads_to_is_not_held_against_entries(how: str) -> None:
+    views = views_of(Process())
+    add_page_tables(views)
+    row = vma_row(views, _TEXT)
+    views.vmas.flags[row] = 0
+    if how == "elsewhere":
+        views.vmas.start[row] += np.uint64(0x100000)
+        views.vmas.end[row] += np.uint64(0x100000)
+    else:
+        views.vmas.mm[row] += np.uint64(0x1000)
     assert findings(views, "PTE-PERM") == []

@@ -78,13 +78,13 @@ _WORDS: Final = {
 
 def entry_marks(views: Views, ptes: Ptes) -> U32:
     """For each of some page-table entries a word of :class:`Mark` bits; 0 where nothing disagrees."""
-    view, vmas = views.page_tables, views.vmas
+    view = views.page_tables
     if view is None or not len(ptes):
         return np.zeros(len(ptes), np.uint32)
     # There may be millions of entries: what a VMA says is worked out once per VMA, and only columns are taken.
     words: U32 = np.where(ptes.range_row < 0, np.uint32(Mark.NO_VMA), np.uint32(0))
     vma = values_at(view.ranges.vma_row, ptes.range_row, -1).astype(np.int64)
-    claimed = np.flatnonzero(values_at(vmas.ok, vma))
+    claimed = np.flatnonzero(_claims(views, view, ptes, vma))
     words[claimed] |= _permission_marks(views, ptes, claimed, vma[claimed])
     leads = claimed[ptes.page_row[claimed] >= 0]
     words[leads] |= _page_marks(views, view, ptes, leads, vma[leads])
@@ -94,6 +94,19 @@ def entry_marks(views: Views, ptes: Ptes) -> U32:
 def mark_texts(word: int) -> tuple[str, ...]:
     """The marks of a word that :func:`entry_marks` made, in a few words each."""
     return tuple(mark.short for mark in Mark if word & mark)
+
+
+def _claims(views: Views, view: PageTablesView, ptes: Ptes, vma: I64) -> Bools:
+    """Which entries lie in a VMA by its own words too? What an index only says to be there says nothing of them."""
+    vmas, ranges = views.vmas, view.ranges
+    own = values_at(vmas.mm, ranges.vma_row) == values_at(views.mms.mm, ranges.mm_row)
+    own &= values_at(vmas.ok, ranges.vma_row)
+    fits = (values_at(vmas.start, ranges.vma_row) <= ranges.start) & (ranges.end <= values_at(vmas.end, ranges.vma_row))
+    claims: Bools = values_at(own & fits, ptes.range_row)
+    doubtful = np.flatnonzero(values_at(own & ~fits, ptes.range_row))
+    va, row = ptes.va[doubtful], vma[doubtful]
+    claims[doubtful] = (vmas.start[row] <= va) & (va < vmas.end[row])
+    return claims
 
 
 def _permission_marks(views: Views, ptes: Ptes, entry: NDArray[np.intp], vma: I64) -> U32:

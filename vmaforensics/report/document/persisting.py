@@ -22,6 +22,7 @@ _OF_ONE = {
     *("PTE-PERM", "PTE-KERNEL", "TEXT-MODIFIED", "VMA-PROT", "VMA-RANGE", "VMA-PGOFF"),
     *("RMAP-TREE", "RMAP-FILE-MISSING", "TASK-HIDDEN"),
 }
+_OF_CONTENTS = {"TEXT-MODIFIED"}  # whose words are the entry and the frame that belongs there
 _EMPTY_SLOT = ("VMA-MISSING", "maple tree")
 _OF_SHARED, _PROVEN = {"RMAP-FILE-MISSING", "RMAP-ANON-MISSING"}, "that it names as its parent is in the tree"
 _NOBODY = "0x0"
@@ -101,13 +102,18 @@ def _torn(document: Document) -> tuple[Torn, ...]:
 
 
 def _record(row: Torn) -> Hashable:
-    return row.rule, row.mm, row.view, row.address, row.what, row.found, row.expected
+    return row.rule, row.mm, row.view, row.address, _words(row.rule, row.what), row.found, row.expected
+
+
+def _words(rule: str, what: str) -> str:
+    """What has to be the same too: not what somebody has put into a frame meanwhile, if it is the same frame."""
+    return "" if rule in _OF_CONTENTS else what
 
 
 def _found(document: Document) -> set[Hashable]:
     """The same of findings."""
     return {
-        (finding.rule, finding.mm, item.view, item.address, item.what, item.found, item.expected)
+        (finding.rule, finding.mm, item.view, item.address, _words(finding.rule, item.what), item.found, item.expected)
         for finding in document.findings
         for item in finding.evidence
     }
