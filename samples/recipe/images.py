@@ -135,19 +135,31 @@ def booted(*series: str) -> tuple[Image, ...]:
     )
 
 
-# Kernels that are built here; those that have been booted so far are in docs/kernels.md.
+# Kernels that are built here; those that have been booted so far are in docs/kernels.md. A name says series and
+# configuration: built-6.12-lean-clang-randstruct.
 SOURCES = {
+    "5.10": ("bullseye", "linux-source-5.10"),
     "6.1": ("bookworm", "linux-source-6.1"),
     "6.12": ("trixie", "linux-source-6.12"),
     "7.3": ("trixie-backports", "linux-source-7.3"),
 }
-CONFIGS = ("plain", "tiny", "locks", "kasan", "clang", "randstruct", "lean-clang-randstruct")
+CONFIGS = (
+    *("plain", "tiny", "locks", "kasan", "clang", "randstruct", "numa"),
+    *("lean-kasan-locks-numa", "lean-clang-randstruct-nomemcg", "lean-tiny-locks", "lean-plain-tiny"),
+)
+
+
+def memory_of(config: str, least: int) -> int:
+    """MiB for a guest of this configuration that would do with ``least``: an eighth is KASAN's, and what it keeps."""
+    return 2 * least if "kasan" in config else least
+
+
 BUILT = tuple(
     Image(
         f"built-{series}-{config}",
         *SOURCES[series],
-        cmdline="numa=fake=4" if "randstruct" in config else "",
-        memory=768 if config == "kasan" else 512,
+        cmdline="numa=fake=4" if "numa" in config.split("-") else "",
+        memory=memory_of(config, 512),
         outputs=("elf",),
         config=config,
     )

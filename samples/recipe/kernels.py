@@ -13,7 +13,7 @@ import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from packages import Kernel, PackageError, PrivateApt
+from packages import Kernel, PackageError, PrivateApt, obtain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,6 +28,11 @@ LEFT_OUT = (
     *("*/sound/*.[ch]", "*/arch/[a-tv-wyz]*/*.[chS]", "*.dts", "*.dtsi", "*/Documentation/*.rst"),
     *("*/Documentation/devicetree/*.yaml", "*/tools/testing/*", "*/tools/perf/*.[ch]", "*/tools/perf/*.json"),
 )
+
+
+def kernel_of(suite: str, package: str, config: str, build: Path) -> Kernel:
+    """The kernel of a package; with a configuration, of a package of sources."""
+    return built(suite, package, config, build) if config else obtain(suite, package, build)
 
 
 def built(suite: str, package: str, config: str, build: Path) -> Kernel:

@@ -33,9 +33,9 @@ from initramfs import (
     add_python,
     skeleton,
 )
-from kernels import built
+from kernels import kernel_of
 from outputs import console_value, crash_dumps, dump, save_truth
-from packages import Kernel, PackageError, obtain
+from packages import Kernel, PackageError
 from qemu import Disk, Guest, GuestError
 from system import root_disk
 
@@ -180,10 +180,7 @@ def die(image: Image, guest: Guest, work: Path) -> dict[str, object]:
 def make(image: Image, out: Path, build: Path) -> None:
     """Make one image with its truth and its manifest."""
     started = time.monotonic()
-    if image.config:
-        kernel = built(image.suite, image.package, image.config, build)
-    else:
-        kernel = obtain(image.suite, image.package, build)
+    kernel = kernel_of(image.suite, image.package, image.config, build)
     programs = guest_programs(build)
     work = (build / "work" / image.name).resolve()
     work.mkdir(parents=True, exist_ok=True)

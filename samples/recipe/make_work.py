@@ -20,8 +20,9 @@ import disks
 import lime
 import slices
 from initramfs import MODULES, add_guest, add_locale, add_modules, skeleton
+from kernels import kernel_of
 from make_images import guest_programs, missing_packages
-from packages import Kernel, PackageError, obtain
+from packages import Kernel, PackageError
 from qemu import Disk, Guest, GuestError
 from site_at_work import Site, member, processes
 from storms import LOADS, MEMORY, Work
@@ -181,7 +182,7 @@ def after(site: Site) -> None:
 def make(work: Work, loads: Sequence[str], options: argparse.Namespace) -> None:
     """All images of one guest."""
     out, build = options.out, options.build
-    kernel = obtain(*work.package, build)
+    kernel = kernel_of(*work.package, work.config, build)
     programs = guest_programs(build)
     folder = (build / "work" / work.name).resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -233,11 +234,14 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--live", type=float, nargs="*", default=(), help="seconds of images taken while it runs")
     parser.add_argument("--lime", type=int, default=0, help="images that LiME takes in the guest, under each load")
     parser.add_argument("--kcore", type=int, default=0, help="images that are read there through /proc/kcore")
+    parser.add_argument("--config", default="", help="of configs/: kernels that are built so, in place of Debian's")
     parser.add_argument("--zram", action="store_true", help="swap to compressed memory instead of a disk")
     parser.add_argument("--hide", action="store_true", help="labelled edits, before the first image; one load only")
     parser.add_argument("--apart", type=float, nargs="*", default=(), help="atomic images at these seconds too")
     parser.add_argument("--packed", action="store_true", help="kdump instead of ELF")
     options = parser.parse_args(argv)
+    if options.config and options.lime:
+        parser.error("LiME is built against the headers of Debian's kernels: --lime does not go with --config")
     options.build = options.build or options.out.parent
     return options
 
@@ -253,7 +257,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     bad = 0
     for series in options.series:
-        work = Work(series, options.cpus, options.seed, options.memory, lime=bool(options.lime), zram=options.zram)
+        work = Work(
+            series,
+            options.cpus,
+            options.seed,
+            options.memory,
+            lime=bool(options.lime),
+            zram=options.zram,
+            config=options.config,
+        )
         try:
             make(work, options.loads.split(","), options)
         except (PackageError, GuestError, OSError, subprocess.SubprocessError) as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from images import COMMON, FOUR_LEVELS, PACKAGES
+from images import COMMON, FOUR_LEVELS, PACKAGES, SOURCES
 
 MEMORY = 256  # MiB
 # Of the roles of guest/awkward.c those that fit into the memory and leave some to work with.
@@ -37,16 +37,18 @@ class Work:
     memory: int = MEMORY
     lime: bool = False  # LiME will run in it
     zram: bool = False  # it swaps to compressed memory
+    config: str = ""  # of configs/: the kernel is built so
 
     @property
     def name(self) -> str:
         """What the names of its images begin with."""
-        return f"debian-{self.series}-work{self.seed}"
+        kernel = f"built-{self.series}-{self.config}" if self.config else f"debian-{self.series}"
+        return f"{kernel}-work{self.seed}"
 
     @property
     def package(self) -> tuple[str, str]:
         """Suite, and package or a regular expression."""
-        return PACKAGES[self.series]
+        return (SOURCES if self.config else PACKAGES)[self.series]
 
     @property
     def cpu(self) -> str:

@@ -1,0 +1,29 @@
+"""Kernels built by the recipe: what can be tested without building one."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+from support import ROOT
+
+sys.path.insert(0, str(ROOT / "samples" / "recipe"))
+
+import images
+import kernels
+import storms
+
+
+@pytest.mark.parametrize("config", images.CONFIGS)
+def test_each_part_of_a_configuration_has_a_file(config: str) -> None:
+    for part in config.split("-"):
+        lines = (kernels.CONFIGS / f"{part}.config").read_text().splitlines()
+        assert lines[0].startswith("# ")
+        assert f'CONFIG_LOCALVERSION="-{part}"' in lines
+
+
+def test_a_guest_at_work_may_have_a_kernel_that_was_built() -> None:
+    work = storms.Work("6.1", config="lean-kasan-locks-numa", seed=3)
+    assert work.name == "built-6.1-lean-kasan-locks-numa-work3"
+    assert work.package == ("bookworm", "linux-source-6.1")
+    assert storms.Work("6.1").package == images.PACKAGES["6.1"]
