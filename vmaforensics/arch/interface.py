@@ -325,6 +325,10 @@ class Architecture(ABC):
     def vmemmap(self, word: Callable[[str, int], int | None]) -> int:
         """Address of the ``struct page`` of frame 0; ``word`` as in :class:`BootFacts`."""
 
+    @abstractmethod
+    def shadow_of(self, places: U64) -> U64:
+        """Where a kernel with KASAN keeps the byte that says whether its code may use each of these addresses."""
+
     # Threads, CPUs and dumps -------------------------------------------------------------------------
 
     thread_pointer: ThreadPointer

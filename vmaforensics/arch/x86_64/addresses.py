@@ -21,6 +21,10 @@ _UPPER_HALF = 1 << 63
 # The espfix area (arch/x86/kernel/espfix_64.c) maps the same few pages 65,536 times; nothing else is there.
 _ESPFIX = (0xFFFFFF00_00000000, 0xFFFFFF7F_FFFFFFFF)
 
+# A byte of shadow for eight of memory (CONFIG_KASAN_SHADOW_OFFSET of arch/x86/Kconfig, with four levels and with five).
+_SHADOW = 0xDFFFFC00_00000000
+_SHADOW_SCALE = 3
+
 
 def kernel_pointer(values: U64) -> Bools:
     """Can each value be an address in the kernel half? 57 bits at most."""
@@ -50,4 +54,11 @@ def canonical(values: U64, levels: int) -> Bools:
     shift = np.uint64(PAGE_SHIFT + TABLE_SHIFT * levels - 1)
     above = values >> shift
     found: Bools = (above == 0) | (above == np.uint64((1 << 64) - 1) >> shift)
+    return found
+
+
+def shadow_of(places: U64) -> U64:
+    """Address of the byte of KASAN's shadow for each address (kasan_mem_to_shadow, include/linux/kasan.h)."""
+    with np.errstate(over="ignore"):
+        found: U64 = (places >> np.uint64(_SHADOW_SCALE)) + np.uint64(_SHADOW)
     return found

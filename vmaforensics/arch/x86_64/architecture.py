@@ -254,6 +254,9 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
     def vmemmap(self, word: Callable[[str, int], int | None]) -> int:
         return kernel_image.vmemmap(word, self.levels)
 
+    def shadow_of(self, places: U64) -> U64:
+        return addresses.shadow_of(places)
+
     # Threads, CPUs and dumps -------------------------------------------------------------------------
 
     def find_saved_registers(self, kernel: KernelReader, stacks: U64) -> Place:

@@ -1,7 +1,7 @@
 """Which objects of a slab are free: chains of free pointers, and arrays of free objects (sheaves).
 
 A free object is on the list of its slab, on that of the CPU which has the slab (``kmem_cache_cpu``, up to 6.19),
-or in a sheaf (:mod:`vmaforensics.views.slab.sheaves`).
+in a sheaf (:mod:`vmaforensics.views.slab.sheaves`), or held back by KASAN (:mod:`vmaforensics.views.slab.quarantine`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.views.pages.page_types import PageReader
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.slab.encodings import find_encodings, reveal
+from vmaforensics.views.slab.quarantine import has_shadow, shadow_of_objects
 from vmaforensics.views.slab.sheaves import sheaf_objects
 from vmaforensics.views.slab.slab_pages import unread_frames
 from vmaforensics.views.structures.per_cpu import per_cpu_offsets
@@ -79,7 +80,18 @@ def free_objects(kernel: Kernel, layout: SlabLayout, log: ProblemLog) -> FreeObj
         log.add(View.SLAB, Problem.MISALIGNED, 0, held.slots[wrong], held.objects[wrong])
         found.free[row[row >= 0]] = True
         found.doubtful |= found.doubt(held.doubtful)
+    if has_shadow(kernel):
+        _held_back(kernel, found)
     return found
+
+
+def _held_back(kernel: Kernel, found: FreeObjects) -> None:
+    """Mark objects on no list that KASAN says were freed; where its shadow is not in the image, there is doubt."""
+    slab, _ = expand(found.layout.slabs.objects)
+    rest = np.flatnonzero(~found.free)
+    shadow = shadow_of_objects(kernel, found.layout.addresses(np.arange(len(found.layout.slabs)))[rest])
+    found.free[rest[shadow.freed]] = True
+    found.doubtful[slab[rest[shadow.unread]]] = True
 
 
 def _follow(kernel: Kernel, found: FreeObjects, at: U64, slab: I64, log: ProblemLog) -> None:
