@@ -154,11 +154,22 @@ def memory_of(config: str, least: int) -> int:
     return 2 * least if "kasan" in config else least
 
 
+def cmdline_of(config: str) -> str:
+    """What turns on, when such a kernel is booted, what it can do."""
+    parts = config.split("-")
+    return " ".join(
+        [
+            *["numa=fake=4"] * ("numa" in parts),
+            *["page_owner=on page_table_check=on init_on_free=1"] * ("locks" in parts),
+        ]
+    )
+
+
 BUILT = tuple(
     Image(
         f"built-{series}-{config}",
         *SOURCES[series],
-        cmdline="numa=fake=4" if "numa" in config.split("-") else "",
+        cmdline=cmdline_of(config),
         memory=memory_of(config, 512),
         outputs=("elf",),
         config=config,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from images import COMMON, FOUR_LEVELS, PACKAGES, SOURCES
+from images import COMMON, FOUR_LEVELS, PACKAGES, SOURCES, cmdline_of
 
 MEMORY = 256  # MiB
 # Of the roles of guest/awkward.c those that fit into the memory and leave some to work with.
@@ -60,4 +60,5 @@ class Work:
         """The whole kernel command line."""
         # LiME dies of the first page of secret memory, which no kernel address leads to any more.
         ways = "secretmem.enable=0 " * self.lime + "vma_zram=1 " * self.zram
+        ways += f"{cmdline_of(self.config)} " * bool(self.config)
         return f"{COMMON} {ways}vma_mode=work vma_roles={','.join(RESTING)}"

@@ -26,4 +26,5 @@ def test_a_guest_at_work_may_have_a_kernel_that_was_built() -> None:
     work = storms.Work("6.1", config="lean-kasan-locks-numa", seed=3)
     assert work.name == "built-6.1-lean-kasan-locks-numa-work3"
     assert work.package == ("bookworm", "linux-source-6.1")
+    assert "numa=fake=4 page_owner=on page_table_check=on init_on_free=1 vma_mode=work" in work.kernel_cmdline
     assert storms.Work("6.1").package == images.PACKAGES["6.1"]
