@@ -24,6 +24,7 @@ from vmaforensics.report.document.parts import (
     Thread,
     ViewSummary,
 )
+from vmaforensics.scan.document import NotScanned, Owner, RuleFile, ScanFinding, ScanMatch, ScannedAmount, ScanPart
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -184,6 +185,55 @@ def process(pid: int, parent: int | None = 1, **changes: object) -> Process:
     return Process(**(facts | changes))
 
 
+def scanned() -> ScanPart:
+    """What two rules matched: one in memory of two processes, hidden in one, the other in a file that nobody maps."""
+    owners = tuple(
+        Owner(
+            pid=100 + at,
+            comm=f"victim{at}",
+            mm=hex(0xFFFF888000000000 + at),
+            address="0x7f0000001010",
+            start="0x7f0000001000",
+            end="0x7f0000002000",
+            perms="r-xp",
+            name="/usr/lib/x86_64-linux-gnu/libc.so.6",
+            hidden=at == 1,
+            shown_by=("page tables",),
+        )
+        for at in range(2)
+    )
+    match = ScanMatch(pattern="$beacon", offset=16, physical="0x1234010", length=6, data="626561636f6e", text="beacon")
+    found = ScanFinding(
+        id="0badc0de",
+        rule="planted",
+        namespace="rules",
+        tags=("demo",),
+        meta={"description": "A word that was planted"},
+        where="process memory",
+        place="/usr/lib/x86_64-linux-gnu/libc.so.6",
+        file="0xffff888200000000",
+        holders=(),
+        start="0x7f0000001000",
+        size=4096,
+        matches=(match,),
+        more_matches=2,
+        owners=owners,
+        more_owners=0,
+    )
+    kept = msgspec.structs.replace(
+        found, id="0ddba11", rule="kept", meta={}, owners=(), matches=(), holders=("pid 7 (sh), fd 3",), place="memfd"
+    )
+    return ScanPart(
+        rules=(RuleFile(path="planted.yar", sha256="cd" * 32),),
+        findings=[found, kept],
+        more_findings=0,
+        scanned=(ScannedAmount(where="process memory", stretches=2, bytes=8192, missing=0),),
+        shared_pages=1,
+        strings=[],
+        not_scanned=[NotScanned(what="0x7f0000005000", why="not in the dump")],
+    )
+
+
 def example() -> Document:
     """A document with a finding of each severity, a memory map, an index with something wrong, processes of each
     kind, and things not assessed."""
@@ -241,13 +291,14 @@ def example() -> Document:
             types="BTF at 0xffffffff9d6c1b88",
             translation="page tables at physical 0xc410000",
         ),
+        scan=scanned(),
     )
 
 
 def clean() -> Document:
     """The same machine with nothing to find and nothing left out."""
     whole = msgspec.structs.replace(example().provenance, coverage=Coverage(ram=9, present=9, zero=0, absent=0))
-    return msgspec.structs.replace(example(), findings=[], maps=[], not_assessed=[], provenance=whole)
+    return msgspec.structs.replace(example(), findings=[], scan=None, maps=[], not_assessed=[], provenance=whole)
 
 
 def hostile(document: Document, *, addresses: bool) -> Document:

@@ -78,7 +78,7 @@ def test_no_cell_of_a_spreadsheet_is_a_formula(document: Document, table: str, d
     assert not [cell for cell in cells if cell.lstrip().startswith(("=", "+", "-", "@", "\uff1d"))]
 
 
-@pytest.mark.parametrize("name", ["json", "jsonl", "timesketch", "navigator", "stix"])
+@pytest.mark.parametrize("name", ["json", "jsonl", "timesketch", "navigator", "stix", "sarif"])
 def test_json_is_json(document: Document, name: str) -> None:
     raw = render(document, name)
     assert raw.endswith(b"\n")
@@ -97,7 +97,8 @@ def test_markdown_is_plain_text_and_our_own_structure(document: Document, reader
     assert not kinds & {"html_inline", "html_block", "link_open", "image", "s_open", "code_block", "blockquote_open"}
     headings = [tokens[at + 1].content for at, token in enumerate(tokens) if token.type == "heading_open"]
     road = ["The road that shows memory maps"] if document.road is not None else []
-    sections = ["vmaforensics report", "Findings", *road, "Not assessed", "Provenance"]
+    matched = ["Rules"] if document.scan is not None else []
+    sections = ["vmaforensics report", "Findings", *road, *matched, "Not assessed", "Provenance"]
     assert [heading for heading in headings if heading in sections] == sections
     serious = [finding for finding in document.findings if finding.severity in ("critical", "high", "medium")]
     assert len(headings) == len(sections) + min(len(serious), 10)
@@ -113,7 +114,7 @@ def test_markdown_is_plain_text_and_our_own_structure(document: Document, reader
                 rows.append([])
             elif token.type in ("td_open", "th_open"):
                 rows[-1].append(token)
-        assert {len(row) for row in rows[1:]} <= {2, 3, 5, 6}
+        assert {len(row) for row in rows[1:]} <= {2, 3, 4, 5, 6}
 
 
 def test_a_name_that_closes_a_fence_stays_inside(document: Document) -> None:

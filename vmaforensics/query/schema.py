@@ -8,6 +8,7 @@ import numpy as np
 
 from vmaforensics.errors import UsageError
 from vmaforensics.query.tables import FILES, OF_DOCUMENTS, OF_IMAGES, THREADS, created, for_duckdb
+from vmaforensics.report.document.scan_table import MATCHES
 from vmaforensics.report.document.tables import EVIDENCE, FINDINGS, PROCESSES, REGIONS
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ _COLUMNS: dict[str, np.dtype[np.void]] = {
     "files": FILES,
     "findings": FINDINGS,
     "evidence": EVIDENCE,
+    "matches": MATCHES,
     **OF_IMAGES,
 }
 

@@ -108,6 +108,7 @@ OF_DOCUMENTS: dict[str, Callable[[Document], NDArray[np.void]]] = {
     "files": _files,
     "findings": _of("findings"),
     "evidence": _of("evidence"),
+    "matches": lambda document: document.table("matches"),
 }
 # What only an image has, and the columns it has there.
 OF_IMAGES: dict[str, np.dtype[np.void]] = {"modules": MODULES, "ptes": PTES}

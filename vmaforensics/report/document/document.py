@@ -28,6 +28,7 @@ from vmaforensics.report.document.parts import (
     Schema,
 )
 from vmaforensics.report.document.road_part import RoadPart  # noqa: TC001 - msgspec reads the annotation
+from vmaforensics.report.document.scan_table import matches
 from vmaforensics.report.document.tables import TABLES
 from vmaforensics.report.document.verdict import verdict
 from vmaforensics.scan.document import ScanPart  # noqa: TC001 - msgspec reads the annotations
@@ -65,15 +66,15 @@ class Document(Part, frozen=True):
         return told if self.crash is None else f"{self.crash.verdict} {told}"
 
     def table(self, name: str) -> NDArray[np.void]:
-        """ "findings", "evidence", "regions" or "processes" as a structured array, its rows in the document's order;
-        see ``report/document/tables.py``.
+        """ "findings", "evidence", "regions", "processes" or "matches" as a structured array, its rows in the order of
+        the document; see ``report/document/tables.py`` and ``scan_table.py``.
 
         Raises ``KeyError`` for any other name.
 
         >>> regions = document.table("regions")
         >>> regions[regions["maple"] == "missing"][["pid", "start", "end", "name"]]
         """
-        return TABLES[name](self.processes, self.findings)
+        return matches(self.scan) if name == "matches" else TABLES[name](self.processes, self.findings)
 
     def frame(self, name: str) -> Any:  # noqa: ANN401 - pandas is optional, and so is its type
         """The same as a ``pandas.DataFrame``; addresses stay ``uint64``. Raises ``ImportError`` without pandas.

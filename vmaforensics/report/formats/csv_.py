@@ -72,8 +72,11 @@ def _cells(rows: NDArray[np.void], name: str) -> Iterable[str | int]:
 
 def _given(rows: NDArray[np.void], name: str) -> NDArray[np.bool_]:
     """Is there an address? 0 can be one only where a range begins, a file or a set of flags does."""
-    if name in ("start", "end") and "has_range" in (rows.dtype.names or ()):
+    names = rows.dtype.names or ()
+    if name in ("start", "end") and "has_range" in names:
         return np.asarray(rows["has_range"])
+    if name in ("start", "end") and "physical" in names:  # of a match: no record has a region there
+        return np.asarray(rows["end"] != 0)
     if name in ("start", "end", "flags", "pgoff"):
         return np.ones(len(rows), bool)
     return np.asarray(rows[name] != 0)

@@ -1,7 +1,8 @@
 """JSON lines, for jq and log pipelines: one object a line, each to be understood without the others.
 
-Every line has ``kind``. The first is the ``report`` (verdict and counts), then one ``finding`` each, then one
-``not_assessed`` each. Every line repeats the image and the kernel it is about.
+Every line has ``kind``. The first is the ``report`` (verdict and counts), then one ``finding`` each, then one ``match``
+for each place that a YARA rule matched, then one ``not_assessed`` each. Every line repeats the image and the kernel it
+is about.
 """
 
 from __future__ import annotations
@@ -43,6 +44,8 @@ def _lines(document: Document) -> Iterator[dict[str, object]]:
         yield {"kind": "crash", **about, **msgspec.structs.asdict(document.crash)}
     for finding in document.findings:
         yield {"kind": "finding", **about, **msgspec.structs.asdict(finding)}
+    for found in document.scan.findings if document.scan is not None else ():
+        yield {"kind": "match", **about, **msgspec.structs.asdict(found)}
     for missing in document.not_assessed:
         yield {"kind": "not_assessed", **about, **msgspec.structs.asdict(missing)}
 

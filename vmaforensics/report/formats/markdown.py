@@ -56,6 +56,7 @@ def _lines(document: Document) -> Iterator[str]:
         yield from (f"## {TITLE}", "")
         yield from (f"- {name}: {code(text)}" for name, text in road_rows(document.road))
         yield ""
+    yield from _matches(document)
     yield from ("## Not assessed", "")
     if not document.not_assessed:
         yield from ("Nothing: every record of these views could be read.", "")
@@ -66,6 +67,22 @@ def _lines(document: Document) -> Iterator[str]:
         ]
         yield from _table(("what", "pid", "why"), rows, len(missing))
     yield from _provenance(document)
+
+
+def _matches(document: Document) -> Iterator[str]:
+    """What YARA rules matched."""
+    if (scan := document.scan) is None:
+        return
+    yield from ("## Rules", "")
+    if not scan.findings:
+        yield from ("No rule matched.", "")
+        return
+    rows = []
+    for found in scan.findings[:_MOST]:
+        pids = sorted({owner.pid for owner in found.owners})
+        what = "; ".join(f"{match.pattern} at {match.physical}" for match in found.matches[:4])
+        rows.append([code(found.rule), code(found.place), code(" ".join(map(str, pids[:8]))), code(what)])
+    yield from _table(("rule", "where", "pids", "what"), rows, len(scan.findings) + scan.more_findings)
 
 
 def _crash(document: Document) -> Iterator[str]:

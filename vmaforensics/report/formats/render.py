@@ -30,7 +30,7 @@ class Format:
     tables: tuple[str, ...] = ()  # those of report/document/tables.py it can hold, its default first
 
 
-_TABLES = ("findings", "evidence", "regions", "processes")
+_TABLES = ("findings", "evidence", "regions", "processes", "matches")
 
 FORMATS: dict[str, Format] = {
     form.name: form
@@ -93,6 +93,12 @@ FORMATS: dict[str, Format] = {
             function="formats.stix:render_stix",
         ),
         Format(
+            name="sarif",
+            description="SARIF 2.1.0, for dashboards and viewers",
+            suffix=".sarif",
+            function="formats.sarif:render_sarif",
+        ),
+        Format(
             name="parquet",
             description="one table, for many images at once; needs pyarrow",
             suffix=".parquet",
@@ -100,7 +106,7 @@ FORMATS: dict[str, Format] = {
             binary=True,
             needs="pyarrow",
             options=("table",),
-            tables=("regions", "findings", "evidence", "processes"),
+            tables=("regions", "findings", "evidence", "processes", "matches"),
         ),
     )
 }

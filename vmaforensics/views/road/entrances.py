@@ -88,10 +88,12 @@ def _calls_in(kernel: Kernel, table: int) -> int:
 
 
 def _held(kernel: Kernel, table: int | None, count: int) -> tuple[U64, Bools]:
+    """Elements of a table of system calls, and which of them are functions of some."""
     if table is None:
         return np.zeros(count, np.uint64), np.zeros(count, np.bool_)
     words, ok = kernel.words(table + np.arange(count, dtype=np.uint64) * np.uint64(8), 1)
-    return words[:, 0], ok & kernel.arch.kernel_pointer(words[:, 0])
+    function = kernel.symbols.by_address().nearest(words[:, 0]).start == words[:, 0]
+    return words[:, 0], ok & function & ~_no_system_calls(kernel, words[:, 0])
 
 
 def _no_system_calls(kernel: Kernel, targets: U64) -> Bools:

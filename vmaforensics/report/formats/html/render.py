@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 _ROOM_FOR_CARDS = 1_200_000  # bytes, by estimate; further findings become lines of a table
 _MOST_FINDINGS = 1200
 _MOST_NOT_ASSESSED = 500
+_MOST_MATCHES = 500
 _MOST_EVIDENCE = 60
 _MOST_CHARACTERS, _MOST_OF_A_SENTENCE = 300, 1200  # of a name in a table; of what quotes names
 
@@ -80,6 +81,8 @@ def render_html(document: Document) -> bytes:
             road_title=TITLE,
             road_rows=road_rows,
             crash=document.crash,
+            scan=document.scan,
+            most_matches=_MOST_MATCHES,
             death_rows=death_rows,
             told_first=told_first,
             more_of_it=True,
