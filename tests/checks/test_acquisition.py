@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from checks.handmade_clocks import SECOND, SIZE, START, clocks, reading_time
-from checks.handmade_views import MMS, PAGE, TASKS, Process, drop_entry, mm_of, task_of, views_of
+from checks.handmade_views import INODES, MMS, PAGE, TASKS, Process, drop_entry, mm_of, task_of, views_of
 from vmaforensics.checks.acquisition import Acquired, judge
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.weigh import run_checks
 from vmaforensics.views.clocks.samples import Bound, Clock, TimeSamples
+from vmaforensics.views.pages.table_roots import TableRoots
 
 if TYPE_CHECKING:
     from vmaforensics.views.views import Views
@@ -81,7 +82,7 @@ def test_too_few_clocks_say_nothing() -> None:
 
 
 def test_what_is_hidden_in_a_process_that_rests_is_found_in_a_live_image() -> None:
-    _, context = hidden(ran=900)
+    _, context = hidden(ran=600)
     (found,) = (finding for finding in run_checks(context) if finding.rule.id == "VMA-MISSING")
     assert (found.severity.value, found.pid) == ("high", 100)
     assert "last ran" in found.evidence[-1].what
@@ -108,8 +109,34 @@ def test_who_had_slept_too_short_to_be_taken_to_sleep_on_is_not_resting() -> Non
     assert all(finding.severity.value == "info" for finding in run_checks(context))
 
 
-def test_a_process_of_which_a_thread_was_not_read_is_not_resting() -> None:
+@pytest.mark.parametrize(("place", "stands"), [(INODES, True), (MMS, False)])
+def test_who_had_not_slept_for_very_long_has_to_have_lived_on_by_what_was_read_last(
+    place: int, *, stands: bool
+) -> None:
+    """Slept for 110 s; its mm_struct is read 30 s before the last of its records, its top-level table's page there."""
     views, context = hidden(ran=900)
+    mms = views.mms.mm
+    views.table_roots = TableRoots(
+        mm=mms, ok=np.ones(len(mms), np.bool_), word=np.full(len(mms), place, np.uint64), owner=mms
+    )
+    assert [finding.rule.id for finding in run_checks(context) if finding.severity.value == "high"] == (
+        ["VMA-MISSING"] * stands
+    )
+
+
+def test_memory_that_was_not_read_by_ascending_addresses_has_no_reading_times() -> None:
+    known = clocks()
+    last = known.samples.take(np.arange(len(known.samples) - 6, len(known.samples)))
+    rows = last.replace(
+        pa=np.arange(6, dtype=np.uint64) * np.uint64(4096), bound=np.full(6, Bound.LOWER, last.bound.dtype)
+    )
+    samples = TimeSamples.concatenate([known.samples, rows])
+    found = judge(replace(known, samples=samples.sort_by(samples.pa)))
+    assert (found.how, found.times) == (Acquired.LIVE, None)
+
+
+def test_a_process_of_which_a_thread_was_not_read_is_not_resting() -> None:
+    views, context = hidden(ran=600)
     assert views.clocks is not None
     views.clocks.tasks.ok[0] = False
     assert all(finding.severity.value == "info" for finding in run_checks(context))

@@ -26,6 +26,7 @@ AGREE = (
 )
 
 _MOST_ERROR = 4  # the line may miss an exact clock by this part of the duration
+_MOST_WILD = 4  # pages that seem to have been read after one behind them; of live images one at most, half made tasks
 _FAR = 1 << 20  # bytes between clocks that agree, for that to mean anything
 # Jiffies lose ticks, and these are made of them: they say how old a page is at least, but not to a tenth of a second.
 _LOSE_TICKS = (Clock.JIFFIES, Clock.RCU, Clock.TIMER_WHEEL)
@@ -77,8 +78,10 @@ def judge(clocks: ClocksView | None, given: Acquired | None = None) -> Acquisiti
 
 
 def _in_order(times: ReadingTimes | None) -> ReadingTimes | None:
-    """``times``, unless exact clocks contradict an order of reading by ascending addresses."""
-    return None if times is None or _MOST_ERROR * times.error > times.end - times.start else times
+    """``times``, unless clocks contradict an order of reading by ascending addresses."""
+    if times is None or _MOST_ERROR * times.error > times.end - times.start:
+        return None
+    return times if times.wild_pages <= _MOST_WILD else None
 
 
 def _by_clocks(clocks: ClocksView) -> tuple[Acquired, int, ReadingTimes | None]:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from vmaforensics.views.views import Views
 
 _PF_EXITING = 0x4  # include/linux/sched.h
+_PF_KTHREAD = 0x200000
+_LINKS = "VMA-LINK"
+_MOMENT = 10  # times that is what a process has slept
+_FOREVER = (1 << 63) - 1
 
 
 class Span(NamedTuple):
@@ -37,10 +41,25 @@ class Span(NamedTuple):
 
 
 class Rest(NamedTuple):
-    """When the threads of an address space last ran, and up to when that is known."""
+    """When the threads of an address space last ran, and up to when that is known. ns of CLOCK_MONOTONIC."""
 
-    ran: int  # ns; the latest of all
-    known: int  # ns: the first of their own records was read then
+    ran: int  # the latest of all
+    known: int  # the first of their own records was read then
+    lived: int  # what was read then, as estimated, says that they had not ended
+
+
+def rested(rest: Rest, span: Span, start: int) -> bool:
+    """Has nothing run from the first reading on?
+
+    Beyond what is known, who has not run since the acquisition began at ``start``, and slept long before, is taken to
+    sleep on; but to have lived on only for a moment after the last sign of it, for what waits often waits for its end.
+    """
+    if rest.ran >= span.first:
+        return False
+    if rest.known >= span.last:
+        return True
+    slept = rest.known - rest.ran
+    return rest.ran < start and slept >= span.by - rest.known and slept >= _MOMENT * (span.ended - rest.lived)
 
 
 class Sharers(NamedTuple):
@@ -71,9 +90,19 @@ class Reading:
             parts.append(self._clocks.places.of(at))
             if view == View.PAGE_TABLES.label:
                 parts.append(physical)
+                if finding.rule.id == _LINKS:  # by the struct page, a table is none any more
+                    parts.append(self._clocks.places.of_frames(physical))
             elif view == View.PAGES.label:
                 parts.append(self._clocks.places.of_frames(physical))
-        return np.concatenate(parts)
+        return np.concatenate([*parts, self._led_to(finding)])
+
+    def _led_to(self, finding: Finding) -> U64:
+        """Of broken links: where they lead, and the struct pages that say what lies there."""
+        if finding.rule.id != _LINKS:
+            return np.zeros(0, np.uint64)
+        words = [int(item.found, 16) for item in finding.evidence if item.found]
+        targets = self._clocks.places.of(np.array(words, np.uint64))
+        return np.concatenate([targets, self._clocks.places.of_frames(targets)])
 
     def rest(self, mm: int) -> Rest | None:
         """Of the threads that use ``mm``; None where there are none, one runs, ends or ended later, or one could not be
@@ -107,7 +136,23 @@ class Reading:
             return None
         if (known.ran[rows] <= 0).any() or known.gone[rows].any():
             return None
-        return Rest(int(known.ran[rows].max()), int(self._times.at(known.pa[rows]).earliest.min()))
+        read = self._times.at(known.pa[rows])
+        lived = max(int(read.time.min()), self._lived(tasks))
+        return Rest(int(known.ran[rows].max()), int(read.earliest.min()), lived)
+
+    def _lived(self, tasks: U64) -> int:
+        """When what was read last of the memory of ``tasks`` says that it is in use; a kernel thread does not end."""
+        views, every = self._views, self._tasks
+        mine = every.take(np.isin(every.task, tasks))
+        if len(mine) and ((mine.flags & np.uint32(_PF_KTHREAD)) != 0).all():
+            return _FOREVER
+        rows = views.mm_rows(np.unique(mine.mm[mine.mm != 0]))
+        rows = rows[rows >= 0]
+        words = [views.mms.mm[rows[views.mms.users[rows] > 0]]]
+        if (roots := views.table_roots) is not None:
+            words.append(roots.word[rows[roots.ok[rows] & (roots.owner[rows] == roots.mm[rows])]])
+        places = self._clocks.places.of(np.concatenate(words))
+        return int(self._times.at(places).time.max()) if len(places) else 0
 
     def started(self, task: int) -> int | None:
         """When a task began, ns of CLOCK_MONOTONIC."""

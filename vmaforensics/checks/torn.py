@@ -7,7 +7,8 @@ Records that contradict each other were read at different moments. Whether they 
 * if nobody changed them between the first reading and the last. Only threads of a process write its VMAs, their
   indices and its counters; a process whose threads all slept from before the first reading on has left them as they
   were. That it slept is known up to the moment at which its threads' own records were read. Of what was read after
-  that, it is taken to have slept on if it had slept longer than that is;
+  that, it is taken to have slept on if it had slept longer than that is, and something read last says that it had not
+  ended;
 * of a task, if it was born before the acquisition began and was still there, and asleep, when it was read; or if its
   neighbours on the list were read before it and point at each other.
 
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from vmaforensics.checks.finding import Confidence, Evidence, ReadApart, Severity
-from vmaforensics.checks.reading import Reading, Span
+from vmaforensics.checks.reading import Reading, Span, rested
 from vmaforensics.views.clocks.bases import SECOND
 from vmaforensics.views.view import View
 
@@ -110,7 +111,7 @@ class _Weigher:
             self.kept.append(finding)
         else:
             rest = self._rest(finding)
-            if rest is None or not _rested(rest, span, self._start):
+            if rest is None or not rested(rest, span, self._start):
                 self.torn.append((finding, span, finding.mm != 0))
             elif finding.settled or (_views(finding) <= _OWN | _TASK and finding.rule.id not in _RECLAIM):
                 self._stands(finding, rest, span)
@@ -166,7 +167,7 @@ class _Weigher:
             max(span.ended, whole.ended),
             max(span.by, whole.by),
         )
-        return all(rest is not None and _rested(rest, whole, self._start) for rest in rests)
+        return all(rest is not None and rested(rest, whole, self._start) for rest in rests)
 
     def distrust_lists(self) -> None:
         """A list or an index that was torn leaves out many tasks that were on it all the time."""
@@ -192,7 +193,7 @@ class _Weigher:
         own = (tasks.flags & _PF_KTHREAD) != 0
         named = np.array([comm.startswith(_RECLAIMERS) for comm in tasks.comm.tolist()], np.bool_)
         rest = self._reading.rest_of(tasks.task[own & named])
-        return rest is not None and _rested(rest, span, self._start)
+        return rest is not None and rested(rest, span, self._start)
 
     def _weigh_task(self, finding: Finding, span: Span) -> None:
         """A task is missing from a list only if it was there all the time in which the list was read."""
@@ -209,7 +210,7 @@ class _Weigher:
             note = Evidence(what=what, view=View.TASKS.label, address=int(tasks[0]))
             self.kept.append(replace(finding, evidence=(*finding.evidence, note)))
             self.stood.append((finding, listed, True))
-        elif there and rest is not None and _rested(rest, listed, self._start):
+        elif there and rest is not None and rested(rest, listed, self._start):
             self._stands(finding, rest, listed)
         else:
             self.torn.append((finding, listed, True))
@@ -242,17 +243,6 @@ def _is_fact(finding: Finding) -> bool:
     if set(finding.rule.views) == _CODE:
         return True
     return set(finding.rule.views) <= _FACTS and finding.rule.severity.rank >= Severity.LOW.rank
-
-
-def _rested(rest: Rest, span: Span, start: int) -> bool:
-    """Has nothing run from the first reading on?
-
-    Beyond what is known, who has not run since the acquisition began at ``start``, and slept long before, is taken to
-    sleep on.
-    """
-    if rest.ran >= span.first:
-        return False
-    return rest.known >= span.last or (rest.ran < start and rest.known - rest.ran >= span.by - rest.known)
 
 
 def _with_rest(finding: Finding, rest: Rest, span: Span) -> Finding:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.held import held
-from vmaforensics.checks.reading import Reading
+from vmaforensics.checks.reading import Reading, Span, rested
 
 if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
+    from vmaforensics.checks.reading import Rest
     from vmaforensics.columns.types import U64, Bools
     from vmaforensics.views.vmas.vmas import Vmas
 
@@ -24,7 +25,7 @@ class Unchanged:
         self._views, self._times, self._places = context.views, times, clocks.places
         self._held = context.shared(held)
         self._reading = Reading(context.views, clocks, times)
-        self._rests: dict[int, tuple[int, int]] = {}  # by mm: when its threads last ran, up to when that is known
+        self._rests: dict[int, Rest | None] = {}  # by mm
 
     def through(self, vmas: Vmas, word: U64) -> Bools:
         """Was each of ``vmas`` the same when the word at a physical address was read and when itself was?"""
@@ -34,19 +35,19 @@ class Unchanged:
         return same
 
     def _slept(self, vmas: Vmas, word: U64) -> Bools:
-        rests = np.array([self._rest(mm) for mm in vmas.mm.tolist()], np.int64).reshape(-1, 2)
-        ran, known = rests[:, 0], rests[:, 1]
         at = [self._times.at(places) for places in (self._places.each(vmas.vma), word)]
-        first = np.minimum(at[0].earliest, at[1].earliest)
-        last, by = (np.maximum(getattr(at[0], name), getattr(at[1], name)) for name in ("latest", "by"))
-        slept = (known >= last) | ((ran < self._times.start) & (known - ran >= by - known))
-        fine: Bools = (ran > 0) & (ran < first) & slept
-        return fine
+        first, began = (np.minimum(getattr(at[0], name), getattr(at[1], name)) for name in ("earliest", "time"))
+        last, ended, by = (np.maximum(getattr(at[0], name), getattr(at[1], name)) for name in ("latest", "time", "by"))
+        spans = map(Span, *(part.tolist() for part in (first, last, began, ended, by)))
+        rests = [self._rest(mm) for mm in vmas.mm.tolist()]
+        fine = [
+            rest is not None and rested(rest, span, self._times.start) for rest, span in zip(rests, spans, strict=True)
+        ]
+        return np.array(fine, np.bool_)
 
-    def _rest(self, mm: int) -> tuple[int, int]:
+    def _rest(self, mm: int) -> Rest | None:
         if mm not in self._rests:
-            rest = self._reading.rest(mm)
-            self._rests[mm] = (0, 0) if rest is None else (rest.ran, rest.known)
+            self._rests[mm] = self._reading.rest(mm)
         return self._rests[mm]
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 TICK = 10_000_000  # ns; the longest there is (HZ=100): what clocks that say the same may differ by
 
+_PAGE = 4096  # bytes, to count by
 _SPREAD = 0.3  # how much faster or slower than between exact clocks memory may be read for a while
 _COARSE = 0.01  # of the whole: what the steps of an acquisition in large pieces, and its pauses, leave unseen
 _FASTEST = 4  # times the mean speed; behind all exact clocks, no more is believed
@@ -58,6 +59,7 @@ class ReadingTimes:
     exact: Bools  # is the knot an exact clock?
     floor: Floor  # what no estimate may fall below
     wild: int  # samples that contradict the rest
+    wild_pages: int  # that they lie in
     error: int  # ns: the largest error at an exact clock when it is left out; 0 if none can be
 
     @property
@@ -104,7 +106,7 @@ class Believed(NamedTuple):
 
     exact: I64  # in that order, a row for each place
     lower: I64
-    wild: int  # how many lower bounds cannot be
+    wild: I64  # lower bounds that cannot be
 
 
 def believe(samples: TimeSamples, ranges: Sequence[tuple[int, int]]) -> Believed:
@@ -116,7 +118,7 @@ def believe(samples: TimeSamples, ranges: Sequence[tuple[int, int]]) -> Believed
     # No page before an exact clock was read after it.
     limit = np.append(samples.time[exact], np.int64(1) << 62)[np.searchsorted(samples.pa[exact], samples.pa[lower])]
     fits = samples.time[lower] <= limit + TICK
-    return Believed(exact, lower[fits], int((~fits).sum()))
+    return Believed(exact, lower[fits], lower[~fits])
 
 
 def estimate(samples: TimeSamples, ranges: Sequence[tuple[int, int]]) -> ReadingTimes | None:
@@ -144,7 +146,8 @@ def estimate(samples: TimeSamples, ranges: Sequence[tuple[int, int]]) -> Reading
         time=line.time,
         exact=np.isin(line.place, anchors.place),
         floor=_floor(anchors, bounds, line),
-        wild=believed.wild,
+        wild=len(believed.wild),
+        wild_pages=len(np.unique(samples.pa[believed.wild] // np.uint64(_PAGE))),
         error=_left_out(anchors, bounds, float(sizes.sum())),
     )
 
