@@ -80,7 +80,7 @@ def test_what_is_planted_is_found_once_wherever_it_lies(whole_kernel: Sample, tm
     files = handles.memory_files
     files = files.take(files.internal & (frames.kinds.of(files.pa >> np.uint64(12)) == FrameKind.PAGE_CACHE))
     places["file"] = int(files.pa[0]) + 300
-    free = frames.kinds.pfns(np.flatnonzero(frames.kinds.kinds == FrameKind.FREE).astype(np.int64))
+    free = frames.kinds.all_of(FrameKind.FREE)
     free = free[clean.image.memory.page_states(free) == PageState.PRESENT]
     places["free"] = (int(free[len(free) // 2]) << 12) + 400
     assert len(set(places.values())) == 4

@@ -54,7 +54,7 @@ def module_code(edit: Edit) -> int:
 def heap(edit: Edit) -> int:
     """A page of the direct map that belongs to nobody."""
     kinds = classify_frames(edit.kernel)
-    free = kinds.pfns(np.flatnonzero(kinds.kinds == FrameKind.FREE))
+    free = kinds.all_of(FrameKind.FREE)
     assert len(free), "no free frame"
     base = edit.kernel.arch.direct_map(edit.kernel.variable)
     return int(base) + (int(free[len(free) // 2]) << 12)

@@ -32,7 +32,7 @@ PLACE = 0x340  # of the bytes that are changed, in the page
 def _free_frame(edit: Edit) -> int:
     """A frame that belongs to nobody."""
     kinds = classify_frames(edit.kernel)
-    free = kinds.pfns(np.flatnonzero(kinds.kinds == FrameKind.FREE))
+    free = kinds.all_of(FrameKind.FREE)
     assert len(free), "no free frame"
     return int(free[len(free) // 2])
 

@@ -75,8 +75,12 @@ def test_blocks_of_a_list_are_a_run_whatever_their_order_on_it() -> None:
     assert machine.found() == [[4, 32]]
     kernel = machine.kernel()
     assert list(batches(kernel, described(PageReader(kernel)))) == [(0, 4 * BLOCK)]
-    kinds = classify_frames(kernel).kinds
-    assert np.flatnonzero(kinds == FrameKind.FREE).tolist() == list(range(4 * BLOCK, BLOCKS * BLOCK))
+    kinds = classify_frames(kernel)
+    assert kinds.all_of(FrameKind.FREE).tolist() == list(range(4 * BLOCK, BLOCKS * BLOCK))
+    assert kinds.count(FrameKind.FREE) == (BLOCKS - 4) * BLOCK
+    assert len(kinds.kinds) == kinds.count(FrameKind.KERNEL) == 4 * BLOCK
+    frames = np.array([4 * BLOCK - 1, 4 * BLOCK, BLOCKS * BLOCK - 1, BLOCKS * BLOCK], np.uint64)
+    assert kinds.of(frames).tolist() == [FrameKind.KERNEL, FrameKind.FREE, FrameKind.FREE, FrameKind.UNKNOWN]
 
 
 def test_a_block_that_no_list_proves_is_none() -> None:
@@ -121,5 +125,6 @@ def test_frames_are_of_the_same_kinds_when_every_struct_page_is_read(sample: Sam
     kernel.forget()
     kernel._shared[free_runs] = np.zeros((0, 2), np.uint64)
     every = classify_frames(kernel)
-    assert (kinds.ranges == every.ranges).all()
-    assert np.array_equal(kinds.kinds, every.kinds)
+    assert not len(every.free)
+    frames = every.pfns(np.arange(len(every.kinds)))
+    assert np.array_equal(kinds.of(frames), every.kinds)

@@ -129,6 +129,6 @@ def _frames(kernel: Kernel) -> Iterator[tuple[str, str]]:
     except KernelNotFoundError as error:
         yield "page frames", str(error)
         return
-    counts = {kind: int(np.count_nonzero(kinds.are(kind))) for kind in FrameKind}
+    counts = {kind: kinds.count(kind) for kind in FrameKind}
     told = [f"{count} {kind.label}" for kind, count in counts.items() if count]
     yield "page frames", ", ".join(told)

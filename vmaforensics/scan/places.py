@@ -166,12 +166,12 @@ def frame_pages_of(views: Views, mapped: Mapped) -> PlacePages:
     at = kinds.rows(mapped.pfn)
     lost[at[at >= 0]] = False
     parts = []
-    for kind, mask in (
-        (PlaceKind.UNMAPPED, lost),
-        (PlaceKind.UNOWNED, kinds.are(FrameKind.KERNEL)),
-        (PlaceKind.FREE, kinds.are(*FREE_KINDS)),
+    for kind, every in (
+        (PlaceKind.UNMAPPED, kinds.pfns(np.flatnonzero(lost).astype(np.int64))),
+        (PlaceKind.UNOWNED, kinds.all_of(FrameKind.KERNEL)),
+        (PlaceKind.FREE, kinds.all_of(*FREE_KINDS)),
     ):
-        pfns = kinds.pfns(np.flatnonzero(mask).astype(np.int64)[:_MOST_FRAMES])
+        pfns = every[:_MOST_FRAMES]
         parts.append(PlacePages.of(kind=np.full(len(pfns), kind), owner=np.zeros(len(pfns)), at=pfns, pfn=pfns))
     return PlacePages.concatenate(parts)
 

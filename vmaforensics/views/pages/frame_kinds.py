@@ -5,15 +5,16 @@ This decides what may go into an excerpt, so a doubt is resolved towards user da
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vmaforensics.columns.lookup import covering_rows, values_at
+from vmaforensics.columns.ragged import expand_ranges
 from vmaforensics.columns.runs import run_lasts, run_starts
-from vmaforensics.views.pages.frame_ranges import LARGEST_ORDER, batches, described
+from vmaforensics.views.pages.frame_ranges import LARGEST_ORDER, batches, described, free_runs
 from vmaforensics.views.pages.free_lists import listed_free, per_cpu_free
 from vmaforensics.views.pages.page_types import PageReader, type_code
 
@@ -81,14 +82,15 @@ USER_KINDS = (*ANON_KINDS, FrameKind.MOVABLE, FrameKind.PAGE_CACHE, FrameKind.HU
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameKinds:
-    """The kind of every frame, a byte each."""
+    """The kind of every frame, a byte each; of those that are free in large blocks, a range together."""
 
     ranges: U64  # ``(n, 2)`` ranges ``[first, end)`` of frames, ascending and disjoint
     kinds: U8  # FrameKind of every frame of the ranges, in their order
+    free: U64 = field(default_factory=lambda: np.zeros((0, 2), np.uint64))  # further ranges: all their frames are FREE
     listed: bool = True  # the lists of free pages of every CPU could be read
 
     def rows(self, pfns: U64) -> I64:
-        """Place in ``kinds`` of each of some frames, -1 where it is in no range."""
+        """Place in ``kinds`` of each of some frames, -1 where it is in none of ``ranges``."""
         row = covering_rows(self.ranges[:, 0], self.ranges[:, 1], pfns)
         before = np.concatenate([[0], np.cumsum(self.ranges[:, 1] - self.ranges[:, 0])]).astype(np.int64)
         into = pfns.astype(np.int64) - values_at(self.ranges[:, 0], row).astype(np.int64)
@@ -111,11 +113,21 @@ class FrameKinds:
 
     def all_of(self, *kinds: FrameKind) -> U64:
         """The frames of these kinds, ascending."""
-        return self.pfns(np.flatnonzero(self.are(*kinds)).astype(np.int64))
+        found = self.pfns(np.flatnonzero(self.are(*kinds)).astype(np.int64))
+        if FrameKind.FREE in kinds and len(self.free):
+            found = np.sort(np.concatenate([found, expand_ranges(*self.free.T)[1].astype(np.uint64)]))
+        return found
+
+    def count(self, kind: FrameKind) -> int:
+        """How many frames are of a kind."""
+        found = int(np.count_nonzero(self.are(kind)))
+        return found + int((self.free[:, 1] - self.free[:, 0]).sum()) if kind is FrameKind.FREE else found
 
     def of(self, pfns: U64) -> U8:
         """The kind of each of some frames; UNKNOWN where the kernel has none such."""
-        return values_at(self.kinds, self.rows(pfns), FrameKind.UNKNOWN)
+        found = values_at(self.kinds, self.rows(pfns), FrameKind.UNKNOWN)
+        found[covering_rows(self.free[:, 0], self.free[:, 1], pfns) >= 0] = FrameKind.FREE
+        return found
 
 
 def classify_frames(kernel: Kernel) -> FrameKinds:
@@ -130,12 +142,11 @@ def classify_frames(kernel: Kernel) -> FrameKinds:
     """
     reader = PageReader(kernel)
     codes = _Codes.of(kernel)
-    ranges = described(reader)
-    kinds = np.full(int((ranges[:, 1] - ranges[:, 0]).sum()), FrameKind.FREE, np.uint8)
-    found = FrameKinds(ranges=ranges, kinds=kinds)
-    for first, end in batches(kernel, ranges):
-        (row,) = found.rows(np.array([first], np.uint64)).tolist()
-        kinds[row : row + end - first] = _classify(reader, codes, first, end - first)
+    bounds = list(batches(kernel, described(reader)))
+    kinds = [np.zeros(0, np.uint8), *(_classify(reader, codes, first, end - first) for first, end in bounds)]
+    found = FrameKinds(
+        ranges=np.array(bounds, np.uint64).reshape(-1, 2), kinds=np.concatenate(kinds), free=kernel.shared(free_runs)
+    )
     free = listed_free(kernel, reader, found.all_of(FrameKind.KERNEL))
     _free_blocks(found.kinds, found.rows(free.pfns), free.orders, FrameKind.PER_CPU_FREE)
     return replace(found, listed=free.whole)
