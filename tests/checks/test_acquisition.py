@@ -12,9 +12,13 @@ from checks.handmade_clocks import SECOND, SIZE, START, clocks, reading_time
 from checks.handmade_views import INODES, MMS, PAGE, TASKS, Process, drop_entry, mm_of, task_of, views_of
 from vmaforensics.checks.acquisition import Acquired, judge
 from vmaforensics.checks.context import Context
+from vmaforensics.checks.finding import Evidence, Finding
+from vmaforensics.checks.reading import Reading
+from vmaforensics.checks.registry import all_rules
 from vmaforensics.checks.weigh import run_checks
 from vmaforensics.views.clocks.samples import Bound, Clock, TimeSamples
 from vmaforensics.views.pages.table_roots import TableRoots
+from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
     from vmaforensics.views.views import Views
@@ -145,3 +149,28 @@ def test_a_process_of_which_a_thread_was_not_read_is_not_resting() -> None:
 def test_places_of_handmade_views_are_what_these_tests_take_them_for() -> None:
     assert mm_of(1) - MMS == PAGE
     assert task_of(1) - TASKS == PAGE
+
+
+@pytest.mark.parametrize(("rule", "late"), [("VMA-LINK", True), ("VMA-RANGE", False)])
+def test_a_broken_link_was_read_where_the_struct_page_says_what_it_leads_to(rule: str, *, late: bool) -> None:
+    views = views_of(Process(pid=100))
+    views.clocks = known = clocks(ran={100: 1.0})
+    known.places._pages, known.places._page = INODES, 64  # vmemmap lies behind all records
+    context = Context(views)
+    times = context.acquisition.times
+    assert times is not None
+    evidence = Evidence(what="", view=View.MAPLE.label, address=int(views.vmas.vma[0]), found=f"{mm_of(100):#x}")
+    (record,) = (known for known in all_rules() if known.id == rule)
+    finding = Finding(
+        rule=record,
+        severity=record.severity,
+        confidence=record.confidence,
+        mm=mm_of(100),
+        pid=100,
+        comm=b"",
+        title="",
+        evidence=(evidence,),
+    )
+    span = Reading(views, known, times).span(finding)
+    assert span is not None
+    assert (span.ended / SECOND > reading_time(INODES) - 1) is late
