@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from handmade import BASE, LINUX, Machine
+from handmade import BASE, CONSTANTS, LINUX, Machine
 from tamper.frame_edits import FULL
 
 from vmaforensics.errors import KernelNotFoundError
@@ -20,6 +20,7 @@ from vmaforensics.views.frames.buffers import find_buffer_code
 from vmaforensics.views.frames.owners import account_for
 from vmaforensics.views.frames.pointers import find_pointers, variable_frames
 from vmaforensics.views.frames.reserved import count_reserved
+from vmaforensics.views.frames.stacks import stack_frames
 from vmaforensics.views.frames.unmapped import find_unmapped
 from vmaforensics.views.frames.unowned import find_code, looks_random, unowned_frames
 from vmaforensics.views.pages.frame_kinds import FrameKind, classify_frames
@@ -256,10 +257,12 @@ def test_code_in_buffers_and_in_vmalloc_is_found_with_who_holds_it() -> None:
     kernel = frames.kernel()
     held = HeldFrames.of(pfn=[40, 41, 42, 43], holder=[0, 0, 1, 1])
     accounted = account_for(kernel, classify_frames(kernel), mapped=pfns(41), tables=NONE, kept=held.pfn)
-    found = find_buffer_code(kernel, accounted, mapped=pfns(41), held=held)
+    found = find_buffer_code(kernel, accounted, mapped=pfns(41), held=held, stacks=NONE)
     assert found.code.pfn.tolist() == [30, 40, 42]  # 31 may be executed, 41 is mapped, 43 is its file's
     assert found.held.tolist() == [-1, 0, 2]
     assert found.areas.end.tolist() == [0, 0, 0]
+    others = find_buffer_code(kernel, accounted, mapped=pfns(41), held=held, stacks=pfns(30, 42))
+    assert others.code.pfn.tolist() == [40]
 
 
 def test_frames_that_look_encrypted_are_told_unless_a_variable_leads_to_their_run() -> None:
@@ -317,3 +320,13 @@ def test_what_was_freed_of_the_kernels_image_belongs_to_whoever_got_it() -> None
     kernel = frames.kernel()
     found = account_for(kernel, classify_frames(kernel), mapped=NONE, tables=NONE, kept=NONE)
     assert found.kinds.of(pfns(40, 30)).tolist() == [FrameKind.KERNEL, FrameKind.VMALLOC]
+
+
+def test_the_frames_of_kernel_stacks_are_those_that_tasks_lead_to() -> None:
+    machine = Machine(LINUX | {"task_struct": "pid:u32 stack:*"}, CONSTANTS)
+    at = machine.room(64 << 10, 4096)
+    tasks = [machine.put("task_struct", {"stack": stack}) for stack in (at, at + 0x8000, at, 0)]
+    machine.symbols |= {"__start_init_stack": at, "__end_init_stack": at + (16 << 10)}
+    found = stack_frames(machine.kernel(), np.array(tasks, np.uint64))
+    first = (at - BASE) // PAGE
+    assert found.tolist() == [*range(first, first + 4), *range(first + 8, first + 12)]

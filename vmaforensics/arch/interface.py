@@ -365,6 +365,10 @@ class Architecture(ABC):
         """How stacks of ``kernel``, which has loaded ``modules``, are unwound."""
 
     @abstractmethod
+    def stack_size(self, kernel: KernelReader) -> int:
+        """Bytes of a task's kernel stack (THREAD_SIZE)."""
+
+    @abstractmethod
     def loaded_mm_words(self, kernel: KernelReader, cpus: I32) -> U64:
         """Address of the word in which the kernel notes the mm that each CPU has loaded; 0 where there is none."""
 

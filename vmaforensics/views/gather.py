@@ -223,7 +223,7 @@ def _gather_witnesses(
     views.rmap = extra.get("rmap", lambda: gather_rmap(kernel, tasks, mms, vmas, files, log))
     if page_tables is not None:
         held = views.handles.held if views.handles is not None else HeldFrames.zeros(0)
-        frames = views.frames = extra.get("frames", lambda: gather_frames(kernel, page_tables, held))
+        frames = views.frames = extra.get("frames", lambda: gather_frames(kernel, page_tables, held, every.task))
         if frames is not None:
             views.swap = extra.always("swap", lambda: gather_swap(kernel, page_tables, frames.kinds))
     opened = views.handles.descriptors.file if views.handles is not None else np.zeros(0, np.uint64)

@@ -17,6 +17,7 @@ from vmaforensics.arch.x86_64 import (
     code_marks,
     code_patches,
     core_registers,
+    cpu_stacks,
     encryption,
     entries,
     instructions,
@@ -279,6 +280,9 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
 
     def unwinding(self, kernel: KernelReader, modules: ModuleCode) -> Unwinding:
         return unwinding.X86Unwinding(kernel, modules)
+
+    def stack_size(self, kernel: KernelReader) -> int:
+        return cpu_stacks.thread_size(kernel)
 
     def loaded_mm_words(self, kernel: KernelReader, cpus: I32) -> U64:
         return registers.loaded_mm_words(kernel, cpus)

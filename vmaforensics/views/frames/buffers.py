@@ -35,8 +35,9 @@ class BufferCode:
     left_out: int  # more of them than are looked into
 
 
-def find_buffer_code(kernel: Kernel, accounted: Accounted, *, mapped: U64, held: HeldFrames) -> BufferCode:
-    """Code in frames that files keep or vmalloc has, that the kernel may not execute and no process maps.
+def find_buffer_code(kernel: Kernel, accounted: Accounted, *, mapped: U64, held: HeldFrames, stacks: U64) -> BufferCode:
+    """Code in frames that files keep or vmalloc has, that the kernel may not execute, that no process maps, and that
+    are none of ``stacks`` of tasks.
 
     Pages that were cut off from their file are such too, if a pipe or a socket still has them.
     """
@@ -44,8 +45,9 @@ def find_buffer_code(kernel: Kernel, accounted: Accounted, *, mapped: U64, held:
     wanted = kinds.are(FrameKind.KEPT, FrameKind.VMALLOC) & ~accounted.executable
     pages = read_pages(kernel, np.unique(held.pfn[kinds.of(held.pfn) == FrameKind.PAGE_CACHE]))
     wanted[kinds.rows(pages.pfn[pages.ok & ~pages.compound & (pages.mapping == 0)])] = True
-    at = kinds.rows(mapped)
-    wanted[at[at >= 0]] = False
+    for others in (mapped, stacks):
+        at = kinds.rows(others)
+        wanted[at[at >= 0]] = False
     found = find_code(kernel, kinds.pfns(np.flatnonzero(wanted).astype(np.int64)))
     return BufferCode(
         code=found.code,

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import is_in
 from vmaforensics.columns.runs import run_numbers
 from vmaforensics.views.frames.buffers import BufferCode, find_buffer_code
 from vmaforensics.views.frames.owners import account_for
 from vmaforensics.views.frames.pointers import FramePointers, find_pointers, places_of, variable_frames
 from vmaforensics.views.frames.reserved import Reserved, count_reserved
-from vmaforensics.views.frames.unmapped import UnmappedAnon, find_unmapped
+from vmaforensics.views.frames.stacks import stack_frames
+from vmaforensics.views.frames.unmapped import BATCHES, UnmappedAnon, find_unmapped
 from vmaforensics.views.frames.unowned import UnownedCode, find_code, reserved_frames, unowned_frames
 from vmaforensics.views.pages.frame_kinds import classify_frames
 from vmaforensics.views.pages.page_types import PageReader
@@ -49,18 +51,22 @@ class FramesView:
     unmapped_left_out: int  # more of them than are looked at
 
 
-def gather_frames(kernel: Kernel, page_tables: PageTablesView, held: HeldFrames) -> FramesView:
+def gather_frames(kernel: Kernel, page_tables: PageTablesView, held: HeldFrames, tasks: U64) -> FramesView:
     """Account for every frame of RAM, and look for code in what is left.
 
-    ``page_tables`` are those of processes, ``held`` the frames that files hold. Raises :class:`KernelNotFoundError`
+    ``page_tables`` are those of processes, ``held`` the frames that files hold, ``tasks`` task_structs: what programs
+    hand to the kernel passes over their stacks, which are not looked into. Raises :class:`KernelNotFoundError`
     where the kernel has no struct page as we know it, or its own page tables are not known.
     """
+    kernel.symbols.find_all([*BATCHES, "init_on_alloc", "kexec_image", "_text", "_etext", "_end"])
     reader = PageReader(kernel)
     mapped = page_tables.mapped
     tables = kernel.arch.pages(page_tables.tables.pa)
     accounted = account_for(kernel, classify_frames(kernel), mapped=mapped, tables=tables, kept=held.pfn)
-    looked = find_code(kernel, unowned_frames(kernel, reader, accounted))
-    buffers = find_buffer_code(kernel, accounted, mapped=mapped, held=held)
+    stacks = stack_frames(kernel, tasks)
+    unowned = unowned_frames(kernel, reader, accounted)
+    looked = find_code(kernel, unowned[~is_in(unowned, stacks)])
+    buffers = find_buffer_code(kernel, accounted, mapped=mapped, held=held, stacks=stacks)
     reserved = count_reserved(kernel, reader)
     too_many = reserved.whole and reserved.counted > reserved.expected
     marked = find_code(kernel, reserved_frames(kernel, accounted) if too_many else looked.code.pfn[:0])

@@ -28,7 +28,7 @@ _MOST = 1 << 16  # frames looked at
 _BATCH = 1 << 10
 # Per-CPU variables that are batches of pages on their way to or from an LRU list, or structures of that name made of
 # such.
-_VARIABLES = ("cpu_fbatches", "lru_pvecs", "lru_rotate", "mlock_fbatch", "mlock_pvec")
+BATCHES = ("cpu_fbatches", "lru_pvecs", "lru_rotate", "mlock_fbatch", "mlock_pvec")
 _BATCH_STRUCTS = ("folio_batch", "pagevec")
 
 
@@ -82,7 +82,7 @@ def find_unmapped(
 def _passing(kernel: Kernel) -> tuple[U64, U64]:
     """(addresses of struct pages in the batches of all CPUs, those behind the count of a batch: of earlier uses)."""
     now, before = [np.zeros(0, np.uint64)], [np.zeros(0, np.uint64)]
-    for variable in _VARIABLES:
+    for variable in BATCHES:
         at = on_each_cpu(kernel, variable)
         for offset, struct in _batches(kernel, variable):
             array = kernel.member(struct, "folios|pages")
