@@ -313,7 +313,7 @@ def test_a_switch_that_goes_elsewhere_than_its_table_is_misled() -> None:
         kernel = machine.kernel()
         nothing = Part(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
         log = PointerLog(kernel, kernel_and_modules(kernel, find_loaded(kernel).modules), nothing, nothing)
-        read_switches(kernel, log)
+        read_switches(kernel, log, np.zeros(0, np.uint64))
         rows = log.table()
         assert rows.target.tolist() == [read, goes]
         assert rows.leads.tolist() == [Leads.FUNCTION, leads]

@@ -180,18 +180,10 @@ def _operand_size(modrm: U8, sib: U8) -> I64:
 def _led(padded: U8, at: U64, size: I64, maps: tuple[Bools, Bools], opcode_at: I64) -> Flow:
     """Kinds and targets, where lengths are known."""
     one, two = maps
-    count = len(size)
     opcode = padded[opcode_at]
-    begins = np.arange(count, dtype=np.int64)
-    last = np.maximum(begins + size - 1, 0)
-    near = padded[last].view(np.int8).astype(np.int64)
-    four = np.zeros(count, np.int64)
-    for byte in range(4):
-        four |= padded[np.maximum(last - 3 + byte, 0)].astype(np.int64) << (8 * byte)
-    four = four.astype(np.uint32).view(np.int32).astype(np.int64)
     group = padded[opcode_at + 1] >> 3 & 7
     kinds = [
-        (one & (opcode == 0xE8), FlowKind.CALL),
+        (one & (opcode == _CALL), FlowKind.CALL),
         (one & ((opcode == 0xE9) | (opcode == 0xEB)), FlowKind.JUMP),
         ((one & (opcode & 0xF0 == 0x70)) | (two & (opcode & 0xF0 == 0x80)), FlowKind.BRANCH),
         (one & (opcode >= 0xE0) & (opcode <= 0xE3), FlowKind.BRANCH),
@@ -199,25 +191,26 @@ def _led(padded: U8, at: U64, size: I64, maps: tuple[Bools, Bools], opcode_at: I
         (one & ((opcode & 0xF6) == 0xC2), FlowKind.RETURN),
         (two & ((opcode == 0x0B) | (opcode == 0xB9)), FlowKind.TRAP),
         (one & (opcode == 0xFF) & ((group == 2) | (group == 4)), FlowKind.INDIRECT),
-        (one & (opcode == 0x68), FlowKind.PUSH),
+        (one & (opcode == _PUSH), FlowKind.PUSH),
         (one & _MOVE[opcode] & (size == 10), FlowKind.LOAD),
     ]
-    known = size > 0
-    kind = np.select([where & known for where, _ in kinds], [value for _, value in kinds], FlowKind.OTHER)
-    is_far = (opcode == 0xE8) | (opcode == 0xE9) | two
-    direct = np.isin(kind, (FlowKind.CALL, FlowKind.JUMP, FlowKind.BRANCH))
+    kind: U8 = np.select([where for where, _ in kinds], [value for _, value in kinds], FlowKind.OTHER).astype(np.uint8)
+    kind[size == 0] = FlowKind.OTHER
+    target = np.zeros(len(size), np.uint64)
     with np.errstate(over="ignore"):
-        behind = at + size.view(np.uint64)
-        target = behind + np.where(is_far, four, near).view(np.uint64)
-        target = np.where(kind == FlowKind.INDIRECT, _words(padded, opcode_at, behind), target)
-    absolute = four.view(np.uint64)
-    if (loads := np.flatnonzero(kind == FlowKind.LOAD)).size:
-        words = padded[loads[:, None] + 2 + np.arange(8)]
-        loaded = np.ascontiguousarray(words).view("<u8")[:, 0]
-        target[loads] = loaded
-    target = np.where(kind == FlowKind.PUSH, absolute, target)
-    leads = direct | np.isin(kind, (FlowKind.LOAD, FlowKind.PUSH, FlowKind.INDIRECT))
-    return Flow(size=size.astype(np.uint8), kind=kind.astype(np.uint8), target=np.where(leads, target, np.uint64(0)))
+        rows = np.flatnonzero(np.isin(kind, (FlowKind.CALL, FlowKind.JUMP, FlowKind.BRANCH)))
+        last = rows + size[rows] - 1
+        far = (opcode[rows] == _CALL) | (opcode[rows] == 0xE9) | two[rows]
+        near = padded[last].view(np.int8).astype(np.int64)
+        distance = np.where(far, _signed(padded, np.maximum(last - 3, 0)), near)
+        target[rows] = at[rows] + size[rows].view(np.uint64) + distance.view(np.uint64)
+        rows = np.flatnonzero(kind == FlowKind.PUSH)
+        target[rows] = _signed(padded, rows + size[rows] - 4).view(np.uint64)
+        rows = np.flatnonzero(kind == FlowKind.LOAD)
+        target[rows] = np.ascontiguousarray(padded[rows[:, None] + 2 + np.arange(8)]).view("<u8")[:, 0]
+        rows = np.flatnonzero(kind == FlowKind.INDIRECT)
+        target[rows] = _words(padded, opcode_at[rows], at[rows] + size[rows].view(np.uint64))
+    return Flow(size=size.astype(np.uint8), kind=kind, target=target)
 
 
 def _words(padded: U8, opcode_at: I64, behind: U64) -> U64:
@@ -225,8 +218,6 @@ def _words(padded: U8, opcode_at: I64, behind: U64) -> U64:
     modrm, sib = padded[opcode_at + 1], padded[opcode_at + 2]
     relative = (modrm & 0xC7) == 0x05
     absolute = ((modrm & 0xC7) == 0x04) & (sib == 0x25)
-    place = opcode_at + np.where(absolute, 3, 2)
-    shown = np.ascontiguousarray(padded[place[:, None] + np.arange(4)]).view("<i4")[:, 0].astype(np.int64)
-    shown = shown.view(np.uint64)
+    shown = _signed(padded, opcode_at + np.where(absolute, 3, 2)).view(np.uint64)
     found: U64 = np.select([relative, absolute], [behind + shown, shown], np.uint64(0))
     return found

@@ -257,19 +257,26 @@ def _of(kinds: U8, rows: I64) -> U8:
     return np.where(rows >= 0, kinds[np.maximum(rows, 0)], np.uint8(FlowKind.RETURN)).astype(np.uint8)
 
 
-def _chain(flow: Flow, held: Bools, place: I64, stop: I64) -> tuple[I64, I64, int]:
-    """From each ``place`` to ``stop``: bytes that begin an instruction, what each follows, and how many broke off."""
-    found, before = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    last = np.full(len(place), -1, np.int64)
-    lost = 0
-    while len(place):
-        size = flow.size[place].astype(np.int64)
-        good = (size > 0) & (place + size <= stop) & held[place]
-        lost += int((~good).sum())
-        place, stop, last, size = place[good], stop[good], last[good], size[good]
-        found.append(place)
-        before.append(last)
-        last, place = place, place + size
-        going = place < stop
-        place, stop, last = place[going], stop[going], last[going]
-    return np.concatenate(found), np.concatenate(before), lost
+def _chain(flow: Flow, held: Bools, start: I64, stop: I64) -> tuple[I64, I64, int]:
+    """From each ``start`` to ``stop``: bytes that begin an instruction, what each follows, and how many broke off.
+
+    ``stop`` ascends, as do the starts. Each round looks twice as far as the one before.
+    """
+    count = len(flow)
+    begins = np.arange(count)
+    after = begins + flow.size
+    ends = np.repeat(stop, stop - start)
+    good = (flow.size > 0) & (after <= ends) & held
+    following = np.append(np.where(good & (after < ends), after, count), count)
+    reached = np.zeros(count + 1, np.bool_)
+    reached[start[start < stop]] = True
+    jump = following
+    for _ in range(_LARGEST.bit_length()):
+        reached[jump[np.flatnonzero(reached)]] = True
+        jump = jump[jump]
+    found = np.flatnonzero(reached[:count])
+    lost = int((~good[found]).sum())
+    found = found[good[found]]
+    before = np.full(count + 1, -1, np.int64)
+    before[following[found]] = found
+    return found, before[found], lost

@@ -9,7 +9,6 @@ import numpy as np
 from vmaforensics.arch.branches import VectorTable
 from vmaforensics.columns.types import U64, Bools
 from vmaforensics.views.road.pointers import Group, Source
-from vmaforensics.views.road.sites import entry_places
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,8 +42,11 @@ def read_system_calls(kernel: Kernel, log: PointerLog) -> None:
             log.add(Source.SYSCALL, Group(name=name), *rows, misled=_no_system_calls(kernel, values[:last]))
 
 
-def read_switches(kernel: Kernel, log: PointerLog) -> None:
-    """Where each number goes that a compiled switch decides on, beside what the table of the same calls holds."""
+def read_switches(kernel: Kernel, log: PointerLog, patched: U64) -> None:
+    """Where each number goes that a compiled switch decides on, beside what the table of the same calls holds.
+
+    ``patched`` are places where the kernel puts calls of tracers, that do nothing here.
+    """
     symbols = kernel.symbols.by_address()
     for name, table in kernel.arch.system_call_switches:
         start = kernel.symbols.get(name)
@@ -56,8 +58,7 @@ def read_switches(kernel: Kernel, log: PointerLog) -> None:
             log.unread += 1
             continue
         code = code[0]
-        places = entry_places(kernel)
-        for at in places[(places >= np.uint64(start)) & (places < np.uint64(end))].tolist():
+        for at in patched[(patched >= np.uint64(start)) & (patched < np.uint64(end))].tolist():
             code[at - start : at - start + kernel.arch.patch_size] = kernel.arch.no_operation
         calls = kernel.symbols.get(table)
         count = _calls_in(kernel, calls) if calls is not None else _NUMBERS

@@ -151,10 +151,11 @@ def gather_road(
         owners = kernel_and_modules(kernel, loaded.modules).plus(_made(tracers, probes, programs))
     modules = loaded.modules
     log = PointerLog(kernel, owners, _memory(kernel, modules.module), _memory(kernel, modules.module[~modules.listed]))
-    _read_pointers(kernel, files, log, [state.vector_table for state in cpus if state.vector_table])
+    functions, sites = road_functions(kernel), find_sites(kernel) if patched else FoundSites.none()
+    _read_pointers(kernel, files, log, sites.places)
+    read_vectors(kernel, log, [state.vector_table for state in cpus if state.vector_table])
     read_mapped(kernel, vmas, mapped, log)
     patches = find_replaced(kernel)
-    functions, sites = road_functions(kernel), find_sites(kernel) if patched else FoundSites.none()
     own = np.concatenate([sites.places, probes.probes.addr])
     cut_short = _cut_short(
         kernel,
@@ -262,7 +263,7 @@ def _memory(kernel: Kernel, modules: U64) -> Part:
     return Part(start[order], end[order])
 
 
-def _read_pointers(kernel: Kernel, files: U64, log: PointerLog, vector_tables: list[int]) -> None:
+def _read_pointers(kernel: Kernel, files: U64, log: PointerLog, patched: U64) -> None:
     read_tables(kernel, log)
     read_entries(kernel, log)
     led_to = (read_proc_entries(kernel, log), read_objects(kernel, files, log))
@@ -270,8 +271,7 @@ def _read_pointers(kernel: Kernel, files: U64, log: PointerLog, vector_tables: l
         parts = [found[struct] for found in led_to if struct in found]
         read_led_to(kernel, log, struct, np.concatenate([np.zeros(0, np.uint64), *parts]))
     read_system_calls(kernel, log)
-    read_switches(kernel, log)
-    read_vectors(kernel, log, vector_tables)
+    read_switches(kernel, log, patched)
     read_security_hooks(kernel, log)
     read_tracepoints(kernel, log)
 
