@@ -189,9 +189,8 @@ def test_vmcoreinfo_found_in_memory_becomes_a_note(
     if text is None:
         pytest.skip("VMCOREINFO is not in the notes of this image")
     # A bundled sample may lack the page with the text itself, so the search is made to find it.
-    monkeypatch.setattr(
-        "vmaforensics.kernel.symbols.vmcoreinfo.scan", lambda _: iter([parse(text + bytes(9), "memory")])
-    )
+    found = [parse(text + bytes(9), "memory")]
+    monkeypatch.setattr("vmaforensics.kernel.survey.Survey.infos", lambda _: iter(found))
     bare = Image(path=image.path, size=image.size, format="raw", memory=image.memory)
     with (tmp_path / "small.kdump").open("w+b") as stream:
         write_selection(stream, bare, select(bare, Keep.ANALYSIS))

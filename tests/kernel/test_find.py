@@ -14,7 +14,8 @@ from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.image.memory import PAGE_SIZE
 from vmaforensics.image.open import open_image
 from vmaforensics.image.overlay import Overlay
-from vmaforensics.kernel.find import find_kernel, lives
+from vmaforensics.kernel.find import find_kernel
+from vmaforensics.kernel.several import lives
 from vmaforensics.kernel.symbols import vmcoreinfo
 from vmaforensics.kernel.symbols.kallsyms import Kallsyms
 

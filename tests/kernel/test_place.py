@@ -16,6 +16,7 @@ from vmaforensics.image.memory import PAGE_SIZE
 from vmaforensics.image.open import open_image
 from vmaforensics.image.overlay import Overlay
 from vmaforensics.kernel import find
+from vmaforensics.kernel.survey import Survey
 from vmaforensics.kernel.symbols import vmcoreinfo, window
 
 if TYPE_CHECKING:
@@ -39,14 +40,14 @@ def kept_in(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def searched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was searched for; cleared by the test."""
     calls: list[str] = []
-    for module, name in ((window, "symbols_from"), (window, "symbols_anywhere"), (vmcoreinfo, "scan")):
-        whole = getattr(module, name)
+    for holder, name in ((window, "symbols_from"), (Survey, "_read_on")):
+        whole = getattr(holder, name)
 
         def heard(*arguments: object, name: str = name, whole: object = whole) -> object:
             calls.append(name)
             return whole(*arguments)  # type: ignore[operator]
 
-        monkeypatch.setattr(module, name, heard)
+        monkeypatch.setattr(holder, name, heard)
     return calls
 
 

@@ -143,7 +143,7 @@ def _write(stream: IO[bytes], args: argparse.Namespace, log: Log) -> None:
 
 def _say_others(kernel: Kernel, earlier: Sequence[EarlierLog]) -> None:
     """That there are logs of other kernels."""
-    from vmaforensics.kernel.find import ANOTHER
+    from vmaforensics.kernel.several import ANOTHER
     from vmaforensics.words.amounts import counted
     from vmaforensics.words.printable import printable
 

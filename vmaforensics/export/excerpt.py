@@ -14,8 +14,9 @@ from vmaforensics.crash.build import build_crash_document
 from vmaforensics.crash.gather import PARTS, follow_with, gather_case
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.export.excerpt_file import held_frames, write_excerpt
-from vmaforensics.kernel.find import WORD_SIZE, find_kernel
+from vmaforensics.kernel.find import find_kernel
 from vmaforensics.kernel.ram import system_ram
+from vmaforensics.kernel.several import WORD_SIZE
 from vmaforensics.proc.maps import maps_lines
 from vmaforensics.proc.smaps import SmapsPrinter
 from vmaforensics.progress import unheard

@@ -65,6 +65,7 @@ class PhysicalMemory(ABC):
     page_shift = PAGE_SHIFT
     page_size = PAGE_SIZE
     as_in_file = True  # it was not edited
+    plain = False  # it lies in a mapped file as it is: to read all of it is cheap
     # Told how many bytes of how many a long run through memory has done; see :meth:`scan`.
     watch: Callable[[int, int], None] | None = None
 

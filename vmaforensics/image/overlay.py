@@ -34,6 +34,7 @@ class Overlay(PhysicalMemory):
         super().__init__(base.ranges)
         self.base = base
         self.batch = base.batch
+        self.plain = base.plain
         self._dropped = np.zeros(0, dtype=np.uint64)  # sorted page frames
         # Edited pages in ascending order: page frames, contents, and which bytes are held.
         self._edited = np.zeros(0, dtype=np.uint64)

@@ -17,24 +17,25 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from vmaforensics.arch.interface import BootFacts
-from vmaforensics.errors import KernelNotFoundError, MemoryReadError
+from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.image.formats.raw import RawMemory
 from vmaforensics.kernel import identify
 from vmaforensics.kernel.kernel import Identity, Kernel, unsigned_at
-from vmaforensics.kernel.locate import half_way, locate
+from vmaforensics.kernel.locate import half_way, locate, locate_by
 from vmaforensics.kernel.place import Places
 from vmaforensics.kernel.ram import lay_out_by_kernel, ram_of_kernel
+from vmaforensics.kernel.several import chosen, lives, other_notes
 from vmaforensics.kernel.space.kernel_space import WORD, KernelSpace
 from vmaforensics.kernel.space.translation import image_piece, kernel_space, translate_through_a_process
 from vmaforensics.kernel.structures.type_sources import find_types
+from vmaforensics.kernel.survey import Survey
 from vmaforensics.kernel.symbols import symbol_file
 from vmaforensics.kernel.symbols.completed import completed, with_idle_task
-from vmaforensics.kernel.symbols.given import open_symbol_files
+from vmaforensics.kernel.symbols.given import Given, open_symbol_files
 from vmaforensics.progress import unheard
-from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
     import os
@@ -42,14 +43,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.image.image import Image
     from vmaforensics.kernel.locate import Located
-    from vmaforensics.kernel.symbols.given import Given
     from vmaforensics.progress import Progress
-
-WORD_SIZE = 8  # bytes of a pointer
-_FAR = 256  # tasks
-_AGREE = 0.75  # of the links of the list of tasks
-
-ANOTHER: Final = "another kernel lies in memory"  # how problems begin that name one
 
 
 def find_kernel(
@@ -64,34 +58,34 @@ def find_kernel(
     Raises :class:`KernelNotFoundError` with one sentence when there is none, or when its symbols or types
     cannot be read. What was missing but could be made up for is in ``identity.problems``.
 
-    Memory may hold several kernels. The first whose list of tasks is whole is taken, or the one whose number is
-    ``image.kernel``, counted from 1 in the order in which they are found.
+    Memory may hold several kernels: :mod:`vmaforensics.kernel.several` says which is meant. ``image.kernel`` is the
+    number of the one that is asked for, counted from 1 in the order in which they are found.
     """
     progress("kernel")
     image.memory.watch = partial(progress, "kernel")
     given = open_symbol_files(symbols or image.symbols, progress)
     found: list[Kernel] = []
-    passed: set[int] = set()  # places of kernels that are not the one
+    passed: set[int] = set()  # places of kernels that are found
     refused: KernelNotFoundError | None = None
     wanted = image.kernel
     places = Places(image)
-    before = places.before()
+    before, place = places.before(), None
+    survey = Survey(image.memory)
     while wanted is None or len(found) < wanted:
         problems: list[str] = []
         try:
-            located = locate(image, image.arch, given.symbols, problems, passed, before)
+            located = locate(image, image.arch, given.symbols, problems, passed, before, survey)
         except KernelNotFoundError as error:
             refused = refused or error
             break
         passed.add(located.offset)
         try:
-            found.append(_understood(image, located, given, problems))
+            found.append(_understood(image, located, given, problems, first=not found))
         except KernelNotFoundError as error:
             refused = refused or error
         # The note of a dump is that of the kernel dumped; without one, what a reboot left may come first.
-        if found and wanted is None and (image.vmcoreinfo is not None or lives(found[-1])):
-            if len(passed) == 1:
-                places.keep(located.place)
+        if found and (image.vmcoreinfo is not None or (wanted is None and lives(found[-1]))):
+            place = located.place
             break
         if image.vmcoreinfo is not None and before is None:
             break
@@ -101,36 +95,39 @@ def find_kernel(
             passed.clear()
             if isinstance(image.memory, RawMemory):
                 image.memory.move(0)
-    return _chosen(image, found, refused)
-
-
-def _chosen(image: Image, found: list[Kernel], refused: KernelNotFoundError | None) -> Kernel:
-    """The kernel that was asked for, else the last one found if it lives, else the first; it names the others."""
-    if image.kernel is not None and 0 < len(found) < image.kernel:
-        raise KernelNotFoundError(
-            f"{counted(len(found), 'kernel')} in {image.path}, and not {image.kernel}; give --kernel a smaller number"
-        )
     if not found:
         assert refused is not None
         if (held := half_way(image)) and held not in str(refused):
             raise type(refused)(f"{refused}; the image {held}") from refused
         raise refused
-    if len(found) == 1:
-        return found[0]
-    last = image.kernel is not None or lives(found[-1])
-    kernel = found[-1] if last else found[0]
-    for number, other in enumerate(found, 1):
-        if other is not kernel:
-            state = "whose list of tasks is whole" if lives(other) else "whose list of tasks is broken"
-            kernel.identity.problems.append(
-                f"{ANOTHER}, {other.identity.release or 'of unknown release'}, {state}: left by a "
-                f"reboot or kept for a crash; --kernel {number} takes it"
-            )
-    return kernel
+    if wanted is None or len(found) < wanted:
+        found += _others(image, found[-1], passed)
+    if len(passed) == 1 and wanted is None:
+        places.keep(place)
+    return chosen(image, found)
 
 
-def _understood(image: Image, located: Located, given: Given, problems: list[str]) -> Kernel:
-    """The kernel that lies where ``located`` says. Raises :class:`KernelNotFoundError`."""
+def _others(image: Image, kernel: Kernel, passed: set[int]) -> list[Kernel]:
+    """The kernels beside ``kernel`` that VMCOREINFO in memory leads to; those at places ``passed`` are known."""
+    found: list[Kernel] = []
+    for info in other_notes(image, kernel):
+        problems: list[str] = []
+        located = locate_by(image, image.arch, info, passed)
+        if located is None:
+            continue
+        passed.add(located.offset)
+        try:
+            found.append(_understood(image, located, Given(), problems, first=False))
+        except KernelNotFoundError:
+            continue
+    return found
+
+
+def _understood(image: Image, located: Located, given: Given, problems: list[str], *, first: bool = True) -> Kernel:
+    """The kernel that lies where ``located`` says. Raises :class:`KernelNotFoundError`.
+
+    The ``first`` of several says how a file without headers lies.
+    """
     memory, arch = image.memory, image.arch
     offset = located.offset
     text = KernelSpace.linear(memory, [image_piece(arch, offset)])
@@ -156,7 +153,8 @@ def _understood(image: Image, located: Located, given: Given, problems: list[str
             has_symbol=lambda name: table.get(name) is not None,
         )
     )
-    lay_out_by_kernel(memory, arch, located, types, variable, problems)
+    if first:
+        lay_out_by_kernel(memory, arch, located, types, variable, problems)
     frame = types.struct("page")
     ram = ram_of_kernel(memory, arch, located, types, variable)
     found = kernel_space(memory, arch, located, variable, frame.size if frame else 0, ram, problems)
@@ -195,23 +193,3 @@ def _understood(image: Image, located: Located, given: Given, problems: list[str
         if at is not None:
             memory.touch((at - offset) % WORD, 8)
     return kernel
-
-
-def lives(kernel: Kernel) -> bool:
-    """Whether the list of tasks leads from the idle task on, with back links that agree but for a few: while a machine
-    runs, a list is torn at times. In memory that a kernel before this one left, other things lie by now."""
-    start = kernel.symbols.get("init_task")
-    if start is None:
-        return False
-    link = start + kernel.offset("task_struct", "tasks.next")
-    at, agree = link, 0
-    seen: set[int] = set()
-    try:
-        while len(seen) < _FAR and at not in seen:
-            seen.add(at)
-            following = kernel.u64(at)
-            agree += kernel.u64((following + WORD_SIZE) % WORD) == at
-            at = following
-    except MemoryReadError:
-        pass
-    return len(seen) > 1 and agree >= len(seen) * _AGREE

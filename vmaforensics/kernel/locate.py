@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from vmaforensics.image.formats.segments import PHYSICAL_LIMIT
 from vmaforensics.image.memory import PageState
 from vmaforensics.kernel.place import place_of, tables_at
 from vmaforensics.kernel.space.kernel_space import WORD
+from vmaforensics.kernel.survey import BANNER, Survey
 from vmaforensics.kernel.symbols import kallsyms, symbol_file, vmcoreinfo, window
 
 if TYPE_CHECKING:
@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.symbols.kallsyms_tables import Tables
     from vmaforensics.kernel.symbols.vmcoreinfo import Vmcoreinfo
 
-BANNER = b"Linux version "
 _NOTE = "note of"
 _NO_INFO = "VMCOREINFO is neither in the container nor in memory; the kernel was located by its symbol table"
 _UTS = 64  # bytes of a uts_namespace within which its first name begins
 _SMALLEST = 8  # MiB; a kernel and its types alone take more
 _WHOLE = 0.9  # of RAM: less, and what is missing explains more than what is there
+# Places at which kernels may begin that are searched for symbols, of those that VMCOREINFO names
+_MOST_TEXTS, _MOST_UNLIKELY = 16, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,25 +56,32 @@ def locate(
     problems: list[str],
     passed: AbstractSet[int] = frozenset(),
     before: Place | None = None,
+    survey: Survey | None = None,
 ) -> Located:
     """Find the kernel image, by whatever of VMCOREINFO, kallsyms and the symbol file ``given`` there is.
 
     Kernels whose ``offset`` is in ``passed`` are passed by. What is missing and was made up for is added to
-    ``problems``. ``before`` is where an earlier run found it: what is still there is not searched for.
-    Raises :class:`KernelNotFoundError`.
+    ``problems``. ``before`` is where an earlier run found it: what is still there is not searched for. ``survey`` is
+    what is known of the memory by now. Raises :class:`KernelNotFoundError`.
     """
     memory = image.memory
+    survey = survey or Survey(memory)
     if before is not None and (again := _as_before(image, arch, before, problems)) is not None:
         return again
     fallback: Located | None = None
     unproved: tuple[Located, window.Window, Tables] | None = None
     infos: list[Vmcoreinfo] = []
-    for info in _infos(image, arch):
+    searched: dict[int, tuple[window.Window, Tables] | None] = {}  # by the physical address of a kernel's text
+    for info in _infos(image, survey):
         infos.append(info)
         offset, stext = arch.image_offset(info.number), info.symbol("_stext")
         if offset is None or stext is None or offset in passed:
             continue
-        found = window.symbols_from(memory, stext - offset, arch)
+        found = searched.get(stext - offset)
+        if stext - offset not in searched:
+            likely = _names_fit(memory, info, offset) is not False
+            if len(searched) < (_MOST_TEXTS if likely else _MOST_UNLIKELY):
+                found = searched[stext - offset] = window.symbols_from(memory, stext - offset, arch)
         here = None if found is None else _by_info(memory, info, offset, stext, *found)
         if here is not None and found is not None:
             fits = _fits(memory, here.symbols, info, offset)
@@ -91,10 +99,10 @@ def locate(
             problems.append("the kernel's symbol table (kallsyms) is damaged or not in the dump")
             source = f"symbol file {given.path.name}, {len(by_info)} symbols"
             return Located(offset=fallback.offset, symbols=by_info, symbols_source=source, info=fallback.info)
-    for view, tables in window.symbols_anywhere(memory, arch):
+    for view, tables in survey.tables(arch):
         if isinstance(memory, RawMemory) and (shift := _shift(memory, arch, view, tables, infos)):
             memory.move(memory.shift + shift)
-            return locate(image, arch, given, problems, passed)
+            return locate(image, arch, given, problems, passed, survey=survey)
         here = _by_tables(memory, arch, view, tables)
         if here is not None and here.offset not in passed:
             window.touch_tables(memory, view, tables)
@@ -123,7 +131,20 @@ def locate(
             "and what can be recognised by its contents is known"
         )
         return fallback
-    raise KernelNotFoundError(_nothing_found(image, arch))
+    raise KernelNotFoundError(_nothing_found(image, arch, survey))
+
+
+def locate_by(
+    image: Image, arch: Architecture, info: Vmcoreinfo, passed: AbstractSet[int] = frozenset()
+) -> Located | None:
+    """The kernel that VMCOREINFO in memory leads to, if what lies there says so itself; None for one of ``passed``."""
+    memory = image.memory
+    offset, stext = arch.image_offset(info.number), info.symbol("_stext")
+    if offset is None or stext is None or offset in passed or not _names_fit(memory, info, offset):
+        return None
+    found = window.symbols_from(memory, stext - offset, arch)
+    here = None if found is None else _by_info(memory, info, offset, stext, *found)
+    return here if here is not None and _fits(memory, here.symbols, info, offset) else None
 
 
 def _as_before(image: Image, arch: Architecture, before: Place, problems: list[str]) -> Located | None:
@@ -132,8 +153,7 @@ def _as_before(image: Image, arch: Architecture, before: Place, problems: list[s
     if isinstance(memory, RawMemory) and before.shift:
         memory.move(before.shift)
     found = tables_at(memory, arch, before)
-    infos = _infos(image, arch) if before.info is None else iter([vmcoreinfo.read_at(memory, before.info)])
-    info = next(infos, None) if image.vmcoreinfo is not None or before.info is not None else None
+    info = _of_note(image) if before.info is None else vmcoreinfo.read_at(memory, before.info)
     here: Located | None = None
     if found is not None and info is not None:
         offset, stext = arch.image_offset(info.number), info.symbol("_stext")
@@ -174,10 +194,16 @@ def _by_tables(memory: PhysicalMemory, arch: Architecture, view: window.Window, 
     return Located(offset=offset, symbols=symbols, symbols_source=source, info=None)
 
 
-def _infos(image: Image, arch: Architecture) -> Iterator[Vmcoreinfo]:
-    if image.vmcoreinfo is not None:
-        yield vmcoreinfo.parse(image.vmcoreinfo, f"{_NOTE} the {image.format} image")
-    yield from vmcoreinfo.scan(image.memory)
+def _infos(image: Image, survey: Survey) -> Iterator[Vmcoreinfo]:
+    if (note := _of_note(image)) is not None:
+        yield note
+    yield from survey.infos()
+
+
+def _of_note(image: Image) -> Vmcoreinfo | None:
+    if image.vmcoreinfo is None:
+        return None
+    return vmcoreinfo.parse(image.vmcoreinfo, f"{_NOTE} the {image.format} image")
 
 
 def _taken(image: Image, here: Located, view: window.Window, tables: Tables, problems: list[str]) -> Located:
@@ -198,11 +224,21 @@ def _fits(memory: PhysicalMemory, symbols: Symbols, info: Vmcoreinfo, offset: in
 
     Where kallsyms does not list the banner, the names that VMCOREINFO says ``init_uts_ns`` has do as well.
     """
-    banner, names = symbols.get("linux_banner"), info.symbol("init_uts_ns")
-    at, size, text = (names, _UTS, b"Linux\0") if banner is None else (banner, len(BANNER), BANNER)
-    if at is None or symbols.get("_stext") is None:
+    if symbols.get("_stext") is None:
         return None
-    data, ok = memory.gather(np.array([(at - offset) % WORD], np.uint64), size)
+    banner = symbols.get("linux_banner")
+    return _names_fit(memory, info, offset) if banner is None else _lies(memory, banner - offset, len(BANNER), BANNER)
+
+
+def _names_fit(memory: PhysicalMemory, info: Vmcoreinfo, offset: int) -> bool | None:
+    """Whether the kernel's names lie where VMCOREINFO says, as in :func:`_fits`."""
+    names = info.symbol("init_uts_ns")
+    return None if names is None else _lies(memory, names - offset, _UTS, b"Linux\0")
+
+
+def _lies(memory: PhysicalMemory, pa: int, size: int, text: bytes) -> bool | None:
+    """Whether ``text`` lies in the ``size`` bytes from ``pa`` on; None if they are not held."""
+    data, ok = memory.gather(np.array([pa % WORD], np.uint64), size)
     return text in data[0].tobytes() if ok[0] else None
 
 
@@ -294,18 +330,9 @@ def half_way(image: Image) -> str:
     return f"holds {held:,.1f} MiB of memory, less than any machine has" if few else ""
 
 
-def _nothing_found(image: Image, arch: Architecture) -> str:
+def _nothing_found(image: Image, arch: Architecture, survey: Survey) -> str:
     """The sentence for an image without a kernel that could be understood."""
-    banner = None
-    for _, chunk in image.memory.scan():
-        raw = chunk.tobytes()
-        at = raw.find(BANNER)
-        while at >= 0 and banner is None:
-            line = re.match(rb"Linux version \d[\x20-\x7e]{10,200}", raw[at : at + 256])
-            banner = line.group().decode() if line else None
-            at = raw.find(BANNER, at + 1)
-        if banner:
-            break
+    banner = survey.banner()
     if banner is None and (held := half_way(image)):
         return (
             f"{image.path} {held}, and no Linux kernel in them; the acquisition failed half-way or left the kernel "

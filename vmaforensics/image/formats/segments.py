@@ -14,7 +14,7 @@ from vmaforensics.columns.runs import begins_range, run_starts
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U64
 from vmaforensics.image.memory import PageState, PhysicalMemory, Placed
-from vmaforensics.image.source import take
+from vmaforensics.image.source import Mapped, take
 from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class FlatMemory(PhysicalMemory):
     ) -> None:
         super().__init__(ranges)
         self._source = source
+        self.plain = isinstance(source, Mapped)
         # An empty segment at 0 in front: every address then has a segment at or below it.
         zero = np.zeros(1, np.uint64)
         self._starts = np.concatenate([zero, starts])

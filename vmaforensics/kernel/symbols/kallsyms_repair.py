@@ -15,11 +15,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from vmaforensics.columns.types import U8
+    from vmaforensics.columns.types import U8, Bools
 
 _TOKENS = 256
 _MOST_WRONG = 12  # entries of the index, or NULs of the table: three words of it
 _LONGEST = 64  # characters of a token
+_PIECE = 32  # words that are counted together
+_PIECES_WITHIN = _TOKENS // _PIECE - 2  # of any index, wherever it begins
+_APART = 2 * _TOKENS // _PIECE  # pieces; those of one index are nearer
 _FOLLOWING = 3  # steps that fit behind a gap, which is no accident
 _MOST_GAP = 1100  # markers in a row that may be wrong: a page of them
 
@@ -27,14 +30,13 @@ _MOST_GAP = 1100  # markers in a row that may be wrong: a page of them
 def damaged_token_tables(buffer: U8) -> Iterator[tuple[int, int, U8]]:
     """(token_table, token_index, the bytes from the one to the end of the other, put right) of every place where most
     of an index fits most of a table. ``buffer`` begins at a multiple of 4."""
-    words = buffer[: len(buffer) // 2 * 2].view("<u2").astype(np.int32)
+    words = buffer[: len(buffer) // 2 * 2].view("<u2")
     if len(words) <= _TOKENS:
         return
-    step = np.diff(words)
-    good = np.concatenate([[0], np.cumsum((step >= 1) & (step <= _LONGEST))])
-    runs = good[_TOKENS - 1 :] - good[: -_TOKENS + 1] >= _TOKENS - 1 - _MOST_WRONG
+    # Wraps around below 1: whatever is no step of a token's length is large.
+    good = np.diff(words) - np.uint16(1) < _LONGEST
     best: list[tuple[int, bool, int, int]] = []  # of each index: how much fits, does it begin with 0, where, the table
-    for index in (4 * np.flatnonzero(runs[::2])).tolist():
+    for index in _ascending(good):
         found = _table_before(buffer, index)
         if found is None:
             continue
@@ -45,6 +47,23 @@ def damaged_token_tables(buffer: U8) -> Iterator[tuple[int, int, U8]]:
             best.append(this)
     for _, _, index, start in best:
         yield start, index, _put_right(buffer, start, index)
+
+
+def _ascending(good: Bools) -> Iterator[int]:
+    """Bytes from which on all but some of the words of an index ascend; ``good`` says of each word and the next whether
+    they do. Multiples of 4."""
+    # Of the whole pieces within an index one at least has fewer that do not than there are pieces.
+    pieces = good[: len(good) // _PIECE * _PIECE].reshape(-1, _PIECE)
+    dense = np.flatnonzero(np.add.reduce(pieces, axis=1, dtype=np.uint8) >= _PIECE - _MOST_WRONG // _PIECES_WITHIN)
+    if not len(dense):
+        return
+    starts = np.flatnonzero(np.diff(dense, prepend=dense[0] - _APART - 1) > _APART)
+    for first, last in zip(dense[starts].tolist(), dense[np.append(starts[1:], len(dense)) - 1].tolist(), strict=True):
+        low = max(first * _PIECE - _TOKENS, 0) & ~1
+        near = good[low : (last + 1) * _PIECE + _TOKENS]
+        passed = np.concatenate([[0], np.cumsum(near)])
+        runs = passed[_TOKENS - 1 :] - passed[: -_TOKENS + 1] >= _TOKENS - 1 - _MOST_WRONG
+        yield from (2 * low + 4 * np.flatnonzero(runs[::2])).tolist()
 
 
 def _table_before(buffer: U8, index: int) -> tuple[int, int] | None:

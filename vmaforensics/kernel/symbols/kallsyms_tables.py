@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # Tokens 0x30 to 0x39 stand for themselves: every digit occurs in some symbol name.
 _DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
 GROUP = 256  # names between two markers
+_LONGEST_TABLE = 1 << 14  # bytes; 256 strings of up to 64
 _MAX_NAME = 2 + 512  # length field and KSYM_NAME_LEN
 _MAX_SYMBOLS = 1 << 23
 _MANY_GROUPS = 64  # that are no accident
@@ -54,10 +55,10 @@ def token_tables(buffer: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
 
     The index holds the 256 cumulative offsets of the table's strings, so a hit proves itself.
     """
-    raw = buffer.tobytes()
-    at = raw.find(_DIGITS)
-    while at >= 0:
-        end = at
+    for at in _digits(buffer):
+        low = max(at - _LONGEST_TABLE, 0) & -8  # the index is aligned
+        raw = buffer[low : at + _LONGEST_TABLE].tobytes()
+        digits = end = at - low
         for _ in range(GROUP - ord("0")):
             end = raw.find(b"\0", end, end + 64) + 1
             if end == 0:
@@ -68,11 +69,20 @@ def token_tables(buffer: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
                 if index + 512 > len(raw):
                     continue
                 offsets = np.frombuffer(raw, "<u2", GROUP, index)
-                start = at - int(offsets[ord("0")])
+                start = digits - int(offsets[ord("0")])
                 if start >= 0 and offsets[0] == 0 and _tokens_fit(raw, start, end, offsets):
-                    yield start, index
+                    yield low + start, low + index
                     break
-        at = raw.find(_DIGITS, at + 1)
+
+
+def _digits(buffer: NDArray[np.uint8]) -> list[int]:
+    """Offsets of the ten digits, each a string of its own, ascending."""
+    found = []
+    for odd in (0, 1):
+        words = buffer[odd : len(buffer) - (len(buffer) - odd) % 2].view("<u2")
+        last = np.flatnonzero(words == ord("9"))  # no word is rarer than that
+        found += [odd + 2 * (row - 9) for row in last[(last >= 9)].tolist() if words[row - 1] == ord("8")]
+    return sorted(at for at in found if buffer[at : at + len(_DIGITS)].tobytes() == _DIGITS)
 
 
 def _tokens_fit(raw: bytes, start: int, end: int, offsets: NDArray[np.uint16]) -> bool:

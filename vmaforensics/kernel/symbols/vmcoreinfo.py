@@ -14,9 +14,10 @@ import numpy as np
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from vmaforensics.columns.types import U8
     from vmaforensics.image.memory import PhysicalMemory
 
-_START = b"OSRELEASE="
+START = b"OSRELEASE="
 _IN_MEMORY = "physical memory at"
 
 
@@ -80,19 +81,27 @@ def scan(memory: PhysicalMemory) -> Iterator[Vmcoreinfo]:
     Copies left by an earlier kernel, or by a guest of this machine, may come too: the caller checks.
     """
     for pa, chunk in memory.scan():
-        page_size = memory.page_size
-        skip = -pa % page_size
-        pages = (len(chunk) - skip) // page_size
-        if pages <= 0:
-            continue
-        rows = chunk[skip : skip + pages * page_size].reshape(pages, page_size)
-        for lead in (0, 24):
-            hit = rows[:, lead] == _START[0]
-            for page in np.flatnonzero(hit).tolist():
-                text = rows[page, lead:].tobytes()
-                if text.startswith(_START):
-                    address = pa + skip + page * page_size + lead
-                    yield parse(text, f"{_IN_MEMORY} {address:#x}")
+        for address, text in texts(pa, chunk, memory.page_size):
+            yield parse(text, source_at(address))
+
+
+def texts(pa: int, chunk: U8, page_size: int) -> Iterator[tuple[int, bytes]]:
+    """Address and bytes, to the end of its page, of every such text in ``chunk``, the memory from ``pa`` on."""
+    skip = -pa % page_size
+    pages = (len(chunk) - skip) // page_size
+    if pages <= 0:
+        return
+    rows = chunk[skip : skip + pages * page_size].reshape(pages, page_size)
+    for lead in (0, 24):
+        for page in np.flatnonzero(rows[:, lead] == START[0]).tolist():
+            text = rows[page, lead:].tobytes()
+            if text.startswith(START):
+                yield pa + skip + page * page_size + lead, text
+
+
+def source_at(address: int) -> str:
+    """Where a text at a physical address comes from, in words."""
+    return f"{_IN_MEMORY} {address:#x}"
 
 
 def read_at(memory: PhysicalMemory, pa: int) -> Vmcoreinfo | None:
@@ -100,7 +109,7 @@ def read_at(memory: PhysicalMemory, pa: int) -> Vmcoreinfo | None:
     with memory.untraced():
         data, ok = memory.gather(np.array([pa], np.uint64), memory.page_size - pa % memory.page_size)
     text = data.tobytes()
-    return parse(text, f"{_IN_MEMORY} {pa:#x}") if ok[0] and text.startswith(_START) else None
+    return parse(text, source_at(pa)) if ok[0] and text.startswith(START) else None
 
 
 def symbols_of(info: Vmcoreinfo) -> dict[str, int]:

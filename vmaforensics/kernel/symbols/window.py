@@ -10,12 +10,11 @@ import numpy as np
 from vmaforensics.kernel.symbols import kallsyms_repair, kallsyms_tables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from numpy.typing import NDArray
 
     from vmaforensics.arch.interface import Architecture
-    from vmaforensics.columns.types import U8
     from vmaforensics.image.memory import PhysicalMemory
 
 _OVERLAP = 8 << 10  # bytes: a token table and its index have fewer
@@ -47,39 +46,25 @@ def read(memory: PhysicalMemory, pa: int, size: int) -> Window:
 
 def symbols_from(memory: PhysicalMemory, text: int, arch: Architecture) -> tuple[Window, kallsyms_tables.Tables] | None:
     """Find kallsyms behind the physical address ``text`` where the kernel's text begins."""
-    searches: tuple[Callable[[U8], Iterator[tuple[int, int] | tuple[int, int, U8]]], ...] = (
-        kallsyms_tables.token_tables,
-        kallsyms_repair.damaged_token_tables,
-    )
-    for search in searches:
+    for damaged in (False, True):
         before = np.zeros(0, np.uint8)
         for start in range(text, text + _REACH, _STEP):
             step = read(memory, start, _STEP)
+            if not step.held.any():
+                before = before[:0]
+                continue
             data = np.concatenate([before, step.data])
-            for table, index, *_ in search(data):
+            places: Iterator[tuple[int, int]] = (
+                ((table, index) for table, index, _ in kallsyms_repair.damaged_token_tables(data))
+                if damaged
+                else kallsyms_tables.token_tables(data)
+            )
+            for table, index in places:
                 found = tables_around(memory, step.pa - len(before) + table, index - table, arch)
                 if found is not None:
                     return found
             before = step.data[-_OVERLAP:]
     return None
-
-
-def symbols_anywhere(memory: PhysicalMemory, arch: Architecture) -> Iterator[tuple[Window, kallsyms_tables.Tables]]:
-    """Every complete set of kallsyms tables in physical memory, in address order.
-
-    There may be stale ones: what the decompressor unpacked, before it was relocated, often survives.
-    """
-    before = np.zeros(0, np.uint8)
-    follows = 0
-    for pa, chunk in memory.scan(64 << 20):
-        if pa != follows:
-            before = np.zeros(0, np.uint8)
-        data = np.concatenate([before, chunk])
-        for table, index in kallsyms_tables.token_tables(data):
-            found = tables_around(memory, pa - len(before) + table, index - table, arch)
-            if found is not None:
-                yield found
-        before, follows = data[-_OVERLAP:], pa + len(chunk)
 
 
 def tables_around(
