@@ -175,8 +175,8 @@ class Architecture(ABC):
         """
 
     @abstractmethod
-    def read_lowest(self, memory: PhysicalReader, tables: LowestTables) -> LowestEntries:
-        """The entries of tables of the lowest level that are not empty."""
+    def read_lowest(self, memory: PhysicalReader, tables: LowestTables, *, digests: bool = False) -> LowestEntries:
+        """The entries of tables of the lowest level that are not empty, with ``digests`` of the tables if wanted."""
 
     @abstractmethod
     def walk_kernel(self, memory: PhysicalReader, root: int) -> Walk:

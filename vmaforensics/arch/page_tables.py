@@ -7,7 +7,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from vmaforensics.columns.table import Table, table
-from vmaforensics.columns.types import I8, I32, I64, U8, U64, Bools
+from vmaforensics.columns.types import I8, I32, I64, U8, U64, Bools, U64Wide
 
 # What an entry allows, the tables above it included.
 ALLOW_WRITE, ALLOW_USER, ALLOW_EXECUTE = 1, 2, 4
@@ -86,6 +86,9 @@ class LowestEntries(NamedTuple):
     leaves: Leaves  # those of each table side by side
     counts: I64  # of each table
     ok: Bools  # could each table be read?
+    # Of each table two words, if they were asked for: equal where all entries are, but for what a CPU sets by itself in
+    # present ones (accessed, dirty). They hold for this run alone.
+    digests: U64Wide | None = None
 
 
 @table()

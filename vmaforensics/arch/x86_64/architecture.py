@@ -126,8 +126,8 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
             levels=self.levels, last=bits.USER_SLOTS, mask=self.address_mask, everything=True, deferred=True
         )
 
-    def read_lowest(self, memory: PhysicalReader, tables: LowestTables) -> LowestEntries:
-        return paging.read_lowest(memory, tables)
+    def read_lowest(self, memory: PhysicalReader, tables: LowestTables, *, digests: bool = False) -> LowestEntries:
+        return paging.read_lowest(memory, tables, digests=digests)
 
     def walk_user(self, memory: PhysicalReader, roots: U64) -> Walk:
         return paging.walk(memory, roots, self._user_bounds())

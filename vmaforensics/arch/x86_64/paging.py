@@ -5,7 +5,9 @@ A level is one gather: the tables' addresses in, 512 entries each out.
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,7 +23,9 @@ from vmaforensics.arch.page_tables import (
     Walk,
 )
 from vmaforensics.arch.x86_64.bits import (
+    ACCESSED,
     ADDRESS_MASK,
+    DIRTY,
     ENTRIES,
     LARGE,
     NO_EXECUTE,
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from vmaforensics.arch.reading import PhysicalReader
-    from vmaforensics.columns.types import I8, I32, U8, U64, Bools
+    from vmaforensics.columns.types import I8, I32, U8, U32, U64, Bools, U64Wide
 
 _BATCH = 1024  # tables read at once: 4 MiB
 _LARGEST_LEAF = 3  # PUD: 1 GiB
@@ -137,7 +141,7 @@ def walk(memory: PhysicalReader, roots: U64, bounds: Bounds) -> Walk:
     )
 
 
-def read_lowest(memory: PhysicalReader, tables: LowestTables) -> LowestEntries:
+def read_lowest(memory: PhysicalReader, tables: LowestTables, *, digests: bool = False) -> LowestEntries:
     """The entries of ``tables`` that are not zero; they are read all at once."""
     raw, ok = memory.gather(tables.pa, 8 * ENTRIES)
     entries = raw.view("<u8").reshape(-1)
@@ -153,7 +157,27 @@ def read_lowest(memory: PhysicalReader, tables: LowestTables) -> LowestEntries:
         level=np.ones(len(at), np.int8),
         allow=np.repeat(tables.allow, counts) & _allowed(entry, top=False),
     )
-    return LowestEntries(leaves, counts, ok)
+    return LowestEntries(leaves, counts, ok, _digests(entries) if digests else None)
+
+
+@cache
+def _keys() -> U32:
+    """Random numbers that nobody knows who wrote an image: two for each entry of a table, twice."""
+    return np.frombuffer(secrets.token_bytes(4 * 4 * ENTRIES), "<u4").reshape(4, ENTRIES)
+
+
+def _digests(entries: U64) -> U64Wide:
+    """Two words for each 512 entries, without the bits that a CPU sets by itself in those that are present.
+
+    NH of UMAC (RFC 4418), twice: of two tables that differ, both words are equal with a chance of 2**-64.
+    """
+    own = entries & ~((entries & np.uint64(PRESENT)) * np.uint64(ACCESSED | DIRTY))
+    words = own.view("<u4").reshape(-1, ENTRIES, 2)
+    found = np.empty((len(words), 2), np.uint64)
+    for lane in (0, 1):
+        low, high = (words[:, :, half] + _keys()[2 * lane + half] for half in (0, 1))
+        found[:, lane] = np.einsum("ij,ij->i", low.astype(np.uint64), high.astype(np.uint64))
+    return found
 
 
 def _read(memory: PhysicalReader, tables: _Level, level: int, bounds: Bounds) -> tuple[Bools, U64, _Level]:

@@ -11,7 +11,7 @@ from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.pages.rss import KINDS
 
 if TYPE_CHECKING:
-    from vmaforensics.columns.types import I64, Bools
+    from vmaforensics.columns.types import I32, I64, U8, Bools
     from vmaforensics.views.pages.page_tables import PageTablesView
     from vmaforensics.views.pages.ptes import Ptes
 
@@ -48,12 +48,26 @@ class EntrySums:
         if not len(ptes):
             return 0, np.zeros(0, np.int64)
         first = int(ptes.mm_row[0])  # they are sorted by mm
-        code = values_at(self._of_page, ptes.page_row)
-        bare = np.flatnonzero((ptes.page_row < 0) | ~ptes.maps_frames())
-        code[bare] = self._of_state[ptes.state[bare]]
+        code = self._codes(ptes)
         cell = (ptes.mm_row - first) * np.int32(_CODES) + code
         weights = ptes.pages(self._arch) if ptes.level.max() > 1 else None
         return first * _CODES, np.bincount(cell, weights).astype(np.int64)
+
+    def _codes(self, ptes: Ptes) -> U8:
+        """What each entry counts as."""
+        code = values_at(self._of_page, ptes.page_row)
+        bare = np.flatnonzero((ptes.page_row < 0) | ~ptes.maps_frames())
+        code[bare] = self._of_state[ptes.state[bare]]
+        return code
+
+    def of_groups(self, ptes: Ptes, group: I64, count: int) -> I64:
+        """What entries of the lowest level add to the cells of an mm, for each of ``count`` groups of them."""
+        cell = group * _CODES + self._codes(ptes)
+        return np.bincount(cell, minlength=count * _CODES).reshape(count, _CODES)
+
+    def add_to(self, mm_rows: I32, sums: I64) -> None:
+        """Add the cells ``sums``, a row of them for each of ``mm_rows``."""
+        np.add.at(self._cells, mm_rows, sums)
 
     def add(self, first: int, sums: I64) -> None:
         """Add what :meth:`of` said."""

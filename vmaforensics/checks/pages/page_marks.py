@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from vmaforensics.views.pages.page_tables import PageTablesView
     from vmaforensics.views.pages.ptes import Ptes
     from vmaforensics.views.views import Views
+    from vmaforensics.views.vmas.files import FileTable
+    from vmaforensics.views.vmas.vmas import Vmas
 
 
 class Mark(IntFlag):
@@ -98,15 +100,31 @@ def mark_texts(word: int) -> tuple[str, ...]:
 
 def _claims(views: Views, view: PageTablesView, ptes: Ptes, vma: I64) -> Bools:
     """Which entries lie in a VMA by its own words too? What an index only says to be there says nothing of them."""
-    vmas, ranges = views.vmas, view.ranges
-    own = values_at(vmas.mm, ranges.vma_row) == values_at(views.mms.mm, ranges.mm_row)
-    own &= values_at(vmas.ok, ranges.vma_row)
-    fits = (values_at(vmas.start, ranges.vma_row) <= ranges.start) & (ranges.end <= values_at(vmas.end, ranges.vma_row))
+    vmas = views.vmas
+    own, fits = claimed_ranges(views, view)
     claims: Bools = values_at(own & fits, ptes.range_row)
     doubtful = np.flatnonzero(values_at(own & ~fits, ptes.range_row))
     va, row = ptes.va[doubtful], vma[doubtful]
     claims[doubtful] = (vmas.start[row] <= va) & (va < vmas.end[row])
     return claims
+
+
+def claimed_ranges(views: Views, view: PageTablesView) -> tuple[Bools, Bools]:
+    """Of each of ``view.ranges``: is its VMA one of that mm by its own words, and does it have all of the range?"""
+    vmas, ranges = views.vmas, view.ranges
+    own = values_at(vmas.mm, ranges.vma_row) == values_at(views.mms.mm, ranges.mm_row)
+    own &= values_at(vmas.ok, ranges.vma_row)
+    fits = (values_at(vmas.start, ranges.vma_row) <= ranges.start) & (ranges.end <= values_at(vmas.end, ranges.vma_row))
+    return own, fits
+
+
+def judged_vmas(vmas: Vmas, files: FileTable) -> tuple[Bools, Bools]:
+    """Which VMAs have pages of their file, and which have anonymous ones; pages of devices, sockets and rings are the
+    driver's own and name nobody."""
+    regular = values_at(files.rows.regular & files.rows.ok, vmas.file_row)
+    in_file = regular & np.isin(vmas.kind, (Kind.FILE, Kind.SHARED_MEMORY))
+    anonymous: Bools = (vmas.kind == Kind.ANONYMOUS) & (vmas.file == 0)
+    return in_file, anonymous
 
 
 def _permission_marks(views: Views, ptes: Ptes, entry: NDArray[np.intp], vma: I64) -> U32:
@@ -133,10 +151,7 @@ def _page_marks(views: Views, view: PageTablesView, ptes: Ptes, entry: NDArray[n
     if files is None or not len(entry):
         return np.zeros(len(entry), np.uint32)
     page = ptes.page_row[entry]
-    # Pages of devices, sockets and rings are the driver's own and name nobody.
-    regular = values_at(files.rows.regular & files.rows.ok, vmas.file_row)
-    in_file = (regular & np.isin(vmas.kind, (Kind.FILE, Kind.SHARED_MEMORY)))[vma]
-    anonymous = ((vmas.kind == Kind.ANONYMOUS) & (vmas.file == 0))[vma]
+    in_file, anonymous = (which[vma] for which in judged_vmas(vmas, files))
     seen = pages.ok[page] & (pages.pfn[page] == ptes.pfn[entry])
     kernel_own = pages.kernel_own[page]
     judged = seen & (in_file | anonymous) & ~pages.ksm[page] & ~kernel_own

@@ -18,6 +18,7 @@ import numpy as np
 
 from vmaforensics.columns.lookup import distinct
 from vmaforensics.columns.ragged import expand_ranges
+from vmaforensics.columns.runs import ranges_without
 from vmaforensics.views.pages.ptes import Ptes, place_keys
 
 if TYPE_CHECKING:
@@ -83,10 +84,19 @@ class Entries(ABC):
         """All entries in order, some at a time."""
         return self.between(0, len(self))
 
-    def each(self, work: Callable[[Ptes], R]) -> Iterator[tuple[int, R]]:
-        """The row of the first entry of each batch, and what ``work`` makes of the batch; in order, worked on ahead."""
-        for first, ptes in self.batches():
-            yield first, work(ptes)
+    def each(self, work: Callable[[Ptes], R], without: I64 | None = None) -> Iterator[tuple[int, R]]:
+        """The row of the first entry of each batch, and what ``work`` makes of the batch; in order, worked on ahead.
+
+        ``without``: ascending ranges ``[first, last)`` of rows, shape (n, 2), that are left out.
+        """
+        for first, last in self._spans(without).tolist():
+            for low, ptes in self.between(first, last):
+                yield low, work(ptes)
+
+    def _spans(self, without: I64 | None) -> I64:
+        """Ranges ``[first, last)`` of the rows that are in none of ``without``."""
+        every = np.array([[0, len(self)]])
+        return every if without is None else ranges_without(every, without)
 
     def all(self) -> Ptes:
         """All of them at once: for images known to be small."""
@@ -136,11 +146,6 @@ class KeptEntries(Entries):
 
     def __len__(self) -> int:
         return len(self._ptes)
-
-    def each(self, work: Callable[[Ptes], R]) -> Iterator[tuple[int, R]]:
-        """The row of the first entry of each batch, and what ``work`` makes of the batch; in order, worked on ahead."""
-        for first, ptes in self.batches():
-            yield first, work(ptes)
 
     def all(self) -> Ptes:
         """The table itself."""

@@ -38,13 +38,13 @@ class EntryReader:
         self._held = kernel.memory.limits.batch(kernel.arch.page_size, _HELD)
         self.rows: FrameRows | None = None
 
-    def lowest(self, tables: LowestTables) -> LowestEntries:
-        """The entries of some tables as they stand."""
+    def lowest(self, tables: LowestTables, *, digests: bool = False) -> LowestEntries:
+        """The entries of some tables as they stand, with digests of the tables if wanted."""
         self._tables += len(tables)
         if self._tables > self._held:
             self._kernel.memory.release()
             self._tables = len(tables)
-        return self._kernel.arch.read_lowest(self._kernel.memory, tables)
+        return self._kernel.arch.read_lowest(self._kernel.memory, tables, digests=digests)
 
     def read(self, tables: LowestTables, counts: I64) -> Ptes:
         """The entries of some tables that are known to hold so many each.

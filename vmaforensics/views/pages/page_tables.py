@@ -116,7 +116,7 @@ def gather_page_tables(
     reader.match_pages(walk.large)
     _leave_out_uncounted(walk.large, pages)
     limits = kernel.memory.limits
-    read = ReadEntries(kernel.arch, walk.lowest, walk.counts, walk.large, reader.read, limits)
+    read = ReadEntries(kernel.arch, walk.lowest, walk.counts, walk.large, reader.read, limits, walk.digests)
     every = KeptEntries(kernel.arch, read.all()) if len(read) <= limits.batch(ENTRY_BYTES, _KEPT) else read
     others, others_whole = _of_taskless(kernel, mms.take(slice(0)) if taskless is None else taskless, walk.frames)
     rss, rss_ok = read_rss(kernel, mms, tasks, tasks_whole=tasks_whole)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
-from vmaforensics.columns.lookup import bounds_of, values_at
+from vmaforensics.columns.lookup import bounds_of, sort_order, values_at
 from vmaforensics.columns.ragged import expand
+from vmaforensics.columns.runs import begins_run, run_numbers, run_starts
 from vmaforensics.views.pages.entries import BATCH, Batch, Chosen, Entries
 from vmaforensics.views.pages.ptes import Ptes, place_keys
 
@@ -16,13 +18,24 @@ if TYPE_CHECKING:
 
     from vmaforensics.arch.interface import Architecture
     from vmaforensics.arch.page_tables import LowestTables
-    from vmaforensics.columns.types import I64, U64
+    from vmaforensics.columns.types import I32, I64, U64, U64Wide
     from vmaforensics.image.limits import Limits
 
 R = TypeVar("R")
 
 MOST_TABLES = 1 << 10  # read at once: 4 MiB
+_MANY = 64  # entries of a table; to find out that fewer have been looked at takes as long as looking at them
 ENTRY_BYTES = 256  # that looking at an entry takes
+
+
+class Equal(NamedTuple):
+    """Tables of the lowest level by number, ascending, and of each the first that holds the same."""
+
+    tables: I64
+    first: I64
+
+
+NONE_EQUAL = Equal(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 class _Piece(NamedTuple):
@@ -38,7 +51,8 @@ class ReadEntries(Entries):
     """Entries of which the tables of the lowest level are read again for each look.
 
     ``tables``, by mm and address, hold ``counts`` entries each, at least one; ``large`` are all entries above the
-    lowest level. ``read`` gives the entries of some tables that hold so many each, side by side.
+    lowest level. ``read`` gives the entries of some tables that hold so many each, side by side. ``digests`` tell which
+    tables hold the same, as of :class:`LowestEntries`.
     """
 
     def __init__(
@@ -49,8 +63,10 @@ class ReadEntries(Entries):
         large: Ptes,
         read: Callable[[LowestTables, I64], Ptes],
         limits: Limits,
+        digests: U64Wide | None = None,
     ) -> None:
         super().__init__(arch)
+        self._digests = digests
         self._limits, self._batch = limits, limits.batch(ENTRY_BYTES, BATCH)
         self._tables, self._counts, self._large, self._read = tables, counts, large, read
         self._keys = place_keys(arch, tables.owner, tables.va)
@@ -77,11 +93,43 @@ class ReadEntries(Entries):
         for piece in self._pieces(first, last):
             yield Batch(piece.row, self._stretch(piece))
 
-    def each(self, work: Callable[[Ptes], R]) -> Iterator[tuple[int, R]]:
+    def each(self, work: Callable[[Ptes], R], without: I64 | None = None) -> Iterator[tuple[int, R]]:
         def worked(piece: _Piece) -> tuple[int, R]:
             return piece.row, work(self._stretch(piece))
 
-        yield from self._limits.each(worked, self._pieces(0, len(self)))
+        spans = self._spans(without).tolist()
+        yield from self._limits.each(worked, chain.from_iterable(self._pieces(first, last) for first, last in spans))
+
+    def equal_tables(self, alike: Callable[[LowestTables], I64]) -> Equal:
+        """The tables of the lowest level that hold what one before them holds, byte by byte but for accessed and dirty
+        bits, and that ``alike`` gives the same number, which is not -1. Those with few entries are left out."""
+        if self._digests is None:
+            return NONE_EQUAL
+        many = np.flatnonzero(self._counts >= _MANY).astype(np.int64)
+        number = alike(self._tables.take(many))
+        many, number = many[number >= 0], number[number >= 0]
+        keys = (*self._digests[many].T, self._counts[many], number)
+        order = sort_order(*keys)
+        begins = begins_run(*(key[order] for key in keys))
+        again = np.flatnonzero(~begins)
+        tables = many[order[again]]
+        sooner = np.argsort(tables, kind="stable")
+        first = many[order[run_starts(begins)[run_numbers(begins)[again]]]]
+        return Equal(tables[sooner], first[sooner])
+
+    def rows_in(self, tables: I64) -> I64:
+        """The rows ``[first, last)`` of the entries of each of some tables, shape (n, 2)."""
+        return np.stack([self._first[tables], self._first[tables] + self._counts[tables]], axis=1)
+
+    def owners(self, tables: I64) -> I32:
+        """The row of the mm of each of some tables."""
+        return self._tables.owner[tables]
+
+    def of_tables(self, tables: I64) -> Iterator[tuple[int, I64, Ptes]]:
+        """The entries of some tables at a time: how many tables, of each entry which of them it is in, the entries."""
+        for low in range(0, len(tables), MOST_TABLES):
+            part = tables[low : low + MOST_TABLES]
+            yield len(part), expand(self._counts[part])[0], self._read(self._tables.take(part), self._counts[part])
 
     def _pieces(self, first: int, last: int) -> Iterator[_Piece]:
         """The entries with the rows ``[first, last)``, some at a time."""

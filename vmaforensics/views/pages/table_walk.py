@@ -19,7 +19,7 @@ from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
     from vmaforensics.arch.page_tables import IsolatedEntries
-    from vmaforensics.columns.types import I64, U64, Bools
+    from vmaforensics.columns.types import I64, U64, Bools, U64Wide
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.pages.entry_reader import EntryReader
     from vmaforensics.views.processes.mms import Mms
@@ -33,6 +33,7 @@ class Walked(NamedTuple):
     large: Ptes  # the entries above the lowest level, not matched with pages
     lowest: LowestTables  # the tables of the lowest level that hold entries, by mm and address
     counts: I64  # of each, how many
+    digests: U64Wide  # of each, as of LowestEntries
     orphans: I64  # of the entries of the lowest level, numbered by table, those in no range
     raw_ram: I64  # of the same, those of raw_frames
     frames: EntryCounts
@@ -86,6 +87,7 @@ def walk_tables(kernel: Kernel, reader: EntryReader, mms: Mms, log: ProblemLog) 
         large=large_ptes,
         lowest=counted.tables,
         counts=counted.counts,
+        digests=counted.digests,
         orphans=counted.orphans,
         raw_ram=counted.raw_ram,
         frames=counted.frames,
@@ -103,6 +105,7 @@ class _Counted(NamedTuple):
     ok: Bools  # of the tables in the order given: could it be read?
     tables: LowestTables  # those that hold entries, by mm and address
     counts: I64
+    digests: U64Wide
     orphans: I64
     raw_ram: I64
     frames: EntryCounts
@@ -113,6 +116,7 @@ class _Read(NamedTuple):
 
     ok: Bools
     counts: I64
+    digests: U64Wide
     pfns: U64  # frame of each entry that counts
     special: U64  # of each that does not
     orphans: I64
@@ -124,18 +128,21 @@ def _count(kernel: Kernel, reader: EntryReader, lowest: LowestTables) -> _Counte
     order = np.argsort(place_keys(kernel.arch, lowest.owner, lowest.va), kind="stable")
     ordered, frames = lowest.take(order), EntryCounts(kernel)
     ok, counts = np.zeros(len(order), np.bool_), np.zeros(len(order), np.int64)
+    digests = np.zeros((len(order), 2), np.uint64)
     orphans, raw, before = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)], 0
     raw_ram, limits = RawRam(kernel), kernel.memory.limits
     step = max(limits.batch(ENTRY_BYTES, BATCH) // _HALF_FULL, 1)
 
     def read(part: slice) -> _Read:
-        found = reader.lowest(ordered.take(part))
+        found = reader.lowest(ordered.take(part), digests=True)
+        assert found.digests is not None
         ptes = reader.matched(found.leaves)
         mapped = ptes.maps_frames()
         leading = mapped & ~ptes.special
         return _Read(
             ok=found.ok,
             counts=found.counts,
+            digests=found.digests,
             pfns=ptes.pfn if leading.all() else ptes.pfn[leading],
             special=ptes.pfn[mapped & ptes.special],
             orphans=np.flatnonzero(ptes.range_row < 0),
@@ -144,7 +151,7 @@ def _count(kernel: Kernel, reader: EntryReader, lowest: LowestTables) -> _Counte
 
     parts = [slice(low, low + step) for low in range(0, len(order), step)]
     for part, some in zip(parts, limits.each(read, parts), strict=True):
-        ok[order[part]], counts[part] = some.ok, some.counts
+        ok[order[part]], counts[part], digests[part] = some.ok, some.counts, some.digests
         frames.count(some.pfns)
         frames.add_special(some.special)
         orphans.append(some.orphans + before)
@@ -155,6 +162,7 @@ def _count(kernel: Kernel, reader: EntryReader, lowest: LowestTables) -> _Counte
         ok=ok,
         tables=ordered.take(held),
         counts=counts[held],
+        digests=digests[held],
         orphans=np.concatenate(orphans),
         raw_ram=np.concatenate(raw),
         frames=frames,
