@@ -20,6 +20,8 @@ from vmaforensics.kernel.symbols import vmcoreinfo
 from vmaforensics.kernel.symbols.kallsyms import Kallsyms
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from vmaforensics.kernel.kernel import Kernel
 
 
@@ -212,6 +214,34 @@ def test_a_banner_alone_is_told(tmp_path_factory: pytest.TempPathFactory) -> Non
     banner = b"Linux version 6.6.1-arm64 (builder@host) #1 SMP PREEMPT"
     path.write_bytes(bytes(4096) + banner.ljust(4096, b"\0") + bytes(2 << 20))
     with pytest.raises(KernelNotFoundError, match=r"holds the banner 'Linux version 6\.6\.1-arm64"):
+        find_kernel(open_image(path))
+
+
+@pytest.mark.parametrize("compiler", ["aarch64-linux-gnu-gcc-14 (Debian 14.2)", "s390x-linux-gnu-gcc-14"])
+def test_a_banner_of_another_machine_is_told_by_its_compiler(compiler: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.raw"
+    banner = f"Linux version 6.12.1 (builder@host) ({compiler} 14.2.0) #1 SMP".encode()
+    path.write_bytes(bytes(4096) + banner.ljust(4096, b"\0") + bytes(2 << 20))
+    with pytest.raises(KernelNotFoundError, match=rf"dump of another machine \({compiler.split('-')[0]}\)"):
+        find_kernel(open_image(path))
+
+
+def test_a_raw_file_that_ends_before_its_kernel_is_told(either_sample: Sample, tmp_path: Path) -> None:
+    clean = either_sample.analysis
+    assert clean.kernel.vmcoreinfo is not None
+    path = tmp_path / "cut.raw"
+    path.write_bytes(bytes(4096) + clean.kernel.vmcoreinfo.text.ljust(4096, b"\0") + bytes(2 << 20))
+    text = clean.kernel.symbols.get("_stext")
+    assert text is not None
+    place = text - clean.kernel.arch.image_offset_of(clean.kernel.variable("phys_base", 8) or 0)
+    with pytest.raises(KernelNotFoundError, match=rf"at physical {place:#x}, .* ends at 0x202000; it was cut short"):
+        find_kernel(open_image(path))
+
+
+def test_the_first_mib_of_dev_mem_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "mem"
+    path.write_bytes(np.random.default_rng(3).integers(0, 256, 1 << 20, np.uint8).tobytes())
+    with pytest.raises(KernelNotFoundError, match=r"in its 1 MiB of memory; .*/dev/mem gives no more"):
         find_kernel(open_image(path))
 
 

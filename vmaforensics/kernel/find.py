@@ -24,7 +24,8 @@ from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.image.formats.raw import RawMemory
 from vmaforensics.kernel import identify
 from vmaforensics.kernel.kernel import Identity, Kernel, unsigned_at
-from vmaforensics.kernel.locate import half_way, locate, locate_by
+from vmaforensics.kernel.locate import locate, locate_by
+from vmaforensics.kernel.nothing import half_way
 from vmaforensics.kernel.place import Places
 from vmaforensics.kernel.ram import lay_out_by_kernel, ram_of_kernel
 from vmaforensics.kernel.several import chosen, lives, other_notes

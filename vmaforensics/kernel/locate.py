@@ -10,7 +10,7 @@ import numpy as np
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.image.formats.raw import RawMemory
 from vmaforensics.image.formats.segments import PHYSICAL_LIMIT
-from vmaforensics.image.memory import PageState
+from vmaforensics.kernel.nothing import nothing_found
 from vmaforensics.kernel.place import place_of, tables_at
 from vmaforensics.kernel.space.kernel_space import WORD
 from vmaforensics.kernel.survey import BANNER, Survey
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 _NOTE = "note of"
 _NO_INFO = "VMCOREINFO is neither in the container nor in memory; the kernel was located by its symbol table"
 _UTS = 64  # bytes of a uts_namespace within which its first name begins
-_SMALLEST = 8  # MiB; a kernel and its types alone take more
-_WHOLE = 0.9  # of RAM: less, and what is missing explains more than what is there
 # Places at which kernels may begin that are searched for symbols, of those that VMCOREINFO names
 _MOST_TEXTS, _MOST_UNLIKELY = 16, 4
 
@@ -131,7 +129,7 @@ def locate(
             "and what can be recognised by its contents is known"
         )
         return fallback
-    raise KernelNotFoundError(_nothing_found(image, arch, survey))
+    raise KernelNotFoundError(nothing_found(image, arch, _infos(image, survey), survey.banner()))
 
 
 def locate_by(
@@ -317,33 +315,3 @@ def _word(memory: PhysicalMemory, pa: int) -> int | None:
         return None
     data, ok = memory.gather(np.array([pa], np.uint64), 8)
     return int(data.view("<u8")[0, 0]) if ok[0] else None
-
-
-def half_way(image: Image) -> str:
-    """How much of its memory an image holds, where that explains what is not found in it; else an empty string."""
-    counts = image.memory.frame_counts()
-    mib = (1 << 20) // image.memory.page_size
-    held, total = int(counts[: PageState.ABSENT].sum()) / mib, int(counts.sum()) / mib
-    if held < total * _WHOLE:
-        return f"holds {held:,.1f} of the {total:,.0f} MiB that its headers promise"
-    few = held < _SMALLEST and image.format != "raw"  # of a file without headers nothing says that it is memory
-    return f"holds {held:,.1f} MiB of memory, less than any machine has" if few else ""
-
-
-def _nothing_found(image: Image, arch: Architecture, survey: Survey) -> str:
-    """The sentence for an image without a kernel that could be understood."""
-    banner = survey.banner()
-    if banner is None and (held := half_way(image)):
-        return (
-            f"{image.path} {held}, and no Linux kernel in them; the acquisition failed half-way or left the kernel "
-            "out, take it again"
-        )
-    if banner is None:
-        return (
-            f"no Linux kernel in {image.path}: neither VMCOREINFO nor a kernel symbol table nor a "
-            f"'Linux version' banner is in the image; expected physical memory of an {arch.name} Linux machine"
-        )
-    return (
-        f"{image.path} holds the banner '{banner}', but no VMCOREINFO and no symbol table that fits it; the "
-        f"image lacks the kernel's own pages, or the kernel is not {arch.name}; acquire it again without filtering"
-    )
