@@ -197,6 +197,25 @@ def memfd_kept(edit: Edit) -> Label:
     )
 
 
+def faults_answered_elsewhere(edit: Edit) -> Label:
+    """A private VMA is registered with the userfaultfd that another process has open: a state that CRIU leaves too."""
+    rows = edit.views.monitored
+    assert rows is not None, "no userfaultfd"
+    assert len(rows), "no VMA with a userfaultfd"
+    context, owner = int(rows.context[0]), int(rows.mm[0])
+    index = View.MAPLE if View.MAPLE in edit.views.indices() else View.LIST
+
+    def fits(entries: IndexEntries, vmas: Vmas) -> NDArray[np.bool_]:
+        found: NDArray[np.bool_] = (vmas.file == 0) & (vmas.anon_vma != 0) & (entries.mm != np.uint64(owner))
+        return found
+
+    row = pick(edit, index, fits)
+    edit.put(edit.at("vm_area_struct", int(row.vma), "vm_userfaultfd_ctx.ctx"), context)
+    flags = edit.at("vm_area_struct", int(row.vma), "vm_flags")
+    edit.put(flags, edit.get(flags) | 0x200)  # VM_UFFD_MISSING
+    return replace(labelled(edit, "page faults answered by another process", row), rank=Severity.INFO)
+
+
 def area_made_executable_whole(edit: Edit) -> Label:
     """:func:`area_made_executable` with vm_page_prot and entries to match: a legal state, so of low rank."""
     label = area_made_executable(edit)
@@ -214,4 +233,8 @@ def area_made_executable_whole(edit: Edit) -> Label:
 
 HIGH: tuple[Callable[[Edit], Label], ...] = (rip_moved, attach_count_raised)
 HIGH_MAPLE: tuple[Callable[[Edit], Label], ...] = (code_hidden_under_rip, segment_hidden)
-OWN_RANK: tuple[Callable[[Edit], Label], ...] = (memfd_kept, area_made_executable_whole)
+OWN_RANK: tuple[Callable[[Edit], Label], ...] = (
+    memfd_kept,
+    area_made_executable_whole,
+    faults_answered_elsewhere,
+)
