@@ -17,7 +17,7 @@ from elftools.elf.elffile import ELFFile
 from support import Edit, again_from_views, needs_user_memory
 from tamper.page_edits import ghost_page
 
-from vmaforensics.arch.x86_64.core_registers import _notes
+from vmaforensics.arch.x86_64.core_registers import _notes, _places
 from vmaforensics.cli.main import main
 from vmaforensics.compare.ranges import mm_of
 from vmaforensics.errors import UsageError
@@ -213,16 +213,49 @@ def test_both_files_are_written_or_neither(tampered: Sample, tmp_path: Path) -> 
 
 def test_components_in_their_initial_state_are_told_so() -> None:
     """XSAVES leaves the area of a component alone that is in its initial state: what lies there is old."""
-    area = bytearray(b"\xaa" * 832)
-    area[512:576] = struct.pack("<QQ", 4, 1 << 63 | 7).ljust(64, b"\0")
-    state = _notes(bytes(area))
+    head = b"\xaa" * 512 + struct.pack("<QQ", 4, 1 << 63 | 7).ljust(64, b"\0")
+    state = _notes(head, b"\xaa" * 256, _places(head))
     assert state is not None
     (name, kind, legacy), (owner, further, whole) = state.notes
     assert (name, kind, owner, further) == ("CORE", 2, "LINUX", 0x202)
     assert struct.unpack_from("<H", legacy) == (0x37F,)
     assert not any(legacy[160:416])
-    assert whole[576:832] == b"\xaa" * 256
-    assert _notes(bytes(b"\xaa" * 832)) is None
+    assert whole[576:] == b"\xaa" * 256
+    assert _notes(b"\xaa" * 576, b"", {}) is None
+
+
+AVX512 = 1 << 2 | 1 << 5 | 1 << 6 | 1 << 7
+
+
+@pytest.mark.parametrize("compacted", [True, False])
+def test_wide_registers_have_the_places_that_debuggers_know(*, compacted: bool) -> None:
+    """Intel SDM volume 1, 13.4.2 and 13.4.3: bounds registers take room where they are compacted too."""
+    sizes = {2: 256, 3: 64, 4: 64, 5: 64, 6: 512, 7: 1024, 9: 8}
+    standard = {2: 0, 3: 384, 4: 448, 5: 512, 6: 576, 7: 1088, 9: 2112}
+    features = AVX512 | 1 << 4 | 1 << 9 | 3
+    compact = (1 << 63 | features | 1 << 3) if compacted else 0
+    head = bytes(512) + struct.pack("<QQ", features, compact).ljust(64, b"\0")
+    behind, at = bytearray(2120), 0
+    for number, size in sizes.items():
+        place = at if compacted else standard[number]
+        behind[place : place + size] = bytes([number]) * size
+        at += size
+    state = _notes(head, bytes(behind), _places(head))
+    assert state is not None
+    assert state.left_out == 1 << 4
+    area = state.notes[1][2]
+    assert len(area) == 2696  # X86_XSTATE_PKRU_SIZE of gdb
+    assert struct.unpack_from("<Q", area, 464) == (0x2E7,)
+    for number in (2, 5, 6, 7, 9):
+        start = 576 + standard[number]
+        assert area[start : start + sizes[number]] == bytes([number]) * sizes[number]
+
+
+def test_a_component_whose_state_is_not_in_the_image_is_left_out() -> None:
+    head = bytes(512) + struct.pack("<QQ", 4, 1 << 63 | 4).ljust(64, b"\0")
+    state = _notes(head, b"", {})
+    assert state is not None
+    assert (len(state.notes), state.left_out) == (1, 4)
 
 
 @needs_user_memory

@@ -74,7 +74,7 @@ def core_threads(kernel: Kernel, views: Views, tasks: Tasks, cpus: tuple[CpuStat
         elif notes is None:
             missing.append("floating-point and vector registers: not in the image")
         elif notes.left_out:
-            missing.append(f"vector state in use beyond AVX (components {notes.left_out:#x})")
+            missing.append(f"state in use that core files have no place for (components {notes.left_out:#x})")
         threads.append(
             Thread(
                 tid=int(rows.pid[row]),
