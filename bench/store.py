@@ -45,6 +45,8 @@ class Machine:
 def subject(folder: Path, name: str) -> Subject:
     """The image ``name``; raises :class:`BenchError` if it is not finished."""
     path, manifest = folder / f"{name}.elf", folder / f"{name}.json"
+    if not path.exists():
+        path = path.with_suffix(".kdump") if path.with_suffix(".kdump").exists() else path
     if not path.exists() or not manifest.exists():
         raise BenchError(f"{path} is not there; `make bench-image` makes bench-2g, `make bench-images` all")
     made = json.loads(manifest.read_text())
