@@ -174,3 +174,20 @@ def test_a_broken_link_was_read_where_the_struct_page_says_what_it_leads_to(rule
     span = Reading(views, known, times).span(finding)
     assert span is not None
     assert (span.ended / SECOND > reading_time(INODES) - 1) is late
+
+
+def test_clocks_that_all_lie_in_pages_of_one_moment_are_not_believed_against_many_tasks() -> None:
+    known = clocks(live=False)
+    rows = known.samples.take(np.zeros(6, np.int64))
+    rows = rows.replace(
+        pa=np.arange(1, 7, dtype=np.uint64) * np.uint64(8192),
+        time=np.full(6, (START + 30) * SECOND, np.int64),
+        bound=np.full(6, Bound.LOWER, rows.bound.dtype),
+        clock=np.full(6, Clock.TASK_RAN, rows.clock.dtype),
+    )
+
+    def how(count: int) -> Acquired:
+        samples = TimeSamples.concatenate([known.samples, rows.take(np.arange(count))])
+        return judge(replace(known, samples=samples.sort_by(samples.pa))).how
+
+    assert (how(4), how(6)) == (Acquired.ATOMIC, Acquired.LIVE)

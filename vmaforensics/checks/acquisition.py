@@ -13,17 +13,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.views.clocks.reading_times import believe, estimate
+from vmaforensics.views.clocks.reading_times import AGREE, believe, estimate, pages_of
 from vmaforensics.views.clocks.samples import Clock
 
 if TYPE_CHECKING:
     from vmaforensics.views.clocks.clocks import ClocksView
     from vmaforensics.views.clocks.reading_times import ReadingTimes
     from vmaforensics.views.clocks.samples import TimeSamples
-
-AGREE = (
-    100_000_000  # ns; of 160 images of machines that stood still, the clocks of none were more than half of it apart
-)
 
 _MOST_ERROR = 4  # the line may miss an exact clock by this part of the duration
 _MOST_WILD = 4  # pages that seem to have been read after one behind them; of live images one at most, half made tasks
@@ -111,6 +107,8 @@ def _by_samples(clocks: ClocksView, samples: TimeSamples) -> tuple[Acquired, int
     spread = int(rows.time.max()) - oldest
     if clocks.panicked:
         return Acquired.ATOMIC, spread, None
+    if pages_of(sharp, believed.torn) > _MOST_WILD:  # all clocks that are exact may lie in pages of one moment
+        return Acquired.LIVE, max(spread, int(sharp.time[believed.torn].max()) - oldest), None
     if len(np.unique(late.pa // np.uint64(clocks.places.page_size))) > 1:
         return Acquired.LIVE, spread, _in_order(estimate(samples, ranges))
     same = rows.pa[np.abs(rows.time - np.int64(oldest)) <= AGREE]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.checks.rule import INDICES
-from vmaforensics.columns.lookup import rows_of, values_at
+from vmaforensics.columns.lookup import rows_of
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -174,11 +174,8 @@ class Reading:
         """Of the records at physical addresses; None for none."""
         return self._span(places)
 
-    def sharers(self, finding: Finding, *, files: bool, anon: bool) -> Sharers | None:
-        """Who shares a file, or a family of anonymous memory, with the VMAs that ``finding`` is about.
-
-        None where that is not known.
-        """
+    def sharers(self, finding: Finding) -> Sharers | None:
+        """Who shares a file with the VMAs that ``finding`` is about; None where that is not known."""
         rmap = self._views.rmap
         if rmap is None:
             return None
@@ -186,15 +183,7 @@ class Reading:
         about = vmas.mm == np.uint64(finding.mm)
         if finding.start is not None and finding.end is not None:
             about &= (vmas.start < np.uint64(finding.end)) & (vmas.end > np.uint64(finding.start))
-        shared = np.zeros(len(vmas), np.bool_)
-        if files:
-            shared |= np.isin(rmap.mapping, rmap.mapping[about & (rmap.mapping != 0)])
-        if anon:
-            links, known = rmap.chains, rmap.anon_vmas
-            row = rows_of(known.anon_vma, links.anon_vma)
-            root = np.where(row >= 0, values_at(known.root, row), links.anon_vma)
-            mine = np.unique(root[np.isin(links.vma, vmas.vma[about])])
-            shared |= np.isin(vmas.vma, links.vma[np.isin(root, mine)])
+        shared = np.isin(rmap.mapping, rmap.mapping[about & (rmap.mapping != 0)])
         if not shared.any():
             return None
         return Sharers(np.unique(vmas.mm[shared]), self._clocks.places.of(vmas.vma[shared]))

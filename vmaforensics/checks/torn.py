@@ -43,7 +43,7 @@ _OWN = {View.LIST, View.RBTREE, View.MAPLE, View.VMA, View.COUNTERS, View.ANCHOR
 _TASK = {View.TASKS, View.SOURCES}
 _CODE = {View.CODE}  # code and tables that nobody writes while a machine runs; rules on what does change ask for that
 _FACTS = {View.VMA, View.FILES}  # what compares no more than these says what is, and no contradiction
-_REVERSE = {View.ANON_RMAP, View.HANDLES}  # others than those who share it leave no trace; a file anyone may map
+_REVERSE = {View.HANDLES}  # others than those who share it leave no trace; a file anyone may map
 _FRAMES = {View.PAGES, View.FILES}
 _RECLAIM = {"MM-RSS", "MM-PGTABLES"}  # counts that reclaim and khugepaged change too
 _COUNTS = {"PTE-ERASED"}  # how often all processes together map a page
@@ -65,11 +65,10 @@ def weigh_live(context: Context, found: Iterable[Finding]) -> list[Finding]:
     if not acquisition.live:
         return found
     if acquisition.times is None or acquisition.clocks is None:
-        kept = [finding for finding in found if _is_fact(finding)]
-        context.read_apart = _by_process(
-            [(finding, None, True) for finding in found if not _is_fact(finding)], torn=True
-        )
-        return kept
+        kept = [_with_one_page(finding) for finding in found if finding.at_once]
+        apart = [finding for finding in found if not finding.at_once and not _is_fact(finding)]
+        context.read_apart = _by_process([(finding, None, True) for finding in apart], torn=True)
+        return [*kept, *(finding for finding in found if not finding.at_once and _is_fact(finding))]
     reading = Reading(context.views, acquisition.clocks, acquisition.times)
     weigher = _Weigher(context, reading, acquisition.times.start)
     for finding in found:
@@ -149,11 +148,14 @@ class _Weigher:
                 self.torn.append((finding, span, False))
 
     def _sharers_rest(self, finding: Finding, span: Span) -> bool:
-        """Did everybody sleep who shares the file or the anonymous memory that a reverse map is of?"""
+        """Did everybody sleep who shares the file that a record is of?
+
+        Not asked of anonymous memory: a child that has ended was in its trees, and is nowhere any more.
+        """
         shared = _views(finding) - _OWN - {View.FILES}
         if not shared or shared - _REVERSE:
             return False
-        sharers = self._reading.sharers(finding, files=bool(shared - {View.ANON_RMAP}), anon=View.ANON_RMAP in shared)
+        sharers = self._reading.sharers(finding)
         if sharers is None:
             return False
         rests = [self._reading.rest(mm) for mm in sharers.mms.tolist()]

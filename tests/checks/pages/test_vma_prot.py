@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from checks.handmade_clocks import START, clocks
 from checks.handmade_views import Process, findings, mm_of, views_of
 
 _PRESENT, _WRITE, _USER, _NX = 1, 2, 4, 1 << 63
@@ -39,3 +40,14 @@ def test_a_vma_that_was_not_read_is_not_judged() -> None:
     views.vmas.page_prot[0] = np.uint64(_PRESENT | _WRITE)
     views.vmas.ok[0] = False
     assert findings(views, "VMA-PROT") == []
+
+
+def test_what_an_index_leads_to_and_is_no_vma_was_not_read_at_one_moment() -> None:
+    views = views_of(Process(pid=100, vmas=("400000-402000 r-xp /bin/cat",)))
+    views.clocks = clocks(ran={100: START + 5.0})
+    views.vmas.page_prot[0] = np.uint64(_READ_ONLY)
+    (found,) = findings(views, "VMA-PROT")
+    assert found.at_once
+    views.vmas.start[0], views.vmas.end[0] = 0x2020202020202020, 0x426B203820202020
+    (found,) = findings(views, "VMA-PROT")
+    assert not found.at_once

@@ -23,7 +23,7 @@ from vmaforensics.checks.context import allows
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.pages.kernel_leaves import entries_text
 from vmaforensics.checks.rule import BUG, SMEAR, Part, Rule, Severity
-from vmaforensics.checks.vmas.indexed import indexed_vmas
+from vmaforensics.checks.vmas.indexed import indexed_vmas, like_vmas
 from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.view import View
@@ -103,7 +103,8 @@ def _of_one_moment(context: Context, row: int) -> bool:
     vmas, page_bases = context.views.vmas, context.views.arch.page_bases
     first = vmas.vma[row : row + 1]
     last = first + np.uint64(context.views.vma_size - 1)
-    return bool(vmas.ops[row] == 0 and page_bases(first)[0] == page_bases(last)[0])
+    one = vmas.ops[row] == 0 and page_bases(first)[0] == page_bases(last)[0]
+    return bool(one and like_vmas(context, np.array([row], np.int64))[0])
 
 
 def _pages_of(context: Context, view: PageTablesView, row: int) -> list[Evidence]:

@@ -15,6 +15,7 @@ import numpy as np
 
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import Part, Rule, Severity
+from vmaforensics.checks.vmas.indexed import like_vmas
 from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
@@ -57,7 +58,8 @@ def check(context: Context) -> Iterator[Finding]:
         yield from _findings(context, wrong)
         return
     # Both words are written one after the other (vma_set_page_prot): in one page, they were read so.
-    apart = _in_two_pages(context, vmas.vma[entries.vma_row[wrong]])
+    rows = entries.vma_row[wrong]
+    apart = _in_two_pages(context, vmas.vma[rows]) | ~like_vmas(context, rows)
     for finding in _findings(context, wrong[~apart]):
         yield replace(finding, at_once=True)
     yield from _findings(context, wrong[apart])
