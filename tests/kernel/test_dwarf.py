@@ -32,6 +32,13 @@ struct outer *o; struct pid *p; enum state s;
 __attribute__((section(".text.apart"))) int apart(void) { return p->nr + o->count.counter; }
 void _start(void) {}
 """
+OTHER = """
+struct lonely { char letter; long word; };
+enum where { HERE, ALONE = 23 };
+struct lonely *l; enum where w;
+__attribute__((used)) long far_away(void) { return l->word + w; }
+"""
+LINKERS = ("ld.lld", *(f"ld.lld-{version}" for version in range(22, 13, -1)))
 COMPILERS = {"gcc": ("gcc",), "clang": ("clang", *(f"clang-{version}" for version in range(22, 13, -1)))}
 
 
@@ -95,6 +102,24 @@ def test_enumerators_and_symbols(compiled: Path) -> None:
     assert [file.constant(name) for name in ("RUNNING", "STOPPED", "NEGATIVE", "NONE")] == [0, 7, -3, None]
     assert file.address("_start")
     assert file.banner is None
+
+
+def test_files_that_the_linker_puts_together_share_a_table_of_strings(tmp_path: Path) -> None:
+    """Link-time optimisation of clang: units one behind the other with one DW_AT_str_offsets_base."""
+    compiler, linker = (next(filter(None, map(shutil.which, names)), None) for names in (COMPILERS["clang"], LINKERS))
+    if compiler is None or linker is None:
+        pytest.skip("clang or lld is not here")
+    (tmp_path / "a.c").write_text(SOURCE)
+    (tmp_path / "b.c").write_text(OTHER)
+    command = [compiler, "-g", "-gdwarf-5", "-flto", f"--ld-path={linker}", "-nostdlib", "-static", "-o", "a"]
+    subprocess.run([*command, "a.c", "b.c"], check=True, cwd=tmp_path)
+    file = ElfFile(tmp_path / "a")
+    first, second = file.struct("outer"), file.struct("lonely")
+    assert first is not None
+    assert second is not None
+    assert (first.fields["matrix"].offset, first.size) == (80, 240)
+    assert {name: at.offset for name, at in second.fields.items()} == {"letter": 0, "word": 8}
+    assert [file.constant(name) for name in ("STOPPED", "NEGATIVE", "ALONE", "lonely")] == [7, -3, 23, None]
 
 
 def test_a_stripped_file_or_a_damaged_one_is_said_to_be_so(compiled: Path, tmp_path: Path) -> None:

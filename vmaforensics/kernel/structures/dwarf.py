@@ -3,8 +3,7 @@
 Hundreds of MB hold the same types over and over, once for each file of the kernel's sources. So nothing is read in
 order. A definition names itself by the place of its name in ``.debug_str``; the bytes of that place are looked for
 in ``.debug_info``, and what stands before them has to be an entry of the kind looked for. What pyelftools then reads
-is one definition. Compilers that number their strings for each file (clang with DWARF 5) have the entries of those
-files read that use the name.
+is one definition. Of compilers that number their strings for each file: :mod:`.dwarf_numbered`.
 """
 
 from __future__ import annotations
@@ -16,13 +15,12 @@ from io import BytesIO
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from elftools.common.exceptions import DWARFError, ELFError, ELFParseError
-from elftools.construct import ConstructError
 from elftools.dwarf.dwarfinfo import DebugSectionDescriptor, DwarfConfig, DWARFInfo
 
 from vmaforensics.kernel.structures.dwarf_entries import (
     DEPTH,
     STRUCTS,
+    UNREADABLE,
     bits_of,
     elements_of,
     is_whole,
@@ -32,10 +30,11 @@ from vmaforensics.kernel.structures.dwarf_entries import (
     stripped,
     target_of,
 )
+from vmaforensics.kernel.structures.dwarf_numbered import NumberedStrings
 from vmaforensics.kernel.structures.layout import Field, Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from elftools.dwarf.compileunit import CompileUnit
     from elftools.dwarf.die import DIE
@@ -45,7 +44,6 @@ SECTIONS = (
     *(".debug_info", ".debug_abbrev", ".debug_str", ".debug_str_offsets", ".debug_line_str", ".debug_addr"),
     *(".debug_rnglists", ".debug_loclists"),
 )
-UNREADABLE = (DWARFError, ELFError, ELFParseError, ConstructError, KeyError, ValueError, TypeError, AttributeError)
 
 # Bytes of an abbreviation's number, and whether a type stands between it and the name. What is the end of a larger
 # number may look like a small one.
@@ -67,12 +65,11 @@ class Dwarf:
     def __init__(self, sections: Mapping[str, bytes]) -> None:
         """``sections`` has those of :data:`SECTIONS` that there are, unpacked."""
         self._info, self._strings = sections[".debug_info"], sections.get(".debug_str", b"")
-        self._offsets = sections.get(".debug_str_offsets", b"")
         self._dwarf = _dwarf_of(sections)
         self._units: list[CompileUnit] = list(self._dwarf.iter_CUs())
         self._begins = [unit.cu_offset for unit in self._units]
-        self._indices: dict[int, dict[str, list[int]]] = {}  # by unit: places of entries by name
-        self._numbered = [row for row, unit in enumerate(self._units) if self._offsets and _numbers_strings(unit)]
+        self._numbered = NumberedStrings(self._info, sections.get(".debug_str_offsets", b""), self._units)
+        self._stretches = _stretches(unit for unit in self._units if unit.cu_offset not in self._numbered.places)
         self._layouts: dict[str, Layout | None] = {}
         self._constants: dict[str, int | None] = {}
 
@@ -112,14 +109,16 @@ class Dwarf:
         """Entries with one of ``tags`` called ``name``."""
         encoded = name.encode() + b"\0"
         places = list(_occurrences(self._strings, encoded)) if name else []  # a linker has one place for equal ends
+        places.sort(key=lambda place: self._strings[max(place - 1, 0) : place].strip(b"\0"))  # whole ones first
         # The first files of source have nearly all types that matter.
-        for low, high in pairwise((0, *_FIRST, len(self._info))):
+        parts = pairwise((0, *_FIRST, len(self._info)))
+        for low, high in ((max(low, at), min(high, end)) for low, high in parts for at, end in self._stretches):
             if len(encoded) <= 4:  # a name no longer than its place stands there itself
                 yield from self._before(encoded, "DW_FORM_string", tags, low, high)
             for place in places:
                 yield from self._before(place.to_bytes(4, "little"), "DW_FORM_strp", tags, low, high)
         for place in places:
-            yield from self._in_numbered(place, name, tags)
+            yield from self._numbered.entries(place, tags)
 
     def _before(self, pattern: bytes, form: str, tags: tuple[str, ...], low: int, high: int) -> Iterator[DIE]:
         """Entries with one of ``tags`` whose first attribute is a name: ``pattern`` in ``form``, from low to high."""
@@ -161,33 +160,6 @@ class Dwarf:
         before = [(one.name, one.form) for one in attributes[: int(typed)]]
         name = attributes[int(typed)]
         return before == [_TYPE] * typed and name.name == "DW_AT_name" and name.form == form
-
-    def _in_numbered(self, place: int, name: str, tags: tuple[str, ...]) -> Iterator[DIE]:
-        """The same in files whose strings are numbered, of those whose table has the string at ``place``."""
-        if not self._numbered:
-            return
-        places = [at for at in _occurrences(self._offsets, place.to_bytes(4, "little")) if at % 4 == 0]
-        bases = [
-            (number_of(self._units[row].get_top_DIE(), "DW_AT_str_offsets_base") or 0, row) for row in self._numbered
-        ]
-        bases.sort()
-        for row in sorted({bases[bisect_right(bases, (at, len(self._units))) - 1][1] for at in places if bases}):
-            for at in self._index(row).get(name, ()):
-                entry = self._units[row].get_DIE_from_refaddr(at)
-                if entry.tag in tags:
-                    yield entry
-
-    def _index(self, row: int) -> dict[str, list[int]]:
-        """Names of the types and enumerators of one file, and where they are."""
-        if row not in self._indices:
-            index: dict[str, list[int]] = {}
-            for entry in self._units[row].get_top_DIE().iter_children():
-                inner = entry.iter_children() if entry.tag == "DW_TAG_enumeration_type" else ()
-                for named in (entry, *inner):
-                    if (name := name_of(named)) is not None:
-                        index.setdefault(name, []).append(named.offset)
-            self._indices[row] = index
-        return self._indices[row]
 
     # Reading one -----------------------------------------------------------------------------------
 
@@ -274,8 +246,13 @@ def _dwarf_of(sections: Mapping[str, bytes]) -> DWARFInfo:
     return DWARFInfo(**parts)
 
 
-def _numbers_strings(unit: CompileUnit) -> bool:
-    return unit["version"] >= 5 and "DW_AT_str_offsets_base" in unit.get_top_DIE().attributes
+def _stretches(units: Iterable[CompileUnit]) -> list[tuple[int, int]]:
+    """Where units lie, ``[first, end)``; those that follow each other are one."""
+    found: list[tuple[int, int]] = []
+    for unit in units:
+        first = found.pop()[0] if found and found[-1][1] == unit.cu_offset else unit.cu_offset
+        found.append((first, unit.cu_offset + unit.size))
+    return found
 
 
 def _occurrences(data: bytes, pattern: bytes, low: int = 0, high: int | None = None) -> Iterator[int]:

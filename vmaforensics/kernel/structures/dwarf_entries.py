@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from elftools.common.exceptions import DWARFError, ELFError, ELFParseError
+from elftools.construct import ConstructError
+
 if TYPE_CHECKING:
     from elftools.dwarf.compileunit import CompileUnit
     from elftools.dwarf.die import DIE
 
+UNREADABLE = (DWARFError, ELFError, ELFParseError, ConstructError, KeyError, ValueError, TypeError, AttributeError)
 STRUCTS = ("DW_TAG_structure_type", "DW_TAG_union_type", "DW_TAG_class_type")
 DEPTH = 32  # nesting of typedefs and arrays nobody writes by hand
 _INNER = ("DW_TAG_member", *STRUCTS, "DW_TAG_enumeration_type", "DW_TAG_typedef", "DW_TAG_subprogram")
