@@ -12,7 +12,8 @@ from elftools.elf.elffile import ELFFile
 
 from vmaforensics.arch.known import DEFAULT
 from vmaforensics.errors import SymbolFileError
-from vmaforensics.kernel.structures.dwarf import SECTIONS, UNREADABLE, Dwarf
+from vmaforensics.kernel.structures.dwarf import SECTIONS, Dwarf
+from vmaforensics.kernel.structures.dwarf_entries import UNREADABLE
 from vmaforensics.kernel.structures.kept_types import KeptTypes
 from vmaforensics.kernel.symbols.btf_file import btf_types
 from vmaforensics.kernel.symbols.by_name import NamedSymbols, moved_symbols, plain_name
