@@ -35,9 +35,10 @@ def test_a_match_lies_where_its_first_byte_that_is_there_lies(offset: int, physi
     names = SimpleNamespace(owners=lambda pfn, inside: ((), 0), place=lambda *_: "free frames", pid=lambda *_: None)
     pages = PlanPages.of(pfn=[0, 0, 2], held=[True, False, True])
     stretches = Stretches.of(first=[0], count=[3], kind=[PlaceKind.FREE], owner=[0])
-    collector = _Collector(Machine().kernel(), cast("Any", names), stretches, pages, [])
+    collector = _Collector(Machine().kernel(), cast("Any", names), [])
+    collector.plan(stretches, pages, 0)
     hit = Hit(pattern="$a", offset=offset, length=4, data=bytes(4))
     found = RuleHits(namespace="default", rule="zeros", tags=(), meta=(), hits=[hit])
     collector.take(Scanned(stretch=0, rules=[found]), strings=False)
-    told = [match.physical for finding in collector.part(Request(), 0).findings for match in finding.matches]
+    told = [match.physical for finding in collector.part(Request()).findings for match in finding.matches]
     assert told == ([] if physical is None else [hex(physical)])

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 
-from vmaforensics.scan.places import PlaceKind, PlacePages, kinds_named
+from vmaforensics.scan.places import PlaceKind, PlacePages, free_pages_of, kinds_named
 from vmaforensics.scan.plan import GAP, LONGEST, LONGEST_FRAMES, OVERLAP, PlanPages, Stretches, batches, make_plan
 from vmaforensics.scan.worker import entropy
+from vmaforensics.views.pages.frame_kinds import FrameKinds
 
 
 def region(owner: int, *pages: tuple[int, int], kind: PlaceKind = PlaceKind.REGION) -> PlacePages:
@@ -86,3 +90,18 @@ def test_kinds_are_named_by_words() -> None:
 def test_entropy_is_that_of_shannon() -> None:
     assert entropy(np.zeros(100, np.uint8)) == 0
     assert entropy(np.array([0, 1] * 50, np.uint8)) == 1
+
+
+def test_free_frames_come_some_at_a_time() -> None:
+    kinds = FrameKinds(
+        ranges=np.array([[10, 16], [40, 44]], np.uint64),
+        kinds=np.array([1, 2, 3, 1, 1, 1, 1, 3, 3, 2], np.uint8),
+        free=np.array([[16, 40], [50, 60]], np.uint64),
+    )
+    views: Any = SimpleNamespace(frames=SimpleNamespace(kinds=kinds))
+    every = [10, 11, *range(13, 41), 43, *range(50, 60)]
+    for most in (1, 3, 7, 41, 100):
+        parts = list(free_pages_of(views, most))
+        assert all(0 < len(part) <= most for part in parts)
+        assert [pfn for part in parts for pfn in part.pfn.tolist()] == every
+    assert list(free_pages_of(SimpleNamespace(frames=None), 5)) == []  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.columns.lookup import last_rows_of, sort_order, values_at
-from vmaforensics.columns.ragged import expand
+from vmaforensics.columns.ragged import expand, expand_ranges
 from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.types import I64, U8, U64
 from vmaforensics.views.pages.frame_kinds import ANON_KINDS, FREE_KINDS, FrameKind
@@ -16,12 +16,15 @@ from vmaforensics.views.pages.mapped_pages import read_pages
 from vmaforensics.views.pages.ptes import place_keys
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vmaforensics.compare.known_regions import KnownRegions
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.pages.entries import Entries
     from vmaforensics.views.views import Views
 
 _MOST_FRAMES = 1 << 28  # 1 TiB
+_FREE_AT_ONCE = 1 << 22  # 16 GiB; to plan so many takes a few hundred MiB
 _MOST_SHARED = 64  # times as many pages as the image has frames: what large entries may map altogether
 
 
@@ -158,7 +161,7 @@ def taskless_pages(kernel: Kernel, views: Views) -> PlacePages:
 
 
 def frame_pages_of(views: Views, mapped: Mapped) -> PlacePages:
-    """Frames by number that none of the others has: unmapped, unowned and free ones."""
+    """Frames in use, by number, that none of the others has: unmapped and unowned ones."""
     if views.frames is None:
         return PlacePages.zeros(0)
     kinds = views.frames.kinds
@@ -169,11 +172,26 @@ def frame_pages_of(views: Views, mapped: Mapped) -> PlacePages:
     for kind, every in (
         (PlaceKind.UNMAPPED, kinds.pfns(np.flatnonzero(lost).astype(np.int64))),
         (PlaceKind.UNOWNED, kinds.all_of(FrameKind.KERNEL)),
-        (PlaceKind.FREE, kinds.all_of(*FREE_KINDS)),
     ):
         pfns = every[:_MOST_FRAMES]
         parts.append(PlacePages.of(kind=np.full(len(pfns), kind), owner=np.zeros(len(pfns)), at=pfns, pfn=pfns))
     return PlacePages.concatenate(parts)
+
+
+def free_pages_of(views: Views, most: int = _FREE_AT_ONCE) -> Iterator[PlacePages]:
+    """Free frames by number, at most so many at a time: of most of a large machine's there may be nothing else."""
+    if views.frames is None:
+        return
+    starts, ends = views.frames.kinds.ranges_of(*FREE_KINDS).astype(np.int64).T
+    upto = np.cumsum(ends - starts)
+    for low in range(0, min(int(upto[-1]) if len(upto) else 0, _MOST_FRAMES), most):
+        first, last = np.searchsorted(upto, [low, low + most], "right").tolist()
+        some = slice(first, last + 1)
+        before = upto[some] - (ends[some] - starts[some])
+        begin = starts[some] + np.maximum(low - before, 0)
+        end = np.minimum(ends[some], starts[some] + (low + most - before))
+        pfns = expand_ranges(begin, end)[1].astype(np.uint64)
+        yield PlacePages.of(kind=np.full(len(pfns), PlaceKind.FREE), owner=np.zeros(len(pfns)), at=pfns, pfn=pfns)
 
 
 def kinds_named(words: str) -> tuple[PlaceKind, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,7 @@ from vmaforensics.scan.places import (
     PlacePages,
     file_pages,
     frame_pages_of,
+    free_pages_of,
     mapped_pages_of,
     region_pages_of,
     taskless_pages,
@@ -81,11 +83,14 @@ def scan_image(kernel: Kernel, views: Views, request: Request, progress: Progres
             parts.append(taskless_pages(kernel, views))
         frames = frame_pages_of(views, mapped)
         parts.append(frames.take(np.isin(frames.kind, np.array([*request.kinds], np.uint8))))
-    stretches, pages, shared = make_plan(parts)
-    collector = _Collector(kernel, Names(kernel, views, regions, mapped), stretches, pages, problems)
-    for found in scan_plan(kernel, stretches, pages, request.settings, request.jobs, progress):
-        collector.take(found, strings=bool(request.settings.strings))
-    return collector.part(request, shared)
+    free = free_pages_of(views) if PlaceKind.FREE in request.kinds and request.pids is None else ()
+    collector = _Collector(kernel, Names(kernel, views, regions, mapped), problems)
+    for some in chain([parts], ([more] for more in free)):
+        stretches, pages, shared = make_plan(some)
+        collector.plan(stretches, pages, shared)
+        for found in scan_plan(kernel, stretches, pages, request.settings, request.jobs, progress):
+            collector.take(found, strings=bool(request.settings.strings))
+    return collector.part(request)
 
 
 def _parts(kernel: Kernel, views: Views, request: Request) -> tuple[list[PlacePages], list[NotScanned]]:
@@ -102,17 +107,24 @@ def _parts(kernel: Kernel, views: Views, request: Request) -> tuple[list[PlacePa
 class _Collector:
     """Makes findings of hits. A place that a rule has already been told to match is not told again."""
 
-    def __init__(
-        self, kernel: Kernel, names: Names, stretches: Stretches, pages: PlanPages, problems: list[NotScanned]
-    ) -> None:
-        self._arch, self._names, self._stretches, self._pages = kernel.arch, names, stretches, pages
+    def __init__(self, kernel: Kernel, names: Names, problems: list[NotScanned]) -> None:
+        self._arch, self._names = kernel.arch, names
         self._problems, self._more_problems = problems, 0
         self._findings: list[ScanFinding] = []
         self._more = 0
         self._strings: list[PlaceStrings] = []
         self._told = 0
         self._seen: set[tuple[str, str, str, int, int]] = set()
-        self._missing = np.zeros(len(PlaceKind), np.int64)
+        self._shared = 0
+        # By kind: stretches, their pages, and those of these that are not in the image.
+        self._many, self._count, self._missing = np.zeros((3, len(PlaceKind)), np.int64)
+
+    def plan(self, stretches: Stretches, pages: PlanPages, shared: int) -> None:
+        """What is taken from now on was found in these; ``shared`` pages of theirs are not scanned again."""
+        self._stretches, self._pages = stretches, pages
+        self._shared += shared
+        np.add.at(self._many, stretches.kind, 1)
+        np.add.at(self._count, stretches.kind, stretches.count)
 
     def take(self, found: Scanned, *, strings: bool) -> None:
         """What was found in one stretch."""
@@ -216,21 +228,19 @@ class _Collector:
             )
         )
 
-    def part(self, request: Request, shared: int) -> ScanPart:
+    def part(self, request: Request) -> ScanPart:
         """The document's part."""
         if self._more_problems:
             self._problems.append(NotScanned(what=f"{self._more_problems} more places", why="for reasons as above"))
         amounts = []
         for kind in PlaceKind:
-            mine = self._stretches.kind == kind
-            if mine.any():
-                missing = int(self._missing[kind])
-                count = int(self._stretches.count[mine].sum()) - missing
+            many, count, missing = (int(each[kind]) for each in (self._many, self._count, self._missing))
+            if many:
                 amounts.append(
                     ScannedAmount(
                         where=kind.label,
-                        stretches=int(mine.sum()),
-                        bytes=count << self._arch.page_shift,
+                        stretches=many,
+                        bytes=count - missing << self._arch.page_shift,
                         missing=missing,
                     )
                 )
@@ -240,7 +250,7 @@ class _Collector:
             findings=self._findings,
             more_findings=self._more,
             scanned=tuple(amounts),
-            shared_pages=shared,
+            shared_pages=self._shared,
             strings=self._strings,
             not_scanned=self._problems,
         )

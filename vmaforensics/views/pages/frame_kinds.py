@@ -13,7 +13,7 @@ import numpy as np
 
 from vmaforensics.columns.lookup import covering_rows, values_at
 from vmaforensics.columns.ragged import expand_ranges
-from vmaforensics.columns.runs import run_lasts, run_starts
+from vmaforensics.columns.runs import run_lasts, run_starts, true_ranges
 from vmaforensics.views.pages.frame_ranges import LARGEST_ORDER, batches, described, free_runs
 from vmaforensics.views.pages.free_lists import listed_free, per_cpu_free
 from vmaforensics.views.pages.page_types import PageReader, type_code
@@ -117,6 +117,16 @@ class FrameKinds:
         if FrameKind.FREE in kinds and len(self.free):
             found = np.sort(np.concatenate([found, expand_ranges(*self.free.T)[1].astype(np.uint64)]))
         return found
+
+    def ranges_of(self, *kinds: FrameKind) -> U64:
+        """``(n, 2)`` ranges ``[first, end)`` of the frames of these kinds, ascending; neighbours may touch."""
+        are, row = self.are(*kinds), 0
+        found = [self.free] if FrameKind.FREE in kinds else [self.free[:0]]
+        for first, end in self.ranges.tolist():
+            found.append(true_ranges(are[row : row + end - first]).astype(np.uint64) + np.uint64(first))
+            row += end - first
+        every = np.concatenate(found)
+        return every[np.argsort(every[:, 0], kind="stable")]
 
     def count(self, kind: FrameKind) -> int:
         """How many frames are of a kind."""
