@@ -2,11 +2,13 @@
 
 *Severity:* medium, confidence medium; low in images that were taken while the machine ran.
 
-*Compared:* up to 6.18, where `swap_map` has a byte for each slot: how many page-table entries of all address spaces
-name a slot with how many it counts (`swp_swapcount`). Only where the page tables of all of them could be read whole,
-but for entries of slots that are free. Slots of shared memory, bad ones, and those of which the count goes on
-elsewhere are left out. Besides, the slot that each page of the swap cache says it is of (`page->private`), with the
-page that the cache has for that slot (`swapper_spaces`). What a disk, zram or zswap has of a slot is not read.
+*Compared:* how many page-table entries of all address spaces name a slot with how many it counts (`swp_swapcount`), by
+its byte of `swap_map` (up to 6.18) or its word in a table of clusters (`swap_cluster_info.table`, 7.x). Only where the
+page tables of all of them could be read whole, but for entries of slots that are free. Slots of shared memory, bad
+ones, and those of which the count goes on elsewhere are left out; tables of clusters count files and entries alike, so
+that only a slot with too few is told there. Besides, the slot that each page of the swap cache says it is of
+(`page->private`), with the page that the cache has for that slot (`swapper_spaces`, or the same word). What a disk,
+zram or zswap has of a slot is not read.
 
 *Guaranteed by:* an entry that is made or cleared changes the count of its slot (`swap_duplicate`, `swap_free`); a page
 is added to the cache with its slot in `private`, and taken out of both (`__add_to_swap_cache`,

@@ -2,7 +2,8 @@
 
 ``swap_info[]`` has a ``swap_map`` for each swap file, a byte a slot (include/linux/swap.h; up to 6.18): how many
 page-table entries and files hold it, and whether the swap cache has a page of it. The cache itself is an index by slot,
-in pieces of 64 MiB (``swapper_spaces``, mm/swap_state.c); a page in it says of which slot it is.
+in pieces of 64 MiB (``swapper_spaces``, mm/swap_state.c); a page in it says of which slot it is. Kernels without
+``swap_map`` have both in tables of clusters (``swap_tables.py``).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from vmaforensics.columns.table import Table, column, member, table
 from vmaforensics.columns.types import I64, U8, U32, U64, Bools
 from vmaforensics.views.pages.frame_kinds import FrameKind
 from vmaforensics.views.pages.page_types import PageReader
+from vmaforensics.views.pages.swap_tables import TableSlots, has_tables, read_tables
 from vmaforensics.views.structures.xarray import entries_at
 
 if TYPE_CHECKING:
@@ -45,8 +47,9 @@ class SwapSlots(Table):
     """A slot that is in use or that an entry of a page table names; by place."""
 
     place: U64  # type and offset as in a swp_entry_t
-    word: U8  # of swap_map
+    word: U8  # of swap_map, or what a table of clusters says in that form
     entries: I64  # of page tables that name it
+    least: Bools  # files may hold it too, and are counted alike
 
 
 @table()
@@ -82,14 +85,17 @@ def gather_swap(kernel: Kernel, page_tables: PageTablesView, kinds: FrameKinds) 
     """None where no swap file is known, or its ``swap_map`` is not of this kernel."""
     files = min(kernel.variable("nr_swapfiles", 4) or 0, _MOST_FILES)
     at = kernel.symbols.get("swap_info")
-    if at is None or not files or not kernel.has("swap_info_struct", "swap_map"):
+    mapped, in_tables = kernel.has("swap_info_struct", "swap_map"), has_tables(kernel)
+    if at is None or not files or not (mapped or in_tables):
         return None
     pointers, ok = kernel.words(np.uint64(at) + np.arange(files, dtype=np.uint64) * np.uint64(8), 1)
     every = np.concatenate([np.zeros(0, np.uint64), *(use.place for use in _uses(kernel, page_tables, files))])
     held, counts = np.unique(every, return_counts=True)
-    used, words, whole = _maps(kernel, np.where(ok, pointers[:, 0], np.uint64(0)))
+    infos = np.where(ok, pointers[:, 0], np.uint64(0))
+    tables = None if mapped else read_tables(kernel, infos)
+    used, words, whole = _maps(kernel, infos) if tables is None else _in_tables(*tables)
     places = np.union1d(held, used)
-    slots = SwapSlots.of(place=places)
+    slots = SwapSlots.of(place=places, least=np.full(len(places), tables is not None))
     row = rows_of(used, places)
     slots.word[row >= 0] = words[row[row >= 0]]
     row = rows_of(held, places)
@@ -99,7 +105,7 @@ def gather_swap(kernel: Kernel, page_tables: PageTablesView, kinds: FrameKinds) 
     return SwapView(
         slots=slots,
         uses=SwapUses.concatenate([SwapUses.zeros(0), *uses]).take(slice(0, _MOST_ENTRIES)),
-        cached=_cached(kernel, kinds, files),
+        cached=_cached(kernel, kinds, files, None if tables is None else tables[0]),
         whole=whole and bool(ok.all()),
     )
 
@@ -108,8 +114,17 @@ def disagreeing(slots: SwapSlots) -> Bools:
     """Which slots count other than entries of page tables name them. Those of files, bad ones and those that go on
     elsewhere are left out."""
     plain = ((slots.word & np.uint8(CONTINUED)) == 0) & ((slots.word & ~np.uint8(HAS_CACHE)) != BAD)
-    differs: Bools = plain & ((slots.word & ~np.uint8(HAS_CACHE)).astype(np.int64) != slots.entries)
+    count = (slots.word & ~np.uint8(HAS_CACHE)).astype(np.int64)
+    differs: Bools = plain & np.where(slots.least, count < slots.entries, count != slots.entries)
     return differs
+
+
+def _in_tables(slots: TableSlots, whole: bool) -> tuple[U64, U8, bool]:
+    """The same as :func:`_maps`. A count that is not known, or has no room in a word, goes on elsewhere."""
+    place = slots.file.astype(np.uint64) << _TYPE_SHIFT | slots.offset
+    word = np.where((slots.holders < 0) | (slots.holders >= BAD), CONTINUED, slots.holders).astype(np.uint8)
+    word |= np.where(slots.cached, np.uint8(HAS_CACHE), np.uint8(0))
+    return place, word, whole
 
 
 def _uses(kernel: Kernel, page_tables: PageTablesView, files: int) -> list[SwapUses]:
@@ -153,10 +168,10 @@ def _maps(kernel: Kernel, files: U64) -> tuple[U64, U8, bool]:
     return np.concatenate(places), np.concatenate(words), whole
 
 
-def _cached(kernel: Kernel, kinds: FrameKinds, files: int) -> SwapCached:
+def _cached(kernel: Kernel, kinds: FrameKinds, files: int, tables: TableSlots | None) -> SwapCached:
     """The small pages of the swap cache, with what its index has where they say they are."""
     at = kernel.symbols.get("swapper_spaces")
-    if at is None or not kernel.has("address_space", "i_pages.xa_head"):
+    if tables is None and (at is None or not kernel.has("address_space", "i_pages.xa_head")):
         return SwapCached.zeros(0)
     pfns = kinds.all_of(FrameKind.SWAP_CACHE)
     reader = PageReader(kernel)
@@ -167,7 +182,9 @@ def _cached(kernel: Kernel, kinds: FrameKinds, files: int) -> SwapCached:
         large |= (rows.flags & np.uint64(1 << head)) != 0
     small = ok & ~large & (rows.private >> _TYPE_SHIFT < files)
     pfns, place = pfns[small], rows.private[small]
-    spaces, read = kernel.words(np.uint64(at) + np.uint64(8) * (place >> _TYPE_SHIFT), 1)
+    if tables is not None:
+        return _cached_in_tables(reader, pfns, place, tables)
+    spaces, read = kernel.words(np.uint64(at or 0) + np.uint64(8) * (place >> _TYPE_SHIFT), 1)
     offset = place & _OFFSETS
     with np.errstate(over="ignore"):
         space = spaces[:, 0] + (offset >> _SPACE_SHIFT) * np.uint64(kernel.sizeof("address_space"))
@@ -179,3 +196,14 @@ def _cached(kernel: Kernel, kinds: FrameKinds, files: int) -> SwapCached:
     found = np.where((first == mine) | (second == 0), first, second)
     keep = read & known & first_ok & second_ok
     return SwapCached(pfn=pfns[keep], page=mine[keep], place=place[keep], found=found[keep])
+
+
+def _cached_in_tables(reader: PageReader, pfns: U64, place: U64, tables: TableSlots) -> SwapCached:
+    """The same where the index is in the tables of clusters."""
+    at = tables.file.astype(np.uint64) << _TYPE_SHIFT | tables.offset
+    order = np.argsort(at, kind="stable")
+    row = rows_of(at[order], place)
+    held = order[np.maximum(row, 0)]
+    there = (row >= 0) & tables.cached[held] if len(at) else np.zeros(len(pfns), np.bool_)
+    found = np.where(there, reader.addresses(tables.frame[held]), np.uint64(0)) if len(at) else np.zeros_like(pfns)
+    return SwapCached(pfn=pfns, page=reader.addresses(pfns), place=place, found=found)
