@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from vmaforensics.cli import main as cli
 from vmaforensics.cli.main import VERBS, build_parser
 from vmaforensics.cli.style import text_style
 
@@ -178,6 +179,52 @@ def test_what_the_first_bytes_refuse_is_refused_before_anything_is_loaded(tmp_pa
     for verb in ("report", "info", "crash", "scan"):
         more = ["--strings"] if verb == "scan" else []
         assert modules_after(verb, str(path), *more).isdisjoint(HEAVY)
+
+
+ARGUMENTS = {
+    "what": ["0xffff888000000000"],
+    "maps": ["--pid", "1"],
+    "smaps": ["--pid", "1"],
+    "views": ["--pid", "1"],
+    "pages": ["--pid", "1"],
+    "extract": ["--pid", "1", "--at", "0x1000", "-o", "out"],
+    "core": ["--pid", "1", "-o", "out"],
+    "scan": ["--strings"],
+    "sql": ["SELECT count(*) FROM processes"],
+    "excerpt": ["-o", "out"],
+    "isf": ["-o", "out.json"],
+    "diff": ["none"],
+}
+
+
+@pytest.mark.parametrize(
+    "verb", [verb for verb in VERBS if verb not in ("fleet", "explain", "plugin-dir", "completion")]
+)
+def test_what_is_no_image_is_one_sentence_and_an_exit_code_of_every_verb(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    header = b"\x7fELF\2\1\1" + bytes(9)
+    for name, content, code in (
+        ("empty", b"", 10),
+        ("text", b"hello\n" * 200_000, 11),
+        ("picture", b"\x89PNG\r\n\x1a\n" + bytes(2 << 20), 11),
+        ("arm64", header + b"\4\0\xb7\0" + bytes(2 << 20), 11),
+        ("cut.elf", header + b"\4\0\x3e\0" + bytes(30), 11),
+        ("cut.kdump", b"KDUMP   \6\0\0\0" + bytes(200), 11),
+        ("few", bytes(range(256)), 11),
+        (".", None, 10),
+        ("none", None, 10),
+        ("/dev/null", None, 10),
+    ):
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        assert cli.main([verb, name, *ARGUMENTS.get(verb, [])]) == code, name
+        said = capsys.readouterr()
+        assert said.err.startswith("vmaforensics: ")
+        assert said.err.count("\n") == 1
+        assert "Traceback" not in said.err
+    assert not list(tmp_path.glob("out*"))
 
 
 def test_a_plain_report_needs_no_rich_and_no_templates(tampered: Sample) -> None:

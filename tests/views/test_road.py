@@ -339,7 +339,8 @@ def test_gates_lead_to_the_functions_that_belong_there_and_cpus_to_the_kernel_s_
     kernel = machine.kernel()
     nothing = Part(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
     log = PointerLog(kernel, kernel_and_modules(kernel, find_loaded(kernel).modules), nothing, nothing)
-    read_vectors(kernel, log, [table, copy])
+    read_vectors(kernel, log, [table, copy, 0xFFFF_FE00_0000_0000])
+    assert log.unread == 1  # what the image lacks the page tables of
     rows = log.table()
     gates = rows.take(rows.source == Source.VECTOR)
     assert gates.leads.tolist() == [Leads.FUNCTION, Leads.OTHER, Leads.INSIDE, Leads.OTHER]

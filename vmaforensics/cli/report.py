@@ -103,8 +103,7 @@ def run(args: argparse.Namespace) -> int:
         Severity(finding.severity).rank <= Severity(args.fail_on).rank for finding in document.findings
     ):
         return ExitCode.FINDINGS
-    seen = any(process.kind == "user" for process in whole.processes)  # as the verdict counts them
-    if (args.strict and whole.not_assessed) or not seen:
+    if (args.strict and whole.not_assessed) or not any(process.seen for process in whole.processes):
         return ExitCode.INCOMPLETE
     return ExitCode.OK
 

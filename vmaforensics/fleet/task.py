@@ -98,7 +98,7 @@ def _analyse(source: Source, options: Options, folder: Path, began: float) -> To
             image = replace(image, symbols=[Path(name) for name in options.symbols])
         analysis = analyse_image(image)
         document = _located(build_document(analysis, sha256=options.sha256), source)
-        code = ExitCode.OK if any(process.kind == "user" for process in document.processes) else ExitCode.INCOMPLETE
+        code = ExitCode.OK if any(process.seen for process in document.processes) else ExitCode.INCOMPLETE
         outcome = Outcome("ok", int(code), "", time.monotonic() - began)
         tables = rows_of_image(source, document, analysis, outcome)
     write_report(folder, source.key, render_html(document) if options.reports else None)

@@ -125,6 +125,11 @@ class Process(Part, frozen=True):
     counters: tuple[Counter, ...]
     regions: list[Region]
 
+    @property
+    def seen(self) -> bool:
+        """Whether it is a user process of whose memory map some record could be read."""
+        return self.kind == "user" and any(view.regions for view in self.views)
+
 
 class MemoryMap(Part, frozen=True):
     """One address space with every record of its regions side by side: those that findings name."""

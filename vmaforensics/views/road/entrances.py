@@ -137,7 +137,8 @@ def read_vectors(kernel: Kernel, log: PointerLog, told: Iterable[int] = ()) -> N
         place = kernel.space.translate(np.array([table, address], np.uint64))
         same = bool(place.mapped.all()) and place.pa[0] == place.pa[1]
         rows = np.array([at], np.uint64), np.array([table if same else address], np.uint64)
-        log.add(Source.VECTOR_TABLE, Group(name=what), *rows, np.ones(1, np.bool_), wanted=[(name,)])
+        # CPUs run with it, so that what is not mapped is what the image lacks the page tables of.
+        log.add(Source.VECTOR_TABLE, Group(name=what), *rows, place.mapped[1:], wanted=[(name,)])
 
 
 def _no_entries(kernel: Kernel, found: Vectors) -> Bools:
