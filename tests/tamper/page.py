@@ -21,6 +21,7 @@ _FAMILIES = {
     "kernel": "What is the kernel's own in every process, and what is disguised as such",
     "identity": "Who a process says it is",
     "disguise": "What files, areas and tasks say they are",
+    "swap": "Slots of swap",
 }
 
 _INTRODUCTION = """\
@@ -44,6 +45,9 @@ rule is that of the first; *views* lists whose records are its evidence, over al
 that name what was edited; the others are listed at the end. An edit and its repaired form (counters and, where it says
 so, further records) are rows of their own. Edits are not a sample of what intruders do: the figures say how complete
 the views are, no more.
+
+Where no whole image of a kernel is at hand, the bundled excerpt of one is edited, which has no code of the kernel and not
+all that rules ask for.
 """
 
 
