@@ -22,6 +22,12 @@ def test_each_part_of_a_configuration_has_a_file(config: str) -> None:
         assert f'CONFIG_LOCALVERSION="-{part}"' in lines
 
 
+def test_every_series_is_asked_for_debugging_information() -> None:
+    """A choice of versions since 5.18 (f9b3cd245784), before it an option of its own (lib/Kconfig.debug)."""
+    lines = (kernels.CONFIGS / "small.config").read_text().splitlines()
+    assert {"CONFIG_DEBUG_INFO=y", "CONFIG_DEBUG_INFO_DWARF_TOOLCHAIN_DEFAULT=y"} <= set(lines)
+
+
 def test_a_guest_at_work_may_have_a_kernel_that_was_built() -> None:
     work = storms.Work("6.1", config="lean-kasan-locks-numa", seed=3)
     assert work.name == "built-6.1-lean-kasan-locks-numa-work3"
