@@ -46,8 +46,8 @@ that name what was edited; the others are listed at the end. An edit and its rep
 so, further records) are rows of their own. Edits are not a sample of what intruders do: the figures say how complete
 the views are, no more.
 
-Where no whole image of a kernel is at hand, the bundled excerpt of one is edited, which has no code of the kernel and not
-all that rules ask for.
+Where no whole image of a kernel is at hand, the bundled excerpt of one is edited, which has no code of the kernel and
+not all that rules ask for.
 """
 
 

@@ -250,12 +250,12 @@ def leading(opcode: bytes, at: int, target: int) -> bytes:
     return opcode + ((target - at - len(opcode) - 4) % (1 << 32)).to_bytes(4, "little")
 
 
-def flow_of(machine: Machine, patched: list[int], executable: list[int]) -> FoundFlow:
+def flow_of(machine: Machine, patched: list[int], executable: list[int], *, named: bool = True) -> FoundFlow:
     kernel = machine.kernel()
     pages = Pages.of(va=executable, writable=[False] * len(executable))
     known = np.array(patched, np.uint64)
     owners = kernel_and_modules(kernel, find_loaded(kernel).modules)
-    return find_flow(kernel, road_functions(kernel), owners, known, known[:0], pages)
+    return find_flow(kernel, road_functions(kernel), owners, known, known[:0], pages, named=named)
 
 
 def test_code_that_leads_out_of_its_function_is_found_unless_a_record_says_so() -> None:
@@ -282,6 +282,7 @@ def test_code_that_leads_out_of_its_function_is_found_unless_a_record_says_so() 
     assert len(found.wrong) == 3
     kept = flow_of(machine, [shows + 16, other + 8], [outside]).wrong
     assert kept.at.tolist() == [shows + 11]
+    assert len(flow_of(machine, [shows + 16, other + 8], [outside], named=False).wrong) == 0
     assert flow_of(machine, [shows + 16], []).wrong.at.tolist() == [shows + 11], "nobody executes what is there"
 
 

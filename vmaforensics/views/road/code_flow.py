@@ -83,12 +83,19 @@ class FoundFlow:
 
 
 def find_flow(
-    kernel: Kernel, functions: Functions, owners: CodeOwners, patched: U64, called: U64, executable: Pages
+    kernel: Kernel,
+    functions: Functions,
+    owners: CodeOwners,
+    patched: U64,
+    called: U64,
+    executable: Pages,
+    *,
+    named: bool,
 ) -> FoundFlow:
     """What leads elsewhere. ``patched`` are the places that have a record of their own, which are not looked at here.
 
     ``called`` are functions that ftrace may call from its own code, ``executable`` pages outside of the kernel's code
-    that the CPU may execute.
+    that the CPU may execute. ``named``: all functions are known by name.
     """
     stext, etext = kernel.symbols.get("_stext"), kernel.symbols.get("_etext")
     if stext is None or etext is None or not stext < etext:
@@ -102,6 +109,8 @@ def find_flow(
     some = led_out.wrong.way != Way.MIDDLE  # by hand-written code of other kinds, elsewhere
     wrong = WrongFlow.concatenate([closely.wrong, led_out.wrong.take(some & is_in(led_out.wrong.at, places))])
     wrong = wrong.take(~_by_record(kernel, wrong, owners, called))
+    if not named:  # a function that is not known by name begins anywhere
+        wrong = wrong.take(wrong.way != Way.MIDDLE)
     return FoundFlow(
         wrong=wrong.sort_by(wrong.at),
         instructions=closely.instructions,

@@ -199,7 +199,7 @@ def _flow(
     kernel: Kernel, functions: Functions, owners: CodeOwners, own: U64, tracers: Tracers, foreign: FoundCode
 ) -> FoundFlow:
     called = tracers.ops.func[tracers.ops.linked]
-    return find_flow(kernel, functions, owners, own, called, foreign.executable)
+    return find_flow(kernel, functions, owners, own, called, foreign.executable, named=_named(kernel))
 
 
 def _of_the_machine(kernel: Kernel) -> tuple[str, ...]:
