@@ -96,3 +96,12 @@ def test_searches_may_be_left_out_of_a_trace(opened: Opener) -> None:
         memory.read(0x1000, 8 * PAGE)
     memory.touch(0x2FFF, 2)
     assert memory.traced().tolist() == [2, 3]
+
+
+def test_what_a_search_has_passed_is_let_go_of(opened: Opener) -> None:
+    memory = opened(elf([Load(pa=0, data=page(1) + page(2)), Load(pa=4 * PAGE, data=page(3))])).memory
+    passed = []
+    memory.let_go = lambda: passed.append(None)
+    pieces = [(pa, bytes(piece)) for pa, piece in memory.scan(PAGE)]
+    assert len(passed) == len(pieces)
+    assert b"".join(piece for _, piece in pieces) == page(1) + page(2) + page(3)

@@ -147,6 +147,7 @@ class PhysicalMemory(ABC):
             if self.watch is not None:
                 self.watch(min(before + max(pa - start, 0), total), total)
             yield pa, piece
+            self.release()  # what a search has passed
             kept += len(piece)
             if kept >= _KEPT:
                 self.release()
