@@ -100,7 +100,7 @@ def test_searches_may_be_left_out_of_a_trace(opened: Opener) -> None:
 
 def test_what_a_search_has_passed_is_let_go_of(opened: Opener) -> None:
     memory = opened(elf([Load(pa=0, data=page(1) + page(2)), Load(pa=4 * PAGE, data=page(3))])).memory
-    passed = []
+    passed: list[None] = []
     memory.let_go = lambda: passed.append(None)
     pieces = [(pa, bytes(piece)) for pa, piece in memory.scan(PAGE)]
     assert len(passed) == len(pieces)
