@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+import zstandard
 
 pytest.importorskip("volatility3")
 
@@ -12,6 +13,9 @@ from volatility3.framework import automagic, contexts
 from volatility3.framework.configuration import requirements
 from volatility3.framework.layers import elf
 
+from vmaforensics.image.formats.raw import RawMemory, Stretch
+from vmaforensics.image.open import open_image
+from vmaforensics.volatility.layers.image_stacker import ours
 from vmaforensics.volatility.layers.stacking import PhysicalLayerRequirement, PhysicalStacker
 
 from .test_layer_memory import elf_file
@@ -51,3 +55,18 @@ def test_other_plugins_are_left_alone(tmp_path: Path) -> None:
 def test_volatility3_finds_it_and_runs_it_first() -> None:
     order = [type(one).__name__ for one in automagic.available(contexts.Context())]
     assert order.index("PhysicalStacker") < order.index("LayerStacker")
+
+
+def test_raw_memory_is_ours_where_it_does_not_lie_as_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    data = bytes(range(256)) * (1 << 13)
+    path.write_bytes(data)
+    image = open_image(path)
+    assert isinstance(image.memory, RawMemory)
+    assert not ours(image)
+    image.memory.place([Stretch(0, 0, len(data)), Stretch(len(data), len(data), 4096)])  # cut short
+    assert not ours(image)
+    image.memory.place([Stretch(0, 0, 1 << 20), Stretch(1 << 32, 1 << 20, 1 << 20)])
+    assert ours(image)
+    path.write_bytes(zstandard.compress(data))
+    assert ours(open_image(path))

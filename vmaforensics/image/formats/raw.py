@@ -42,6 +42,11 @@ class RawMemory(FlatMemory):
         """Bytes by which the first stretch lies above its place in the file."""
         return self.stretches[0].pa - self.stretches[0].offset if self.stretches else 0
 
+    @property
+    def moved(self) -> bool:
+        """Whether some of the file lies elsewhere than from physical address 0 on."""
+        return any(one.pa != one.offset for one in self.stretches if one.offset < self.file_size)
+
     def problems(self) -> tuple[str, ...]:
         if not self.file_size % self.page_size or len(self.stretches) > 1:
             return super().problems()

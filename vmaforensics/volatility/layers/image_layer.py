@@ -54,7 +54,7 @@ class ImageLayer(interfaces.layers.DataLayerInterface):  # type: ignore[misc]  #
             path = local_path(self.config["location"])
             if path is None:
                 raise exceptions.LayerException(self.name, f"{self.config['location']} is not a local file")
-            self._image = opened(path).image
+            self._image = opened(path).laid_out
         return self._image
 
     @property

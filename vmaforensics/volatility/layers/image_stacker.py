@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from volatility3.framework import interfaces
 
 from vmaforensics.errors import VmaForensicsError
+from vmaforensics.image.formats.raw import RawMemory
 from vmaforensics.volatility.layers.image_layer import ImageLayer
 from vmaforensics.volatility.layers.location import local_file
 from vmaforensics.volatility.layers.opened import opened
@@ -43,7 +44,7 @@ class ImageStacker(interfaces.automagic.StackerLayerInterface):  # type: ignore[
         if path is None:
             return None
         try:
-            image = opened(path).image
+            image = opened(path).laid_out
         except VmaForensicsError as error:
             log.info("%s", printable(str(error)))  # said again, louder, if nobody else can make anything of it
             return None
@@ -61,10 +62,13 @@ def ours(image: Image) -> bool:
     Its ELF layer leaves out every segment with ``p_filesz`` other than ``p_memsz`` (makedumpfile -E splits
     segments so) and knows no PN_XNUM; it is not made at all, or raises as it reads, where the file is truncated or
     segments overlap. Its LiME layer takes the text that LEMON writes for pages it could not read for memory. Its
-    AVML layer needs libsnappy and unpacks everything, twice.
+    AVML layer needs libsnappy and unpacks everything, twice. A raw file is no layer to it, but the file itself, which
+    is wrong where memory does not lie in it from physical address 0 on.
     """
-    if not len(image.memory.ranges) or image.format == "raw":
+    if not len(image.memory.ranges):
         return False
+    if isinstance(image.memory, RawMemory):
+        return "container" in image.details or image.memory.moved
     return image.format != "elf" or bool(image.problems) or not _plain_elf(image)
 
 

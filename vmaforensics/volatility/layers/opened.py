@@ -37,6 +37,13 @@ class Subject:
             raise found
         return found
 
+    @property
+    def laid_out(self) -> Image:
+        """The image as the kernel in it says that it lies, where the file itself does not say it."""
+        if self.image.format == "raw":
+            _ = self._found
+        return self.image
+
     @cached_property
     def _found(self) -> Kernel | VmaForensicsError:
         from vmaforensics.kernel.find import find_kernel
