@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.errors import OutputError
 from vmaforensics.image.kdump.writer import Head, write_kdump
 from vmaforensics.image.memory import PageState
@@ -46,7 +47,7 @@ def held_frames(memory: PhysicalMemory) -> NDArray[np.uint64]:
         for low in range(start >> memory.page_shift, last, _BATCH):
             pfns = np.arange(low, min(low + _BATCH, last), dtype=np.uint64)
             found.append(pfns[memory.page_states(pfns) <= PageState.ZERO])
-    return np.unique(np.concatenate(found))
+    return distinct(np.concatenate(found))
 
 
 def write_excerpt(
