@@ -43,7 +43,7 @@ RULE = Rule(
     transient="none at rest: both change under tasklist_lock; a process whose parent ends is being moved",
     by_hand=("crash: struct task_struct.real_parent,sibling,children TASK", "crash: ps -p PID"),
     steps=("task",),
-    rank=556,
+    rank=559,
     changed_by=(),
     in_flight=(Apart(Operation.EXIT, 1 << 16), Apart(Operation.RELEASE, 1 << 16), Apart(Operation.NEW_TASK, 1)),
 )
