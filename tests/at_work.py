@@ -35,7 +35,7 @@ INTRODUCTION = """\
 # What is found in images of machines at work
 
 Made by `python -m tests.at_work build/images --update` of images that `samples/recipe/make_work.py` makes; do not edit
-it by hand. What these guests do, and how the images and the labelled edits in them are made, is told in
+it by hand, but for *Runs after that*. What these guests do, and how the images and the labelled edits in them are made, is told in
 `samples/recipe/README.md`.
 
 *Atomic*: the guest was stopped at a moment of chance and dumped. *Live 20 s*: read while it ran, ascending, in
@@ -49,6 +49,7 @@ edit that the kernel has undone before the image was made, as where a page went 
 whole command on a machine that did other things too. Why edits in processes that run on are missed in one acquisition,
 and what a second one tells, is in [smear.md](smear.md).
 """
+LATER = "## Runs after that\n"  # from there on the page is written by hand
 COUNTED = ("critical", "high", "medium")
 FRAME = ((1 << 52) - 1) & -4096
 SETTLED = ("PTE", "vm_area_struct.vm_flags", "vm_area_struct.vm_end")  # words that stay where they are
@@ -313,7 +314,8 @@ def main() -> int:
         for image in seen:
             sys.stdout.writelines(f"{image['image']}: {' '.join(false)}\n" for false in image["false"])
     if options.update:
-        PAGE.write_text(f"{INTRODUCTION}\n{page(seen)}\n")
+        _, heading, later = PAGE.read_text().partition(LATER)
+        PAGE.write_text(f"{INTRODUCTION}\n{page(seen)}\n{heading and chr(10)}{heading}{later}")
     else:
         sys.stdout.write(f"{page(seen)}\n")
     return 0
