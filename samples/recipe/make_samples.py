@@ -109,7 +109,7 @@ def make(source: Path, truth: Path, folder: Path, image: Image, more: dict[str, 
     target = folder / "image.kdump"
     with target.open("wb") as stream:
         # The kernel's code would double each file.
-        write_selection(stream, image, select(image, Keep.ANALYSIS, without=("code",)))
+        write_selection(stream, image, select(image, Keep.ANALYSIS, without=("code",)), level=15)
     if target.stat().st_size > LIMIT:
         raise SystemExit(f"{target} has more than {LIMIT} bytes")
     (folder / "truth.tar.xz").write_bytes(lzma.compress(truth.read_bytes(), preset=9))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from support import Sample
 
 COMMANDS = [(verb, command) for verb, examples in EXAMPLES.items() for command, _ in examples]
-COMMANDS += [("overview", command) for command, _ in OVERVIEW]
+COMMANDS += [("overview", command) for command, _ in OVERVIEW if command not in {other for _, other in COMMANDS}]
 
 
 def help_of(*arguments: str) -> str:
@@ -72,8 +72,16 @@ def tampered_one() -> Sample:
     return TAMPERED[0]
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one example has found the next need not search for."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.mark.parametrize(("verb", "command"), COMMANDS, ids=[command for _, command in COMMANDS])
-def test_the_example_works(verb: str, command: str, tampered_one: Sample, saved: bytes, tmp_path: Path) -> None:
+def test_the_example_works(
+    verb: str, command: str, tampered_one: Sample, saved: bytes, cache: Path, tmp_path: Path
+) -> None:
     """As written, except for names: the image, a process of it, an address and a finding that it has."""
     assert tampered_one.edit is not None
     document = json.loads(saved)
@@ -99,7 +107,7 @@ def test_the_example_works(verb: str, command: str, tampered_one: Sample, saved:
     real = re.sub(r"\b1234\b", str(worst["pid"]), command).replace("7f3c5a000000", worst["start"])
     real = real.replace("0123456789ab", worst["id"])
     real = real.replace("--level err --since 3600", "--level info --since 1")  # the guest was up for half a minute
-    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache"), "XDG_CONFIG_HOME": ""}
+    home = {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(cache), "XDG_CONFIG_HOME": ""}
     path = f"{tmp_path / 'bin'}{os.pathsep}{os.path.dirname(sys.executable)}{os.pathsep}{os.environ['PATH']}"  # noqa: PTH120
     done = subprocess.run(
         ["sh", "-c", real],

@@ -14,6 +14,7 @@ from vmaforensics.crash.build import build_crash_document
 from vmaforensics.crash.gather import PARTS, follow_with, gather_case
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.export.excerpt_file import held_frames, write_excerpt
+from vmaforensics.image.kdump.writer import LEVEL
 from vmaforensics.kernel.find import find_kernel
 from vmaforensics.kernel.ram import system_ram
 from vmaforensics.kernel.several import WORD_SIZE
@@ -131,8 +132,11 @@ def select(image: Image, keep: Keep, progress: Progress = unheard, without: Coll
     return Selection(keep=keep, kernel=kernel, held=held, kinds=kinds, kept=kept, withheld=int((read & user).sum()))
 
 
-def write_selection(stream: BinaryIO, image: Image, selection: Selection, progress: Progress = unheard) -> Written:
-    """Write the pages chosen. VMCOREINFO that was found in memory becomes a note of the new file."""
+def write_selection(
+    stream: BinaryIO, image: Image, selection: Selection, progress: Progress = unheard, *, level: int = LEVEL
+) -> Written:
+    """Write the pages chosen, packed at zstd's ``level``. VMCOREINFO that was found in memory becomes a note of the
+    new file."""
     kernel = selection.kernel
     image.memory.watch = partial(progress, "writing")
     return write_excerpt(
@@ -142,6 +146,7 @@ def write_selection(stream: BinaryIO, image: Image, selection: Selection, progre
         vmcoreinfo=kernel.vmcoreinfo.text if kernel and kernel.vmcoreinfo else None,
         utsname=_utsname(kernel) if kernel else None,
         filtered=selection.keep is not Keep.ALL,
+        level=level,
     )
 
 

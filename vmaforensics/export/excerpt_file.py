@@ -12,7 +12,7 @@ import numpy as np
 
 from vmaforensics.columns.lookup import distinct
 from vmaforensics.errors import OutputError
-from vmaforensics.image.kdump.writer import Head, write_kdump
+from vmaforensics.image.kdump.writer import LEVEL, Head, write_kdump
 from vmaforensics.image.memory import PageState
 
 if TYPE_CHECKING:
@@ -58,12 +58,14 @@ def write_excerpt(
     vmcoreinfo: bytes | None = None,
     utsname: Mapping[str, str] | None = None,
     filtered: bool = True,
+    level: int = LEVEL,
 ) -> Written:
     """Write the page frames ``pfns`` of ``image`` to the seekable ``stream``, from its beginning.
 
     RAM ranges and notes are those of the image; ``vmcoreinfo`` takes the place of its VMCOREINFO note, or is
     added. ``utsname`` is what the header says of the machine (see :func:`write_kdump`). ``filtered`` tells
     crash tools that pages are missing on purpose; otherwise the flags say what those of the image said.
+    ``level`` is zstd's.
     """
     said = image.details.get("dump level", "")
     return write_kdump(
@@ -76,4 +78,5 @@ def write_excerpt(
             utsname=utsname,
             dump_level=FILTERED if filtered else int(said) if said.isdigit() else 0,
         ),
+        level=level,
     )
