@@ -35,8 +35,8 @@ INTRODUCTION = """\
 # What is found in images of machines at work
 
 Made by `python -m tests.at_work build/images --update` of images that `samples/recipe/make_work.py` makes; do not edit
-it by hand, but for *Runs after that*. What these guests do, and how the images and the labelled edits in them are made, is told in
-`samples/recipe/README.md`.
+it by hand, but for *Runs after that*. What these guests do, and how the images and the labelled edits in them are made,
+is told in `samples/recipe/README.md`.
 
 *Atomic*: the guest was stopped at a moment of chance and dumped. *Live 20 s*: read while it ran, ascending, in
 20 seconds. *LiME*: read by LiME in the guest. *kcore*: read there through `/proc/kcore`, as AVML does. *Mixed 10 s*:
