@@ -14,6 +14,7 @@ from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.image.memory import PAGE_SIZE
 from vmaforensics.image.open import open_image
 from vmaforensics.image.overlay import Overlay
+from vmaforensics.kernel import find
 from vmaforensics.kernel.find import find_kernel
 from vmaforensics.kernel.several import lives
 from vmaforensics.kernel.symbols import vmcoreinfo
@@ -288,6 +289,23 @@ def test_of_two_kernels_the_one_that_lives_is_taken() -> None:
     assert find_kernel(both).identity.release == living.kernel.identity.release
     assert "another kernel lies in memory, 7." in "".join(find_kernel(both).identity.problems)
     assert find_kernel(replace(both, kernel=1)).identity.release == dead.kernel.identity.release
+
+
+def test_a_flood_of_planted_notes_costs_no_more_than_some_searches(
+    maple_sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clean = maple_sample.analysis
+    assert clean.kernel.vmcoreinfo is not None
+    texts = [
+        re.sub(rb"(?<=NUMBER\(phys_base\)=)-?\d+", b"%d" % (number << 21), clean.kernel.vmcoreinfo.text)
+        for number in range(40)
+    ]
+    searched: list[int] = []
+    monkeypatch.setattr(find, "other_notes", lambda *_: (vmcoreinfo.parse(text, "memory") for text in texts))
+    monkeypatch.setattr(find, "names_fit", lambda *_: True)
+    monkeypatch.setattr(find, "locate_by", lambda *arguments: searched.append(arguments[-1]))
+    assert find.find_kernel(replace(clean.image)).identity.release == clean.kernel.identity.release
+    assert len(searched) == len(set(searched)) == 8
 
 
 def test_an_acquisition_that_ended_within_its_first_range_is_told(tmp_path_factory: pytest.TempPathFactory) -> None:

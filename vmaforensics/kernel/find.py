@@ -24,7 +24,7 @@ from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.image.formats.raw import RawMemory
 from vmaforensics.kernel import identify
 from vmaforensics.kernel.kernel import Identity, Kernel, unsigned_at
-from vmaforensics.kernel.locate import locate, locate_by
+from vmaforensics.kernel.locate import locate, locate_by, names_fit
 from vmaforensics.kernel.nothing import half_way
 from vmaforensics.kernel.place import Places
 from vmaforensics.kernel.ram import lay_out_by_kernel, ram_of_kernel
@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     from vmaforensics.image.image import Image
     from vmaforensics.kernel.locate import Located
     from vmaforensics.progress import Progress
+
+_MOST_OTHERS = 8  # kernels beside the one that is found that are looked at
 
 
 def find_kernel(
@@ -103,7 +105,7 @@ def find_kernel(
         raise refused
     if wanted is None or len(found) < wanted:
         found += _others(image, found[-1], passed)
-    if len(passed) == 1 and wanted is None:
+    if len(passed) == len(found) == 1 and wanted is None:
         places.keep(place)
     return chosen(image, found)
 
@@ -111,12 +113,18 @@ def find_kernel(
 def _others(image: Image, kernel: Kernel, passed: set[int]) -> list[Kernel]:
     """The kernels beside ``kernel`` that VMCOREINFO in memory leads to; those at places ``passed`` are known."""
     found: list[Kernel] = []
+    tried = set(passed)
     for info in other_notes(image, kernel):
         problems: list[str] = []
-        located = locate_by(image, image.arch, info, passed)
+        offset = image.arch.image_offset(info.number)
+        if offset is None or offset in tried or not names_fit(image.memory, info, offset):
+            continue
+        if len(tried) - len(passed) >= _MOST_OTHERS:
+            break
+        tried.add(offset)
+        located = locate_by(image, image.arch, info, offset)
         if located is None:
             continue
-        passed.add(located.offset)
         try:
             found.append(_understood(image, located, Given(), problems, first=False))
         except KernelNotFoundError:

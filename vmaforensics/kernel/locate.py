@@ -77,7 +77,7 @@ def locate(
             continue
         found = searched.get(stext - offset)
         if stext - offset not in searched:
-            likely = _names_fit(memory, info, offset) is not False
+            likely = names_fit(memory, info, offset) is not False
             if len(searched) < (_MOST_TEXTS if likely else _MOST_UNLIKELY):
                 found = searched[stext - offset] = window.symbols_from(memory, stext - offset, arch)
         here = None if found is None else _by_info(memory, info, offset, stext, *found)
@@ -132,13 +132,12 @@ def locate(
     raise KernelNotFoundError(nothing_found(image, arch, _infos(image, survey), survey.banner()))
 
 
-def locate_by(
-    image: Image, arch: Architecture, info: Vmcoreinfo, passed: AbstractSet[int] = frozenset()
-) -> Located | None:
-    """The kernel that VMCOREINFO in memory leads to, if what lies there says so itself; None for one of ``passed``."""
+def locate_by(image: Image, arch: Architecture, info: Vmcoreinfo, offset: int) -> Located | None:
+    """The kernel that VMCOREINFO in memory leads to, whose image lies ``offset`` below its addresses, if what lies
+    there says so itself."""
     memory = image.memory
-    offset, stext = arch.image_offset(info.number), info.symbol("_stext")
-    if offset is None or stext is None or offset in passed or not _names_fit(memory, info, offset):
+    stext = info.symbol("_stext")
+    if stext is None:
         return None
     found = window.symbols_from(memory, stext - offset, arch)
     here = None if found is None else _by_info(memory, info, offset, stext, *found)
@@ -225,10 +224,10 @@ def _fits(memory: PhysicalMemory, symbols: Symbols, info: Vmcoreinfo, offset: in
     if symbols.get("_stext") is None:
         return None
     banner = symbols.get("linux_banner")
-    return _names_fit(memory, info, offset) if banner is None else _lies(memory, banner - offset, len(BANNER), BANNER)
+    return names_fit(memory, info, offset) if banner is None else _lies(memory, banner - offset, len(BANNER), BANNER)
 
 
-def _names_fit(memory: PhysicalMemory, info: Vmcoreinfo, offset: int) -> bool | None:
+def names_fit(memory: PhysicalMemory, info: Vmcoreinfo, offset: int) -> bool | None:
     """Whether the kernel's names lie where VMCOREINFO says, as in :func:`_fits`."""
     names = info.symbol("init_uts_ns")
     return None if names is None else _lies(memory, names - offset, _UTS, b"Linux\0")
