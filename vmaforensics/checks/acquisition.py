@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.views.clocks.reading_times import AGREE, believe, estimate, pages_of
+from vmaforensics.views.clocks.reading_times import AGREE, believe, estimate
 from vmaforensics.views.clocks.samples import Clock
 
 if TYPE_CHECKING:
@@ -74,10 +74,8 @@ def judge(clocks: ClocksView | None, given: Acquired | None = None) -> Acquisiti
 
 
 def _in_order(times: ReadingTimes | None) -> ReadingTimes | None:
-    """``times``, unless clocks contradict an order of reading by ascending addresses."""
-    if times is None or _MOST_ERROR * times.error > times.end - times.start:
-        return None
-    return times if times.wild_pages <= _MOST_WILD else None
+    """``times``, unless exact clocks contradict an order of reading by ascending addresses."""
+    return None if times is None or _MOST_ERROR * times.error > times.end - times.start else times
 
 
 def _by_clocks(clocks: ClocksView) -> tuple[Acquired, int, ReadingTimes | None]:
@@ -107,7 +105,10 @@ def _by_samples(clocks: ClocksView, samples: TimeSamples) -> tuple[Acquired, int
     spread = int(rows.time.max()) - oldest
     if clocks.panicked:
         return Acquired.ATOMIC, spread, None
-    if pages_of(sharp, believed.torn) > _MOST_WILD:  # all clocks that are exact may lie in pages of one moment
+    torn = np.unique(sharp.pa[believed.torn] // np.uint64(clocks.places.page_size))
+    if (
+        len(torn) > _MOST_WILD
+    ):  # memory was read in no order, and all clocks that are exact may lie in pages of one moment
         return Acquired.LIVE, max(spread, int(sharp.time[believed.torn].max()) - oldest), None
     if len(np.unique(late.pa // np.uint64(clocks.places.page_size))) > 1:
         return Acquired.LIVE, spread, _in_order(estimate(samples, ranges))

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 TICK = 10_000_000  # ns; the longest there is (HZ=100): what clocks that say the same may differ by
 
-_PAGE = 4096  # bytes, to count by
 # ns; of 160 images of machines that stood still, the clocks of none were more than half of it apart
 AGREE = 100_000_000
 _SPREAD = 0.3  # how much faster or slower than between exact clocks memory may be read for a while
@@ -61,7 +60,6 @@ class ReadingTimes:
     exact: Bools  # is the knot an exact clock?
     floor: Floor  # what no estimate may fall below
     wild: int  # samples that contradict the rest
-    wild_pages: int  # of those that contradict it by far
     error: int  # ns: the largest error at an exact clock when it is left out; 0 if none can be
 
     @property
@@ -124,11 +122,6 @@ def believe(samples: TimeSamples, ranges: Sequence[tuple[int, int]]) -> Believed
     return Believed(exact, lower[fits], lower[~fits], lower[samples.time[lower] > limit + AGREE])
 
 
-def pages_of(samples: TimeSamples, rows: I64) -> int:
-    """In how many pages some of the samples lie."""
-    return len(np.unique(samples.pa[rows] // np.uint64(_PAGE)))
-
-
 def estimate(samples: TimeSamples, ranges: Sequence[tuple[int, int]]) -> ReadingTimes | None:
     """The estimate from ``samples`` (sorted by address) of memory in ``ranges`` (ascending); None without an exact
     clock, or where all clocks lie in one place."""
@@ -155,7 +148,6 @@ def estimate(samples: TimeSamples, ranges: Sequence[tuple[int, int]]) -> Reading
         exact=np.isin(line.place, anchors.place),
         floor=_floor(anchors, bounds, line),
         wild=len(believed.wild),
-        wild_pages=pages_of(samples, believed.torn),
         error=_left_out(anchors, bounds, float(sizes.sum())),
     )
 
