@@ -27,6 +27,7 @@ CONTENTS = {
     "code in frames that nobody accounts for (FRAME-UNOWNED)",
     "the kernel's own vDSO (VDSO-IMAGE)",
     "kernel code (TEXT-PATCHED)",
+    "where kernel code goes on (TEXT-PATCHED)",
     "tables of functions (PROC-OPS, KERNEL-TABLE, VMA-OPS)",
     "executable kernel memory (CODE-FOREIGN)",
     "contents of anonymous pages that nobody maps (FRAME-HELD)",

@@ -105,7 +105,7 @@ def gather_swap(kernel: Kernel, page_tables: PageTablesView, kinds: FrameKinds) 
     return SwapView(
         slots=slots,
         uses=SwapUses.concatenate([SwapUses.zeros(0), *uses]).take(slice(0, _MOST_ENTRIES)),
-        cached=_cached(kernel, kinds, files, None if tables is None else tables[0]),
+        cached=_cached(kernel, kinds, files, None if tables is None else tables),
         whole=whole and bool(ok.all()),
     )
 
@@ -168,7 +168,7 @@ def _maps(kernel: Kernel, files: U64) -> tuple[U64, U8, bool]:
     return np.concatenate(places), np.concatenate(words), whole
 
 
-def _cached(kernel: Kernel, kinds: FrameKinds, files: int, tables: TableSlots | None) -> SwapCached:
+def _cached(kernel: Kernel, kinds: FrameKinds, files: int, tables: tuple[TableSlots, bool] | None) -> SwapCached:
     """The small pages of the swap cache, with what its index has where they say they are."""
     at = kernel.symbols.get("swapper_spaces")
     if tables is None and (at is None or not kernel.has("address_space", "i_pages.xa_head")):
@@ -183,7 +183,9 @@ def _cached(kernel: Kernel, kinds: FrameKinds, files: int, tables: TableSlots | 
     small = ok & ~large & (rows.private >> _TYPE_SHIFT < files)
     pfns, place = pfns[small], rows.private[small]
     if tables is not None:
-        return _cached_in_tables(reader, pfns, place, tables)
+        slots, whole = tables
+        # Where a table is not in the image, what it has is not known.
+        return _cached_in_tables(reader, pfns, place, slots) if whole and len(slots.file) else SwapCached.zeros(0)
     spaces, read = kernel.words(np.uint64(at or 0) + np.uint64(8) * (place >> _TYPE_SHIFT), 1)
     offset = place & _OFFSETS
     with np.errstate(over="ignore"):
@@ -204,6 +206,6 @@ def _cached_in_tables(reader: PageReader, pfns: U64, place: U64, tables: TableSl
     order = np.argsort(at, kind="stable")
     row = rows_of(at[order], place)
     held = order[np.maximum(row, 0)]
-    there = (row >= 0) & tables.cached[held] if len(at) else np.zeros(len(pfns), np.bool_)
-    found = np.where(there, reader.addresses(tables.frame[held]), np.uint64(0)) if len(at) else np.zeros_like(pfns)
+    there = (row >= 0) & tables.cached[held]
+    found = np.where(there, reader.addresses(tables.frame[held]), np.uint64(0))
     return SwapCached(pfn=pfns, page=reader.addresses(pfns), place=place, found=found)
