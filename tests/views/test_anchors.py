@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from support import rows_in
+from support import RESTING, Edit, kernel_on, rows_in
 
+from vmaforensics.arch.registers import CpuState
 from vmaforensics.views.anchors.anchors import AUXV
-from vmaforensics.views.anchors.cpus import RootOwner
+from vmaforensics.views.anchors.cpus import RootOwner, read_cpus
 
 if TYPE_CHECKING:
     from support import Sample
@@ -67,6 +68,19 @@ def test_page_tables_of_the_cpus_are_those_of_processes_or_the_kernel(sample: Sa
     known = [cpu for cpu in sample.analysis.image.cpus if cpu.table_register is not None]
     assert len(cpus) == len(known)
     assert np.isin(cpus.owner, (RootOwner.PROCESS, RootOwner.KERNEL, RootOwner.DEAD)).all()
+
+
+@pytest.mark.parametrize(("panic", "owner"), [(1, RootOwner.CRASH_KERNEL), (0xFFFFFFFF, RootOwner.UNKNOWN)])
+def test_after_a_panic_a_cpu_may_run_the_crash_kernel(panic: int, owner: RootOwner) -> None:
+    """The guest's log: Reserving 256MB of memory at 720MB for crashkernel."""
+    (dead,) = (sample for sample in RESTING if sample.name == "debian-6.1-crash")
+    edit = Edit(dead.analysis)
+    at = edit.kernel.symbols.get("panic_cpu")
+    assert at is not None
+    edit.put(at, panic, 4)
+    cpus = (CpuState(cpu=0, table_register=0x2E002000), CpuState(cpu=1, table_register=0x3D000000))
+    found = read_cpus(kernel_on(dead.analysis.kernel, edit.overlay), dead.analysis.views.mms, cpus)
+    assert found.owner.tolist() == [owner, RootOwner.UNKNOWN]
 
 
 def test_handlers_lie_in_the_half_of_the_user(sample: Sample) -> None:

@@ -86,11 +86,11 @@ def other_notes(image: Image, kernel: Kernel) -> Iterator[Vmcoreinfo]:
     if plain and (size <= _SEARCHED or saves_another(kernel)):
         yield from vmcoreinfo.scan(memory)
         return
-    for start, end in _set_aside(kernel):
+    for start, end in set_aside(kernel):
         yield from _notes_in(memory, start, end)
 
 
-def _set_aside(kernel: Kernel) -> Iterator[tuple[int, int]]:
+def set_aside(kernel: Kernel) -> Iterator[tuple[int, int]]:
     """``[start, end)`` of what the kernel keeps for a crash kernel (``crashk_res``, kernel/crash_core.c)."""
     if not all(kernel.has("resource", name) for name in ("start", "end")):
         return

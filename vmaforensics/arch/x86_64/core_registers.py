@@ -87,7 +87,7 @@ def floating_states(kernel: KernelReader, tasks: U64) -> list[FloatingState | No
         head = row.tobytes()
         places = _places(head) if good else {}
         size = max((at + _COMPONENTS[number].size for number, at in places.items()), default=0)
-        behind, held = kernel.words(np.array([area + _FXSAVE + _HEADER], np.uint64), -(-size // 8))
+        behind, held = kernel.words(np.array([area + _FXSAVE + _HEADER], np.uint64), max(-(-size // 8), 1))
         known = places if bool(held[0]) else {}
         found.append(_notes(head, behind[0].tobytes(), known) if good else None)
     return found

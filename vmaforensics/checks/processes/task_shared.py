@@ -64,7 +64,7 @@ def check(context: Context) -> Iterator[Finding]:
     if shared is None or kin is None or sources is None:
         return
     more = (shared.users >= 0) & (shared.tasks > shared.users)
-    every = bool(whole_sources(context, sources) & (Source.TASK_LIST | Source.PID_INDEX))
+    every = bool(whole_sources(context, sources) & (Source.TASK_LIST | Source.PID_INDEX)) and _all_read(context)
     fewer = (shared.tasks < shared.users) & ~shared.kept & every
     for place in np.flatnonzero(more | fewer).tolist():
         kind = SharedKind(int(shared.kind[place]))
@@ -74,6 +74,15 @@ def check(context: Context) -> Iterator[Finding]:
         processes = rows[first_rows(sources.tasks.tgid[rows])]
         for row in processes[:_MOST].tolist():
             yield _told(context, place, row, Severity.HIGH if more[place] else Severity.MEDIUM, len(processes))
+
+
+def _all_read(context: Context) -> bool:
+    """Could each task be read that any record knows, but for those that are copies of others still?"""
+    kin, sources, operations = context.views.kin, context.views.sources, context.views.operations
+    assert kin is not None
+    assert sources is not None
+    copies = np.zeros(0, np.uint64) if operations is None else operations.copies
+    return bool(np.isin(sources.tasks.task, np.concatenate([kin.task, copies])).all())
 
 
 def _told(context: Context, place: int, row: int, severity: Severity, processes: int) -> Finding:

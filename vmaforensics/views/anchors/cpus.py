@@ -10,6 +10,7 @@ import numpy as np
 from vmaforensics.columns.lookup import rows_of
 from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.types import I32, I64, U8, U64
+from vmaforensics.kernel.several import set_aside
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from vmaforensics.arch.registers import CpuState
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.processes.mms import Mms
+
+_NO_PANIC = (1 << 32) - 1  # PANIC_CPU_INVALID (include/linux/panic.h)
 
 
 @table()
@@ -41,11 +44,12 @@ class RootOwner(IntEnum):
     KERNEL = 2  # init_mm, or another of the kernel's own
     TASKLESS = 3  # an mm that no task of the lists has and that still has users
     DEAD = 4  # an mm without users, kept by a kernel thread or an idle CPU (lazy TLB)
+    CRASH_KERNEL = 5  # this kernel has died and handed the machine over; the tables lie in what it kept for that
 
     @property
     def label(self) -> str:
         """The owner in words."""
-        return ("unknown", "process", "kernel", "mm without a task", "mm that has ended")[self]
+        return ("unknown", "process", "kernel", "mm without a task", "mm that has ended", "crash kernel")[self]
 
 
 def read_cpus(kernel: Kernel, mms: Mms, cpus: tuple[CpuState, ...]) -> Cpus:
@@ -68,6 +72,7 @@ def read_cpus(kernel: Kernel, mms: Mms, cpus: tuple[CpuState, ...]) -> Cpus:
     own = _own_roots(kernel)
     _match(rows, meant, own, np.zeros(len(own), np.uint64), RootOwner.KERNEL)
     _match_loaded(kernel, rows, meant)
+    _match_crash_kernel(kernel, rows)
     return rows
 
 
@@ -111,3 +116,12 @@ def _match_loaded(kernel: Kernel, rows: Cpus, meant: tuple[U64, ...]) -> None:
     at = left[same]
     rows.mm[at], rows.mm_users[at] = rows.loaded_mm[at], users[same]
     rows.owner[at] = np.where(users[same] > 0, RootOwner.TASKLESS, RootOwner.DEAD)
+
+
+def _match_crash_kernel(kernel: Kernel, rows: Cpus) -> None:
+    """After a panic the CPU runs the crash kernel, in memory that this one never touched (__crash_kexec)."""
+    if kernel.variable("panic_cpu", 4) in (None, _NO_PANIC):
+        return
+    for start, end in set_aside(kernel):
+        inside = (rows.root >= np.uint64(start)) & (rows.root < np.uint64(end))
+        rows.owner[inside & (rows.owner == RootOwner.UNKNOWN)] = RootOwner.CRASH_KERNEL
