@@ -8,6 +8,7 @@ import numpy as np
 from support import row_at
 
 from tamper.edits import Label
+from tamper.text_edits import free_frame
 from vmaforensics.views.vmas import flags
 
 if TYPE_CHECKING:
@@ -188,10 +189,7 @@ def tables_copied(edit: Edit) -> Label:
     table = edit.get(where)
     shift = edit.overlay.page_shift
     here = edit.physical(table)
-    views = edit.views
-    assert views.page_tables is not None
-    entries = views.page_tables.ptes
-    frame = int(np.setdiff1d(np.arange(1 << 14, 1 << 15, dtype=np.uint64), entries.pfn)[0])
+    frame = free_frame(edit)
     edit.overlay.write(frame << shift, edit.overlay.read(here, 1 << shift))
     edit.put(where, table - here + (frame << shift))
     return Label(technique="top-level page table exchanged for a copy", pid=int(task.tgid), start=0, end=0)

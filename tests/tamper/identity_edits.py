@@ -19,9 +19,12 @@ _COMM = 16
 
 
 def _program(edit: Edit) -> Row:
-    """An address space with a program file, not of init."""
-    mms = edit.views.mms
-    fits = np.flatnonzero((mms.exe_file != 0) & (mms.pid > 1))
+    """An address space that maps its program file, not of init."""
+    mms, vmas = edit.views.mms, edit.views.vmas
+    row = edit.views.mm_rows(vmas.mm)
+    code = mms.start_code[row]
+    maps = (vmas.file == mms.exe_file[row]) & (vmas.start <= code) & (code < vmas.end)
+    fits = np.flatnonzero((mms.exe_file != 0) & (mms.pid > 1) & np.isin(mms.mm, vmas.mm[maps]))
     return row_at(mms, int(fits[len(fits) // 2]))
 
 

@@ -29,7 +29,7 @@ PAGE = 4096
 PLACE = 0x340  # of the bytes that are changed, in the page
 
 
-def _free_frame(edit: Edit) -> int:
+def free_frame(edit: Edit) -> int:
     """A frame that belongs to nobody."""
     kinds = classify_frames(edit.kernel)
     free = kinds.all_of(FrameKind.FREE)
@@ -101,7 +101,7 @@ def _copied(edit: Edit, change: Callable[[bytearray], None], technique: str) -> 
     page cache. Where the image does not hold what the page cache has (an excerpt), it gets contents of its own.
     """
     pte, vma, page, model = _target(edit)
-    mm, frame, old = int(vma.mm[0]), _free_frame(edit), int(page.pfn[0])
+    mm, frame, old = int(vma.mm[0]), free_frame(edit), int(page.pfn[0])
     data, ok = edit.overlay.gather(np.array([old << 12], np.uint64), PAGE)
     content = bytearray(data[0].tobytes()) if ok[0] else bytearray(bytes(range(256)) * 16)
     edit.overlay.write(old << 12, bytes(content))

@@ -70,3 +70,18 @@ def test_a_list_that_breaks_off_leads_on_from_its_other_end() -> None:
     assert kin.forward[1:].tolist() == [0, init, init]
     assert kin.backward[1:].tolist() == [init, 0, 0]
     assert kin.forward[0] == kin.backward[0] == np.uint64(0), "init's own list has no head here"
+
+
+def test_a_task_is_linked_if_what_it_leads_to_leads_back() -> None:
+    machine = Machine(STRUCTS, CONSTANTS)
+    init = task(machine, 0, 0, 0)
+    only, copy, fresh = (task(machine, init, 0, 0) for _ in range(3))
+    place = machine.at("task_struct", only, "sibling")
+    circular_list(machine, machine.at("task_struct", init, "children"), place)
+    for member in ("sibling.next", "sibling.prev"):
+        machine.write(
+            machine.at("task_struct", copy, member), machine.at("task_struct", init, "children").to_bytes(8, "little")
+        )
+    tasks = Tasks.of(task=[init, only, copy, fresh], pid=range(1, 5), ok=[True] * 4)
+    kin, _ = read_kin(machine.kernel(), tasks)
+    assert kin.linked.tolist() == [False, True, False, False]

@@ -88,7 +88,9 @@ def locate(
             if fits is None and unproved is None:
                 unproved = here, *found
         # The container's note is that of the kernel dumped; a text found in memory may be a stale one.
-        if fallback is None and (image.vmcoreinfo or _readable(memory, stext - offset)):
+        if fallback is None and (
+            image.vmcoreinfo or names_fit(memory, info, offset) or _readable(memory, stext - offset)
+        ):
             empty = kallsyms.Kallsyms.of({})
             fallback = Located(offset=offset, symbols=empty, symbols_source="", info=info)
     if given is not None and fallback is not None and fallback.info is not None:
@@ -219,12 +221,16 @@ def _fits(memory: PhysicalMemory, symbols: Symbols, info: Vmcoreinfo, offset: in
     """Whether the banner lies where it has to if the image is ``offset`` above its physical place; None if that page is
     not held. VMCOREINFO may be another kernel's, or made up by what wrote the dump.
 
-    Where kallsyms does not list the banner, the names that VMCOREINFO says ``init_uts_ns`` has do as well.
+    Where kallsyms does not list the banner, the names that VMCOREINFO says ``init_uts_ns`` has do as well. Where they
+    are there and the banner is not, that page may have been damaged.
     """
     if symbols.get("_stext") is None:
         return None
     banner = symbols.get("linux_banner")
-    return names_fit(memory, info, offset) if banner is None else _lies(memory, banner - offset, len(BANNER), BANNER)
+    if banner is None:
+        return names_fit(memory, info, offset)
+    found = _lies(memory, banner - offset, len(BANNER), BANNER)
+    return None if found is False and names_fit(memory, info, offset) else found
 
 
 def names_fit(memory: PhysicalMemory, info: Vmcoreinfo, offset: int) -> bool | None:

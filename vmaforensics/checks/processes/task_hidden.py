@@ -1,6 +1,6 @@
 """TASK-HIDDEN: process is missing from a record of all processes.
 
-*Severity:* high; medium with low confidence where only the slab cache knows of it.
+*Severity:* high; medium with low confidence where only the slab cache knows of it, and it is on no list of children.
 
 *Compared:* the tasks of the task list with those of the index of process ids and of further records. Idle tasks, tasks
 that exit or have just been made are left out, and a task that fork has just begun to make: a byte copy of its parent,
@@ -135,9 +135,16 @@ def _of_process(context: Context, sources: SourcesView, missing: _Missing, rows:
     finding = about_task(context, RULE, leader, mm, title, evidence)
     if missing.both[leader] and not known_to(bits[leader : leader + 1], Source.RUN_QUEUE)[0]:
         owned = sources.mms.mm[sources.owner == tasks.task[leader]]
-        if mm not in owned.tolist():  # only the slab says so: perhaps a fork has just begun
+        # If only the slab says so, a fork may just have begun.
+        if mm not in owned.tolist() and not _is_child(context, int(tasks.task[leader])):
             return replace(finding, severity=Severity.MEDIUM, confidence=Confidence.LOW)
     return finding
+
+
+def _is_child(context: Context, task: int) -> bool:
+    """Is a task on a list of children? It comes there and goes from there together with all other lists."""
+    kin = context.views.kin
+    return kin is not None and bool(kin.linked[kin.task == np.uint64(task)].any())
 
 
 def _of_task(sources: SourcesView, row: int) -> Evidence:

@@ -26,6 +26,14 @@ _HELD = 8 * _BATCH  # frames read before the image is released
 _FIRST = 16  # bytes kept
 _RANDOM_FILLED = 0.95  # of the bytes of a page of random ones are not 0, at least
 _RANDOM_BITS = 7.8  # a byte; a page of random ones has 7.95
+# What the kernel keeps of its image. The gaps between and what is needed to boot alone are given to the allocator
+# (free_initmem, mm/init.c; mark_rodata_ro, arch/x86/mm/init_64.c).
+_PARTS = (
+    ("_text", "_etext"),
+    ("__start_rodata", "__end_rodata"),
+    ("_sdata", "__init_begin"),
+    ("__init_end", "_end"),
+)
 
 
 @table()
@@ -72,12 +80,18 @@ def unowned_frames(kernel: Kernel, reader: PageReader, accounted: Accounted) -> 
 
 
 def reserved_frames(kernel: Kernel, accounted: Accounted) -> U64:
-    """The frames that are reserved, that the kernel may not execute, and that are no part of its image, ascending."""
+    """The frames that are reserved, that the kernel may not execute, and that are no part of what it keeps of its image,
+    ascending."""
     kinds = accounted.kinds
     pfns = kinds.pfns(np.flatnonzero(kinds.are(FrameKind.RESERVED) & ~accounted.executable).astype(np.int64))
-    bounds = [kernel.symbols.get(name) or 0 for name in ("_text", "_end")]
-    (start, end), _, mapped = kernel.space.translate(np.array([bounds[0], max(bounds[1] - 1, 0)], np.uint64))
-    own = mapped.all() & (pfns >= kernel.arch.pages(start)) & (pfns <= kernel.arch.pages(end))
+    parts = [tuple(kernel.symbols.get(name) for name in part) for part in _PARTS]
+    known = [(start, end) for start, end in parts if start is not None and end is not None and start < end]
+    if len(known) < len(_PARTS):
+        known = [(kernel.symbols.get("_text") or 0, kernel.symbols.get("_end") or 1)]
+    own = np.zeros(len(pfns), np.bool_)
+    for part in known:
+        (start, last), _, mapped = kernel.space.translate(np.array([part[0], part[1] - 1], np.uint64))
+        own |= mapped.all() & (pfns >= kernel.arch.pages(start)) & (pfns <= kernel.arch.pages(last))
     return pfns[~own]
 
 

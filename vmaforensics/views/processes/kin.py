@@ -33,6 +33,7 @@ class Kin(Table):
     files: U64 = member("files")  # files_struct; 0 in what has exited
     forward: U64  # task_struct on whose list of children it is, by the pointers onward; 0: not known
     backward: U64  # the same by the pointers back
+    linked: Bools  # what its pointers on that list lead to, a task or the head, leads back to it
 
 
 class SharedKind(IntEnum):
@@ -84,6 +85,7 @@ def read_kin(kernel: Kernel, tasks: Tasks) -> tuple[Kin, Shared]:
         places = tasks.task + sibling
         kin.forward[:] = _owner(places, kin.next, heads + children, heads)
         kin.backward[:] = _owner(places, kin.prev, heads + children, heads)
+    kin.linked[:] = _linked(kernel, kin, places)
     return kin, _shared(kernel, kin, tasks, first)
 
 
@@ -102,6 +104,18 @@ def _owner(places: U64, after: U64, heads: U64, tasks: U64) -> U64:
         owner = np.where(owner == 0, owner[jump], owner)
         jump = jump[jump]
     return owner
+
+
+def _linked(kernel: Kernel, kin: Kin, places: U64) -> Bools:
+    """Nothing leads back to a byte copy of a task; on no list, a node leads to itself (copy_process)."""
+    order = np.argsort(places, kind="stable")
+    found = np.zeros(len(kin), np.bool_)
+    for lead, back, head in ((kin.next, kin.prev, "children.prev"), (kin.prev, kin.next, "children.next")):
+        row = rows_of(places[order], lead)
+        found |= (row >= 0) & (lead != places) & (back[order[np.maximum(row, 0)]] == places)
+        said, ok = kernel.gather_member("task_struct", head, kin.real_parent)
+        found |= ok & (said == places)
+    return found
 
 
 def _shared(kernel: Kernel, kin: Kin, tasks: Tasks, first: int | None) -> Shared:
