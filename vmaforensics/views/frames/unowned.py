@@ -80,8 +80,8 @@ def unowned_frames(kernel: Kernel, reader: PageReader, accounted: Accounted) -> 
 
 
 def reserved_frames(kernel: Kernel, accounted: Accounted) -> U64:
-    """The frames that are reserved, that the kernel may not execute, and that are no part of what it keeps of its image,
-    ascending."""
+    """The frames that are reserved, that the kernel may not execute, and that are no part of what it keeps of its
+    image, ascending."""
     kinds = accounted.kinds
     pfns = kinds.pfns(np.flatnonzero(kinds.are(FrameKind.RESERVED) & ~accounted.executable).astype(np.int64))
     parts = [tuple(kernel.symbols.get(name) for name in part) for part in _PARTS]
