@@ -7,7 +7,7 @@ process itself never touches (``decoys`` of guest/storms.c), so that it goes on.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
+    from vmaforensics.image.image import Image
     from vmaforensics.views.indices.entries import IndexEntries
     from vmaforensics.views.pages.ptes import Ptes
     from vmaforensics.views.structures.interval_tree import IntervalNodes
@@ -57,9 +58,14 @@ def announced(console: str) -> dict[int, Decoys]:
     return found
 
 
-def physical(image: Path, symbol: str) -> int:
+def opened(path: Path, vmlinux: Path | None) -> Image:
+    """An image, with the types of a kernel that has none in it."""
+    return replace(open_image(path), symbols=None if vmlinux is None else [vmlinux])
+
+
+def physical(image: Image, symbol: str) -> int:
     """Physical address of a variable of the kernel of an image."""
-    kernel = find_kernel(open_image(image))
+    kernel = find_kernel(image)
     address = kernel.symbols.get(symbol)
     assert address is not None
     found, _, mapped = kernel.space.translate(np.array([address], np.uint64))
@@ -288,7 +294,7 @@ HIDINGS: dict[str, Callable[[Bench, Decoys], tuple[int, int]]] = {
 }
 
 
-def hide(memory: Path, image: Path, console: str, resting: Mapping[int, str], busy: Mapping[int, str]) -> list[object]:
+def hide(memory: Path, image: Image, console: str, resting: Mapping[int, str], busy: Mapping[int, str]) -> list[object]:
     """Every edit once in a process that rests and once in one that does not, each in another one; their labels.
 
     ``image`` is a dump of the stopped guest. ``busy`` says which are to be taken first.

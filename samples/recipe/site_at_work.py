@@ -117,7 +117,7 @@ class Site:
         self.guest.qmp("stop")
         self.guest.dump_elf(path)
         self.guest.qmp("cont")
-        self.jiffies = hidings.physical(path, "jiffies_64")
+        self.jiffies = hidings.physical(hidings.opened(path, self.kernel.vmlinux), "jiffies_64")
         path.unlink()
 
     def hide(self) -> None:
@@ -129,7 +129,8 @@ class Site:
         self.guest.dump_elf(path)
         storms = list(self.storms.items())
         self.chance.shuffle(storms)
-        self.edits = hidings.hide(self.memory, path, self.guest.text(), self.resting, dict(storms))
+        image = hidings.opened(path, self.kernel.vmlinux)
+        self.edits = hidings.hide(self.memory, image, self.guest.text(), self.resting, dict(storms))
         self.guest.qmp("cont")
         path.unlink()
 
