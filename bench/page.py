@@ -36,7 +36,7 @@ time longer; CPU time shows it less."""
 _OTHERS = """\
 This is no ranking, for these commands do not do the same work: `{command}` reads every view,
 checks each against the others and names every area; drgn and volatility3 read one view and check nothing. drgn reads
-a `vmlinux` with debug information for this very kernel, volatility3's own plugin a symbol file made of that, and
+a `vmlinux` with debug information for this very kernel, volatility3's own plugin a symbol file of that kernel, and
 vmaforensics nothing but the image. Getting or making those files is not in their times, nor is volatility3's
 indexing of its symbols. "Areas" is how many the command printed; the guest itself counted {areas}. The column "times"
 compares CPU time with that of `{command}`."""
