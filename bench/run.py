@@ -4,9 +4,9 @@
     make bench BENCH_ARGS='--quick maps'        one run of what has "maps" in its name; nothing is kept
     python bench/run.py --update --isf DIR --drgn-python PYTHON --vmlinux FILE
 
-DIR holds linux/*.json (of `vmaforensics isf`, or dwarf2json) for volatility3's own plugin, which takes minutes; FILE is the vmlinux with
-debug information of the kernel of bench-2g, and PYTHON can import drgn. Both are of one kernel: other images are
-measured without them.
+DIR holds linux/*.json (of `vmaforensics isf`, or dwarf2json) for volatility3's own plugin, which takes
+minutes; FILE is the vmlinux with debug information of the kernel of bench-2g, and PYTHON can import drgn.
+Both are of one kernel: other images are measured without them.
 """
 
 from __future__ import annotations
