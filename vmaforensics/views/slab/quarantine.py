@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from vmaforensics.columns.types import U64, Bools
     from vmaforensics.kernel.kernel import Kernel
 
-# KASAN_SLAB_FREE; KASAN_SLAB_FREETRACK, later KASAN_SLAB_FREE_META (mm/kasan/kasan.h): the first byte of an object that
-# was freed, without and with a note of who did it.
-_FREED = (0xFB, 0xFA)
+# The first byte of an object that was freed, without and with a note of who did it: KASAN_SLAB_FREE and
+# KASAN_SLAB_FREETRACK, later KASAN_SLAB_FREE_META (mm/kasan/kasan.h). KASAN_SLAB_REDZONE: of one of a new slab that
+# nobody has been given yet (__kasan_poison_slab, __kasan_slab_alloc).
+_FREED = (0xFB, 0xFA, 0xFC)
 
 
 class Shadow(NamedTuple):
