@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 # A machine that has little of its host's time is slow, and says so; one that stands still for this long has died. That
 # NUMA emulation gives CPUs away that are not there it says at boot.
 COMPLAINT = re.compile(
-    r"(?:BUG: (?!soft)|Oops|WARNING: (?!workqueue cpumask)|general protection fault|soft lockup .* for (?:[5-9]\d|\d{3,})s).*"
+    r"(?:BUG: (?!soft)|Oops|WARNING: (?!workqueue cpumask)|general protection fault|"
+    r"soft lockup .* for (?:[5-9]\d|\d{3,})s).*"
 )
 UPTIMES = ("LIME-BEGAN", "LIME-ENDED")
 READERS = ("lime", "kcore")  # that run in the guest
