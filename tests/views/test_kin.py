@@ -8,7 +8,6 @@ from handmade import CONSTANTS, LINUX, Machine, circular_list
 from vmaforensics.views.processes.kin import SharedKind, read_kin
 from vmaforensics.views.processes.tasks import Tasks
 
-PF_KTHREAD = 0x200000
 STRUCTS = LINUX | {
     "task_struct": "pid:u32 real_parent:* children:list_head sibling:list_head fs:* files:*",
     "fs_struct": "users:u32",

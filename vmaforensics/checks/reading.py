@@ -8,6 +8,7 @@ import numpy as np
 
 from vmaforensics.checks.rule import INDICES
 from vmaforensics.columns.lookup import rows_of
+from vmaforensics.views.processes.tasks import PF_EXITING, PF_KTHREAD
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from vmaforensics.views.processes.tasks import Tasks
     from vmaforensics.views.views import Views
 
-_PF_EXITING = 0x4  # include/linux/sched.h
-_PF_KTHREAD = 0x200000
 _LINKS = "VMA-LINK"
 _MOMENT = 10  # times that is what a process has slept
 _FOREVER = (1 << 63) - 1
@@ -144,7 +143,7 @@ class Reading:
         """When what was read last of the memory of ``tasks`` says that it is in use; a kernel thread does not end."""
         views, every = self._views, self._tasks
         mine = every.take(np.isin(every.task, tasks))
-        if len(mine) and ((mine.flags & np.uint32(_PF_KTHREAD)) != 0).all():
+        if len(mine) and ((mine.flags & np.uint32(PF_KTHREAD)) != 0).all():
             return _FOREVER
         rows = views.mm_rows(np.unique(mine.mm[mine.mm != 0]))
         rows = rows[rows >= 0]
@@ -225,5 +224,5 @@ class Reading:
 
 def _living(tasks: Tasks) -> Bools:
     """Which of ``tasks`` are processes or threads that have not begun to exit."""
-    living: Bools = tasks.ok & (tasks.pid > 0) & (tasks.exit_state == 0) & ((tasks.flags & _PF_EXITING) == 0)
+    living: Bools = tasks.ok & (tasks.pid > 0) & (tasks.exit_state == 0) & ((tasks.flags & PF_EXITING) == 0)
     return living

@@ -27,6 +27,7 @@ import numpy as np
 from vmaforensics.checks.finding import Confidence, Evidence, ReadApart, Severity
 from vmaforensics.checks.reading import Reading, Span, rested
 from vmaforensics.views.clocks.bases import SECOND
+from vmaforensics.views.processes.tasks import PF_EXITING, PF_KTHREAD
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -51,8 +52,6 @@ _RECLAIMERS = (b"kswapd", b"khugepaged", b"ksmd", b"oom_reaper")  # kernel threa
 _FEW = 2  # processes
 _FEW_TASKS = 4  # that one record leaves out; a record that leaves out more was torn itself
 _MOST = 100  # processes that are told of one by one
-_PF_EXITING = 0x4  # include/linux/sched.h
-_PF_KTHREAD = 0x200000
 
 # A finding, when its records were read if that is known, and whether its process ran meanwhile or may have.
 _Read: TypeAlias = "tuple[Finding, Span | None, bool]"
@@ -192,7 +191,7 @@ class _Weigher:
         """Did those sleep that change page tables of others?"""
         sources = self._context.views.sources
         tasks = self._context.views.tasks if sources is None else sources.tasks
-        own = (tasks.flags & _PF_KTHREAD) != 0
+        own = (tasks.flags & PF_KTHREAD) != 0
         named = np.array([comm.startswith(_RECLAIMERS) for comm in tasks.comm.tolist()], np.bool_)
         rest = self._reading.rest_of(tasks.task[own & named])
         return rest is not None and rested(rest, span, self._start)
@@ -203,7 +202,7 @@ class _Weigher:
         assert sources is not None
         tasks = np.array([item.address for item in finding.evidence if item.view == View.SOURCES.label], np.uint64)
         rows = np.flatnonzero(np.isin(sources.tasks.task, tasks))
-        leaving = (sources.tasks.exit_state[rows] != 0) | ((sources.tasks.flags[rows] & _PF_EXITING) != 0)
+        leaving = (sources.tasks.exit_state[rows] != 0) | ((sources.tasks.flags[rows] & PF_EXITING) != 0)
         born = [self._reading.started(task) for task in tasks.tolist()]
         listed, rest = self._reading.of_tasks() or span, self._reading.rest_of(tasks)
         there = not leaving.any() and all(when is not None and 0 < when < self._start for when in born)

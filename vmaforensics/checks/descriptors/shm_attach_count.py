@@ -12,7 +12,7 @@ that VMA and its process are named; else the process that attached last.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from vmaforensics.checks.rule import BUSY, INDICES, REINDEXES, SMEAR, Confidence
 from vmaforensics.columns.lookup import bounds_of, sort_order
 from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.problems import Problem
+from vmaforensics.views.processes.tasks import PF_EXITING
 from vmaforensics.views.structures.lock import Lock
 from vmaforensics.views.view import View
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from vmaforensics.columns.types import U64
     from vmaforensics.views.descriptors.sysv import Segments
 
-_PF_EXITING: Final = 0x4  # include/linux/sched.h
 
 RULE = Rule(
     id="SHM-ATTACH-COUNT",
@@ -156,5 +156,5 @@ def _at_rest(context: Context) -> bool:
     tasks, mms, operations = context.views.tasks, context.views.mms, context.views.operations
     if operations is not None and operations.all_clear and not len(operations.unclear):
         return not np.isin(operations.under_way.operation, [int(kind) for kind in (*REINDEXES, Operation.EXIT)]).any()
-    leaving = ((tasks.flags & _PF_EXITING) != 0) & (tasks.exit_state == 0)
+    leaving = ((tasks.flags & PF_EXITING) != 0) & (tasks.exit_state == 0)
     return not leaving.any() and not (mms.lock == Lock.WRITE).any()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.checks.processes.sources import PF_EXITING, PF_KTHREAD
+from vmaforensics.views.processes.tasks import PF_EXITING, PF_KTHREAD
 
 if TYPE_CHECKING:
     from vmaforensics.checks.context import Context

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.processes.sources import PF_EXITING, PF_KTHREAD, about_task
+from vmaforensics.checks.processes.sources import about_task
 from vmaforensics.checks.rule import BUG, SMEAR, Apart, Rule, Severity
 from vmaforensics.columns.lookup import rows_of, values_at
 from vmaforensics.views.operations.operation import Operation
+from vmaforensics.views.processes.tasks import PF_EXITING, PF_KTHREAD
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from vmaforensics.views.processes.mm_sources import SourcesView
 
 # include/linux/sched.h
-PF_EXITING = 0x4
-PF_KTHREAD = 0x00200000
 TASK_NEW = 0x800
 
 

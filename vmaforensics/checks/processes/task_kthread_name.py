@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.processes.sources import PF_EXITING, PF_KTHREAD, about_task
+from vmaforensics.checks.processes.sources import about_task
 from vmaforensics.checks.rule import SMEAR, Confidence, Rule, Severity
+from vmaforensics.views.processes.tasks import PF_EXITING, PF_KTHREAD
 from vmaforensics.views.view import View
 from vmaforensics.words.printable import comm_of, decoded
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -19,7 +19,7 @@ from vmaforensics.views.objects.places import Place
 from vmaforensics.views.objects.surroundings import read_surroundings
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.processes.mms import Mms, read_mms
-from vmaforensics.views.processes.tasks import Tasks
+from vmaforensics.views.processes.tasks import PF_EXITING, Tasks
 from vmaforensics.views.vmas.vmas import Vmas, read_vmas
 from vmaforensics.words.printable import comm_of, decoded
 
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from vmaforensics.views.objects.surroundings import Surroundings
     from vmaforensics.views.pages.page_types import PageReader
     from vmaforensics.views.views import Views
-
-_EXITING: Final = 0x4  # PF_EXITING, include/linux/sched.h
 
 
 class Records:
@@ -55,7 +53,7 @@ class Records:
         """(pid, comm) of each mm. A task that exits has none any more, and its CPU still uses it (exit_mm)."""
         found: dict[int, tuple[int, bytes]] = {}
         tasks = self.tasks
-        leaving = tasks.take((tasks.mm == 0) & (tasks.active_mm != 0) & (tasks.flags & np.uint32(_EXITING) != 0))
+        leaving = tasks.take((tasks.mm == 0) & (tasks.active_mm != 0) & (tasks.flags & np.uint32(PF_EXITING) != 0))
         for mms, pids, comms in (
             (leaving.active_mm, leaving.tgid, leaving.comm),
             (self.views.mms.mm, self.views.mms.pid, self.views.mms.comm),
@@ -77,7 +75,7 @@ class Records:
     def user_of(self, mm: int) -> int | None:
         """The pid of a task that has the mm, or has not switched away from it since it left it."""
         tasks = self.tasks
-        leaving = (tasks.mm == 0) & (tasks.active_mm == np.uint64(mm)) & (tasks.flags & np.uint32(_EXITING) != 0)
+        leaving = (tasks.mm == 0) & (tasks.active_mm == np.uint64(mm)) & (tasks.flags & np.uint32(PF_EXITING) != 0)
         rows = np.flatnonzero(tasks.ok & ((tasks.mm == np.uint64(mm)) | leaving))
         return int(tasks.pid[rows[0]]) if len(rows) else None
 

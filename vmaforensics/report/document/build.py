@@ -17,9 +17,10 @@ from vmaforensics.report.document.finding_parts import finding_parts
 from vmaforensics.report.document.memory_maps import memory_maps
 from vmaforensics.report.document.not_assessed import not_assessed
 from vmaforensics.report.document.parts import ImageFacts, KernelFacts, Schema
-from vmaforensics.report.document.process_parts import PF_KTHREAD, process_parts
+from vmaforensics.report.document.process_parts import process_parts
 from vmaforensics.report.document.provenance import provenance
 from vmaforensics.report.document.road_part import CHAPTER, RoadPart, road_part
+from vmaforensics.views.processes.tasks import PF_KTHREAD
 from vmaforensics.words.printable import printable
 from vmaforensics.words.times import utc
 

@@ -12,6 +12,7 @@ from vmaforensics.columns.lookup import rows_of, sort_order, values_at
 from vmaforensics.report.document.origins import parents, programs, starts
 from vmaforensics.report.document.parts import Counter, Process, Thread, ViewSummary
 from vmaforensics.report.document.regions import regions_by_mm
+from vmaforensics.views.processes.tasks import PF_KTHREAD
 from vmaforensics.views.structures.lock import Lock
 from vmaforensics.words.printable import comm_of, printable
 
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from vmaforensics.views.processes.mms import Mms
     from vmaforensics.views.processes.tasks import Tasks
     from vmaforensics.views.view import View
-
-PF_KTHREAD = 0x00200000  # include/linux/sched.h
 
 
 def process_parts(analysis: Analysis, pids: Collection[int] | None, clock: Clock | None) -> list[Process]:

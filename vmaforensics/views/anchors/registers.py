@@ -9,6 +9,7 @@ import numpy as np
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.processes.tasks import PF_KTHREAD
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -55,9 +56,6 @@ class Threads(Table):
         }
 
 
-_PF_KTHREAD = 0x00200000  # include/linux/sched.h
-
-
 def read_threads(kernel: Kernel, tasks: Tasks, cpus: tuple[CpuState, ...], log: ProblemLog) -> tuple[Threads, Place]:
     """The user-mode state of every thread that has an address space, in task order.
 
@@ -65,7 +63,7 @@ def read_threads(kernel: Kernel, tasks: Tasks, cpus: tuple[CpuState, ...], log: 
     mode, a stack that is not in the dump, a thread that ran in user mode on a CPU whose registers the
     image does not have (what its stack holds then is of an earlier entry).
     """
-    used = tasks.ok & kernel.arch.kernel_pointer(tasks.mm) & ((tasks.flags & _PF_KTHREAD) == 0)
+    used = tasks.ok & kernel.arch.kernel_pointer(tasks.mm) & ((tasks.flags & PF_KTHREAD) == 0)
     rows, ok = kernel.gather(Threads, tasks.task[used])
     rows.task[:], rows.mm[:], rows.pid[:], rows.tgid[:] = (
         column[used] for column in (tasks.task, tasks.mm, tasks.pid, tasks.tgid)

@@ -21,13 +21,13 @@ import numpy as np
 from vmaforensics.columns.lookup import rows_of, values_at
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, I64, U64
+from vmaforensics.views.processes.tasks import PF_EXITING
 
 if TYPE_CHECKING:
     from vmaforensics.columns.types import Bools
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.processes.tasks import Tasks
 
-_PF_EXITING = 0x4  # include/linux/sched.h
 _NOWHERE = (1 << 64) - 1
 _MOVED = "cg_list"  # from one list to another while the task lives
 _LISTS = ("sibling", _MOVED)  # a task is on them as long as on the list of tasks, or not quite as long
@@ -91,7 +91,7 @@ def passed_over(kernel: Kernel, tasks: Tasks) -> PassedOver:
 
 def living(tasks: Tasks) -> Bools:
     """Which of ``tasks`` have not begun to exit."""
-    alive: Bools = tasks.ok & (tasks.exit_state == 0) & ((tasks.flags & _PF_EXITING) == 0)
+    alive: Bools = tasks.ok & (tasks.exit_state == 0) & ((tasks.flags & PF_EXITING) == 0)
     return alive
 
 

@@ -14,6 +14,7 @@ from vmaforensics.views.indices.rbtree import walk_rbtree
 from vmaforensics.views.objects.surroundings import owner_of
 from vmaforensics.views.problems import ProblemLog
 from vmaforensics.views.processes.mms import Mms
+from vmaforensics.views.processes.tasks import PF_EXITING
 from vmaforensics.views.vmas.files import read_files
 from vmaforensics.views.vmas.names import vma_names
 from vmaforensics.views.vmas.paths import reader_root
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from vmaforensics.views.indices.entries import IndexEntries
     from vmaforensics.views.indices.maple_nodes import MapleNodes
     from vmaforensics.views.objects.surroundings import Surroundings
-
-_PF_EXITING = 0x4  # include/linux/sched.h
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +109,7 @@ def owner_texts(surroundings: Surroundings, mms: U64) -> list[str]:
     texts = []
     for mm, row in zip(mms.tolist(), owner_of(tasks, mms).tolist(), strict=True):
         if row >= 0:
-            gone = ", exiting" if int(tasks.mm[row]) != mm and int(tasks.flags[row]) & _PF_EXITING else ""
+            gone = ", exiting" if int(tasks.mm[row]) != mm and int(tasks.flags[row]) & PF_EXITING else ""
             texts.append(f"pid {int(tasks.tgid[row])} ({printable(comm_of(tasks.comm[row]))}){gone}")
         else:
             texts.append(f"mm {mm:#x}, which no process has" if mm else "no mm")

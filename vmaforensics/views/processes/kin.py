@@ -15,6 +15,7 @@ from vmaforensics.columns.lookup import rows_of
 from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
 from vmaforensics.columns.table import Table, column, member, table
 from vmaforensics.columns.types import I64, U8, U64, Bools
+from vmaforensics.views.processes.tasks import PF_KTHREAD
 
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
@@ -66,7 +67,6 @@ class Shared(Table):
 
 
 _FIRST: Final = "init_task"
-_PF_KTHREAD: Final = 0x00200000  # include/linux/sched.h
 
 
 def read_kin(kernel: Kernel, tasks: Tasks) -> tuple[Kin, Shared]:
@@ -122,7 +122,7 @@ def _shared(kernel: Kernel, kin: Kin, tasks: Tasks, first: int | None) -> Shared
     parts = []
     known = np.array([] if first is None else [first], np.uint64)
     idle, ok = kernel.gather(Kin, known)
-    kernels = np.isin(kin.task, tasks.task[(tasks.flags & np.uint32(_PF_KTHREAD)) != 0]) | (tasks.pid == 1)
+    kernels = np.isin(kin.task, tasks.task[(tasks.flags & np.uint32(PF_KTHREAD)) != 0]) | (tasks.pid == 1)
     # Requests that workers of io_uring took over counted both (struct io_identity, 5.10 and 5.11).
     lent = kernel.has("io_identity", "fs") and kernel.has("io_identity", "files")
     for kind, mine, others in ((SharedKind.FS, kin.fs, idle.fs), (SharedKind.FILES, kin.files, idle.files)):

@@ -41,6 +41,9 @@ class Tasks(Table):
     ok: Bools  # False: the task_struct is not in the dump, only its address is known
 
 
+# Of task_struct.flags (include/linux/sched.h).
+PF_EXITING = 0x4
+PF_KTHREAD = 0x00200000
 _MOST = 1 << 22  # PID_MAX_LIMIT
 _TOGETHER = 256  # tasks whose memory the allocator is asked for at once
 
