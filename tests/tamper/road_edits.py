@@ -223,22 +223,21 @@ def system_call_replaced(edit: Edit) -> Label:
     return label_of("system call replaced", where)
 
 
+def _page_faults_to(edit: Edit, target: int, technique: str) -> Label:
+    where = symbol(edit, "idt_table") + 16 * 14
+    edit.put(where, edit.get(where) & ~0xFFFF_0000_0000_FFFF | target & 0xFFFF | (target & 0xFFFF_0000) << 32)
+    edit.put(where + 8, target >> 32, 4)
+    return label_of(technique, where)
+
+
 def exception_replaced(edit: Edit) -> Label:
     """The gate of page faults leads to a module."""
-    where = symbol(edit, "idt_table") + 16 * 14
-    target, word = module_code(edit), edit.get(where)
-    edit.put(where, word & ~0xFFFF_0000_0000_FFFF | target & 0xFFFF | (target & 0xFFFF_0000) << 32)
-    edit.put(where + 8, target >> 32, 4)
-    return label_of("page faults taken by a module", where)
+    return _page_faults_to(edit, module_code(edit), "page faults taken by a module")
 
 
 def exception_by_other_function(edit: Edit) -> Label:
     """The gate of page faults leads to another function of the kernel, which is no entry."""
-    where = symbol(edit, "idt_table") + 16 * 14
-    target, word = symbol(edit, "seq_read"), edit.get(where)
-    edit.put(where, word & ~0xFFFF_0000_0000_FFFF | target & 0xFFFF | (target & 0xFFFF_0000) << 32)
-    edit.put(where + 8, target >> 32, 4)
-    return label_of("page faults taken by another function", where)
+    return _page_faults_to(edit, symbol(edit, "seq_read"), "page faults taken by another function")
 
 
 def vector_table_copied(edit: Edit) -> Label:
@@ -268,33 +267,34 @@ def _leaving(edit: Edit, name: str, opcode: int) -> int:
     raise AssertionError("it leads nowhere")
 
 
+def _redirected(edit: Edit, at: int, opcode: int, target: int, technique: str) -> Label:
+    """Another call or jump in the place of the one at ``at``."""
+    _branch(edit, at, opcode, target)
+    return label_of(technique, at, 1)
+
+
 def switch_redirected(edit: Edit) -> Label:
     """What decides on system calls goes to another one's function for one number."""
     at = _leaving(edit, "x64_sys_call", JUMP)
-    target = symbol(edit, "__x64_sys_getpid")
-    _branch(edit, at, JUMP, target)
-    return label_of("system call decided otherwise", at, 1)
+    return _redirected(edit, at, JUMP, symbol(edit, "__x64_sys_getpid"), "system call decided otherwise")
 
 
 def entry_code_redirected(edit: Edit) -> Label:
     """The code that system calls enter at calls a module."""
     at = _leaving(edit, "entry_SYSCALL_64_after_hwframe", CALL)
-    _branch(edit, at, CALL, module_code(edit))
-    return label_of("code of entry calls a module", at, 1)
+    return _redirected(edit, at, CALL, module_code(edit), "code of entry calls a module")
 
 
 def call_inside_redirected(edit: Edit) -> Label:
     """A call inside of ``show_map_vma`` leads to foreign executable memory: a module."""
     at = _leaving(edit, "show_map_vma", CALL)
-    _branch(edit, at, CALL, module_code(edit))
-    return label_of("call inside of what prints areas", at, 1)
+    return _redirected(edit, at, CALL, module_code(edit), "call inside of what prints areas")
 
 
 def jump_inside_elsewhere(edit: Edit) -> Label:
     """A jump to a module inside of a function that has nothing to do with /proc."""
     at = _leaving(edit, "wake_up_new_task", CALL)
-    _branch(edit, at, JUMP, module_code(edit))
-    return label_of("jump inside of another function", at, 1)
+    return _redirected(edit, at, JUMP, module_code(edit), "jump inside of another function")
 
 
 def jump_through_register(edit: Edit) -> Label:

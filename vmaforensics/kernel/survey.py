@@ -30,7 +30,6 @@ BANNER = b"Linux version "
 _WHOLE_BANNER = re.compile(rb"Linux version \d[\x20-\x7e]{10,200}")
 _BANNER_WORD, _LONGEST_BANNER = int.from_bytes(BANNER[:8], "little"), 256
 _STEP = 64 << 20  # bytes
-_OVERLAP = 8 << 10  # bytes: a token table and its index have fewer
 _ALIGNED = 8  # bytes
 _MOST = 1 << 12  # of a kind: no memory holds as many kernels
 
@@ -104,7 +103,7 @@ class Survey:
             for row in np.flatnonzero(words == _BANNER_WORD).tolist():
                 line = _WHOLE_BANNER.match(data[row * _ALIGNED : row * _ALIGNED + _LONGEST_BANNER].tobytes())
                 self._banner = self._banner or (line.group().decode() if line else None)
-        low = max(end - _OVERLAP & -_ALIGNED, start)
+        low = max(end - window.OVERLAP & -_ALIGNED, start)
         self._before, self._follows = data[low - start :].copy(), end
         return True
 

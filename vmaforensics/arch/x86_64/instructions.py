@@ -130,11 +130,11 @@ def far_branches(code: U8, base: int) -> tuple[I64, U64]:
     pushes = np.flatnonzero((first == _PUSH) & (code[5 : last + 5] == _RETURN))
     place = np.concatenate([near, escaped, loads + 10, pushes + 5])
     behind = np.concatenate([near + 5, escaped + 6]).astype(np.uint64) + np.uint64(base)
-    relative = np.concatenate([_signed(code, near + 1), _signed(code, escaped + 2)])
+    relative = np.concatenate([signed_words(code, near + 1), signed_words(code, escaped + 2)])
     with np.errstate(over="ignore"):
         led = behind + relative.view(np.uint64)
-    loaded = np.ascontiguousarray(code[loads[:, None] + 2 + np.arange(8)]).view("<u8")[:, 0]
-    pushed = _signed(code, pushes + 1).view(np.uint64)
+    loaded = _constants(code, loads)
+    pushed = signed_words(code, pushes + 1).view(np.uint64)
     return place, np.concatenate([led, loaded, pushed])
 
 
@@ -146,7 +146,13 @@ def _goes(code: U8, at: I64) -> Bools:
     return found
 
 
-def _signed(code: U8, at: I64) -> I64:
+def _constants(code: U8, loads: I64) -> U64:
+    """The 64-bit number that the instruction at each place loads."""
+    found: U64 = np.ascontiguousarray(code[loads[:, None] + 2 + np.arange(8)]).view("<u8")[:, 0]
+    return found
+
+
+def signed_words(code: U8, at: I64) -> I64:
     """The 32-bit number at each place."""
     words = np.ascontiguousarray(code[at[:, None] + np.arange(4)]).view("<i4")[:, 0]
     found: I64 = words.astype(np.int64)
@@ -202,12 +208,12 @@ def _led(padded: U8, at: U64, size: I64, maps: tuple[Bools, Bools], opcode_at: I
         last = rows + size[rows] - 1
         far = (opcode[rows] == _CALL) | (opcode[rows] == 0xE9) | two[rows]
         near = padded[last].view(np.int8).astype(np.int64)
-        distance = np.where(far, _signed(padded, np.maximum(last - 3, 0)), near)
+        distance = np.where(far, signed_words(padded, np.maximum(last - 3, 0)), near)
         target[rows] = at[rows] + size[rows].view(np.uint64) + distance.view(np.uint64)
         rows = np.flatnonzero(kind == FlowKind.PUSH)
-        target[rows] = _signed(padded, rows + size[rows] - 4).view(np.uint64)
+        target[rows] = signed_words(padded, rows + size[rows] - 4).view(np.uint64)
         rows = np.flatnonzero(kind == FlowKind.LOAD)
-        target[rows] = np.ascontiguousarray(padded[rows[:, None] + 2 + np.arange(8)]).view("<u8")[:, 0]
+        target[rows] = _constants(padded, rows)
         rows = np.flatnonzero(kind == FlowKind.INDIRECT)
         target[rows] = _words(padded, opcode_at[rows], at[rows] + size[rows].view(np.uint64))
     return Flow(size=size.astype(np.uint8), kind=kind, target=target)
@@ -218,6 +224,6 @@ def _words(padded: U8, opcode_at: I64, behind: U64) -> U64:
     modrm, sib = padded[opcode_at + 1], padded[opcode_at + 2]
     relative = (modrm & 0xC7) == 0x05
     absolute = ((modrm & 0xC7) == 0x04) & (sib == 0x25)
-    shown = _signed(padded, opcode_at + np.where(absolute, 3, 2)).view(np.uint64)
+    shown = signed_words(padded, opcode_at + np.where(absolute, 3, 2)).view(np.uint64)
     found: U64 = np.select([relative, absolute], [behind + shown, shown], np.uint64(0))
     return found

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from vmaforensics.arch.branches import Dispatched, FlowKind
-from vmaforensics.arch.x86_64.instructions import flow
+from vmaforensics.arch.x86_64.instructions import flow, signed_words
 
 if TYPE_CHECKING:
     from vmaforensics.columns.types import I64, U8, U64, Bools
@@ -63,7 +63,7 @@ def _constants(padded: U8, sizes: I64) -> tuple[I64, Bools, Bools]:
     first, modrm = padded[at], padded[at + 1]
     takes = modrm == (0xE8 | _NUMBER)  # sub, of group 1
     register = takes | (modrm == (0xF8 | _NUMBER))  # cmp
-    four = np.ascontiguousarray(padded[at[:, None] + 2 + np.arange(4)]).view("<i4")[:, 0].astype(np.int64)
+    four = signed_words(padded, at + 2)
     byte = padded[at + 2].astype(np.int64)
     long_form, short_form = (first == 0x81) & register, (first == 0x83) & register & (byte < 0x80)
     with_itself = (first == 0x85) & (modrm == (0xC0 | _NUMBER << 3 | _NUMBER))  # test

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vmaforensics.arch.interface import Architecture
     from vmaforensics.image.memory import PhysicalMemory
 
-_OVERLAP = 8 << 10  # bytes: a token table and its index have fewer
+OVERLAP = 8 << 10  # bytes: a token table and its index have fewer
 _STEP = 16 << 20
 _REACH = 192 << 20  # the text, data and bss of any kernel built so far
 _BEFORE, _AFTER = 24 << 20, 6 << 20  # around a token table lie all the tables of kallsyms
@@ -63,7 +63,7 @@ def symbols_from(memory: PhysicalMemory, text: int, arch: Architecture) -> tuple
                 found = tables_around(memory, step.pa - len(before) + table, index - table, arch)
                 if found is not None:
                     return found
-            before = step.data[-_OVERLAP:]
+            before = step.data[-OVERLAP:]
     return None
 
 

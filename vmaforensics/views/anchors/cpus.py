@@ -11,6 +11,7 @@ from vmaforensics.columns.lookup import rows_of
 from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.types import I32, I64, U8, U64
 from vmaforensics.kernel.several import set_aside
+from vmaforensics.views.system.ending import panic_cpu
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from vmaforensics.arch.registers import CpuState
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.processes.mms import Mms
-
-_NO_PANIC = (1 << 32) - 1  # PANIC_CPU_INVALID (include/linux/panic.h)
 
 
 @table()
@@ -120,7 +119,7 @@ def _match_loaded(kernel: Kernel, rows: Cpus, meant: tuple[U64, ...]) -> None:
 
 def _match_crash_kernel(kernel: Kernel, rows: Cpus) -> None:
     """After a panic the CPU runs the crash kernel, in memory that this one never touched (__crash_kexec)."""
-    if kernel.variable("panic_cpu", 4) in (None, _NO_PANIC):
+    if panic_cpu(kernel) in (None, -1):
         return
     for start, end in set_aside(kernel):
         inside = (rows.root >= np.uint64(start)) & (rows.root < np.uint64(end))

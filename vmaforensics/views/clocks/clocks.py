@@ -13,6 +13,7 @@ from vmaforensics.views.clocks.samples import TimeSamples
 from vmaforensics.views.clocks.task_clocks import task_clocks, task_times
 from vmaforensics.views.slab.caches import ObjectKind
 from vmaforensics.views.slab.objects import State
+from vmaforensics.views.system.ending import panic_cpu
 
 if TYPE_CHECKING:
     from vmaforensics.columns.types import U64
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from vmaforensics.views.clocks.task_clocks import TaskTimes
     from vmaforensics.views.processes.tasks import Tasks
     from vmaforensics.views.slab.objects import SlabView
-
-_NO_CPU = 0xFFFF_FFFF  # PANIC_CPU_INVALID
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,9 +57,8 @@ def gather_clocks(kernel: Kernel, tasks: Tasks, slab: SlabView | None) -> Clocks
 
 def _panicked(kernel: Kernel) -> bool:
     """``panic_cpu`` is the CPU that has called panic (kernel/panic.c); crash_save_vmcoreinfo notes a CRASHTIME."""
-    cpu = kernel.variable("panic_cpu", 4)
     crashed = kernel.vmcoreinfo is not None and "CRASHTIME" in kernel.vmcoreinfo.values
-    return crashed or (cpu is not None and cpu != _NO_CPU)
+    return crashed or panic_cpu(kernel) not in (None, -1)
 
 
 class Places:

@@ -35,7 +35,7 @@ def read_ending(kernel: Kernel) -> Ending:
     """What those variables hold."""
     image = kernel.variable("kexec_crash_image", 8)
     return Ending(
-        panic_cpu=_signed(kernel, "panic_cpu"),
+        panic_cpu=panic_cpu(kernel),
         oops_in_progress=_signed(kernel, "oops_in_progress"),
         die_counter=_signed(kernel, "die_counter"),
         warn_count=_signed(kernel, "warn_count"),
@@ -43,6 +43,11 @@ def read_ending(kernel: Kernel) -> Ending:
         crash_kernel=None if image is None else image != 0,
         buffers=tuple(_buffers(kernel)),
     )
+
+
+def panic_cpu(kernel: Kernel) -> int | None:
+    """The CPU that called panic() or, of a crash dump, crash_kexec(); -1: none has; None: not known."""
+    return _signed(kernel, "panic_cpu")
 
 
 def _signed(kernel: Kernel, name: str) -> int | None:
