@@ -13,19 +13,13 @@ from vmaforensics.arch.registers import RegisterNames
 from vmaforensics.arch.x86_64 import (
     addresses,
     bits,
-    boot_image,
-    code_marks,
-    code_patches,
     core_registers,
     cpu_stacks,
     encryption,
     entries,
-    instructions,
     isolation,
     kernel_half,
     kernel_image,
-    kernel_text,
-    machine_code,
     operands,
     paging,
     printed_registers,
@@ -33,17 +27,15 @@ from vmaforensics.arch.x86_64 import (
     saved_registers,
     special_pages,
     swap_entries,
-    switches,
     unwinding,
     vdso,
-    vectors,
 )
+from vmaforensics.arch.x86_64.code import Code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Self
 
-    from vmaforensics.arch.branches import Branches, Dispatched, Flow, Vectors, VectorTable
     from vmaforensics.arch.interface import BootFacts, GateArea
     from vmaforensics.arch.page_tables import (
         KernelEntries,
@@ -56,7 +48,6 @@ if TYPE_CHECKING:
         Walk,
     )
     from vmaforensics.arch.reading import KernelReader, Note, PhysicalReader
-    from vmaforensics.arch.reference_text import PatchedPlaces, ReferenceText
     from vmaforensics.arch.registers import (
         CoreRegisters,
         CpuState,
@@ -70,7 +61,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class X86_64(Architecture):  # noqa: N801 - the name of the CPU
+class X86_64(Code, Architecture):  # noqa: N801 - the name of the CPU
     """x86-64 with 4 or 5 levels of page tables; see the interface for what each member is."""
 
     levels: int = 4
@@ -310,53 +301,7 @@ class X86_64(Architecture):  # noqa: N801 - the name of the CPU
     def operand(self, code: bytes) -> MemoryOperand | None:
         return operands.operand(code)
 
-    # Code and vm_flags -------------------------------------------------------------------------------
-
-    def breakpoints(self, code: U8) -> Bools:
-        return machine_code.breakpoints(code)
-
-    def looks_like_code(self, pages: U8) -> Bools:
-        return code_marks.looks_like_code(pages)
-
-    def probe_sizes(self, first: U8) -> I64:
-        return machine_code.probe_sizes(first)
-
-    patch_size = code_patches.SIZE
-    no_operation = code_patches.NO_OPERATION
-    filler = code_patches.FILLER
-    patch_records = code_patches.PATCH_RECORDS
-    tracer_calls = code_patches.TRACER_CALLS
-    system_call_tables = vectors.SYSTEM_CALL_TABLES
-    system_call_switches = vectors.SYSTEM_CALL_SWITCHES
-    system_call_names = vectors.SYSTEM_CALL_NAMES
-    vector_table = vectors.TABLE
-    entry_symbols = vectors.SYMBOLS
-    entry_text = vectors.ENTRY_TEXT
-    entry_functions = vectors.ENTRY_FUNCTIONS
-
-    def branches(self, code: U8, at: U64) -> Branches:
-        return code_patches.branches(code, at)
-
-    def vectors(self, kernel: KernelReader) -> Vectors:
-        return vectors.vectors(kernel)
-
-    def vector_tables(self, kernel: KernelReader) -> tuple[VectorTable, ...]:
-        return vectors.vector_tables(kernel)
-
-    def flow(self, code: U8, at: U64) -> Flow:
-        return instructions.flow(code, at)
-
-    def far_branches(self, code: U8, base: int) -> tuple[I64, U64]:
-        return instructions.far_branches(code, base)
-
-    def follow_switch(self, code: U8, at: int, numbers: U64) -> Dispatched:
-        return switches.follow_switch(code, at, numbers)
-
-    def boot_payload(self, raw: bytes) -> bytes | None:
-        return boot_image.boot_payload(raw)
-
-    def explained_text(self, kernel: KernelReader, text: ReferenceText, places: PatchedPlaces) -> Bools:
-        return kernel_text.explained(kernel, text, places)
+    # vm_flags ----------------------------------------------------------------------------------------
 
     def vm_flag_names(self, kernel: KernelReader) -> dict[int, str]:
         return special_pages.vm_flag_names(kernel)
