@@ -18,6 +18,7 @@ import numpy as np
 from vmaforensics.errors import MemoryReadError
 from vmaforensics.image.limits import Limits
 from vmaforensics.image.source import take
+from vmaforensics.image.trace import Trace
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
 # The unit that the contents of images are known by: it divides the pages of every CPU that Linux runs on.
 PAGE_SHIFT = 12
 PAGE_SIZE = 1 << PAGE_SHIFT
-
-TRACE_FLAGS = 1 << 28  # pages a trace keeps a flag for: 1 TiB
-
 
 _COUNTED_AT_ONCE = 1 << 22  # page frames
 _READ_AT_ONCE = 1 << 12  # pages
@@ -72,8 +70,7 @@ class PhysicalMemory(ABC):
     def __init__(self, ranges: NDArray[np.uint64]) -> None:
         self.ranges = ranges
         self._reading = RLock()  # what holds pages unpacked has one buffer for all readers
-        self._trace: NDArray[np.bool_] | None = None
-        self._trace_high: list[NDArray[np.uint64]] = []
+        self._trace: Trace | None = None
 
     # What a format has to provide -------------------------------------------------------------
 
@@ -226,7 +223,7 @@ class PhysicalMemory(ABC):
         """:meth:`join` for what is located at once."""
         pas = np.ascontiguousarray(pas, np.uint64)
         if self._trace is not None:
-            self._mark(pas)
+            self._trace.add(pas)
         buffer, offsets, states = self._locate(pas, size)
         lost = np.concatenate([np.zeros(1, np.int64), np.cumsum(states > PageState.ZERO)])
         present = (states == PageState.PRESENT) & (len(buffer) >= size)
@@ -281,7 +278,7 @@ class PhysicalMemory(ABC):
     ) -> None:
         size, part = data.shape[1], pas[rows]
         if self._trace is not None:
-            self._mark(part)
+            self._trace.add(part)
         buffer, offsets, states = self._locate(part, size)
         held = states <= PageState.ZERO
         ok[rows] = held
@@ -324,10 +321,7 @@ class PhysicalMemory(ABC):
 
     def start_trace(self) -> None:
         """Record from now on every page frame that a read asks for; see :meth:`traced`."""
-        top = int(self.ranges[-1, 1]) if len(self.ranges) else 0
-        # One flag per page up to 1 TiB; a header may name addresses up to 2**52, so the rest is a list.
-        self._trace = np.zeros(min((top >> PAGE_SHIFT) + 1, TRACE_FLAGS), dtype=np.bool_)
-        self._trace_high = []
+        self._trace = Trace(int(self.ranges[-1, 1]) if len(self.ranges) else 0, PAGE_SHIFT)
 
     @contextmanager
     def untraced(self) -> Iterator[None]:
@@ -341,33 +335,12 @@ class PhysicalMemory(ABC):
     def touch(self, pa: int, size: int) -> None:
         """Trace the pages of ``[pa, pa + size)`` as if they had been read."""
         if self._trace is not None:
-            self._mark(np.arange(pa & ~(PAGE_SIZE - 1), pa + size, PAGE_SIZE, dtype=np.uint64))
+            self._trace.add(np.arange(pa & ~(PAGE_SIZE - 1), pa + size, PAGE_SIZE, dtype=np.uint64))
 
     def traced(self) -> NDArray[np.uint64]:
         """Page frame numbers asked for since :meth:`start_trace`, sorted; held by the image or not.
         Those above the highest RAM address are left out."""
-        if self._trace is None:
-            return np.zeros(0, np.uint64)
-        low = np.flatnonzero(self._trace).astype(np.uint64)
-        return np.concatenate([low, self._high()])
-
-    def _high(self) -> NDArray[np.uint64]:
-        """Merge the list of page frames beyond the flags."""
-        if self._trace_high:
-            self._trace_high = [np.unique(np.concatenate(self._trace_high))]
-            return self._trace_high[0]
-        return np.zeros(0, np.uint64)
-
-    def _mark(self, pas: NDArray[np.uint64]) -> None:
-        assert self._trace is not None
-        pfns = pas >> np.uint64(PAGE_SHIFT)
-        low = pfns < np.uint64(len(self._trace))
-        self._trace[pfns[low].astype(np.intp)] = True
-        if len(self._trace) == TRACE_FLAGS and not low.all():
-            high = pfns[~low]
-            self._trace_high.append(np.unique(high[high <= self.ranges[-1, 1] >> np.uint64(PAGE_SHIFT)]))
-            if len(self._trace_high) > 64:
-                self._high()
+        return np.zeros(0, np.uint64) if self._trace is None else self._trace.pfns()
 
 
 def describe(state: PageState) -> str:
