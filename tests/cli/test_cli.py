@@ -243,6 +243,20 @@ def test_an_interrupt_while_a_class_is_made_is_an_interrupt(
     assert capsys.readouterr().err == "vmaforensics: interrupted\n"
 
 
+def test_an_interrupt_that_a_compiled_module_swallows_is_an_interrupt(image: Path, tmp_path: Path) -> None:
+    # PyCapsule_Import of CPython drops the KeyboardInterrupt of the import under it: here datetime raises it.
+    (tmp_path / "datetime.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n")
+    done = subprocess.run(
+        [sys.executable, "-m", "vmaforensics", "report", str(image)],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        timeout=60,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert done.returncode == ExitCode.INTERRUPTED
+    assert done.stderr == b"vmaforensics: interrupted\n"
+
+
 def test_a_bug_is_one_line_unless_debugging(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import gc
 import os
+import signal
 import sys
 from contextlib import suppress
 from importlib import import_module
@@ -15,6 +16,7 @@ from vmaforensics.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from types import FrameType
 
 
 # In the order of the help; each is a module of this package that bears its name.
@@ -134,8 +136,20 @@ def _tell_memory(limit: object) -> None:
         sys.stderr.write(f"vmaforensics: it took {amount(taken)}, more than the {amount(limit)} of --memory\n")
 
 
+# The interrupts that came. One that comes while a compiled module is loaded can end as an ImportError that knows
+# nothing of it: PyCapsule_Import, by which NumPy takes datetime, drops the exception it meets and raises its own.
+_interrupts: list[int] = []
+
+
+def _on_interrupt(number: int, frame: FrameType | None) -> None:
+    _interrupts.append(number)
+    signal.default_int_handler(number, frame)
+
+
 def _interrupted(error: BaseException) -> bool:
     """Is an interrupt the cause? While a class is made, Python up to 3.11 raises RuntimeError in its place."""
+    if _interrupts:
+        return True
     causes = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in causes:
@@ -155,7 +169,12 @@ def _fail(code: ExitCode, text: str) -> int:
 
 def run() -> None:
     """Entry point of ``python -m vmaforensics`` and of the command."""
-    code = main()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not for a job that is to ignore it
+        signal.signal(signal.SIGINT, _on_interrupt)
+    try:
+        code = main()
+    except KeyboardInterrupt:  # it came while the command line was read
+        code = _fail(ExitCode.INTERRUPTED, "interrupted")
     if code == ExitCode.INTERRUPTED:
         # Python ends with the signal if it came while a string was executed, as importing dataclasses does, though it
         # has been taken care of since (unhandled_keyboard_interrupt of CPython's pythonrun.c, never reset).
