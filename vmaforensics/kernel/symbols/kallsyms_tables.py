@@ -27,6 +27,11 @@ if TYPE_CHECKING:
 # Tokens 0x30 to 0x39 stand for themselves: every digit occurs in some symbol name.
 _DIGITS = b"".join(b"%d\0" % digit for digit in range(10))
 GROUP = 256  # names between two markers
+# Four digits that follow each other, each with a NUL behind it, in one word: what they have in common, and what differs
+_FOUR_DIGITS, _FOUR_DIGITS_MASK = 0x0030_0030_0030_0030, 0xFFF0_FFF0_FFF0_FFF0
+_NUL_FIRST, _NUL_FIRST_MASK = 0x3000_3000_3000_3000, 0xF0FF_F0FF_F0FF_F0FF
+_ASCENDING, _ONE_EACH = np.uint64(0x0003_0002_0001_0000), np.uint64(0x0001_0001_0001_0001)
+_AT_ONCE = 1 << 17  # words: what fits into a cache of the CPU
 _LONGEST_TABLE = 1 << 14  # bytes; 256 strings of up to 64
 _MAX_NAME = 2 + 512  # length field and KSYM_NAME_LEN
 _MAX_SYMBOLS = 1 << 23
@@ -76,13 +81,23 @@ def token_tables(buffer: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
 
 
 def _digits(buffer: NDArray[np.uint8]) -> list[int]:
-    """Offsets of the ten digits, each a string of its own, ascending."""
-    found = []
-    for odd in (0, 1):
-        words = buffer[odd : len(buffer) - (len(buffer) - odd) % 2].view("<u2")
-        last = np.flatnonzero(words == ord("9"))  # no word is rarer than that
-        found += [odd + 2 * (row - 9) for row in last[(last >= 9)].tolist() if words[row - 1] == ord("8")]
-    return sorted(at for at in found if buffer[at : at + len(_DIGITS)].tobytes() == _DIGITS)
+    """Offsets of the ten digits, each a string of its own, ascending.
+
+    Wherever they begin, the first aligned word within them holds four digits and four NULs.
+    """
+    words = buffer[: len(buffer) // 8 * 8].view("<u8")
+    room = np.empty(min(_AT_ONCE, len(words)), np.uint64)
+    found = set()
+    for low in range(0, len(words), _AT_ONCE):
+        part = words[low : low + _AT_ONCE]
+        for odd in (0, 1):  # a NUL comes first
+            masked = np.bitwise_and(part, _NUL_FIRST_MASK if odd else _FOUR_DIGITS_MASK, out=room[: len(part)])
+            rows = np.flatnonzero(masked == (_NUL_FIRST if odd else _FOUR_DIGITS))
+            first = (part[rows] >> np.uint64(8 * odd)) & np.uint64(0xFF)
+            ascending = part[rows] == (_ASCENDING + first * _ONE_EACH) << np.uint64(8 * odd)
+            digits = 8 * (low + rows) + odd - 2 * (first.astype(np.int64) - ord("0"))
+            found.update(digits[ascending].tolist())
+    return sorted(at for at in found if at >= 0 and buffer[at : at + len(_DIGITS)].tobytes() == _DIGITS)
 
 
 def _tokens_fit(raw: bytes, start: int, end: int, offsets: NDArray[np.uint16]) -> bool:
