@@ -9,7 +9,7 @@ from vmaforensics.arch.branches import BranchKind
 from vmaforensics.views.road.code_cache import given_back
 from vmaforensics.views.road.code_flow import FoundFlow, Way, find_flow
 from vmaforensics.views.road.code_owners import Owner, kernel_and_modules
-from vmaforensics.views.road.entrances import read_security_hooks, read_switches, read_vectors
+from vmaforensics.views.road.entrances import read_security_hooks, read_switches, read_system_calls, read_vectors
 from vmaforensics.views.road.foreign_code import Pages
 from vmaforensics.views.road.functions import road_functions
 from vmaforensics.views.road.livepatch import find_replaced
@@ -319,6 +319,32 @@ def test_a_switch_that_goes_elsewhere_than_its_table_is_misled() -> None:
         assert rows.target.tolist() == [read, goes]
         assert rows.leads.tolist() == [Leads.FUNCTION, leads]
         assert (rows.at.tolist(), log.cut_short) == ([start + 4, start + 9], [])
+
+
+def test_what_lies_behind_a_table_of_system_calls_is_none_of_it() -> None:
+    # Tables of compiled switches have no symbols; one lay behind ia32_sys_call_table of a built 5.10.
+    machine = Machine(ROAD, CONSTANTS)
+    code_of(machine, __x64_sys_read=b"\xc3", __x64_sys_write=b"\xc3", decides=b"\x90" * 32, last=b"\xc3")
+    read, write, decides, last = (
+        machine.symbols[name] for name in ("__x64_sys_read", "__x64_sys_write", "decides", "last")
+    )
+    jumps = [decides + 3, decides + 9, decides + 3, decides + 7]
+    table = machine.symbols["sys_call_table"] = machine.room(64)
+    machine.symbols["behind_the_table"] = table + 64
+    for words, held in (
+        ([read, write, 0, *jumps], 2),
+        ([read, write, *jumps], 2),
+        ([read, write, last, *jumps], 3),  # what an intruder put into the last element
+        ([read, write, decides + 3, decides + 9, decides + 3], 5),
+        ([read, *jumps, write], 6),
+    ):
+        for place in range(8):
+            machine.word(table + 8 * place, words[place] if place < len(words) else 0)
+        kernel = machine.kernel()
+        nothing = Part(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
+        log = PointerLog(kernel, kernel_and_modules(kernel, find_loaded(kernel).modules), nothing, nothing)
+        read_system_calls(kernel, log)
+        assert log.table().target.tolist() == words[:held]
 
 
 def test_gates_lead_to_the_functions_that_belong_there_and_cpus_to_the_kernel_s_own_table() -> None:

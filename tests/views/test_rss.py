@@ -85,6 +85,15 @@ def test_per_cpu_parts_are_added() -> None:
     assert (counts.tolist(), ok.tolist()) == ([[2, 102, 202, 302]], [True])
 
 
+def test_a_kernel_for_one_cpu_keeps_no_parts() -> None:
+    # Without CONFIG_SMP struct percpu_counter is a count alone (include/linux/percpu_counter.h).
+    machine = Machine(NEW | {"percpu_counter": "count:i64"}, NUMBERS)
+    mm = machine.put("mm_struct")
+    put_counts(machine, machine.at("mm_struct", mm, "rss_stat"), [9, 8, 7, 6])
+    counts, ok = read_rss(machine.kernel(), mms_of(mm), Tasks.zeros(0), tasks_whole=False)
+    assert (counts.tolist(), ok.tolist()) == ([[9, 8, 7, 6]], [True])
+
+
 def test_a_process_without_its_counters_is_not_judged() -> None:
     machine = Machine(NEW, NUMBERS)
     machine.symbols["__per_cpu_offset"] = machine.room(8)

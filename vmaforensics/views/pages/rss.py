@@ -31,7 +31,7 @@ class _Counters(Table):
     """struct percpu_counter (include/linux/percpu_counter.h)."""
 
     count: I64 = member("count")
-    counters: U64 = member("counters")  # per-CPU pointer to the parts
+    counters: U64 = member("counters?")  # per-CPU pointer to the parts; kernels for one CPU alone have none
 
 
 def read_rss(kernel: Kernel, mms: Mms, tasks: Tasks, *, tasks_whole: bool) -> tuple[I64, Bools]:
@@ -44,9 +44,11 @@ def read_rss(kernel: Kernel, mms: Mms, tasks: Tasks, *, tasks_whole: bool) -> tu
     kinds = [number for name in KINDS if (number := kernel.types.constant(name)) is not None]
     if len(kinds) < len(KINDS):
         return _none(mms)
-    if kernel.has("mm_struct", "rss_stat.counters"):
+    if not kernel.has("mm_struct", "rss_stat.count"):
+        return _none(mms)
+    if kernel.member("mm_struct", "rss_stat").count:  # an array of percpu_counter
         counts, ok = _percpu(kernel, mms.mm)
-    elif kernel.has("mm_struct", "rss_stat.count"):
+    else:
         field = kernel.member("mm_struct", "rss_stat.count")  # an array of atomic_long_t
         words, ok = kernel.words(mms.mm + np.uint64(field.offset), field.extent // 8)
         counts = words.view(np.int64)
@@ -54,8 +56,6 @@ def read_rss(kernel: Kernel, mms: Mms, tasks: Tasks, *, tasks_whole: bool) -> tu
             _add_cached(kernel, mms, tasks, counts)
             if not tasks_whole:  # a task that could not be read may have kept counts for any of them
                 ok[:] = False
-    else:
-        return _none(mms)
     return counts[:, kinds], ok & mms.ok
 
 
@@ -79,6 +79,8 @@ def _percpu(kernel: Kernel, mms: U64) -> tuple[I64, Bools]:
         first = mms[:, None] + np.uint64(field.offset) + np.arange(many, dtype=np.uint64) * np.uint64(field.size)
     counters, ok = kernel.gather(_Counters, first.reshape(-1))
     total = counters.count.copy()
+    if not kernel.has("percpu_counter", "counters"):
+        return total.reshape(-1, many), np.all(ok.reshape(-1, many), axis=1)
     ok &= counters.counters != 0
     for offset in per_cpu_offsets(kernel):
         with np.errstate(over="ignore"):

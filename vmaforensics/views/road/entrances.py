@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -19,27 +19,18 @@ if TYPE_CHECKING:
 
 _MOST: Final = 1 << 16
 _NUMBERS: Final = 512  # of system calls that are tried where no table says how many there are
+_JUMPS: Final = 4  # a switch of fewer cases is compiled without a table
 _MOST_PROBES: Final = 64  # of one tracepoint
 _MOST_HOOKS: Final = 64  # of one list of a security hook: one for each security module
 
 
 def read_system_calls(kernel: Kernel, log: PointerLog) -> None:
-    """Every entry of the tables of system calls; an element that is no address ends one."""
-    symbols = kernel.symbols.by_address()
+    """Every entry of the tables of system calls."""
     for name in kernel.arch.system_call_tables:
         start = kernel.symbols.get(name)
-        if start is None:
-            continue
-        end = int(symbols.nearest(np.array([start], np.uint64)).end[0])
-        count = min((end - start) // 8, _MOST)
-        at = start + np.arange(count, dtype=np.uint64) * np.uint64(8)
-        words, ok = kernel.words(at, 1)
-        values = words[:, 0]
-        plain = kernel.arch.kernel_pointer(values)
-        if plain.any():  # there may be room up to the next symbol
-            last = int(np.flatnonzero(plain)[-1]) + 1
-            rows = at[:last], values[:last], ok[:last]
-            log.add(Source.SYSCALL, Group(name=name), *rows, misled=_no_system_calls(kernel, values[:last]))
+        if start is not None:
+            calls = _calls(kernel, start)
+            log.add(Source.SYSCALL, Group(name=name), calls.at, calls.target, calls.ok, misled=calls.misled)
 
 
 def read_switches(kernel: Kernel, log: PointerLog, patched: U64) -> None:
@@ -60,15 +51,16 @@ def read_switches(kernel: Kernel, log: PointerLog, patched: U64) -> None:
         code = code[0]
         for at in patched[(patched >= np.uint64(start)) & (patched < np.uint64(end))].tolist():
             code[at - start : at - start + kernel.arch.patch_size] = kernel.arch.no_operation
-        calls = kernel.symbols.get(table)
-        count = _calls_in(kernel, calls) if calls is not None else _NUMBERS
-        numbers = np.arange(count, dtype=np.uint64)
+        place = kernel.symbols.get(table)
+        calls = None if place is None else _calls(kernel, place)
+        numbers = np.arange(_NUMBERS if calls is None else len(calls.at), dtype=np.uint64)
         found = kernel.arch.follow_switch(code, start, numbers)
         known = found.at != 0
         if not known.all():
             log.cut_short.append(f"{name}, which decides on system calls")
-        wanted, read = _held(kernel, calls, count)
-        misled = _no_system_calls(kernel, found.target) | (read & (wanted != found.target))
+        misled = _no_system_calls(kernel, found.target)
+        if calls is not None:
+            misled |= calls.ok & calls.function & ~calls.misled & (calls.target != found.target)
         log.add(
             Source.SWITCH,
             Group(name=name),
@@ -80,21 +72,41 @@ def read_switches(kernel: Kernel, log: PointerLog, patched: U64) -> None:
         )
 
 
-def _calls_in(kernel: Kernel, table: int) -> int:
+class _Calls(NamedTuple):
     """Elements of a table of system calls."""
-    end = int(kernel.symbols.by_address().nearest(np.array([table], np.uint64)).end[0])
-    words, ok = kernel.words(np.arange(table, min(end, table + 8 * _MOST), 8, dtype=np.uint64), 1)
-    plain = np.flatnonzero(ok & kernel.arch.kernel_pointer(words[:, 0]))
-    return int(plain[-1]) + 1 if len(plain) else 0
+
+    at: U64
+    target: U64
+    ok: Bools  # held
+    function: Bools  # it leads to where a symbol lies
+    misled: Bools  # to one of a function that is none of a system call
 
 
-def _held(kernel: Kernel, table: int | None, count: int) -> tuple[U64, Bools]:
-    """Elements of a table of system calls, and which of them are functions of some."""
-    if table is None:
-        return np.zeros(count, np.uint64), np.zeros(count, np.bool_)
-    words, ok = kernel.words(table + np.arange(count, dtype=np.uint64) * np.uint64(8), 1)
-    function = kernel.symbols.by_address().nearest(words[:, 0]).start == words[:, 0]
-    return words[:, 0], ok & function & ~_no_system_calls(kernel, words[:, 0])
+def _calls(kernel: Kernel, table: int) -> _Calls:
+    """All elements of the table at ``table``.
+
+    The next symbol may lie further on. Behind the last function of a system call, an element that is no address ends
+    the table, and so do places within one function: those a compiled switch jumps to, whose tables have no symbols.
+    """
+    symbols = kernel.symbols.by_address()
+    end = int(symbols.nearest(np.array([table], np.uint64)).end[0])
+    at = np.arange(table, min(end, table + 8 * _MOST), 8, dtype=np.uint64)
+    words, ok = kernel.words(at, 1)
+    target = words[:, 0]
+    row, start, after = symbols.nearest(target)
+    function, misled = (row >= 0) & (start == target), _no_system_calls(kernel, target)
+    own = np.flatnonzero(ok & function & ~misled)
+    last = int(own[-1]) + 1 if len(own) else 0
+    inside = ok & (start < target) & (target < after) & (after < symbols.addresses[-1])
+    jumps = inside[_JUMPS - 1 :].copy()
+    for back in range(1, _JUMPS):
+        before = slice(_JUMPS - 1 - back, len(at) - back)
+        jumps &= inside[before] & (start[before] == start[_JUMPS - 1 :])
+    over = ~kernel.arch.kernel_pointer(target)
+    over[: len(jumps)] |= jumps
+    behind = np.flatnonzero(over[last:])
+    count = last + int(behind[0]) if len(behind) else len(at)
+    return _Calls(at[:count], target[:count], ok[:count], function[:count], misled[:count])
 
 
 def _no_system_calls(kernel: Kernel, targets: U64) -> Bools:
