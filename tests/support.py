@@ -22,6 +22,7 @@ from vmaforensics.analysis import Analysis, analyse_image
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.registry import rule_modules
 from vmaforensics.checks.weigh import run_checks
+from vmaforensics.image.open import open_image
 from vmaforensics.kernel.edit import Edit as KernelEdit
 from vmaforensics.kernel.space.kernel_space import KernelSpace
 from vmaforensics.views.gather import gather_views
@@ -95,8 +96,11 @@ class Sample:
 
     @cached_property
     def analysis(self) -> Analysis:
-        """The analysis of the unchanged image; made once per session."""
-        return analyse_image(self.image_path)
+        """The analysis of the unchanged image, with the symbol file that lies beside it; made once per session."""
+        beside = self.image_path.with_suffix(".vmlinux")
+        return analyse_image(
+            dataclasses.replace(open_image(self.image_path), symbols=beside if beside.exists() else None)
+        )
 
 
 def bundled() -> list[Sample]:

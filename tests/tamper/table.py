@@ -2,6 +2,7 @@
 
     python -m tests.tamper.table             print the page
     python -m tests.tamper.table --update    write it
+    python -m tests.tamper.table built-6.12-plain    the page of other images of the recipe
 
 Every tuple of edits in ``tests/tamper/*edits.py`` takes part, by itself and, where an edit can repair what it
 leaves behind, repaired. Whole images of the recipe are used where they are there, else the bundled excerpts.
@@ -27,7 +28,7 @@ from vmaforensics.checks.finding import Finding, Severity
 from vmaforensics.errors import VmaForensicsError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from tamper.edits import Label
 
@@ -87,11 +88,11 @@ def _of(module: Any) -> Iterator[Callable[..., Label]]:  # noqa: ANN401
                     yield edit
 
 
-def images() -> list[Sample]:
-    """The image of each kernel of the table."""
-    whole = {image.name: image for image in built(*KERNELS)}
+def images(kernels: Sequence[str]) -> list[Sample]:
+    """The images of these names that there are."""
+    whole = {image.name: image for image in built(*kernels)}
     bundled = {sample.name: sample for sample in SAMPLES}
-    return [found for name in KERNELS if (found := whole.get(name) or bundled.get(name)) is not None]
+    return [found for name in kernels if (found := whole.get(name) or bundled.get(name)) is not None]
 
 
 def serious(findings: list[Finding], clean: list[Finding], rank: Severity) -> list[Finding]:
@@ -141,7 +142,7 @@ def try_edit(sample: Sample, family: str, name: str, edit: Callable[[Edit], Labe
 
 def work(name: str, part: int) -> tuple[Clean, list[Outcome]]:
     """One part of the edits on one kernel's image."""
-    (sample,) = (image for image in images() if image.name == name)
+    (sample,) = images([name])
     analysis = sample.analysis
     clean = Clean(kernel=name, release=analysis.kernel.identity.release)
     clean.above_low = [
@@ -152,9 +153,9 @@ def work(name: str, part: int) -> tuple[Clean, list[Outcome]]:
     return clean, [try_edit(sample, *edit) for edit in edits()[part::_PARTS]]
 
 
-def run() -> tuple[list[Clean], list[Outcome]]:
+def run(kernels: Sequence[str]) -> tuple[list[Clean], list[Outcome]]:
     """Every edit on every image; two at a time."""
-    jobs = [(image.name, part) for image in images() for part in range(_PARTS)]
+    jobs = [(image.name, part) for image in images(kernels) for part in range(_PARTS)]
     with ProcessPoolExecutor(2, initializer=os.nice, initargs=(10,)) as pool:
         done = list(pool.map(work, *zip(*jobs, strict=True)))
     clean = {one.kernel: one for one, _ in done}
@@ -165,8 +166,9 @@ def main() -> int:
     """Run, and write or print the page; what was missed goes to stderr."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--update", action="store_true", help="write docs/detection.md")
+    parser.add_argument("kernel", nargs="*", default=KERNELS, help="images of the recipe; default those of the page")
     args = parser.parse_args()
-    clean, outcomes = run()
+    clean, outcomes = run(args.kernel)
     order = [(family, name) for family, name, _ in edits()]
     text = render(clean, outcomes, order)
     if args.update:
