@@ -139,6 +139,8 @@ class Types:
 class Symbols(dict[str, int]):
     """Symbols by name."""
 
+    every_function = False
+
     def find(self, name: str) -> list[int]:
         """Every address of ``name``."""
         return [self[name]] if name in self else []

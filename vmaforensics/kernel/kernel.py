@@ -36,6 +36,11 @@ _CLUSTER_GAP = 512  # bytes between members beyond which they are read apart
 class Symbols(Protocol):
     """A source of symbol addresses."""
 
+    @property
+    def every_function(self) -> bool:
+        """Whether every function is listed, a name that several share once for each."""
+        ...
+
     def get(self, name: str) -> int | None:
         """Address of the first symbol called ``name``."""
         ...

@@ -18,8 +18,9 @@ _PROMOTED = re.compile(r"\.llvm\.\d+$")  # ThinLTO: what it appends to the name 
 class NamedSymbols:
     """Symbols by name; several may share one."""
 
-    def __init__(self, symbols: Iterable[tuple[str, int]]) -> None:
+    def __init__(self, symbols: Iterable[tuple[str, int]], *, every_function: bool = False) -> None:
         """Name and address of each, in the order of the file."""
+        self.every_function = every_function
         self._addresses: dict[str, int] = {}
         self._others: dict[str, list[int]] = {}  # further addresses of a name
         for name, address in symbols:
@@ -68,16 +69,19 @@ class NamedSymbols:
         return self._by_address
 
 
-def moved_symbols(linked: Iterable[tuple[str, int]], moved: int, image_start: int) -> NamedSymbols:
+def moved_symbols(
+    linked: Iterable[tuple[str, int]], moved: int, image_start: int, *, every_function: bool
+) -> NamedSymbols:
     """Symbols of the kernel ``moved`` bytes from where it was linked to (KASLR), of those ``linked``.
 
     What lies below ``image_start`` is no address in the kernel image, and is not moved: per-CPU offsets, up to 6.14.
     """
-    return NamedSymbols(
+    kept = (
         (name, address + moved if address >= image_start else address)
         for name, address in linked
         if 0 < address < (1 << 64) - moved
     )
+    return NamedSymbols(kept, every_function=every_function)
 
 
 def plain_name(name: str) -> str:

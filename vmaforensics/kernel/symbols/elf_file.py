@@ -114,7 +114,7 @@ class ElfFile:
 
     def symbols(self, moved: int, image_start: int) -> NamedSymbols:
         """The symbols, ``moved`` as by :func:`~vmaforensics.kernel.symbols.by_name.moved_symbols`."""
-        return moved_symbols(self._linked, moved, image_start)
+        return moved_symbols(self._linked, moved, image_start, every_function=True)
 
 
 def _dwarf(path: Path, key: str) -> Dwarf:

@@ -132,7 +132,7 @@ class Isf:
         """The symbols, ``moved`` as by :func:`~vmaforensics.kernel.symbols.by_name.moved_symbols`."""
         # dwarf2json lists local variables too, at 0.
         linked = ((plain_name(name), symbol.address) for name, symbol in self._file.symbols.items())
-        return moved_symbols(linked, moved, image_start)
+        return moved_symbols(linked, moved, image_start, every_function=False)
 
     def _user_type(self, name: str) -> _UserType | None:
         raw = self._file.user_types.get(name)

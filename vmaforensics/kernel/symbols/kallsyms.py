@@ -66,6 +66,11 @@ class Kallsyms:
         starts = np.cumsum([1, *map(len, names)], dtype=np.int64)[: len(names)]
         return cls(np.array([at for _, at in listed], np.uint64), b"\0" + b"".join(names), starts, 0)
 
+    @property
+    def every_function(self) -> bool:
+        """Whether no name was lost: functions it always lists."""
+        return self.lost == 0
+
     def __len__(self) -> int:
         return len(self.addresses)
 

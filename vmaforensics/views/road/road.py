@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.kernel.symbols.kallsyms import Kallsyms
 from vmaforensics.views.road.bpf import find_programs
 from vmaforensics.views.road.code_flow import FoundFlow, find_flow
 from vmaforensics.views.road.code_owners import Owner, kernel_and_modules
@@ -214,10 +213,9 @@ def _cut_short(kernel: Kernel, lists: Iterable[tuple[str, str, bool]]) -> tuple[
 
 
 def _named(kernel: Kernel) -> bool:
-    """Are the functions of the kernel known by name, all of them? A symbol file may have each name once."""
-    if not isinstance(kernel.symbols, Kallsyms) or kernel.symbols.lost:
-        return False
-    return all(kernel.symbols.get(name) is not None for name in ("_etext", "seq_read"))
+    """Are the functions of the kernel known by name, all of them?"""
+    symbols = kernel.symbols
+    return symbols.every_function and all(symbols.get(name) is not None for name in ("_etext", "seq_read"))
 
 
 def _made(
