@@ -27,8 +27,8 @@ REGULAR, SOCKET = 0o100644, 0o140777
 class Disk:
     """A mount namespace with a root file system, and files in it."""
 
-    def __init__(self) -> None:
-        self.machine = Machine(STRUCTS)
+    def __init__(self, structs: dict[str, str] = STRUCTS) -> None:
+        self.machine = Machine(structs)
         self.log = ProblemLog()
         self.sb = self.machine.put("super_block", {"s_dev": 8 << 20 | 1})
         self.root = self.dentry(b"/")
@@ -103,6 +103,19 @@ def test_what_is_left_of_a_bind_mount_ends_where_its_tree_does(disk: Disk) -> No
 def test_an_unhashed_dentry_is_a_deleted_file(disk: Disk) -> None:
     dentry = disk.dentry(b"x", disk.root, **{"d_hash.pprev": 0})
     assert disk.path(dentry) == b"/x (deleted)"
+
+
+def test_a_file_system_says_whether_it_is_stacked_on_another() -> None:
+    files = {"super_block": "s_dev:u32 s_magic:u64 s_flags:u64"}
+    for structs, depth, stacked in (
+        (files, None, True),
+        ({"super_block": files["super_block"] + " s_stack_depth:i32"}, 0, False),
+        ({"super_block": files["super_block"] + " s_stack_depth:i32"}, 1, True),
+    ):
+        disk = Disk(STRUCTS | structs)
+        if depth is not None:
+            disk.machine.set("super_block", disk.sb, "s_stack_depth", depth)
+        assert disk.read(disk.file(disk.dentry(b"file", disk.root))).rows.stacked.tolist() == [stacked]
 
 
 def test_a_name_ends_at_a_nul(disk: Disk) -> None:

@@ -87,13 +87,17 @@ def test_the_file_beneath_an_overlay_and_the_same_path_are_the_program() -> None
     assert findings(views, "MM-EXE-EXCHANGED") == []
 
 
-def test_a_path_that_ends_with_that_of_exe_file_is_low() -> None:
+@pytest.mark.parametrize(("stacked", "severity"), [(True, Severity.LOW), (False, Severity.HIGH)])
+def test_a_path_that_ends_with_that_of_exe_file_is_low_on_a_stacked_file_system(
+    stacked: bool, severity: Severity
+) -> None:
     views = _views()
     assert views.files is not None
     views.mms.exe_file[0] = views.mms.exe_file[1]
+    views.files.rows.stacked[views.files.rows_of(views.mms.exe_file[:1])] = stacked
     views.files.paths[views.vmas.file_row[0]] = b"/layers/7/bin/sh"
     (found,) = findings(views, "MM-EXE-EXCHANGED")
-    assert found.severity is Severity.LOW
+    assert found.severity is severity
 
 
 def test_an_index_that_was_not_read_says_nothing() -> None:

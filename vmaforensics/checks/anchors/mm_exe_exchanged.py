@@ -1,8 +1,8 @@
 """MM-EXE-EXCHANGED: process is said to run another file than its program.
 
 *Severity:* high, confidence medium, where `start_code` and the auxiliary vector agree on the program; low, with low
-confidence, where they name different files, as `prctl(PR_SET_MM)` can make them, or where the path of the program ends
-with that of `exe_file`, as beneath a stacked file system that is not known.
+confidence, where they name different files, as `prctl(PR_SET_MM)` can make them, or where `exe_file` lies on a stacked
+file system (`s_stack_depth`) and the path of the program ends with its path, as that of a file beneath it.
 
 *Compared:* the file of `mm->exe_file` with the files of the VMAs that hold `start_code`, AT_PHDR and AT_ENTRY of
 `mm->saved_auxv`. Files are the same if their inodes or their paths are, or one is the file beneath an overlay. An
@@ -117,12 +117,13 @@ def _is_program(files: FileTable, anchors: AnchorsView, exe: I64, row: I64) -> B
 
 
 def _beneath(files: FileTable, row: I64, exe: I64) -> Bools:
-    """Does the path of each file end with that of its ``exe_file``, as in a stacked file system that shows neither?"""
+    """Does the path of each file end with that of its ``exe_file``, and may that lie on a file system stacked on one
+    that has the file?"""
     ends = [
         bool((mine := files.paths[at] if at >= 0 else None) and (said := files.paths[of]) and mine.endswith(said))
         for at, of in zip(row.tolist(), exe.tolist(), strict=True)
     ]
-    return np.array(ends, np.bool_)
+    return np.array(ends, np.bool_) & values_at(files.rows.stacked, exe)
 
 
 def _tell(context: Context, files: FileTable, exe: I64, named: list[I64], wrong: I64) -> Iterator[Finding]:

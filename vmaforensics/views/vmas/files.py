@@ -9,7 +9,7 @@ import numpy as np
 
 from vmaforensics.columns.lookup import rows_of
 from vmaforensics.columns.table import Table, member, table
-from vmaforensics.columns.types import U32, U64, Bools
+from vmaforensics.columns.types import I32, U32, U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.slab.homes import FILE, INODE, Homes
 from vmaforensics.views.view import View
@@ -39,6 +39,7 @@ class Files(Table):
     dax: Bools  # IS_DAX: its pages are those of persistent memory, without a page cache
     shmem: Bools  # lives on the tmpfs that only the kernel mounts
     hugetlb: Bools  # lives on a hugetlbfs
+    stacked: Bools  # lives on a file system that keeps its files on another, as far as the kernel says
 
 
 @table(struct="inode")
@@ -55,6 +56,7 @@ class _SuperBlocks(Table):
     dev: U32 = member("s_dev")
     magic: U64 = member("s_magic")
     flags: U64 = member("s_flags")
+    depth: I32 = member("s_stack_depth?")  # of file systems on top of each other (include/linux/fs.h); 0: of none
 
 
 # FMODE_NOACCOUNT (include/linux/fs.h). Every backing file has it, and few others. FMODE_BACKING itself has
@@ -144,4 +146,5 @@ def _read_inodes(kernel: Kernel, rows: Files, log: ProblemLog) -> None:
     rows.ok[:] &= ok[which] & sb_ok[block]
     own = (blocks.flags & np.uint64(_SB_KERNMOUNT)) != 0
     rows.hugetlb[:] = (blocks.magic == _HUGETLBFS_MAGIC)[block]
+    rows.stacked[:] = (blocks.depth > 0)[block] | (not kernel.has("super_block", "s_stack_depth"))
     rows.shmem[:] = ((blocks.magic == _TMPFS_MAGIC) & own)[block]
