@@ -8,6 +8,7 @@ import pytest
 from vmaforensics.arch.branches import FlowKind
 from vmaforensics.arch.x86_64.instructions import far_branches, flow
 from vmaforensics.arch.x86_64.switches import follow_switch
+from vmaforensics.columns.types import U64, Bools
 
 BASE = 0xFFFF_FFFF_8100_0000
 
@@ -117,18 +118,50 @@ def switch(*, first: bytes = b"") -> bytes:
     return bytes(code)
 
 
+def nowhere(at: U64) -> tuple[U64, Bools]:
+    """Words of memory that is not there."""
+    return np.zeros(len(at), np.uint64), np.zeros(len(at), np.bool_)
+
+
 @pytest.mark.parametrize("first", [b"", bytes.fromhex("f30f1efa0f1f440000")])
 def test_a_switch_is_followed_for_every_number(first: bytes) -> None:
     code = switch(first=first)
-    found = follow_switch(np.frombuffer(code, np.uint8), BASE, np.arange(7, dtype=np.uint64))
+    found = follow_switch(np.frombuffer(code, np.uint8), BASE, np.arange(7, dtype=np.uint64), nowhere)
     places = [(target - BASE) // 0x1000 - 1 for target in found.target.tolist()]
     assert places == [0, 1, 1, 1, 2, 3, 3]
     assert (found.at >= BASE).all()
 
 
+@pytest.mark.parametrize(
+    "jump",
+    [
+        "89f6 ff24f5 00200080",  # mov %esi,%esi; jmp *TABLE(,%rsi,8), of gcc 12 in x64_sys_call
+        "89f0 3eff24c5 00200080",  # mov %esi,%eax; notrack jmp *TABLE(,%rax,8)
+    ],
+)
+def test_a_switch_that_jumps_by_a_table_is_followed(jump: str) -> None:
+    by_table = bytes.fromhex(jump)
+    code = bytes.fromhex("83fe02 77") + bytes([len(by_table)]) + by_table  # cmp $2,%esi; ja over the jump
+    default = len(code)
+    for number in (9, 1, 2):  # jmp, to each
+        code += b"\xe9" + (0x1000 * number - len(code) - 5).to_bytes(4, "little", signed=True)
+    table = 0xFFFF_FFFF_8000_2000
+    held = {table: BASE + default + 5, table + 8: BASE + default + 10, table + 16: BASE + 0x70_0000}
+
+    def words(at: U64) -> tuple[U64, Bools]:
+        values = np.array([held.get(one, 0) for one in at.tolist()], np.uint64)
+        return values, values != 0
+
+    raw = np.frombuffer(code, np.uint8)
+    found = follow_switch(raw, BASE, np.arange(4, dtype=np.uint64), words)
+    assert found.target.tolist() == [BASE + 0x1000, BASE + 0x2000, BASE + 0x70_0000, BASE + 0x9000]
+    assert found.at.tolist() == [BASE + default + 5, BASE + default + 10, table + 16, BASE + default]
+    assert follow_switch(raw, BASE, np.arange(4, dtype=np.uint64), nowhere).at.tolist() == [0, 0, 0, BASE + default]
+
+
 def test_a_switch_that_cannot_be_followed_says_so() -> None:
     code = bytes.fromhex("4889f0") + switch()  # mov %rsi,%rax
-    found = follow_switch(np.frombuffer(code, np.uint8), BASE, np.arange(3, dtype=np.uint64))
+    found = follow_switch(np.frombuffer(code, np.uint8), BASE, np.arange(3, dtype=np.uint64), nowhere)
     assert found.at.tolist() == [0, 0, 0]
     loop = np.frombuffer(bytes.fromhex("ebfe"), np.uint8)
-    assert follow_switch(loop, BASE, np.arange(2, dtype=np.uint64)).at.tolist() == [0, 0]
+    assert follow_switch(loop, BASE, np.arange(2, dtype=np.uint64), nowhere).at.tolist() == [0, 0]

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmaforensics.arch.branches import Branches, Dispatched, Flow, PatchRecord, Vectors, VectorTable
     from vmaforensics.arch.reading import KernelReader
     from vmaforensics.arch.reference_text import PatchedPlaces, ReferenceText
@@ -50,8 +52,11 @@ class CodeInterface(ABC):
         """
 
     @abstractmethod
-    def follow_switch(self, code: U8, at: int, numbers: U64) -> Dispatched:
-        """Where a function goes for each number in its second argument; it lies at ``at`` and does nothing else."""
+    def follow_switch(self, code: U8, at: int, numbers: U64, words: Callable[[U64], tuple[U64, Bools]]) -> Dispatched:
+        """Where a function goes for each number in its second argument; it lies at ``at`` and does nothing else.
+
+        ``words`` gives the 64-bit words at addresses, and which were read: the function may jump by a table.
+        """
 
     tracer_calls: tuple[str, ...]  # places in ftrace's own code that call what traces
     entry_symbols: tuple[str, ...]  # all that are asked for of where the kernel is entered

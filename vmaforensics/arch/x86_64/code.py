@@ -17,6 +17,8 @@ from vmaforensics.arch.x86_64 import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmaforensics.arch.branches import Branches, Dispatched, Flow, Vectors, VectorTable
     from vmaforensics.arch.reading import KernelReader
     from vmaforensics.arch.reference_text import PatchedPlaces, ReferenceText
@@ -63,8 +65,8 @@ class Code(CodeInterface):
     def far_branches(self, code: U8, base: int) -> tuple[I64, U64]:
         return instructions.far_branches(code, base)
 
-    def follow_switch(self, code: U8, at: int, numbers: U64) -> Dispatched:
-        return switches.follow_switch(code, at, numbers)
+    def follow_switch(self, code: U8, at: int, numbers: U64, words: Callable[[U64], tuple[U64, Bools]]) -> Dispatched:
+        return switches.follow_switch(code, at, numbers, words)
 
     def boot_payload(self, raw: bytes) -> bytes | None:
         return boot_image.boot_payload(raw)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -54,7 +55,7 @@ def read_switches(kernel: Kernel, log: PointerLog, patched: U64) -> None:
         place = kernel.symbols.get(table)
         calls = None if place is None else _calls(kernel, place)
         numbers = np.arange(_NUMBERS if calls is None else len(calls.at), dtype=np.uint64)
-        found = kernel.arch.follow_switch(code, start, numbers)
+        found = kernel.arch.follow_switch(code, start, numbers, partial(_words, kernel))
         known = found.at != 0
         if not known.all():
             log.cut_short.append(f"{name}, which decides on system calls")
@@ -70,6 +71,11 @@ def read_switches(kernel: Kernel, log: PointerLog, patched: U64) -> None:
             word=numbers[known].tolist(),
             misled=misled[known],
         )
+
+
+def _words(kernel: Kernel, at: U64) -> tuple[U64, Bools]:
+    words, ok = kernel.words(at, 1)
+    return words[:, 0], ok
 
 
 class _Calls(NamedTuple):
@@ -91,8 +97,7 @@ def _calls(kernel: Kernel, table: int) -> _Calls:
     symbols = kernel.symbols.by_address()
     end = int(symbols.nearest(np.array([table], np.uint64)).end[0])
     at = np.arange(table, min(end, table + 8 * _MOST), 8, dtype=np.uint64)
-    words, ok = kernel.words(at, 1)
-    target = words[:, 0]
+    target, ok = _words(kernel, at)
     row, start, after = symbols.nearest(target)
     function, misled = (row >= 0) & (start == target), _no_system_calls(kernel, target)
     own = np.flatnonzero(ok & function & ~misled)
