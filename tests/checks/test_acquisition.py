@@ -69,6 +69,20 @@ def test_running_tasks_that_stand_still_tell_of_another_moment(tasks: int, how: 
         assert found.spread == 10 * SECOND
 
 
+def test_running_tasks_are_clocks_where_the_kernel_has_none() -> None:
+    known = clocks()
+    rows = known.samples.take(known.samples.pa >= SIZE // 2)
+    rows.clock[:1] = Clock.TIMEKEEPER
+    run = rows.take(np.zeros(1, np.int64)).replace(
+        pa=np.array([SIZE // 4], np.uint64),
+        time=np.array([(START + 10) * SECOND]),
+        clock=np.full(1, Clock.TASK_RUNS, rows.clock.dtype),
+    )
+    found = judge(replace(known, samples=TimeSamples.concatenate([run, rows])))
+    assert found.times is not None
+    assert found.times.at(np.array([SIZE // 4], np.uint64)).time.tolist() == [(START + 10) * SECOND]
+
+
 def test_a_kernel_that_has_panicked_stands_still_whatever_its_clocks_say() -> None:
     found = judge(clocks(panicked=True))
     assert (found.how, found.panicked) == (Acquired.ATOMIC, True)

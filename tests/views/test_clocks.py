@@ -105,11 +105,21 @@ def test_a_task_that_is_half_made_says_nothing() -> None:
     assert view.samples.pa[view.samples.clock == Clock.JIFFIES].tolist() == [machine.symbols["jiffies_64"] - BASE]
 
 
+def test_what_was_moved_to_another_cpu_while_it_waited_ran_until_it_was_queued() -> None:
+    machine = machine_at(500)
+    times = {"se.exec_start": 0, "sched_info.last_arrival": 301 * SECOND, "sched_info.last_queued": 401 * SECOND}
+    task = machine.put("task_struct", times | {"start_time": 7 * SECOND})
+    view = gather_clocks(machine.kernel(), Tasks.of(1, task=[task], ok=[True]), None)
+    assert view is not None
+    assert view.tasks.ran.tolist() == [400 * SECOND]  # sched_clock is a second ahead
+
+
 @pytest.mark.parametrize(
     ("clock", "flags", "said"),
     [
         (401, 0, [396]),  # charged time is 2 s behind that of the CPU, sched_clock a second ahead
         (397, 0, []),  # the CPU stands still too
+        (390, 0, [396]),  # that was read before
         (401, 0x2, []),  # PF_IDLE
     ],
 )
@@ -164,6 +174,22 @@ def test_the_true_time_lies_in_the_band_where_the_speed_changes() -> None:
     found = times.at(places.astype(np.uint64) * np.uint64(MIB))
     truth = np.array([true(int(place)) for place in places]) * SECOND
     assert ((found.earliest <= truth) & (truth <= found.latest)).all()
+
+
+def test_nothing_was_read_before_its_earliest_time_even_if_the_acquisition_began_slowly() -> None:
+    def true(mib: int) -> float:  # for a minute it stood still
+        return 100 + mib / 2 + 60 * (mib > 15)
+
+    clocks = [(10, Bound.LOWER), (60, Bound.EXACT), (70, Bound.LOWER), (90, Bound.EXACT)]
+    times = estimate(samples(*((at, true(at), bound) for at, bound in clocks)), RAM)
+    assert times is not None
+    places = np.arange(0, 100, 3)
+    found = times.at(places.astype(np.uint64) * np.uint64(MIB))
+    truth = np.array([true(int(place)) for place in places])
+    assert (found.earliest / SECOND <= truth).all()
+    assert found.earliest[places == 12] / SECOND == pytest.approx(105, abs=0.1)
+    assert found.earliest[places == 72] / SECOND == pytest.approx(195, abs=0.1)
+    assert times.begun / SECOND <= 100
 
 
 def test_wild_and_stale_clocks_do_not_bend_the_line() -> None:

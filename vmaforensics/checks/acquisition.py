@@ -86,8 +86,10 @@ def _by_clocks(clocks: ClocksView) -> tuple[Acquired, int, ReadingTimes | None]:
     """
     runs = clocks.samples.clock == Clock.TASK_RUNS
     found = _by_samples(clocks, clocks.samples.take(np.flatnonzero(~runs)))
-    if found[0] is Acquired.LIVE or clocks.panicked:
+    if clocks.panicked:
         return found
+    if found[0] is Acquired.LIVE:  # then they are clocks like others, which often lie where there are none
+        return found if found[2] is None else _by_samples(clocks, clocks.samples)
     behind = clocks.samples.pa[runs & (clocks.samples.time < clocks.bases.now - AGREE)]
     pages = np.unique(behind // np.uint64(clocks.places.page_size))
     return _by_samples(clocks, clocks.samples) if len(pages) > 1 else found

@@ -168,7 +168,7 @@ def _lives_long(context: Context) -> Bools:
     assert clocks is not None and times is not None
     tasks, known = views.tasks if views.sources is None else views.sources.tasks, clocks.tasks
     started = values_at(known.started, rows_of(known.task, tasks.task))
-    old = tasks.ok & (started > 0) & (started < np.int64(times.start - SECOND))
+    old = tasks.ok & (started > 0) & (started < np.int64(times.begun - SECOND))
     return np.isin(views.mms.mm, tasks.mm[old])
 
 

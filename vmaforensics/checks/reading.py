@@ -25,25 +25,31 @@ _FOREVER = (1 << 63) - 1
 
 
 class Span(NamedTuple):
-    """Between which moments records were read: ns of CLOCK_MONOTONIC, at the earliest and at the latest."""
+    """Between which moments records were read, ns of CLOCK_MONOTONIC, and the last of them in the order of reading."""
 
-    first: int
-    last: int
+    first: int  # not before it, however fast memory was read
     began: int  # as estimated
     ended: int
     by: int  # all of them, whatever the speed of reading was between exact clocks
+    place: int  # physical address of the last
 
     @property
     def apart(self) -> int:
         """ns between the first reading and the last, as estimated."""
         return self.ended - self.began
 
+    @property
+    def within(self) -> int:
+        """The same at the most, whatever the speed of reading was."""
+        return self.by - self.first
+
 
 class Rest(NamedTuple):
     """When the threads of an address space last ran, and up to when that is known. ns of CLOCK_MONOTONIC."""
 
     ran: int  # the latest of all
-    known: int  # the first of their own records was read then
+    known: int  # the first of their own records was read then, at the earliest
+    place: int  # physical address of that record
     lived: int  # what was read then, as estimated, says that they had not ended
 
 
@@ -55,10 +61,15 @@ def rested(rest: Rest, span: Span, start: int) -> bool:
     """
     if rest.ran >= span.first:
         return False
-    if rest.known >= span.last:
+    if surely(rest, span):
         return True
     slept = rest.known - rest.ran
     return rest.ran < start and slept >= span.by - rest.known and slept >= _MOMENT * (span.ended - rest.lived)
+
+
+def surely(rest: Rest, span: Span) -> bool:
+    """Is it known up to the last reading that the threads had not run? Memory is read in ascending order."""
+    return rest.place >= span.place
 
 
 class Sharers(NamedTuple):
@@ -137,7 +148,7 @@ class Reading:
             return None
         read = self._times.at(known.pa[rows])
         lived = max(int(read.time.min()), self._lived(tasks))
-        return Rest(int(known.ran[rows].max()), int(read.earliest.min()), lived)
+        return Rest(int(known.ran[rows].max()), int(read.earliest.min()), int(known.pa[rows].min()), lived)
 
     def _lived(self, tasks: U64) -> int:
         """When what was read last of the memory of ``tasks`` says that it is in use; a kernel thread does not end."""
@@ -162,7 +173,7 @@ class Reading:
         """Does the list of tasks pass over all of them, though they lived when it was read?"""
         known = self._clocks.tasks
         rows = rows_of(known.task, tasks)
-        surely = known.passed_over | (known.passed_by & (known.beside < self._times.start))
+        surely = known.passed_over | (known.passed_by & (known.beside < self._times.begun))
         return len(rows) > 0 and bool((rows >= 0).all()) and bool(surely[rows].all())
 
     def of_tasks(self) -> Span | None:
@@ -191,8 +202,8 @@ class Reading:
         if not len(places):
             return None
         found = self._times.at(np.unique(places))
-        bounds = int(found.earliest.min()), int(found.latest.max())
-        return Span(*bounds, int(found.time.min()), int(found.time.max()), int(found.by.max()))
+        times = found.earliest.min(), found.time.min(), found.time.max(), found.by.max()
+        return Span(*map(int, times), int(places.max()))
 
     def _of_mm(self, finding: Finding) -> U64:
         """Of the records of its address space that the rule compares, wherever it is wrong: an absence is read too."""

@@ -3,7 +3,7 @@
 Records that contradict each other were read at different moments. Whether they did so at one moment can be told
 
 * if those that contradict each other lie in one page (``Finding.at_once``), whoever else leads to them;
-* if all of them were read at about one moment, the task that leads to them included;
+* if all of them were read at one moment, the task that leads to them included: between exact clocks that say the same;
 * if nobody changed them between the first reading and the last. Only threads of a process write its VMAs, their
   indices and its counters; a process whose threads all slept from before the first reading on has left them as they
   were. That it slept is known up to the moment at which its threads' own records were read. Of what was read after
@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 
 from vmaforensics.checks.finding import Confidence, Evidence, ReadApart, Severity
-from vmaforensics.checks.reading import Reading, Span, rested
+from vmaforensics.checks.reading import Reading, Span, rested, surely
 from vmaforensics.views.clocks.bases import SECOND
+from vmaforensics.views.clocks.reading_times import TICK
 from vmaforensics.views.processes.tasks import PF_EXITING, PF_KTHREAD
 from vmaforensics.views.view import View
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from vmaforensics.checks.finding import Finding
     from vmaforensics.checks.reading import Rest
 
-NEAR = 1_000_000  # ns; a page or two of an acquisition to disk: nobody comes far in between
+NEAR = 2 * TICK + 1_000_000  # ns; between exact clocks that say the same
 
 # Who writes a record. What is not named here is written by others too.
 _OWN = {View.LIST, View.RBTREE, View.MAPLE, View.VMA, View.COUNTERS, View.ANCHORS, View.PAGE_TABLES}
@@ -69,7 +70,7 @@ def weigh_live(context: Context, found: Iterable[Finding]) -> list[Finding]:
         context.read_apart = _by_process([(finding, None, True) for finding in apart], torn=True)
         return [*kept, *(finding for finding in found if not finding.at_once and _is_fact(finding))]
     reading = Reading(context.views, acquisition.clocks, acquisition.times)
-    weigher = _Weigher(context, reading, acquisition.times.start)
+    weigher = _Weigher(context, reading, acquisition.times.begun)
     for finding in found:
         weigher.weigh(finding)
     weigher.corroborate()
@@ -105,7 +106,7 @@ class _Weigher:
             self.stood.append((finding, span, True))
         elif finding.rule.id == "TASK-HIDDEN":
             self._weigh_task(finding, span)
-        elif self._reading.lives(finding.mm) and _views(finding) <= _OWN and span.apart <= NEAR:
+        elif self._reading.lives(finding.mm) and _views(finding) <= _OWN and span.within <= NEAR:
             self.kept.append(finding)
         else:
             rest = self._rest(finding)
@@ -163,10 +164,10 @@ class _Weigher:
             return False
         whole = Span(
             min(span.first, whole.first),
-            max(span.last, whole.last),
             min(span.began, whole.began),
             max(span.ended, whole.ended),
             max(span.by, whole.by),
+            max(span.place, whole.place),
         )
         return all(rest is not None and rested(rest, whole, self._start) for rest in rests)
 
@@ -250,11 +251,11 @@ def _with_rest(finding: Finding, rest: Rest, span: Span) -> Finding:
     """``finding`` with how long nothing ran; less sure where that is not known up to the last reading."""
     before = (span.first - rest.ran) / SECOND
     what = f"these records were read within {span.apart / SECOND:.1f} s; its threads last ran {before:.1f} s before"
-    surely = rest.known >= span.last
-    if not surely:
+    known = surely(rest, span)
+    if not known:
         what += f", and had slept for {(rest.known - rest.ran) / SECOND:.1f} s when they were read"
     note = Evidence(what=what, view=View.TASKS.label, address=0)
-    return replace(finding if surely else _less_sure(finding), evidence=(*finding.evidence, note))
+    return replace(finding if known else _less_sure(finding), evidence=(*finding.evidence, note))
 
 
 def _less_sure(finding: Finding) -> Finding:

@@ -35,13 +35,15 @@ class Unchanged:
         return same
 
     def _slept(self, vmas: Vmas, word: U64) -> Bools:
-        at = [self._times.at(places) for places in (self._places.each(vmas.vma), word)]
+        places = self._places.each(vmas.vma)
+        at = [self._times.at(places), self._times.at(word)]
         first, began = (np.minimum(getattr(at[0], name), getattr(at[1], name)) for name in ("earliest", "time"))
-        last, ended, by = (np.maximum(getattr(at[0], name), getattr(at[1], name)) for name in ("latest", "time", "by"))
-        spans = map(Span, *(part.tolist() for part in (first, last, began, ended, by)))
+        ended, by = (np.maximum(getattr(at[0], name), getattr(at[1], name)) for name in ("time", "by"))
+        last = np.maximum(places, word)
+        spans = map(Span, *(part.tolist() for part in (first, began, ended, by, last)))
         rests = [self._rest(mm) for mm in vmas.mm.tolist()]
         fine = [
-            rest is not None and rested(rest, span, self._times.start) for rest, span in zip(rests, spans, strict=True)
+            rest is not None and rested(rest, span, self._times.begun) for rest, span in zip(rests, spans, strict=True)
         ]
         return np.array(fine, np.bool_)
 

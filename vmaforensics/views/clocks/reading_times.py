@@ -31,14 +31,16 @@ _SPREAD = 0.3  # how much faster or slower than between exact clocks memory may 
 _COARSE = 0.01  # of the whole: what the steps of an acquisition in large pieces, and its pauses, leave unseen
 _FASTEST = 4  # times the mean speed; behind all exact clocks, no more is believed
 _STEEPEST = 1.5  # times the mean speed, outside of exact clocks
+_STALLED = 4  # times as long as in the mean, that a part of memory may have taken before the first exact clock
+_SLOWER = 2  # times as long as the line says, before the first exact clock, at least: acquisitions start slowly
 
 
 class Times(NamedTuple):
     """Estimated moments, and what the true ones lie between: arrays of one length, ns of CLOCK_MONOTONIC."""
 
     time: I64
-    earliest: I64
-    latest: I64
+    earliest: I64  # whatever the speed: no page before it was read later
+    latest: I64  # as estimated, with its error
     by: I64  # the next exact clock, whatever the speed in between: none can be later
 
 
@@ -59,6 +61,7 @@ class ReadingTimes:
     time: NDArray[np.float64]  # of each knot, ns
     exact: Bools  # is the knot an exact clock?
     floor: Floor  # what no estimate may fall below
+    begun: int  # ns: before it nothing was read, even if memory was read slowly before the first exact clock
     wild: int  # samples that contradict the rest
     error: int  # ns: the largest error at an exact clock when it is left out; 0 if none can be
 
@@ -88,7 +91,7 @@ class ReadingTimes:
         band = TICK + max(_COARSE * (self.end - self.start), self.error) + _SPREAD * near
         low = last_rows_of(self.floor.place, places)
         least = np.where(low >= 0, self.floor.time[np.maximum(low, 0)], -np.inf) if len(low) else time
-        earliest = np.minimum(np.maximum(time - band, least - TICK), time)
+        earliest = np.minimum(np.maximum(least - TICK, self.begun), time)
         latest = time + band
         following = np.searchsorted(self.place[self.exact], places)
         by = np.where(following < len(known), known[np.minimum(following, len(known) - 1)] + TICK, latest)
@@ -137,9 +140,10 @@ def estimate(samples: TimeSamples, ranges: Sequence[tuple[int, int]]) -> Reading
 
     anchors, bounds = points(believed.exact), points(believed.lower)
     upper = points(np.flatnonzero((samples.bound == Bound.UPPER) & _within(samples.pa, ranges)))
-    line = _line(anchors, bounds, upper, float(sizes.sum()))
-    if line is None:
+    speed = _speed(anchors, bounds)
+    if speed is None:
         return None
+    line = _line(anchors, bounds, upper, float(sizes.sum()), speed)
     return ReadingTimes(
         starts=starts,
         before=before,
@@ -147,6 +151,7 @@ def estimate(samples: TimeSamples, ranges: Sequence[tuple[int, int]]) -> Reading
         time=line.time,
         exact=np.isin(line.place, anchors.place),
         floor=_floor(anchors, bounds, line),
+        begun=_begun(anchors, bounds, line, speed),
         wild=len(believed.wild),
         error=_left_out(anchors, bounds, float(sizes.sum())),
     )
@@ -199,16 +204,12 @@ def _speed(anchors: _Points, bounds: _Points) -> float | None:
     return float(np.min((anchors.time[0] - before.time) / (anchors.place[0] - before.place)))
 
 
-def _line(anchors: _Points, bounds: _Points, upper: _Points, size: float) -> _Points | None:
-    speed = _speed(anchors, bounds)
-    if speed is None:
-        return None
+def _line(anchors: _Points, bounds: _Points, upper: _Points, size: float, speed: float) -> _Points:
     bounds = bounds.where(bounds.time <= anchors.time[-1] + _FASTEST * speed * (size - anchors.place[-1]) + TICK)
     first, last = (anchors.place[0], anchors.time[0]), (anchors.place[-1], anchors.time[-1])
-    before = bounds.where(bounds.place < first[0])
-    slope = float(np.min((first[1] - before.time) / (first[0] - before.place), initial=np.inf))
+    slope = _slope_before(anchors, bounds)
     slope = slope if slope <= _STEEPEST * speed else speed  # older bounds than that say nothing
-    place, time = [0.0], [first[1] - max(slope, 0.0) * first[0]]
+    place, time = [0.0], [first[1] - slope * first[0]]
     for number, (at, then) in enumerate(zip(anchors.place.tolist(), anchors.time.tolist(), strict=True)):
         if number:
             low = anchors.place[number - 1]
@@ -227,6 +228,24 @@ def _line(anchors: _Points, bounds: _Points, upper: _Points, size: float) -> _Po
         place.append(size)
         time.append(time[-1] + max(least, min(speed, max(most, 0.0))) * (size - last[0]))
     return _Points(np.array(place), np.array(time))
+
+
+def _slope_before(anchors: _Points, bounds: _Points) -> float:
+    """Of the least steep line to the first exact clock that lies above the bounds there; infinite where none are."""
+    before = bounds.where(bounds.place < anchors.place[0])
+    slopes = (anchors.time[0] - before.time) / (anchors.place[0] - before.place)
+    return max(float(np.min(slopes, initial=np.inf)), 0.0)
+
+
+def _begun(anchors: _Points, bounds: _Points, line: _Points, speed: float) -> int:
+    """Before when nothing was read, at a guess that is early: a bound only tells that it was not read before.
+
+    Whoever acquires memory to a disk may stand still for a while before the first clock: until others have been pushed
+    out of memory, for one.
+    """
+    slope = min(_SLOWER * _slope_before(anchors, bounds), _STALLED * speed)
+    early = anchors.time[0] - slope * anchors.place[0]
+    return max(int(min(early, line.time[0])) - TICK, 0)
 
 
 def _least_slope(last: tuple[float, float], beyond: _Points, speed: float) -> float:
@@ -275,9 +294,9 @@ def _left_out(anchors: _Points, bounds: _Points, size: float) -> int:
     for number in range(1, len(anchors.place) - 1):
         rest = np.arange(len(anchors.place)) != number
         fewer = anchors.where(rest)
-        line = _line(fewer, bounds, _Points(np.zeros(0), np.zeros(0)), size)
-        if line is not None:
-            worst = max(
-                worst, abs(float(np.interp(anchors.place[number], line.place, line.time)) - anchors.time[number])
-            )
+        speed = _speed(fewer, bounds)
+        if speed is not None:
+            line = _line(fewer, bounds, _Points(np.zeros(0), np.zeros(0)), size, speed)
+            missed = float(np.interp(anchors.place[number], line.place, line.time)) - anchors.time[number]
+            worst = max(worst, abs(missed))
     return int(worst)

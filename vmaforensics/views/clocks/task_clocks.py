@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _TASK_NEW = 0x800  # include/linux/sched.h: between sched_fork and wake_up_new_task
 _PF_IDLE = 0x2
-_CLOSE = 100_000_000  # ns; a CPU that is no further than that ahead of its task may hang
+_CLOSE = 100_000_000  # ns; a CPU that is no further than that from its task may hang
 _RAN = ("se.exec_start", "sched_info.last_arrival", "sched_info.last_queued")
 
 
@@ -56,7 +56,7 @@ class TaskTimes(Table):
     """When each task was last seen to run; sorted by task."""
 
     task: U64
-    ran: I64  # ns of CLOCK_MONOTONIC; 0: it has not, or cannot be told
+    ran: I64  # ns of CLOCK_MONOTONIC; that it will run is as good; 0: it has not, or cannot be told
     started: I64
     pa: U64  # physical address of what says so
     running: Bools  # on a CPU
@@ -69,12 +69,16 @@ class TaskTimes(Table):
 
 
 def task_times(kernel: Kernel, bases: TimeBases, tasks: Tasks) -> TaskTimes:
-    """A row for each of ``tasks``."""
+    """A row for each of ``tasks``.
+
+    What is moved to another CPU while it waits for one loses the time at which it ran (migrate_task_rq_fair,
+    kernel/sched/fair.c), but not that at which it was queued.
+    """
     rows, ok = kernel.gather(_Clocks, tasks.task)
     found = TaskTimes.zeros(len(rows))
     says = kernel.offset("task_struct", _RAN[0]) if kernel.has("task_struct", _RAN[0]) else 0
     at = kernel.space.translate(tasks.task + np.uint64(says))
-    ran = np.maximum(bases.of_scheduler(rows.executed), bases.of_scheduler(rows.arrived))
+    ran = np.maximum.reduce([bases.of_scheduler(word) for word in (rows.executed, rows.arrived, rows.queued)])
     found.task[:], found.ran[:], found.started[:], found.pa[:] = tasks.task, ran, rows.started, at.pa
     found.running[:], found.ok[:] = rows.on_cpu != 0, ok & at.mapped & tasks.ok
     seen = passed_over(kernel, tasks)
@@ -115,6 +119,6 @@ def _running(kernel: Kernel, bases: TimeBases, tasks: Tasks) -> TimeSamples:
     ok &= (rows.on_cpu == 1) & ((rows.flags & _PF_IDLE) == 0) & (rows.cpu >= 0) & (rows.cpu < len(cpus))
     cpu = np.where(ok, rows.cpu, 0)
     times = bases.of_scheduler(rows.executed) + behind[cpu]
-    ok &= known[cpu] & (behind[cpu] >= 0) & (rows.executed > 0) & (clock[cpu] - times > _CLOSE)
+    ok &= known[cpu] & (behind[cpu] >= 0) & (rows.executed > 0) & (np.abs(clock[cpu] - times) > _CLOSE)
     at = tasks.task + np.uint64(kernel.offset("task_struct", _RAN[0]))
     return samples_at(kernel, Clock.TASK_RUNS, at, times, ok, bound=Bound.EXACT)
