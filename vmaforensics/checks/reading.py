@@ -202,8 +202,8 @@ class Reading:
         if not len(places):
             return None
         found = self._times.at(np.unique(places))
-        times = found.earliest.min(), found.time.min(), found.time.max(), found.by.max()
-        return Span(*map(int, times), int(places.max()))
+        began, ended = int(found.time.min()), int(found.time.max())
+        return Span(int(found.earliest.min()), began, ended, int(found.by.max()), int(places.max()))
 
     def _of_mm(self, finding: Finding) -> U64:
         """Of the records of its address space that the rule compares, wherever it is wrong: an absence is read too."""

@@ -354,6 +354,14 @@ def test_a_mapping_that_works_by_a_table_of_its_own_is_found(leads: Leads) -> No
     assert "vm_area_struct.vm_ops" in finding.title
 
 
+@pytest.mark.parametrize(("source", "constant"), [(Source.MAPPED, False), (Source.MAPPED_TABLE, True)])
+def test_what_is_no_vma_any_more_is_not_judged_at_one_moment(source: Source, *, constant: bool) -> None:
+    """Of an index that was torn: it leads to memory that holds something else, which names no process."""
+    views = pointer(source, Leads.NOWHERE, NOBODYS, Group(name="vm_area_struct", struct="vm_area_struct.vm_ops"))
+    (finding,) = findings(views, "VMA-OPS")
+    assert (finding.mm, finding.at_once) == (0, constant)
+
+
 @pytest.mark.parametrize("leads", [Leads.DATA, Leads.MODULE, Leads.UNLISTED])
 def test_tables_of_the_kernel_and_of_modules_are_what_mappings_work_by(leads: Leads) -> None:
     assert findings(pointer(Source.MAPPED, leads, LISTED), "VMA-OPS") == []

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Evidence, Finding
-    from vmaforensics.columns.types import Bools
+    from vmaforensics.columns.types import I64, Bools
     from vmaforensics.views.road.road import RoadView
 
 RULE = Rule(
@@ -65,18 +65,30 @@ def check(context: Context) -> Iterator[Finding]:
             who = shown(context, keys, home)
             others = mapped & (vma < 0)
             vma, mm = np.where(others, who.vma_row, vma), np.where(others & (mm == 0), who.mm, mm)
+    # A table of the kernel is a constant. What leads there may have been given back and hold something else since, by the
+    # threads of its process or, where it names none, by whoever had it.
+    for constant in (True, False):
+        chosen = np.flatnonzero(mapped != constant)
+        wrong = _Wrong(context, road, rows[chosen], vma[chosen])
+        for finding in context.per_mm(RULE, mm[chosen], wrong.evidence, wrong.title, wrong.bounds):
+            yield replace(finding, at_once=constant, settled=not constant)
 
-    def evidence(at: int) -> Evidence:
-        return pointer_evidence(road, int(rows[at]))
 
-    def bounds(at: int) -> tuple[int, int]:
-        place = int(pointers.at[rows[at]])
-        row = int(vma[at])
-        return (place, place + 8) if row < 0 else (int(views.vmas.start[row]), int(views.vmas.end[row]))
+class _Wrong:
+    """What is told of pointers: ``rows`` of ``RoadView.pointers``, each with the row of its VMA or -1."""
 
-    for finding in context.per_mm(RULE, mm, evidence, lambda at: evidence(at).what, bounds):
-        # A table of the kernel is a constant; of what a process has, its threads may have given it back.
-        yield replace(finding, at_once=finding.mm == 0, settled=finding.mm != 0)
+    def __init__(self, context: Context, road: RoadView, rows: I64, vma: I64) -> None:
+        self._vmas, self._road, self._rows, self._vma = context.views.vmas, road, rows, vma
+
+    def evidence(self, at: int) -> Evidence:
+        return pointer_evidence(self._road, int(self._rows[at]))
+
+    def title(self, at: int) -> str:
+        return self.evidence(at).what
+
+    def bounds(self, at: int) -> tuple[int, int]:
+        place, row = int(self._road.pointers.at[self._rows[at]]), int(self._vma[at])
+        return (place, place + 8) if row < 0 else (int(self._vmas.start[row]), int(self._vmas.end[row]))
 
 
 def _wrong(road: RoadView) -> Bools:
