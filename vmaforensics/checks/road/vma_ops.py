@@ -65,8 +65,8 @@ def check(context: Context) -> Iterator[Finding]:
             who = shown(context, keys, home)
             others = mapped & (vma < 0)
             vma, mm = np.where(others, who.vma_row, vma), np.where(others & (mm == 0), who.mm, mm)
-    # A table of the kernel is a constant. What leads there may have been given back and hold something else since, by the
-    # threads of its process or, where it names none, by whoever had it.
+    # A table of the kernel is a constant. What leads there may have been given back and hold something else since: its
+    # process may have done that or, where it names none, whoever had it.
     for constant in (True, False):
         chosen = np.flatnonzero(mapped != constant)
         wrong = _Wrong(context, road, rows[chosen], vma[chosen])
