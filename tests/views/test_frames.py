@@ -17,6 +17,7 @@ from tamper.frame_edits import FULL
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.views.descriptors.holders import HeldFrames
 from vmaforensics.views.frames.buffers import find_buffer_code
+from vmaforensics.views.frames.frames import pages_cleared
 from vmaforensics.views.frames.owners import account_for
 from vmaforensics.views.frames.pointers import find_pointers, variable_frames
 from vmaforensics.views.frames.reserved import count_reserved
@@ -330,3 +331,22 @@ def test_the_frames_of_kernel_stacks_are_those_that_tasks_lead_to() -> None:
     found = stack_frames(machine.kernel(), np.array(tasks, np.uint64))
     first = (at - BASE) // PAGE
     assert found.tolist() == [*range(first, first + 4), *range(first + 8, first + 12)]
+
+
+@pytest.mark.parametrize(
+    ("keys", "cleared"),
+    [
+        ({}, True),  # nobody says that they are not
+        ({"init_on_alloc": 1}, True),
+        ({"init_on_alloc": 0}, False),
+        ({"init_on_alloc": 0, "init_on_free": 0, "_page_poisoning_enabled": 0}, False),
+        ({"init_on_alloc": 0, "init_on_free": 1}, True),
+        ({"init_on_alloc": 0, "init_on_free": 0, "_page_poisoning_enabled": 1}, True),
+    ],
+)
+def test_pages_are_cleared_by_either_end_or_poisoned(keys: dict[str, int], cleared: bool) -> None:
+    machine = Machine(LINUX, CONSTANTS)
+    for name, value in keys.items():
+        machine.symbols[name] = machine.room(8)
+        machine.word(machine.symbols[name], value)
+    assert pages_cleared(machine.kernel()) is cleared

@@ -1,9 +1,10 @@
 """FRAME-UNOWNED: code in allocated page frames that nobody accounts for.
 
 *Severity:* medium, confidence medium. Low where a buffer that is being transferred holds the frame (its `struct page`
-is followed by a length and an offset: a `bio_vec`, a fragment of a packet), in kernels that do not clear pages when
-they are allocated (`init_on_alloc=0`: a frame may hold what it held before), and in images that were taken while the
-machine ran, of which the page and its `struct page` were read at different moments.
+is followed by a length and an offset: a `bio_vec`, a fragment of a packet), in kernels that neither clear pages when
+they are allocated or freed (`init_on_alloc`, `init_on_free`) nor poison them (a frame may hold what it held before),
+and in images that were taken while the machine ran, of which the page and its `struct page` were read at different
+moments.
 
 *Compared:* every frame that is allocated and has none of these owners: the page cache, anonymous memory, swap cache and
 hugetlb (`page.mapping`, page type), slab and large kmalloc, page tables (those of processes and the kernel's own), what

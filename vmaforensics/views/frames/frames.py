@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 _MOST_POINTED = 64  # frames that pointers are looked for to
 
+# Static keys, which count who enabled them: pages are cleared when they are allocated or freed, or poisoned when freed
+# (mm/page_alloc.c, mm/page_poison.c).
+_CLEARING = ("init_on_alloc", "init_on_free", "_page_poisoning_enabled")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FramesView:
@@ -35,7 +39,7 @@ class FramesView:
 
     kinds: FrameKinds
     whole: bool  # all of the kernel's page tables could be read
-    cleared: bool  # pages are cleared when they are allocated, or it is not known that they are not
+    cleared: bool  # pages are cleared or poisoned between two owners, or it is not known that they are not
     code: UnownedCode
     random: U64  # that look encrypted or compressed, ascending; without those that a variable of the kernel leads to
     buffers: BufferCode
@@ -51,6 +55,12 @@ class FramesView:
     unmapped_left_out: int  # more of them than are looked at
 
 
+def pages_cleared(kernel: Kernel) -> bool:
+    """Whether pages keep nothing of what their last owner had in them; so, too, where the kernel does not say."""
+    keys = [kernel.variable(name, 4) for name in _CLEARING]
+    return keys[0] is None or any(keys)
+
+
 def gather_frames(kernel: Kernel, page_tables: PageTablesView, held: HeldFrames, tasks: U64) -> FramesView:
     """Account for every frame of RAM, and look for code in what is left.
 
@@ -58,7 +68,7 @@ def gather_frames(kernel: Kernel, page_tables: PageTablesView, held: HeldFrames,
     hand to the kernel passes over their stacks, which are not looked into. Raises :class:`KernelNotFoundError`
     where the kernel has no struct page as we know it, or its own page tables are not known.
     """
-    kernel.symbols.find_all([*BATCHES, "init_on_alloc", "kexec_image", "_text", "_etext", "_end"])
+    kernel.symbols.find_all([*BATCHES, *_CLEARING, "kexec_image", "_text", "_etext", "_end"])
     reader = PageReader(kernel)
     mapped = page_tables.mapped
     tables = kernel.arch.pages(page_tables.tables.pa)
@@ -77,7 +87,7 @@ def gather_frames(kernel: Kernel, page_tables: PageTablesView, held: HeldFrames,
     return FramesView(
         kinds=accounted.kinds,
         whole=accounted.whole,
-        cleared=kernel.variable("init_on_alloc", 4) != 0,  # a static key, that counts who enabled it
+        cleared=pages_cleared(kernel),
         code=looked.code,
         random=_nobodys(kernel, reader, accounted.kinds, looked.random),
         buffers=buffers,
