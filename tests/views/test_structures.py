@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 from handmade import LINUX, Machine, circular_list
@@ -13,6 +15,9 @@ from vmaforensics.views.structures.per_cpu import per_cpu_offsets
 from vmaforensics.views.structures.tree_order import in_order
 from vmaforensics.views.structures.xarray import all_pointers, entries_at, first_pointers
 from vmaforensics.views.view import View
+
+if TYPE_CHECKING:
+    from vmaforensics.columns.types import U64, Bools
 
 CHUNK = 64
 NODE = LINUX | {"xa_node": "shift:u8 offset:u8 count:u8 nr_values:u8 parent:* array:* slots:*[64]"}
@@ -191,3 +196,21 @@ def test_a_long_list_that_nobody_knew_is_followed_in_little_work() -> None:
         ring = walk_rings(kernel, words(heads[0]), ProblemLog())
     assert (int(ring.linked.sum()), ring.whole) == (400, True)
     assert work.reads <= 201  # one for each step, from both ends
+
+
+def test_what_does_not_lead_on_is_read_but_not_followed() -> None:
+    machine = Machine()
+    own, foreign = ([machine.put("list_head") for _ in range(size)] for size in (3, 200))
+    circular_list(machine, *own)
+    circular_list(machine, *foreign)
+
+    def leads_on(nodes: U64) -> Bools:
+        known: Bools = np.isin(nodes, words(*own))
+        return known
+
+    ring = walk_rings(machine.kernel(), words(*own), ProblemLog(), leads_on=leads_on)
+    assert (ring.node.tolist(), ring.whole) == (sorted(own), True)
+    machine.word(own[1], foreign[0])  # its next: given back, it went to another list
+    ring = walk_rings(machine.kernel(), words(*own), ProblemLog(), leads_on=leads_on)
+    assert ring.node.tolist() == sorted([*own, foreign[0]])
+    assert not ring.whole

@@ -85,6 +85,7 @@ class Reading:
     def __init__(self, views: Views, clocks: ClocksView, times: ReadingTimes) -> None:
         self._views, self._clocks, self._times = views, clocks, times
         self._kept: dict[tuple[int, bool], U64] = {}
+        self._rests: dict[int, Rest | None] = {}  # by mm
 
     def span(self, finding: Finding) -> Span | None:
         """Of all records that ``finding`` rests on; None where none of them has a place."""
@@ -117,9 +118,10 @@ class Reading:
     def rest(self, mm: int) -> Rest | None:
         """Of the threads that use ``mm``; None where there are none, one runs, ends or ended later, or one could not be
         read."""
-        tasks = self._tasks
-        users = tasks.take(np.flatnonzero(tasks.mm == np.uint64(mm)))
-        return self.rest_of(users.task) if _living(users).all() else None
+        if mm not in self._rests:
+            users = self._tasks.take(np.flatnonzero(self._tasks.mm == np.uint64(mm)))
+            self._rests[mm] = self.rest_of(users.task) if _living(users).all() else None
+        return self._rests[mm]
 
     def lives(self, mm: int) -> bool:
         """Is ``mm`` used, and by nobody who has begun to exit?"""

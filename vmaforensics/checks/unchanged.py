@@ -11,7 +11,6 @@ from vmaforensics.checks.reading import Reading, Span, rested
 
 if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
-    from vmaforensics.checks.reading import Rest
     from vmaforensics.columns.types import U64, Bools
     from vmaforensics.views.vmas.vmas import Vmas
 
@@ -25,7 +24,6 @@ class Unchanged:
         self._views, self._times, self._places = context.views, times, clocks.places
         self._held = context.shared(held)
         self._reading = Reading(context.views, clocks, times)
-        self._rests: dict[int, Rest | None] = {}  # by mm
 
     def through(self, vmas: Vmas, word: U64) -> Bools:
         """Was each of ``vmas`` the same when the word at a physical address was read and when itself was?"""
@@ -41,16 +39,11 @@ class Unchanged:
         ended, by = (np.maximum(getattr(at[0], name), getattr(at[1], name)) for name in ("time", "by"))
         last = np.maximum(places, word)
         spans = map(Span, *(part.tolist() for part in (first, began, ended, by, last)))
-        rests = [self._rest(mm) for mm in vmas.mm.tolist()]
+        rests = [self._reading.rest(mm) for mm in vmas.mm.tolist()]
         fine = [
             rest is not None and rested(rest, span, self._times.begun) for rest, span in zip(rests, spans, strict=True)
         ]
         return np.array(fine, np.bool_)
-
-    def _rest(self, mm: int) -> Rest | None:
-        if mm not in self._rests:
-            self._rests[mm] = self._reading.rest(mm)
-        return self._rests[mm]
 
 
 def unchanged(context: Context) -> Unchanged | None:

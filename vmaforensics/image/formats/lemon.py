@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FILLERS = (b"LEMON FAIL READ ", b"QUALCOMM SECURE ", b"TENSOR PROTECTED")
 _WORDS = np.frombuffer(b"".join(FILLERS), dtype="<u8")[::2]
 _WORD = 8
+_UNSEEN, _MEMORY, _FILLER = 0, 1, 2
 _PAGES = [np.frombuffer(text * (PAGE_SIZE // len(text)), dtype=np.uint8) for text in FILLERS]
 
 
@@ -30,6 +31,12 @@ class LemonMemory(FlatMemory):
     """Segments of a file in which filler stands for pages that could not be read."""
 
     _met: NDArray[np.uint64] | None = None  # sorted page frames found to be filler so far
+    _looked: NDArray[np.uint8] | None = None  # what was found of each page, in the order of the segments
+    _first: NDArray[np.uint64]  # number of the first page of each segment
+
+    def lie_as(self, other: FlatMemory) -> None:
+        super().lie_as(other)
+        self._met, self._looked = None, None
 
     def _locate(self, pas: NDArray[np.uint64], size: int) -> Placed:
         buffer, places, states = super()._locate(pas, size)
@@ -65,29 +72,47 @@ class LemonMemory(FlatMemory):
 
     def _filler(self, pfns: NDArray[np.uint64]) -> NDArray[np.bool_]:
         """Whether what is held of each page from its first byte on is filler, all of it."""
-        mask = np.zeros(len(pfns), dtype=np.bool_)
+        if self._looked is None:
+            pages = (self._lengths + np.uint64(PAGE_SIZE - 1)) >> np.uint64(PAGE_SHIFT)
+            self._first = np.cumsum(pages) - pages
+            self._looked = np.zeros(int(pages.sum()), np.uint8)
         pas = pfns << np.uint64(PAGE_SHIFT)
         at = np.searchsorted(self._starts, pas, side="right") - 1
         into = pas - self._starts[at]
-        length = np.minimum(self._lengths[at] - np.minimum(into, self._lengths[at]), np.uint64(PAGE_SIZE))
+        mask = np.zeros(len(pfns), dtype=np.bool_)
+        # The first segment is empty, and what lies behind the end of one is in none.
+        held = np.flatnonzero(into < self._lengths[at])
+        at, into = at[held], into[held]
+        numbers = (self._first[at] + (into >> np.uint64(PAGE_SHIFT))).astype(np.int64)
+        new = np.flatnonzero(self._looked[numbers] == _UNSEEN)
+        if len(new):
+            length = np.minimum(self._lengths[at[new]] - into[new], np.uint64(PAGE_SIZE))
+            filler = self._is_filler((self._offsets[at] + into)[new].astype(np.int64), length)
+            self._looked[numbers[new]] = np.where(filler, _FILLER, _MEMORY)
+            if filler.any():
+                met = pfns[held[new[filler]]]
+                self._met = np.union1d(self._met if self._met is not None else met[:0], met)
+        mask[held] = self._looked[numbers] == _FILLER
+        return mask
+
+    def _is_filler(self, offsets: NDArray[np.int64], length: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Whether each stretch of a page, in the file, is filler."""
+        mask = np.zeros(len(offsets), dtype=np.bool_)
         rows = np.flatnonzero(length >= np.uint64(_WORD))
         if len(rows) == 0:
             return mask
-        offsets = (self._offsets[at] + into)[rows].astype(np.int64)
-        buffer, places, ok = self._source.fetch(offsets, _WORD)
+        buffer, places, ok = self._source.fetch(offsets[rows], _WORD)
         words = take(buffer, places, _WORD).view("<u8")[:, 0]
-        hits = np.flatnonzero((words[:, None] == _WORDS).any(axis=1) & ok)
+        hits = rows[(words[:, None] == _WORDS).any(axis=1) & ok]
         if not len(hits):
             return mask
         # A page may be asked for many times over.
-        pages, first, back = np.unique(pas[rows[hits]], return_index=True, return_inverse=True)
+        pages, first, back = np.unique(offsets[hits], return_index=True, return_inverse=True)
         full = np.zeros(len(pages), dtype=np.bool_)
         for number, hit in enumerate(hits[first].tolist()):
-            size = int(length[rows[hit]])
+            size = int(length[hit])
             buffer, places, _ = self._source.fetch(offsets[hit : hit + 1], size)
             page = buffer[places[0] : places[0] + size]
             full[number] = any(np.array_equal(page, filler[:size]) for filler in _PAGES)
-        mask[rows[hits]] = full[back]
-        if mask.any():
-            self._met = np.union1d(self._met if self._met is not None else pfns[:0], pfns[mask])
+        mask[hits] = full[back]
         return mask

@@ -62,7 +62,15 @@ def on_pgd_list(kernel: Kernel, mms: U64, log: ProblemLog) -> Listed | None:
     offset = np.uint64(kernel.offset(struct, link))
     with np.errstate(over="ignore"):
         guesses = reader.base + frames * np.uint64(reader.size) + offset
-    ring = walk_rings(kernel, np.append(guesses, np.uint64(head)), log)
+
+    def leads_on(nodes: U64) -> Bools:
+        """While a machine is read, a page directory is given back and goes to a list of pages, which may be all there
+        are: what is in the place of pt_mm there is the index of the page."""
+        owners, ok = kernel.gather_member(struct, "pt_mm", nodes - offset)
+        on: Bools = (nodes == np.uint64(head)) | (ok & kernel.arch.kernel_pointer(owners))
+        return on
+
+    ring = walk_rings(kernel, np.append(guesses, np.uint64(head)), log, leads_on=leads_on)
     # A page directory that was given back a moment ago is on a list of free pages.
     nodes = ring.node[ring.linked & (ring.node != np.uint64(head)) & ~ring.of_another(head)]
     owners, ok = kernel.gather_member(struct, "pt_mm", nodes - offset)

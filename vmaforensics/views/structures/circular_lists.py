@@ -14,6 +14,8 @@ from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vmaforensics.kernel.kernel import Kernel
 
 _PAGES = 1 << 10  # that are kept while a list is followed
@@ -59,14 +61,15 @@ class _Heads(Table):
     prev: U64 = member("prev")
 
 
-def walk_rings(kernel: Kernel, starts: U64, log: ProblemLog) -> Ring:
-    """Everything on the lists that ``starts`` are on, both ways.
+def walk_rings(kernel: Kernel, starts: U64, log: ProblemLog, *, leads_on: Callable[[U64], Bools] | None = None) -> Ring:
+    """Everything on the lists that ``starts`` are on, both ways; what ``leads_on`` denies leads no further.
 
     Elements known beforehand are read together, so that a list whose elements are mostly known takes a few
     reads; only what nobody knew is stepped over one by one. Ends when nothing new turns up.
     """
     fresh = np.unique(starts[kernel.arch.kernel_pointer(starts)])
     parts: list[_Heads] = []
+    stopped: list[U64] = [fresh[:0]]  # where what does not lead on leads
     seen: set[int] = set()  # of a list that nobody knew, each step finds an element or two
     for _ in range(_STEPS):
         heads, ok = kernel.gather(_Heads, fresh)
@@ -75,7 +78,9 @@ def walk_rings(kernel: Kernel, starts: U64, log: ProblemLog) -> Ring:
         parts.append(heads)
         seen.update(fresh.tolist())
         # 0 is a list_head never put on a list; LIST_POISON1/2 mark one that was taken off.
-        around = np.concatenate([heads.next[ok], heads.prev[ok]])
+        follow = ok if leads_on is None else ok & leads_on(fresh)
+        stopped.append(np.concatenate([heads.next[ok & ~follow], heads.prev[ok & ~follow]]))
+        around = np.concatenate([heads.next[follow], heads.prev[follow]])
         around = around[kernel.arch.kernel_pointer(around)]
         fresh = np.array(sorted(set(around.tolist()) - seen), np.uint64)
         if not len(fresh):
@@ -87,7 +92,9 @@ def walk_rings(kernel: Kernel, starts: U64, log: ProblemLog) -> Ring:
     following = rows_of(heads.node, heads.next)
     after = values_at(heads.prev, following)
     linked = heads.read & (heads.next != heads.node) & (before == heads.node) & (after == heads.node)
-    whole = bool(heads.read.all()) and not len(fresh)
+    beyond = np.concatenate(stopped)
+    beyond = beyond[kernel.arch.kernel_pointer(beyond) & ~np.isin(beyond, heads.node)]
+    whole = bool(heads.read.all()) and not len(fresh) and not len(beyond)
     return Ring(node=heads.node, linked=linked, read=heads.read, whole=whole, after=following)
 
 
