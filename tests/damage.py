@@ -4,14 +4,14 @@
     python tests/damage.py samples/debian-6.12/image.kdump --first 4711 --trials 1 --show
     python tests/damage.py samples/crash-6.1-vma-file/image.kdump --crash --trials 300
 
-A trial is a number: it says what is damaged (KINDS), how much, in which format the report is shown besides text and JSON,
-and which command is run beside it. It runs in a process of its own, forked from one that has everything imported, with a
-limit on time and memory. It must end with a documented exit code and without a traceback,
-a warning or an internal error; take at most three times the time and twice the memory that the undamaged image takes;
-have at most 200 findings; print no more than a few times as much, but for what each finding takes; and find every
-process that a plain walk along ``tasks.next`` of the damaged image finds. With ``--crash`` the commands of crash cases
-run instead of the report, and what they read is hit: log, stacks, unwind data. Each trial that breaks a rule is a line
-of JSON. What a limit is measured against is measured first, on the image as it is.
+A trial is a number: it says what is damaged (KINDS), how much, in which format the report is shown besides text and
+JSON, and which command is run beside it. It runs in a process of its own, forked from one that has everything loaded,
+with a limit on time and memory. It must end with a documented exit code and without a traceback, a warning or an
+internal error; take at most three times the time and twice the memory that the undamaged image takes; have at most 200
+findings; print no more than a few times as much, but for what each finding takes; and find every process that a plain
+walk along ``tasks.next`` of the damaged image finds. With ``--crash`` the commands of crash cases run instead of the
+report, and what they read is hit: log, stacks, unwind data. Each trial that breaks a rule is a line of JSON. What a
+limit is measured against is measured first, on the image as it is.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ their own places: to the symbol, to its name and, since 5.4, to the name of a na
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -23,6 +24,9 @@ _ANCHORS = (b"init_task\0", b"jiffies\0", b"loops_per_jiffy\0")  # exported by e
 _NEAR = 8 << 20  # bytes between the names and the tables, at most
 _MOST = 1 << 17  # entries
 _LEAST = 64  # entries that fit each other: fewer may do so by chance
+_MOST_NAMES = 1 << 12  # places of each anchor
+_MOST_TRIED = 256  # words that may belong to the table
+_AT_ONCE = 1 << 18  # words: what fits into a cache of the CPU
 _REACH = 128 << 20
 _NAME = 512  # KSYM_NAME_LEN
 
@@ -41,17 +45,17 @@ def exported_symbols(memory: PhysicalMemory, text: int, offset: int) -> Exports 
     ``offset`` is virtual minus physical address of the image. What is found is traced.
     """
     seen = window.read(memory, text, _REACH)
-    raw = seen.data.tobytes()
-    for anchor in _ANCHORS:
-        for name in _occurrences(raw, anchor):
-            low = max(name - _NEAR, 0) & ~3
-            words = seen.data[low : (name + _NEAR) & ~3].view("<i4").astype(np.int64)
-            places = low + 4 * np.arange(len(words), dtype=np.int64)
-            for row in np.flatnonzero(words == name - places).tolist():
-                for width in (3, 2):
-                    table = _entries(seen.data, words, low, row, width)
-                    if len(table) >= _LEAST:
-                        return _read(memory, seen, raw, table, offset)
+    pages = np.flatnonzero(seen.held)
+    data = seen.data[: (int(pages[-1]) + 1) * seen.page_size if len(pages) else 0]
+    raw = data.tobytes()
+    words = data[: len(data) // 4 * 4].view("<i4")
+    for row in _rows_of(
+        [name for anchor in _ANCHORS for name in islice(_occurrences(raw, anchor), _MOST_NAMES)], words
+    ):
+        for width in (3, 2):
+            table = _entries(data, words, row, width)
+            if len(table) >= _LEAST:
+                return _read(memory, seen, raw, table, offset)
     return None
 
 
@@ -62,12 +66,25 @@ def _occurrences(raw: bytes, pattern: bytes) -> Iterator[int]:
         at = raw.find(pattern, at + 1)
 
 
-def _entries(data: NDArray[np.uint8], words: NDArray[np.int64], low: int, row: int, width: int) -> NDArray[np.int64]:
+def _rows_of(names: list[int], words: NDArray[np.int32]) -> list[int]:
+    """The words that are the distances from their own places to one of ``names``; those of the first name first."""
+    wanted = np.array(names, np.int32)
+    found: list[tuple[int, int]] = []
+    for low in range(0, len(words) if names else 0, _AT_ONCE):
+        part = words[low : low + _AT_ONCE]
+        leads = part + np.arange(4 * low, 4 * (low + len(part)), 4, dtype=np.int32)
+        rows = np.flatnonzero(np.isin(leads, wanted))
+        rows = rows[np.abs(part[rows]) <= _NEAR][: _MOST_TRIED - len(found)]
+        found += [(names.index(int(leads[row])), low + int(row)) for row in rows]
+    return [row for _, row in sorted(found)]
+
+
+def _entries(data: NDArray[np.uint8], words: NDArray[np.int32], row: int, width: int) -> NDArray[np.int64]:
     """Places (within ``data``) of the names' distances around ``words[row]``: entries of ``width`` words, whose names
     are text, as far as they go on."""
     before = min(row // width, _MOST)
     rows = row + width * np.arange(-before, min((len(words) - 1 - row) // width, _MOST) + 1, dtype=np.int64)
-    places = low + 4 * rows
+    places = 4 * rows
     names = places + words[rows]
     inside = (names > 0) & (names < len(data))
     first = data[np.where(inside, names, 0)]
