@@ -240,11 +240,37 @@ def test_a_header_with_a_wrong_word_costs_nothing(types: BtfBuilder, at: int, va
     assert list(layout.fields) == ["x"]
 
 
-def test_a_header_that_says_nothing_is_refused(types: BtfBuilder) -> None:
-    types.integer("int", 4)
-    blob = types.build()
+@pytest.mark.parametrize("header", [b"\xff" * 24, bytes(24), b"text" * 6], ids=["ones", "zeros", "text"])
+def test_a_header_that_is_lost_costs_nothing(types: BtfBuilder, header: bytes) -> None:
+    types.composite("s", 4, [("x", types.integer("int", 4), 0)])
+    layout = Btf(header + types.build()[24:]).struct("s")
+    assert layout is not None
+    assert list(layout.fields) == ["x"]
+
+
+def test_a_blob_of_zeros_has_no_types() -> None:
     with pytest.raises(KernelNotFoundError, match="BTF header"):
-        Btf(b"\xff" * 24 + blob[24:])
+        Btf(bytes(4096))
+
+
+@pytest.mark.image
+@pytest.mark.parametrize("page", [0, 3, 700, 900])
+def test_a_page_of_zeros_costs_the_types_on_it(maple_sample: Sample, page: int) -> None:
+    """The types of the sound blob are what is expected; what is found of the damaged one is as there, or missing."""
+    sound = maple_sample.analysis.kernel.types
+    assert isinstance(sound, Btf)
+    start = page * 4096
+    types = Btf(sound.blob[:start] + bytes(4096) + sound.blob[start + 4096 :])
+    assert types.problem is not None
+    names = ("task_struct", "mm_struct", "vm_area_struct", "maple_node", "file", "inode", "page", "super_block")
+    kept = 0
+    for name in names:
+        found, whole = types.struct(name), sound.struct(name)
+        assert whole is not None
+        for path, field in (found.fields if found else {}).items():
+            assert (field.offset, field.size) == (whole.fields[path].offset, whole.fields[path].size), f"{name}.{path}"
+            kept += 1
+    assert kept > 100
 
 
 @pytest.mark.parametrize("size", [0, 3, 23])

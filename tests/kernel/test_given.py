@@ -42,7 +42,7 @@ def test_a_map_gives_symbols_moved_as_the_kernel_was(packed: bytes, tmp_path: Pa
     [
         (b"0000000000000000 T _stext\n", "without privileges"),
         (b"ffffffffffffffff B The real System.map is in the linux-image-6.1-dbg package\n", "-dbg package"),
-        (b"\x9f\xeb\x01\x00" + bytes(60), "no struct task_struct"),
+        (b"\x9f\xeb\x01\x00" + bytes(60), "BTF header is damaged"),
         (b"\x28\xb5\x2f\xfd" + bytes(60), "zstd -d"),
         (b"MZ" + bytes(60), "vmlinuz"),
         (b"hello", "expected an ISF"),

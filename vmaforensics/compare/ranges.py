@@ -35,8 +35,15 @@ def mm_of(views: Views, pid: int) -> int:
         raise UsageError(f"no process of the image has pid {pid}; `vmaforensics report IMAGE` lists them")
     known = tasks.mm[(tasks.mm != 0) & (views.mm_rows(tasks.mm) >= 0)]
     if not len(known):
-        raise UsageError(f"pid {pid} has no memory map: it is a kernel thread or has exited")
+        raise no_memory_map(views, pid)
     return int(known[0])
+
+
+def no_memory_map(views: Views, pid: int) -> UsageError:
+    """That process ``pid`` has none, and why."""
+    untyped = "damaged types of the kernel do not say where it is; give a symbol file of this kernel with --symbols"
+    why = untyped if views.untyped else "it is a kernel thread or has exited"
+    return UsageError(f"process {pid} has no memory map: {why}")
 
 
 def mm_row(views: Views, mm: int) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from vmaforensics.columns.lookup import distances_to
 from vmaforensics.compare.cell_text import rows_shown
 from vmaforensics.compare.comparison import Comparison, compare_records
-from vmaforensics.compare.ranges import mm_row
+from vmaforensics.compare.ranges import mm_row, no_memory_map
 from vmaforensics.compare.records_document import RecordsDocument, Schema
 from vmaforensics.errors import UsageError
 from vmaforensics.views.structures.lock import Lock
@@ -103,7 +103,7 @@ def _process(views: Views, pid: int) -> tuple[Tasks, int, int]:
         raise UsageError(f"no process of the image has pid {pid}; `vmaforensics report IMAGE` lists them")
     mms = tasks.mm[np.isin(tasks.mm, views.mms.mm)]
     if not len(mms):
-        raise UsageError(f"process {pid} has no memory map: it is a kernel thread or has exited")
+        raise no_memory_map(views, pid)
     leader = int(np.argmax(tasks.leader))
     own = int(tasks.mm[leader])
     return tasks, leader, own if own in mms.tolist() else int(mms[0])

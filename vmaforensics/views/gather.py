@@ -94,9 +94,9 @@ def gather_views(
     views = Views(
         arch=kernel.arch,
         tasks=tasks,
-        mms=read_mms(kernel, tasks, log),
+        mms=mms if (mms := _typed(kernel, "mm_struct", lambda: read_mms(kernel, tasks, log))) else Mms.zeros(0),
         mm_offsets=MmOffsets.of(kernel),
-        vma_size=kernel.sizeof("vm_area_struct"),
+        vma_size=_typed(kernel, "vm_area_struct", lambda: kernel.sizeof("vm_area_struct")) or 0,
         stack_guard_gap=_stack_guard_gap(kernel),
         shadow_stack_flag=kernel.arch.shadow_stack_flag(kernel),
     )

@@ -47,6 +47,7 @@ HEADER = Struct(
 )
 
 _HEADER_SIZES = (24, 32)  # up to 7.x, and from then on
+_NEAR = 64  # words
 _DEPTH = 32  # nesting of typedefs and arrays nobody writes by hand
 _UNNAMED = 1024  # unnamed members of one struct, those within them included
 
@@ -54,23 +55,19 @@ _UNNAMED = 1024  # unnamed members of one struct, those within them included
 def _sections(blob: bytes) -> tuple[int, int, int, int]:
     """(where the types begin, their bytes, where the strings begin, their bytes), as the header says.
 
-    A header with a wrong word still says so: pahole puts the strings right behind the types; with them the blob ends.
-    Raises :class:`KernelNotFoundError` when it cannot be believed.
+    Where it cannot be believed, the strings are found by themselves: pahole puts them right behind the types, and with
+    them the blob ends. Raises :class:`KernelNotFoundError` when they are not found.
     """
     if len(blob) < HEADER.sizeof():
         raise KernelNotFoundError(f"the BTF header is damaged: the blob has {len(blob)} bytes")
     stated = HEADER.parse(blob)
-    for length in (stated.hdr_len, *_HEADER_SIZES):
-        rest = len(blob) - length
-        for place in (
-            (stated.type_off, stated.type_len, stated.str_off, stated.str_len),
-            (0, stated.type_len, stated.type_len, rest - stated.type_len),
-            (0, stated.str_off, stated.str_off, rest - stated.str_off),
-            (0, rest - stated.str_len, rest - stated.str_len, stated.str_len),
-        ):
-            found = (length + place[0], place[1], length + place[2], place[3])
-            if _fit(blob, *found):
-                return found
+    length = stated.hdr_len if stated.hdr_len in _HEADER_SIZES else min(_HEADER_SIZES)
+    found = (length + stated.type_off, stated.type_len, length + stated.str_off, stated.str_len)
+    if _fit(blob, *found):
+        return found
+    strings = _strings(blob)
+    if strings is not None and strings > length:
+        return length, strings - length, strings, len(blob) - strings
     raise KernelNotFoundError(
         f"the BTF header is damaged: it says {stated.type_len} bytes of types and {stated.str_len} of strings, "
         f"the blob has {len(blob)} bytes"
@@ -81,6 +78,20 @@ def _fit(blob: bytes, types: int, length: int, strings: int, size: int) -> bool:
     """Can types and strings lie there? The first string is the empty one, the last ends where they end."""
     inside = 0 < types <= strings - length and length >= 0 and size > 0 and strings + size <= len(blob)
     return inside and types % 4 == 0 and blob[strings] == 0 == blob[strings + size - 1]
+
+
+def _strings(blob: bytes) -> int | None:
+    """Where the strings of a blob begin, without its header: with the empty one, and text to the end.
+
+    Of the words of the types, most have bytes that no text has; so they are told apart though pages of either are lost.
+    """
+    octets = np.frombuffer(blob, np.uint8)[: len(blob) // 4 * 4]
+    text = (octets == 0) | ((octets >= ord(" ")) & (octets <= ord("~")))
+    types = ~text.reshape(-1, 4).all(1)
+    last = int(np.argmax(np.cumsum(np.where(types, 1, -1))))  # the last word that is no text
+    at = 4 * np.arange(last + 1, min(last + _NEAR, len(types)))
+    begins = at[(octets[at] == 0) & (octets[at - 1] == 0) & (octets[at + 1] != 0)]
+    return int(begins[0]) if len(begins) else None
 
 
 class Btf:
@@ -99,6 +110,8 @@ class Btf:
         self.problem: str | None = None
         records = Records(self._words, self._strings)
         self._index(records, whole=whole)
+        if self.problem is None and b"\0\0" in self._strings:  # only the first is empty
+            self.problem = "damaged in its names"
         self._kinds = records.kinds(self._starts)
         self._names = self._words[self._starts]
         self._constants: dict[str, int | None] = {}

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.errors import KernelNotFoundError, MemoryReadError
+from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.kernel.structures import btf
 from vmaforensics.kernel.structures.layout import member
 from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
+    from vmaforensics.columns.types import U8, U64, Bools
     from vmaforensics.image.memory import PhysicalMemory
     from vmaforensics.kernel.locate import Located
     from vmaforensics.kernel.space.kernel_space import KernelSpace
     from vmaforensics.kernel.symbols.given import SymbolFile
 
 # Without these there is no list of processes; what else is missing costs the views that need it.
-NEEDED = (
-    ("task_struct", "tasks.next"),
-    ("task_struct", "pid"),
-    ("task_struct", "comm"),
-    ("task_struct", "mm"),
-    ("mm_struct", "pgd"),
-    ("vm_area_struct", "vm_start"),
-)
-
-log = logging.getLogger(__name__)
+NEEDED = (("task_struct", "tasks.next"), ("task_struct", "pid"))
 
 _BTF_LIMIT = 64 << 20
+_MOST_BLOBS = 16
 
 
 def find_types(
@@ -43,8 +35,14 @@ def find_types(
     What was made up for is added to ``problems``. Raises :class:`KernelNotFoundError` if there are none.
     """
     types, at, why = _own_types(text, located)
+    source = f"BTF at {at:#x}"
+    if types is None and given is None and (copy := _btf_anywhere(text.memory)) is not None:
+        pa, types = copy
+        source = f"copy of the BTF at physical {pa:#x}"
+        problems.append(f"the kernel's BTF cannot be used ({why}); a copy of it was found elsewhere")
+        why = types.problem or ""
     if types is not None and types.problem is None:
-        return types, f"BTF at {at:#x}, {len(types)} types"
+        return types, f"{source}, {len(types)} types"
     if given is not None:
         problems.append(f"the kernel's BTF cannot be used ({why}); types are those of the symbol file")
         return given, f"symbol file {given.path.name}, {len(given)} types"
@@ -53,10 +51,7 @@ def find_types(
             f"the kernel's BTF is {why}; what needs a type that is damaged is not assessed: give a symbol file of this "
             "kernel with --symbols"
         )
-        return types, f"BTF at {at:#x}, {len(types)} types, damaged"
-    for pa, copy in _btf_copies(text.memory):
-        problems.append(f"the kernel's BTF cannot be used ({why}); a copy of it was found elsewhere")
-        return copy, f"copy of the BTF at physical {pa:#x}, {len(copy)} types"
+        return types, f"{source}, {len(types)} types, damaged"
     raise KernelNotFoundError(
         f"no type information for kernel {located.info.release if located.info else '(release unknown)'}: "
         f"its BTF cannot be used ({why}); structure layouts come from BTF, so the image has to hold it, "
@@ -72,31 +67,47 @@ def _own_types(text: KernelSpace, located: Located) -> tuple[btf.Btf | None, int
         if start is None and stop is None and located.symbols.get("linux_banner") is not None:
             return None, 0, "the kernel was built without it (CONFIG_DEBUG_INFO_BTF)"
         return None, 0, "its symbols __start_BTF and __stop_BTF are not known"
-    blob, missing = _held(text, start, stop - start)
+    types, why = _usable(*_held(text.gather, text.memory.page_size, start, stop - start))
+    return types, start, why
+
+
+def _usable(blob: bytes, missing: int) -> tuple[btf.Btf | None, str]:
+    """(the types of a blob of which ``missing`` pages are not held, what is wrong with them); None if tasks could not
+    be read with them."""
     why = f"of it, {counted(missing, 'page')} not in the dump"
     try:
         types = btf.Btf(blob)
     except KernelNotFoundError as error:
-        return None, start, why if missing else str(error)
+        return None, why if missing else str(error)
     if missing:
         types.problem = f"not in the dump in part ({counted(missing, 'page')})"
     lacking = [name for name, path in NEEDED if member(types, name, path) is None]
     if lacking:
-        return None, start, why if missing else f"struct {lacking[0]} is not in it or damaged"
-    return types, start, types.problem or ""
+        return None, why if missing else f"struct {lacking[0]} is not in it or damaged"
+    return types, types.problem or ""
 
 
-def _held(text: KernelSpace, start: int, size: int) -> tuple[bytes, int]:
+def _held(gather: Callable[[U64, int], tuple[U8, Bools]], page: int, start: int, size: int) -> tuple[bytes, int]:
     """(the bytes from ``start`` on, how many pages of them are not held); those are zero."""
-    page = text.memory.page_size
     first = start & -page
-    pages = np.arange(first, start + size, page, dtype=np.uint64)
-    data, ok = text.gather(pages, page)
+    data, ok = gather(np.arange(first, start + size, page, dtype=np.uint64), page)
     return data.tobytes()[start - first : start - first + size], int((~ok).sum())
 
 
-def _btf_copies(memory: PhysicalMemory) -> Iterator[tuple[int, btf.Btf]]:
-    """Whole vmlinux BTF blobs anywhere in physical memory; they lie in one piece in the kernel image."""
+def _btf_anywhere(memory: PhysicalMemory) -> tuple[int, btf.Btf] | None:
+    """(physical address, types) of a vmlinux BTF blob anywhere in memory, where it lies in one piece: of the first
+    whole one, else of the first that tasks can be read with."""
+    damaged: list[tuple[int, btf.Btf]] = []
+    for count, (pa, size) in enumerate(_btf_heads(memory)):
+        types, _ = _usable(*_held(memory.gather, memory.page_size, pa, size)) if count < _MOST_BLOBS else (None, "")
+        if types is not None and types.problem is None:
+            return pa, types
+        damaged += [] if types is None else [(pa, types)]
+    return damaged[0] if damaged else None
+
+
+def _btf_heads(memory: PhysicalMemory) -> Iterator[tuple[int, int]]:
+    """(physical address, bytes) of whatever begins as the BTF of a vmlinux does."""
     for pa, chunk in memory.scan(64 << 20):
         raw = chunk.tobytes()
         at = raw.find(btf.MAGIC)
@@ -104,10 +115,5 @@ def _btf_copies(memory: PhysicalMemory) -> Iterator[tuple[int, btf.Btf]]:
             head = np.frombuffer(raw[at : at + 24].ljust(24, b"\0"), "<u4")
             size = int(head[1]) + int(head[4]) + int(head[5])
             if 24 <= int(head[1]) <= 64 and 1 << 20 <= size <= _BTF_LIMIT:
-                try:
-                    types = btf.Btf(memory.read(pa + at, size), whole=True)
-                    if types.struct("task_struct"):
-                        yield pa + at, types
-                except (MemoryReadError, KernelNotFoundError) as error:
-                    log.debug("no BTF at %#x: %s", pa + at, error)
+                yield pa + at, size
             at = raw.find(btf.MAGIC, at + 1)

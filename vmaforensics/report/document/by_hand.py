@@ -90,7 +90,8 @@ class FactFinder:
         self._tasks = np.unique(np.concatenate(known_tasks))
         self._pids = set(tasks.tgid.tolist())
         self._leader = dict(zip(leaders.tgid.tolist(), leaders.task.tolist(), strict=True))
-        self._chain = kernel.offset("vm_area_struct", "anon_vma_chain")
+        chain = "anon_vma_chain"  # which damaged types may not have
+        self._chain = kernel.offset("vm_area_struct", chain) if kernel.has("vm_area_struct", chain) else None
 
     def facts(self, finding: Finding, subject: Subject) -> Facts:
         """What is known of a finding and of the VMAs it is about."""
@@ -114,7 +115,7 @@ class FactFinder:
             word=_place(views.arch, finding, lambda view: view not in (View.COUNTERS.label, "lock"), kernel=True),
             entry=_place(views.arch, finding, lambda view: view == View.PAGE_TABLES.label, kernel=False),
             frame=_place(views.arch, finding, lambda view: view == View.PAGES.label, kernel=False),
-            chain=None if vma is None else vma + self._chain,
+            chain=None if vma is None or self._chain is None else vma + self._chain,
             file=int(subject.vmas.file[0]) or None if vma is not None else None,
         )
 
