@@ -12,6 +12,7 @@ from tamper.slab_edits import (
     MAPLE_SLAB_EDITS,
     TASK_EDITS,
     memory_lent_to_kernel_thread,
+    mm_cleared,
     mm_decoy,
     root_exchanged,
     slot_zeroed_repaired,
@@ -87,6 +88,13 @@ def test_a_hidden_process_is_found(whole_kernel: Sample, edit: Callable[[Edit], 
     told = [finding for finding in _told_of_tasks(copy) if finding.severity.rank <= Severity.MEDIUM.rank]
     hits = [(finding.rule.id, finding.severity, finding.pid) for finding in told]
     assert hits == [(rule, Severity.HIGH, label.pid)]
+
+
+def test_memory_that_nobody_owns_is_that_of_the_task_that_ran_in_it(whole_kernel: Sample) -> None:
+    copy = _copy(whole_kernel)
+    label = mm_cleared(copy, repaired=True)
+    (found,) = [finding for finding in _told_of_tasks(copy) if finding.severity.rank <= Severity.MEDIUM.rank]
+    assert (found.rule.id, found.severity, found.pid) == ("MM-HIDDEN", Severity.HIGH, label.pid)
 
 
 def test_memory_lent_to_a_kernel_thread_ranks_low(whole_kernel: Sample) -> None:

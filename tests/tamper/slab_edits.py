@@ -123,13 +123,15 @@ def mm_decoy_active(edit: Edit) -> Label:
     return _process("decoy mm and active_mm", task)
 
 
-def mm_cleared(edit: Edit) -> Label:
-    """``task->mm`` set to NULL, as of a kernel thread, with its mark."""
+def mm_cleared(edit: Edit, *, repaired: bool = False) -> Label:
+    """``task->mm`` set to NULL, as of a kernel thread, with its mark; repaired: the mm is owned by nobody."""
     task = _victim(edit)
     edit.put(edit.at("task_struct", int(task.task), "mm"), 0)
+    if repaired:
+        edit.put(edit.at("mm_struct", int(task.mm), "owner"), 0)
     flags = edit.at("task_struct", int(task.task), "flags")
     edit.put(flags, int(task.flags) | 0x00200000, 4)
-    return _process("mm cleared", task)
+    return _process("mm cleared" + (", owner too" if repaired else ""), task)
 
 
 def marked_as_kernel_thread(edit: Edit) -> Label:

@@ -48,6 +48,7 @@ def _sources(stacks: Stacks, states: Sequence[int], **columns: Sequence[int]) ->
         mms=Mms.zeros(0),
         mm_sources=np.zeros(0, np.uint16),
         owner=np.zeros(0, np.uint64),
+        last_user=np.zeros(0, np.uint64),
         kernel_own=np.zeros(0, np.bool_),
         roots=TreeRoots.zeros(0),
         whole=Source.TASK_LIST,

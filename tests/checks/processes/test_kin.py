@@ -39,6 +39,7 @@ def family() -> Views:
         mms=views.mms,
         mm_sources=np.full(len(views.mms), Source.TASK_LIST, np.uint16),
         owner=np.array([task_of(pid) for pid in views.mms.pid.tolist()], np.uint64),
+        last_user=np.zeros(len(views.mms), np.uint64),
         kernel_own=np.zeros(len(views.mms), np.bool_),
         roots=None,  # type: ignore[arg-type]  # nobody asks here
         whole=Source.TASK_LIST | Source.PID_INDEX,

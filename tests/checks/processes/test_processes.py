@@ -36,6 +36,7 @@ def _views() -> tuple[Views, SourcesView]:
         mms=views.mms,
         mm_sources=np.full(3, BOTH | Source.SLAB | Source.PGD_LIST | Source.TREE_ROOT, np.uint16),
         owner=views.tasks.task.copy(),
+        last_user=np.zeros(3, np.uint64),
         kernel_own=np.zeros(3, np.bool_),
         roots=TreeRoots.zeros(0),
         whole=BOTH | Source.SLAB,
@@ -180,6 +181,16 @@ def test_an_mm_in_use_that_no_task_has() -> None:
     assert (found.severity, found.confidence) == (Severity.MEDIUM, Confidence.LOW)
 
 
+def test_an_mm_without_an_owner_is_that_of_the_task_off_the_cpus_that_ran_in_it() -> None:
+    views, sources = _views()
+    _hide_mm(views, sources)
+    sources.last_user[1] = task_of(101)
+    (found,) = findings(views, "MM-HIDDEN")
+    assert (found.severity, found.confidence) == (Severity.HIGH, Confidence.HIGH)
+    used = found.evidence[-1]
+    assert (used.address, used.found, used.expected) == (task_of(101), f"{mm_of(101):#x}", "0x0")
+
+
 @pytest.mark.parametrize(
     ("state", "known", "severity"),
     [
@@ -238,6 +249,27 @@ def test_a_process_with_the_mark_of_a_kernel_thread() -> None:
     sources.executing[1] = True  # exec clears the mark of a helper last
     (found,) = findings(views, "TASK-KTHREAD-MM")
     assert found.severity is Severity.LOW
+
+
+@pytest.mark.parametrize(
+    ("parent", "kthreadd", "severity"),
+    [
+        (task_of(100), True, Severity.HIGH),
+        (task_of(102), True, Severity.LOW),
+        (task_of(100), False, Severity.LOW),  # who kthreadd is is not known
+        (0, True, Severity.LOW),
+    ],
+)
+def test_a_kernel_thread_with_memory_that_kthreadd_did_not_start(
+    parent: int, kthreadd: bool, severity: Severity
+) -> None:
+    views, sources = _views()
+    sources.owner[:] = 0
+    views.tasks.flags[1], views.tasks.parent[1] = PF_KTHREAD, parent
+    if kthreadd:
+        views.tasks.flags[2], views.tasks.mm[2], views.tasks.pid[2] = PF_KTHREAD, 0, 2
+    (found,) = findings(views, "TASK-KTHREAD-MM")
+    assert (found.pid, found.severity) == (101, severity)
 
 
 def test_a_kernel_thread_without_memory() -> None:

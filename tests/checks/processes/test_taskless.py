@@ -42,6 +42,7 @@ def _views(owner: int = 0, **columns: int) -> Views:
         mms=mms.sort_by(mms.mm),
         mm_sources=np.array([BOTH, Source.SLAB], np.uint16)[np.argsort(mms.mm)],
         owner=np.array([task_of(100), owner], np.uint64)[np.argsort(mms.mm)],
+        last_user=np.zeros(2, np.uint64),
         kernel_own=np.zeros(2, np.bool_),
         roots=TreeRoots.zeros(0),
         whole=BOTH,

@@ -26,6 +26,7 @@ def _views(*, current: bool) -> Views:
         mms=views.mms,
         mm_sources=np.zeros(2, np.uint16),
         owner=np.zeros(2, np.uint64),
+        last_user=np.zeros(2, np.uint64),
         kernel_own=np.zeros(2, np.bool_),
         roots=TreeRoots.of(1, node=[_NODE], mm=[mm_of(101)], current=[current]),
         whole=Source.TASK_LIST,

@@ -1,12 +1,14 @@
 """MM-HIDDEN: address space in use belongs to no process.
 
 *Severity:* high; medium where fewer than two independent records know of it, or its owner has ended or is not known;
-low where its owner is forking or executing.
+low where its owner is forking or executing. Where it has no owner, it is that of a task off the CPUs which has it as
+`active_mm` and no `mm`.
 
 *Compared:* the `mm_struct`s that page directories, reclaim, maple trees and the slab cache lead to, with those of all
 tasks.
 
-*Guaranteed by:* `mm_users` falls to 0 when the last user goes (`mmput`).
+*Guaranteed by:* `mm_users` falls to 0 when the last user goes (`mmput`). A task without an `mm` lets go of `active_mm`
+with the CPU (`context_switch`, kernel/sched/core.c).
 """
 
 from __future__ import annotations
@@ -93,7 +95,8 @@ def _weight(sources: SourcesView, row: int) -> _Weight:
     """
     known = (Source(int(sources.mm_sources[row])) & _INDEPENDENT).bit_count()
     tasks = sources.tasks
-    at = int(sources.task_rows(sources.owner[row : row + 1])[0])
+    by_owner, by_use = (int(sources.task_rows(of[row : row + 1])[0]) for of in (sources.owner, sources.last_user))
+    at = by_owner if by_owner >= 0 else by_use
     if at < 0:
         return _Weight(Severity.MEDIUM, Confidence.LOW)
     if sources.executing[at] or int(tasks.state[at]) & TASK_NEW:

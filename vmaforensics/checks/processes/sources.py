@@ -55,6 +55,14 @@ def mm_evidence(sources: SourcesView, row: int) -> list[Evidence]:
     """Who knows of an mm (a row of ``SourcesView.mms``), and who owns it."""
     mms, known = sources.mms, Source(int(sources.mm_sources[row]))
     mm = int(mms.mm[row])
+    last_user = int(sources.last_user[row])
+    used = Evidence(
+        what="active_mm of a task that is on no CPU and has no mm",
+        view=View.SOURCES.label,
+        address=last_user,
+        found=f"{mm:#x}",
+        expected="0x0",
+    )
     return [
         Evidence(
             what=f"mm {mm:#x} with {int(mms.map_count[row])} VMAs and {int(mms.users[row])} users "
@@ -70,4 +78,5 @@ def mm_evidence(sources: SourcesView, row: int) -> list[Evidence]:
             address=mm,
             found=f"{int(sources.owner[row]):#x}",
         ),
+        *([used] if last_user else []),
     ]

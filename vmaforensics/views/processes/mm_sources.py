@@ -14,7 +14,7 @@ from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.processes.mm_lists import TreeRoots, on_lru_lists, on_pgd_list, tree_roots
 from vmaforensics.views.processes.mms import Mms, read_mms
 from vmaforensics.views.processes.pid_idr import tasks_by_pid
-from vmaforensics.views.processes.tasks import Tasks, read_tasks
+from vmaforensics.views.processes.tasks import PF_EXITING, Tasks, read_tasks
 from vmaforensics.views.slab.caches import ObjectKind
 from vmaforensics.views.slab.objects import State
 from vmaforensics.views.structures.per_cpu import per_cpu_offsets
@@ -58,9 +58,10 @@ class SourcesView:
     tasks: Tasks  # sorted by address
     task_sources: U16  # Source flags of each task
     executing: Bools  # in_execve of each task: exec is about to give it another mm
-    mms: Mms  # sorted by address; task, pid and comm are those of mm->owner if it has no user
+    mms: Mms  # sorted by address; task, pid and comm are those of mm->owner, or of last_user, if it has no user
     mm_sources: U16
     owner: U64  # mm->owner of each mm, 0 without CONFIG_MEMCG
+    last_user: U64  # a task off the CPUs that has no mm, but active_mm of it; 0: none. No kernel leaves one
     kernel_own: Bools  # the mm that the kernel itself patches its text through
     roots: TreeRoots  # maple nodes that say they are the root of one of mms
     whole: Source  # those that were read whole, so that something can be said not to be there
@@ -139,7 +140,8 @@ def gather_sources(kernel: Kernel, tasks: Tasks, slab: SlabView | None, log: Pro
     known_mms = _merge(by_mm)
     usable = known_mms.addresses[kernel.arch.kernel_pointer(known_mms.addresses)]
     owner, _ = kernel.gather_member("mm_struct", "owner?", usable)
-    mms = _read_mms(kernel, usable, owner, every, log)
+    last_user = _last_users(kernel, usable, every)
+    mms = _read_mms(kernel, usable, np.where(owner != 0, owner, last_user), every, log)
     return SourcesView(
         tasks=every,
         task_sources=task_sources,
@@ -147,6 +149,7 @@ def gather_sources(kernel: Kernel, tasks: Tasks, slab: SlabView | None, log: Pro
         mms=mms,
         mm_sources=values_at(known_mms.sources, rows_of(known_mms.addresses, mms.mm)),
         owner=values_at(owner, rows_of(usable, mms.mm)),
+        last_user=values_at(last_user, rows_of(usable, mms.mm)),
         kernel_own=np.isin(mms.mm, _patching(kernel)),
         roots=roots,
         whole=whole,
@@ -201,6 +204,22 @@ def _read_mms(kernel: Kernel, mms: U64, owner: U64, tasks: Tasks, log: ProblemLo
     log.add(View.SOURCES, Problem.UNREADABLE, lost, lost)
     log.add(View.SOURCES, Problem.STALE, 0, stale, stale)
     return rows
+
+
+def _last_users(kernel: Kernel, mms: U64, tasks: Tasks) -> U64:
+    """The task that ran in each of ``mms`` (ascending) though it has no mm, and is on no CPU; 0 for none.
+
+    Who has no mm runs in that of the task before and lets go of it with the CPU (context_switch, kernel/sched/core.c).
+    """
+    off = tasks.ok & (tasks.mm == 0) & (tasks.exit_state == 0) & ((tasks.flags & PF_EXITING) == 0)
+    if kernel.has("task_struct", "on_cpu"):
+        off &= kernel.gather_member("task_struct", "on_cpu", tasks.task)[0] == 0
+    else:  # without CONFIG_SMP
+        running = _running(kernel)
+        off &= ~np.isin(tasks.task, running) & (len(running) > 0)
+    kept = tasks.take(off)
+    kept = kept.sort_by(kept.active_mm, kept.pid)
+    return values_at(kept.task, rows_of(kept.active_mm, mms))
 
 
 def _running(kernel: Kernel) -> U64:
