@@ -286,6 +286,19 @@ def test_code_that_leads_out_of_its_function_is_found_unless_a_record_says_so() 
     assert flow_of(machine, [shows + 16], []).wrong.at.tolist() == [shows + 11], "nobody executes what is there"
 
 
+def test_entry_code_whose_beginning_has_lost_its_name_is_not_all_the_code_before_its_end() -> None:
+    machine = Machine(ROAD, CONSTANTS)
+    code_of(machine, show_map_vma=b"\xc3", other=b"\x90" * 16 + b"\xc3", entry=b"\x90\xc3", last=b"\xc3")
+    bounds = {"__entry_text_start": machine.symbols["entry"], "__entry_text_end": machine.symbols["last"]}
+    machine.symbols |= bounds
+    size = 0x100  # bytes of a function, each an instruction of its own
+    assert flow_of(machine, [], []).instructions == 2 * size
+    for lost in bounds:
+        del machine.symbols[lost]
+        assert flow_of(machine, [], []).instructions == size, lost
+        machine.symbols |= bounds
+
+
 def test_a_breakpoint_is_none_of_the_filler_and_a_constant_may_be_gone_to() -> None:
     machine = Machine(ROAD, CONSTANTS)
     loads = b"\x48\xb8" + (BASE + 0x40_0000).to_bytes(8, "little") + b"\xff\xe0"

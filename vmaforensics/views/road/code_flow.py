@@ -141,7 +141,8 @@ def _followed(kernel: Kernel, functions: Functions, stext: int, etext: int) -> t
     """(start, end) of the functions that are taken apart: of the road, what leads to them, and entry code."""
     symbols = kernel.symbols.by_address()
     reaching = [at for name in (*REACHING, *kernel.arch.entry_functions) for at in kernel.symbols.find(name)]
-    low, high = (kernel.symbols.get(name) or 0 for name in kernel.arch.entry_text)
+    low, high = (kernel.symbols.get(name) for name in kernel.arch.entry_text)
+    low, high = (0, 0) if low is None or high is None else (low, high)  # one of the two bounds nothing
     entry = symbols.addresses[(symbols.addresses >= np.uint64(low)) & (symbols.addresses < np.uint64(high))]
     start = np.unique(np.concatenate([functions.start, np.array(reaching, np.uint64), entry]))
     start = start[(start >= np.uint64(stext)) & (start < np.uint64(etext))]
