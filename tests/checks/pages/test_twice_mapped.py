@@ -75,3 +75,27 @@ def test_code_outside_of_every_vma_whose_frame_belonged_elsewhere_before_and_aft
     assert (bool(found.proven), found.start) == (proven, va)
     kept = [finding for finding in run_checks(Context(views)) if finding.rule.id == "PTE-ORPHAN"]
     assert bool(kept) is proven
+
+
+@pytest.mark.parametrize(
+    ("read", "written", "proven"),
+    [
+        (-0x1000, False, True),
+        (0x1000, False, False),  # the frame may have been of the page cache when the wrong entry was read
+        (-0x1000, True, False),  # memory that was written to shares frames in any order
+    ],
+)
+def test_a_frame_of_another_table_that_belonged_elsewhere_before_and_after(
+    read: int, *, written: bool, proven: bool
+) -> None:
+    views = running()
+    lead(views, CODE, DATA)
+    assert views.page_tables is not None
+    where, row = views.page_tables.ptes.where, entry_row(views, DATA)
+    where[row] = int(where[row]) + read
+    if written:
+        views.vmas.anon_vma[views.vmas.start == CODE] = 0xFFFF_8880_A000_0000
+    (found,) = (finding for finding in findings(views, "PTE-REMAP") if finding.start == CODE)
+    assert (bool(found.proven), found.at_once) == (proven, False)
+    kept = [finding for finding in run_checks(Context(views)) if finding.rule.id == "PTE-REMAP"]
+    assert bool(kept) is proven

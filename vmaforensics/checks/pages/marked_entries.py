@@ -12,7 +12,7 @@ from vmaforensics.checks.held import HELD, UNTOUCHED, held, untouched
 from vmaforensics.checks.pages.entry_facts import entry_facts
 from vmaforensics.checks.pages.entry_runs import Runs
 from vmaforensics.checks.pages.page_marks import Mark
-from vmaforensics.checks.pages.twice_mapped import twice_mapped
+from vmaforensics.checks.pages.twice_mapped import BELONGED, mapped_around, twice_mapped
 from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.view import View
 
@@ -31,8 +31,8 @@ _OF_VMA: Final = (Mark.EXECUTABLE, Mark.NOT_EXECUTABLE, Mark.WRITABLE, Mark.NOT_
 def marked_findings(context: Context, rule: Rule, marks: tuple[Mark, ...]) -> Iterator[Finding]:
     """For each of ``marks`` in turn one finding for every process with such entries.
 
-    In an image that was taken while the machine ran, those that another entry of the same table proves wrong are told
-    apart: they are so whenever they were read. So are those whose VMA nobody was changing.
+    In an image that was taken while the machine ran, those that another entry proves wrong are told apart, of the same
+    table or by the order of reading. So are those whose VMA nobody was changing.
     """
     view = context.views.page_tables
     if view is None:
@@ -44,6 +44,10 @@ def marked_findings(context: Context, rule: Rule, marks: tuple[Mark, ...]) -> It
             rightful = twice_mapped(view, rows, marked.row)
             for finding in _of_entries(context, rule, mark, view, rows[rightful >= 0], rightful[rightful >= 0]):
                 yield replace(finding, at_once=True)
+            rows = rows[rightful < 0]
+            rightful = _belonged(context, view, rows, marked.row)
+            for finding in _of_entries(context, rule, mark, view, rows[rightful >= 0], rightful[rightful >= 0]):
+                yield replace(finding, proven=BELONGED)
             rows = rows[rightful < 0]
         elif mark in _OF_VMA:
             same = _same(context, view, rows)
@@ -64,6 +68,17 @@ def _same(context: Context, view: PageTablesView, rows: I64) -> Bools:
     return inside & known.through(values_at(vmas.vma, vma), ptes.where)
 
 
+def _belonged(context: Context, view: PageTablesView, rows: I64, marked: I64) -> I64:
+    """As :func:`mapped_around`, of entries where a file is mapped that nobody has written to: data shares its frames in
+    any order, but no anonymous page comes there."""
+    found = np.full(len(rows), -1, np.int64)
+    vmas = context.views.vmas
+    vma = values_at(view.ranges.vma_row, view.entries.take(rows).range_row, -1).astype(np.int64)
+    unwritten = (vma >= 0) & values_at(vmas.ok & (vmas.file != 0) & (vmas.anon_vma == 0), vma)
+    found[unwritten] = mapped_around(context, view, rows[unwritten], marked)
+    return found
+
+
 def _of_entries(
     context: Context, rule: Rule, mark: Mark, view: PageTablesView, rows: I64, rightful: I64 | None = None
 ) -> Iterator[Finding]:
@@ -78,8 +93,7 @@ def _of_entries(
         what = title(row)
         if others is not None:
             other = int(others[np.searchsorted(rows, runs.entry[row])])
-            what += f"; the same page table maps frame {int(runs.ptes.pfn[row]):#x} at {other:#x} too, "
-            what += "where it belongs"
+            what += f"; frame {int(runs.ptes.pfn[row]):#x} belongs at {other:#x}, where it is mapped too"
         return Evidence(
             what=what,
             view=View.PAGE_TABLES.label,
