@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from support import bundled
 
+from vmaforensics.image.overlay import Overlay
+from vmaforensics.kernel.find import find_kernel
 from vmaforensics.kernel.symbols import kallsyms as reader
 from vmaforensics.kernel.symbols import kallsyms_repair, kallsyms_tables
 
@@ -261,3 +265,22 @@ def test_an_index_of_tokens_that_is_noise_costs_names_and_nothing_else(form: For
     damaged[tables.token_index : tables.token_index + 512] = noise
     found = reader.decode(damaged, tables, PLACE)
     assert len(list(found.items())) == len(symbols)
+
+
+@pytest.mark.image
+@pytest.mark.parametrize("name", ["debian-6.12", "debian-7.3"])
+def test_a_page_with_the_number_of_symbols_costs_the_names_on_it(name: str) -> None:
+    sample = next(sample for sample in bundled() if sample.name == name)
+    kernel = sample.analysis.kernel
+    sound = kernel.symbols
+    assert isinstance(sound, reader.Kallsyms)
+    assert sound.tables is not None
+    at = (sound.tables.num_syms + sound.place) % (1 << 64) & -4096
+    pas, _, _ = kernel.space.translate(np.array([at], np.uint64))
+    memory = Overlay(sample.analysis.image.memory)
+    memory.write(int(pas[0]), bytes(4096))
+    found = find_kernel(replace(sample.analysis.image, memory=memory)).symbols
+    assert isinstance(found, reader.Kallsyms)
+    assert len(sound) - 512 <= len(found) < len(sound)
+    for symbol in ("init_task", "linux_banner", "__start_BTF", "_etext", "seq_read"):
+        assert found.get(symbol) == sound.get(symbol), symbol

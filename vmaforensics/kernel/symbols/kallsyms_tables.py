@@ -37,6 +37,7 @@ _MAX_NAME = 2 + 512  # length field and KSYM_NAME_LEN
 _MAX_SYMBOLS = 1 << 23
 _MANY_GROUPS = 64  # that are no accident
 _MOST_RUNS = 1 << 16  # places tried as the beginning of the markers
+_STRIDE = 16  # names
 _REACH = 24 << 20  # bytes before the token table in which the other tables must lie
 
 
@@ -171,12 +172,30 @@ def _names_before(buffer: NDArray[np.uint8], markers: int, values: NDArray[np.in
             if _fits(view, names, values):
                 return low + word * 4, names, int(words[word])
     if groups >= _MANY_GROUPS:  # num_syms itself is wrong
-        for names in range(low + (high - low) // 4 * 4, low, -4):
-            if _passed(view, names, GROUP) == names + int(values[1]) and _fits(view, names, values):
+        for names in _leading_on(buffer, np.arange(low + (high - low) // 4 * 4, low, -4), values):
+            if _fits(view, names, values):
                 last = names + int(values[-1])
                 rest = next((count for count in range(GROUP) if _passed(view, last, count + 1) > markers), GROUP)
                 return names - 4, names, (groups - 1) * GROUP + rest
     return None
+
+
+def _leading_on(buffer: NDArray[np.uint8], places: NDArray[np.int64], values: NDArray[np.int64]) -> list[int]:
+    """Those of ``places`` at which the names may begin: from there one of three markers leads to the next. The pages of
+    others may be lost."""
+    found: list[int] = []
+    for group in (0, len(values) // 3, 2 * len(values) // 3):
+        kept, at = places, places + values[group]
+        for step in range(GROUP):
+            if step % _STRIDE == 0:  # what is no beginning soon leads too far, or nowhere
+                near = (at < kept + values[group + 1]) & (at + 1 < len(buffer))
+                kept, at = kept[near], at[near]
+            here = np.minimum(at, len(buffer) - 2)
+            length = buffer[here].astype(np.int64)
+            long = length >= 0x80
+            at = at + 1 + np.where(long, 1 + (length & 0x7F | buffer[here + 1].astype(np.int64) << 7), length)
+        found += kept[at == kept + values[group + 1]].tolist()
+    return list(dict.fromkeys(found))
 
 
 def _passed(view: memoryview, at: int, count: int) -> int:
