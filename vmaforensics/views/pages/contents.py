@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.pages.ptes import Ptes
 
+_AT_ONCE = 256  # pages
 _PRINTABLE = bytes([*range(32, 127), *b"\t\n\r"])
 
 
@@ -17,11 +18,15 @@ def page_contents(kernel: Kernel, ptes: Ptes) -> list[str]:
     Only asked of memory that no VMA accounts for.
     """
     named = ptes.maps_frames() & ~ptes.special
-    data, ok = kernel.memory.gather(kernel.arch.bytes_of(ptes.pfn), kernel.arch.page_size)
-    return [
-        "no page" if not page else content_class(row.tobytes()) if readable else ""
-        for row, readable, page in zip(data, ok.tolist(), named.tolist(), strict=True)
-    ]
+    said: list[str] = []
+    for low in range(0, len(ptes), _AT_ONCE):
+        part = slice(low, low + _AT_ONCE)
+        data, ok = kernel.memory.gather(kernel.arch.bytes_of(ptes.pfn[part]), kernel.arch.page_size)
+        said += [
+            "no page" if not page else content_class(row.tobytes()) if readable else ""
+            for row, readable, page in zip(data, ok.tolist(), named[part].tolist(), strict=True)
+        ]
+    return said
 
 
 def content_class(page: bytes) -> str:
