@@ -10,7 +10,6 @@ from vmaforensics.checks.weigh import run_checks
 from vmaforensics.image.image import Image
 from vmaforensics.image.open import open_image
 from vmaforensics.kernel.find import find_kernel
-from vmaforensics.kernel.reference import read_reference, require_same_build
 from vmaforensics.progress import unheard
 from vmaforensics.views.gather import EXTRA, gather_views
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from vmaforensics.checks.acquisition import Acquired
     from vmaforensics.checks.finding import Finding
     from vmaforensics.kernel.kernel import Kernel
+    from vmaforensics.kernel.reference import ReferenceKernel
     from vmaforensics.progress import Progress
     from vmaforensics.views.views import Views
 
@@ -62,10 +62,17 @@ def analyse_image(
         progress(stage, done, total)
 
     kernel = find_kernel(opened, progress)
-    reference = None if vmlinux is None else read_reference(vmlinux, kernel.arch)
-    if reference is not None:
-        require_same_build(reference, kernel.identity.build_id)
+    reference = None if vmlinux is None else _reference(vmlinux, kernel)
     gathered = gather_views(kernel, opened.cpus, views, heard, reference=reference)
     heard("checks")
     context = Context(gathered, acquired)
     return Analysis(image=opened, kernel=kernel, views=gathered, context=context, findings=run_checks(context))
+
+
+def _reference(vmlinux: str | os.PathLike[str], kernel: Kernel) -> ReferenceKernel:
+    # Loaded when it is asked for, as what reads ELF files is.
+    from vmaforensics.kernel.reference import read_reference, require_same_build
+
+    reference = read_reference(vmlinux, kernel.arch)
+    require_same_build(reference, kernel.identity.build_id)
+    return reference

@@ -93,3 +93,20 @@ def test_arrow_has_the_same_values() -> None:
     arrow = things(7, 8).replace(slots=np.array([[1, 2], [3, 4]], np.uint64)).to_arrow()
     assert arrow.column("address").to_pylist() == [7, 8]
     assert arrow.column("slots").to_pylist() == [[1, 2], [3, 4]]
+
+
+def test_a_table_is_made_of_all_its_columns_and_keeps_them() -> None:
+    made = things(1)
+    with pytest.raises(TypeError, match="not so: address, sizes"):
+        Things(**{("sizes" if name == "address" else name): values for name, values in made.columns().items()})
+    with pytest.raises(AttributeError, match="frozen"):
+        made.size = made.count  # type: ignore[misc, assignment]
+
+
+def test_a_table_has_the_columns_of_the_one_it_extends() -> None:
+    @table(struct="other")
+    class More(Things):
+        extra: U64
+
+    assert list(columns_of(More)) == [*columns_of(Things), "extra"]
+    assert (More.struct, Things.struct) == ("other", "thing")

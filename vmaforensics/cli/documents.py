@@ -11,11 +11,14 @@ from vmaforensics.errors import UsageError
 from vmaforensics.progress import unheard
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.progress import Progress
     from vmaforensics.report.document.document import Document
+    from vmaforensics.scan.document import ScanPart
+    from vmaforensics.views.views import Views
 
 
 def document_of(
@@ -41,25 +44,17 @@ def document_of(
     from vmaforensics.image.open import open_image
     from vmaforensics.report.document.build import build_document
     from vmaforensics.report.document.saved import is_saved, load
-    from vmaforensics.scan.rules import compile_rules
-    from vmaforensics.scan.scan import Request, scan_image
-    from vmaforensics.scan.worker import Settings
     from vmaforensics.views.gather import EXTRA
 
     saved = [path for path in paths if is_saved(path)]
     if not saved:
         image = replace(open_image(paths, progress), symbols=symbols, kernel=kernel)
         given = None if acquired is None else Acquired(acquired)
-        compiled = compile_rules(rules) if rules else None
+        scanned = None if not rules else _scanner(rules, pids, progress)
         analysis = analyse_image(
             image, views=EXTRA if views is None else views, acquired=given, vmlinux=vmlinux, progress=progress
         )
-        scan = None
-        if compiled is not None:
-            request = Request(
-                rules=compiled, pids=pids, jobs=os.cpu_count() or 1, settings=Settings(rules=compiled.serialized)
-            )
-            scan = scan_image(analysis.kernel, analysis.views, request, progress)
+        scan = None if scanned is None else scanned(analysis.kernel, analysis.views)
         progress("document")
         image.memory.watch = partial(progress, "hash")
         return build_document(analysis, pids=pids, sha256=sha256, scan=scan)
@@ -76,3 +71,16 @@ def document_of(
         if wanted:
             raise UsageError(f"{option} needs the image, and {saved[0]} is a saved report: give the image instead")
     return load(saved[0])
+
+
+def _scanner(
+    rules: Sequence[Path], pids: Sequence[int] | None, progress: Progress
+) -> Callable[[Kernel, Views], ScanPart]:
+    """What scans an image with the ``rules``, which are compiled at once: a mistake in them is said before any work."""
+    from vmaforensics.scan.rules import compile_rules
+    from vmaforensics.scan.scan import Request, scan_image
+    from vmaforensics.scan.worker import Settings
+
+    compiled = compile_rules(rules)
+    request = Request(rules=compiled, pids=pids, jobs=os.cpu_count() or 1, settings=Settings(rules=compiled.serialized))
+    return lambda kernel, views: scan_image(kernel, views, request, progress)

@@ -15,14 +15,12 @@ table is being made (``vmas.file_row[:] = …``).
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, dataclass_transform, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeVar, dataclass_transform, get_args
 
 import numpy as np
 
+from vmaforensics.columns import types
 from vmaforensics.columns.lookup import sort_order, values_at
-from vmaforensics.columns.types import WIDE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,11 +31,16 @@ if TYPE_CHECKING:
     Rows = NDArray[np.bool_] | NDArray[np.signedinteger[Any]] | slice
 
 _T = TypeVar("_T")
-_PATH, _FILL = "path", "fill"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
+class _Declared(NamedTuple):
+    """What a class says of a column beside its type."""
+
+    path: str = ""
+    fill: int = 0
+
+
+class Column(NamedTuple):
     """What is known of a column: its dtype, whether it is wide, what it holds where nothing was read, and the
     path of the member it is read from ("" for none)."""
 
@@ -49,7 +52,7 @@ class Column:
 
 def column(*, fill: int = 0) -> Any:  # noqa: ANN401 - a field specifier stands for a value of any type
     """A column that is not read from a structure; ``fill`` is its value until it is written."""
-    return dataclasses.field(metadata={_FILL: fill})
+    return _Declared(fill=fill)
 
 
 def member(path: str, *, fill: int = 0) -> Any:  # noqa: ANN401
@@ -58,39 +61,43 @@ def member(path: str, *, fill: int = 0) -> Any:  # noqa: ANN401
     ``a|b`` is the first of both that the kernel has. With a trailing ``?`` the kernel may have none: the column
     then holds ``fill``, as it does in rows that could not be read.
     """
-    return dataclasses.field(metadata={_PATH: path, _FILL: fill})
+    return _Declared(path, fill)
 
 
 @dataclass_transform(eq_default=False, kw_only_default=True, frozen_default=True, field_specifiers=(column, member))
 def table(*, struct: str = "") -> Callable[[type[_T]], type[_T]]:
     """Make a :class:`Table` of a class of annotated columns; ``struct`` is the structure its members lie in."""
 
+    # Nothing is generated: a program that has hundreds of tables would wait for it at each start.
     def decorate(cls: type[_T]) -> type[_T]:
-        made = dataclass(frozen=True, kw_only=True, eq=False, repr=False)(cls)
-        made.struct = struct  # type: ignore[attr-defined]
-        return made
+        cls.struct = struct  # type: ignore[attr-defined]
+        return cls
 
     return decorate
 
 
-@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Table:
     """Base of every table."""
 
     struct: ClassVar[str] = ""
 
-    def __post_init__(self) -> None:
+    def __init__(self, **columns: NDArray[Any]) -> None:
+        every = columns_of(type(self))
+        if wrong := sorted(columns.keys() ^ every.keys()):
+            raise TypeError(f"{type(self).__name__} has the columns {', '.join(every)}; not so: {', '.join(wrong)}")
         count = -1
-        for name, known in columns_of(type(self)).items():
-            values = getattr(self, name)
+        for name, known in every.items():
+            values = columns[name]
             if not isinstance(values, np.ndarray) or values.dtype != known.dtype or values.ndim != 1 + known.wide:
                 said = f"{values.dtype}, {values.ndim} dimensions" if isinstance(values, np.ndarray) else type(values)
                 raise TypeError(f"{type(self).__name__}.{name} must be {known.dtype}, not {said}")
             if count not in (-1, len(values)):
                 raise ValueError(f"{type(self).__name__}.{name} has {len(values)} rows, the columns before it {count}")
             count = len(values)
-            if not values.flags.c_contiguous:
-                object.__setattr__(self, name, np.ascontiguousarray(values))
+            self.__dict__[name] = np.ascontiguousarray(values)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a {type(self).__name__} is frozen: replace() makes one with another {name}")
 
     def __len__(self) -> int:
         return len(getattr(self, next(iter(columns_of(type(self))))))
@@ -152,7 +159,7 @@ class Table:
 
     def replace(self, **columns: NDArray[Any]) -> Self:
         """The same table with other arrays for some columns."""
-        return dataclasses.replace(self, **columns)
+        return type(self)(**{**self.columns(), **columns})
 
     def columns(self) -> Mapping[str, NDArray[Any]]:
         """Every column by its name, in the order of the class."""
@@ -186,21 +193,20 @@ def columns_of(cls: type[Table]) -> dict[str, Column]:
 
 
 def _columns(cls: type[Table]) -> dict[str, Column]:
-    hints = get_type_hints(cls, include_extras=True)
     found: dict[str, Column] = {}
-    for declared in dataclasses.fields(cls):
-        hint = hints[declared.name]
-        marks = getattr(hint, "__metadata__", ())
-        array = getattr(hint, "__origin__", hint) if marks else hint
-        scalar = get_args(get_args(array)[1])[0]
-        text = next((mark for mark in marks if mark != WIDE), None)
-        found[declared.name] = Column(
-            dtype=np.dtype(text or scalar),
-            wide=WIDE in marks,
-            fill=declared.metadata.get(_FILL, 0),
-            path=declared.metadata.get(_PATH, ""),
-        )
+    for owner in reversed(cls.__mro__):
+        for name, hint in vars(owner).get("__annotations__", {}).items():
+            if owner is not Table:
+                found[name] = _column(hint, vars(owner).get(name, _Declared()))
     return found
+
+
+def _column(hint: Any, declared: _Declared) -> Column:  # noqa: ANN401 - an alias of types.py, or the name of one
+    array = getattr(types, hint) if isinstance(hint, str) else hint
+    marks = getattr(array, "__metadata__", ())
+    scalar = get_args(get_args(array.__origin__ if marks else array)[1])[0]
+    text = next((mark for mark in marks if mark != types.WIDE), None)
+    return Column(np.dtype(text or scalar), types.WIDE in marks, declared.fill, declared.path)
 
 
 def _filled(known: Column, count: int) -> NDArray[Any]:

@@ -10,6 +10,7 @@ from vmaforensics.crash.death import Signs, find_death
 from vmaforensics.crash.guard import guarded
 from vmaforensics.crash.memory_case import NOT_READ, read_memory_case
 from vmaforensics.crash.pointers import gather_pointers
+from vmaforensics.crash.quiet import crash_time_of
 from vmaforensics.crash.stack_parts import CaseStacks
 from vmaforensics.crash.trail.case import Followed, follow_case, follow_in
 from vmaforensics.errors import KernelNotFoundError
@@ -25,7 +26,6 @@ from vmaforensics.views.system.machine_facts import read_machine_facts
 from vmaforensics.views.system.modules import ModuleList, Modules, read_modules
 from vmaforensics.views.system.running import read_running
 from vmaforensics.views.system.scheduling import read_schedule
-from vmaforensics.words.times import utc
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
     from vmaforensics.views.system.scheduling import Schedule
     from vmaforensics.views.views import Views
 
-_NO_PANIC: Final = 0xFFFFFFFF  # PANIC_CPU_INVALID, as an unsigned number
 PARTS: Final = ("log", "stacks")
 
 
@@ -130,13 +129,6 @@ def _complaints(kernel: Kernel, log: Log | None) -> Complaints:
     return Complaints([], 0) if log is None else read_complaints(log, kernel.arch.printed_registers)
 
 
-def is_quiet(kernel: Kernel) -> bool:
-    """Is it plain that the kernel neither crashed nor complained? Reads no more than that takes."""
-    alive = kernel.variable("panic_cpu", 4) == _NO_PANIC and crash_time_of(kernel) is None
-    log = read_log(kernel) if alive else None
-    return log is not None and not read_complaints(log, kernel.arch.printed_registers).total
-
-
 def follow_complaints(case: Case, progress: Progress) -> Case:
     """The case with what its complaints lead to; reads the records of memory maps, if a complaint may concern them."""
     return replace(case, followed=follow_case(case.image, case.kernel, case.urgent(), progress))
@@ -175,10 +167,3 @@ def _waits(kernel: Kernel, stacks: CaseStacks | None) -> tuple[LocksView | None,
         return gather_locks(kernel, stacks.tasks, stacks.view), read_schedule(kernel, stacks.tasks.task)
     except KernelNotFoundError:
         return None, None
-
-
-def crash_time_of(kernel: Kernel) -> str | None:
-    """CRASHTIME of VMCOREINFO (crash_save_vmcoreinfo, kernel/vmcore_info.c): seconds, in decimal; as ISO 8601."""
-    info = kernel.vmcoreinfo
-    text = "" if info is None else info.values.get("CRASHTIME", "")
-    return utc(int(text)) if text.isascii() and text.isdigit() and len(text) < 20 else None

@@ -9,6 +9,7 @@ import msgspec
 from vmaforensics.checks.bounds import bounded
 from vmaforensics.checks.registry import rule_modules
 from vmaforensics.crash.guard import guarded
+from vmaforensics.crash.quiet import crash_time_of
 from vmaforensics.kernel.machine import hostname, read_clock
 from vmaforensics.report.document.acquired import acquired_part
 from vmaforensics.report.document.crash_short import crash_part
@@ -101,17 +102,10 @@ def _kernel(analysis: Analysis, clock: Clock | None) -> KernelFacts:
         hostname=printable(hostname(analysis.kernel) or b""),
         booted=None if clock is None else utc(clock.booted // 10**9),
         clock=None if clock is None else utc(clock.now),
-        crashed=_crashed(analysis),
+        crashed=crash_time_of(analysis.kernel),
         address_spaces=len(analysis.views.mms),
         views=tuple(view.label for view in analysis.views.available()),
     )
-
-
-def _crashed(analysis: Analysis) -> str | None:
-    """CRASHTIME of VMCOREINFO (crash_save_vmcoreinfo, kernel/vmcore_info.c): seconds, in decimal."""
-    info = analysis.kernel.vmcoreinfo
-    text = "" if info is None else info.values.get("CRASHTIME", "")
-    return utc(int(text)) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def decode(raw: bytes) -> Document:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmaforensics.crash.build import build_crash_document
-from vmaforensics.crash.gather import follow_with, gather_case, is_quiet
+from vmaforensics.crash.quiet import is_quiet
 from vmaforensics.progress import unheard
 from vmaforensics.report.document.crash_part import CrashComplaint, CrashDeath, CrashPart
 
@@ -20,6 +19,9 @@ def crash_part(analysis: Analysis) -> CrashPart | None:
     """What there is to say; None of a kernel that neither crashed nor complained. Stacks are left to ``crash``."""
     if is_quiet(analysis.kernel):
         return None
+    from vmaforensics.crash.build import build_crash_document
+    from vmaforensics.crash.gather import follow_with, gather_case
+
     case = gather_case(analysis.image, analysis.kernel, unheard, ("log",))
     if case.death is None and not case.complaints.kept:
         return None

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
-import platform
+import sys
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from vmaforensics.image.memory import PageState
@@ -19,7 +19,14 @@ if TYPE_CHECKING:
     from vmaforensics.analysis import Analysis
     from vmaforensics.image.image import Image
 
-_DEPENDENCIES = ("numpy", "construct", "pyelftools", "zstandard", "msgspec")
+# What the program is called that is installed, and its module: that knows its version without a search.
+_DEPENDENCIES = {
+    "numpy": "numpy",
+    "construct": "construct",
+    "pyelftools": "elftools",
+    "zstandard": "zstandard",
+    "msgspec": "msgspec",
+}
 
 
 def provenance(analysis: Analysis, *, sha256: bool) -> Provenance:
@@ -28,8 +35,8 @@ def provenance(analysis: Analysis, *, sha256: bool) -> Provenance:
     return Provenance(
         tool="vmaforensics",
         version=__version__,
-        python=platform.python_version(),
-        dependencies={name: importlib.metadata.version(name) for name in _DEPENDENCIES},
+        python=sys.version.split()[0],
+        dependencies={name: import_module(module).__version__ for name, module in _DEPENDENCIES.items()},
         file=FileFacts(
             path=printable(str(image.path)),
             size=image.size,
