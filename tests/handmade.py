@@ -30,7 +30,7 @@ from vmaforensics.kernel.structures.layout import Field, Layout, member
 from vmaforensics.kernel.symbols.by_address import ByAddress
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from vmaforensics.image.memory import PhysicalMemory
 
@@ -144,10 +144,6 @@ class Symbols(dict[str, int]):
     def find(self, name: str) -> list[int]:
         """Every address of ``name``."""
         return [self[name]] if name in self else []
-
-    def find_all(self, names: Iterable[str]) -> dict[str, list[int]]:
-        """The same of each of ``names``."""
-        return {name: self.find(name) for name in names}
 
     def name_of(self, address: int) -> str | None:
         """The symbol at exactly ``address``."""

@@ -64,9 +64,11 @@ def test_tables_need_not_begin_on_a_page(form: Form, symbols: list[Symbol], shif
 def test_symbols_are_looked_up_by_name_and_address(form: Form, symbols: list[Symbol]) -> None:
     symbols[50] = (symbols[50][0], "t", "twice")
     symbols[4000] = (symbols[4000][0], "d", "twice")
+    symbols[60:62] = [(symbols[row][0], "t", f"alike_up_to_{row}") for row in (60, 61)]  # as long, with one head
     found = decoded(kallsyms(form, symbols, place=PLACE), form)
     assert found.find("twice") == [symbols[50][0], symbols[4000][0]]
     assert found.get("twice") == symbols[50][0]
+    assert [found.find(f"alike_up_to_{row}") for row in (60, 61, 62)] == [[symbols[60][0]], [symbols[61][0]], []]
     assert found.get("W" * (500 if form.long_names else 110)) == symbols[777][0]
     assert found.name_of(symbols[50][0]) == "twice"
     assert found.get("wice") is None

@@ -14,7 +14,7 @@ from vmaforensics.kernel.structures.btf import Btf
 from vmaforensics.kernel.structures.layout import Field, member
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
 
@@ -47,10 +47,6 @@ class Symbols(Protocol):
 
     def find(self, name: str) -> list[int]:
         """Addresses of every symbol called ``name``."""
-        ...
-
-    def find_all(self, names: Iterable[str]) -> dict[str, list[int]]:
-        """What :meth:`find` gives of each of ``names``, faster than one by one."""
         ...
 
     def name_of(self, address: int) -> str | None:

@@ -41,10 +41,6 @@ class NamedSymbols:
         first = self._addresses.get(name)
         return [] if first is None else [first, *self._others.get(name, ())]
 
-    def find_all(self, names: Iterable[str]) -> dict[str, list[int]]:
-        """What :meth:`find` gives of each of ``names``."""
-        return {name: self.find(name) for name in names}
-
     def items(self) -> Iterator[tuple[str, int]]:
         """Name and address of each symbol; a name that several share comes once for each."""
         for name, address in self._addresses.items():

@@ -53,7 +53,7 @@ def completed(
     if given is not None:
         theirs = symbol_file.symbols_by_stext(given, stext, arch)
         symbol_file.require_same_places(given, theirs, table)
-        found |= theirs.find_all({name for name, _ in theirs.items()})
+        found |= {name: theirs.find(name) for name, _ in theirs.items()}
         sources.append(f"symbol file {given.path.name}")
     if located.info is not None:
         stated = symbols_of(located.info)

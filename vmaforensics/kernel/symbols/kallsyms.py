@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmaforensics.columns.lookup import bounds_of, sort_order
 from vmaforensics.kernel.symbols.by_address import ByAddress
 from vmaforensics.kernel.symbols.kallsyms_tables import GROUP
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.kernel.symbols.kallsyms_tables import Tables
 
-_HEAD = 8  # bytes of a name that are compared with many others at once
+_HEAD = 8  # bytes of a name that it is looked up by, beside its length
 _LONGEST_TOKEN = 128  # bytes that a token stands for; those of real tables are a few dozen at most
 
 
@@ -49,6 +50,7 @@ class Kallsyms:
         self._blob = blob  # b"\0Tname\0Tname\0", each name after its type character
         self._found: dict[str, list[int]] = {}
         self._by_address: ByAddress | None = None
+        self._by_head: tuple[NDArray[np.uint64], NDArray[np.int64]] | None = None
         self._starts = starts  # of each symbol's type character, ascending
         self.tables: Tables | None = None  # what it was decoded from, counted from ``place``
         self.place = 0
@@ -80,40 +82,28 @@ class Kallsyms:
             self._found[name] = self._search(name)
         return self._found[name]
 
-    def find_all(self, names: Iterable[str]) -> dict[str, list[int]]:
-        """What :meth:`find` gives of each of ``names``; one look at the table for all of them."""
-        names = list(names)
-        new = [name for name in names if name not in self._found]
-        if new:
-            self._found |= {name: [] for name in new} | self._search_all(new)
-        return {name: self._found[name] for name in names}
+    def _search(self, name: str) -> list[int]:
+        """Of symbols as long as ``name`` that begin with the same bytes, those that are it."""
+        if self._by_head is None:
+            self._by_head = self._heads()
+        keys, order = self._by_head
+        text = name.encode()
+        rows = np.sort(order[slice(*bounds_of(keys, _head(text)))])
+        whole = np.frombuffer(text + b"\0", np.uint8)
+        places = self._starts[rows][:, None] + 1 + np.arange(len(whole))
+        same = np.take(np.frombuffer(self._blob, np.uint8), places, mode="clip") == whole
+        found: list[int] = self.addresses[rows[same.all(axis=1)]].tolist()
+        return found
 
-    def _search_all(self, names: list[str]) -> dict[str, list[int]]:
-        """Symbols that begin with the same bytes as one of ``names`` and are as long are compared with it."""
+    def _heads(self) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """What :func:`_head` gives of every symbol, ascending, and the row of each."""
         raw = np.frombuffer(self._blob + bytes(_HEAD), np.uint8)
         lengths = np.diff(self._starts, append=len(self._blob)) - 2  # the type character before, the NUL behind
         heads = raw[self._starts[:, None] + 1 + np.arange(_HEAD)]
         heads[np.arange(_HEAD) >= lengths[:, None]] = 0
         keys = heads.view("<u8")[:, 0] ^ lengths.astype(np.uint64)
-        texts = [name.encode() for name in names]
-        wanted = [int.from_bytes(text[:_HEAD].ljust(_HEAD, b"\0"), "little") ^ len(text) for text in texts]
-        found: dict[str, list[int]] = {}
-        known = set(names)
-        for row in np.flatnonzero(np.isin(keys, np.array(wanted, np.uint64))).tolist():
-            if (name := self._name(row)) in known:
-                found.setdefault(name, []).append(int(self.addresses[row]))
-        return found
-
-    def _search(self, name: str) -> list[int]:
-        found = []
-        needle = name.encode() + b"\0"
-        at = self._blob.find(needle)
-        while at >= 0:
-            if at >= 2 and self._blob[at - 2] == 0:
-                index = int(np.searchsorted(self._starts, at - 1))
-                found.append(int(self.addresses[index]))
-            at = self._blob.find(needle, at + 1)
-        return found
+        order = sort_order(keys)
+        return keys[order], order
 
     def get(self, name: str) -> int | None:
         """Address of the first symbol called ``name``."""
@@ -124,6 +114,7 @@ class Kallsyms:
         """The same symbols with ``by`` (modulo 2**64) added to every address."""
         moved = self.addresses + np.uint64(by % (1 << 64))
         found = Kallsyms(moved, self._blob, self._starts, self.lost)
+        found._by_head = self._by_head
         found.tables, found.place = self.tables, (self.place + by) % (1 << 64)
         return found
 
@@ -165,6 +156,10 @@ class Kallsyms:
         for address, start in zip(self.addresses.tolist(), self._starts.tolist(), strict=True):
             text = self._blob[start : self._blob.index(b"\0", start)].decode("ascii", "replace")
             yield Symbol(address, text[:1], text[1:])
+
+
+def _head(name: bytes) -> int:
+    return int.from_bytes(name[:_HEAD].ljust(_HEAD, b"\0"), "little") ^ len(name)
 
 
 def decode(

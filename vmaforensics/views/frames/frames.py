@@ -14,7 +14,7 @@ from vmaforensics.views.frames.owners import account_for
 from vmaforensics.views.frames.pointers import FramePointers, find_pointers, places_of, variable_frames
 from vmaforensics.views.frames.reserved import Reserved, count_reserved
 from vmaforensics.views.frames.stacks import stack_frames
-from vmaforensics.views.frames.unmapped import BATCHES, UnmappedAnon, find_unmapped
+from vmaforensics.views.frames.unmapped import UnmappedAnon, find_unmapped
 from vmaforensics.views.frames.unowned import UnownedCode, find_code, reserved_frames, unowned_frames
 from vmaforensics.views.pages.frame_kinds import classify_frames
 from vmaforensics.views.pages.page_types import PageReader
@@ -68,7 +68,6 @@ def gather_frames(kernel: Kernel, page_tables: PageTablesView, held: HeldFrames,
     hand to the kernel passes over their stacks, which are not looked into. Raises :class:`KernelNotFoundError`
     where the kernel has no struct page as we know it, or its own page tables are not known.
     """
-    kernel.symbols.find_all([*BATCHES, *_CLEARING, "kexec_image", "_text", "_etext", "_end"])
     reader = PageReader(kernel)
     mapped = page_tables.mapped
     tables = kernel.arch.pages(page_tables.tables.pa)

@@ -137,7 +137,7 @@ class Functions(NamedTuple):
 
 def road_functions(kernel: Kernel) -> Functions:
     """Where the functions of the road lie."""
-    found = {at: name for name, places in kernel.symbols.find_all(NAMES).items() for at in places}
+    found = {at: name for name in NAMES for at in kernel.symbols.find(name)}
     start = np.array(sorted(found), np.uint64)
     nearest = kernel.symbols.by_address().nearest(start)
     return Functions(start, nearest.end, np.array([found[at] in SHOWING for at in start.tolist()], np.bool_))

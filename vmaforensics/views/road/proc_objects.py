@@ -154,9 +154,10 @@ def read_held(kernel: Kernel, files: U64) -> Held:
     """BPF programs, BPF links and events of perf that are open: who has a descriptor of one keeps it."""
     opened, ok = kernel.gather(_Files, files)
     opened, files = opened.take(ok), files[ok]
-    known = kernel.symbols.find_all(("bpf_prog_fops", "bpf_link_fops", "bpf_link_fops_poll", "perf_fops"))
-    events = np.isin(opened.ops, np.array(known.pop("perf_fops"), np.uint64))
-    things = np.isin(opened.ops, np.array([at for places in known.values() for at in places], np.uint64))
+    events, things = (
+        np.isin(opened.ops, np.array([at for name in names for at in kernel.symbols.find(name)], np.uint64))
+        for names in (("perf_fops",), ("bpf_prog_fops", "bpf_link_fops", "bpf_link_fops_poll"))
+    )
     found = Held(file=files[things], thing=opened.private[things])
     if not events.any() or not kernel.has("perf_event", "tp_event"):
         return found

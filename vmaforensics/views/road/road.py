@@ -17,9 +17,8 @@ from vmaforensics.views.road.entrances import (
     read_tracepoints,
     read_vectors,
 )
-from vmaforensics.views.road.expected import ENTRIES, TABLES
 from vmaforensics.views.road.foreign_code import find_foreign_code
-from vmaforensics.views.road.functions import NAMES, REACHING, road_functions
+from vmaforensics.views.road.functions import road_functions
 from vmaforensics.views.road.livepatch import find_replaced
 from vmaforensics.views.road.loaded import LoadedModules, find_loaded
 from vmaforensics.views.road.mapped import read_mapped
@@ -50,16 +49,6 @@ if TYPE_CHECKING:
     from vmaforensics.views.vmas.files import Files
     from vmaforensics.views.vmas.vmas import Vmas
 
-# Symbols that are asked for; looking for all of them at once is cheaper than one after the other.
-_ASKED = """
-modules module_kset mod_tree ftrace_ops_list ftrace_list_end ftrace_ops_trampoline_list direct_functions kprobe_table
-kprobe_dispatcher pre_handler_kretprobe aggr_pre_handler kprobe_insn_slots kprobe_optinsn_slots prog_idr link_idr
-bpf_kallsyms pack_list klp_patches ftrace_pages_start __start_static_call_sites __stop_static_call_sites
-__start___jump_table __stop___jump_table __start___tracepoints_ptrs __stop___tracepoints_ptrs _stext _etext _sinittext
-_einittext _text _end security_hook_heads
-static_calls_table proc_root super_blocks execmem_cache real_mode_header kexec_image kexec_crash_image
-vmap_area_root vmap_nodes nr_vmap_nodes ftrace_caller ftrace_regs_caller
-"""
 # Bytes that one of them may have: a record that claims more owns nothing, for it would hide what lies there.
 _LARGEST_TRAMPOLINE, _LARGEST_PROGRAM = 1 << 14, 1 << 22
 _CALLERS = ("ftrace_caller", "ftrace_regs_caller")
@@ -140,7 +129,6 @@ def gather_road(
     Without ``patched`` the places that the kernel patches are left out: they lie in every page of its code. With a
     ``reference``, every byte of its code is compared with that.
     """
-    kernel.symbols.find_all([*_ASKED.split(), *_of_the_machine(kernel), *TABLES, *ENTRIES, *NAMES, *REACHING])
     loaded = find_loaded(kernel)
     tracers, probes, programs = find_tracers(kernel), find_probes(kernel), find_programs(kernel)
     owners = kernel_and_modules(kernel, loaded.modules).plus(_made(tracers, probes, programs))
@@ -199,12 +187,6 @@ def _flow(
 ) -> FoundFlow:
     called = tracers.ops.func[tracers.ops.linked]
     return find_flow(kernel, functions, owners, own, called, foreign.executable, named=_named(kernel))
-
-
-def _of_the_machine(kernel: Kernel) -> tuple[str, ...]:
-    """Symbols that only kernels of this CPU have."""
-    arch = kernel.arch
-    return (*arch.entry_symbols, *(record.symbol for record in arch.patch_records))
 
 
 def _cut_short(kernel: Kernel, lists: Iterable[tuple[str, str, bool]]) -> tuple[str, ...]:
