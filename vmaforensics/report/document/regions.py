@@ -80,19 +80,22 @@ class _Parts:
     def __init__(self, views: Views) -> None:
         self._arch = views.arch
         self._names = [printable(name) for name in views.names.strings]
-        self._files = None if views.files is None else views.files.rows
         self._file_row = views.vmas.file_row
+        # Of each file, and at the end, which is row -1, of none.
+        dev, inode = ([], []) if views.files is None else (views.files.rows.dev.tolist(), views.files.rows.ino.tolist())
+        self._devices, self._inodes = [_device(number) for number in (*dev, 0)], [*inode, 0]
         self._permissions = _Shared(vma_permissions)
-        self._flags = _Shared(hex)
+        self._flags, self._offsets = _Shared(hex), _Shared(hex)
         self._kinds = _Shared(lambda kind: Kind(kind).label)
-        self._devices = _Shared(lambda dev: f"{dev >> _MINOR_BITS:02x}:{dev & ((1 << _MINOR_BITS) - 1):02x}")
-        self._inodes: dict[int, int] = {}
 
     def regions(self, vmas: ComparedVmas, indices: dict[View, IndexCells]) -> list[Region]:
         """A region for each of ``vmas``, which an index leads to; ``indices`` are their cells."""
-        start, end = _hex_pair(vmas.start, vmas.end)
+        start, end = _bounds(vmas)
         flags = vmas.flags.tolist()
-        dev, inode = self._device_and_inode(vmas)
+        offsets = np.where(vmas.file != 0, self._arch.bytes_of(vmas.pgoff), np.uint64(0))
+        files = values_at(self._file_row, vmas.vma_row, fill=-1).tolist()
+        addresses = vmas.vma.tolist()
+        texts = list(map(hex, addresses))
         return list(
             map(
                 Region,
@@ -100,40 +103,47 @@ class _Parts:
                 end,
                 self._permissions.texts(flags),
                 self._flags.texts(flags),
-                _hex(np.where(vmas.file != 0, self._arch.bytes_of(vmas.pgoff), np.uint64(0))),
+                self._offsets.texts(offsets.tolist()),
                 self._kinds.texts(vmas.kind.tolist()),
                 map(self._names.__getitem__, vmas.name.tolist()),
-                self._devices.texts(dev),
-                [self._inodes.setdefault(number, number) for number in inode],
-                _hex(vmas.vma),
+                map(self._devices.__getitem__, files),
+                map(self._inodes.__getitem__, files),
+                texts,
                 vmas.ok.tolist(),
-                map(Seen, *(_slots(indices.get(view)) for view in (View.LIST, View.RBTREE, View.MAPLE))),
+                map(
+                    Seen,
+                    *(_slots(indices.get(view), addresses, texts) for view in (View.LIST, View.RBTREE, View.MAPLE)),
+                ),
             )
         )
 
-    def _device_and_inode(self, vmas: ComparedVmas) -> tuple[list[int], list[int]]:
-        """The device number and the inode number of the file of each VMA; 0 without a file."""
-        if self._files is None:
-            return [0] * len(vmas), [0] * len(vmas)
-        row = values_at(self._file_row, vmas.vma_row, fill=-1)
-        return values_at(self._files.dev, row).tolist(), values_at(self._files.ino, row).tolist()
+
+def _device(number: int) -> str:
+    return f"{number >> _MINOR_BITS:02x}:{number & ((1 << _MINOR_BITS) - 1):02x}"
 
 
-def _hex(values: NDArray[np.uint64]) -> list[str]:
-    """Hexadecimal texts, one object for equal ones."""
-    distinct, place = np.unique(values, return_inverse=True)
-    texts = list(map(hex, distinct.tolist()))
-    return [texts[at] for at in place.tolist()]
+def _bounds(vmas: ComparedVmas) -> tuple[list[str], list[str]]:
+    """Hexadecimal texts of starts and ends; where a VMA begins at the end of the one before, they share one."""
+    end = list(map(hex, vmas.end.tolist()))
+    meets = np.zeros(len(vmas), np.bool_)
+    meets[1:] = vmas.start[1:] == vmas.end[:-1]
+    before = ["", *end[:-1]]
+    start = [
+        text if same else hex(at) for at, text, same in zip(vmas.start.tolist(), before, meets.tolist(), strict=True)
+    ]
+    return start, end
 
 
-def _hex_pair(start: NDArray[np.uint64], end: NDArray[np.uint64]) -> tuple[list[str], list[str]]:
-    """Hexadecimal texts of both; where one VMA begins at the end of another, they share one."""
-    texts = _hex(np.concatenate([start, end]))
-    return texts[: len(start)], texts[len(start) :]
+def _slots(
+    cells: IndexCells | None, addresses: list[int], texts: list[str]
+) -> Iterable[str | msgspec.UnsetType | None]:
+    """The word of an index that leads to each VMA, None where none does; unset where the kernel has no such index.
 
-
-def _slots(cells: IndexCells | None) -> Iterable[str | msgspec.UnsetType | None]:
-    """The word of an index that leads to each VMA, None where none does; unset where the kernel has no such index."""
+    Where it is the address of the VMA, of which there is a text, it is that text.
+    """
     if cells is None:
         return repeat(msgspec.UNSET)
-    return [hex(slot) if slot else None for slot in cells.slot.tolist()]
+    return [
+        text if slot == address else hex(slot) if slot else None
+        for slot, address, text in zip(cells.slot.tolist(), addresses, texts, strict=True)
+    ]
