@@ -107,14 +107,17 @@ def follow_list(kernel: Kernel, head: int, most: int) -> tuple[U64, bool]:
     found: list[int] = []
     seen = {head}
     at, words = head, _Words(kernel)
+    after: int | None = None
     while len(found) < most:
         after = words.read(at)
-        if after is None or after in seen or not kernel.arch.kernel_pointer(np.array([after], np.uint64))[0]:
-            return np.array(found, np.uint64), after is not None and after == head
+        if after is None or after in seen:
+            break
         at = after
         seen.add(at)
         found.append(at)
-    return np.array(found, np.uint64), False
+    places = np.array(found, np.uint64)
+    wild = np.flatnonzero(~kernel.arch.kernel_pointer(places))  # asked of all at once, though the first ends the list
+    return (places[: wild[0]], False) if len(wild) else (places, after == head)
 
 
 class _Words:
