@@ -248,6 +248,24 @@ def test_a_header_that_is_lost_costs_nothing(types: BtfBuilder, header: bytes) -
     assert list(layout.fields) == ["x"]
 
 
+@pytest.mark.image
+def test_a_foreign_page_of_strings_costs_names_and_no_records(maple_sample: Sample) -> None:
+    sound = maple_sample.analysis.kernel.types
+    assert isinstance(sound, Btf)
+    start = (len(sound.blob) - (1 << 17)) & -4096
+    foreign = np.random.default_rng(0).integers(0, 256, 4096, np.uint8).tobytes()
+    types = Btf(sound.blob[:start] + foreign + sound.blob[start + 4096 :])
+    assert types.problem is not None
+    # A record whose name lies in the very last bytes before the page may be lost.
+    assert len(sound) - 8 <= len(types) <= len(sound)
+    layout, whole = types.struct("task_struct"), sound.struct("task_struct")
+    assert layout is not None
+    assert whole is not None
+    assert {name: layout.fields[name].offset for name in ("pid", "tasks", "mm")} == {
+        name: whole.fields[name].offset for name in ("pid", "tasks", "mm")
+    }
+
+
 def test_a_blob_of_zeros_has_no_types() -> None:
     with pytest.raises(KernelNotFoundError, match="BTF header"):
         Btf(bytes(4096))

@@ -110,7 +110,7 @@ class Btf:
         self.problem: str | None = None
         records = Records(self._words, self._strings)
         self._index(records, whole=whole)
-        if self.problem is None and b"\0\0" in self._strings:  # only the first is empty
+        if self.problem is None and records.names_lost:
             self.problem = "damaged in its names"
         self._kinds = records.kinds(self._starts)
         self._names = self._words[self._starts]

@@ -27,6 +27,7 @@ _NAMED = (INT, FWD, TYPEDEF, FUNC, VAR, DATASEC, FLOAT, DECL_TAG, TYPE_TAG)
 _UNNAMED = (PTR, ARRAY, VOLATILE, CONST, RESTRICT, FUNC_PROTO)
 _REFERRING = (PTR, TYPEDEF, VOLATILE, CONST, RESTRICT, FUNC, FUNC_PROTO, VAR, DECL_TAG, TYPE_TAG)
 _FLAGGED = (STRUCT, UNION, ENUM, FWD, DECL_TAG, TYPE_TAG, ENUM64)
+_NEAR = 64  # bytes around what no string has
 _LARGEST = 1 << 28  # bytes of a type nobody writes
 _MOST_LINKAGE = 2  # BTF_FUNC_EXTERN: a function has its linkage in place of a number
 
@@ -57,6 +58,14 @@ class Records:
         self._begins = np.zeros(len(octets) + 1, np.bool_)
         self._begins[1:-1] = octets[:-1] == 0
         self._begins[0] = True
+        # Where strings are lost, any may have begun: that costs their names, and not the records that they name.
+        lost = (octets < ord(" ")) & (octets > 0) | (octets > ord("~"))
+        lost[1:] |= (octets[1:] == 0) & (octets[:-1] == 0)
+        self.names_lost = bool(lost.any())
+        if self.names_lost:
+            parts = np.flatnonzero(np.add.reduceat(lost, np.arange(0, len(lost), _NEAR), dtype=np.int64))
+            for part in parts.tolist():
+                self._begins[max((part - 1) * _NEAR, 0) : min((part + 2) * _NEAR, len(lost))] = True
 
     def names(self, offsets: NDArray[np.uint32]) -> Bools:
         """Which offsets are those of a string, or 0."""
