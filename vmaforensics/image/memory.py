@@ -31,7 +31,8 @@ PAGE_SIZE = 1 << PAGE_SHIFT
 
 _COUNTED_AT_ONCE = 1 << 22  # page frames
 _READ_AT_ONCE = 1 << 12  # pages
-_KEPT = 1 << 28  # bytes that a search leaves mapped
+_AROUND = 1 << 16  # bytes of a file that the system maps where one page of it is read (fault_around_bytes)
+_KEPT = 1 << 28  # bytes of what was read that are left mapped
 _LONG = 1 << 18  # bytes that it pays to look for zeros in, before they are copied
 
 
@@ -118,8 +119,11 @@ class PhysicalMemory(ABC):
         """Go by these limits from now on."""
         self.limits = limits
 
+    _passed = 0  # bytes that were mapped at most, by reads of whole pages, since they were let go of
+
     def release(self) -> None:
         """Let go of what was read so far: it counts as ours as long as it is mapped."""
+        self._passed = 0
         if self.let_go is not None:
             self.let_go()
 
@@ -268,6 +272,10 @@ class PhysicalMemory(ABC):
             rows = slice(low, low + self.batch) if index is None else index[low : low + self.batch]
             with self._reading:
                 self._fill_batch(pas, data, ok, rows)
+        if data.shape[1] >= PAGE_SIZE // 2:  # many small ones lie in one page
+            self._passed += total * max(data.shape[1], _AROUND)
+        if self._passed >= (_KEPT if self.limits.memory is None else min(_KEPT, self.limits.memory // 8)):
+            self.release()
 
     def _fill_batch(
         self,
