@@ -125,8 +125,6 @@ class ScanDocument(ScanPiece, frozen=True):
 
 def json_schema() -> dict[str, object]:
     """The JSON Schema (2020-12) of :class:`ScanDocument`."""
-    identity: dict[str, object] = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"vmaforensics scan {ScanSchema().version}",
-    }
-    return identity | msgspec.json.schema(ScanDocument)
+    from vmaforensics.words.json_schema import json_schema_of  # a report does without
+
+    return json_schema_of(ScanDocument, f"vmaforensics scan {ScanSchema().version}")

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from vmaforensics.report.document.acquired import Acquired  # noqa: TC001 - msgspec reads the annotation
 from vmaforensics.report.document.crash_part import CrashPart  # noqa: TC001 - msgspec reads the annotations
 from vmaforensics.report.document.data_frames import frame
@@ -139,8 +137,6 @@ def encoded_pieces(document: Document) -> Iterator[bytes]:
 
 def json_schema() -> dict[str, object]:
     """The JSON Schema (2020-12) of :class:`Document`."""
-    identity: dict[str, object] = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"vmaforensics report {SCHEMA_VERSION}",
-    }
-    return identity | msgspec.json.schema(Document)
+    from vmaforensics.words.json_schema import json_schema_of  # a report does without
+
+    return json_schema_of(Document, f"vmaforensics report {SCHEMA_VERSION}")
