@@ -67,6 +67,16 @@ def test_an_auxiliary_vector_that_names_another_file_is_low(column: str) -> None
     assert found.severity is Severity.LOW
 
 
+@pytest.mark.parametrize("column", ["phdr", "entry"])
+def test_parts_that_the_program_unmapped_say_nothing(column: str) -> None:
+    views = _views()
+    assert views.anchors is not None
+    views.mms.exe_file[0] = views.mms.exe_file[1]
+    getattr(views.anchors.mms, column)[0] = 0x600000
+    (found,) = findings(views, "MM-EXE-EXCHANGED")
+    assert found.severity is Severity.HIGH
+
+
 def test_code_in_anonymous_memory_is_none() -> None:
     views = _views()
     assert views.anchors is not None

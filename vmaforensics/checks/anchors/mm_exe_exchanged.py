@@ -1,8 +1,9 @@
 """MM-EXE-EXCHANGED: process is said to run another file than its program.
 
-*Severity:* high, confidence medium, where `start_code` and the auxiliary vector agree on the program; low, with low
-confidence, where they name different files, as `prctl(PR_SET_MM)` can make them, or where `exe_file` lies on a stacked
-file system (`s_stack_depth`) and the path of the program ends with its path, as that of a file beneath it.
+*Severity:* high, confidence medium, where `start_code` and the auxiliary vector agree on the program, as far as files are
+mapped there; low, with low confidence, where they name different files, as `prctl(PR_SET_MM)` can make them, or where
+`exe_file` lies on a stacked file system (`s_stack_depth`) and the path of the program ends with its path, as that of a
+file beneath it.
 
 *Compared:* the file of `mm->exe_file` with the files of the VMAs that hold `start_code`, AT_PHDR and AT_ENTRY of
 `mm->saved_auxv`. Files are the same if their inodes or their paths are, or one is the file beneath an overlay. An
@@ -74,8 +75,9 @@ def check(context: Context) -> Iterator[Finding]:
         (row >= 0) & values_at(files.rows.ok & files.rows.regular, row) & ~like
         for row, like in zip(named, same, strict=True)
     ]
-    agree = (named[0] == named[1]) & (named[1] == named[2])
-    every = judged & other[0] & other[1] & other[2] & agree & ~_beneath(files, named[0], exe)
+    # A program may have unmapped the parts that it began with.
+    agree = np.logical_and.reduce([(row == named[0]) | (row < 0) for row in named[1:]])
+    every = judged & other[0] & agree & ~_beneath(files, named[0], exe)
     some = judged & ~every & (other[0] | other[1] | other[2])
     yield from _tell(context, files, exe, named, np.flatnonzero(every))
     # Only the last user of an address space takes its program away (__mmput, kernel/fork.c), and no task has one
