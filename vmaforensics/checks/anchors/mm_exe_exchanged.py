@@ -1,9 +1,9 @@
 """MM-EXE-EXCHANGED: process is said to run another file than its program.
 
-*Severity:* high, confidence medium, where `start_code` and the auxiliary vector agree on the program, as far as files are
-mapped there; low, with low confidence, where they name different files, as `prctl(PR_SET_MM)` can make them, or where
-`exe_file` lies on a stacked file system (`s_stack_depth`) and the path of the program ends with its path, as that of a
-file beneath it.
+*Severity:* high, confidence medium, where `start_code` and the auxiliary vector agree on the program, as far as files
+are mapped there; low, with low confidence, where they name different files, as `prctl(PR_SET_MM)` can make them, or
+where `exe_file` lies on a stacked file system (`s_stack_depth`) and the path of the program ends with its path, as that
+of a file beneath it.
 
 *Compared:* the file of `mm->exe_file` with the files of the VMAs that hold `start_code`, AT_PHDR and AT_ENTRY of
 `mm->saved_auxv`. Files are the same if their inodes or their paths are, or one is the file beneath an overlay. An
