@@ -79,10 +79,10 @@ def _percpu(kernel: Kernel, mms: U64) -> tuple[I64, Bools]:
         first = mms[:, None] + np.uint64(field.offset) + np.arange(many, dtype=np.uint64) * np.uint64(field.size)
     counters, ok = kernel.gather(_Counters, first.reshape(-1))
     total = counters.count.copy()
-    if not kernel.has("percpu_counter", "counters"):
-        return total.reshape(-1, many), np.all(ok.reshape(-1, many), axis=1)
-    ok &= counters.counters != 0
-    for offset in per_cpu_offsets(kernel):
+    parted = kernel.has("percpu_counter", "counters")
+    if parted:
+        ok &= counters.counters != 0
+    for offset in per_cpu_offsets(kernel) if parted else ():
         with np.errstate(over="ignore"):
             part, readable = kernel.space.gather(counters.counters + offset, 4)
         total += part.view("<i4")[:, 0]

@@ -27,11 +27,8 @@ _MOST_HOOKS: Final = 64  # of one list of a security hook: one for each security
 
 def read_system_calls(kernel: Kernel, log: PointerLog) -> None:
     """Every entry of the tables of system calls."""
-    for name in kernel.arch.system_call_tables:
-        start = kernel.symbols.get(name)
-        if start is not None:
-            calls = _calls(kernel, start)
-            log.add(Source.SYSCALL, Group(name=name), calls.at, calls.target, calls.ok, misled=calls.misled)
+    for name, calls in kernel.shared(_tables).items():
+        log.add(Source.SYSCALL, Group(name=name), calls.at, calls.target, calls.ok, misled=calls.misled)
 
 
 def read_switches(kernel: Kernel, log: PointerLog, patched: U64) -> None:
@@ -52,8 +49,7 @@ def read_switches(kernel: Kernel, log: PointerLog, patched: U64) -> None:
         code = code[0]
         for at in patched[(patched >= np.uint64(start)) & (patched < np.uint64(end))].tolist():
             code[at - start : at - start + kernel.arch.patch_size] = kernel.arch.no_operation
-        place = kernel.symbols.get(table)
-        calls = None if place is None else _calls(kernel, place)
+        calls = kernel.shared(_tables).get(table)
         numbers = np.arange(_NUMBERS if calls is None else len(calls.at), dtype=np.uint64)
         found = kernel.arch.follow_switch(code, start, numbers, partial(_words, kernel))
         known = found.at != 0
@@ -86,6 +82,12 @@ class _Calls(NamedTuple):
     ok: Bools  # held
     function: Bools  # it leads to where a symbol lies
     misled: Bools  # to one of a function that is none of a system call
+
+
+def _tables(kernel: Kernel) -> dict[str, _Calls]:
+    """The tables of system calls that the kernel has, by their symbols."""
+    places = {name: kernel.symbols.get(name) for name in kernel.arch.system_call_tables}
+    return {name: _calls(kernel, at) for name, at in places.items() if at is not None}
 
 
 def _calls(kernel: Kernel, table: int) -> _Calls:
