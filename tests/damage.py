@@ -1,6 +1,7 @@
 """Random damage: what an image that was hit at random costs, and what it must never cost.
 
     python tests/damage.py samples/debian-6.12/image.kdump --other samples/debian-6.1/image.kdump --trials 1000
+    python tests/damage.py samples/debian-6.12/image.kdump --trials 10000 --brief --jobs 4
     python tests/damage.py samples/debian-6.12/image.kdump --first 4711 --trials 1 --show
     python tests/damage.py samples/crash-6.1-vma-file/image.kdump --crash --trials 300
 
@@ -10,8 +11,9 @@ with a limit on time and memory. It must end with a documented exit code and wit
 internal error; take at most three times the time and twice the memory that the undamaged image takes; have at most 200
 findings; print no more than a few times as much, but for what each finding takes; and find every process that a plain
 walk along ``tasks.next`` of the damaged image finds. With ``--crash`` the commands of crash cases run instead of the
-report, and what they read is hit: log, stacks, unwind data. Each trial that breaks a rule is a line of JSON. What a
-limit is measured against is measured first, on the image as it is.
+report, and what they read is hit: log, stacks, unwind data. Each trial that breaks a rule is a line of JSON, and the
+last line counts them all. What a limit is measured against is measured first, on the image as it is. With ``--brief``
+three trials of four have the report in text and JSON alone; the damage of a trial stays the same.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ import io
 import json
 import os
 import resource
+import select
 import sys
 import tempfile
 import time
@@ -30,23 +33,24 @@ import traceback
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vmaforensics.columns.runs import true_ranges
 from vmaforensics.image import open as opening
-from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState
+from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState, PhysicalMemory, Placed
 from vmaforensics.image.overlay import Overlay
 from vmaforensics.kernel.symbols.kallsyms import Kallsyms
 from vmaforensics.progress import unheard
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from vmaforensics.analysis import Analysis
     from vmaforensics.image.image import Image
-    from vmaforensics.image.memory import PhysicalMemory
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.progress import Progress
 
@@ -60,17 +64,65 @@ _BEGIN = 0.3  # s of the CPU until a command is loaded: part of what it takes, a
 _PAGE_TEXT = 1 << 18  # bytes that any command may print more than usual
 _CARD = 1 << 14  # bytes that a report may print more for each finding: evidence, records side by side, a picture
 _HARD_LIMIT = 60  # s of CPU
+_FILES = 10  # one trial of so many damages the file, not the memory
+_SAID = 100  # trials after which the tally is said
+_FULL = 4  # with --brief, one trial of so many is what all are without
 DAMAGED = "damaged.image"  # the path by which commands open the damaged image
 
 
 # What is damaged ------------------------------------------------------------------------------------------
 
 
+class Unpacked(PhysicalMemory):
+    """``base`` with its pages unpacked once, for all the processes that are forked from here on."""
+
+    as_in_file = False
+
+    def __init__(self, base: PhysicalMemory) -> None:
+        super().__init__(base.ranges)
+        self.plain = base.plain
+        self.frames = held_frames(base)
+        self._pages = contents(base, self.frames)
+        self._states = base.page_states(np.arange(int(base.ranges[-1, 1]) >> PAGE_SHIFT, dtype=np.uint64))
+        self._starts = np.zeros(len(self._states), np.int64)  # where in the pages that are held each frame lies
+        self._starts[self.frames] = np.arange(len(self.frames)) * PAGE_SIZE
+        self._problems = base.problems()
+
+    def _locate(self, pas: np.ndarray, size: int) -> Placed:
+        pfns = pas >> np.uint64(PAGE_SHIFT)
+        starts = self._starts[np.minimum(pfns, len(self._starts) - 1)]
+        offsets = np.minimum(starts + (pas & np.uint64(PAGE_SIZE - 1)).astype(np.int64), self._pages.size - size)
+        return Placed(self._pages.reshape(-1), offsets, self.page_states(pfns))
+
+    def become(self, changed: Overlay) -> None:
+        """Change pages as ``changed`` has them. In a forked process, which has its own of what it writes to."""
+        for pfn in changed.changed().tolist():
+            page, whole = changed.gather(np.array([pfn << PAGE_SHIFT], np.uint64), PAGE_SIZE)
+            self._states[pfn] = PageState.PRESENT if whole[0] else PageState.ABSENT
+            self._pages[self._starts[pfn] >> PAGE_SHIFT] = page[0]
+
+    def chunks(self, size: int = 1 << 24) -> Iterator[tuple[int, np.ndarray]]:
+        step = max(size >> PAGE_SHIFT, 1)
+        for first, last in true_ranges(self._states == PageState.PRESENT).tolist():
+            row = int(self._starts[first]) >> PAGE_SHIFT
+            for low in range(0, last - first, step):
+                piece = self._pages[row + low : row + min(low + step, last - first)]
+                yield (first + low) << PAGE_SHIFT, piece.reshape(-1)
+
+    def page_states(self, pfns: np.ndarray) -> np.ndarray:
+        known = pfns < np.uint64(len(self._states))
+        return np.where(known, self._states[np.where(known, pfns, 0)], np.uint8(PageState.NOT_RAM))
+
+    def problems(self) -> tuple[str, ...]:
+        return self._problems
+
+
 @dataclass(kw_only=True)
 class Ground:
     """What trials start from: a sound image, its kernel, and where what is worth hitting lies."""
 
-    image: Image
+    image: Image  # of this memory
+    memory: Unpacked
     kernel: Kernel
     tasks: np.ndarray  # addresses of the task_structs of the list
     frames: np.ndarray  # page frames that are held
@@ -83,9 +135,10 @@ def prepare(path: Path, other: Path | None) -> Ground:
     """Analyse the sound image and look where what is."""
     from vmaforensics.analysis import analyse_image
 
-    analysis = analyse_image(path)
-    kernel, memory = analysis.kernel, analysis.image.memory
-    frames = held_frames(memory)
+    image = opening.open_image(path)
+    memory = Unpacked(image.memory)
+    analysis = analyse_image(replace(image, memory=memory))
+    kernel, frames = analysis.kernel, memory.frames
     pages = contents(memory, frames)
     words = pages.view("<u8")
     high = (words >> np.uint64(47)) == np.uint64(0x1FFFF)
@@ -97,7 +150,13 @@ def prepare(path: Path, other: Path | None) -> Ground:
         others = contents(foreign, np.random.default_rng(0).choice(held_frames(foreign), 2000))
     leaders = analysis.views.tasks.take(analysis.views.tasks.leader)
     ground = Ground(
-        image=analysis.image, kernel=kernel, tasks=leaders.task, frames=frames, pointers=pointers, others=others
+        image=analysis.image,
+        memory=memory,
+        kernel=kernel,
+        tasks=leaders.task,
+        frames=frames,
+        pointers=pointers,
+        others=others,
     )
     ground.spots = _spots(ground, analysis)
     return ground
@@ -316,7 +375,7 @@ KINDS: tuple[Callable[[np.random.Generator, Ground], Overlay], ...] = (
 )
 
 
-def damaged_file(rng: np.random.Generator, path: Path, folder: Path) -> Path:
+def damaged_file(rng: np.random.Generator, path: Path, target: Path) -> Path:
     """A copy of the file with bytes of its headers, notes and bitmaps changed."""
     raw = bytearray(path.read_bytes())
     reach = int(rng.choice([512, 8192, 65536, len(raw)]))
@@ -324,7 +383,6 @@ def damaged_file(rng: np.random.Generator, path: Path, folder: Path) -> Path:
         raw[at] = int(rng.integers(256))
     if rng.random() < 0.1:
         del raw[int(rng.integers(len(raw))) :]
-    target = folder / "damaged"
     target.write_bytes(raw)
     return target
 
@@ -345,6 +403,7 @@ class Outcome:
     processes: int = 0
     missed: int = 0  # processes that a plain walk finds and the analysis does not
     memory: int = 0  # KiB
+    spent: float = 0.0  # s of the CPU, all of the trial
     wrong: list[str] = field(default_factory=list)  # tracebacks, warnings, internal errors
     says: str = ""
 
@@ -506,35 +565,46 @@ def _report(
     outcome.seconds.setdefault("report", time.process_time() - began)
 
 
-def broken_rules(outcome: Outcome, normal: Outcome) -> Iterator[str]:
-    """Which of the rules a trial breaks, in words."""
+def broken_rules(outcome: Outcome, normal: Outcome) -> Iterator[tuple[str, str]]:
+    """The rules that a trial breaks, each in a word and in words."""
     from vmaforensics.errors import ExitCode
 
     for name, code in outcome.codes.items():
         if code not in set(ExitCode) - {ExitCode.INTERNAL}:
-            yield f"{name} ends with {code}"
+            yield "code", f"{name} ends with {code}"
     for name, seconds in outcome.seconds.items():
         usual = normal.seconds.get(name, 0.0)
         if seconds + _BEGIN > TIMES_LONGER * (usual + _BEGIN):
-            yield f"{name} takes {seconds:.1f} s, usually {usual:.1f} s"
+            yield "time", f"{name} takes {seconds:.1f} s, usually {usual:.1f} s"
     for name, size in outcome.sizes.items():
         usual_size = normal.sizes.get(name, 0)
         if size > TIMES_WORDIER * usual_size + _PAGE_TEXT + _CARD * outcome.findings:
-            yield f"{name} prints {size} bytes, usually {usual_size}"
+            yield "size", f"{name} prints {size} bytes, usually {usual_size}"
     if outcome.findings > MOST_FINDINGS:
-        yield f"{outcome.findings} findings"
+        yield "findings", f"{outcome.findings} findings"
     if outcome.memory > TIMES_LARGER * normal.memory:
-        yield f"{outcome.memory >> 10} MiB, usually {normal.memory >> 10}"
+        yield "memory", f"{outcome.memory >> 10} MiB, usually {normal.memory >> 10}"
     if outcome.missed:
-        yield f"{outcome.missed} processes missed that a plain walk finds: {outcome.says}"
-    yield from outcome.wrong
+        yield "missed", f"{outcome.missed} processes missed that a plain walk finds: {outcome.says}"
+    for words in outcome.wrong:
+        yield "wrong", words
 
 
 # Many trials ----------------------------------------------------------------------------------------------
 
 
-def in_process(work: Callable[[], Outcome], seed: int, kind: str) -> Outcome:
-    """``work`` in a child with a limit on its time; how much memory it took."""
+@dataclass(kw_only=True)
+class Running:
+    """A trial in a child of this process."""
+
+    child: int
+    read: int  # the end of the pipe from which its outcome comes, all at once
+    seed: int
+    kind: str
+
+
+def begin(work: Callable[[], Outcome], seed: int, kind: str) -> Running:
+    """``work`` in a child with a limit on its time and memory."""
     read, write = os.pipe()
     child = os.fork()
     if not child:
@@ -549,31 +619,59 @@ def in_process(work: Callable[[], Outcome], seed: int, kind: str) -> Outcome:
             stream.write(text)
         os._exit(0)
     os.close(write)
-    with os.fdopen(read, "rb") as stream:
+    return Running(child=child, read=read, seed=seed, kind=kind)
+
+
+def end(trial: Running) -> Outcome:
+    """What a trial did, and how much memory it took."""
+    with os.fdopen(trial.read, "rb") as stream:
         text = stream.read()
-    _, status, usage = os.wait4(child, 0)
+    _, status, usage = os.wait4(trial.child, 0)
+    spent = usage.ru_utime + usage.ru_stime
     if status or not text:
-        return Outcome(seed=seed, kind=kind, wrong=[f"killed: status {status}"], memory=usage.ru_maxrss)
-    return replace(Outcome(**json.loads(text)), memory=usage.ru_maxrss)
+        said: dict[str, Any] = {"seed": trial.seed, "kind": trial.kind, "wrong": [f"killed: status {status}"]}
+    else:
+        said = json.loads(text)
+    return replace(Outcome(**said), memory=usage.ru_maxrss, spent=spent)
 
 
-def trial(seed: int, ground: Ground, folder: Path, *, files: bool, crash: bool = False) -> Outcome:
+def outcomes(works: Iterable[tuple[Callable[[], Outcome], int, str]], jobs: int) -> Iterator[Outcome]:
+    """Of each of ``works`` with its seed and kind, ``jobs`` at a time, in the order in which they end."""
+    running: list[Running] = []
+    for work, seed, kind in works:
+        running.append(begin(work, seed, kind))
+        if len(running) == jobs:
+            yield end(running.pop(_ended(running)))
+    while running:
+        yield end(running.pop(_ended(running)))
+
+
+def _ended(running: list[Running]) -> int:
+    """Which of these has ended; waits for one."""
+    ready, _, _ = select.select([trial.read for trial in running], [], [])
+    return next(row for row, trial in enumerate(running) if trial.read in ready)
+
+
+def trial(seed: int, ground: Ground, folder: Path, *, crash: bool = False, brief: bool = False) -> Outcome:
     """The trial of this number."""
     rng = np.random.default_rng(seed)
     commands = OF_CRASHES if crash else BESIDE
     beside = [commands[int(rng.integers(len(commands)))]]
     shown = [SHOWN[int(rng.integers(len(SHOWN)))]]
-    if files:
+    if brief and (seed // _FILES + seed) % _FULL:
+        beside, shown = [], []
+    if seed % _FILES == _FILES - 1:
         from vmaforensics.errors import VmaForensicsError
 
-        path = damaged_file(rng, ground.image.path, folder)
+        path = damaged_file(rng, ground.image.path, folder / str(seed))
         try:
             image = opening.open_image(path)
         except VmaForensicsError as error:
             return Outcome(seed=seed, kind="file", codes={"report": int(error.exit_code)}, says=str(error))
         return run_trial(seed, "file", image, None, beside, report=not crash, shown=shown)
     damage = KINDS[int(rng.integers(len(KINDS)))]
-    image = replace(ground.image, memory=damage(rng, ground))
+    ground.memory.become(damage(rng, ground))
+    image = ground.image
     if rng.random() < 0.3:
         image = replace(image, vmcoreinfo=None)  # as of a raw image
     return run_trial(seed, damage.__name__, image, ground, beside, report=not crash, shown=shown)
@@ -581,9 +679,8 @@ def trial(seed: int, ground: Ground, folder: Path, *, files: bool, crash: bool =
 
 def usual(ground: Ground, *, crash: bool = False) -> Outcome:
     """The undamaged image with every command."""
-    image = replace(ground.image, memory=Overlay(ground.image.memory))
     beside = OF_CRASHES if crash else BESIDE
-    return run_trial(-1, "none", image, ground, beside, report=not crash, shown=SHOWN)
+    return run_trial(-1, "none", ground.image, ground, beside, report=not crash, shown=SHOWN)
 
 
 def _say(what: dict[str, object]) -> None:
@@ -596,38 +693,66 @@ def campaign(options: argparse.Namespace) -> int:
     from vmaforensics.errors import ExitCode
 
     ground = prepare(options.image, options.other)
+    usual(ground, crash=options.crash)  # for what it loads: no trial has to
     gc.collect()
     gc.freeze()  # what trials share is copied by none of them
-    normal = in_process(lambda: usual(ground, crash=options.crash), -1, "none")
+    normal = end(begin(lambda: usual(ground, crash=options.crash), -1, "none"))
     _say({"usual": vars(normal)})
     assert not normal.wrong, normal.wrong
     unread = ExitCode.IMAGE_UNREADABLE
     assert unread not in normal.codes.values(), f"the commands do not see the image: {normal.codes}"
-    bad, lost, codes, kinds = 0, 0, Counter[str](), Counter[str]()
+    tally = Tally()
     began = time.monotonic()
-    count = 0
-    for seed in range(options.first, options.first + options.trials):
-        if options.minutes and time.monotonic() - began > 60 * options.minutes:
-            break
-        with tempfile.TemporaryDirectory() as folder:
-            files = seed % 10 == 9
 
-            def work(seed: int = seed, folder: str = folder, files: bool = files) -> Outcome:
-                return trial(seed, ground, Path(folder), files=files, crash=options.crash)
+    def works(folder: Path) -> Iterator[tuple[Callable[[], Outcome], int, str]]:
+        for seed in range(options.first, options.first + options.trials):
+            if options.minutes and time.monotonic() - began > 60 * options.minutes:
+                return
+            yield partial(trial, seed, ground, folder, crash=options.crash, brief=options.brief), seed, "?"
 
-            outcome = in_process(work, seed, "file" if files else "?")
-        count += 1
-        kinds[outcome.kind] += 1
-        codes[f"{outcome.kind} {next(iter(outcome.codes.values()), None)}"] += 1
-        lost += 12 in outcome.codes.values()
-        broken = list(broken_rules(outcome, normal))
-        if broken:
-            bad += 1
-            _say({"seed": seed, "kind": outcome.kind, "broken": broken})
-        if options.show:
-            _say(vars(outcome))
-    _say({"trials": count, "broken": bad, "no kernel": lost, "codes": dict(sorted(codes.items()))})
-    return bad
+    with tempfile.TemporaryDirectory() as folder:
+        for outcome in outcomes(works(Path(folder)), options.jobs):
+            (Path(folder) / str(outcome.seed)).unlink(missing_ok=True)
+            broken = list(broken_rules(outcome, normal))
+            tally.add(outcome, broken)
+            if broken:
+                _say({"seed": outcome.seed, "kind": outcome.kind, "broken": [words for _, words in broken]})
+            if options.show:
+                _say(vars(outcome))
+            elif not tally.trials % _SAID:
+                _say(tally.said())
+    _say(tally.said())
+    return tally.bad
+
+
+@dataclass(kw_only=True)
+class Tally:
+    """The trials so far."""
+
+    trials: int = 0
+    bad: int = 0  # trials that broke a rule
+    spent: float = 0.0  # s of the CPU
+    rules: Counter[str] = field(default_factory=Counter)  # trials that broke each
+    codes: dict[str, Counter[str]] = field(default_factory=dict)  # of each kind: trials by the exit codes they met
+
+    def add(self, outcome: Outcome, broken: Sequence[tuple[str, str]]) -> None:
+        """Count a trial and the rules that it broke."""
+        self.trials += 1
+        self.bad += bool(broken)
+        self.spent += outcome.spent
+        self.rules.update({rule for rule, _ in broken})
+        met = sorted({str(code) for code in outcome.codes.values()}) or ["none"]
+        self.codes.setdefault(outcome.kind, Counter())[" and ".join(met)] += 1
+
+    def said(self) -> dict[str, object]:
+        """For people; each trial is counted once among the codes, and once for each rule that it broke."""
+        return {
+            "trials": self.trials,
+            "broken": self.bad,
+            "CPU per trial": round(self.spent / max(self.trials, 1), 2),
+            "rules": dict(sorted(self.rules.items())),
+            "codes": {kind: dict(sorted(codes.items())) for kind, codes in sorted(self.codes.items())},
+        }
 
 
 def main() -> int:
@@ -638,6 +763,8 @@ def main() -> int:
     parser.add_argument("--trials", type=int, default=100)
     parser.add_argument("--first", type=int, default=0, help="number of the first trial")
     parser.add_argument("--crash", action="store_true", help="the commands of crash cases instead of the report")
+    parser.add_argument("--brief", action="store_true", help="most trials have the report in text and JSON alone")
+    parser.add_argument("--jobs", type=int, default=1, help="trials at a time")
     parser.add_argument("--minutes", type=float, default=0, help="begin no trial after that")
     parser.add_argument("--show", action="store_true", help="everything a trial did")
     return 1 if campaign(parser.parse_args()) else 0

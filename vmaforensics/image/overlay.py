@@ -63,6 +63,10 @@ class Overlay(PhysicalMemory):
         self._dropped = np.union1d(self._dropped, gone)
         self._keep(~np.isin(self._edited, gone))
 
+    def changed(self) -> NDArray[np.uint64]:
+        """The page frames that were written to or dropped, ascending."""
+        return np.union1d(self._dropped, self._edited)
+
     def _open(self, pfns: NDArray[np.uint64]) -> None:
         """Make copies of those of ``pfns`` that have none yet."""
         new = pfns[~np.isin(pfns, self._edited)]
@@ -119,7 +123,7 @@ class Overlay(PhysicalMemory):
         return self.base.problems()
 
     def chunks(self, size: int = 1 << 24) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-        changed = np.union1d(self._dropped, self._edited).tolist()
+        changed = self.changed().tolist()
         at, done = 0, 0  # the next changed page, and up to where everything has been yielded
         for pa, piece in self.base.chunks(size):
             end = pa + len(piece)
