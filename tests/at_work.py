@@ -57,7 +57,7 @@ PRESENT = 1  # in a page-table entry
 MOST_MISSED = 40  # kinds that are told
 MOST_FRAMES = 3  # that a finding about pages may name besides one that was edited
 READERS = {"lime": "LiME", "kcore": "kcore"}
-FORKING = ("forks", "execs", "huge")  # whose children inherit what was edited
+FORKING = ("forks", "execs", "huge", "python3", "postgres")  # whose children inherit what was edited
 
 
 # The command, which says at last how many seconds of the CPU and how many KiB it took.

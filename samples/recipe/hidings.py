@@ -271,7 +271,7 @@ def area_as_device(bench: Bench, decoys: Decoys) -> tuple[int, int]:
     return start, start + SIZE
 
 
-FORKING = ("forks", "execs", "huge")
+FORKING = ("forks", "execs", "huge", "python3", "postgres")
 # What copies a shrunk area may wait for ever. A copy is put into i_mmap below what it is a copy of
 # (vma_interval_tree_insert_after, mm/interval_tree.c), and what balances the tree then takes back what was cut out.
 NOT_OF_FORKING = (area_shrunk, file_unlinked)
@@ -303,7 +303,7 @@ def hide(memory: Path, image: Image, console: str, resting: Mapping[int, str], b
     decoys = announced(console)
     labels: list[object] = []
     for names in (resting, busy):
-        free = [pid for pid in names if pid in decoys]
+        free = [pid for pid in names if pid in decoys and pid in found.views.mms.pid]
         for kind, hiding in HIDINGS.items():
             for pid in free:
                 if hiding in NOT_OF_FORKING and names[pid] in FORKING:

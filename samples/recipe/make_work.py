@@ -55,15 +55,15 @@ def initramfs(kernel: Kernel, programs: Path, lime_ko: Path | None, *, zram: boo
     return tree.cpio()
 
 
-def guest_disks(work: Path, memory: int, servers: Path | None) -> list[Disk]:
-    """Fresh disks for a guest with so many MiB of memory; ``servers``: where to take these from."""
+def guest_disks(work: Path, memory: int, servers: tuple[Path, Path] | None) -> list[Disk]:
+    """Fresh disks for a guest with so many MiB of memory; ``servers``: where to take these and guest programs from."""
     return [
         Disk(disks.blank(work / "lime.disk", memory + 16), "lime"),
         Disk(disks.blank(work / "before.disk", 256), "before"),
         Disk(disks.blank(work / "after.disk", 256), "after"),
         Disk(disks.ext4(work / "ext4.disk", work), "ext4"),
         Disk(disks.blank(work / "swap.disk", 128), "swap"),
-        *([Disk(servers_disk(work / "daemons.disk", servers), "daemons")] if servers is not None else []),
+        *([Disk(servers_disk(work / "daemons.disk", *servers), "daemons")] if servers is not None else []),
     ]
 
 
@@ -159,11 +159,11 @@ def images(site: Site, options: argparse.Namespace) -> None:
     for seconds in options.apart:
         said(snapshot(site, site.number(), packed=packed, after=seconds - ran), site)
         ran = seconds
+    for seconds in options.live:
+        said(live(site, site.number(), seconds, packed=packed), site)
     for reader in READERS:
         for _ in range(getattr(options, reader)):
             said(acquired(site, reader, site.number(), packed=packed), site)
-    for seconds in options.live:
-        said(live(site, site.number(), seconds, packed=packed), site)
 
 
 def said(path: Path, site: Site) -> None:
@@ -200,7 +200,7 @@ def make(work: Work, loads: Sequence[str], options: argparse.Namespace) -> None:
             work.kernel_cmdline,
             work.cpu,
             work.memory,
-            guest_disks(folder, work.memory, build if "daemons" in loads else None),
+            guest_disks(folder, work.memory, (build, programs) if "daemons" in loads else None),
             smp=work.cpus,
             memory_file=memory,
         ) as guest:
@@ -266,6 +266,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             options.memory,
             lime=bool(options.lime),
             zram=options.zram,
+            edited=options.hide,
             config=options.config,
         )
         try:

@@ -122,11 +122,15 @@ class Guest:
         end = time.monotonic() + seconds
         wanted = " or ".join(map(repr, markers))
         while not any(marker in self.text() for marker in markers):
-            if self._process is None or self._process.poll() is not None:
-                raise GuestError(f"the guest ended before {wanted}: {self.serial}")
+            self.check_alive(wanted)
             if time.monotonic() > end:
                 raise GuestError(f"no {wanted} in {seconds:.0f} s: {self.serial}")
             time.sleep(0.2)
+
+    def check_alive(self, wanted: str) -> None:
+        """Raise :class:`GuestError` if the machine has ended before what is wanted."""
+        if self._process is None or self._process.poll() is not None:
+            raise GuestError(f"the guest ended before {wanted}: {self.serial}")
 
     def wait_exit(self, seconds: float) -> None:
         """Wait until the machine powers off or reboots."""

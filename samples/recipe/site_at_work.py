@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from qemu import Guest
     from storms import Work
 
-STORMS = re.compile(r"^DECOY (\d+) awk-storm-(\w+) ", re.MULTILINE)
+STORMS = re.compile(r"^DECOY (\d+) (?:awk-storm-)?(\S+) ", re.MULTILINE)
 MOST_SECONDS = 1800  # that a reader may take
 
 
@@ -85,6 +85,7 @@ class Site:
             arrived = (self.folder / "lime.disk").stat().st_blocks * 512
             seen.append([round(time.time(), 3), self.clock(), arrived])
             time.sleep(0.1)
+            self.guest.check_alive(f"{reader} had finished")
             if seen[-1][0] - seen[0][0] > MOST_SECONDS:
                 raise GuestError(f"{reader} has not finished in {MOST_SECONDS} s")
         return seen

@@ -37,6 +37,7 @@ class Work:
     memory: int = MEMORY
     lime: bool = False  # LiME will run in it
     zram: bool = False  # it swaps to compressed memory
+    edited: bool = False  # words of it are changed
     config: str = ""  # of configs/: the kernel is built so
 
     @property
@@ -60,5 +61,7 @@ class Work:
         """The whole kernel command line."""
         # LiME dies of the first page of secret memory, which no kernel address leads to any more.
         ways = "secretmem.enable=0 " * self.lime + "vma_zram=1 " * self.zram
+        # Who ages pages by generations walks all VMAs, and for ever where one is shorter than its range in the index.
+        ways += "vma_one_lru=1 " * self.edited
         ways += f"{cmdline_of(self.config)} " * bool(self.config)
         return f"{COMMON} {ways}vma_mode=work vma_roles={','.join(RESTING)}"

@@ -57,14 +57,16 @@ def root_disk(path: Path, build: Path, programs: Path) -> Path:
     return as_ext4(path, root)
 
 
-def servers_disk(path: Path, build: Path) -> Path:
-    """An ext4 disk with servers."""
+def servers_disk(path: Path, build: Path, programs: Path) -> Path:
+    """An ext4 disk with servers, and what gives them areas to hide something in."""
     root = tree(build, "servers", SERVERS)
     useless(root)
     for name, folder in DAEMONS.items():
         target = root / "usr/local" / folder / name
         shutil.copyfile(GUEST / name, target)
         target.chmod(0o755)
+    shutil.copyfile(programs / "preload.so", root / "usr/local/lib/preload.so")
+    (root / "etc/ld.so.preload").write_text("/usr/local/lib/preload.so\n")
     return as_ext4(path, root)
 
 

@@ -4,6 +4,7 @@
  */
 #define _GNU_SOURCE
 #include "awkward.h"
+#include "decoys.h"
 
 #include <dirent.h>
 #include <fcntl.h>
@@ -31,7 +32,6 @@
 #define RW (PROT_READ | PROT_WRITE)
 #define PRIVATE (MAP_PRIVATE | MAP_ANONYMOUS)
 #define WORKERS 4
-#define DECOYS 12
 
 static const char big[] = "/mnt/ext4/big";
 
@@ -55,51 +55,27 @@ static void reap(int *alive, int most)
 }
 
 /* Areas that the process never touches again; the console says where they are. */
-static void decoys(void)
+static void with_decoys(void)
 {
-	const size_t step = 8 * PAGE, size = 7 * PAGE; /* a page between two */
-	const int fixed = MAP_PRIVATE | MAP_FIXED;
-	char *start = mmap(NULL, DECOYS * step + PAGE, PROT_NONE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	int fd = open("/usr/bin/bash", O_RDONLY | O_CLOEXEC);
-	char line[400], comm[16];
-	int used;
+	char line[400];
 
-	prctl(PR_GET_NAME, comm, 0, 0, 0);
-	used = snprintf(line, sizeof(line), "DECOY %d %s", (int)getpid(), comm);
-
-	for (size_t i = 0; start != MAP_FAILED && i < DECOYS; i++) {
-		const int code = i >= DECOYS / 2; /* a file's, the others anonymous */
-		char *at = mmap(start + PAGE + i * step, size, code ? PROT_READ | PROT_EXEC : RW,
-				fixed | (code ? 0 : MAP_ANONYMOUS), code ? fd : -1, (off_t)(code ? (8 + ((size_t)getpid() * 37 + i * 61) % 200) * PAGE : 0));
-
-		if (at == MAP_FAILED) {
-			failed("decoys");
-			return;
-		}
-		for (size_t page = 0; code && page < size; page += PAGE)
-			(void)*(volatile char *)(at + page);
-		if (!code)
-			touch(at, size - PAGE); /* an area that is made a page smaller loses none */
-		made("decoy", at, size);
-		used += snprintf(line + used, sizeof(line) - (size_t)used, " %s-%lx", code ? "code" : "data",
-				 (unsigned long)at);
-	}
-	close(fd);
-	printf("%s.\n", line);
+	if (decoys(line, sizeof(line)) < 0)
+		failed("decoys");
+	fputs(line, stdout);
 	fflush(stdout);
 }
 
 static void begin(void)
 {
 	srandom((unsigned)getpid());
-	decoys();
+	with_decoys();
 	ready_file();
 }
 
 static void only_decoys(void *unused)
 {
 	(void)unused;
-	decoys();
+	with_decoys();
 }
 
 /* The same areas in processes that sleep. */
