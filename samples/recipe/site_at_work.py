@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from qemu import Guest
     from storms import Work
 
-STORMS = re.compile(r"^DECOY (\d+) (?:awk-storm-)?(\S+) ", re.MULTILINE)
+STORMS = re.compile(r"^DECOY (\d+) (?:awk-storm-|(?!awk-))(\S+) ", re.MULTILINE)
 MOST_SECONDS = 1800  # that a reader may take
 
 

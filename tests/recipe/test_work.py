@@ -84,12 +84,14 @@ def test_slices_are_read_as_evenly_as_the_duration_asks(tmp_path: Path, monkeypa
 def test_every_process_with_decoys_is_read_from_the_console() -> None:
     lines = ["DECOY 231 awk-quiet-3 data-7f00 data-8f00 code-9f00.", "WORK-READY"]
     lines += ["DECOY 9 awk-storm-forks data-1000 code-2000.", "DECOY 10 awk-storm-ksm data-10"]  # torn
+    lines += ["", "DECOY 512 redis-server data-3000 code-4000."]
     said = "\n".join(lines)
     assert hidings.announced(said) == {
         231: hidings.Decoys((0x7F00, 0x8F00), (0x9F00,)),
         9: hidings.Decoys((0x1000,), (0x2000,)),
+        512: hidings.Decoys((0x3000,), (0x4000,)),
     }
-    assert site_at_work.STORMS.findall(said) == [("9", "forks"), ("10", "ksm")]
+    assert site_at_work.STORMS.findall(said) == [("9", "forks"), ("10", "ksm"), ("512", "redis-server")]
 
 
 def record(path: Path, members: dict[str, bytes]) -> Path:
