@@ -131,8 +131,21 @@ def test_of_causes_that_overlap_the_lower_rank_takes_up_the_other() -> None:
 
 
 def test_the_worse_severity_stays() -> None:
-    (found,) = join([_finding("VMA-RANGE", (1, 9), severity=Severity.LOW), _finding("PTE-PERM", (1, 9))])
+    (found,) = join([_finding("VMA-RANGE", (1, 9), severity=Severity.MEDIUM), _finding("PTE-PERM", (1, 9))])
     assert (found.rule.id, found.severity) == ("VMA-RANGE", Severity.HIGH)
+
+
+def test_what_was_being_changed_takes_up_nothing_that_was_not() -> None:
+    # fork copies a tree as a whole, and then puts its own VMAs into the copy, one by one
+    excused = _finding("VMA-OWNER", (1, 99), severity=Severity.LOW)
+    assert _joined(excused, _finding("VMA-PROT", (5, 6)), _finding("MT-GAP")) == [
+        ("VMA-OWNER", ("VMA-OWNER",)),
+        ("VMA-PROT", ("VMA-PROT", "MT-GAP")),
+    ]
+    assert _joined(excused, _finding("MT-GAP")) == [("MT-GAP", ("MT-GAP",)), ("VMA-OWNER", ("VMA-OWNER",))]
+    assert _joined(excused, _finding("VMA-PROT", (5, 6), severity=Severity.LOW)) == [
+        ("VMA-OWNER", ("VMA-OWNER", "VMA-PROT"))
+    ]
 
 
 def test_counts_that_name_no_range_take_it_from_what_does() -> None:

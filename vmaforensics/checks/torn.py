@@ -207,7 +207,8 @@ class _Weigher:
         born = [self._reading.started(task) for task in tasks.tolist()]
         listed, rest = self._reading.of_tasks() or span, self._reading.rest_of(tasks)
         there = not leaving.any() and all(when is not None and 0 < when < self._start for when in born)
-        if there and self._reading.passed_over(tasks):
+        leaders = sources.tasks.task[rows[sources.tasks.pid[rows] == sources.tasks.tgid[rows]]]  # the list is of them
+        if there and self._reading.passed_over(leaders):
             what = "its neighbours on the list point at each other, and that was read before what says that it lives"
             note = Evidence(what=what, view=View.TASKS.label, address=int(tasks[0]))
             self.kept.append(replace(finding, evidence=(*finding.evidence, note)))

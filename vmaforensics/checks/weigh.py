@@ -78,7 +78,7 @@ def weigh_by_lock(finding: Finding, in_flight: InFlight) -> Finding:
 def join(found: Iterable[Finding]) -> Iterator[Finding]:
     """Join what has one cause: findings of an address space whose ranges overlap, and the traces that a change
     leaves all over it. The cause of the lowest rank takes up the others' evidence; see :class:`Part`. What comes from
-    an operation that was under way stands alone."""
+    an operation that was under way stands alone, and what a held lock excuses takes up nothing that it does not."""
     by_mm: dict[int, list[Finding]] = {}
     for finding in sorted(found, key=lambda finding: finding.rule.rank):
         if finding.in_flight:
@@ -88,7 +88,7 @@ def join(found: Iterable[Finding]) -> Iterator[Finding]:
     for mm, findings in by_mm.items():
         causes: list[Finding] = []
         for finding in _of_part(findings, Part.CAUSE) if mm else ():
-            at = next((at for at, cause in enumerate(causes) if _same_cause(cause, finding)), None)
+            at = next((at for at, cause in _fit_for(causes, finding) if _same_cause(cause, finding)), None)
             if at is None:
                 causes.append(finding)
             else:
@@ -97,16 +97,30 @@ def join(found: Iterable[Finding]) -> Iterator[Finding]:
             yield from findings
             continue
         for trace in _of_part(findings, Part.TRACE):
-            near = next((at for at, cause in enumerate(causes) if _overlap(cause, trace)), 0)
+            fit = _fit_for(causes, trace)
+            if not fit:
+                yield trace
+                continue
+            near = next((at for at, cause in fit if _overlap(cause, trace)), fit[0][0])
             causes[near] = _absorb(causes[near], trace)
-        hiding = next((at for at, cause in enumerate(causes) if cause.rule.hides), None)
         for finding in _of_part(findings, Part.LEFT_BEHIND):
+            hiding = next((at for at, cause in _fit_for(causes, finding) if cause.rule.hides), None)
             if hiding is None:
                 yield finding
             else:
                 causes[hiding] = _absorb(causes[hiding], finding)
         yield from _of_part(findings, Part.ALONE)
         yield from causes
+
+
+def _fit_for(causes: list[Finding], finding: Finding) -> list[tuple[int, Finding]]:
+    """The causes, and where they stand, that may take up a finding: one that is excused only what is so too."""
+    return [(at, cause) for at, cause in enumerate(causes) if _is_excused(finding) or not _is_excused(cause)]
+
+
+def _is_excused(finding: Finding) -> bool:
+    """Has what was under way made it less than the rule says?"""
+    return finding.severity.rank >= Severity.LOW.rank > finding.rule.severity.rank
 
 
 def _of_part(findings: Iterable[Finding], part: Part) -> list[Finding]:
