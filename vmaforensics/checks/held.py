@@ -68,7 +68,7 @@ class Held:
         seq = vmas.lock_seq.astype(np.int64)
         # What was read before the mm_struct cannot know of a change that this does not.
         late = self._place > self._mm_place[self._owner]
-        lives = _lives_long(context)
+        lives = lives_long(context)
         seen = np.flatnonzero((seq < _MOST_SEQ) & lives[self._owner] & (late | (seq < self._count[self._owner])))
         rows = np.flatnonzero((self._count > 0) & (self._count < _MOST_SEQ) & lives)
         self._seen = _Seen(
@@ -162,7 +162,7 @@ def untouched(context: Context, vmas: Vmas) -> Bools:
     return free & (not context.acquisition.live)
 
 
-def _lives_long(context: Context) -> Bools:
+def lives_long(context: Context) -> Bools:
     """Per row of ``Views.mms``: was a task that uses it made well before the acquisition began?"""
     views, clocks, times = context.views, context.acquisition.clocks, context.acquisition.times
     assert clocks is not None and times is not None

@@ -1,4 +1,5 @@
-"""VMAs that were the same from one reading to another: by the count of changes, or because their process slept."""
+"""VMAs that were the same from one reading to another: by the count of changes, because their process slept, or because
+they are its program."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.held import held
+from vmaforensics.checks.of_program import OfProgram
 from vmaforensics.checks.reading import Reading, Span, rested
 
 if TYPE_CHECKING:
@@ -24,10 +26,11 @@ class Unchanged:
         self._views, self._times, self._places = context.views, times, clocks.places
         self._held = context.shared(held)
         self._reading = Reading(context.views, clocks, times)
+        self._of_program = OfProgram(context, self._reading)
 
     def through(self, vmas: Vmas, word: U64) -> Bools:
         """Was each of ``vmas`` the same when the word at a physical address was read and when itself was?"""
-        same = self._slept(vmas, word)
+        same = self._slept(vmas, word) | self._of_program.through(vmas, word)
         if self._held is not None:
             same |= self._held.through(vmas.vma, word)
         return same

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from checks.handmade_clocks import START, clocks
+from checks.handmade_clocks import SIZE, START, clocks
 from checks.handmade_pages import Entry, add_page_tables, entry_row
-from checks.handmade_views import Process, findings, views_of
+from checks.handmade_views import TASKS, Process, findings, views_of
 from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_USER
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.weigh import run_checks
@@ -75,6 +75,21 @@ def test_code_outside_of_every_vma_whose_frame_belonged_elsewhere_before_and_aft
     assert (bool(found.proven), found.start) == (proven, va)
     kept = [finding for finding in run_checks(Context(views)) if finding.rule.id == "PTE-ORPHAN"]
     assert bool(kept) is proven
+
+
+def test_the_struct_page_may_have_been_read_first_and_the_rightful_entry_last() -> None:
+    va = 0x10000
+    views = running(Entry(pid=100, va=va, pfn=0x99, allow=ALLOW_USER | ALLOW_EXECUTE))
+    lead(views, va, STACK)
+    assert views.clocks is not None and views.page_tables is not None
+    places, ptes = views.clocks.places, views.page_tables.ptes
+    ptes.pfn[:] = 0  # of the first struct page
+    ptes.where[:] += np.uint64(SIZE // 2)
+    places._pages, places._page = TASKS, 64
+    (found,) = findings(views, "PTE-ORPHAN")
+    assert found.proven
+    places._pages = None  # it lies behind everything
+    assert not any(finding.proven for finding in findings(views, "PTE-ORPHAN"))
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ swap and migration change an entry in place. So of two entries that lead to one 
 the frame belongs was put there by hand. If both lie in one table, they were read together: no process that ran while
 its memory was read leaves that behind.
 
-If they lie in two tables, the frame may have changed hands between both readings. Not so if the rightful entry was read
-before the other one, and after that the struct page, which still names the place of the rightful one: the frame would
-have had to leave it and to come back to it.
+If they lie in two tables, the frame may have changed hands between both readings. Not so if the other entry was read
+between the rightful one and the struct page, which names the place of the rightful one: the frame would have had to
+leave it and to come back to it.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from vmaforensics.views.pages.ptes import Ptes
 
 BELONGED = (
-    "the entry that maps the frame where it belongs was read before this one, and the struct page, which says that it "
-    "belongs there, after it"
+    "this entry was read between the one that maps the frame where it belongs and the struct page, which says that it "
+    "belongs there"
 )
 _FRAME_BITS = 40
 
@@ -66,8 +66,9 @@ def mapped_around(context: Context, view: PageTablesView, rows: I64, marked: I64
     there = view.entries.take(np.maximum(other, 0))
     in_vma = values_at(vmas.ok & (vmas.anon_vma != 0), values_at(view.ranges.vma_row, there.range_row, -1))
     single &= (other >= 0) & _single(view, there) & in_vma & (there.pfn == wrong.pfn) & ~np.isin(other, marked)
-    after = clocks.places.each_frame(arch.bytes_of(wrong.pfn))
-    return np.where(single & (there.where < wrong.where) & (wrong.where < after), other, none)
+    says = clocks.places.each_frame(arch.bytes_of(wrong.pfn))
+    between = (np.minimum(there.where, says) < wrong.where) & (wrong.where < np.maximum(there.where, says))
+    return np.where(single & between, other, none)
 
 
 def _single(view: PageTablesView, ptes: Ptes) -> Bools:
