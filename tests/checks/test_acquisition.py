@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from handmade import BASE
 
 from checks.handmade_clocks import SECOND, SIZE, START, clocks, reading_time
 from checks.handmade_views import INODES, MMS, PAGE, TASKS, Process, drop_entry, mm_of, task_of, views_of
@@ -18,6 +19,7 @@ from vmaforensics.checks.registry import all_rules
 from vmaforensics.checks.weigh import run_checks
 from vmaforensics.views.clocks.samples import Bound, Clock, TimeSamples
 from vmaforensics.views.pages.table_roots import TableRoots
+from vmaforensics.views.problems import Problem, Problems
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -67,6 +69,48 @@ def test_running_tasks_that_stand_still_tell_of_another_moment(tasks: int, how: 
     assert found.how is how
     if how is Acquired.LIVE:
         assert found.spread == 10 * SECOND
+
+
+def stale(pages: int, kinds: int) -> Problems:
+    """Links from so many pages, of records of so many kinds, to memory that holds something else."""
+    views = [View.MAPLE, View.FILE_RMAP, View.SLAB][:kinds]
+    return Problems.of(
+        pages,
+        view=[views[number % kinds] for number in range(pages)],
+        problem=[Problem.STALE] * pages,
+        where=[BASE + PAGE * number for number in range(pages)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("pages", "kinds", "how"),
+    [(16, 3, Acquired.LIVE), (15, 3, Acquired.ATOMIC), (64, 2, Acquired.ATOMIC)],
+)
+def test_many_links_to_what_is_something_else_by_now_tell_of_pages_of_another_moment(
+    pages: int, kinds: int, how: Acquired
+) -> None:
+    """All clocks lie in memory of one moment."""
+    found = judge(clocks(live=False), problems=stale(pages, kinds))
+    assert (found.how, found.by_clocks, found.times) == (how, Acquired.ATOMIC, None)
+    assert found.stale == (pages if how is Acquired.LIVE else 0)
+    assert judge(clocks(live=False), Acquired.ATOMIC, stale(pages, kinds)).how is Acquired.ATOMIC
+    assert judge(clocks(live=False, panicked=True), problems=stale(pages, kinds)).how is Acquired.ATOMIC
+
+
+def test_one_running_task_is_a_clock_where_links_tell_of_another_moment() -> None:
+    known = clocks(live=False)
+    rows = known.samples.take(known.samples.pa >= SIZE // 2)
+    rows.clock[:1] = Clock.TIMEKEEPER
+    run = rows.take(np.zeros(1, np.int64)).replace(
+        pa=np.array([SIZE // 4], np.uint64),
+        time=np.array([(START - 10) * SECOND]),
+        clock=np.full(1, Clock.TASK_RUNS, rows.clock.dtype),
+    )
+    known = replace(known, samples=TimeSamples.concatenate([run, rows]))
+    assert judge(known).how is Acquired.ATOMIC
+    found = judge(known, problems=stale(16, 3))
+    assert found.times is not None
+    assert found.times.at(np.array([SIZE // 4], np.uint64)).time.tolist() == [(START - 10) * SECOND]
 
 
 def test_running_tasks_are_clocks_where_the_kernel_has_none() -> None:

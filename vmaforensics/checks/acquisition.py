@@ -15,15 +15,18 @@ import numpy as np
 
 from vmaforensics.views.clocks.reading_times import AGREE, believe, estimate
 from vmaforensics.views.clocks.samples import Clock
+from vmaforensics.views.problems import Problem
 
 if TYPE_CHECKING:
     from vmaforensics.views.clocks.clocks import ClocksView
     from vmaforensics.views.clocks.reading_times import ReadingTimes
     from vmaforensics.views.clocks.samples import TimeSamples
+    from vmaforensics.views.problems import Problems
 
 _MOST_ERROR = 4  # the line may miss an exact clock by this part of the duration
 _MOST_WILD = 4  # pages that seem to have been read after one behind them; of live images one at most, half made tasks
 _FAR = 1 << 20  # bytes between clocks that agree, for that to mean anything
+_MANY_PAGES, _MANY_KINDS = 16, 3  # that links lead from to memory that holds something else, and records they are of
 # Jiffies lose ticks, and these are made of them: they say how old a page is at least, but not to a tenth of a second.
 _LOSE_TICKS = (Clock.JIFFIES, Clock.RCU, Clock.TIMER_WHEEL)
 
@@ -44,6 +47,7 @@ class Acquisition:
     by_clocks: Acquired  # what the clocks say; ``how`` differs where it was given
     panicked: bool  # the kernel had stopped: its clocks are not asked
     spread: int  # ns between the oldest exact clock and the newest clock
+    stale: int = 0  # links that lead to memory that holds something else, if there are too many for one moment
     given: bool = False
     times: ReadingTimes | None = None  # when each page was read; None: at one moment, or it cannot be told
     clocks: ClocksView | None = None
@@ -54,23 +58,41 @@ class Acquisition:
         return self.how is Acquired.LIVE
 
 
-def judge(clocks: ClocksView | None, given: Acquired | None = None) -> Acquisition:
-    """How an image with these clocks was acquired; ``given`` overrules them."""
+def judge(clocks: ClocksView | None, given: Acquired | None = None, problems: Problems | None = None) -> Acquisition:
+    """How an image with these clocks was acquired; ``given`` overrules them, and what walks met (``problems``) those
+    that all lie in memory of one moment."""
     if clocks is None:
         return Acquisition(
             how=given or Acquired.UNKNOWN, by_clocks=Acquired.UNKNOWN, panicked=False, spread=0, given=given is not None
         )
     by_clocks, spread, times = _by_clocks(clocks)
-    how = given or by_clocks
+    stale = 0 if problems is None or clocks.panicked or by_clocks is Acquired.LIVE else _stale(problems, clocks)
+    if stale:  # then one running task that stands still is a clock too
+        _, spread, times = _by_samples(clocks, clocks.samples)
+    how = given or (Acquired.LIVE if stale else by_clocks)
     return Acquisition(
         how=how,
         by_clocks=by_clocks,
         panicked=clocks.panicked,
         spread=spread,
+        stale=stale,
         given=given is not None,
         times=times if how is Acquired.LIVE else None,
         clocks=clocks,
     )
+
+
+def _stale(problems: Problems, clocks: ClocksView) -> int:
+    """How many links, of several kinds and all over memory, lead to what holds something else; 0 for no more than what
+    is overwritten by mistake or by hand.
+
+    In an image of one moment there is none. Where the clocks lie in pages of one moment and other pages are of another
+    one, what was freed in between is led to from everywhere.
+    """
+    stale = problems.take(np.flatnonzero(problems.problem == Problem.STALE))
+    pages = np.unique(stale.where // np.uint64(clocks.places.page_size))
+    many = len(pages) >= _MANY_PAGES and len(np.unique(stale.view)) >= _MANY_KINDS
+    return len(stale) if many else 0
 
 
 def _in_order(times: ReadingTimes | None) -> ReadingTimes | None:

@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from checks.handmade_clocks import START, clocks
 from checks.handmade_views import Process, add_problem, findings, mm_of, task_of, views_of
+from vmaforensics.checks.context import Context
 from vmaforensics.checks.finding import Confidence, Severity
 from vmaforensics.checks.processes.sources import TASK_NEW
+from vmaforensics.checks.weigh import run_checks
 from vmaforensics.views.pages.table_roots import TableRoots
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.processes.mm_lists import TreeRoots
@@ -391,3 +394,17 @@ def test_a_page_table_that_belongs_to_another_address_space_is_found() -> None:
     views.table_roots.owner[2], views.table_roots.ok[2] = 0, False
     (finding,) = findings(views, "PT-ROOT")
     assert (finding.pid, finding.settled) == (101, True)
+
+
+def test_a_hidden_process_with_threads_is_passed_over_by_its_first_in_a_live_image() -> None:
+    """Both threads run on; only the first would be on the list itself."""
+    views, sources = _threads()
+    views.clocks = clocks(ran={100: START + 5.0, 101: START + 5.0, 102: 1.0})
+    sources.task_sources[:2] = Source.PID_INDEX | Source.SLAB
+
+    def found() -> list[int]:
+        return [finding.pid for finding in run_checks(Context(views)) if finding.rule.id == "TASK-HIDDEN"]
+
+    assert found() == []
+    views.clocks.tasks.passed_over[0] = True
+    assert found() == [100]

@@ -9,6 +9,7 @@ import numpy as np
 
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.held import HELD, UNTOUCHED, held, untouched
+from vmaforensics.checks.pages.alone_in_table import WHOLE, alone_in_table
 from vmaforensics.checks.pages.entry_facts import entry_facts
 from vmaforensics.checks.pages.entry_runs import Runs
 from vmaforensics.checks.pages.page_marks import Mark
@@ -32,7 +33,8 @@ def marked_findings(context: Context, rule: Rule, marks: tuple[Mark, ...]) -> It
     """For each of ``marks`` in turn one finding for every process with such entries.
 
     In an image that was taken while the machine ran, those that another entry proves wrong are told apart, of the same
-    table or by the order of reading. So are those whose VMA nobody was changing.
+    table or by the order of reading. So are those whose VMA nobody was changing, and those that only a VMA of their own
+    would have.
     """
     view = context.views.page_tables
     if view is None:
@@ -54,6 +56,10 @@ def marked_findings(context: Context, rule: Rule, marks: tuple[Mark, ...]) -> It
             for finding in _of_entries(context, rule, mark, view, rows[same]):
                 yield replace(finding, proven=HELD if context.acquisition.live else UNTOUCHED)
             rows = rows[~same]
+            alone = alone_in_table(context, view, rows)
+            for finding in _of_entries(context, rule, mark, view, rows[alone]):
+                yield replace(finding, proven=WHOLE)
+            rows = rows[~alone]
         yield from _of_entries(context, rule, mark, view, rows)
 
 

@@ -85,6 +85,7 @@ class Acquired(Part, frozen=True):
     by_clocks: Literal["atomic", "live", "unknown"]
     panicked: bool  # the kernel had stopped: its clocks are not asked
     apart_ms: int  # between the oldest exact clock and the newest clock
+    stale_links: int = 0  # that lead to memory that holds something else: then pages are of different moments
     start: str | None = None  # UTC, as the machine had it; null unless it is live and could be estimated
     end: str | None = None
     duration_ms: int | None = None
@@ -102,6 +103,8 @@ class Acquired(Part, frozen=True):
         if self.how == "live":
             said = f"acquired between {self.start} and {self.end} ({(self.duration_ms or 0) / 1000:.1f} s)"
             said = f"{said} while the machine ran" if self.start else "acquired while the machine ran"
+            if self.stale_links:
+                said = f"pages of different moments: {counted(self.stale_links, 'link')} lead to what is something else"
         elif self.how == "atomic":
             said = "the kernel had stopped" if self.panicked else "the machine stood still"
             if self.by_clocks == "atomic" and not self.panicked:
@@ -128,6 +131,7 @@ def acquired_part(analysis: Analysis) -> Acquired:
         by_clocks=acquisition.by_clocks.value,
         panicked=acquisition.panicked,
         apart_ms=round(acquisition.spread / _MS),
+        stale_links=acquisition.stale,
         clocks=() if clocks is None else _clocks(clocks),
         torn=tuple(itertools.islice(_torn_records(analysis.context.read_apart), _MOST_TORN)),
     )
