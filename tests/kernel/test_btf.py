@@ -291,6 +291,46 @@ def test_a_page_of_zeros_costs_the_types_on_it(maple_sample: Sample, page: int) 
     assert kept > 100
 
 
+@pytest.mark.image
+@pytest.mark.parametrize("kind", ["zeros", "another"])
+def test_the_first_page_costs_few_members(any_kernel: Sample, kind: str) -> None:
+    """It has the header; of most kernels, the integers, ``list_head`` and ``atomic_t`` as well."""
+    sound, start = any_kernel.analysis.kernel.types, any_kernel.analysis.kernel.symbols.get("__start_BTF")
+    assert isinstance(sound, Btf)
+    assert start is not None
+    size = 4096 - start % 4096
+    page = bytes(size) if kind == "zeros" else sound.blob[8 * 4096 : 8 * 4096 + size]
+    types = Btf(page + sound.blob[size:])
+    assert types.problem is not None
+    assert "derived" in types.problem
+    for name in ("task_struct", "mm_struct", "vm_area_struct", "signal_struct", "file", "inode", "dentry", "anon_vma"):
+        found, whole = types.struct(name), sound.struct(name)
+        assert whole is not None
+        assert found is not None
+        assert len(found.fields) > 0.95 * len(whole.fields)
+        for path, field in found.fields.items():
+            assert (field.offset, field.size) == (whole.fields[path].offset, whole.fields[path].size), f"{name}.{path}"
+    for path in ("tasks.next", "tasks.prev", "pid", "tgid", "comm", "mm", "signal", "thread_node.next"):
+        found_at, is_at = member(types, "task_struct", path), member(sound, "task_struct", path)
+        assert found_at is not None
+        assert is_at is not None
+        assert (found_at.offset, found_at.extent) == (is_at.offset, is_at.extent)
+
+
+def test_a_lost_type_is_as_large_as_the_least_room_that_members_leave_it(types: BtfBuilder) -> None:
+    lost, wide = types.integer("lost", 4), types.integer("wide", 8)
+    for row in range(6):  # in every other one, the next member is aligned to 8 bytes
+        types.composite(f"s{row}", 16, [("x", lost, 0), ("y", lost if row % 2 else wide, 32 if row % 2 else 64)])
+    blob = types.build()
+    found = Btf(blob[:24] + bytes(16) + blob[40:])  # behind the header, four words of an integer
+    assert found.problem is not None
+    assert "1 type derived" in found.problem
+    layout = found.struct("s0")
+    assert layout is not None
+    assert (layout.fields["x"].offset, layout.fields["x"].size) == (0, 4)
+    assert (layout.fields["y"].offset, layout.fields["y"].size) == (8, 8)
+
+
 @pytest.mark.parametrize("size", [0, 3, 23])
 def test_a_blob_too_short_for_a_header_is_refused(types: BtfBuilder, size: int) -> None:
     with pytest.raises(KernelNotFoundError, match="BTF header"):

@@ -98,8 +98,8 @@ def test_a_child_that_is_its_own_grandparent_is_a_cycle(machine: Machine) -> Non
     machine.set("vm_area_struct", child, "shared.rb.rb_right", node(machine, root))
     found = walk(machine, node(machine, root))
     assert found.nodes.item.tolist() == [child, root]
-    assert set(problems(found)) == {Problem.CYCLE, Problem.CUT_SHORT}  # it goes round until the bound is reached
-    cycle = found.broken.take(found.broken.problem == Problem.CYCLE)
+    assert problems(found) == [Problem.CYCLE]
+    cycle = found.broken
     assert cycle.item.tolist() == [child]
     assert cycle.slot.tolist() == [machine.at("vm_area_struct", child, "shared.rb.rb_right")]
     assert cycle.value.tolist() == [node(machine, root)]

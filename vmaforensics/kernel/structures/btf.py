@@ -142,20 +142,22 @@ class Btf:
         if not ends or not is_sound(records, self._starts):
             if whole:
                 raise KernelNotFoundError("its records are damaged")
-            found = repair(records)
+            found = repair(records, self._strings)
             self._words, self._starts, ids = found.words, found.starts, found.ids
-            self._damage(found.damaged, len(ids) - int(np.count_nonzero(ids)))
+            self._damage(found.damaged, len(ids) - int(np.count_nonzero(ids)), found.derived)
         self._rows = np.full(max(int(ids.max(initial=0)), records.most) + 1, -1, np.int64)
         self._rows[ids] = np.arange(len(ids))
         self._known = ids > 0
         self._rows[0] = -1
 
-    def _damage(self, places: int, unproven: int) -> None:
+    def _damage(self, places: int, unproven: int, derived: int) -> None:
         """Say what could not be read."""
         if places:
             self.problem = f"damaged at {counted(places, 'place')}"
             if unproven:
                 self.problem += f"; of {counted(unproven, 'type')} it is not known which they are"
+            if derived:
+                self.problem += f"; {counted(derived, 'type')} derived from the members that have them"
 
     # Looking up ---------------------------------------------------------------------------------
 

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.ragged import expand
-from vmaforensics.kernel.structures import btf_records
+from vmaforensics.kernel.structures import btf_left, btf_records
 from vmaforensics.kernel.structures.btf_records import (
     ARRAY,
     EACH,
@@ -63,6 +62,7 @@ class Repaired(NamedTuple):
     starts: I64  # word at which each record begins
     ids: I64  # type id of each record, 0 where it is not proven
     damaged: int  # places at which records were damaged or missing
+    derived: int  # records, the last, that stand in for lost ones
 
 
 class _Chain(NamedTuple):
@@ -95,12 +95,20 @@ def is_sound(records: Records, starts: I64) -> bool:
     return bool(((types >= 1) & (types <= len(starts))).all()) and bool((kinds[types - 1] == FUNC_PROTO).all())
 
 
-def repair(records: Records) -> Repaired:
-    """Find the records of a section in which words are wrong."""
+def repair(records: Records, strings: bytes) -> Repaired:
+    """Find the records of a section in which words are wrong; ``strings`` is the other section."""
     records.words = records.words.copy()
     chain = _follow(records)
     ids = _number(records, chain)
-    return Repaired(records.words, chain.starts, ids, len(chain.cuts))
+    more = btf_left.stand_ins(records, chain.starts, ids, strings)
+    records.words = np.concatenate([records.words, np.array(more.words, np.uint32)])
+    return Repaired(
+        records.words,
+        np.concatenate([chain.starts, np.array(more.starts, np.int64)]),
+        np.concatenate([ids, np.array(more.ids, np.int64)]),
+        len(chain.cuts),
+        len(more.ids),
+    )
 
 
 def _follow(records: Records) -> _Chain:
@@ -125,13 +133,15 @@ def _follow(records: Records) -> _Chain:
         if len(block) == _BLOCK or at + HEAD > end:
             continue
         after = _next_sound(records, can, lengths, at)
-        kept = _put_right(records, at, after) if at + HEAD <= after else False
-        if kept:
-            lengths[at] = after - at
+        left = btf_left.leading(records, at, after) if at + HEAD <= after else 0
+        kept = _put_right(records, at, after, left) if at + HEAD <= after else False
+        size = after - at if kept else btf_left.cut_to(records, at, left)
+        if size:
+            lengths[at] = size
             found.append(np.array([at], np.int64))
             count += 1
         cuts.append(count)
-        least.append(0 if kept else 1)
+        least.append(0 if size else 1)
         room.append(after - at)
         at = after
     return _Chain(np.concatenate([np.zeros(0, np.int64), *found]), cuts, least, room)
@@ -164,8 +174,11 @@ def _next_sound(records: Records, can: Bools, lengths: I64, bad: int) -> int:
     return end
 
 
-def _put_right(records: Records, at: int, after: int) -> bool:
-    """Can what lies in ``[at, after)`` be one record of the kind it says? Then its number of elements is made so."""
+def _put_right(records: Records, at: int, after: int, left: int) -> bool:
+    """Can what lies in ``[at, after)`` be one record of the kind it says? Then its number of elements is made so.
+
+    If its first ``left`` members are sound and not all, it is one if it says itself that it has so many.
+    """
     kind = int(records.words[at + 1] >> np.uint32(24)) & 0x7F
     if not 1 <= kind <= btf_records.ENUM64:
         return False
@@ -174,6 +187,8 @@ def _put_right(records: Records, at: int, after: int) -> bool:
     if each == 0:
         return rest == 0
     if rest < 0 or rest % each:
+        return False
+    if kind == btf_records.STRUCT and left < rest // each != int(records.counts(np.array([at]))[0]):
         return False
     records.words[at + 1] = np.uint32(int(records.words[at + 1]) & 0xFF000000 | rest // each)
     return True
@@ -254,25 +269,15 @@ def _evidence(records: Records, starts: I64, kinds: I64) -> _Evidence:
     allowed = np.full(records.most + 1, _ANY, np.uint32)
     room = np.full(records.most + 1, _NO_ROOM, np.int64)
     functions = words[starts[kinds == FUNC] + 2]
-    rows = np.flatnonzero((kinds == STRUCT) | (kinds == UNION))
-    count = records.counts(starts[rows])
-    row, place = expand(count)
-    struct = starts[rows][row]
-    at = struct + HEAD + 3 * place
-    unnamed = words[at + 1][words[at] == 0]
-    for targets, kind in ((functions, _OF_FUNCTIONS), (words[at + 1], _OF_MEMBERS), (unnamed, _OF_UNNAMED)):
+    members = btf_left.members_of(records, starts, kinds)
+    unnamed = members.type[members.name == 0]
+    for targets, kind in ((functions, _OF_FUNCTIONS), (members.type, _OF_MEMBERS), (unnamed, _OF_UNNAMED)):
         known = targets[(targets > 0) & (targets < records.most)]
         np.bitwise_and.at(allowed, known, np.uint32(kind))
     # What two contradict each other about, one of them damaged, says nothing.
     allowed[allowed == 0] = _ANY
-    # A member lies between its own offset and that of the next, or the end; in bit fields there are no bytes to count.
-    plain = (kinds[rows][row] == STRUCT) & (words[struct + 1] >> np.uint32(31) == 0)
-    last = place == count[row] - 1
-    offset = words[at + 2].astype(np.int64)
-    behind = np.where(last, words[struct + 2].astype(np.int64) * 8, np.roll(offset, -1))
-    gap = (behind - offset) // 8
-    sane = plain & (gap > 0) & (words[at + 1] < records.most)
-    np.minimum.at(room, words[at + 1][sane], gap[sane])
+    told = members.room > 0
+    np.minimum.at(room, members.type[told], members.room[told])
     return _Evidence(allowed, room)
 
 

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import is_first
+from vmaforensics.columns.lookup import is_first, is_in
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I8, I64, U8, U64, Bools
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.slab.homes import ANON_VMA_CHAIN, VMA, Homes
+from vmaforensics.views.structures.address_set import AddressSet
 from vmaforensics.views.structures.tree_order import in_order
 
 if TYPE_CHECKING:
@@ -135,23 +136,24 @@ def walk_trees(kernel: Kernel, kind: TreeKind, trees: U64, roots: U64, slots: U6
     """
     links = _Links.of(tree=trees, pointer=roots, slot=slots, parent=np.full(len(trees), -1, np.int64))
     levels: list[_Level] = []
+    visited = AddressSet()
     total = 0
     for _ in range(_DEPTH):
         links = links.take(links.pointer != 0)
         if not len(links):
             break
-        levels.append(_read_level(kernel, kind, links, total))
+        levels.append(_read_level(kernel, kind, links, visited, total))
         links = levels[-1].below
         total += len(levels[-1].nodes)
     return _settle(levels, _broken(Problem.CUT_SHORT, links, links.pointer != 0))
 
 
-def _read_level(kernel: Kernel, kind: TreeKind, links: _Links, total: int) -> _Level:
-    """The nodes that ``links`` lead to, and the links in those; ``total`` nodes were read before."""
+def _read_level(kernel: Kernel, kind: TreeKind, links: _Links, visited: AddressSet, total: int) -> _Level:
+    """The nodes that ``links`` lead to, and the links in those; ``total`` nodes were read before, all ``visited``."""
     pointer = links.pointer
     wild = ~kernel.arch.kernel_pointer(pointer)
     misaligned = ~wild & ((pointer & np.uint64(7)) != 0)
-    repeated = ~wild & ~misaligned & ~is_first(pointer)
+    repeated = ~wild & ~misaligned & ~(is_first(pointer) & is_in(pointer, visited.add(pointer)))
     struct = kind.words.struct
     with np.errstate(over="ignore"):
         item = pointer - np.uint64(kernel.offset(struct, kind.node))
@@ -208,33 +210,13 @@ def _broken(problem: Problem, links: _Links, which: Bools) -> BrokenLinks:
 
 
 def _settle(levels: list[_Level], cut: BrokenLinks) -> IntervalWalk:
-    """Drop what was reached a second time on a deeper level, and put the rest in order; ``cut`` is broken too."""
+    """All levels in one, in order; ``cut`` is broken too."""
     broken = [*(level.broken for level in levels), cut]
     nodes = IntervalNodes.concatenate(level.nodes for level in levels)
     if not len(nodes):
         return IntervalWalk(nodes, BrokenLinks.concatenate(broken))
     side = np.concatenate([level.side for level in levels])
     edges = np.cumsum([0, *(len(level.nodes) for level in levels)])
-    first = is_first(nodes.node)  # the shallowest, for rows go by level
-    if not first.all():
-        keep = first.copy()
-        for low, high in zip(edges[1:-1].tolist(), edges[2:].tolist(), strict=True):
-            keep[low:high] &= keep[nodes.parent[low:high]]
-        up = nodes.parent
-        again = ~first & (up >= 0) & keep[up]
-        broken.append(
-            BrokenLinks(
-                tree=nodes.tree[again],
-                item=nodes.item[up[again]],
-                problem=np.full(int(again.sum()), Problem.CYCLE, np.uint8),
-                slot=nodes.slot[again],
-                value=nodes.node[again],
-            )
-        )
-        place = np.append(np.cumsum(keep) - 1, -1)
-        edges = np.append(0, np.cumsum(keep))[edges]
-        nodes, side = nodes.take(keep), side[keep]
-        nodes.parent[:] = place[nodes.parent]
     # Fill in children and in-order positions of rows that stand level by level, and sort by them.
     found = in_order(nodes.parent, side, edges, nodes.tree)
     nodes = nodes.replace(parent=found.parent, left=found.left, right=found.right, order=found.order)
