@@ -96,7 +96,7 @@ def follows(finding: dict[str, Any], edit: dict[str, Any]) -> bool:
     low, high = (int(word, 16) for word in edit["decoys"])
     areas = (low, high), (int(edit["start"], 16), int(edit["end"], 16))
     if finding["pid"] == edit["pid"]:
-        return any(overlaps(*area, start, end) for area in areas)
+        return any(area[0] <= (start or 0) and (end or 0) <= area[1] for area in areas)
     if edit["comm"] in FORKING and start is not None and end is not None:
         return any(area[0] <= start and end <= area[1] for area in areas)
     if finding["pid"]:

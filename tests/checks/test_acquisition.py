@@ -14,7 +14,7 @@ from checks.handmade_views import INODES, MMS, PAGE, TASKS, Process, drop_entry,
 from vmaforensics.checks.acquisition import Acquired, judge
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.finding import Evidence, Finding
-from vmaforensics.checks.reading import Reading
+from vmaforensics.checks.reading import Reading, Rest, Span, rested
 from vmaforensics.checks.registry import all_rules
 from vmaforensics.checks.weigh import run_checks
 from vmaforensics.views.clocks.samples import Bound, Clock, TimeSamples
@@ -95,6 +95,7 @@ def test_many_links_to_what_is_something_else_by_now_tell_of_pages_of_another_mo
     assert found.stale == (pages if how is Acquired.LIVE else 0)
     assert judge(clocks(live=False), Acquired.ATOMIC, stale(pages, kinds)).how is Acquired.ATOMIC
     assert judge(clocks(live=False, panicked=True), problems=stale(pages, kinds)).how is Acquired.ATOMIC
+    assert (judge(None, problems=stale(pages, kinds)).how is Acquired.LIVE) is (how is Acquired.LIVE)
 
 
 def test_one_running_task_is_a_clock_where_links_tell_of_another_moment() -> None:
@@ -163,6 +164,14 @@ def test_what_contradicts_itself_in_a_process_that_ran_meanwhile_is_torn() -> No
 def test_the_same_is_a_finding_if_the_machine_stood_still() -> None:
     _, context = hidden(ran=START + 5, live=False)
     assert [finding.rule.id for finding in run_checks(context) if finding.severity.value == "high"] == ["VMA-MISSING"]
+
+
+@pytest.mark.parametrize(("slept", "rests"), [(150, True), (50, False)])
+def test_who_ran_after_memory_began_to_be_read_rests_if_it_slept_many_times_as_long(slept: int, *, rests: bool) -> None:
+    known, beyond = START + 200, 10
+    rest = Rest(ran=(known - slept) * SECOND, known=known * SECOND, place=0, lived=(known + beyond) * SECOND)
+    span = Span((known - 1) * SECOND, known * SECOND, (known + beyond) * SECOND, (known + beyond) * SECOND, PAGE)
+    assert rested(rest, span, START * SECOND) is rests
 
 
 def test_who_had_slept_too_short_to_be_taken_to_sleep_on_is_not_resting() -> None:

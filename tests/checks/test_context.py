@@ -160,3 +160,18 @@ def test_without_processes_nothing_is_held() -> None:
 def test_the_hull_of_ranges_holds_all_of_them_and_of_none_there_is_none() -> None:
     assert hull([(5, 6), (1, 2), (3, 9)]) == (1, 9)
     assert hull([]) is None
+
+
+@pytest.mark.parametrize(
+    ("ranges", "gaps"),
+    [([(1, 3), (3, 5)], False), ([(3, 5), (1, 4)], False), ([(1, 2), (3, 4)], True), ([(7, 9)], False)],
+)
+def test_what_several_places_have_together_is_not_what_lies_between_them(
+    ranges: list[tuple[int, int]], *, gaps: bool
+) -> None:
+    context = Context(views_of(Process(pid=100)))
+    mm = np.full(len(ranges), mm_of(100), np.uint64)
+    (found,) = context.per_mm(
+        RULE, mm, lambda _: Evidence(what="", view="", address=0), lambda _: "", lambda row: ranges[row]
+    )
+    assert found.gaps is gaps

@@ -101,6 +101,15 @@ def test_a_thread_that_exits_says_nothing() -> None:
     assert line.asked(line.machine.put("task_struct", members)).by_one.tolist()[0] is False
 
 
+def test_a_task_that_names_another_as_the_next_was_on_the_list_before_it() -> None:
+    line = Line("flh")
+    line.machine.symbols["init_task"] = line.first
+    assert line.asked().followed.tolist() == [True]
+    line = Line("flh")
+    line.machine.symbols["init_task"] = line.last  # which is where the list begins and ends
+    assert line.asked().followed.tolist() == [False]
+
+
 def test_the_younger_of_both_neighbours_is_told() -> None:
     assert Line("fhl", LATE).asked().beside.tolist() == [LATE]
 

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 _MOST_ERROR = 4  # the line may miss an exact clock by this part of the duration
 _MOST_WILD = 4  # pages that seem to have been read after one behind them; of live images one at most, half made tasks
 _FAR = 1 << 20  # bytes between clocks that agree, for that to mean anything
-_MANY_PAGES, _MANY_KINDS = 16, 3  # that links lead from to memory that holds something else, and records they are of
+_MANY_PLACES, _MANY_KINDS = 16, 3  # that links lead from to memory that holds something else, and records they are of
+_GRAIN = 4096  # bytes; places that are further apart count
 # Jiffies lose ticks, and these are made of them: they say how old a page is at least, but not to a tenth of a second.
 _LOSE_TICKS = (Clock.JIFFIES, Clock.RCU, Clock.TIMER_WHEEL)
 
@@ -61,19 +62,16 @@ class Acquisition:
 def judge(clocks: ClocksView | None, given: Acquired | None = None, problems: Problems | None = None) -> Acquisition:
     """How an image with these clocks was acquired; ``given`` overrules them, and what walks met (``problems``) those
     that all lie in memory of one moment."""
-    if clocks is None:
-        return Acquisition(
-            how=given or Acquired.UNKNOWN, by_clocks=Acquired.UNKNOWN, panicked=False, spread=0, given=given is not None
-        )
-    by_clocks, spread, times = _by_clocks(clocks)
-    stale = 0 if problems is None or clocks.panicked or by_clocks is Acquired.LIVE else _stale(problems, clocks)
-    if stale:  # then one running task that stands still is a clock too
+    by_clocks, spread, times = (Acquired.UNKNOWN, 0, None) if clocks is None else _by_clocks(clocks)
+    panicked = clocks is not None and clocks.panicked
+    stale = 0 if problems is None or panicked or by_clocks is Acquired.LIVE else _stale(problems)
+    if stale and clocks is not None:  # then one running task that stands still is a clock too
         _, spread, times = _by_samples(clocks, clocks.samples)
     how = given or (Acquired.LIVE if stale else by_clocks)
     return Acquisition(
         how=how,
         by_clocks=by_clocks,
-        panicked=clocks.panicked,
+        panicked=panicked,
         spread=spread,
         stale=stale,
         given=given is not None,
@@ -82,7 +80,7 @@ def judge(clocks: ClocksView | None, given: Acquired | None = None, problems: Pr
     )
 
 
-def _stale(problems: Problems, clocks: ClocksView) -> int:
+def _stale(problems: Problems) -> int:
     """How many links, of several kinds and all over memory, lead to what holds something else; 0 for no more than what
     is overwritten by mistake or by hand.
 
@@ -90,8 +88,8 @@ def _stale(problems: Problems, clocks: ClocksView) -> int:
     one, what was freed in between is led to from everywhere.
     """
     stale = problems.take(np.flatnonzero(problems.problem == Problem.STALE))
-    pages = np.unique(stale.where // np.uint64(clocks.places.page_size))
-    many = len(pages) >= _MANY_PAGES and len(np.unique(stale.view)) >= _MANY_KINDS
+    places = np.unique(stale.where // np.uint64(_GRAIN))
+    many = len(places) >= _MANY_PLACES and len(np.unique(stale.view)) >= _MANY_KINDS
     return len(stale) if many else 0
 
 

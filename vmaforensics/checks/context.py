@@ -97,6 +97,7 @@ class Context:
         confidence: Confidence | None = None,
         apart: int = 0,
         by_others: bool = False,
+        gaps: bool = False,
     ) -> Finding:
         """A finding about ``mm`` and the addresses ``[start, end)`` of ``bounds``.
 
@@ -116,6 +117,7 @@ class Context:
             evidence=tuple(evidence),
             start=None if bounds is None else bounds[0],
             end=None if bounds is None else bounds[1],
+            gaps=gaps,
             apart=apart,
             by_others=by_others,
             benign=rule.benign,
@@ -153,6 +155,7 @@ class Context:
                 text,
                 listed,
                 bounds=hull(ranges),
+                gaps=_has_gaps(ranges),
                 apart=sum(each) if all(each) else 0,
                 by_others=all(by_others(row) for row in rows),
             )
@@ -178,6 +181,16 @@ def hull(ranges: Iterable[tuple[int, int]]) -> tuple[int, int] | None:
     """The smallest range ``[start, end)`` that holds all of ``ranges``; None for none."""
     starts, ends = tuple(zip(*ranges, strict=True)) or ((), ())
     return (min(starts), max(ends)) if starts else None
+
+
+def _has_gaps(ranges: list[tuple[int, int]]) -> bool:
+    """Is there something in the hull of ranges that is in none of them?"""
+    reach = 0
+    for start, end in sorted(ranges):
+        if reach and start > reach:
+            return True
+        reach = max(reach, end)
+    return False
 
 
 def vma_text(vm_flags: int, start: int, end: int, name: bytes) -> str:

@@ -38,6 +38,7 @@ class Finding:
     evidence: tuple[Evidence, ...]
     start: int | None = None
     end: int | None = None
+    gaps: bool = False  # the range is that of several places, with others between them
     apart: int = 0  # pages, tables or records that an operation under way may have left so; 0: none can have
     by_others: bool = False  # what works on any address space may be at work on this one, and if mm is 0, every task
     at_once: bool = False  # the records that contradict each other lie in one page: they were read at one moment

@@ -56,15 +56,17 @@ class Rest(NamedTuple):
 def rested(rest: Rest, span: Span, start: int) -> bool:
     """Has nothing run from the first reading on?
 
-    Beyond what is known, who has not run since the acquisition began at ``start``, and slept long before, is taken to
-    sleep on; but to have lived on only for a moment after the last sign of it, for what waits often waits for its end.
+    Beyond what is known, who has not run since the acquisition began at ``start``, and slept for as long before, is
+    taken to sleep on, as is who slept many times as long; but to have lived on only for a moment after the last sign of
+    it, for what waits often waits for its end.
     """
     if rest.ran >= span.first:
         return False
     if surely(rest, span):
         return True
-    slept = rest.known - rest.ran
-    return rest.ran < start and slept >= span.by - rest.known and slept >= _MOMENT * (span.ended - rest.lived)
+    slept, beyond = rest.known - rest.ran, span.by - rest.known
+    asleep = slept >= (beyond if rest.ran < start else _MOMENT * beyond)
+    return asleep and slept >= _MOMENT * (span.ended - rest.lived)
 
 
 def surely(rest: Rest, span: Span) -> bool:
@@ -171,11 +173,14 @@ class Reading:
         row = int(rows_of(self._clocks.tasks.task, np.array([task], np.uint64))[0])
         return int(self._clocks.tasks.started[row]) if row >= 0 and self._clocks.tasks.ok[row] else None
 
-    def passed_over(self, tasks: U64) -> bool:
-        """Does the list of tasks pass over all of them, though they lived when it was read?"""
+    def passed_over(self, tasks: U64, *, young: bool = False) -> bool:
+        """Does the list of tasks pass over all of them, though they lived when it was read? ``young``: they may have
+        come to it meanwhile."""
         known = self._clocks.tasks
         rows = rows_of(known.task, tasks)
         surely = known.passed_over | (known.passed_by & (known.beside < self._times.begun))
+        if young:
+            surely = known.passed_over & known.followed
         return len(rows) > 0 and bool((rows >= 0).all()) and bool(surely[rows].all())
 
     def of_tasks(self) -> Span | None:

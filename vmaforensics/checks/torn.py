@@ -206,9 +206,10 @@ class _Weigher:
         leaving = (sources.tasks.exit_state[rows] != 0) | ((sources.tasks.flags[rows] & PF_EXITING) != 0)
         born = [self._reading.started(task) for task in tasks.tolist()]
         listed, rest = self._reading.of_tasks() or span, self._reading.rest_of(tasks)
-        there = not leaving.any() and all(when is not None and 0 < when < self._start for when in born)
+        old = all(when is not None and 0 < when < self._start for when in born)
+        there = old and not leaving.any()
         leaders = sources.tasks.task[rows[sources.tasks.pid[rows] == sources.tasks.tgid[rows]]]  # the list is of them
-        if there and self._reading.passed_over(leaders):
+        if not leaving.any() and self._reading.passed_over(leaders, young=not old):
             what = "its neighbours on the list point at each other, and that was read before what says that it lives"
             note = Evidence(what=what, view=View.TASKS.label, address=int(tasks[0]))
             self.kept.append(replace(finding, evidence=(*finding.evidence, note)))
@@ -270,8 +271,13 @@ def _with_one_page(finding: Finding) -> Finding:
 
 
 def _same_place(finding: Finding, other: Finding) -> bool:
-    """Do both speak of one place in one address space?"""
-    if finding.mm != other.mm or None in (finding.start, finding.end, other.start, other.end):
+    """Do both speak of one place in one address space? What speaks of several may have none of them in common."""
+    if (
+        finding.mm != other.mm
+        or finding.gaps
+        or other.gaps
+        or None in (finding.start, finding.end, other.start, other.end)
+    ):
         return False
     assert finding.start is not None and finding.end is not None
     assert other.start is not None and other.end is not None

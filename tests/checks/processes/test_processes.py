@@ -396,6 +396,28 @@ def test_a_page_table_that_belongs_to_another_address_space_is_found() -> None:
     assert (finding.pid, finding.settled) == (101, True)
 
 
+def test_a_task_that_fork_has_not_put_on_the_list_yet_has_its_number_first() -> None:
+    views = _numbered()
+    assert views.sources is not None
+    views.sources.tasks.pid[1] = views.sources.tasks.tgid[1] = 4711
+    assert [found.pid for found in findings(views, "TASK-NUMBER")] != []
+    views.sources.tasks.state[1] = 0x800  # TASK_NEW
+    assert [found.pid for found in findings(views, "TASK-NUMBER")] != []  # it is on the list
+    views.sources.task_sources[1] = Source.SLAB
+    assert findings(views, "TASK-NUMBER") == []
+
+
+def test_who_came_to_the_list_meanwhile_is_passed_over_if_another_came_behind_it() -> None:
+    views, sources = _views()
+    views.clocks = clocks(ran={100: 1.0, 101: START + 5.0, 102: 1.0})
+    views.clocks.tasks.started[1] = (START + 1) * 10**9
+    sources.task_sources[1] = Source.PID_INDEX | Source.SLAB
+    views.clocks.tasks.passed_over[1] = True
+    assert [found.pid for found in run_checks(Context(views)) if found.rule.id == "TASK-HIDDEN"] == []
+    views.clocks.tasks.followed[1] = True
+    assert [found.pid for found in run_checks(Context(views)) if found.rule.id == "TASK-HIDDEN"] == [101]
+
+
 def test_a_hidden_process_with_threads_is_passed_over_by_its_first_in_a_live_image() -> None:
     """Both threads run on; only the first would be on the list itself."""
     views, sources = _threads()

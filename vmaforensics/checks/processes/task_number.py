@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.processes.sources import about_task
+from vmaforensics.checks.processes.sources import TASK_NEW, about_task, known_to
 from vmaforensics.checks.rule import BUG, SMEAR, Rule, Severity
 from vmaforensics.columns.lookup import rows_of, sort_order, values_at
 from vmaforensics.views.operations.operation import Operation
+from vmaforensics.views.processes.mm_sources import Source
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ RULE = Rule(
     attack=("T1014", "T1036"),
     compares="pid and tgid of each task with the numbers of its struct pid and of its leader",
     views=(View.TASKS, View.SOURCES),
-    transient="exec in a thread that is not the first, while it takes the leader's place",
+    transient="fork, before the task is on the list; exec in a thread that is not the first, while it takes the "
+    "leader's place",
     by_hand=("crash: struct task_struct.pid,tgid,thread_pid,group_leader TASK",),
     steps=("task",),
     rank=533,
@@ -53,7 +55,9 @@ def check(context: Context) -> Iterator[Finding]:
     order = sort_order(tasks.task)
     leader = values_at(order, rows_of(tasks.task[order], numbers.leader), -1)
     led = numbers.ok & (leader >= 0) & values_at(numbers.ok, leader)
-    judged = tasks.ok & numbers.ok & (tasks.mm != 0) & (tasks.exit_state == 0) & ~sources.executing
+    # What fork makes has its own number before its own struct pid, and comes to the list after both (copy_process).
+    unborn = ((tasks.state & TASK_NEW) != 0) & ~known_to(sources.task_sources, Source.TASK_LIST)
+    judged = tasks.ok & numbers.ok & (tasks.mm != 0) & (tasks.exit_state == 0) & ~sources.executing & ~unborn
     own = judged & (tasks.pid != numbers.number)
     group = judged & led & (tasks.tgid != values_at(numbers.number, leader))
     for row in np.flatnonzero(own | group).tolist():

@@ -4,6 +4,7 @@ A process stays on the list, between the same neighbours but for those that exit
 what is new comes to the end of it. Memory is read by ascending addresses. So if its neighbours point at each other and
 lie below what says that the process lives, they did so while it should have been between them. Of neighbours that were
 there before the reading began, the word of one suffices: what has taken the place of one that ended would be behind it.
+One that names another task as the next was on the list when that came to it, whenever it began itself.
 
 That it lives say its own state, and what exit_notify, cgroup_release, __unhash_process and exit_mm take from it before
 or with its place on the list: its threads' list, a thread that names it as its leader, its pid, the owner of its
@@ -55,6 +56,7 @@ class PassedOver(NamedTuple):
     bypassed: Bools
     proven: Bools  # both neighbours were read first, so that it was so while the task lived
     by_one: Bools  # at least one was
+    followed: Bools  # and what came after it came to the list behind it
     beside: I64  # when the younger of both neighbours began, ns of CLOCK_MONOTONIC
     gone: Bools  # what was read after it says that it had ended by then
 
@@ -84,6 +86,7 @@ def passed_over(kernel: Kernel, tasks: Tasks) -> PassedOver:
         joined,
         np.maximum(*says) < alive,
         np.minimum(*says) < alive,
+        joined & (links.after != np.uint64((kernel.symbols.get("init_task") or 0) + link)),
         np.maximum(before.started, after.started),
         signs.gone,
     )

@@ -63,6 +63,7 @@ class TaskTimes(Table):
     bypassed: Bools  # its neighbours on the list of tasks point at each other, though it lives
     passed_over: Bools  # so it was while it lived
     passed_by: Bools  # so one of both had it while it lived
+    followed: Bools  # what came after it came to the list behind it
     beside: I64  # when the younger of both began, ns of CLOCK_MONOTONIC
     gone: Bools  # what was read after it says that it had ended
     ok: Bools
@@ -83,7 +84,7 @@ def task_times(kernel: Kernel, bases: TimeBases, tasks: Tasks) -> TaskTimes:
     found.running[:], found.ok[:] = rows.on_cpu != 0, ok & at.mapped & tasks.ok
     seen = passed_over(kernel, tasks)
     found.bypassed[:], found.passed_over[:], found.passed_by[:] = seen.bypassed, seen.proven, seen.by_one
-    found.beside[:], found.gone[:] = seen.beside, seen.gone
+    found.followed[:], found.beside[:], found.gone[:] = seen.followed, seen.beside, seen.gone
     return found.sort_by(found.task)
 
 

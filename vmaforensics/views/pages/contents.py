@@ -26,6 +26,7 @@ def page_contents(kernel: Kernel, ptes: Ptes) -> list[str]:
             "no page" if not page else content_class(row.tobytes()) if readable else ""
             for row, readable, page in zip(data, ok.tolist(), named[part].tolist(), strict=True)
         ]
+        kernel.memory.release()  # where an index is torn, nothing has a VMA: pages from all over memory
     return said
 
 
