@@ -20,6 +20,7 @@ import numpy as np
 import yara_x
 
 from vmaforensics.compare.known_regions import known_regions
+from vmaforensics.image.joined import join
 from vmaforensics.image.open import open_image
 from vmaforensics.kernel.find import find_kernel
 from vmaforensics.progress import unheard
@@ -116,7 +117,7 @@ def _zero_bytes(kernel: Kernel, stretches: Stretches, pages: PlanPages) -> int:
     """Bytes of the stretches that are known to be zeros without being scanned."""
     pas = np.where(pages.held, kernel.arch.bytes_of(pages.pfn), np.uint64(1 << 63))
     bounds = np.stack([stretches.first, stretches.first + stretches.count], axis=1)
-    return sum(len(raw) for raw, _, zero in kernel.memory.join(pas, kernel.arch.page_size, bounds) if zero)
+    return sum(len(raw) for raw, _, zero in join(kernel.memory, pas, kernel.arch.page_size, bounds) if zero)
 
 
 def main() -> None:

@@ -41,8 +41,9 @@ import numpy as np
 
 from vmaforensics.columns.runs import true_ranges
 from vmaforensics.image import open as opening
-from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState, PhysicalMemory, Placed
+from vmaforensics.image.memory import PhysicalMemory
 from vmaforensics.image.overlay import Overlay
+from vmaforensics.image.placed import PAGE_SHIFT, PAGE_SIZE, PageState, Placed
 from vmaforensics.kernel.symbols.kallsyms import Kallsyms
 from vmaforensics.progress import unheard
 

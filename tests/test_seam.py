@@ -78,7 +78,7 @@ def uses(path: Path) -> Iterator[tuple[int, str]]:
             module = node.module or ""
             if module.startswith("vmaforensics.arch.x86_64"):
                 yield line, "x86_64"
-            if module == "vmaforensics.image.memory" and PACKAGE / "image" not in path.parents:
+            if module == "vmaforensics.image.placed" and PACKAGE / "image" not in path.parents:
                 # The unit of images is no page of the CPU; a memory says what its unit is.
                 yield from ((line, name.name) for name in node.names if name.name.startswith("PAGE_"))
         if isinstance(node, ast.Assign) and _number(node.value) in SIZES:

@@ -47,16 +47,23 @@ class Work:
 def budget(*, calls: int | None = None, reads: int = UNLIMITED, octets: int = UNLIMITED) -> Iterator[Work]:
     """Let the body do this much work and no more; counting calls slows it down and is done only if asked for."""
     work = Work()
-    gather = PhysicalMemory.gather
+    gather, word = PhysicalMemory.gather, PhysicalMemory.word
+
+    def read(size: int) -> None:
+        work.reads += 1
+        work.octets += size
+        if work.reads > reads or work.octets > octets:
+            raise OverBudgetError(f"more than {reads} reads or {octets} bytes: {work}")
 
     def counted(
         self: PhysicalMemory, pas: NDArray[np.uint64], size: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        work.reads += 1
-        work.octets += len(pas) * size
-        if work.reads > reads or work.octets > octets:
-            raise OverBudgetError(f"more than {reads} reads or {octets} bytes: {work}")
+        read(len(pas) * size)
         return gather(self, pas, size)
+
+    def counted_word(self: PhysicalMemory, pa: int) -> int | None:
+        read(8)
+        return word(self, pa)
 
     def called(frame: FrameType, event: str, _: object) -> None:
         if event in _COUNTED:
@@ -66,7 +73,7 @@ def budget(*, calls: int | None = None, reads: int = UNLIMITED, octets: int = UN
                 raise OverBudgetError(f"more than {calls} calls, the last of them {frame.f_code.co_qualname}")
 
     before = sys.getprofile()
-    with patch.object(PhysicalMemory, "gather", counted):
+    with patch.object(PhysicalMemory, "gather", counted), patch.object(PhysicalMemory, "word", counted_word):
         if calls is not None:
             sys.setprofile(called)
         try:

@@ -22,8 +22,8 @@ from vmaforensics.export.excerpt import Keep, select, write_selection
 from vmaforensics.export.excerpt_file import held_frames, write_excerpt
 from vmaforensics.image.image import Image
 from vmaforensics.image.kdump.writer import Head, write_kdump
-from vmaforensics.image.memory import PageState
 from vmaforensics.image.open import open_image
+from vmaforensics.image.placed import PageState
 from vmaforensics.kernel.find import find_kernel
 from vmaforensics.kernel.symbols.vmcoreinfo import parse
 from vmaforensics.proc.maps import maps_lines

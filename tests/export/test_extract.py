@@ -17,7 +17,7 @@ from vmaforensics.errors import ExitCode, OutputError, UsageError
 from vmaforensics.export.extract import Region, Written, check_size, extract, open_folder
 from vmaforensics.export.extract_regions import finding_regions, frame_regions, process_regions
 from vmaforensics.export.page_source import STATES, mapped_pages
-from vmaforensics.image.memory import PageState
+from vmaforensics.image.placed import PageState
 from vmaforensics.report.document.finding_parts import finding_part
 from vmaforensics.views.vmas.kind import Kind
 

@@ -11,8 +11,8 @@ from work import budget
 
 from vmaforensics.arch.registers import CpuState
 from vmaforensics.errors import MemoryReadError, UnsupportedFormatError
-from vmaforensics.image.memory import PageState
 from vmaforensics.image.open import open_image
+from vmaforensics.image.placed import PageState
 
 from .build import NOTES, PAGE, VMCOREINFO, Load, elf, note, page, prstatus
 from .truth import bytes_of, check, pfns, states

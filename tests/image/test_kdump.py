@@ -11,7 +11,7 @@ from vmaforensics.errors import MemoryReadError, UnsupportedFormatError
 from vmaforensics.image.kdump import codecs
 from vmaforensics.image.kdump.pages import KdumpMemory
 from vmaforensics.image.limits import Limits
-from vmaforensics.image.memory import PageState
+from vmaforensics.image.placed import PageState
 
 from .build import CODECS, PAGE, VMCOREINFO, ZERO, Kdump, page
 from .truth import bytes_of, check, pfns, states

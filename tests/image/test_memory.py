@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vmaforensics.errors import MemoryReadError
+from vmaforensics.image.joined import join
 
 from .build import PAGE, Kdump, Load, elf, page
 from .truth import pfns
@@ -62,7 +63,7 @@ def test_groups_of_pages_are_joined_as_they_lie_in_memory(opened: Opener) -> Non
         for batch in (memory.batch, 40):
             memory.batch = batch
             pas = np.where(frames < 1 << 28, frames * np.uint64(PAGE), lacking)
-            joined = list(memory.join(pas, PAGE, bounds))
+            joined = list(join(memory, pas, PAGE, bounds))
             for (raw, lacks, zero), (start, stop) in zip(joined, bounds.tolist(), strict=True):
                 wanted = held[start:stop]
                 assert lacks == wanted.count(None)
@@ -70,7 +71,7 @@ def test_groups_of_pages_are_joined_as_they_lie_in_memory(opened: Opener) -> Non
                 assert not zero or not any(raw)
     memory = memories[0]
     memory.batch = 1 << 16
-    zeros = [zero for _, _, zero in memory.join(pas, PAGE, bounds)]
+    zeros = [zero for _, _, zero in join(memory, pas, PAGE, bounds)]
     assert zeros == [False] * 4 + [True] + [False] * 2
 
 

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from vmaforensics.image.formats.raw import RawMemory, Stretch
-from vmaforensics.image.memory import PageState
 from vmaforensics.image.open import open_image
+from vmaforensics.image.placed import PageState
 from vmaforensics.image.source import data_in
 
 from .build import PAGE, page

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from vmaforensics.errors import MemoryReadError
-from vmaforensics.image.memory import PageState, PhysicalMemory
+from vmaforensics.image.placed import PageState
 
 from .build import PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from vmaforensics.image.memory import PhysicalMemory
 
 
 def pfns(*numbers: int) -> np.ndarray:
@@ -41,6 +43,15 @@ def check(memory: PhysicalMemory, held: Mapping[int, int], ram: Mapping[int, int
         np.testing.assert_array_equal(ok, known[index].all(axis=1))
         np.testing.assert_array_equal(data[ok], value[index][ok])
         assert not data[~ok].any()
+        few = slice(int(rng.integers(0, len(rows))), None, 1 + len(rows) // 20)  # they are read another way
+        for part in (rows[few], rows[few][::-1], rows[few][:1]):
+            again, held_again = memory.gather(part, size)
+            np.testing.assert_array_equal(held_again, ok[np.searchsorted(rows, part)])
+            np.testing.assert_array_equal(again, data[np.searchsorted(rows, part)])
+            one = memory.word(int(part[0]))
+            whole = part[:1].astype(np.int64) + np.arange(8)
+            if whole[-1] < len(value):
+                assert one == (int(value[whole].view("<u8")[0]) if known[whole].all() else None)
         for row in rows[:: max(1, len(rows) // 12)].tolist():
             if known[row : row + size].all():
                 assert memory.read(row, size) == value[row : row + size].tobytes()

@@ -11,9 +11,9 @@ from support import ROOT, WHOLE, Edit, Sample, again, with_memory
 
 from vmaforensics.analysis import analyse_image
 from vmaforensics.errors import KernelNotFoundError
-from vmaforensics.image.memory import PAGE_SIZE
 from vmaforensics.image.open import open_image
 from vmaforensics.image.overlay import Overlay
+from vmaforensics.image.placed import PAGE_SIZE
 from vmaforensics.kernel import find
 from vmaforensics.kernel.find import find_kernel
 from vmaforensics.kernel.several import lives

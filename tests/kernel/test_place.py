@@ -12,9 +12,9 @@ import pytest
 from vmaforensics import cache
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.image.contents import contents_key
-from vmaforensics.image.memory import PAGE_SIZE
 from vmaforensics.image.open import open_image
 from vmaforensics.image.overlay import Overlay
+from vmaforensics.image.placed import PAGE_SIZE
 from vmaforensics.kernel import find
 from vmaforensics.kernel.survey import Survey
 from vmaforensics.kernel.symbols import vmcoreinfo, window

@@ -14,7 +14,7 @@ from tamper.page_edits import ghost_page
 from vmaforensics.arch.page_tables import PteState
 from vmaforensics.cli.main import main
 from vmaforensics.errors import ExitCode, RulesError
-from vmaforensics.image.memory import PageState
+from vmaforensics.image.placed import PageState
 from vmaforensics.scan.document import json_schema
 from vmaforensics.scan.places import PlaceKind
 from vmaforensics.scan.rules import compile_rules

@@ -10,8 +10,8 @@ import pytest
 from support import WHOLE, Sample
 
 from vmaforensics.image.formats.lemon import LemonMemory
-from vmaforensics.image.memory import PageState
 from vmaforensics.image.open import open_image
+from vmaforensics.image.placed import PageState
 from vmaforensics.kernel.find import find_kernel
 from vmaforensics.views.pages.unacquired import drop_unacquired, zeros_from
 

@@ -9,7 +9,7 @@ import cramjam
 import numpy as np
 from image import build
 
-from vmaforensics.image.memory import PAGE_SIZE, PageState
+from vmaforensics.image.placed import PAGE_SIZE, PageState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,9 +14,9 @@ from volatility3.framework import renderers
 
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.weigh import run_checks
-from vmaforensics.image.memory import PageState
 from vmaforensics.image.open import open_image
 from vmaforensics.image.overlay import Overlay
+from vmaforensics.image.placed import PageState
 from vmaforensics.kernel.find import find_kernel
 from vmaforensics.views.gather import EXTRA, gather_views
 from vmaforensics.volatility.rows import findings, maps, pages, regions

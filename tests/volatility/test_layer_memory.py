@@ -15,8 +15,8 @@ from volatility3.framework import contexts, exceptions, interfaces
 from volatility3.framework.layers import elf, intel, physical
 
 from vmaforensics.errors import MemoryReadError, UnsupportedFormatError
-from vmaforensics.image.memory import PageState
 from vmaforensics.image.open import open_image
+from vmaforensics.image.placed import PageState
 from vmaforensics.volatility.layers.adapter import physical_layer, subject_of_layer
 from vmaforensics.volatility.layers.layer_memory import LayerMemory
 

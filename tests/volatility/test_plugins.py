@@ -13,8 +13,8 @@ from image import build
 
 from vmaforensics.analysis import analyse_image
 from vmaforensics.cli.main import main
-from vmaforensics.image.memory import PAGE_SIZE, PageState
 from vmaforensics.image.open import open_image
+from vmaforensics.image.placed import PAGE_SIZE, PageState
 from vmaforensics.kernel.find import find_kernel
 from vmaforensics.report.document.finding_parts import finding_part
 from vmaforensics.views.gather import gather_views

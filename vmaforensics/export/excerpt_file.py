@@ -13,7 +13,7 @@ import numpy as np
 from vmaforensics.columns.lookup import distinct
 from vmaforensics.errors import OutputError
 from vmaforensics.image.kdump.writer import LEVEL, Head, write_kdump
-from vmaforensics.image.memory import PageState
+from vmaforensics.image.placed import PageState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

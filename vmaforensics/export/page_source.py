@@ -13,7 +13,7 @@ from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
 from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.types import I8, U8, U64, Bools
-from vmaforensics.image.memory import PageState
+from vmaforensics.image.placed import PageState
 from vmaforensics.views.pages.page_cache import cached_frames
 from vmaforensics.views.pages.page_names import zero_frame
 from vmaforensics.views.pages.text_match import Match

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from enum import IntEnum
 from threading import RLock
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vmaforensics.errors import MemoryReadError
+from vmaforensics.image.at_hand import FEW, SHORT, PagesAtHand
 from vmaforensics.image.limits import Limits
+from vmaforensics.image.placed import PAGE_SHIFT, PAGE_SIZE, PageState, describe
 from vmaforensics.image.source import take
 from vmaforensics.image.trace import Trace
 
@@ -25,32 +26,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# The unit that the contents of images are known by: it divides the pages of every CPU that Linux runs on.
-PAGE_SHIFT = 12
-PAGE_SIZE = 1 << PAGE_SHIFT
+    from vmaforensics.image.placed import Placed
 
 _COUNTED_AT_ONCE = 1 << 22  # page frames
 _READ_AT_ONCE = 1 << 12  # pages
 _AROUND = 1 << 16  # bytes of a file that the system maps where one page of it is read (fault_around_bytes)
 _KEPT = 1 << 28  # bytes of what was read that are left mapped
-_LONG = 1 << 18  # bytes that it pays to look for zeros in, before they are copied
-
-
-class PageState(IntEnum):
-    """What an image knows about a byte of physical memory; see the design's "four states of a byte"."""
-
-    PRESENT = 0
-    ZERO = 1  # the image says explicitly that the page is all zeros
-    ABSENT = 2  # RAM whose contents are not in the dump: filtered, truncated or lost
-    NOT_RAM = 3
-
-
-class Placed(NamedTuple):
-    """Where items of memory lie."""
-
-    buffer: NDArray[np.uint8]  # one-dimensional
-    offsets: NDArray[np.int64]  # in the buffer, of each item; any valid offset where the item is not held
-    states: NDArray[np.uint8]  # a PageState for each item
 
 
 class PhysicalMemory(ABC):
@@ -65,6 +46,7 @@ class PhysicalMemory(ABC):
     page_size = PAGE_SIZE
     as_in_file = True  # it was not edited
     plain = False  # it lies in a mapped file as it is: to read all of it is cheap
+    steady = False  # what _locate says of a page stays true until ``_at_hand.forget`` is called
     # Told how many bytes of how many a long run through memory has done; see :meth:`scan`.
     watch: Callable[[int, int], None] | None = None
 
@@ -72,6 +54,7 @@ class PhysicalMemory(ABC):
         self.ranges = ranges
         self._reading = RLock()  # what holds pages unpacked has one buffer for all readers
         self._trace: Trace | None = None
+        self._at_hand = PagesAtHand(self._locate)
 
     # What a format has to provide -------------------------------------------------------------
 
@@ -164,6 +147,9 @@ class PhysicalMemory(ABC):
         """
         pas = np.ascontiguousarray(pas, dtype=np.uint64)
         count = len(pas)
+        few = self._few(pas.tolist(), size) if count <= FEW else None
+        if few is not None:
+            return np.frombuffer(few, np.uint8).reshape(count, size), np.ones(count, np.bool_)
         data = np.zeros((count, size), dtype=np.uint8)
         ok = np.ones(count, dtype=np.bool_)
         if count == 0 or size == 0:
@@ -196,68 +182,27 @@ class PhysicalMemory(ABC):
         data[~ok] = 0
         return data, ok
 
-    def join(self, pas: NDArray[np.uint64], size: int, bounds: NDArray[np.int64]) -> Iterator[tuple[bytes, int, bool]]:
-        """Of each group of items: the ``size`` bytes at all its addresses one behind the other, zeros for what is not
-        held; how many items that is; whether it is known that all are zeros, which then are not copied but the same
-        object for neighbours. Without any item that is held there are no bytes. For what wants bytes, copied once.
+    def word(self, pa: int) -> int | None:
+        """The 64-bit word at a physical address, little-endian; None if it is not held."""
+        few = self._few([pa], 8)
+        if few is None:
+            data, ok = self.gather(np.array([pa], np.uint64), 8)
+            return int.from_bytes(data.tobytes(), "little") if ok[0] else None
+        return int.from_bytes(few, "little")
 
-        ``bounds`` has the rows ``[start, stop)`` of each group, in ascending order; none is empty, neighbours may
-        overlap. No item crosses a page. What is read next may take the place of what was: not for two at a time.
-        """
-        starts, stops = bounds[:, 0], bounds[:, 1]
-        low = 0
-        while low < len(bounds):
-            first = int(starts[low])
-            high = int(np.searchsorted(stops, first + self.batch, side="right"))
-            if high > low:
-                yield from self._join(pas[first : int(stops[high - 1])], size, bounds[low:high] - first)
-            else:  # longer than what can be located at once
-                yield self._join_long(pas[first : int(stops[low])], size)
-                high = low + 1
-            low = high
+    def _few(self, pas: list[int], size: int) -> bytearray | None:
+        """A few short items one behind the other; None where that takes more than looking up their pages."""
+        if not self.steady or self._trace is not None or not 0 < size <= SHORT or not 0 < len(pas) <= self.batch:
+            return None
+        with self._reading:
+            return self._at_hand.cut(pas, size)
 
-    def _join_long(self, pas: NDArray[np.uint64], size: int) -> tuple[bytes, int, bool]:
-        parts = [pas[at : at + self.batch] for at in range(0, len(pas), self.batch)]
-        read = [next(self._join(part, size, np.array([[0, len(part)]]))) for part in parts]
-        lacking = sum(lacks for _, lacks, _ in read)
-        whole = (raw or bytes(size * len(part)) for part, (raw, _, _) in zip(parts, read, strict=True))
-        return (b"".join(whole) if lacking < len(pas) else b""), lacking, False
-
-    def _join(self, pas: NDArray[np.uint64], size: int, bounds: NDArray[np.int64]) -> Iterator[tuple[bytes, int, bool]]:
-        """:meth:`join` for what is located at once."""
-        pas = np.ascontiguousarray(pas, np.uint64)
+    def locate(self, pas: NDArray[np.uint64], size: int) -> Placed:
+        """Where the ``size`` bytes at each of ``pas`` lie until the next read: at most :attr:`batch` items, none
+        of which crosses a page."""
         if self._trace is not None:
             self._trace.add(pas)
-        buffer, offsets, states = self._locate(pas, size)
-        lost = np.concatenate([np.zeros(1, np.int64), np.cumsum(states > PageState.ZERO)])
-        present = (states == PageState.PRESENT) & (len(buffer) >= size)
-        # What lies in the buffer as it is wanted is one piece, and so are zeros; the cuts are between two.
-        cuts = np.flatnonzero((present[1:] != present[:-1]) | (present[1:] & (np.diff(offsets) != size))) + 1
-        inner = np.stack([np.searchsorted(cuts, bounds[:, 0], "right"), np.searchsorted(cuts, bounds[:, 1])], axis=1)
-        heads = bounds[:, 0]
-        groups = zip(bounds.tolist(), inner.tolist(), (lost[bounds[:, 1]] - lost[heads]).tolist(), strict=True)
-        first = zip(offsets[heads].tolist(), present[heads].tolist(), strict=True)
-        rows, places, here = cuts.tolist(), offsets[cuts].tolist(), present[cuts].tolist()
-        held, zeros = buffer.data, b""
-        for ((start, stop), (low, high), lacks), (place, there) in zip(groups, first, strict=True):
-            count = (stop - start) * size
-            if lacks == stop - start:
-                yield b"", lacks, False
-            elif low < high:
-                begins = (start, *rows[low:high])
-                pieces = zip(
-                    begins, (*begins[1:], stop), (place, *places[low:high]), (there, *here[low:high]), strict=True
-                )
-                parts = [
-                    held[at : at + (end - row) * size] if kept else bytes((end - row) * size)
-                    for row, end, at, kept in pieces
-                ]
-                yield b"".join(parts), lacks, False
-            elif there and not _is_zero(buffer[place : place + count], size):
-                yield held[place : place + count].tobytes(), lacks, False
-            else:
-                zeros = zeros if len(zeros) == count else bytes(count)
-                yield zeros, lacks, True
+        return self._locate(pas, size)
 
     def _fill(
         self,
@@ -285,9 +230,7 @@ class PhysicalMemory(ABC):
         rows: slice | NDArray[np.intp],
     ) -> None:
         size, part = data.shape[1], pas[rows]
-        if self._trace is not None:
-            self._trace.add(part)
-        buffer, offsets, states = self._locate(part, size)
+        buffer, offsets, states = self.locate(part, size)
         held = states <= PageState.ZERO
         ok[rows] = held
         if len(buffer) < size:
@@ -349,18 +292,3 @@ class PhysicalMemory(ABC):
         """Page frame numbers asked for since :meth:`start_trace`, sorted; held by the image or not.
         Those above the highest RAM address are left out."""
         return np.zeros(0, np.uint64) if self._trace is None else self._trace.pfns()
-
-
-def describe(state: PageState) -> str:
-    """``state`` in words that end a sentence beginning with "the page is"."""
-    return {
-        PageState.PRESENT: "in the image",
-        PageState.ZERO: "all zeros",
-        PageState.ABSENT: "not in the dump (filtered out, truncated or lost)",
-        PageState.NOT_RAM: "outside the RAM the image describes",
-    }[state]
-
-
-def _is_zero(piece: NDArray[np.uint8], step: int) -> bool:
-    """Is this a long piece all of whose bytes are zeros? One byte of each step tells most that are not."""
-    return len(piece) >= _LONG and not piece[::step].any() and not piece.max()

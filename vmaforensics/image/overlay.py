@@ -13,7 +13,8 @@ import numpy as np
 
 from vmaforensics.columns.lookup import rows_of
 from vmaforensics.columns.runs import true_ranges
-from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState, PhysicalMemory, Placed
+from vmaforensics.image.memory import PhysicalMemory
+from vmaforensics.image.placed import PAGE_SHIFT, PAGE_SIZE, PageState, Placed
 from vmaforensics.image.source import take
 
 if TYPE_CHECKING:

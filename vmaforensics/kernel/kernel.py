@@ -103,6 +103,7 @@ class Kernel:
         # Members that had to be there and are not, for types are damaged: what was read of them is a table's fill.
         self.untyped: dict[str, None] = {}
         self._shared: dict[Callable[[Kernel], Any], Any] = {}
+        self._members: dict[tuple[str, str], Field | None] = {}  # what was asked for so far
 
     def shared(self, make: Callable[[Kernel], T]) -> T:
         """``make(self)``, made once: what many readers of this kernel ask, and learn more of as they go."""
@@ -152,11 +153,10 @@ class Kernel:
         return layout.size
 
     def _member(self, struct: str, path: str) -> Field | None:
-        for spelling in path.split("|"):
-            found = member(self.types, struct, spelling)
-            if found is not None:
-                return found
-        return None
+        if (struct, path) not in self._members:
+            found = (member(self.types, struct, spelling) for spelling in path.split("|"))
+            self._members[struct, path] = next((field for field in found if field is not None), None)
+        return self._members[struct, path]
 
     # Reading ---------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from vmaforensics.arch.machines import OTHER_MACHINES, refusal
 from vmaforensics.image.formats.segments import PHYSICAL_LIMIT
-from vmaforensics.image.memory import PageState
+from vmaforensics.image.placed import PageState
 from vmaforensics.words.amounts import amount
 
 if TYPE_CHECKING:

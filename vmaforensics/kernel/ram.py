@@ -14,8 +14,7 @@ import numpy as np
 
 from vmaforensics.image.formats.raw import RawMemory, Stretch, moved
 from vmaforensics.image.formats.segments import PHYSICAL_LIMIT
-from vmaforensics.kernel.kernel import unsigned_at
-from vmaforensics.kernel.space.kernel_space import WORD, KernelSpace, LinearPiece
+from vmaforensics.kernel.space.kernel_space import KernelSpace, LinearPiece
 from vmaforensics.kernel.space.translation import image_piece
 from vmaforensics.kernel.structures.layout import member
 from vmaforensics.words.amounts import counted
@@ -180,21 +179,18 @@ def system_ram(space: KernelSpace, symbols: Symbols, types: Types) -> list[tuple
     if root is None or len(fields) < len(names):
         return []
 
-    def word(at: int) -> int | None:
-        return unsigned_at(space, at % WORD, 8)
-
     found: list[tuple[int, int]] = []
-    at = word(root + fields["child"])
+    at = space.word(root + fields["child"])
     reached = 0
     for _ in range(_MOST_RESOURCES):
         if not at:
             break
-        first, last, name = (word(at + fields[which]) for which in ("start", "end", "name"))
+        first, last, name = (space.word(at + fields[which]) for which in ("start", "end", "name"))
         if first is None or last is None or name is None or not reached <= first <= last:
             return []
         text, _ = space.gather(np.array([name], np.uint64), len(_NAME))
         if text[0].tobytes() == _NAME:
             found.append((first, last + 1))
         reached = last
-        at = word(at + fields["sibling"])
+        at = space.word(at + fields["sibling"])
     return found

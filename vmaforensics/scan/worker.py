@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from vmaforensics.image.joined import join
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -89,7 +91,7 @@ class Worker:
         bounds = np.stack([starts, starts + stretches.count], axis=1)
         gaps = np.concatenate([np.zeros(1, np.int64), np.cumsum(~pages.held)])
         empty = (gaps[bounds[:, 1]] - gaps[bounds[:, 0]]).tolist()
-        joined = self._kernel.memory.join(pas, arch.page_size, bounds)
+        joined = join(self._kernel.memory, pas, arch.page_size, bounds)
         for number, gap in zip(range(part.start, part.stop), empty, strict=True):
             raw, lacking, zero = next(joined)
             found = Scanned(stretch=number, missing=lacking - gap)

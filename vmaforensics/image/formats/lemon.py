@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.image.formats.segments import FlatMemory
-from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState, Placed
+from vmaforensics.image.placed import PAGE_SHIFT, PAGE_SIZE, PageState, Placed
 from vmaforensics.image.source import take
 from vmaforensics.words.amounts import counted
 

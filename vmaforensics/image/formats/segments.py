@@ -13,7 +13,8 @@ import numpy as np
 from vmaforensics.columns.runs import begins_range, run_starts
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U64
-from vmaforensics.image.memory import PageState, PhysicalMemory, Placed
+from vmaforensics.image.memory import PhysicalMemory
+from vmaforensics.image.placed import PageState, Placed
 from vmaforensics.image.source import Mapped, take
 from vmaforensics.words.amounts import counted
 
@@ -66,7 +67,7 @@ class FlatMemory(PhysicalMemory):
     ) -> None:
         super().__init__(ranges)
         self._source = source
-        self.plain = isinstance(source, Mapped)
+        self.plain = self.steady = isinstance(source, Mapped)
         # An empty segment at 0 in front: every address then has a segment at or below it.
         zero = np.zeros(1, np.uint64)
         self._starts = np.concatenate([zero, starts])
@@ -86,6 +87,7 @@ class FlatMemory(PhysicalMemory):
         rest = np.maximum(self._starts, np.uint64(start)) - self._starts
         self._lengths = np.where(cut, np.minimum(self._lengths, rest), self._lengths)
         self._held = ByteCount(self._starts[1:], self._lengths[1:])
+        self._at_hand.forget()
 
     def lie_as(self, other: FlatMemory) -> None:
         """Lie from now on as ``other``, of the same source, does. What was traced before is forgotten."""

@@ -15,7 +15,8 @@ from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U32, U64
 from vmaforensics.image.kdump.codecs import NAMES, decompress
 from vmaforensics.image.limits import Limits
-from vmaforensics.image.memory import PAGE_SHIFT, PageState, PhysicalMemory, Placed
+from vmaforensics.image.memory import PhysicalMemory
+from vmaforensics.image.placed import PAGE_SHIFT, PageState, Placed
 from vmaforensics.image.source import Mapped
 from vmaforensics.words.amounts import counted
 
@@ -92,6 +93,8 @@ class KdumpMemory(PhysicalMemory):
 
     ``ram`` and ``dumped`` are the bitmaps. Blocks are ``1 << block_shift`` bytes, a page or more.
     """
+
+    steady = True
 
     def __init__(
         self,
@@ -208,6 +211,8 @@ class KdumpMemory(PhysicalMemory):
         self._next = (self._next + len(index)) % self._room
         evicted = self._owners[slots]
         evicted = evicted[evicted >= 0]
+        if len(evicted):
+            self._at_hand.forget()
         self._slots[evicted] = np.minimum(self._slots[evicted], 0)  # what is damaged stays so
         self._owners[slots] = index
         self._slots[index] = slots + 1

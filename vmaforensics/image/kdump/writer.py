@@ -20,8 +20,8 @@ from vmaforensics.image.kdump.bitmap import pack
 from vmaforensics.image.kdump.codecs import RAW, ZSTD
 from vmaforensics.image.kdump.header import MAIN_HEADER, PAGE_LIMIT, SUB_HEADER, UTSNAME
 from vmaforensics.image.kdump.pages import DESCRIPTOR, Descriptors
-from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState
 from vmaforensics.image.notes import pack_note
+from vmaforensics.image.placed import PAGE_SHIFT, PAGE_SIZE, PageState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -7,7 +7,7 @@ import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from vmaforensics.image.memory import PageState
+from vmaforensics.image.placed import PageState
 from vmaforensics.report.document.parts import Coverage, FileFacts, Provenance
 from vmaforensics.version import __version__
 from vmaforensics.words.printable import printable

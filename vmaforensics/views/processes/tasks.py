@@ -131,12 +131,11 @@ class _Step(NamedTuple):
 
 def _step(kernel: Kernel, task: int, path: str, seen: set[int]) -> _Step:
     """Follow the pointer ``path`` of ``task``; ``seen`` are tasks that were visited."""
-    words, ok = kernel.words(np.array([task + kernel.offset("task_struct", path)], np.uint64), 1)
-    if not ok[0]:
+    pointer = kernel.space.word(task + kernel.offset("task_struct", path))
+    if pointer is None:
         return _Step(0, 0, Problem.UNREADABLE)
-    pointer = int(words[0, 0])
     after = (pointer - kernel.offset("task_struct", "tasks")) % (1 << 64)
-    if not kernel.arch.kernel_pointer(words[0])[0]:
+    if not kernel.arch.kernel_pointer(np.array([pointer], np.uint64))[0]:
         return _Step(after, pointer, Problem.NON_CANONICAL)
     return _Step(after, pointer, Problem.CYCLE if after in seen else None)
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from vmaforensics.kernel.kernel import Kernel
 
-_PAGES = 1 << 10  # that are kept while a list is followed
 _STEPS = 1 << 10  # each adds what was not known before; almost everything is
 
 
@@ -102,14 +101,14 @@ def follow_list(kernel: Kernel, head: int, most: int) -> tuple[U64, bool]:
     """The elements (``list_head``) of the list at ``head``, in order, and whether its end was reached.
 
     Goes on until the list comes back to its head, to an element it has been at, to what cannot be read, or to
-    ``most`` elements. For lists of few elements, or of neighbours: each page is read by itself.
+    ``most`` elements.
     """
     found: list[int] = []
     seen = {head}
-    at, words = head, _Words(kernel)
+    at = head
     after: int | None = None
     while len(found) < most:
-        after = words.read(at)
+        after = kernel.space.word(at)
         if after is None or after in seen:
             break
         at = after
@@ -118,25 +117,3 @@ def follow_list(kernel: Kernel, head: int, most: int) -> tuple[U64, bool]:
     places = np.array(found, np.uint64)
     wild = np.flatnonzero(~kernel.arch.kernel_pointer(places))  # asked of all at once, though the first ends the list
     return (places[: wild[0]], False) if len(wild) else (places, after == head)
-
-
-class _Words:
-    """Words one after the other: neighbours on a list often lie in one page, which is read once."""
-
-    def __init__(self, kernel: Kernel) -> None:
-        self._kernel, self._pages = kernel, dict[int, bytes | None]()
-
-    def read(self, address: int) -> int | None:
-        """The 64-bit word at a kernel address; None if it cannot be read."""
-        size = self._kernel.arch.page_size
-        base, offset = address & -size, address % size
-        if base not in self._pages:
-            if len(self._pages) >= _PAGES:
-                self._pages.clear()
-            data, ok = self._kernel.space.gather(np.array([base], np.uint64), size)
-            self._pages[base] = data.tobytes() if ok[0] else None
-        page = self._pages[base]
-        if page is not None and offset + 8 <= size:
-            return int.from_bytes(page[offset : offset + 8], "little")
-        words, ok = self._kernel.words(np.array([address], np.uint64), 1)
-        return int(words[0, 0]) if ok[0] else None

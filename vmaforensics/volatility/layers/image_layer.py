@@ -12,7 +12,7 @@ from volatility3.framework.configuration import requirements
 
 from vmaforensics.columns.runs import true_ranges
 from vmaforensics.errors import MemoryReadError
-from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState
+from vmaforensics.image.placed import PAGE_SHIFT, PAGE_SIZE, PageState
 from vmaforensics.volatility.layers.location import local_path
 from vmaforensics.volatility.layers.opened import opened
 from vmaforensics.words.printable import printable

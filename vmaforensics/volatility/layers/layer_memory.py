@@ -15,7 +15,8 @@ from volatility3.framework import interfaces
 from volatility3.framework.layers.linear import LinearlyMappedLayer
 
 from vmaforensics.image.formats.segments import PHYSICAL_LIMIT, ByteCount
-from vmaforensics.image.memory import PAGE_SHIFT, PAGE_SIZE, PageState, PhysicalMemory, Placed
+from vmaforensics.image.memory import PhysicalMemory
+from vmaforensics.image.placed import PAGE_SHIFT, PAGE_SIZE, PageState, Placed
 from vmaforensics.words.amounts import counted
 
 if TYPE_CHECKING:
