@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from functools import cache
 from typing import Final
 
 
@@ -79,7 +80,6 @@ _BEGINNINGS: Final = (
     (Kind.NMI, r"(Uhhuh\. NMI received|NMI: PCI system error|NMI: IOCK error)"),
     (Kind.MACHINE_CHECK, r"(mce: )?\[Hardware Error\]: "),
 )  # fmt: skip
-_COMPILED: Final = tuple((kind, re.compile(text)) for kind, text in _BEGINNINGS)
 # Without one of these words no line is a complaint.
 WORDS: Final = (
     *(b"panic", b"BUG", b"Oops", b"WARN", b"INFO", b"fault", b"sysrq", b"corruption", b"double add", b"NMI", b"LOCKUP"),
@@ -87,24 +87,21 @@ WORDS: Final = (
 )
 
 # What a panic gives as its reason says how it came to it.
-_REASONS: Final = tuple(
-    (kind, re.compile(text))
-    for kind, text in (
-        (Kind.SYSRQ, r"sysrq triggered crash"),
-        (Kind.OUT_OF_MEMORY, r"(Out of memory|System is deadlocked on memory)"),
-        (Kind.HUNG_TASK, r"hung_task: "),
-        (Kind.SOFT_LOCKUP, r"softlockup: "),
-        (Kind.HARD_LOCKUP, r"(Hard LOCKUP|Watchdog detected hard LOCKUP)"),
-        (Kind.RCU_STALL, r"RCU Stall"),
-        (Kind.NMI, r"(NMI: |An NMI occurred|NMI IOCK error)"),
-        (Kind.MACHINE_CHECK, r"(Fatal [mM]achine check|Machine check|Fatal local machine check|Timeout: Not all CPUs)"),
-        (Kind.WARNING, r"(kernel: )?panic_on_warn set"),
-        (Kind.STACK_CORRUPTION, r"(stack-protector: |corrupted stack end)"),
-        (Kind.INIT_DIED, r"(Attempted to kill init|No working init found|Requested init )"),
-        (Kind.NO_ROOT, r"VFS: Unable to mount root"),
-        (Kind.OOPS, r"Fatal exception"),
-        (Kind.TAINT, r"panic_on_taint set"),
-    )
+_REASONS: Final = (
+    (Kind.SYSRQ, r"sysrq triggered crash"),
+    (Kind.OUT_OF_MEMORY, r"(Out of memory|System is deadlocked on memory)"),
+    (Kind.HUNG_TASK, r"hung_task: "),
+    (Kind.SOFT_LOCKUP, r"softlockup: "),
+    (Kind.HARD_LOCKUP, r"(Hard LOCKUP|Watchdog detected hard LOCKUP)"),
+    (Kind.RCU_STALL, r"RCU Stall"),
+    (Kind.NMI, r"(NMI: |An NMI occurred|NMI IOCK error)"),
+    (Kind.MACHINE_CHECK, r"(Fatal [mM]achine check|Machine check|Fatal local machine check|Timeout: Not all CPUs)"),
+    (Kind.WARNING, r"(kernel: )?panic_on_warn set"),
+    (Kind.STACK_CORRUPTION, r"(stack-protector: |corrupted stack end)"),
+    (Kind.INIT_DIED, r"(Attempted to kill init|No working init found|Requested init )"),
+    (Kind.NO_ROOT, r"VFS: Unable to mount root"),
+    (Kind.OOPS, r"Fatal exception"),
+    (Kind.TAINT, r"panic_on_taint set"),
 )
 
 # The kinds after which the task that met them does not go on.
@@ -123,13 +120,19 @@ FATAL: Final = frozenset(
 INTERRUPTING: Final = frozenset({Kind.NMI, Kind.SOFT_LOCKUP, Kind.HARD_LOCKUP, Kind.RCU_STALL})
 
 
+@cache
+def _compiled(patterns: tuple[tuple[Kind, str], ...]) -> tuple[tuple[Kind, re.Pattern[str]], ...]:
+    """Made when they are first needed, for most kernels complain of nothing."""
+    return tuple((kind, re.compile(text)) for kind, text in patterns)
+
+
 def kind_of(line: str) -> Kind | None:
     """The kind of complaint that begins with ``line``; None for any other line.
 
     >>> kind_of("BUG: Bad page map in process cat  pte:8000000012345067 pmd:01234067")
     <Kind.BAD_PAGE_MAP: 'bad-page-map'>
     """
-    return next((kind for kind, pattern in _COMPILED if pattern.match(line)), None)
+    return next((kind for kind, pattern in _compiled(_BEGINNINGS) if pattern.match(line)), None)
 
 
 def reason_of(text: str) -> Kind:
@@ -138,4 +141,4 @@ def reason_of(text: str) -> Kind:
     >>> reason_of("sysrq triggered crash")
     <Kind.SYSRQ: 'sysrq'>
     """
-    return next((kind for kind, pattern in _REASONS if pattern.match(text)), Kind.PANIC)
+    return next((kind for kind, pattern in _compiled(_REASONS) if pattern.match(text)), Kind.PANIC)

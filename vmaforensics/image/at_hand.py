@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FEW = 64  # items; of more, arrays are as fast
 SHORT = 1 << 10  # bytes of an item
 _MOST = 1 << 14  # pages
+_PRESENT, _ZERO = int(PageState.PRESENT), int(PageState.ZERO)  # a member of an enum is not found as fast as a name
 _ZEROS = memoryview(bytes(PAGE_SIZE))
 
 
@@ -56,5 +57,5 @@ class PagesAtHand:
         buffer, offsets, states = self._locate(np.array(pfns, np.uint64) << np.uint64(PAGE_SHIFT), PAGE_SIZE)
         held = buffer.data
         for pfn, at, state in zip(pfns, offsets.tolist(), states.tolist(), strict=True):
-            whole = held[at : at + PAGE_SIZE] if state == PageState.PRESENT else None
-            self._pages[pfn] = _ZEROS if state == PageState.ZERO else whole
+            whole = held[at : at + PAGE_SIZE] if state == _PRESENT else None
+            self._pages[pfn] = _ZEROS if state == _ZERO else whole

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import cache
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -115,9 +116,12 @@ class _Line:
         return cls(re.compile(_SLOT.sub(group, text)), tuple(groups))
 
 
-_LINES: Final = tuple(
-    _Line.of(line) for block in (_MEMORY, _LISTS, _OBJECTS, _WATCHDOGS) for line in block.strip("\n").split("\n")
-)
+@cache
+def _known_lines() -> tuple[_Line, ...]:
+    """Made when they are first needed, for most kernels complain of nothing."""
+    return tuple(
+        _Line.of(line) for block in (_MEMORY, _LISTS, _OBJECTS, _WATCHDOGS) for line in block.strip("\n").split("\n")
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +153,8 @@ def read_named(lines: Iterable[str]) -> Named:
             raw += [int(word, 16) for word in words[1].split()]
             continue
         found, known = next(
-            ((found, known) for known in _LINES if (found := known.pattern.match(line)) is not None), (None, None)
+            ((found, known) for known in _known_lines() if (found := known.pattern.match(line)) is not None),
+            (None, None),
         )
         if found is None or known is None:
             continue

@@ -100,7 +100,7 @@ def decompress(
 
     shares = [
         (kind, rows[low : low + _SHARE])
-        for kind in np.unique(flags).tolist()
+        for kind in set(flags.tolist())
         for rows in [order[flags[order] == kind]]
         for low in range(0, len(rows), _SHARE)
     ]

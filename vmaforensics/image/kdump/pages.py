@@ -7,7 +7,7 @@ are first read, into one buffer; when that is full the page that came first make
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 DESCRIPTOR = np.dtype([("offset", "<u8"), ("size", "<u4"), ("flags", "<u4"), ("page_flags", "<u8")])
 CACHE_BYTES = 256 << 20
 _COUNTED_AT_ONCE = 1 << 21  # descriptors, 24 bytes each
+# A member of an enum is not found as fast as a name.
+_PRESENT, _ZERO, _ABSENT, _NOT_RAM = (np.uint8(state) for state in PageState)
+_FLAGS = np.array(list(NAMES), np.uint32)
 _CACHED = 4  # a part of the memory allowed, at most, is for pages that are unpacked
 
 
@@ -82,10 +85,6 @@ class Part:
     def records(self, numbers: NDArray[np.int64]) -> NDArray[np.void]:
         """The descriptors with these numbers within the part, of :data:`DESCRIPTOR`; zeros for what cannot be read."""
         return self.source.records(DESCRIPTOR, self.descriptors_at, numbers)
-
-    def descriptors(self, numbers: NDArray[np.int64]) -> Descriptors:
-        """The same as a table."""
-        return Descriptors.of_records(self.records(numbers))
 
 
 class KdumpMemory(PhysicalMemory):
@@ -139,15 +138,15 @@ class KdumpMemory(PhysicalMemory):
         states, here, index = self._lookup(blocks)
         slots = self._slots[index]
         while len(new := np.flatnonzero(slots == 0)):
-            wanted, at = np.unique(index[new], return_index=True)
+            wanted, at = (index[new], [0]) if len(new) == 1 else np.unique(index[new], return_index=True)
             self._load(wanted, blocks[here[new[at]]])
             slots = self._slots[index]
         offsets = np.zeros(len(pas), dtype=np.int64)
         held = slots > 0
         into = (pas[here] & np.uint64((1 << self._shift) - 1)).astype(np.int64)
         offsets[here] = np.where(held, (slots.astype(np.int64) - 1 << self._shift) + into, 0)
-        states[here[held]] = PageState.PRESENT
-        states[here[slots == ZERO]] = PageState.ZERO
+        states[here[held]] = _PRESENT
+        states[here[slots == ZERO]] = _ZERO
         return Placed(self._cache, offsets, states)
 
     def _lookup(self, blocks: NDArray[np.uint64]) -> tuple[NDArray[np.uint8], NDArray[np.intp], NDArray[np.int64]]:
@@ -157,12 +156,12 @@ class KdumpMemory(PhysicalMemory):
         safe = np.where(inside, blocks, np.uint64(0))
         dumped = self._dumped.test(safe) & inside
         known = dumped | (self._ram.test(safe) & inside)
-        states = np.where(known, PageState.ABSENT, PageState.NOT_RAM).astype(np.uint8)
+        states = np.where(known, _ABSENT, _NOT_RAM)
         part = np.searchsorted(self._windows[:, 0], safe, side="right") - 1
         here = np.flatnonzero(dumped & (part >= 0) & (safe < self._windows[part, 1]))
         index = self._dumped.rank(safe[here]) - self._first
         fits = index < self._ends[part[here]]
-        return states, here[fits], index[fits]
+        return (states, here, index) if fits.all() else (states, here[fits], index[fits])
 
     def _by_part(self, index: NDArray[np.int64]) -> Iterator[tuple[Part, NDArray[np.intp], NDArray[np.int64]]]:
         """``(part, rows, numbers)``: which of the descriptors ``index`` are in a part, and their numbers there."""
@@ -176,37 +175,40 @@ class KdumpMemory(PhysicalMemory):
 
     def _kinds(self, index: NDArray[np.int64]) -> NDArray[np.int32]:
         """For each descriptor 0, or the reason its page will not be read."""
-        kinds = self._slots[index]
+        return self._judged(index)[1]
+
+    def _judged(self, index: NDArray[np.int64]) -> tuple[NDArray[np.void], NDArray[np.int32]]:
+        """``(records, kinds)``: the descriptors, and for each 0 or the reason its page will not be read."""
+        records = np.zeros(len(index), DESCRIPTOR)
         fresh = np.zeros(len(index), dtype=np.int32)
         for part, where, numbers in self._by_part(index):
-            fresh[where] = self._judge(part, part.records(numbers))
-        return np.where(kinds < 0, kinds, fresh)
+            records[where] = part.records(numbers)
+            fresh[where] = self._judge(part, records[where])
+        known = self._slots[index]
+        return records, np.where(known < 0, known, fresh)
 
     def _judge(self, part: Part, records: NDArray[np.void]) -> NDArray[np.int32]:
         """For each descriptor of a part 0, or the reason its page will not be read, by what it says itself."""
         zero = np.uint64(0 if part.zero_offset is None else part.zero_offset)
         kinds = np.full(len(records), LOST if part.zero_offset is None else ZERO, np.int32)
         other = np.flatnonzero(records["offset"] != zero)
-        pages = Descriptors.of_records(records[other])
-        offset, size, end = pages.offset, pages.size.astype(np.uint64), np.uint64(len(part.source))
-        kinds[other] = np.select(
-            [
-                offset == 0,
-                (offset >= end) | (size > end - np.minimum(offset, end)),
-                size > np.uint64(1 << self._shift),
-                ~np.isin(pages.flags, list(NAMES)),
-            ],
-            [LOST, OUTSIDE, OVERSIZE, CODEC],
-            0,
-        )
+        offset, size, flags = (records[name][other] for name in ("offset", "size", "flags"))
+        end = np.uint64(len(part.source))
+        outside = (offset >= end) | (size > end - np.minimum(offset, end))
+        oversize = size > np.uint32(1 << self._shift)
+        coded = (flags[:, None] == _FLAGS).any(axis=1)
+        kinds[other] = 0
+        if outside.any() or oversize.any() or not (coded.all() and offset.all()):
+            kinds[other] = np.select([offset == 0, outside, oversize, ~coded], [LOST, OUTSIDE, OVERSIZE, CODEC], 0)
         return kinds
 
     def _load(self, index: NDArray[np.int64], blocks: NDArray[np.uint64]) -> None:
         """Decompress the pages of these descriptors (of page frames ``blocks``) into the cache."""
-        kinds = self._kinds(index)
-        self._refuse(index, blocks, kinds)
-        good = kinds == 0
-        index, blocks = index[good], blocks[good]
+        records, kinds = self._judged(index)
+        if kinds.any():
+            self._refuse(index, blocks, kinds)
+            good = kinds == 0
+            index, blocks, records = index[good], blocks[good], records[good]
         slots = (self._next + np.arange(len(index))) % self._room
         self._next = (self._next + len(index)) % self._room
         evicted = self._owners[slots]
@@ -216,17 +218,21 @@ class KdumpMemory(PhysicalMemory):
         self._slots[evicted] = np.minimum(self._slots[evicted], 0)  # what is damaged stays so
         self._owners[slots] = index
         self._slots[index] = slots + 1
-        unpacked = self._unpack(index, self._cache.data, slots << self._shift, self.limits.jobs)
-        self._refuse(index, blocks, np.where(unpacked, 0, CORRUPT))
+        unpacked = self._unpack(index, records, self._cache.data, slots << self._shift, self.limits.jobs)
+        if not unpacked.all():
+            self._refuse(index, blocks, np.where(unpacked, 0, CORRUPT))
 
-    def _unpack(self, index: NDArray[np.int64], out: memoryview, at: NDArray[np.int64], jobs: int) -> NDArray[np.bool_]:
-        """Decompress pages to the byte positions ``at`` of ``out``, by ``jobs`` threads; returns which could be."""
+    def _unpack(
+        self, index: NDArray[np.int64], records: NDArray[np.void], out: memoryview, at: NDArray[np.int64], jobs: int
+    ) -> NDArray[np.bool_]:
+        """Decompress the pages of these descriptors, ``records``, to the byte positions ``at`` of ``out``, by ``jobs``
+        threads; returns which could be."""
         unpacked = np.zeros(len(index), dtype=np.bool_)
-        for part, where, numbers in self._by_part(index):
-            pages = part.descriptors(numbers)
-            offsets, sizes = pages.offset.astype(np.int64), pages.size.astype(np.int64)
+        for part, where, _ in self._by_part(index):
+            pages = records[where]
+            offsets, sizes = pages["offset"].astype(np.int64), pages["size"].astype(np.int64)
             for rows, file, places in part.source.spans(offsets, sizes):
-                sized, flags, size = pages.size[rows], pages.flags[rows], 1 << self._shift
+                sized, flags, size = pages["size"][rows], pages["flags"][rows], 1 << self._shift
                 unpacked[where[rows]] = decompress(file, places, sized, flags, out, at[where[rows]], size, jobs)
         return unpacked
 
@@ -282,8 +288,9 @@ class KdumpMemory(PhysicalMemory):
         # What is unpacked ahead of whoever takes the pieces has to lie where other threads may look.
         ahead = all(isinstance(part.source, Mapped) for part in self._parts)
         limits = self.limits if ahead else Limits()
-        for index, blocks, data, unpacked in limits.each(self._unpacked, self._steps(max(1, size >> self._shift))):
-            self._refuse(index, blocks, np.where(unpacked, 0, CORRUPT))
+        for step, data, unpacked in limits.each(self._unpacked, self._steps(max(1, size >> self._shift))):
+            blocks = step.blocks
+            self._refuse(step.numbers, blocks, np.where(unpacked, 0, CORRUPT))
             rows = np.flatnonzero(unpacked)
             starts = np.flatnonzero((np.diff(blocks[rows]) != 1) | (np.diff(rows) != 1)) + 1
             for piece in np.split(rows, starts) if len(rows) else []:
@@ -292,8 +299,8 @@ class KdumpMemory(PhysicalMemory):
                 for low in range(0, len(whole), size):  # a block may be larger than that
                     yield pa + low, whole[low : low + size]
 
-    def _steps(self, most: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.uint64]]]:
-        """The descriptors of pages that may be read, and their page frames, ``most`` at a time."""
+    def _steps(self, most: int) -> Iterator[_Step]:
+        """The pages that may be read, ``most`` at a time."""
         for part, start, end in zip(self._parts, self._starts.tolist(), self._ends.tolist(), strict=True):
             number = start
             for pages in self._dumped.pages(*part.window):
@@ -302,15 +309,21 @@ class KdumpMemory(PhysicalMemory):
                     index = np.arange(number, min(number + len(blocks), end))
                     number += len(blocks)
                     blocks = blocks[: len(index)]
-                    kinds = self._kinds(index)
+                    records, kinds = self._judged(index)
                     self._refuse(index, blocks, kinds)
-                    yield index[kinds == 0], blocks[kinds == 0]
+                    good = kinds == 0
+                    yield _Step(index[good], blocks[good], records[good])
 
-    def _unpacked(
-        self, step: tuple[NDArray[np.int64], NDArray[np.uint64]]
-    ) -> tuple[NDArray[np.int64], NDArray[np.uint64], NDArray[np.uint8], NDArray[np.bool_]]:
+    def _unpacked(self, step: _Step) -> tuple[_Step, NDArray[np.uint8], NDArray[np.bool_]]:
         """A step with its pages, past the cache, and which of them could be decompressed."""
-        index, blocks = step
-        data = np.empty((len(index), 1 << self._shift), dtype=np.uint8)
-        at = np.arange(len(index), dtype=np.int64) << self._shift
-        return index, blocks, data, self._unpack(index, data.reshape(-1).data, at, 1)
+        data = np.empty((len(step.numbers), 1 << self._shift), dtype=np.uint8)
+        at = np.arange(len(step.numbers), dtype=np.int64) << self._shift
+        return step, data, self._unpack(step.numbers, step.records, data.reshape(-1).data, at, 1)
+
+
+class _Step(NamedTuple):
+    """Pages that are read one after the other."""
+
+    numbers: NDArray[np.int64]  # of their descriptors
+    blocks: NDArray[np.uint64]  # their page frames
+    records: NDArray[np.void]  # the descriptors

@@ -203,7 +203,7 @@ class Btf:
         rows = rows[np.argsort(~self._known[rows], kind="stable")]  # a page in another's place may hold one twice
         kinds = self._kinds[rows]
         for wanted in ((STRUCT, UNION), (TYPEDEF,)):
-            for start in self._starts[rows[np.isin(kinds, wanted)]].tolist():
+            for start in self._starts[rows[[kind in wanted for kind in kinds.tolist()]]].tolist():
                 word = self._stripped(start)
                 if word is not None and self._kind(word) in (STRUCT, UNION):
                     return self._layout(name, word)
