@@ -23,6 +23,7 @@ from vmaforensics.arch.interface import BootFacts
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.image.formats.raw import RawMemory
 from vmaforensics.kernel import identify
+from vmaforensics.kernel.derived_tasks import derive_tasks
 from vmaforensics.kernel.kernel import Identity, Kernel, unsigned_at
 from vmaforensics.kernel.locate import locate, locate_by, names_fit
 from vmaforensics.kernel.nothing import half_way
@@ -192,6 +193,7 @@ def _understood(image: Image, located: Located, given: Given, problems: list[str
         ),
     )
     kernel.root = found.root
+    derive_tasks(kernel)
     if found.root is None:
         translate_through_a_process(kernel, offset)
     if types is given.types:

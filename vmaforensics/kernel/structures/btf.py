@@ -167,6 +167,10 @@ class Btf:
             self._layouts[name] = self._find_struct(name)
         return self._layouts[name]
 
+    def amend(self, layout: Layout) -> None:
+        """Have a structure be what is known of it otherwise."""
+        self._layouts[layout.name] = layout
+
     def constant(self, name: str) -> int | None:
         """The value of enumerator ``name``, of whatever enum; the first where several share a name."""
         if name not in self._constants:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.symbols.given import SymbolFile
 
 # Without these there is no list of processes; what else is missing costs the views that need it.
-NEEDED = (("task_struct", "tasks.next"), ("task_struct", "pid"))
+_NEEDED = (("task_struct", "tasks.next"), ("task_struct", "pid"))
 
 _BTF_LIMIT = 64 << 20
 _MOST_BLOBS = 16
@@ -36,7 +36,11 @@ def find_types(
     """
     types, at, why = _own_types(text, located)
     source = f"BTF at {at:#x}"
-    if types is None and given is None and (copy := _btf_anywhere(text.memory)) is not None:
+    if (
+        (types is None or lacking_of_tasks(types))
+        and given is None
+        and (copy := _btf_anywhere(text.memory)) is not None
+    ):
         pa, types = copy
         source = f"copy of the BTF at physical {pa:#x}"
         problems.append(f"the kernel's BTF cannot be used ({why}); a copy of it was found elsewhere")
@@ -60,7 +64,7 @@ def find_types(
 
 
 def _own_types(text: KernelSpace, located: Located) -> tuple[btf.Btf | None, int, str]:
-    """(the BTF behind its symbols, its address, what is wrong with it); None if tasks could not be read with it."""
+    """(the BTF behind its symbols, its address, what is wrong with it); None if it is none."""
     start, stop = located.symbols.get("__start_BTF"), located.symbols.get("__stop_BTF")
     if start is None or stop is None or not 0 < stop - start <= _BTF_LIMIT:
         # A table of variables that has no name for BTF; init_task alone may have been found by its contents.
@@ -72,8 +76,7 @@ def _own_types(text: KernelSpace, located: Located) -> tuple[btf.Btf | None, int
 
 
 def _usable(blob: bytes, missing: int) -> tuple[btf.Btf | None, str]:
-    """(the types of a blob of which ``missing`` pages are not held, what is wrong with them); None if tasks could not
-    be read with them."""
+    """(the types of a blob of which ``missing`` pages are not held, what is wrong with them); None if it has none."""
     why = f"of it, {counted(missing, 'page')} not in the dump"
     try:
         types = btf.Btf(blob)
@@ -81,10 +84,14 @@ def _usable(blob: bytes, missing: int) -> tuple[btf.Btf | None, str]:
         return None, why if missing else str(error)
     if missing:
         types.problem = f"not in the dump in part ({counted(missing, 'page')})"
-    lacking = [name for name, path in NEEDED if member(types, name, path) is None]
-    if lacking:
-        return None, why if missing else f"struct {lacking[0]} is not in it or damaged"
+    if lacking_of_tasks(types):
+        types.problem = types.problem or "without struct task_struct"
     return types, types.problem or ""
+
+
+def lacking_of_tasks(types: btf.Btf) -> list[str]:
+    """What the list of processes needs and these types do not have."""
+    return [path for name, path in _NEEDED if member(types, name, path) is None]
 
 
 def _held(gather: Callable[[U64, int], tuple[U8, Bools]], page: int, start: int, size: int) -> tuple[bytes, int]:
@@ -102,7 +109,7 @@ def _btf_anywhere(memory: PhysicalMemory) -> tuple[int, btf.Btf] | None:
         types, _ = _usable(*_held(memory.gather, memory.page_size, pa, size)) if count < _MOST_BLOBS else (None, "")
         if types is not None and types.problem is None:
             return pa, types
-        damaged += [] if types is None else [(pa, types)]
+        damaged += [] if types is None or lacking_of_tasks(types) else [(pa, types)]
     return damaged[0] if damaged else None
 
 

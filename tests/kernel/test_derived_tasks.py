@@ -1,0 +1,84 @@
+"""``task_struct`` by what tasks hold: its members lie where the undamaged types say."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+
+from vmaforensics.analysis import analyse_image
+from vmaforensics.checks.finding import Severity
+from vmaforensics.errors import KernelNotFoundError
+from vmaforensics.image.open import open_image
+from vmaforensics.image.overlay import Overlay
+from vmaforensics.kernel.find import find_kernel
+from vmaforensics.kernel.structures.btf import Btf
+from vmaforensics.kernel.structures.btf_records import STRUCT
+
+if TYPE_CHECKING:
+    from support import Sample
+
+    from vmaforensics.image.image import Image
+    from vmaforensics.kernel.kernel import Kernel
+
+pytestmark = pytest.mark.image
+
+
+def without_tasks(sample: Sample) -> tuple[Image, Overlay]:
+    """The image with zeros in the place of the record of ``task_struct``."""
+    kernel, image = sample.analysis.kernel, open_image(sample.image_path)
+    types, start = kernel.types, kernel.symbols.get("__start_BTF")
+    assert isinstance(types, Btf)
+    assert start is not None
+    words, starts = types.words, types.starts
+    heads = [types.string(int(words[at])) == "task_struct" and words[at + 1] >> 24 & 0x7F == STRUCT for at in starts]
+    row = int(np.flatnonzero(heads)[0])
+    types_at = start + types.blob.index(words[:64].tobytes())
+    record = np.arange(types_at + 4 * int(starts[row]), types_at + 4 * int(starts[row + 1]), 4, dtype=np.uint64)
+    pas, _, mapped = kernel.space.translate(record)
+    assert mapped.all()
+    memory = Overlay(image.memory)
+    for pa in pas.tolist():
+        memory.write(pa, bytes(4))
+    return replace(image, memory=memory), memory
+
+
+def test_the_tasks_say_where_their_members_lie(any_kernel: Sample) -> None:
+    image, _ = without_tasks(any_kernel)
+    found, sound = find_kernel(image), any_kernel.analysis.kernel
+    layout = found.types.struct("task_struct")
+    assert layout is not None
+    assert {"comm", "tasks", "pid", "tgid", "mm", "active_mm", "flags", "real_parent", "signal", "thread_node"} <= set(
+        layout.fields
+    )
+    for name, field in layout.fields.items():
+        assert (field.offset, field.extent) == (
+            sound.offset("task_struct", name),
+            sound.member("task_struct", name).extent,
+        )
+    assert any("derived from what the tasks hold" in problem for problem in found.identity.problems)
+
+
+def test_every_process_and_map_is_there_without_the_type_of_tasks(either_sample: Sample) -> None:
+    image, _ = without_tasks(either_sample)
+    found, sound = analyse_image(image), either_sample.analysis
+    assert found.views.tasks.task.tolist() == sound.views.tasks.task.tolist()
+    assert found.views.tasks.pid.tolist() == sound.views.tasks.pid.tolist()
+    assert found.views.tasks.comm.tolist() == sound.views.tasks.comm.tolist()
+    assert found.views.mms.mm.tolist() == sound.views.mms.mm.tolist()
+    assert found.views.vmas.vma.tolist() == sound.views.vmas.vma.tolist()
+    assert all(finding.severity == Severity.INFO for finding in found.findings)
+
+
+def test_a_list_of_tasks_that_is_broken_says_nothing(maple_sample: Sample) -> None:
+    """Its first link leads nowhere."""
+    image, memory = without_tasks(maple_sample)
+    kernel: Kernel = maple_sample.analysis.kernel
+    first = kernel.symbols.get("init_task")
+    assert first is not None
+    link = np.array([first + kernel.offset("task_struct", "tasks.next")], np.uint64)
+    memory.write(int(kernel.space.translate(link).pa[0]), bytes(8))
+    with pytest.raises(KernelNotFoundError, match="task_struct"):
+        find_kernel(image)
