@@ -1,9 +1,11 @@
 """VMA-PROT: vm_page_prot does not follow from vm_flags.
 
 *Compared:* execute and write bits of `vm_page_prot` with VM_EXEC, VM_WRITE and VM_SHARED. Writable only where the VMA
-is shared and writable, for private VMAs are written by copying. VMAs without access are left out.
+is shared and writable, for private VMAs are written by copying. Present exactly where VM_READ, VM_WRITE or VM_EXEC is
+set.
 
-*Guaranteed by:* `vm_get_page_prot` and `vma_set_page_prot`.
+*Guaranteed by:* `vm_get_page_prot` and `vma_set_page_prot`; `protection_map` has PAGE_NONE, which is not present, for no
+access and for nothing else.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from vmaforensics.checks.finding import Finding
     from vmaforensics.columns.types import I64, U64, Bools
 
+_ACCESS: Final = np.uint64(flags.VM_READ | flags.VM_WRITE | flags.VM_EXEC)
 _SHARED_WRITABLE: Final = np.uint64(flags.VM_WRITE | flags.VM_SHARED)
 
 RULE = Rule(
@@ -34,7 +37,7 @@ RULE = Rule(
     title="vm_page_prot does not follow from vm_flags",
     severity=Severity.HIGH,
     why="vm_page_prot is what the next page fault puts into the page table, vm_flags is what tools show.",
-    compares="execute and write bits of vm_page_prot with VM_EXEC, VM_WRITE and VM_SHARED",
+    compares="present, execute and write bits of vm_page_prot with VM_READ, VM_EXEC, VM_WRITE and VM_SHARED",
     views=(View.VMA,),
     transient="mprotect, under the write lock",
     by_hand=("crash: struct vm_area_struct.vm_page_prot,vm_flags VMA",),
@@ -46,14 +49,17 @@ RULE = Rule(
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """One finding for each process with such VMAs. An entry without access has no NX bit: those are left out."""
+    """One finding for each process with such VMAs."""
     entries = context.views.index
     vmas = context.views.vmas
     allowed, vm_flags = context.views.arch.protection(vmas.page_prot[entries.vma_row]), vmas.flags[entries.vma_row]
-    judged = vmas.ok[entries.vma_row] & allowed.present
+    may_access = (vm_flags & _ACCESS) != 0
     may_execute = (vm_flags & np.uint64(flags.VM_EXEC)) != 0
     may_write = (vm_flags & _SHARED_WRITABLE) == _SHARED_WRITABLE
-    wrong = np.flatnonzero(judged & ((allowed.execute != may_execute) | (allowed.write & ~may_write)))
+    # An entry without access has no NX bit.
+    differs = (allowed.execute != may_execute) | (allowed.write & ~may_write)
+    differs = np.where(may_access & allowed.present, differs, may_access != allowed.present)
+    wrong = np.flatnonzero(vmas.ok[entries.vma_row] & differs)
     if not context.acquisition.live:
         yield from _findings(context, wrong)
         return
