@@ -274,6 +274,7 @@ def _vma_table(every: list[_Vma], files: _Files) -> Vmas:
         end=[vma.end for vma in every],
         mm=[vma.mm for vma in every],
         flags=[vma.flags for vma in every],
+        page_prot=[_page_prot(vma.flags) for vma in every],
         file=[vma.file for vma in every],
         ops=[FILE_OPS if vma.file else 0 for vma in every],
         file_row=[addresses.index(vma.file) if vma.file else -1 for vma in every],
@@ -283,6 +284,14 @@ def _vma_table(every: list[_Vma], files: _Files) -> Vmas:
         pgoff=[0 if vma.file else vma.start // PAGE for vma in every],
         anon_pgoff=[0 if vma.file else vma.start // PAGE for vma in every],
     )
+
+
+def _page_prot(vm_flags: int) -> int:
+    """protection_map (arch/x86/mm/pgprot.c): bits of entries as the Intel SDM vol. 3, 4.5, has them."""
+    if not vm_flags & (flags.VM_READ | flags.VM_WRITE | flags.VM_EXEC):
+        return 0
+    writes = vm_flags & flags.VM_WRITE and vm_flags & flags.VM_SHARED
+    return 0b101 | (0b10 if writes else 0) | (0 if vm_flags & flags.VM_EXEC else 1 << 63)
 
 
 # The maple tree ----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ from support import row_at
 
 from tamper.edits import Label
 from tamper.text_edits import free_frame
+from vmaforensics.views.stacks.modules import Part, module_text
 from vmaforensics.views.vmas import flags
 
 if TYPE_CHECKING:
@@ -145,6 +146,39 @@ def functions_of_a_file(edit: Edit) -> Label:
     return _about(edit, area, "anonymous memory passes for a mapped file")
 
 
+def _alien_module(edit: Edit, *homes: int) -> Part:
+    """The memory of a module on the list that those at ``homes`` have nothing to do with."""
+    assert edit.views.road is not None
+    uses, modules = edit.views.road.uses, edit.views.road.loaded.modules.module
+    own = uses.of(np.array(homes, np.uint64))
+    related = np.zeros(len(modules), np.bool_)
+    for home in own:
+        related |= uses.related(modules, np.full(len(modules), home))
+    memory = module_text(edit.kernel, modules)
+    rows = np.flatnonzero(~related & (memory.start != 0))
+    assert len(rows), "no module but that of the file system"
+    return Part(memory.start[rows[:1]], memory.end[rows[:1]])
+
+
+def functions_of_another_module(edit: Edit) -> Label:
+    """``vm_ops`` of a mapped file set to the data of a module that is on the list, behind its code."""
+    area = _code(edit)
+    target = int(_alien_module(edit, int(area.ops)).end[0])
+    edit.put(edit.at("vm_area_struct", int(area.vma), "vm_ops"), target)
+    return _about(edit, area, "area works by a table of another module")
+
+
+def page_faults_of_another_module(edit: Edit) -> Label:
+    """``fault`` of the functions of a file system that is a module leads to another module that is on the list."""
+    views = edit.views
+    assert views.road is not None
+    uses = views.road.uses
+    area = _area(edit, (uses.of(views.vmas.ops) != 0) & (views.vmas.file != 0))
+    where = edit.at("vm_operations_struct", int(area.ops), "fault")
+    edit.put(where, int(_alien_module(edit, int(area.ops)).start[0]) + 0x10)
+    return Label(technique="page faults of a file system handled by another module", pid=0, start=where, end=where + 8)
+
+
 def called_huge(edit: Edit) -> Label:
     """VM_HUGETLB set on anonymous memory: its page tables are read in another way."""
     area = _anonymous(edit)
@@ -203,6 +237,8 @@ DISGUISE: tuple[Callable[[Edit], Label], ...] = (
     functions_of_memory,
     functions_taken_away,
     functions_of_a_file,
+    functions_of_another_module,
+    page_faults_of_another_module,
     called_huge,
     number_changed,
     marked_as_ended,

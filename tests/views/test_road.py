@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from handmade import BASE, CONSTANTS, LINUX, Machine, circular_list
 
@@ -14,11 +16,15 @@ from vmaforensics.views.road.foreign_code import Pages
 from vmaforensics.views.road.functions import road_functions
 from vmaforensics.views.road.livepatch import find_replaced
 from vmaforensics.views.road.loaded import find_loaded
+from vmaforensics.views.road.module_uses import ModuleUses
 from vmaforensics.views.road.pointers import Group, Leads, PointerLog, Source
 from vmaforensics.views.road.probes import find_probes
 from vmaforensics.views.road.sites import SiteKind, find_sites
 from vmaforensics.views.road.tracers import find_tracers
-from vmaforensics.views.stacks.modules import Part, module_memory
+from vmaforensics.views.stacks.modules import module_memory
+
+if TYPE_CHECKING:
+    from vmaforensics.kernel.kernel import Kernel
 
 LIVE = 0
 ROAD = LINUX | {
@@ -26,7 +32,9 @@ ROAD = LINUX | {
     "kobject": "name:* entry:list_head",
     "module_kobject": "kobj:kobject mod:*",
     "kset": "list:list_head",
-    "module": "state:u8 list:list_head name:u8[56] mkobj:module_kobject core_layout:module_layout",
+    "module": "state:u8 list:list_head name:u8[56] mkobj:module_kobject core_layout:module_layout"
+    " target_list:list_head",
+    "module_use": "source_list:list_head target_list:list_head source:* target:*",
     "latch_tree_node": "node:rb_node[2]",
     "latch_tree_root": "seq:u64 tree:rb_root[2]",
     "mod_tree_node": "mod:* node:latch_tree_node",
@@ -49,6 +57,22 @@ def module(machine: Machine, name: bytes, *, state: int = LIVE) -> int:
     machine.set("module", at, "core_layout.base", machine.room(0x800, 4096))
     machine.set("module", at, "mkobj.mod", at)
     return at
+
+
+def log_of(kernel: Kernel) -> PointerLog:
+    """An empty log of a kernel all of whose modules are on the list."""
+    loaded = find_loaded(kernel).modules
+    owners, nothing = kernel_and_modules(kernel, loaded), np.zeros(0, np.uint64)
+    return PointerLog(kernel, owners, ModuleUses(kernel, loaded.module), nothing)
+
+
+def use(machine: Machine, user: int, *used: int) -> None:
+    """Puts what a module uses on its list (ref_module)."""
+    links = []
+    for other in used:
+        at = machine.put("module_use", {"source": user, "target": other})
+        links.append(machine.at("module_use", at, "target_list"))
+    circular_list(machine, machine.at("module", user, "target_list"), *links)
 
 
 def listed(machine: Machine, *modules: int) -> None:
@@ -101,12 +125,32 @@ def test_data_of_a_module_off_the_list_is_told_apart() -> None:
     kernel = machine.kernel()
     loaded = find_loaded(kernel).modules
     (part, _) = module_memory(kernel, loaded.module)
-    nothing = Part(part.start[:0], part.end[:0])
     target = part.end - np.uint64(8)
-    for unlisted, leads in ((part, Leads.UNLISTED), (nothing, Leads.MODULE)):
-        log = PointerLog(kernel, kernel_and_modules(kernel, loaded), part, unlisted)
+    for unlisted, leads in ((loaded.module, Leads.UNLISTED), (loaded.module[:0], Leads.MODULE)):
+        log = PointerLog(kernel, kernel_and_modules(kernel, loaded), ModuleUses(kernel, loaded.module), unlisted)
         log.add(Source.OBJECT, Group(name="inode"), target, target, np.ones(1, np.bool_))
         assert log.table().leads.tolist() == [leads]
+
+
+def test_modules_that_have_to_do_with_each_other_are_known_by_what_they_use() -> None:
+    machine = Machine(ROAD)
+    system, library, other, broken = (module(machine, name) for name in (b"system", b"library", b"other", b"broken"))
+    for each in (system, library, other, broken):
+        machine.set("module", each, "core_layout.size", 0x800)
+    listed(machine, system, library, other, broken)
+    use(machine, system, library)
+    use(machine, library)
+    use(machine, other)
+    machine.set("module", broken, "target_list.next", 0x10)
+    kernel = machine.kernel()
+    uses = ModuleUses(kernel, find_loaded(kernel).modules.module)
+    ask = np.array([system, library, system, other, broken, 0, other], np.uint64)
+    beside = np.array([library, system, other, library, other, other, 0], np.uint64)
+    assert uses.related(ask, beside).tolist() == [True, True, False, False, True, False, False]
+    assert uses.related(ask, ask).tolist() == [True, True, True, True, True, False, True]
+    (memory, _) = module_memory(kernel, np.array([other], np.uint64))
+    edges = np.array([memory.start[0], memory.end[0] - 1, machine.room(8)], np.uint64)
+    assert uses.of(edges).tolist() == [other, other, 0]
 
 
 def test_an_entry_is_a_row_if_it_is_patched_or_said_to_be() -> None:
@@ -227,8 +271,7 @@ def test_lists_that_lead_nowhere_are_told_not_dropped() -> None:
     patches = machine.symbols["klp_patches"] = machine.put("list_head")
     machine.set("list_head", patches, "next", machine.at("klp_patch", machine.put("klp_patch"), "list"))
     kernel = machine.kernel()
-    nothing = Part(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
-    log = PointerLog(kernel, kernel_and_modules(kernel, find_loaded(kernel).modules), nothing, nothing)
+    log = log_of(kernel)
     read_security_hooks(kernel, log)
     assert (log.table().target.tolist(), log.unread) == ([BASE], 1)
     assert not find_replaced(kernel).whole
@@ -325,8 +368,7 @@ def test_a_switch_that_goes_elsewhere_than_its_table_is_misled() -> None:
         code = b"\x85\xf6\x75\x05" + leading(b"\xe9", start + 4, read)
         machine.write(start, code + leading(b"\xe9", start + 9, goes))
         kernel = machine.kernel()
-        nothing = Part(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
-        log = PointerLog(kernel, kernel_and_modules(kernel, find_loaded(kernel).modules), nothing, nothing)
+        log = log_of(kernel)
         read_switches(kernel, log, np.zeros(0, np.uint64))
         rows = log.table()
         assert rows.target.tolist() == [read, goes]
@@ -354,8 +396,7 @@ def test_what_lies_behind_a_table_of_system_calls_is_none_of_it() -> None:
         for place in range(8):
             machine.word(table + 8 * place, words[place] if place < len(words) else 0)
         kernel = machine.kernel()
-        nothing = Part(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
-        log = PointerLog(kernel, kernel_and_modules(kernel, find_loaded(kernel).modules), nothing, nothing)
+        log = log_of(kernel)
         read_system_calls(kernel, log)
         assert log.table().target.tolist() == words[:held]
 
@@ -377,8 +418,7 @@ def test_gates_lead_to_the_functions_that_belong_there_and_cpus_to_the_kernel_s_
     descriptor = machine.symbols["idt_descr"] = machine.room(16)
     machine.word(descriptor + 2, table)
     kernel = machine.kernel()
-    nothing = Part(np.zeros(0, np.uint64), np.zeros(0, np.uint64))
-    log = PointerLog(kernel, kernel_and_modules(kernel, find_loaded(kernel).modules), nothing, nothing)
+    log = log_of(kernel)
     read_vectors(kernel, log, [table, copy, 0xFFFF_FE00_0000_0000])
     assert log.unread == 1  # what the image lacks the page tables of
     rows = log.table()

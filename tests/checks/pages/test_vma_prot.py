@@ -23,7 +23,9 @@ _READ_ONLY = _PRESENT | _USER | _NX
         ("r-xp", _READ_ONLY, True),
         ("r--s", _READ_ONLY | _WRITE, True),
         ("rw-p", _READ_ONLY | _WRITE, True),
-        ("r-xp", 0, False),  # without access nothing is said
+        ("r-xp", 0, True),  # what is allowed is present
+        ("---p", _READ_ONLY, True),
+        ("---p", 0, False),
     ],
 )
 def test_rights_follow_from_vm_flags(allowed: str, prot: int, wrong: bool) -> None:

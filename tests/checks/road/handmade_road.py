@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from handmade import LINUX, Machine
 
 from checks.handmade_views import Process, views_of
 from vmaforensics.views.road.bpf import FoundPrograms, Programs
@@ -14,6 +15,7 @@ from vmaforensics.views.road.foreign_code import ForeignCode, FoundCode, Pages
 from vmaforensics.views.road.functions import Functions
 from vmaforensics.views.road.livepatch import Replaced
 from vmaforensics.views.road.loaded import Loaded, LoadedModules
+from vmaforensics.views.road.module_uses import ModuleUses
 from vmaforensics.views.road.pointers import Group, Pointers
 from vmaforensics.views.road.probes import FoundProbes, Probes
 from vmaforensics.views.road.proc_objects import Held
@@ -66,6 +68,7 @@ def road(**parts: Any) -> Views:  # noqa: ANN401 - fields of RoadView
         ),
         "loaded": LoadedModules(modules=Loaded.of(0), list_whole=True, tree_whole=True, sysfs_whole=True),
         "owners": CodeOwners(ranges=owned, names=(b"agent", b"hidden")),
+        "uses": ModuleUses(Machine(LINUX).kernel(), NONE),
         "sites": FoundSites(sites=Sites.zeros(0), entries=1, calls=1, labels=1, unread=0, places=NONE),
         "flow": FoundFlow.none(),
         "text": ComparedText.none(),

@@ -367,6 +367,20 @@ def test_tables_of_the_kernel_and_of_modules_are_what_mappings_work_by(leads: Le
     assert findings(pointer(Source.MAPPED, leads, LISTED), "VMA-OPS") == []
 
 
+@pytest.mark.parametrize(
+    ("rule", "source"), [("VMA-OPS", Source.MAPPED), ("VMA-OPS", Source.MAPPED_TABLE), ("PROC-OPS", Source.TABLE)]
+)
+def test_a_module_that_has_nothing_to_do_with_it_is_found(rule: str, source: Source) -> None:
+    views = pointer(source, Leads.MODULE, LISTED, Group(name="vm", struct="vm_operations_struct"))
+    assert views.road is not None
+    views.road.pointers.modular[:] = True
+    assert findings(views, rule) == []
+    views.road.pointers.alien[:] = True
+    (finding,) = findings(views, rule)
+    assert "leads to a module: " in finding.title
+    assert "agent" in finding.title
+
+
 def test_a_function_of_nobody_in_a_table_of_the_kernel_is_found() -> None:
     views = pointer(Source.MAPPED_TABLE, Leads.NOWHERE, NOBODYS, Group(name="vm", struct="vm_operations_struct"))
     (finding,) = findings(views, "VMA-OPS")

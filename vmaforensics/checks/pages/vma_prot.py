@@ -4,8 +4,8 @@
 is shared and writable, for private VMAs are written by copying. Present exactly where VM_READ, VM_WRITE or VM_EXEC is
 set.
 
-*Guaranteed by:* `vm_get_page_prot` and `vma_set_page_prot`; `protection_map` has PAGE_NONE, which is not present, for no
-access and for nothing else.
+*Guaranteed by:* `vm_get_page_prot` and `vma_set_page_prot`; `protection_map` has PAGE_NONE, which is not present, for
+no access and for nothing else.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 CODE = View.CODE.label
 FOREIGN = (Owner.NOBODY, Owner.UNLISTED)
+_OWN_MODULE = "its own module, or one that has to do with it"
 _OTHERS = (Leads.MODULE, Leads.UNLISTED, Leads.MADE)
 
 
@@ -71,7 +72,7 @@ def pointer_evidence(road: RoadView, row: int) -> Evidence:
         view=CODE,
         address=at,
         found=f"{target:#x}",
-        expected=" or ".join(names) or "a function of the kernel",
+        expected=" or ".join(names) or (_OWN_MODULE if pointers.alien[row] else "a function of the kernel"),
     )
 
 
@@ -115,8 +116,10 @@ def holders(context: Context, things: Iterable[int]) -> str:
 
 
 def _owner_of_code(road: RoadView, address: int) -> str:
-    """Whose code is at an address, in words; empty for the data of a module, which is nobody's code."""
-    return whose(road, address) if road.owners.of(np.array([address], np.uint64))[0] != Owner.NOBODY else ""
+    """Whose code is at an address, in words; of the data of a module, the module's name."""
+    if road.owners.of(np.array([address], np.uint64))[0] != Owner.NOBODY:
+        return whose(road, address)
+    return decoded(road.module_at(address))
 
 
 def _in_kernel(road: RoadView, address: int) -> bool:

@@ -101,5 +101,5 @@ def _wrong(road: RoadView) -> Bools:
         wrong |= (source == kind) & ~np.isin(leads, allowed)
     by_modules = pointers.modular & np.isin(leads, (Leads.MODULE, Leads.UNLISTED))  # MODULE-HIDDEN tells of the latter
     own = np.isin(leads, (Leads.FUNCTION, *unknown))
-    wrong |= (source == Source.TABLE) & ~own & ~by_modules
+    wrong |= (source == Source.TABLE) & ((~own & ~by_modules) | pointers.alien)
     return wrong

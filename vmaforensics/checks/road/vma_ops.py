@@ -1,10 +1,12 @@
 """VMA-OPS: memory is mapped by other functions than the kernel's.
 
 *Compared:* the table of functions that each VMA (`vm_ops`), each mapped file (`f_op`) and the pages of each
-(`a_ops`) lead to, and the functions in it, with the constants of the kernel and of its modules.
+(`a_ops`) lead to, and the functions in it, with the constants of the kernel and of its modules; of regular files also
+with each other, by the module that each is of.
 
 *Guaranteed by:* `mmap` of a file sets `vm_ops` to a table of the file system or driver, `do_dentry_open` (fs/open.c)
-takes `f_op` from the inode, `i_mapping->a_ops` is set when an inode is made; all these tables are `const`.
+takes `f_op` from the inode, `i_mapping->a_ops` is set when an inode is made; all these tables are `const`. What the
+constants of a module lead to is its own or of a module that it uses (`ref_module`, kernel/module/main.c).
 """
 
 from __future__ import annotations
@@ -102,4 +104,5 @@ def _wrong(road: RoadView) -> Bools:
     # A table may lead to another one (vm_operations_struct.uffd_ops), whose place in the data cannot run.
     own = np.isin(pointers.leads, (Leads.FUNCTION, Leads.DATA, *unknown))
     wrong |= (pointers.source == Source.MAPPED_TABLE) & ~own & ~by_modules
+    wrong |= pointers.alien & np.isin(pointers.source, (Source.MAPPED, Source.MAPPED_TABLE))
     return wrong

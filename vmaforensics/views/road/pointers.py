@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import covering_rows
+from vmaforensics.columns.lookup import is_in
 from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.types import I32, I64, U8, U64, Bools
 from vmaforensics.views.road.code_owners import Owner
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.road.code_owners import CodeOwners
-    from vmaforensics.views.stacks.modules import Part
+    from vmaforensics.views.road.module_uses import ModuleUses
 
 
 class Source(IntEnum):
@@ -86,6 +86,7 @@ class Pointers(Table):
     home: U64  # address of the object that the word is in; 0: a static one
     modular: Bools  # its table is a module's own: functions of modules belong there
     misled: Bools  # a function of the kernel belongs there, and this is none of those that may
+    alien: Bools  # it leads into a module that has nothing to do with what the word is part of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,8 +103,8 @@ class PointerLog:
 
     kernel: Kernel
     owners: CodeOwners
-    memory: Part  # of modules, code and data; sorted by start
-    unlisted: Part  # of those of them that are not on the list
+    modules: ModuleUses
+    unlisted: U64  # those modules that are not on the list
     groups: list[Group] = field(default_factory=list)
     wanted: list[tuple[str, ...]] = field(default_factory=list)
     parts: list[Pointers] = field(default_factory=list)
@@ -123,6 +124,7 @@ class PointerLog:
         home: U64 | None = None,
         modular: Bools | None = None,
         misled: Bools | None = None,
+        alien: Bools | None = None,
     ) -> None:
         """Words at ``at`` that hold ``target``; those that are not ``ok`` are counted."""
         self.unread += int((~ok).sum())
@@ -137,6 +139,7 @@ class PointerLog:
             home=np.zeros(len(at), np.uint64) if home is None else home,
             modular=np.zeros(len(at), np.bool_) if modular is None else modular,
             misled=np.zeros(len(at), np.bool_) if misled is None else misled,
+            alien=np.zeros(len(at), np.bool_) if alien is None else alien,
         )
         if names:
             rows.wanted[:] = [len(self.wanted) + place if functions else -1 for place, functions in enumerate(names)]
@@ -146,7 +149,8 @@ class PointerLog:
 
     def modular(self, addresses: U64) -> Bools:
         """Which addresses lie in the memory of a module."""
-        return covering_rows(self.memory.start, self.memory.end, addresses) >= 0
+        inside: Bools = self.modules.of(addresses) != 0
+        return inside
 
     def in_kernel(self, addresses: U64) -> Bools:
         """Which addresses lie in the kernel's image."""
@@ -164,6 +168,7 @@ class PointerLog:
     def _leads(self, rows: Pointers) -> U8:
         owner = self.owners.of(rows.target)
         image = self.in_kernel(rows.target)
+        module = self.modules.of(rows.target)
         nearest = self.kernel.symbols.by_address().nearest(rows.target)
         begins = nearest.start == rows.target
         leads: U8 = np.select(
@@ -177,8 +182,8 @@ class PointerLog:
                 (owner == Owner.BPF) | (owner == Owner.TRAMPOLINE) | (owner == Owner.PROBE),
                 image & ~begins & (rows.source <= Source.PROC_ENTRY),
                 image,
-                covering_rows(self.unlisted.start, self.unlisted.end, rows.target) >= 0,
-                self.modular(rows.target),
+                is_in(module, self.unlisted),
+                module != 0,
             ],
             [
                 *(Leads.NULL, Leads.FUNCTION, Leads.INSIDE, Leads.BOOT, Leads.MODULE, Leads.UNLISTED, Leads.MADE),

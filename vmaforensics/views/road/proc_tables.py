@@ -141,6 +141,7 @@ def read_led_to(kernel: Kernel, log: PointerLog, struct: str, addresses: U64, so
         return
     words = words_of(kernel, addresses, struct, without=("owner", "fop_flags", "proc_flags")).pointers(kernel)
     home = addresses[words.row]
+    own, led_to = log.modules.of(home), log.modules.of(words.value)
     log.add(
         source,
         Group(name=struct, struct=struct),
@@ -149,5 +150,6 @@ def read_led_to(kernel: Kernel, log: PointerLog, struct: str, addresses: U64, so
         words.ok,
         word=words.offset.tolist(),
         home=home,
-        modular=log.modular(home),
+        modular=own != 0,
+        alien=(own != 0) & (led_to != 0) & ~log.modules.related(own, led_to),
     )

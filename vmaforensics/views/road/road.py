@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import rows_of
 from vmaforensics.views.road.bpf import find_programs
 from vmaforensics.views.road.code_flow import FoundFlow, find_flow
 from vmaforensics.views.road.code_owners import Owner, kernel_and_modules
@@ -22,6 +23,7 @@ from vmaforensics.views.road.functions import road_functions
 from vmaforensics.views.road.livepatch import find_replaced
 from vmaforensics.views.road.loaded import LoadedModules, find_loaded
 from vmaforensics.views.road.mapped import read_mapped
+from vmaforensics.views.road.module_uses import ModuleUses
 from vmaforensics.views.road.pointers import PointerLog, member_at
 from vmaforensics.views.road.probes import find_probes
 from vmaforensics.views.road.proc_objects import Held, read_held, read_objects
@@ -29,7 +31,7 @@ from vmaforensics.views.road.proc_tables import read_entries, read_led_to, read_
 from vmaforensics.views.road.sites import FoundSites, find_sites
 from vmaforensics.views.road.text import ComparedText, compare_text
 from vmaforensics.views.road.tracers import OpsFlag, find_tracers
-from vmaforensics.views.stacks.modules import Part, module_memory
+from vmaforensics.views.stacks.modules import Part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -61,6 +63,7 @@ class RoadView:
     functions: Functions  # of the road
     loaded: LoadedModules  # those that only foreign code led to among them
     owners: CodeOwners
+    uses: ModuleUses
     sites: FoundSites
     flow: FoundFlow  # where code goes on
     text: ComparedText  # with the file that the kernel was booted from
@@ -84,6 +87,12 @@ class RoadView:
     def member(self, struct: str, offset: int) -> str:
         """The member at an offset of a structure of functions."""
         return self.symbols.member(struct, offset)
+
+    def module_at(self, address: int) -> bytes:
+        """Name of the module whose code or data is at an address; empty for none."""
+        modules = self.loaded.modules
+        row = int(rows_of(modules.module, self.uses.of(np.array([address], np.uint64)))[0])
+        return bytes(modules.name[row]) if row >= 0 else b""
 
     def link_of(self, row: int) -> int:
         """Address of the list_head of a row of the modules."""
@@ -137,7 +146,8 @@ def gather_road(
         loaded = _with(loaded, foreign)
         owners = kernel_and_modules(kernel, loaded.modules).plus(_made(tracers, probes, programs))
     modules = loaded.modules
-    log = PointerLog(kernel, owners, _memory(kernel, modules.module), _memory(kernel, modules.module[~modules.listed]))
+    uses = ModuleUses(kernel, modules.module)
+    log = PointerLog(kernel, owners, uses, modules.module[~modules.listed])
     functions, sites = road_functions(kernel), find_sites(kernel) if patched else FoundSites.none()
     _read_pointers(kernel, files, log, sites.places)
     read_vectors(kernel, log, [state.vector_table for state in cpus if state.vector_table])
@@ -160,6 +170,7 @@ def gather_road(
         functions=functions,
         loaded=loaded,
         owners=owners,
+        uses=uses,
         sites=sites,
         flow=_flow(kernel, functions, owners, own, tracers, foreign) if patched else FoundFlow.none(),
         text=ComparedText.none() if reference is None else compare_text(kernel, reference, tracers, probes),
@@ -231,16 +242,6 @@ def _with(loaded: LoadedModules, foreign: FoundCode) -> LoadedModules:
         tree_whole=loaded.tree_whole,
         sysfs_whole=loaded.sysfs_whole,
     )
-
-
-def _memory(kernel: Kernel, modules: U64) -> Part:
-    """All memory of the modules at these addresses, sorted."""
-    parts = module_memory(kernel, modules)
-    start = np.concatenate([np.zeros(0, np.uint64), *(part.start for part in parts)])
-    end = np.concatenate([np.zeros(0, np.uint64), *(part.end for part in parts)])
-    some = np.flatnonzero(start < end)
-    order = some[np.argsort(start[some])]
-    return Part(start[order], end[order])
 
 
 def _read_pointers(kernel: Kernel, files: U64, log: PointerLog, patched: U64) -> None:
