@@ -105,6 +105,7 @@ class Acquired(Part, frozen=True):
             said = f"{said} while the machine ran" if self.start else "acquired while the machine ran"
             if self.stale_links:
                 said = f"pages of different moments: {counted(self.stale_links, 'link')} lead to what is something else"
+                said += "" if self.given else "; if the machine stood still, they were broken: see --acquired atomic"
         elif self.how == "atomic":
             said = "the kernel had stopped" if self.panicked else "the machine stood still"
             if self.by_clocks == "atomic" and not self.panicked:
