@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.columns.table import Table, column, member, table
 from vmaforensics.columns.types import U8, U32, U64, Bools
 from vmaforensics.errors import KernelNotFoundError
@@ -140,7 +141,7 @@ def _inodes(kernel: Kernel, supers: U64, log: ProblemLog) -> tuple[_Inodes, bool
     """``(inodes, whole)`` of all super blocks, by address; those that could not be read are left out."""
     heads = supers + np.uint64(kernel.offset("super_block", "s_inodes"))
     links, whole = _follow(kernel, heads, _MOST_INODES, log)
-    addresses = np.unique(links) - np.uint64(kernel.offset("inode", "i_sb_list"))
+    addresses = distinct(links) - np.uint64(kernel.offset("inode", "i_sb_list"))
     rows, ok = kernel.gather(_Inodes, addresses)
     rows.address[:] = addresses
     log.add(View.HANDLES, Problem.UNREADABLE, 0, addresses[~ok])
@@ -149,7 +150,7 @@ def _inodes(kernel: Kernel, supers: U64, log: ProblemLog) -> tuple[_Inodes, bool
 
 def _with_opened(kernel: Kernel, inodes: _Inodes, supers: U64, opened: U64) -> _Inodes:
     """``inodes`` and those of ``opened`` that lie on one of ``supers``, by address."""
-    addresses = np.unique(opened)
+    addresses = distinct(opened)
     addresses = addresses[kernel.arch.kernel_pointer(addresses) & ~np.isin(addresses, inodes.address)]
     rows, ok = kernel.gather(_Inodes, addresses)
     rows.address[:] = addresses
@@ -180,7 +181,7 @@ def _follow(kernel: Kernel, heads: U64, most: int, log: ProblemLog) -> tuple[U64
             log.add(View.HANDLES, Problem.CYCLE, 0, here[cycle], after[cycle])
         live = ok & ~wild & new
         whole &= bool((live | (ok & end)).all())
-        here = np.unique(after[live])
+        here = distinct(after[live])
         seen.update(here.tolist())
         found += here.tolist()
     if len(here):

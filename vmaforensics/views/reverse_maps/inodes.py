@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.lookup import distinct, is_in, rows_of
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
@@ -39,7 +39,7 @@ def inode_mappings(kernel: Kernel, log: ProblemLog) -> U64:
     """``i_mapping`` of every inode, ascending, each once."""
     inodes = _inodes(kernel, log)
     pointers, ok = kernel.gather_member("inode", "i_mapping", inodes)
-    mappings = np.unique(pointers[ok])
+    mappings = distinct(pointers[ok])
     return mappings[object_pointer(kernel.arch, mappings)]
 
 
@@ -57,14 +57,14 @@ def _inodes(kernel: Kernel, log: ProblemLog) -> U64:
     count = len(fresh)
     steps = 0
     while len(fresh):
-        stale = ~np.isin(fresh, heads) & known.strangers(fresh - link)
-        lost = fresh[stale & np.isin(fresh, listed)]
+        stale = ~is_in(fresh, heads) & known.strangers(fresh - link)
+        lost = fresh[stale & is_in(fresh, listed)]
         log.add(View.FILE_RMAP, Problem.STALE, 0, lost, lost)
         strange.append(fresh[stale])
         fresh = fresh[~stale]
         words, ok = kernel.words(fresh, 2)
         lost = fresh[~ok]
-        log.add(View.FILE_RMAP, Problem.UNREADABLE, 0, lost[np.isin(lost, listed)])
+        log.add(View.FILE_RMAP, Problem.UNREADABLE, 0, lost[is_in(lost, listed)])
         after = words[ok].reshape(-1)
         listed = after[object_pointer(kernel.arch, after)]
         fresh = nodes.add(listed)
@@ -88,7 +88,7 @@ class _Known:
     def of(cls, kernel: Kernel, listed: U64, inodes: U64) -> _Known:
         """With the superblocks ``listed``, and those of ``inodes`` that can be one."""
         named, ok = kernel.gather_member("inode", "i_sb", inodes)
-        named = np.unique(named[ok])
+        named = distinct(named[ok])
         named = named[object_pointer(kernel.arch, named)]
         named = named[kernel.shared(Homes).admits(SUPER_BLOCK, named)]
         return cls(kernel, np.union1d(listed, named))
@@ -172,7 +172,7 @@ def _hashed(kernel: Kernel) -> U64:
         fresh = fresh[kernel.shared(Homes).admits(DENTRY, fresh - node)]
         rows, ok = kernel.gather(_HashedDentries, fresh - node)
         inodes.append(rows.inode[ok])
-        fresh = np.unique(rows.next[ok])
+        fresh = distinct(rows.next[ok])
         fresh = fresh[object_pointer(kernel.arch, fresh)]
-    found = np.unique(np.concatenate(inodes)) if inodes else none
+    found = distinct(*inodes) if inodes else none
     return found[object_pointer(kernel.arch, found)]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of, values_at
+from vmaforensics.columns.lookup import distinct, is_in, rows_of, values_at
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I64, U8, U16, U64, Bools
 from vmaforensics.errors import KernelNotFoundError
@@ -154,7 +154,7 @@ class _Known:
         """See :meth:`Homes.admits`."""
         pas, _, mapped = self.kernel.space.translate(addresses)
         frames = self.kernel.arch.pages(pas)
-        self._ask(np.unique(frames[mapped]))
+        self._ask(distinct(frames[mapped]))
         row = np.where(mapped, rows_of(self._pages.frame, frames), -1)
         state = values_at(self._pages.state, row)
         answer: Bools = state == _State.UNKNOWN
@@ -178,7 +178,7 @@ class _Known:
         inside: Bools = single | (offset // size < objects)
         caches = self._caches_of(kind)
         if len(caches):
-            inside &= (place == 0) & np.isin(self._pages.cache[row], caches)
+            inside &= (place == 0) & is_in(self._pages.cache[row], caches)
         else:
             inside &= (place == 0) | kind.inner
             inside &= place + np.uint64(self._size(kind)) <= size
@@ -226,7 +226,9 @@ class _Known:
 
     def _meet(self, caches: U64) -> None:
         """Read those of ``caches`` that were not met before."""
-        new = np.setdiff1d(caches[self.kernel.arch.kernel_pointer(caches)], self._caches.cache)
+        new = distinct(caches[self.kernel.arch.kernel_pointer(caches) & (rows_of(self._caches.cache, caches) < 0)])
+        if not len(new):
+            return
         rows, ok = self.kernel.gather(_Caches, new)
         rows.cache[:] = new
         met = _Caches.concatenate([self._caches, rows.take(ok & (rows.size > 0))])
