@@ -29,6 +29,7 @@ def damaged(maple_sample: Sample, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     layout = types.struct("mm_struct")
     assert layout is not None
     monkeypatch.delitem(layout.fields, "total_vm")
+    analysis.kernel.forget()
     return analysis.kernel
 
 
@@ -53,6 +54,19 @@ def test_every_process_is_there_and_nothing_is_sure(
     assert analysis.views.untyped == ("mm_struct.total_vm",)
     assert {finding.severity for finding in analysis.findings} == {Severity.INFO}
     assert any("mm_struct.total_vm" in text for text in analysis.kernel.identity.problems)
+
+
+def test_without_the_type_of_mounts_files_have_no_paths_and_every_process_is_there(
+    damaged: Kernel, maple_sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = damaged.types.struct("mount")
+    assert layout is not None
+    monkeypatch.delitem(layout.fields, "mnt")
+    damaged.forget()
+    monkeypatch.setattr(damaged.types, "problem", "damaged at 1 place")
+    analysis = again_from_views(replace(maple_sample.analysis, kernel=damaged), maple_sample.analysis.image.memory)
+    assert analysis.views.tasks.task.tolist() == maple_sample.analysis.views.tasks.task.tolist()
+    assert analysis.views.vmas.vma.tolist() == maple_sample.analysis.views.vmas.vma.tolist()
 
 
 @pytest.mark.parametrize("size", [0, 1 << 32])

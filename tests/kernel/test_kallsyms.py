@@ -286,3 +286,24 @@ def test_a_page_with_the_number_of_symbols_costs_the_names_on_it(name: str) -> N
     assert len(sound) - 512 <= len(found) < len(sound)
     for symbol in ("init_task", "linux_banner", "__start_BTF", "_etext", "seq_read"):
         assert found.get(symbol) == sound.get(symbol), symbol
+
+
+@pytest.mark.image
+def test_a_page_with_the_base_of_the_addresses_costs_what_else_lies_on_it(any_kernel: Sample) -> None:
+    """VMCOREINFO has the address of one symbol; the others are where they are in the undamaged tables."""
+    kernel, image = any_kernel.analysis.kernel, any_kernel.analysis.image
+    sound = kernel.symbols
+    assert isinstance(sound, reader.Kallsyms)
+    tables = sound.tables
+    assert tables is not None
+    if tables.relative_base is None:
+        pytest.skip("addresses count from their own places")
+    late = tables.offsets > tables.names
+    base = tables.offsets + -(-4 * tables.count // 8) * 8 if late else tables.num_syms - 8
+    va = np.array([(base + sound.place) % (1 << 64) & -4096 % (1 << 64)], np.uint64)
+    memory = Overlay(image.memory)
+    memory.drop(kernel.space.translate(va).pa >> np.uint64(12))
+    found = find_kernel(replace(image, memory=memory)).symbols
+    assert isinstance(found, reader.Kallsyms)
+    assert len(found) > 0.97 * len(sound)
+    assert set(found.items()) <= set(sound.items())

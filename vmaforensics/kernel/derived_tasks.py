@@ -68,6 +68,7 @@ def derive_tasks(kernel: Kernel) -> None:
             fields=found | before,
         )
     )
+    kernel.forget()
     names = [name for name in found if name not in before]
     kernel.identity.problems.append(
         f"struct task_struct is lost or damaged in the types; {', '.join(names)} derived from what the tasks hold"

@@ -113,8 +113,9 @@ class Kernel:
         return made
 
     def forget(self) -> None:
-        """Let go of what was shared, all of it: this kernel reads from another memory now."""
+        """Let go of what was shared, all of it: this kernel reads from another memory now, or knows other types."""
         self._shared = {}
+        self._members = {}
         self.untyped = {}
 
     # Types -----------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from vmaforensics.kernel.place import place_of, tables_at
 from vmaforensics.kernel.space.kernel_space import WORD
 from vmaforensics.kernel.survey import BANNER, Survey
 from vmaforensics.kernel.symbols import kallsyms, symbol_file, vmcoreinfo, window
+from vmaforensics.kernel.symbols.kallsyms_tables import BASE_LOST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,6 +177,9 @@ def _by_info(
     """The kernel with these symbol tables, whose image lies ``offset`` below its addresses by VMCOREINFO; None if they
     are another kernel's."""
     symbols = kallsyms.decode(view.data, tables, view.pa + offset, view.held, view.page_size)
+    if tables.relative_base == BASE_LOST and (from_base := symbols.get("_stext")) is not None:
+        tables = replace(tables, relative_base=(stext - from_base) % WORD)
+        symbols = kallsyms.decode(view.data, tables, view.pa + offset, view.held, view.page_size)
     if symbols.get("_stext") not in (stext, None) or not len(symbols):
         return None
     source = f"kallsyms at physical {view.pa + tables.token_table:#x}, {len(symbols)} symbols"
@@ -273,7 +277,7 @@ def _prove(
             return None  # it does not lie where it says
         return symbols.shifted(offset), offset
     banner_va, base_va = symbols.get("linux_banner"), symbols.get(arch.base_symbol)
-    if banner_va is None or base_va is None:
+    if banner_va is None or base_va is None or tables.relative_base == BASE_LOST:
         return None
     around = window.read(memory, max(view.pa + tables.token_table - (64 << 20), 0), 128 << 20)
     for hit in window.find_all(around, BANNER):

@@ -38,6 +38,8 @@ _MAX_SYMBOLS = 1 << 23
 _MANY_GROUPS = 64  # that are no accident
 _MOST_RUNS = 1 << 16  # places tried as the beginning of the markers
 _STRIDE = 16  # names
+_ASCENDING_MOSTLY = 0.9
+BASE_LOST = 0  # in the place of a base that lies on a lost page: no kernel has it
 _REACH = 24 << 20  # bytes before the token table in which the other tables must lie
 
 
@@ -53,7 +55,7 @@ class Tables:
     count: int
     offsets: int
     num_syms: int
-    relative_base: int | None  # the value; None: offsets count from their own place
+    relative_base: int | None  # the value, BASE_LOST; None: offsets count from their own place
 
 
 def token_tables(buffer: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
@@ -243,13 +245,30 @@ def _offsets_for(
         value = int(buffer[at : at + 8].view("<u8")[0])
         return value if value >= image_start else None
 
-    for num_syms in (names - 8, names - 4):
-        early = num_syms - 8
-        base = base_at(early)
-        if base is not None and early % 4 == 0:
-            return early - -(-4 * count // 8) * 8, base
+    starts = [num_syms - 8 for num_syms in (names - 8, names - 4) if num_syms % 4 == 0]
+    early = [(at, at - -(-4 * count // 8) * 8) for at in starts]
+    for at, offsets in early:
+        base = base_at(at)
+        if base is not None:
+            return offsets, base
     late = token_index + 512
-    if late + 4 * count > len(buffer):
-        return None
     base = base_at(late + -(-4 * count // 8) * 8)
-    return late, base
+    inside = late + 4 * count <= len(buffer)
+    if inside and (base is not None or _ascend(buffer, late, count, own=True)):
+        return late, base
+    for offsets in [offsets for _, offsets in early] + ([late] if inside else []):
+        if offsets >= 0 and _ascend(buffer, offsets, count, own=False):
+            return offsets, BASE_LOST
+    return (late, base) if inside else None
+
+
+def _ascend(buffer: NDArray[np.uint8], at: int, count: int, *, own: bool) -> bool:
+    """Are these offsets those of addresses that ascend, but for those on pages that are lost? With ``own`` they count
+    from their own places, else from a base; up to 6.14 absolute values come first, and the others are negative."""
+    raw = buffer[at : at + 4 * count].view("<i4").astype(np.int64)
+    if own:
+        order = raw + 4 * np.arange(count)
+    else:
+        order = np.where(raw >= 0, raw, (1 << 32) - raw) if (raw < 0).mean() > 1 / 2 else raw
+    steps = np.diff(order)
+    return bool((steps >= 0).mean() > _ASCENDING_MOSTLY and (steps > 0).mean() > 1 / 2)

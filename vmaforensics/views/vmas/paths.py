@@ -175,7 +175,9 @@ def _pseudo_name(kind: str, name: bytes | None, inode: int) -> bytes | None:
 
 def _read_forest(kernel: Kernel, dentries: U64, mounts: U64, log: ProblemLog) -> _Forest:
     """Read every dentry and mount that climbing from the given ones can touch, a generation per round."""
-    embedded = np.uint64(kernel.offset("mount", "mnt"))
+    lost = kernel.types_damaged and not kernel.has("mount", "mnt")
+    embedded = np.uint64(0 if lost else kernel.offset("mount", "mnt"))
+    mounts = mounts[:0] if lost else mounts  # what a mount is is not known: no path is whole
     dentry_parts, mount_parts = [_Dentries.zeros(0)], [_Mounts.zeros(0)]
     known_dentries: set[int] = set()
     known_mounts: set[int] = set()
