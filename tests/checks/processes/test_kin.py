@@ -79,6 +79,14 @@ def test_a_thread_with_another_parent_than_its_process_is_found() -> None:
     assert f"thread {THREAD}" in finding.title
 
 
+def test_threads_of_which_no_process_is_known_are_nothing_to_report() -> None:
+    views = family()
+    assert views.kin is not None
+    assert views.sources is not None
+    views.kin = views.kin.take(views.kin.task == np.uint64(task_of(THREAD)))
+    assert findings(views, "TASK-PARENT") == []
+
+
 @pytest.mark.parametrize(("forward", "backward", "count"), [(0, 0, 0), (0, INIT, 1), (FIRST, INIT, 0), (SECOND, 0, 0)])
 def test_a_list_that_breaks_off_accuses_only_by_the_end_it_has(forward: int, backward: int, count: int) -> None:
     views = family()

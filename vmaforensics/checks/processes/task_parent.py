@@ -66,6 +66,8 @@ def check(context: Context) -> Iterator[Finding]:
         yield _told(context, sources, int(row[place]), int(kin.real_parent[place]), parent, "the list of children of")
     groups = np.sort(row[leads])
     leader = groups[np.argsort(tasks.tgid[groups], kind="stable")]
+    if not len(leader):  # of no thread is the process known
+        return
     mine = rows_of(tasks.tgid[leader], tasks.tgid[row])
     of_leader = values_at(kin.real_parent, rows_of(row, leader[np.maximum(mine, 0)]))
     threads = (row >= 0) & ~leads & (mine >= 0) & (tasks.exit_state[row] == 0) & (of_leader != 0)
