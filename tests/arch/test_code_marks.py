@@ -43,6 +43,19 @@ def test_pointers_texts_counts_and_nothing_are_none() -> None:
     assert not looks_like_code(pages(b"", pointers, few, text, counts, bytes(range(256)) * 16)).any()
 
 
+def test_tables_of_functions_are_none_wherever_the_kernel_lies() -> None:
+    """ftrace keeps such tables. From 0xffffffff8d48e000 on each address has bytes of lea and many those of a call."""
+    first = np.uint64(0xFFFF_FFFF_8040_E000) + np.arange(1024, dtype=np.uint64)[:, None] // 16 * np.uint64(0x100_0000)
+    first += np.arange(1024, dtype=np.uint64)[:, None] % 16 * np.uint64(0x1_0000)
+    tables = first + np.arange(512, dtype=np.uint64) * np.uint64(12)
+    assert not looks_like_code(tables.astype("<u8").view(np.uint8)).any()
+
+
+def test_code_beside_a_table_of_addresses_is_code() -> None:
+    table = (np.uint64(0xFFFF_FFFF_8D35_C000) + np.arange(256, dtype=np.uint64) * np.uint64(16)).tobytes()
+    assert looks_like_code(pages(table + FULL[: PAGE // 2])).tolist() == [True]
+
+
 def test_a_stub_beside_other_data_is_not_told() -> None:
     """It is a limit: what is looked for is a page with a stub and nothing else."""
     assert looks_like_code(pages(STUB + b"x" * 3000)).tolist() == [False]

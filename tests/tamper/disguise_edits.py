@@ -9,7 +9,7 @@ from support import row_at
 
 from tamper.edits import Label
 from tamper.text_edits import free_frame
-from vmaforensics.views.stacks.modules import Part, module_text
+from vmaforensics.views.stacks.modules import module_memory, module_text
 from vmaforensics.views.vmas import flags
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from support import Edit, Row
 
-    from vmaforensics.columns.types import Bools
+    from vmaforensics.columns.types import U64, Bools
 
 
 def _area(edit: Edit, fits: Bools) -> Row:
@@ -146,25 +146,26 @@ def functions_of_a_file(edit: Edit) -> Label:
     return _about(edit, area, "anonymous memory passes for a mapped file")
 
 
-def _alien_module(edit: Edit, *homes: int) -> Part:
-    """The memory of a module on the list that those at ``homes`` have nothing to do with."""
+def _alien_module(edit: Edit, home: int) -> U64:
+    """A module on the list that the one at ``home`` has nothing to do with."""
     assert edit.views.road is not None
     uses, modules = edit.views.road.uses, edit.views.road.loaded.modules.module
-    own = uses.of(np.array(homes, np.uint64))
-    related = np.zeros(len(modules), np.bool_)
-    for home in own:
-        related |= uses.related(modules, np.full(len(modules), home))
-    memory = module_text(edit.kernel, modules)
-    rows = np.flatnonzero(~related & (memory.start != 0))
-    assert len(rows), "no module but that of the file system"
-    return Part(memory.start[rows[:1]], memory.end[rows[:1]])
+    own = uses.of(np.full(len(modules), home, np.uint64))
+    alien: U64 = modules[~uses.related(modules, own) & (module_text(edit.kernel, modules).start != 0)]
+    assert len(alien), "no module but that of the file system"
+    return alien[:1]
 
 
 def functions_of_another_module(edit: Edit) -> Label:
-    """``vm_ops`` of a mapped file set to the data of a module that is on the list, behind its code."""
+    """``vm_ops`` of a mapped file set to a copy of its table in the data of a module that is on the list."""
     area = _code(edit)
-    target = int(_alien_module(edit, int(area.ops)).end[0])
-    edit.put(edit.at("vm_area_struct", int(area.vma), "vm_ops"), target)
+    size = edit.kernel.sizeof("vm_operations_struct")
+    # The last part of it: its code comes first, before its read-only data and its data.
+    ends = [int(part.end[0]) for part in module_memory(edit.kernel, _alien_module(edit, int(area.ops)))]
+    copy = max(ends) - size & ~7
+    for at in range(0, size, 8):
+        edit.put(copy + at, edit.get(int(area.ops) + at))
+    edit.put(edit.at("vm_area_struct", int(area.vma), "vm_ops"), copy)
     return _about(edit, area, "area works by a table of another module")
 
 
@@ -175,7 +176,8 @@ def page_faults_of_another_module(edit: Edit) -> Label:
     uses = views.road.uses
     area = _area(edit, (uses.of(views.vmas.ops) != 0) & (views.vmas.file != 0))
     where = edit.at("vm_operations_struct", int(area.ops), "fault")
-    edit.put(where, int(_alien_module(edit, int(area.ops)).start[0]) + 0x10)
+    text = module_text(edit.kernel, _alien_module(edit, int(area.ops)))
+    edit.put(where, int(text.start[0]) + 0x10)
     return Label(technique="page faults of a file system handled by another module", pid=0, start=where, end=where + 8)
 
 

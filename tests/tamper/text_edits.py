@@ -68,7 +68,7 @@ class _Target(NamedTuple):
 
 
 def _target(edit: Edit) -> _Target:
-    """Code beside an anonymous copy.
+    """Code beside an anonymous copy, in a process that nobody debugs.
 
     The copy that a real write left there (a uprobe's) tells what another one looks like.
     """
@@ -81,6 +81,9 @@ def _target(edit: Edit) -> _Target:
     vmas, pages = edit.views.vmas.take(vma_row), view.pages.take(ptes.page_row)
     code = (vmas.kind == Kind.FILE) & (vmas.anon_vma != 0) & (ptes.level == 1) & ~pages.compound
     code &= (vmas.flags & np.uint64(flags.VM_EXEC | flags.VM_WRITE | flags.VM_ACCOUNT)) == np.uint64(flags.VM_EXEC)
+    tasks = edit.views.tasks
+    debugged, _ = edit.kernel.gather_member("task_struct", "ptrace", tasks.task)
+    code &= ~np.isin(vmas.mm, tasks.mm[debugged != 0])
     copies = np.flatnonzero(code & pages.anon & (pages.mapcount == 1))
     mapping = edit.views.files.rows.mapping[vmas.file_row]
     for copy in copies.tolist():

@@ -20,6 +20,7 @@ _LEAST_WIDE, _LEAST_TURNS = 40, 12
 _STUB_LEAST, _STUB_SPAN = 32, 1536  # bytes that are not zero; from the first to the last of them
 _STUB_DENSE = 0.4  # of the span, that are not zero
 _STUB_MARKS, _STUB_KINDS, _STUB_SHARE = 6, 3, 0.3  # marks, kinds of them, part of the bytes that are marks
+_KERNEL_HALF = np.uint64(0xFFFF_8000_0000_0000)
 _BATCH = 1 << 8  # pages looked at closely at once
 
 
@@ -59,8 +60,15 @@ def _shifted(pages: U8, by: int) -> U8:
     return moved
 
 
+def _without_addresses(pages: U8) -> U8:
+    """Zeros in place of aligned addresses of the kernel half: a table of functions has in each what is an opcode."""
+    words = np.ascontiguousarray(pages).view("<u8")
+    return np.where(words >= _KERNEL_HALF, np.uint64(0), words).view(np.uint8)
+
+
 def _full(pages: U8) -> Bools:
     """Pages full of code."""
+    pages = _without_addresses(pages)
     second, fourth = _shifted(pages, 1), _shifted(pages, 3)
     wide = ((pages & np.uint8(0xF8)) == 0x48) & _WIDE[second]
     turns = np.count_nonzero((pages == 0xE8) & ((fourth == 0) | (fourth == 0xFF)), axis=1)
