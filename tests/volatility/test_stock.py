@@ -42,6 +42,14 @@ def without(image: Path, symbol: str, copy: Path) -> None:
     WRITERS["elf"](pages, copy)
 
 
+def without_types(image: Path, copy: Path) -> None:
+    """The same without its BTF, which lies in one piece."""
+    pages = Pages(open_image(image))
+    first, last = (physical(image, symbol) >> 12 for symbol in ("__start_BTF", "__stop_BTF"))
+    pages.bytes[(pages.frames >= first) & (pages.frames <= last)] = 0
+    WRITERS["elf"](pages, copy)
+
+
 def one_line(stderr: str) -> str:
     """Our line in what vol printed."""
     (line,) = [line for line in stderr.split("\n") if "vmaforensics: " in line]
@@ -65,7 +73,7 @@ def test_without_our_directory_volatility3_makes_nothing_of_the_image(vol: Vol) 
 
 def test_a_symbol_file_of_the_users_is_used_where_the_image_has_no_types(vol: Vol, tmp_path: Path) -> None:
     image, symbols = tmp_path / "image.elf", tmp_path / "symbols" / "linux"
-    without(FOUR, "__start_BTF", image)
+    without_types(FOUR, image)
     # Without any: one line that says what was found, and what to do.
     line = one_line(vol(image, PSLIST, code=1).stderr)
     expected = ("an elf image", "kernel banner 'Linux version 6.1", "no type information", "no symbol file for Linux")
@@ -82,7 +90,7 @@ def test_a_symbol_file_of_the_users_is_used_where_the_image_has_no_types(vol: Vo
 
 def test_a_symbol_file_of_another_kernel_is_said_not_to_fit(vol: Vol, tmp_path: Path) -> None:
     image, symbols = tmp_path / "image.elf", tmp_path / "symbols" / "linux"
-    without(FOUR, "__start_BTF", image)
+    without_types(FOUR, image)
     symbols.mkdir(parents=True)
     banner = base64.b64encode(b"Linux version 9.9.9 (another kernel)\n\0").decode()
     (symbols / "other.json").write_text(json.dumps({"symbols": {"linux_banner": {"constant_data": banner}}}))
