@@ -41,7 +41,7 @@ class OfProgram:
         if views.anchors is not None:
             rows, arch = views.anchors.mms, views.arch
             known = rows.ok & (rows.base != 0) & lives_long(context)  # with an interpreter: at another place each time
-            known &= np.array([reading.lives(mm) for mm in views.mms.mm.tolist()], np.bool_)
+            known &= reading.each_lives(views.mms.mm)
             first[0, known], first[1, known] = arch.page_bases(rows.phdr[known]), rows.base[known]
             says[known] = clocks.places.each(rows.auxv[known])
         self._first, self._begin, self._end = first, says, np.where(says == _NOWHERE, np.uint64(0), says)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.checks.rule import INDICES
-from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.lookup import is_in, rows_of
 from vmaforensics.views.processes.tasks import PF_EXITING, PF_KTHREAD
 from vmaforensics.views.view import View
 
@@ -127,8 +127,13 @@ class Reading:
 
     def lives(self, mm: int) -> bool:
         """Is ``mm`` used, and by nobody who has begun to exit?"""
-        users = self._tasks.take(np.flatnonzero(self._tasks.mm == np.uint64(mm)))
-        return bool(mm) and len(users) > 0 and bool(_living(users).all())
+        return bool(self.each_lives(np.array([mm], np.uint64))[0])
+
+    def each_lives(self, mms: U64) -> Bools:
+        """:meth:`lives` of each."""
+        users, living = self._tasks.mm, _living(self._tasks)
+        used: Bools = is_in(mms, users[living]) & ~is_in(mms, users[~living]) & (mms != 0)
+        return used
 
     def rest_of_owner(self, mm: int) -> Rest | None:
         """Of the living task that ``mm->owner`` names, which need not say the same."""

@@ -159,12 +159,12 @@ class _Tasks:
         here, passed = self._first, set[int]()
         while here not in passed and len(passed) < _MOST:
             passed.add(here)
-            read, ok = self._kernel.space.gather(_at(here + comm), _COMM)
-            link, held = self._word(_at(here + at))
-            if not (ok[0] and held[0] and _is_name(read[0])):
+            read, ok = self._kernel.space.gather(np.array([(here + comm) % WORD], np.uint64), _COMM)
+            link = self._kernel.space.word(here + at)
+            if link is None or not ok[0] or not _is_name(read[0]):
                 return
             yield here
-            here = (int(link[0]) - at) % WORD
+            here = (link - at) % WORD
 
     def _pids(self) -> list[int]:
         """Where ``pid`` and ``tgid`` lie."""
@@ -242,10 +242,6 @@ class _Tasks:
                 if place < self._size and place % 8 == 0:
                     return int(column) * 8, place
         return None
-
-
-def _at(address: int) -> U64:
-    return np.array([address % WORD], np.uint64)
 
 
 def _pointer(at: int, struct: str) -> Field:

@@ -52,7 +52,7 @@ class _Modules:
     """
 
     def __init__(self, kernel: Kernel, log: PointerLog, files: Files, ops: U64, mappings: U64, a_ops: U64) -> None:
-        self._log, self._files = log, files
+        self._modules, self._files = log.modules, files
         inode, _ = kernel.gather_member("file", "f_inode", files.file)
         of_inode, known = kernel.gather_member("inode", "i_fop", inode)
         row = rows_of(mappings, files.mapping)
@@ -61,10 +61,10 @@ class _Modules:
         self._judged = judged & (pages != np.uint64(kernel.symbols.get("empty_aops") or 0))
         self._ops, self._pages = log.modules.of(ops), log.modules.of(pages)
         inodes = log.modules.of(of_inode)
-        self.alien_files: Bools = self._judged & (self._ops != inodes) & self._alien(self._ops, inodes, self._pages)
+        self.alien_files: Bools = self._judged & log.modules.alien(self._ops, inodes, self._pages)
         # Read-only file systems share generic_ro_fops.
         both = self._judged & (self._ops != 0) & (inodes != 0)
-        alien = both & self._alien(self._pages, inodes, self._ops)
+        alien = both & log.modules.alien(self._pages, inodes, self._ops)
         self.alien_mappings: Bools = np.zeros(len(mappings), np.bool_)
         self.alien_mappings[row[alien & (row >= 0)]] = True
 
@@ -72,16 +72,8 @@ class _Modules:
         """Which VMAs have functions of a module that is not their file's."""
         row = rows_of(self._files.file, vmas.file)
         judged = values_at(self._judged, row)
-        alien: Bools = judged & self._alien(
-            self._log.modules.of(vmas.ops), values_at(self._ops, row), values_at(self._pages, row)
-        )
-        return alien
-
-    def _alien(self, module: U64, *own: U64) -> Bools:
-        """Is it a module, and has nothing to do with any of ``own``?"""
-        alien: Bools = module != 0
-        for other in own:
-            alien &= ~self._log.modules.related(module, other)
+        ops = self._modules.of(vmas.ops)
+        alien: Bools = judged & self._modules.alien(ops, values_at(self._ops, row), values_at(self._pages, row))
         return alien
 
 

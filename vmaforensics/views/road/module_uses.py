@@ -40,6 +40,13 @@ class ModuleUses:
         memory = self._memory
         return values_at(memory.module, covering_rows(memory.start, memory.end, addresses))
 
+    def alien(self, module: U64, *own: U64) -> Bools:
+        """Is each a module, and has nothing to do with any of ``own`` beside it?"""
+        alien: Bools = module != 0
+        for other in own:
+            alien &= ~self.related(module, other)
+        return alien
+
     def related(self, one: U64, other: U64) -> Bools:
         """Is each pair one module, or does one of them use the other, or may it? Nothing is related to no module."""
         both = (one != 0) & (other != 0)

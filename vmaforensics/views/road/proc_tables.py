@@ -151,5 +151,5 @@ def read_led_to(kernel: Kernel, log: PointerLog, struct: str, addresses: U64, so
         word=words.offset.tolist(),
         home=home,
         modular=own != 0,
-        alien=(own != 0) & (led_to != 0) & ~log.modules.related(own, led_to),
+        alien=(own != 0) & log.modules.alien(led_to, own),
     )
