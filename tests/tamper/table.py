@@ -125,7 +125,7 @@ def try_edit(sample: Sample, family: str, name: str, edit: Callable[[Edit], Labe
     findings = again_from_views(sample.analysis, copy.overlay).findings
     found = serious(findings, sample.analysis.findings, label.rank)
     right = [item for item in found if names(item, label)]
-    placed = [row for row in right if label.end == 0 or row.start is not None]
+    placed = [row for row in right if label.end == 0 or row.start is not None or f"{label.start:#x}" in row.title]
     return Outcome(
         kernel=sample.name,
         family=family,

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.pages.ptes import Ptes
 
 _MOST: Final = 256  # pages whose place is looked for one by one
+_MOST_ROOM: Final = 4  # addresses of one address space that are named for a page
 _STRANGE: Final = np.uint32(
     Mark.KERNEL_MEMORY
     | Mark.OTHER_ANON_VMA
@@ -27,10 +28,10 @@ _STRANGE: Final = np.uint32(
 
 
 class Place(NamedTuple):
-    """An address of an address space."""
+    """Where in an address space a page belongs."""
 
     mm: int
-    va: int
+    vas: tuple[int, ...]  # the one address; of a page that several VMAs have room for, each
 
 
 class Room(NamedTuple):
@@ -41,7 +42,7 @@ class Room(NamedTuple):
 
 
 def miscounted_places(context: Context, view: PageTablesView) -> dict[int, Place]:
-    """The place of each of ``view.miscounted`` for which just one can be named, by row."""
+    """The place of each of ``view.miscounted`` for which just one address space can be named, by row."""
     more = view.miscounted.pages.mapcount > view.miscounted.entries
     places = _outside_vmas(context, view, view.miscounted.pages.pfn, np.flatnonzero(~more))
     rest = [row for row in range(len(more)) if row not in places][:_MOST]
@@ -61,7 +62,7 @@ def _outside_vmas(context: Context, view: PageTablesView, pfns: U64, rows: I64) 
     at = rows_of(orphans.pfn, pfns[rows])
     rows, entries = rows[at >= 0], orphans.take(at[at >= 0])
     found = zip(context.views.mms.mm[entries.mm_row].tolist(), entries.va.tolist(), strict=True)
-    return dict(zip(rows.tolist(), (Place(mm, va) for mm, va in found), strict=True))
+    return dict(zip(rows.tolist(), (Place(mm, (va,)) for mm, va in found), strict=True))
 
 
 def _added_places(context: Context, view: PageTablesView, rows: list[int]) -> dict[int, Place]:
@@ -74,13 +75,17 @@ def _added_places(context: Context, view: PageTablesView, rows: list[int]) -> di
         at = rows_of(pfns, strange.pfn)  # miscounted frames ascend
         mms = context.views.mms.mm[strange.mm_row]
         for row, mm, va in zip(at.tolist(), mms.tolist(), strange.va.tolist(), strict=True):
-            found.setdefault(rows[row], Place(mm, va))
+            found.setdefault(rows[row], Place(mm, (va,)))
     return found
 
 
 def _erased_place(context: Context, view: PageTablesView, row: int) -> Place | None:
-    """A page that counts more than its entries: that of the one VMA which maps the page's own file or anon_vma there,
-    and whose entry leads to a stranger, or else is gone."""
+    """A page that counts more than its entries: that of the VMA which maps the page's own file or anon_vma there,
+    and whose entry leads to a stranger, or else is gone.
+
+    Several VMAs of one process may have room for it: a VMA that mremap moved keeps its offsets, and what is mapped in
+    its old place shares its anon_vma.
+    """
     room = rooms(context, view, row)
     entry = view.entries.rows_at(room.mm_row, room.va)
     known = room.mm_row >= 0
@@ -88,9 +93,15 @@ def _erased_place(context: Context, view: PageTablesView, row: int) -> Place | N
     strange[strange] = _strange(context, view.entries.take(entry[strange]))
     gone, off = known & (entry < 0), view.miscounted.pages.mapcount[row] - view.miscounted.entries[row]
     rows = np.flatnonzero(strange if strange.any() else gone)
-    if len(rows) != 1 and (len(rows) != off or not strange.any()):
+    if not len(rows):
         return None
-    return Place(int(context.views.mms.mm[room.mm_row[rows[0]]]), int(room.va[rows[0]]))
+    mm_rows, vas = room.mm_row[rows], room.va[rows]
+    mm = int(context.views.mms.mm[mm_rows[0]])
+    if strange.any() and len(rows) == off:
+        return Place(mm, (int(vas[0]),))
+    if (mm_rows != mm_rows[0]).any() or len(rows) > _MOST_ROOM:
+        return None
+    return Place(mm, tuple(sorted(vas.tolist())))
 
 
 def rooms(context: Context, view: PageTablesView, row: int, *, of_family: bool = False) -> Room:

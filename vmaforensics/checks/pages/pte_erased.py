@@ -2,7 +2,7 @@
 
 *Compared:* the map count of pages with the number of entries that lead to them, over all processes and
 all address spaces that are no process's (any more, or yet). Only where the page tables of all of them could be read
-whole. The place is named where just one VMA has room for the page.
+whole. The process is named where only VMAs of one have room for the page, and every place that they have for it.
 
 *Guaranteed by:* every entry made or cleared changes the count of its page (mm/rmap.c).
 """
@@ -64,13 +64,16 @@ def check(context: Context) -> Iterator[Finding]:
         )
 
     def title(row: int) -> str:
-        where = f" at {places[row].va:#x}" if row in places else ""
+        where = " at " + " or ".join(map(hex, places[row].vas)) if row in places else ""
         if pages.mapcount[row] > entries[row]:
             return f"a page that counts itself as mapped{where} is in no page table"
         return f"a page is mapped{where} by more entries than it counts"
 
     def bounds(row: int) -> tuple[int, int] | None:
-        return (places[row].va, places[row].va + arch.page_size) if row in places else None
+        if row not in places or len(places[row].vas) > 1:
+            return None
+        (va,) = places[row].vas
+        return va, va + arch.page_size
 
     words = _Words(evidence, title, bounds)
     rest = np.array([row for row in range(len(pages)) if row not in unsettled], np.int64)

@@ -48,7 +48,7 @@ _MOST_LEFT: Final = {apart.operation: apart.most for apart in LEAVE_PAGES}
 class Miscounted(NamedTuple):
     """What is known of each of ``PageTablesView.miscounted``, by row."""
 
-    places: dict[int, Place]  # where it belongs, if just one place can be named
+    places: dict[int, Place]  # where it belongs, if just one address space can be named
     unsettled: dict[int, int]  # those that operations under way account for, with the mm at work; 0: not known
 
 
