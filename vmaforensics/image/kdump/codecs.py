@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import zlib
 from typing import TYPE_CHECKING
 
 import cramjam
+import deflate
 import lzallright
 import numpy as np
 import zstandard
@@ -26,7 +26,7 @@ _SHARE = 512  # pages: fewer are too little work for a thread
 
 # What the libraries raise for damaged input; a result of the wrong size raises ValueError here.
 _FAILURES = (
-    zlib.error,
+    deflate.DeflateError,
     zstandard.ZstdError,
     cramjam.DecompressionError,
     lzallright.LZOError,
@@ -40,7 +40,8 @@ def _decoder(flags: int, size: int) -> Callable[[memoryview], bytes | bytearray 
     if flags == RAW:
         return bytes
     if flags == ZLIB:
-        return lambda data: zlib.decompress(data, bufsize=size)
+        inflate = deflate.zlib_decompress
+        return lambda data: inflate(data, size)
     if flags == ZSTD:
         unpack, frame_size = zstandard.ZstdDecompressor().decompress, zstandard.frame_content_size
 

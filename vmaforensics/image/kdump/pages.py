@@ -272,9 +272,9 @@ class KdumpMemory(PhysicalMemory):
                 count = min(_COUNTED_AT_ONCE, part.count - low)
                 records = part.source.array(DESCRIPTOR, part.descriptors_at + low * DESCRIPTOR.itemsize, count)
                 kinds = self._judge(part, records)
-                slots = self._slots[start + low : start + low + count]
-                met = np.flatnonzero(slots < 0)
-                kinds[met] = slots[met]
+                if self._met:
+                    slots = self._slots[start + low : start + low + count]
+                    kinds = np.where(slots < 0, slots, kinds)
                 counts[PageState.PRESENT] += np.count_nonzero(kinds == 0)
                 counts[PageState.ZERO] += np.count_nonzero(kinds == ZERO)
                 self.release()

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
 
 
+_BLOCK = 15  # frames whose counts are looked through together, as a power of two
 _FEW_GAPS = 4  # times as many numbers as frames are taken, for the sake of speed
 
 
@@ -60,7 +61,9 @@ class EntryCounts:
 
     def __init__(self, kernel: Kernel) -> None:
         self.places = FramePlaces(kernel)
-        self._counts: U32 = np.zeros(self.places.count, np.uint32)
+        # The counts of all frames take memory only where entries lead to, and only there are they looked at.
+        self._counts: U32 = np.zeros(-(-self.places.count >> _BLOCK << _BLOCK), np.uint32)
+        self._counted = np.zeros(len(self._counts) >> _BLOCK, np.bool_)  # blocks of frames
         self._others = np.zeros(0, np.uint64)  # frames that entries lead to and that are not counted
         self._special = np.zeros(0, np.uint64)  # frames that nobody counts: pages of zeros, raw frames
 
@@ -71,6 +74,7 @@ class EntryCounts:
             self.add(pfns[~known])
             place = place[known]
         np.add.at(self._counts, place, np.uint32(1))
+        self._counted[place >> _BLOCK] = True
 
     def add(self, pfns: U64) -> None:
         """Entries lead to these frames and do not count."""
@@ -79,13 +83,18 @@ class EntryCounts:
 
     def include(self, others: EntryCounts) -> None:
         """Count what ``others``, of the same kernel, have counted too."""
-        self._counts += others._counts
+        for block in np.flatnonzero(others._counted).tolist():
+            within = slice(block << _BLOCK, block + 1 << _BLOCK)
+            self._counts[within] += others._counts[within]
+        self._counted |= others._counted
         self.add(others._others)
         self.add_special(others._special)
 
     def frames(self) -> U64:
         """Every frame that some entry leads to and counts for, ascending."""
-        counted = self.places.frames(np.flatnonzero(self._counts != 0))  # of bytes it is quicker
+        blocks = np.flatnonzero(self._counted)
+        block, within = np.nonzero(self._counts.reshape(-1, 1 << _BLOCK)[blocks] != 0)  # of bytes it is quicker
+        counted = self.places.frames((blocks[block] << _BLOCK) + within)
         return distinct(counted, self._others) if len(self._others) else counted
 
     def add_special(self, pfns: U64) -> None:
