@@ -6,7 +6,7 @@ CRASH_SAMPLE ?= samples/crash-6.1-vma-file/image.kdump
 SAMPLE_IMAGES ?= debian-5.10 debian-6.1 debian-6.1-la57 debian-6.1-crash debian-6.12 debian-7.3 \
 	debian-5.10-hung debian-6.1-vma-file debian-7.3-pte-flipped debian-6.1-work5-live-20s-3
 IMAGES ?= build/images
-BENCH_IMAGES ?= bench-2g-5.10 bench-2g-x2 bench-2g-x4 bench-touched-1g bench-touched-2g bench-touched-4g bench-touched-8g bench-shared-40 bench-shared-400 bench-128g
+BENCH_IMAGES ?= bench-2g-5.10 bench-2g-x2 bench-2g-x4 bench-touched-1g bench-touched-2g bench-touched-4g bench-touched-8g bench-touched-2g-kdump bench-shared-40 bench-shared-400 bench-128g
 # Arguments of pytest and of bench/run.py, say: make test PYTEST_ARGS='-n 0 -k maple', make bench BENCH_ARGS=--update
 PYTEST_ARGS ?= -n 2 --dist loadscope
 BENCH_ARGS ?=

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from contenders import Contender, drgn, earlier_commands, our_commands, volatility
 from measure import BenchError, Result, run_once
-from page import LARGE_IMAGE, TARGET_COMMAND, TARGET_IMAGE, page, span, target
+from page import LARGE_IMAGE, TARGET_COMMAND, TARGET_IMAGE, TOUCHED_IMAGE, page, span, target
 from store import Subject, busy, load, machine, save, subject
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 TOUCHED = tuple(f"bench-touched-{size}g" for size in (1, 2, 4, 8))
 SHARED = ("bench-shared-40", "bench-shared-400")
-NAMES = ("bench-2g", "bench-2g-5.10", "bench-2g-x2", "bench-2g-x4", *TOUCHED, *SHARED, LARGE_IMAGE)
+NAMES = ("bench-2g", "bench-2g-5.10", "bench-2g-x2", "bench-2g-x4", *TOUCHED, TOUCHED_IMAGE, *SHARED, LARGE_IMAGE)
 PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 

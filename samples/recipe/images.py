@@ -277,6 +277,13 @@ def bench_images(scale: float = 1.0, mebibytes: int = 300) -> tuple[Image, ...]:
         ),
         *(touched_image(gibibytes) for gibibytes in (1, 2, 4, 8)),
         *(shared_image(processes) for processes in (40, 400)),
+        Image(
+            f"{touched_image(2).name}-kdump",
+            "trixie",
+            memory=touched_image(2).memory,
+            outputs=("kdump",),
+            bench=touched_image(2).bench,
+        ),
         large_image(128),
     )
 
@@ -299,6 +306,5 @@ def shared_image(processes: int) -> Image:
 def large_image(gibibytes: int) -> Image:
     """An image for measuring what the size of a machine costs: nearly all of its RAM was never touched, and what its
     programs do is what those of bench-touched-2g do."""
-    size = Bench(forks=20, areas=1000, mebibytes=2 * 1280)
-    outputs = ("kdump", "ram")
+    size, outputs = touched_image(2).bench, ("kdump", "ram")
     return Image(f"bench-{gibibytes}g", "trixie", memory=gibibytes * 1024, outputs=outputs, bench=size)
