@@ -20,8 +20,8 @@ LARGE_IMAGE, TOUCHED_IMAGE = "bench-128g", "bench-touched-2g-kdump"
 TOUCHED_PLAIN = "bench-touched-2g"
 LARGE_TIMES, LARGE_OPENS, LARGE_BYTES = 1.5, 1.0, 1_500_000_000
 DRGN_TIMES = 2.0  # as fast as its walk of one view
-TARGET_SECONDS = 2.5
-TARGET_BYTES = 500_000_000
+TARGET_SECONDS = 1.6
+TARGET_BYTES = 350_000_000
 
 _OWN = "vmaforensics"
 
