@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.views.clocks.reading_times import AGREE, believe, estimate
 from vmaforensics.views.clocks.samples import Clock
 from vmaforensics.views.problems import Problem
@@ -88,8 +89,8 @@ def _stale(problems: Problems) -> int:
     one, what was freed in between is led to from everywhere.
     """
     stale = problems.take(np.flatnonzero(problems.problem == Problem.STALE))
-    places = np.unique(stale.where // np.uint64(_GRAIN))
-    many = len(places) >= _MANY_PLACES and len(np.unique(stale.view)) >= _MANY_KINDS
+    places = distinct(stale.where // np.uint64(_GRAIN))
+    many = len(places) >= _MANY_PLACES and len(distinct(stale.view)) >= _MANY_KINDS
     return len(stale) if many else 0
 
 
@@ -111,7 +112,7 @@ def _by_clocks(clocks: ClocksView) -> tuple[Acquired, int, ReadingTimes | None]:
     if found[0] is Acquired.LIVE:  # then they are clocks like others, which often lie where there are none
         return found if found[2] is None else _by_samples(clocks, clocks.samples)
     behind = clocks.samples.pa[runs & (clocks.samples.time < clocks.bases.now - AGREE)]
-    pages = np.unique(behind // np.uint64(clocks.places.page_size))
+    pages = distinct(behind // np.uint64(clocks.places.page_size))
     return _by_samples(clocks, clocks.samples) if len(pages) > 1 else found
 
 
@@ -127,12 +128,12 @@ def _by_samples(clocks: ClocksView, samples: TimeSamples) -> tuple[Acquired, int
     spread = int(rows.time.max()) - oldest
     if clocks.panicked:
         return Acquired.ATOMIC, spread, None
-    torn = np.unique(sharp.pa[believed.torn] // np.uint64(clocks.places.page_size))
+    torn = distinct(sharp.pa[believed.torn] // np.uint64(clocks.places.page_size))
     if (
         len(torn) > _MOST_WILD
     ):  # memory was read in no order, and all clocks that are exact may lie in pages of one moment
         return Acquired.LIVE, max(spread, int(sharp.time[believed.torn].max()) - oldest), None
-    if len(np.unique(late.pa // np.uint64(clocks.places.page_size))) > 1:
+    if len(distinct(late.pa // np.uint64(clocks.places.page_size))) > 1:
         return Acquired.LIVE, spread, _in_order(estimate(samples, ranges))
     same = rows.pa[np.abs(rows.time - np.int64(oldest)) <= AGREE]
     far = int(same.max()) - int(same.min()) >= _FAR

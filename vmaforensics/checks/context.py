@@ -10,7 +10,7 @@ import numpy as np
 from vmaforensics.checks.acquisition import judge
 from vmaforensics.checks.finding import Confidence, Evidence, Finding, ReadApart, Rule, Severity
 from vmaforensics.checks.rule import INDICES
-from vmaforensics.columns.lookup import last_rows_of, sort_order, values_at
+from vmaforensics.columns.lookup import distinct, last_rows_of, sort_order, values_at
 from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.structures.lock import Lock
@@ -46,10 +46,10 @@ class Context:
         lost = np.isin(problems.problem, _LOST)
         # Address spaces by what of them was not read: nodes or links of an index, the mm_struct, VMAs of an index.
         # Nothing is said to be absent from those.
-        self._partial = {view: np.unique(problems.mm[lost & (problems.view == view)]) for view in INDICES}
+        self._partial = {view: distinct(problems.mm[lost & (problems.view == view)]) for view in INDICES}
         self._lost = views.mms.mm[~views.mms.ok]
         self._unread = {
-            view: np.unique(entries.mm[~values_at(views.vmas.ok, entries.vma_row)]) for view, entries in indices.items()
+            view: distinct(entries.mm[~values_at(views.vmas.ok, entries.vma_row)]) for view, entries in indices.items()
         }
 
     @cached_property

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.checks.rule import INDICES
-from vmaforensics.columns.lookup import is_in, rows_of
+from vmaforensics.columns.lookup import distinct, is_in, rows_of
 from vmaforensics.views.processes.tasks import PF_EXITING, PF_KTHREAD
 from vmaforensics.views.view import View
 
@@ -165,7 +165,7 @@ class Reading:
         mine = every.take(np.isin(every.task, tasks))
         if len(mine) and ((mine.flags & np.uint32(PF_KTHREAD)) != 0).all():
             return _FOREVER
-        rows = views.mm_rows(np.unique(mine.mm[mine.mm != 0]))
+        rows = views.mm_rows(distinct(mine.mm[mine.mm != 0]))
         rows = rows[rows >= 0]
         words = [views.mms.mm[rows[views.mms.users[rows] > 0]]]
         if (roots := views.table_roots) is not None:
@@ -208,12 +208,12 @@ class Reading:
         shared = np.isin(rmap.mapping, rmap.mapping[about & (rmap.mapping != 0)])
         if not shared.any():
             return None
-        return Sharers(np.unique(vmas.mm[shared]), self._clocks.places.of(vmas.vma[shared]))
+        return Sharers(distinct(vmas.mm[shared]), self._clocks.places.of(vmas.vma[shared]))
 
     def _span(self, places: U64) -> Span | None:
         if not len(places):
             return None
-        found = self._times.at(np.unique(places))
+        found = self._times.at(distinct(places))
         began, ended = int(found.time.min()), int(found.time.max())
         return Span(int(found.earliest.min()), began, ended, int(found.by.max()), int(places.max()))
 
@@ -237,7 +237,7 @@ class Reading:
         for index in (views.indices()[view] for view in INDICES if view in views.indices()):
             rows = index.take(np.flatnonzero(index.mm == owner))
             addresses += [rows.slot, rows.vma]
-        places = [self._clocks.places.of(np.unique(np.concatenate(addresses)))]
+        places = [self._clocks.places.of(distinct(np.concatenate(addresses)))]
         view = views.page_tables
         row = int(views.mm_rows(np.array([mm], np.uint64))[0])
         if tables and view is not None and row >= 0:

@@ -80,14 +80,14 @@ def bounds_of(keys: NDArray[_S], wanted: Any) -> tuple[int, int]:  # noqa: ANN40
 
 
 def distinct(*values: NDArray[_S]) -> NDArray[_S]:
-    """The distinct ``values``, of one array or several, ascending.
+    """The distinct ``values``, of one array or several of any shape, ascending.
 
     As :func:`numpy.unique`, which since NumPy 2.3 hashes integers and takes a hundred times as long.
 
     >>> distinct(np.array([30, 10, 30]))
     array([10, 30])
     """
-    ordered = np.sort(np.concatenate(values) if len(values) > 1 else values[0])
+    ordered = np.sort(np.concatenate(values, axis=None) if len(values) > 1 else values[0], axis=None)
     first = np.ones(len(ordered), np.bool_)
     first[1:] = ordered[1:] != ordered[:-1]
     found: NDArray[_S] = ordered[first]

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -101,7 +103,7 @@ def ranges_without(ranges: NDArray[Any], cuts: NDArray[Any]) -> NDArray[Any]:
     starts = np.concatenate([ranges[:, 0], cuts[:, 1]])
     ends = np.concatenate([ranges[:, 1], cuts[:, 0]])
     # Between two of all these places everything is either in a range or not, and in a cut or not.
-    places = np.unique(np.concatenate([starts, ends]))
+    places = distinct(np.concatenate([starts, ends]))
     inside = np.searchsorted(ranges[:, 0], places, "right") > np.searchsorted(ranges[:, 1], places, "right")
     inside &= np.searchsorted(cuts[:, 0], places, "right") == np.searchsorted(cuts[:, 1], places, "right")
     edges = np.flatnonzero(np.diff(inside, prepend=False))

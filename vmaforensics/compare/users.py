@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 import numpy as np
 
-from vmaforensics.columns.lookup import values_at
+from vmaforensics.columns.lookup import distinct, values_at
 from vmaforensics.compare.known_regions import KnownRegions, executes, known_regions
 from vmaforensics.errors import UsageError
 from vmaforensics.views.pages.frame_kinds import FrameKind
@@ -233,7 +233,7 @@ def _chosen(views: Views, path: str | None, inode: int | None) -> _Files:
         at = [row for row, name in enumerate(views.handles.names) if _is(name, path)]
         inodes.append(files.inode[np.array(at, np.int64)])
         names += [printable(views.handles.names[row] or b"") for row in at]
-    return _Files(rows, np.unique(np.concatenate(inodes)), sorted(set(names)))
+    return _Files(rows, distinct(np.concatenate(inodes)), sorted(set(names)))
 
 
 def _is(name: bytes | None, path: str | None) -> bool:

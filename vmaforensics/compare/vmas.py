@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import is_first, sort_order
+from vmaforensics.columns.lookup import distinct, is_first, sort_order
 from vmaforensics.columns.ragged import expand_ranges
 from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.types import I32, I64, U8, U64, Bools
@@ -83,7 +83,7 @@ def indexed_vmas(views: Views, mms: NDArray[np.uint64] | None = None) -> Compare
 
 def rows_with_mm(owner: NDArray[np.uint64], mms: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Rows of the ascending ``owner`` that equal one of ``mms``, ascending."""
-    wanted = np.unique(mms)
+    wanted = distinct(mms)
     return expand_ranges(np.searchsorted(owner, wanted, "left"), np.searchsorted(owner, wanted, "right"))[1]
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.lookup import distinct, rows_of
 from vmaforensics.crash.by_hand import struct_lines
 from vmaforensics.crash.lock_names import lock_names, write_locked_texts
 from vmaforensics.crash.stack_parts import waits_uninterruptibly
@@ -56,7 +56,7 @@ class _Builder:
     def _name_locks(self) -> tuple[Surroundings | None, dict[int, str]]:
         """What locks are of; nothing is read where there are none, and nothing is known without the kernel's types."""
         locks = self._view.locks
-        addresses = np.union1d(self._view.waits.lock, locks.lock[locks.held])
+        addresses = distinct(self._view.waits.lock, locks.lock[locks.held])
         addresses = addresses[addresses != 0][:_MOST]
         if not len(addresses):
             return None, {}

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from vmaforensics.arch.page_tables import PteState
-from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.lookup import distinct, rows_of
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
 from vmaforensics.columns.table import Table, column, table
@@ -142,7 +142,7 @@ def mapped_pages(kernel: Kernel, mms: Mms, view: PageTablesView | None, mm: int,
     pages.allow[at], pages.pte_state[at] = ptes.allow[row], ptes.state[row]
     pages.level[at], pages.entry[at] = ptes.level[row], ptes.entry[row]
     pages.state[at] = np.where(ptes.state == PteState.SWAP, np.uint8(SWAPPED), np.uint8(OTHER))[row]
-    named = np.unique(at[(ptes.state <= PteState.PROTNONE)[row]])
+    named = distinct(at[(ptes.state <= PteState.PROTNONE)[row]])
     pages.state[named] = _frame_states(kernel, pages.pfn[named])
     zero = zero_frame(kernel)
     if zero is not None:

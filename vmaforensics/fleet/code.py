@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_USER, PteState
-from vmaforensics.columns.lookup import last_rows_of, sort_order, values_at
+from vmaforensics.columns.lookup import distinct, last_rows_of, sort_order, values_at
 from vmaforensics.columns.ragged import expand, sum_by
 from vmaforensics.columns.runs import begins_run, run_starts
 from vmaforensics.columns.table import Table, column, table
@@ -113,9 +113,9 @@ def _pages(analysis: Analysis, regions: NDArray[np.void]) -> tuple[CodePages, in
 def _region_of(regions: NDArray[np.void], mm: U64, va: U64) -> NDArray[np.int64]:
     """Row of the region that holds each address of each mm, -1 where none does."""
     order = sort_order(regions["mm"], regions["start"])
-    owners = np.unique(np.concatenate([regions["mm"], mm]))
+    owners = distinct(np.concatenate([regions["mm"], mm]))
     # A number for each pair of mm and address that sorts as they do: ranks of what there is.
-    starts = np.unique(np.concatenate([regions["start"], va]))
+    starts = distinct(np.concatenate([regions["start"], va]))
     scale = np.int64(len(starts) + 1)
     keys = np.searchsorted(owners, regions["mm"][order]) * scale + np.searchsorted(starts, regions["start"][order])
     row = last_rows_of(keys, np.searchsorted(owners, mm) * scale + np.searchsorted(starts, va))
@@ -138,7 +138,7 @@ def _hashes(analysis: Analysis, frames: U64) -> tuple[U64, U64, Bools, Bools]:
     return halves[:, 0], halves[:, 1], ok, zero
 
 
-def distinct(pages: CodePages, file: NDArray[np.int64]) -> tuple[CodePages, NDArray[np.int64]]:
+def each_content(pages: CodePages, file: NDArray[np.int64]) -> tuple[CodePages, NDArray[np.int64]]:
     """Each content of each place of each file once, and how many address spaces have it; ``file`` numbers them."""
     order = sort_order(file, pages.index, pages.low, pages.high, pages.mm)
     rows, files = pages.take(order), file[order]

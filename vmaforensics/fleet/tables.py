@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from vmaforensics.fleet.code import distinct, read_code
+from vmaforensics.fleet.code import each_content, read_code
 from vmaforensics.fleet.hooks import HOOKS, hooks_of
 from vmaforensics.report.document.modules import MODULES, modules_table
 from vmaforensics.report.document.parts import NotAssessed
@@ -228,7 +228,7 @@ def _code(analysis: Analysis, regions: NDArray[np.void], code: Code) -> dict[str
     )
     pages = code.pages.take(code.pages.ok)
     names, name_of = _numbered([*regions["name"].tolist(), ""])  # the last of them is that of no region, row -1
-    pages, spaces = distinct(pages, name_of[pages.region])
+    pages, spaces = each_content(pages, name_of[pages.region])
     return {
         "executables": executables,
         "code": columns_of_rows(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.image.source import Fetched, Source, take
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class BlockSource(Source):
     def fetch(self, offsets: NDArray[np.int64], size: int) -> Fetched:
         blocks = self._blocks(offsets)
         single = self._blocks(offsets + max(size - 1, 0)) == blocks
-        wanted = np.unique(blocks)
+        wanted = distinct(blocks)
         if single.all() and len(wanted) <= len(self._owners):
             self._load(wanted)
             return Fetched(self._cache, *self._places(blocks, offsets, size))
@@ -56,7 +57,7 @@ class BlockSource(Source):
         for low in range(0, len(wanted), len(self._owners)):
             some = wanted[low : low + len(self._owners)]
             rows = np.flatnonzero(single & (blocks >= some[0]) & (blocks <= some[-1]))
-            self._load(np.unique(blocks[rows]))
+            self._load(distinct(blocks[rows]))
             places, ok[rows] = self._places(blocks[rows], offsets[rows], size)
             if len(rows):
                 copy[rows] = take(self._cache, places, size)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.errors import MemoryReadError
 from vmaforensics.image.at_hand import FEW, SHORT, PagesAtHand
 from vmaforensics.image.limits import Limits
@@ -167,7 +168,7 @@ class PhysicalMemory(ABC):
         # Rows that cross page boundaries: group them by the room left in their first page, so that each
         # group is cut at the same columns. Kernel objects are aligned, so there are few groups.
         crossing = np.flatnonzero(~whole)
-        for first in np.unique(room[crossing]).tolist():
+        for first in distinct(room[crossing]).tolist():
             rows = crossing[room[crossing] == first]
             start = 0
             while start < size:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.lookup import distinct, rows_of
 from vmaforensics.columns.runs import true_ranges
 from vmaforensics.image.memory import PhysicalMemory
 from vmaforensics.image.placed import PAGE_SHIFT, PAGE_SIZE, PageState, Placed
@@ -61,12 +61,12 @@ class Overlay(PhysicalMemory):
     def drop(self, pfns: int | NDArray[np.uint64]) -> None:
         """Make these page frames absent, edited or not."""
         gone = np.atleast_1d(np.asarray(pfns, dtype=np.uint64))
-        self._dropped = np.union1d(self._dropped, gone)
+        self._dropped = distinct(self._dropped, gone)
         self._keep(~np.isin(self._edited, gone))
 
     def changed(self) -> NDArray[np.uint64]:
         """The page frames that were written to or dropped, ascending."""
-        return np.union1d(self._dropped, self._edited)
+        return distinct(self._dropped, self._edited)
 
     def _open(self, pfns: NDArray[np.uint64]) -> None:
         """Make copies of those of ``pfns`` that have none yet."""

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
+
 if TYPE_CHECKING:
     from vmaforensics.columns.types import U64
 
@@ -27,7 +29,7 @@ class Trace:
         self._flags[pfns[low].astype(np.intp)] = True
         if len(self._flags) == _FLAGS and not low.all():
             high = pfns[~low]
-            self._high.append(np.unique(high[high <= self._top]))
+            self._high.append(distinct(high[high <= self._top]))
             if len(self._high) > 64:
                 self._merged()
 
@@ -38,5 +40,5 @@ class Trace:
     def _merged(self) -> U64:
         if not self._high:
             return np.zeros(0, np.uint64)
-        self._high = [np.unique(np.concatenate(self._high))]
+        self._high = [distinct(np.concatenate(self._high))]
         return self._high[0]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import numpy as np
 
 from vmaforensics.arch.known import DEFAULT
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.columns.table import Table, columns_of
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.kernel.structures.btf import Btf
@@ -272,7 +273,7 @@ class Kernel:
             if len(short):  # perhaps only because the page ends here
                 page = self.memory.page_size
                 room = page - (addresses[left[short]] % np.uint64(page)).astype(np.int64)
-                for piece in np.unique(room[room < size]).tolist():
+                for piece in distinct(room[room < size]).tolist():
                     rows = short[room == piece]
                     data[rows, :piece], ok[rows] = self.space.gather(addresses[left[rows]], piece)
             nul = (data == 0).any(axis=1)

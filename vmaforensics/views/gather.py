@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.errors import KernelNotFoundError, MemoryReadError
 from vmaforensics.progress import unheard
 from vmaforensics.views.anchors.anchors import gather_anchors
@@ -231,7 +232,7 @@ def _gather_witnesses(
     views.road = extra.get(
         "code",
         lambda: gather_road(
-            kernel, np.unique(opened), vmas, files.rows, cpus=cpus, patched=patched, reference=reference
+            kernel, distinct(opened), vmas, files.rows, cpus=cpus, patched=patched, reference=reference
         ),
     )
 

@@ -14,6 +14,7 @@ from vmaforensics.arch.page_tables import IsolatedEntries, Walk
 from vmaforensics.arch.x86_64 import bits
 from vmaforensics.arch.x86_64.entries import has
 from vmaforensics.arch.x86_64.paging import walk
+from vmaforensics.columns.lookup import distinct
 
 if TYPE_CHECKING:
     from vmaforensics.arch.page_tables import Leaves, LowestTables, TablePages
@@ -55,7 +56,7 @@ def walk_user_only(memory: PhysicalReader, roots: U64, differing: IsolatedEntrie
     """
     alone = has(differing.user, bits.PRESENT) & ~has(differing.entry, bits.PRESENT)
     keys = differing.owner[alone].astype(np.int64) * bits.USER_SLOTS + differing.slot[alone]
-    rows = np.unique(differing.owner[alone])
+    rows = distinct(differing.owner[alone])
     found = walk(memory, roots[rows] + np.uint64(PAGE), bounds)
     shift = np.uint64(_shift(bounds.levels))
 

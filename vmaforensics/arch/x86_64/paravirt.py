@@ -10,6 +10,7 @@ from vmaforensics.arch.branches import BranchKind
 from vmaforensics.arch.x86_64.code_patches import SIZE, branches
 from vmaforensics.arch.x86_64.filler import is_filler
 from vmaforensics.arch.x86_64.text_windows import windows
+from vmaforensics.columns.lookup import distinct
 
 if TYPE_CHECKING:
     from vmaforensics.arch.reading import KernelReader
@@ -43,7 +44,7 @@ def paravirt_calls(kernel: KernelReader, found: Explained) -> None:
     linked = np.ascontiguousarray(rows[:, instr : instr + 8]).view("<u8")[:, 0]
     with np.errstate(over="ignore"):
         offsets = found.offsets(linked + np.uint64(found.text.moved))
-    for width in np.unique(rows[:, length]).tolist():
+    for width in distinct(rows[:, length]).tolist():
         if SIZE <= width <= SIZE + 2:
             direct_calls(kernel, found, offsets[rows[:, length] == width], width)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.indices.maple_slots import leaf_slots, node_gaps, null_pairs
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.views.indices.maple_nodes import slot_addresses
 from vmaforensics.views.view import View
 from vmaforensics.words.printable import decoded
@@ -102,7 +103,7 @@ class Holes:
         """The VMAs of an mm that were read, over all indices, ascending."""
         views = self._context.views
         addresses = [entries.vma[entries.mm == np.uint64(mm)] for entries in views.indices().values()]
-        vmas = views.vmas.take(views.vma_rows(np.unique(np.concatenate(addresses))))
+        vmas = views.vmas.take(views.vma_rows(distinct(np.concatenate(addresses))))
         vmas = vmas.take(vmas.ok)
         return vmas.sort_by(vmas.start)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from vmaforensics.arch.page_tables import PteState
 from vmaforensics.checks.held import held
-from vmaforensics.columns.lookup import composite_key, first_rows, rows_of, values_at
+from vmaforensics.columns.lookup import composite_key, distinct, first_rows, rows_of, values_at
 
 if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
@@ -53,7 +53,7 @@ def alone_in_table(context: Context, view: PageTablesView, rows: I64) -> Bools:
 def _has_others(view: PageTablesView, rows: I64) -> Bools:
     """Does each of ``rows`` have an entry of its table and VMA beside it that is none of them?"""
     wrong = view.entries.take(rows)
-    tables = np.unique(view.arch.page_bases(wrong.where))
+    tables = distinct(view.arch.page_bases(wrong.where))
     at, ptes = view.entries.in_tables(tables)
     fine = np.flatnonzero((ptes.level == 1) & (ptes.state == PteState.PRESENT) & (ptes.range_row >= 0))
     fine = fine[~np.isin(at[fine], rows)]

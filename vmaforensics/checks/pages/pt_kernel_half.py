@@ -26,7 +26,7 @@ from vmaforensics.checks.context import MOST
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.pages.kernel_leaves import entries_text, leaf_bounds, leaf_evidence, leaf_text
 from vmaforensics.checks.rule import BUG, SMEAR, Rule, Severity
-from vmaforensics.columns.lookup import sort_order
+from vmaforensics.columns.lookup import distinct, sort_order
 from vmaforensics.columns.runs import begins_run, run_numbers
 from vmaforensics.views.view import View
 
@@ -62,12 +62,12 @@ def check(context: Context) -> Iterator[Finding]:
     if view is None:
         return
     entries = view.entries
-    usable = np.unique(view.leaves.owner[(view.leaves.allow & ALLOW_USER) != 0])
+    usable = distinct(view.leaves.owner[(view.leaves.allow & ALLOW_USER) != 0])
     # An entry that a process has not got yet hides nothing; up to 5.7 vmalloc_fault copied those of vmalloc late.
     wrong = np.flatnonzero((~entries.own & (entries.entry != 0)) | np.isin(np.arange(len(entries)), usable))
     common = _common(entries.take(wrong), len(view.mm))
     settled = view.settled()
-    for owner in np.unique(entries.owner[wrong[~common]]).tolist():
+    for owner in distinct(entries.owner[wrong[~common]]).tolist():
         rows = wrong[~common & (entries.owner[wrong] == owner)]
         finding = _finding(context, view, rows, int(view.mm[owner]))
         yield replace(finding, at_once=bool(settled[rows].all()), pid=finding.pid or int(view.pid[owner]))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.arch.page_tables import PteState
-from vmaforensics.columns.lookup import composite_key, rows_of, sort_order, values_at
+from vmaforensics.columns.lookup import composite_key, distinct, rows_of, sort_order, values_at
 
 if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
@@ -39,7 +39,7 @@ def twice_mapped(view: PageTablesView, rows: I64, marked: I64) -> I64:
     ``marked`` are all entries that disagree with their VMA: they prove nothing.
     """
     wrong = view.entries.take(rows)
-    tables = np.unique(view.arch.page_bases(wrong.where))
+    tables = distinct(view.arch.page_bases(wrong.where))
     at, ptes = view.entries.in_tables(tables)
     rightful = _single(view, ptes) & np.isin(ptes.pfn, wrong.pfn) & ~np.isin(at, marked)
     at, ptes = at[rightful], ptes.take(rightful)

@@ -10,6 +10,7 @@ import numpy as np
 from vmaforensics.checks.pages.miscounted_places import miscounted_places, rooms
 from vmaforensics.checks.processes.sources import whole_sources
 from vmaforensics.checks.rule import Apart
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.processes.mm_sources import Source
 
@@ -144,5 +145,5 @@ def _at_work(
 def _mergeable(context: Context) -> I64:
     """Rows of the mms that pages of KSM may be mapped in; these name no VMA that they belong to."""
     vmas = context.views.vmas
-    rows = np.unique(context.views.mm_rows(vmas.mm[vmas.ok & ((vmas.flags & _MERGEABLE) != 0)]))
+    rows = distinct(context.views.mm_rows(vmas.mm[vmas.ok & ((vmas.flags & _MERGEABLE) != 0)]))
     return rows[rows >= 0]

@@ -24,7 +24,7 @@ from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.pages.kernel_leaves import entries_text
 from vmaforensics.checks.rule import BUG, SMEAR, Part, Rule, Severity
 from vmaforensics.checks.vmas.indexed import indexed_vmas, like_vmas
-from vmaforensics.columns.lookup import values_at
+from vmaforensics.columns.lookup import distinct, values_at
 from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
@@ -69,7 +69,7 @@ def check(context: Context) -> Iterator[Finding]:
     if bare.any():
         indexed = indexed_vmas(context)[context.index]
         own = bare[indexed.vma_row] & (vmas.mm[indexed.vma_row] == indexed.entries.mm)
-        for row in np.unique(indexed.vma_row[own]).tolist():
+        for row in distinct(indexed.vma_row[own]).tolist():
             yield _without_file(context, int(row))
     if views.page_tables is not None:
         yield from _unfit_entries(context, views.page_tables, device & ~bare & (vmas.kind != Kind.HUGETLB))

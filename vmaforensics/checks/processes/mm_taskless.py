@@ -15,6 +15,7 @@ import numpy as np
 from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import Rule, Severity
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.processes.taskless_mms import MmState
 from vmaforensics.views.view import View
@@ -73,5 +74,5 @@ def _only_exiting(context: Context, count: int) -> int:
     operations = context.views.operations
     if operations is None or count != 1:
         return 0
-    pids = np.unique(operations.under_way.pid[operations.under_way.operation == Operation.EXIT])
+    pids = distinct(operations.under_way.pid[operations.under_way.operation == Operation.EXIT])
     return int(pids[0]) if len(pids) == 1 else 0

@@ -20,7 +20,7 @@ import numpy as np
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.processes.sources import TASK_NEW, about_task, known_to, whole_sources
 from vmaforensics.checks.rule import BUG, SMEAR, Confidence, Rule, Severity
-from vmaforensics.columns.lookup import rows_of, values_at
+from vmaforensics.columns.lookup import distinct, rows_of, values_at
 from vmaforensics.views.processes.mm_sources import Source
 from vmaforensics.views.processes.tasks import PF_EXITING
 from vmaforensics.views.view import View
@@ -80,12 +80,12 @@ def check(context: Context) -> Iterator[Finding]:
 def _of_processes(context: Context, sources: SourcesView, missing: _Missing, wrong: I64) -> Iterator[Finding]:
     """What one record leaves out: the tasks ``wrong``."""
     tgids = sources.tasks.tgid[wrong]
-    processes = len(np.unique(tgids))
+    processes = len(distinct(tgids))
     if processes > _MOST:  # one broken link leaves out all that is behind it
         finding = _of_process(context, sources, missing, wrong.tolist())
         yield replace(finding, title=f"{processes:,} processes are not in every record: the first {finding.title}")
         return
-    for tgid in np.unique(tgids).tolist():
+    for tgid in distinct(tgids).tolist():
         yield _of_process(context, sources, missing, wrong[tgids == tgid].tolist())
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.processes.sources import about_task
 from vmaforensics.checks.rule import SMEAR, Confidence, Rule, Severity
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.views.processes.tasks import PF_EXITING, PF_KTHREAD
 from vmaforensics.views.view import View
 from vmaforensics.words.printable import comm_of, decoded
@@ -52,7 +53,7 @@ def check(context: Context) -> Iterator[Finding]:
         return
     tasks = sources.tasks
     kernel = tasks.ok & ((tasks.flags & PF_KTHREAD) != 0) & (tasks.mm == 0)
-    own = {comm_of(comm).split(b"/")[0] + b"/" for comm in np.unique(tasks.comm[kernel]) if b"/" in comm_of(comm)}
+    own = {comm_of(comm).split(b"/")[0] + b"/" for comm in distinct(tasks.comm[kernel]) if b"/" in comm_of(comm)}
     shows = tasks.ok & (tasks.mm != 0) & (tasks.exit_state == 0)
     shows &= (tasks.flags & (PF_KTHREAD | PF_EXITING | _PF_USER_WORKER)) == 0
     names, which = np.unique(tasks.comm, return_inverse=True)

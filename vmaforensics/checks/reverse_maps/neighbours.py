@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import last_rows_of, rows_of, sort_order, values_at
+from vmaforensics.columns.lookup import distinct, last_rows_of, rows_of, sort_order, values_at
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import I64, U64
 
@@ -63,7 +63,7 @@ def passed_by(rmap: RmapView, rows: I64, places: Places, size: int) -> PassedBy:
     found = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     if len(pairs) and len(rows):
         pgoff, tree = rmap.vmas.pgoff[rows], rmap.mapping[rows]
-        trees, pages = np.unique(pairs.tree), np.unique(np.concatenate([pairs.low, pgoff]))
+        trees, pages = distinct(pairs.tree), distinct(np.concatenate([pairs.low, pgoff]))
         width = len(pages)
         key = np.searchsorted(trees, pairs.tree) * width + np.searchsorted(pages, pairs.low)
         order = sort_order(key)

@@ -23,7 +23,7 @@ from vmaforensics.checks.reverse_maps.compared_trees import compared_trees
 from vmaforensics.checks.reverse_maps.neighbours import NEIGHBOURS, passed_by
 from vmaforensics.checks.rule import FORKS, INDICES, Part, Rule, Severity
 from vmaforensics.checks.unchanged import unchanged
-from vmaforensics.columns.lookup import first_rows, rows_of, values_at
+from vmaforensics.columns.lookup import distinct, first_rows, rows_of, values_at
 from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.pages.ptes import place_keys
 from vmaforensics.views.view import View
@@ -108,7 +108,7 @@ def _lost(context: Context, compared: ComparedTrees) -> _Lost:
     found: list[Finding] = []
     for witness, proven in ((between, NEIGHBOURS), (cut.take(same), HELD), (cut.take(~same), "")):
         fresh = witness.take(~np.isin(witness.rows, seen))
-        seen = np.union1d(seen, fresh.rows)
+        seen = distinct(seen, fresh.rows)
         found += [replace(finding, proven=proven, settled=not proven) for finding in _witnessed(compared, fresh)]
     return _Lost(seen, found)
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from vmaforensics.checks.context import MOST
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.columns.lookup import sort_order
+from vmaforensics.columns.lookup import distinct, sort_order
 from vmaforensics.columns.runs import begins_run, run_starts
 from vmaforensics.views.road.code_owners import Owner
 from vmaforensics.views.road.pointers import Leads
@@ -108,7 +108,7 @@ def holders(context: Context, things: Iterable[int]) -> str:
     files = road.held.file[np.isin(road.held.thing, np.array(list(things), np.uint64))]
     tasks = context.views.tasks
     found = []
-    for pid in np.unique(handles.descriptors.pid[np.isin(handles.descriptors.file, files)]).tolist()[:MOST]:
+    for pid in distinct(handles.descriptors.pid[np.isin(handles.descriptors.file, files)]).tolist()[:MOST]:
         row = np.flatnonzero(tasks.leader & (tasks.tgid == pid))
         name = decoded(tasks.comm[row[0]].tobytes().split(b"\0", 1)[0]) if len(row) else "?"
         found.append(f"pid {pid} ({name})")

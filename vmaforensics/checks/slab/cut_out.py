@@ -12,7 +12,7 @@ import numpy as np
 
 from vmaforensics.checks.held import held
 from vmaforensics.checks.indices.maple_slots import firm, leaf_slots
-from vmaforensics.columns.lookup import composite_key, last_rows_of, sort_order, values_at
+from vmaforensics.columns.lookup import composite_key, distinct, last_rows_of, sort_order, values_at
 from vmaforensics.columns.types import I64, U64, Bools
 from vmaforensics.views.indices.maple_nodes import slot_addresses
 from vmaforensics.views.pages.ptes import place_keys
@@ -59,7 +59,7 @@ def _empty_slots(context: Context, mm: U64, start: U64, end: U64) -> U64:
     """Address of the empty slot that holds each range; 0 where there is none between two pivots of a leaf."""
     nodes, slots = context.views.maple_nodes, context.shared(leaf_slots)
     at = np.flatnonzero(slots.empty & firm(nodes, slots.node, slots.slot))
-    names = np.unique(np.concatenate([nodes.mm, mm]))
+    names = distinct(np.concatenate([nodes.mm, mm]))
     page = np.uint64(context.views.arch.page_shift)
     keys = composite_key(np.searchsorted(names, nodes.mm[slots.node[at]]), slots.low[at] >> page, _PAGE_BITS)
     order = sort_order(keys)

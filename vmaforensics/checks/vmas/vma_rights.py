@@ -17,6 +17,7 @@ from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import BUG, SMEAR, Part, Rule, Severity
 from vmaforensics.checks.vmas.indexed import indexed_vmas
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
@@ -63,7 +64,7 @@ def check(context: Context) -> Iterator[Finding]:
     if not wrong.any():
         return
     indexed = indexed_vmas(context)[context.index]
-    rows = np.unique(indexed.vma_row[wrong[indexed.vma_row]])
+    rows = distinct(indexed.vma_row[wrong[indexed.vma_row]])
 
     def title(at: int) -> str:
         row = int(rows[at])

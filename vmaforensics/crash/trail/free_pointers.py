@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.crash.trail.word import BrokenWord, Sure, Trail, flipped
 from vmaforensics.views.slab.free_pointers import free_pointers_to
 from vmaforensics.views.slab.objects import State
@@ -31,7 +32,7 @@ def follow_free_pointer(records: Records, complaint: Complaint, targets: Iterabl
     Looked at are the caches that are known, and those that registers lead to.
     """
     trail, slab = Trail(), records.views.slab
-    known = [] if slab is None else np.unique(slab.layout.caches.cache).tolist()
+    known = [] if slab is None else distinct(slab.layout.caches.cache).tolist()
     named = [target.found.start for target in targets if target.found.struct == "kmem_cache"]
     for cache in dict.fromkeys([*known, *named]):
         found = free_pointers_to(records.kernel, cache, value)

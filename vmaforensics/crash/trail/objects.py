@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.views.objects.typed import ObjectOf, struct_of
 from vmaforensics.views.pages.page_types import PageReader
@@ -53,7 +54,7 @@ class Objects:
 
     def look_up(self, addresses: U64) -> None:
         """Look up many addresses at once, to be asked for by :meth:`at`."""
-        wanted = np.array([at for at in np.unique(addresses).tolist() if at not in self._known], np.uint64)
+        wanted = np.array([at for at in distinct(addresses).tolist() if at not in self._known], np.uint64)
         usable = wanted[self._kernel.arch.kernel_pointer(wanted)]
         self._known |= dict.fromkeys(wanted.tolist())
         if not len(usable):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.errors import UsageError
 from vmaforensics.export.elf.headers import (
     ET_DYN,
@@ -128,7 +129,7 @@ def find_headers(memory: UserMemory, address: int, page: int) -> tuple[int, Head
     rows = memory.regions.rows
     below = rows.start[rows.start <= np.uint64(address)]
     tried = 0
-    for start in np.unique(below)[::-1][:_MOST_TRIED].tolist():
+    for start in distinct(below)[::-1][:_MOST_TRIED].tolist():
         head = memory.read(start, 64)
         length = size_of_header(head.data.tobytes())
         if head.missing or not length:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.columns.runs import begins_range, run_starts
 from vmaforensics.errors import ImageUnreadableError, UnsupportedFormatError
 from vmaforensics.image.source import Fetched, FileSource, Mapped, Span, take
@@ -275,7 +276,7 @@ def _disjoint(path: Path, table: NDArray[np.int64]) -> tuple[NDArray[np.int64], 
 def _painted(rows: NDArray[np.int64], number: NDArray[np.int64]) -> NDArray[np.int64]:
     """What each of these records, sorted by offset, shows where one with a higher ``number`` covers another."""
     records = list(zip(number.tolist(), *rows.T.tolist(), strict=True))
-    edges = np.unique(np.concatenate([rows[:, 0], rows[:, 0] + rows[:, 1]])).tolist()
+    edges = distinct(np.concatenate([rows[:, 0], rows[:, 0] + rows[:, 1]])).tolist()
     over: list[tuple[int, int, int, int]] = []  # those that reach here, the last of the stream on top
     shown: list[tuple[int, int, int]] = []
     at = 0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.image.formats.segments import FlatMemory
 from vmaforensics.image.placed import PAGE_SHIFT, PAGE_SIZE, PageState, Placed
 from vmaforensics.image.source import take
@@ -91,7 +92,7 @@ class LemonMemory(FlatMemory):
             self._looked[numbers[new]] = np.where(filler, _FILLER, _MEMORY)
             if filler.any():
                 met = pfns[held[new[filler]]]
-                self._met = np.union1d(self._met if self._met is not None else met[:0], met)
+                self._met = distinct(self._met if self._met is not None else met[:0], met)
         mask[held] = self._looked[numbers] == _FILLER
         return mask
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U32, U64
 from vmaforensics.image.kdump.codecs import NAMES, decompress
@@ -169,7 +170,7 @@ class KdumpMemory(PhysicalMemory):
             yield self._parts[0], np.arange(len(index)), index
             return
         number = np.searchsorted(self._starts, index, side="right") - 1
-        for at in np.unique(number).tolist():
+        for at in distinct(number).tolist():
             rows = np.flatnonzero(number == at)
             yield self._parts[at], rows, index[rows] - self._starts[at]
 
@@ -241,7 +242,7 @@ class KdumpMemory(PhysicalMemory):
         if not kinds.any():
             return
         bad = (kinds < 0) & (self._slots[index] >= 0)
-        for kind in np.unique(kinds[bad]).tolist():
+        for kind in distinct(kinds[bad]).tolist():
             pages = blocks[bad & (kinds == kind)]
             count, first = self._met.get(kind, (0, int(pages[0])))
             self._met[kind] = (count + len(pages), min(first, int(pages.min())))

@@ -14,6 +14,7 @@ import numpy as np
 import zstandard
 
 from vmaforensics.arch.known import DEFAULT
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.errors import OutputError
 from vmaforensics.image.image import Note
 from vmaforensics.image.kdump.bitmap import pack
@@ -83,7 +84,7 @@ def write_kdump(
             f"the memory reaches up to {max_mapnr << PAGE_SHIFT:#x}, and a bitmap of that is not written; "
             "give the ranges of RAM below 32 TiB"
         )
-    pfns = np.unique(np.asarray(pfns, dtype=np.uint64))
+    pfns = distinct(np.asarray(pfns, dtype=np.uint64))
     asked = len(pfns)
     pfns = pfns[pfns < np.uint64(min(max_mapnr, PAGE_LIMIT))]
     pfns = pfns[memory.page_states(pfns) <= PageState.ZERO]

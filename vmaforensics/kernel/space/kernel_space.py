@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import last_rows_of
+from vmaforensics.columns.lookup import distinct, last_rows_of
 from vmaforensics.columns.runs import begins_range, begins_run, run_lasts, run_starts
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U8, U64, Bools
@@ -145,7 +145,7 @@ class KernelSpace:
             data[straight], readable[straight] = self.memory.gather(pas[straight], size)
         # What runs over the end of a run is put together page by page.
         rest = np.flatnonzero(ok & ~straight)
-        for room in np.unique(left[rest]).tolist():
+        for room in distinct(left[rest]).tolist():
             rows = rest[left[rest] == room]
             readable[rows] = True
             at = 0

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.lookup import distinct, rows_of
 from vmaforensics.report.document.findings import HandCheck
 from vmaforensics.report.document.hand_lines import BEGIN, STEPS, TOOLS
 from vmaforensics.views.view import View
@@ -87,7 +87,7 @@ class FactFinder:
         leaders = tasks.take(tasks.leader)
         self._views = views
         self._nodes = np.sort(views.maple_nodes.address)
-        self._tasks = np.unique(np.concatenate(known_tasks))
+        self._tasks = distinct(np.concatenate(known_tasks))
         self._pids = set(tasks.tgid.tolist())
         self._leader = dict(zip(leaders.tgid.tolist(), leaders.task.tolist(), strict=True))
         chain = "anon_vma_chain"  # which damaged types may not have

@@ -12,6 +12,7 @@ import numpy as np
 
 from vmaforensics.arch.page_tables import PteState
 from vmaforensics.checks.pages.page_marks import entry_marks, mark_texts
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.columns.runs import begins_range, begins_run, run_lasts, run_numbers, run_starts
 from vmaforensics.views.pages.map_counts import MapCounts
 from vmaforensics.views.pages.page_names import Owner, owners, page_flag_names, set_flags
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vmaforensics.arch.interface import Architecture
-    from vmaforensics.columns.types import I64, U64, Bools
+    from vmaforensics.columns.types import I32, U64, Bools
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.views.pages.map_ranges import MapRanges
     from vmaforensics.views.pages.mapped_pages import Pages
@@ -113,7 +114,7 @@ def _runs(kernel: Kernel, views: Views, map_counts: MapCounts, ptes: Ptes, *, ea
     last = run_lasts(first, len(ptes))
     end = ptes.va[last] + ptes.sizes(arch)[last]
     names, bits = page_flag_names(kernel), kernel.types.constant("__NR_PAGEFLAGS") or 64
-    vmas = _vmas(views, view.ranges, np.unique(ptes.range_row[first]))
+    vmas = _vmas(views, view.ranges, distinct(ptes.range_row[first]))
     consecutive = (breaks[last] == breaks[first]).tolist()
     entries, pages = ptes.take(first), pages.take(first)
     columns = zip(
@@ -196,7 +197,7 @@ def _plain(arch: Architecture, ptes: Ptes) -> U64:
     return np.select([state <= PteState.PROTNONE, state == PteState.SWAP], parts, entry)
 
 
-def _vmas(views: Views, ranges: MapRanges, rows: I64) -> dict[int, _Vma]:
+def _vmas(views: Views, ranges: MapRanges, rows: I32) -> dict[int, _Vma]:
     """What is said of the VMA of each range, by row of ``ranges``; -1 is no range."""
     known = {-1: _Vma(None, "in no area")}
     vmas = views.vmas

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from vmaforensics.checks.finding import Severity
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.report.document.parts import Part
 from vmaforensics.words.amounts import counted
 
@@ -79,7 +78,7 @@ def road_users(road: RoadView) -> Iterator[str]:
     for count, what, ending in (
         (len(road.probes.probes), "kprobe", "s"),
         (linked, "function tracer", "s"),
-        (len(np.unique(road.replaced.patch)), "live patch", "es"),
+        (len(distinct(road.replaced.patch)), "live patch", "es"),
         (len(road.programs.programs), "BPF program", "s"),
     ):
         if count:

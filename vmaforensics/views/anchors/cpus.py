@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.lookup import distinct, rows_of
 from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.types import I32, I64, U8, U64
 from vmaforensics.kernel.several import set_aside
@@ -102,7 +102,7 @@ def _own_roots(kernel: Kernel) -> NDArray[np.uint64]:
     mms = np.concatenate([np.array(holders, np.uint64), words[ok, 0]])
     held, readable = kernel.gather_member("mm_struct", "pgd", mms)
     roots, mapped = _roots(kernel, np.concatenate([np.array(pgds, np.uint64), held[readable]]))
-    return np.unique(roots[mapped])
+    return distinct(roots[mapped])
 
 
 def _match_loaded(kernel: Kernel, rows: Cpus, meant: tuple[U64, ...]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import first_rows
+from vmaforensics.columns.lookup import distinct, first_rows
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, I64, U32, U64
@@ -129,11 +129,11 @@ def _marked(kernel: Kernel, holders: _Holders, log: ProblemLog) -> _Marked:
     with np.errstate(over="ignore"):
         places = tables.open_fds[holder] + np.uint64(8) * word.astype(np.uint64)
     marks, read = kernel.words(places, 1)
-    lost = np.unique(holder[~read])
+    lost = distinct(holder[~read])
     log.add(View.HANDLES, Problem.UNREADABLE, holders.mm[lost], tables.open_fds[lost])
     used = np.flatnonzero(marks[:, 0])
     if len(used) > _MOST_USED:
-        left = np.unique(holder[used[_MOST_USED:]])
+        left = distinct(holder[used[_MOST_USED:]])
         log.add(View.HANDLES, Problem.CUT_SHORT, holders.mm[left], holders.table_at[left])
         used, whole = used[:_MOST_USED], False
     bits = np.unpackbits(marks[used].astype("<u8").view(np.uint8).reshape(-1, 8), axis=1, bitorder="little")

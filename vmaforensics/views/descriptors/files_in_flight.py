@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from vmaforensics.columns.lookup import first_rows
+from vmaforensics.columns.lookup import distinct, first_rows
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, I64, U64, U64Wide
 from vmaforensics.views.descriptors.keepers import Keeper, KeptFiles, Origins, Walk
@@ -90,7 +90,7 @@ class UnixSockets:
         """Those of ``sockets`` that are unix sockets and were not met before, each once."""
         usable = np.flatnonzero(self._kernel.arch.kernel_pointer(sockets.sock) & ~np.isin(sockets.sock, self._seen))
         sockets = sockets.take(usable[first_rows(sockets.sock[usable])])
-        self._seen = np.union1d(self._seen, sockets.sock)
+        self._seen = distinct(self._seen, sockets.sock)
         family, ok = self._kernel.gather_member("sock", "__sk_common.skc_family", sockets.sock)
         self._walk.lost(Problem.UNREADABLE, sockets.sock[~ok])
         return sockets.take(np.flatnonzero(ok & (family == _AF_UNIX)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
-from vmaforensics.columns.lookup import first_rows
+from vmaforensics.columns.lookup import distinct, first_rows
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import U64
 from vmaforensics.views.descriptors.descriptors import inodes_of
@@ -67,7 +67,7 @@ def read_kept_files(kernel: Kernel, descriptors: Descriptors, log: ProblemLog) -
         fresh = _unseen(fresh, seen)
         if not len(fresh):
             break
-        seen = np.union1d(seen, fresh.file)
+        seen = distinct(seen, fresh.file)
         files, ok = kernel.gather(_OpenFiles, fresh.file)  # one that is not in the dump was noted on the way here
         kept: list[KeptFiles] = []
         for kind in kinds:

@@ -6,7 +6,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import first_rows
+from vmaforensics.columns.lookup import distinct, first_rows
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.types import I64, U64
 from vmaforensics.views.descriptors.keepers import Keeper, KeptFiles, Origins, Walk
@@ -41,7 +41,7 @@ class IoUrings:
         fresh = np.flatnonzero(~np.isin(private, self._seen))
         fresh = fresh[first_rows(private[fresh])]
         rings, origins = private[fresh], origins.take(fresh)
-        self._seen = np.union1d(self._seen, rings)
+        self._seen = distinct(self._seen, rings)
         # Newer kernels have a node (io_rsrc_node) for each file, older ones a table of io_fixed_file.
         if self._kernel.has("io_ring_ctx", "file_table.data.nodes"):
             found = self._files_of_nodes(self._table(rings, "file_table.data.nr", "file_table.data.nodes"))

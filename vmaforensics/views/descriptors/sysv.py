@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, I64, U64
 from vmaforensics.views.problems import Problem, ProblemLog
@@ -88,8 +89,8 @@ def _numbers(kernel: Kernel, pids: U64) -> I32:
 def _namespaces(kernel: Kernel, tasks: Tasks) -> U64:
     """Every ``ipc_namespace`` that a task is in, and the first, by address."""
     proxies, ok = kernel.gather_member("task_struct", "nsproxy", tasks.task[tasks.ok])
-    proxies = np.unique(proxies[ok & kernel.arch.kernel_pointer(proxies)])
+    proxies = distinct(proxies[ok & kernel.arch.kernel_pointer(proxies)])
     spaces, held = kernel.gather_member("nsproxy", "ipc_ns", proxies)
     first = kernel.symbols.get("init_ipc_ns")
     known = spaces[held & kernel.arch.kernel_pointer(spaces)]
-    return np.unique(np.append(known, np.array([first] if first else [], np.uint64)))
+    return distinct(np.append(known, np.array([first] if first else [], np.uint64)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.lookup import distinct, rows_of
 from vmaforensics.views.frames.unowned import UnownedCode, find_code
 from vmaforensics.views.objects.vmalloc import VmallocAreas, find_areas
 from vmaforensics.views.pages.frame_kinds import FrameKind
@@ -43,7 +43,7 @@ def find_buffer_code(kernel: Kernel, accounted: Accounted, *, mapped: U64, held:
     """
     kinds = accounted.kinds
     wanted = kinds.are(FrameKind.KEPT, FrameKind.VMALLOC) & ~accounted.executable
-    pages = read_pages(kernel, np.unique(held.pfn[kinds.of(held.pfn) == FrameKind.PAGE_CACHE]))
+    pages = read_pages(kernel, distinct(held.pfn[kinds.of(held.pfn) == FrameKind.PAGE_CACHE]))
     wanted[kinds.rows(pages.pfn[pages.ok & ~pages.compound & (pages.mapping == 0)])] = True
     for others in (mapped, stacks):
         at = kinds.rows(others)

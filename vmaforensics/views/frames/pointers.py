@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import covering_rows, last_rows_of, rows_of, values_at
+from vmaforensics.columns.lookup import covering_rows, distinct, last_rows_of, rows_of, values_at
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U64, Bools
 from vmaforensics.views.pages.frame_kinds import FrameKind
@@ -124,7 +124,7 @@ def variable_frames(kernel: Kernel) -> U64:
     page = kernel.arch.page_size
     count = min(max(end - start, 0) // page + 1, _MOST_FRAMES)
     pas, _, mapped = kernel.space.translate(np.uint64(start) + np.arange(count, dtype=np.uint64) * np.uint64(page))
-    return np.unique(kernel.arch.pages(pas[mapped]))
+    return distinct(kernel.arch.pages(pas[mapped]))
 
 
 def _in_image(kernel: Kernel, pas: U64) -> U64:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
+
 if TYPE_CHECKING:
     from vmaforensics.columns.types import U64
     from vmaforensics.kernel.kernel import Kernel
@@ -20,4 +22,4 @@ def stack_frames(kernel: Kernel, tasks: U64) -> U64:
     pages = np.arange(0, kernel.arch.stack_size(kernel), kernel.arch.page_size, dtype=np.uint64)
     with np.errstate(over="ignore"):
         place = kernel.space.translate((stack[:, None] + pages).reshape(-1))
-    return np.unique(kernel.arch.pages(place.pa[place.mapped]))
+    return distinct(kernel.arch.pages(place.pa[place.mapped]))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.lookup import distinct, rows_of
 from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.types import I32, I64, U64, Bools
 from vmaforensics.views.pages.frame_kinds import FrameKind
@@ -92,7 +92,7 @@ def _passing(kernel: Kernel) -> tuple[U64, U64]:
             used = (places < counts[:, None]) & (ok & counted)[:, None]
             now.append(words[used])
             before.append(words[~used])
-    return np.unique(np.concatenate(now)), np.unique(np.concatenate(before))
+    return distinct(np.concatenate(now)), distinct(np.concatenate(before))
 
 
 def _batches(kernel: Kernel, variable: str) -> list[tuple[int, str]]:

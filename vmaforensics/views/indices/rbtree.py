@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import is_first
+from vmaforensics.columns.lookup import distinct, is_first, is_in
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I8, I32, I64, U64, Bools
 from vmaforensics.views.indices.entries import IndexEntries
@@ -94,7 +94,7 @@ def walk_rbtree(kernel: Kernel, mms: Mms, log: ProblemLog) -> RbTree | None:
         misaligned = live & ~wild & ((pointer & np.uint64(7)) != 0)
         log.add(View.RBTREE, Problem.MISALIGNED, mm[misaligned], slot[misaligned], pointer[misaligned])
         live &= ~wild & ~misaligned
-        again = live & (~is_first(pointer) | np.isin(pointer, seen))
+        again = live & (~is_first(pointer) | is_in(pointer, seen))
         log.add(View.RBTREE, Problem.CYCLE, mm[again], slot[again], pointer[again])
         live &= ~again
         stranger = live & homes.strangers(VMA, pointer - node_at)
@@ -105,7 +105,7 @@ def walk_rbtree(kernel: Kernel, mms: Mms, log: ProblemLog) -> RbTree | None:
         mm, pointer, slot, parent, side = mm[live], pointer[live], slot[live], parent[live], side[live]
         if not len(mm):
             break
-        seen = np.union1d(seen, pointer)
+        seen = distinct(seen, pointer)
         vma = pointer - node_at
         links, ok = kernel.gather(_Links, vma)
         log.add(View.RBTREE, Problem.UNREADABLE, mm[~ok], slot[~ok], pointer[~ok])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import first_rows, rows_of, values_at
+from vmaforensics.columns.lookup import distinct, first_rows, rows_of, values_at
 from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.types import I32, I64, U64, Bools
 from vmaforensics.views.indices.entries import IndexEntries
@@ -91,7 +91,7 @@ def _read_elements(kernel: Kernel, start: U64, mms: U64) -> tuple[_Elements, U64
         foreign = kernel.shared(Homes).strangers(VMA, fresh)
         if foreign.any():
             owner, ok = kernel.gather_member("vm_area_struct", "vm_mm", fresh)
-            strangers = np.union1d(strangers, fresh[foreign])
+            strangers = distinct(strangers, fresh[foreign])
             fresh = fresh[~foreign | (ok & np.isin(owner, mms))]
         after, ok = kernel.gather_member("vm_area_struct", "vm_next", fresh)
         elements = _Elements.concatenate([elements, _Elements.of(vma=fresh, after=after, ok=ok)])
@@ -104,7 +104,7 @@ def _read_elements(kernel: Kernel, start: U64, mms: U64) -> tuple[_Elements, U64
 
 def _usable(kernel: Kernel, pointers: U64) -> U64:
     """Those of ``pointers`` that can lead to a VMA, once each, ascending."""
-    return np.unique(pointers[kernel.arch.kernel_pointer(pointers) & ((pointers & np.uint64(7)) == 0)])
+    return distinct(pointers[kernel.arch.kernel_pointer(pointers) & ((pointers & np.uint64(7)) == 0)])
 
 
 def _follow(elements: _Elements, first: I64) -> _Elements:

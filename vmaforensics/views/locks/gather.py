@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import values_at
+from vmaforensics.columns.lookup import distinct, values_at
 from vmaforensics.views.locks.cycles import blockers, find_cycles
 from vmaforensics.views.locks.kinds import LockKind
 from vmaforensics.views.locks.locks import read_locks
@@ -49,7 +49,7 @@ def gather_locks(kernel: Kernel, tasks: Tasks, view: StacksView) -> LocksView:
     order = np.argsort(view.stacks.low, kind="stable")
     order = order[view.stacks.low[order] != 0]
     stretch = Stretch(low=view.stacks.low[order], task=view.stacks.task[order], size=_THREAD_SIZE)
-    mms = np.unique(tasks.mm[tasks.ok & kernel.arch.kernel_pointer(tasks.mm)])
+    mms = distinct(tasks.mm[tasks.ok & kernel.arch.kernel_pointer(tasks.mm)])
     waiters = find_waiters(kernel, places, words, stretch, ProblemLog())
     off_stack = words.take(stretch.task_at(words.value) == 0)
     waits = find_waits(kernel, places, off_stack, waiters, mms)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from vmaforensics.columns.lookup import first_rows, rows_of
+from vmaforensics.columns.lookup import distinct, first_rows, rows_of
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, U8, U32, U64, Bools
 from vmaforensics.views.locks.kinds import LockKind, Proof
@@ -176,7 +176,7 @@ def _vma_writers(kernel: Kernel, words: StackWords, waits: Waits, mms: U64) -> N
     for row in at[:_MOST_WRITERS].tolist():
         own = mms[waiting == waits.task[row]]
         values = words.value[words.place == row]
-        values = np.unique(values[kernel.arch.kernel_pointer(values)])
+        values = distinct(values[kernel.arch.kernel_pointer(values)])
         vmas, read = kernel.gather(_Vmas, values)
         hits = read & np.isin(vmas.mm, own) & ((vmas.refcnt & _WRITER_WAITS) != 0)
         if int(hits.sum()) == 1:

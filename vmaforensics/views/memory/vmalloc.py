@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.columns.ragged import sum_by
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I64, U32, U64
@@ -35,7 +36,7 @@ def read_vmalloc_use(kernel: Kernel) -> VmallocUse | None:
     if not tree_roots(kernel) or not kernel.has("vmap_area", "vm") or kernel.types.struct("vm_struct") is None:
         return None
     nodes, whole = area_nodes(kernel)
-    areas, read = kernel.gather(_Areas, np.unique(nodes.vm[kernel.arch.kernel_pointer(nodes.vm)]))
+    areas, read = kernel.gather(_Areas, distinct(nodes.vm[kernel.arch.kernel_pointer(nodes.vm)]))
     areas = areas.take(read & (areas.pages != 0))
     callers, which = np.unique(areas.caller, return_inverse=True)
     pages = sum_by(which, areas.pages, len(callers))

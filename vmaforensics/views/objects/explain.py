@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.views.objects.forms import forms
 from vmaforensics.views.objects.frames import WRONG_MAPPING, frame_texts
 from vmaforensics.views.objects.maps import owner_texts, read_map, users_of, vma_texts, vmas_at
@@ -223,7 +224,7 @@ def _modules(surroundings: Surroundings, found: FoundPlaces, rows: I64) -> list[
     """``name+offset [module]``."""
     places, modules = found.places.take(rows), surroundings.modules
     texts = [""] * len(rows)
-    for module in np.unique(places.row).tolist():
+    for module in distinct(places.row).tolist():
         mine = np.flatnonzero(places.row == module)
         symbols = module_symbols(surroundings.kernel, int(modules.module[module]))
         nearest = symbols.nearest(places.value[mine])

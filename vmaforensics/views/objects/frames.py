@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of, values_at
+from vmaforensics.columns.lookup import distinct, rows_of, values_at
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.views.objects.maps import owner_texts
 from vmaforensics.views.objects.things import file_of_mapping, vmas_of_anon
@@ -95,7 +95,7 @@ def _root_frames(surroundings: Surroundings) -> U64:
 
 def _mms(surroundings: Surroundings) -> U64:
     """The address spaces that tasks use, or did last."""
-    mms = np.unique(np.concatenate([surroundings.tasks.mm, surroundings.tasks.active_mm]))
+    mms = distinct(np.concatenate([surroundings.tasks.mm, surroundings.tasks.active_mm]))
     found: U64 = mms[surroundings.kernel.arch.kernel_pointer(mms)]
     return found
 

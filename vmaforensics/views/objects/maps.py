@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import covering_rows, rows_of
+from vmaforensics.columns.lookup import covering_rows, distinct, rows_of
 from vmaforensics.views.indices.entries import union_of
 from vmaforensics.views.indices.maple import walk_maple
 from vmaforensics.views.indices.rbtree import walk_rbtree
@@ -70,7 +70,7 @@ def vmas_at(of: MemoryMap, addresses: U64) -> U64:
 
 def users_of(surroundings: Surroundings, addresses: U64) -> list[U64]:
     """The VMAs of all processes whose range holds each user address."""
-    mms = np.unique(surroundings.tasks.mm)
+    mms = distinct(surroundings.tasks.mm)
     entries = read_maps(surroundings, mms[mms != 0]).entries
     return [entries.vma[(entries.start <= at) & (at < entries.end)] for at in addresses]
 
@@ -86,7 +86,7 @@ def vma_texts(surroundings: Surroundings, vmas: U64) -> list[str]:
     """``start-end rwxp name of pid 88 (bash)`` for each of ``vmas``; "" where it cannot be read."""
     kernel, log = surroundings.kernel, ProblemLog()
     rows = read_vmas(kernel, vmas, log)
-    mms = mm_rows(surroundings, np.unique(rows.mm[kernel.arch.kernel_pointer(rows.mm)]))
+    mms = mm_rows(surroundings, distinct(rows.mm[kernel.arch.kernel_pointer(rows.mm)]))
     files = read_files(kernel, rows.file, reader_root(kernel, surroundings.tasks), log)
     classify(kernel, rows, files)
     names = vma_names(kernel, rows, mms, files)

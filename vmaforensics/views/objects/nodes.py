@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U64, Bools
 from vmaforensics.views.objects.maps import read_map
@@ -48,7 +49,7 @@ def find_nodes(surroundings: Surroundings, addresses: U64) -> NodePlaces:
         at, row = above[on], row[on]
         if not len(at):
             break
-    for mm in np.unique(found.mm[found.mm != 0]).tolist():
+    for mm in distinct(found.mm[found.mm != 0]).tolist():
         nodes = read_map(surroundings, mm).nodes
         if nodes is None or not len(nodes):
             continue

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.arch.unwinding import ModuleCode
-from vmaforensics.columns.lookup import covering_rows, rows_of, sort_order
+from vmaforensics.columns.lookup import covering_rows, distinct, rows_of, sort_order
 from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.types import I32, U8, U64
 from vmaforensics.views.objects.typed import follow_types
@@ -105,7 +105,7 @@ def read_surroundings(kernel: Kernel, tasks: Tasks) -> Surroundings:
 
 def _stacks(kernel: Kernel, tasks: U64, size: int, of_cpus: Table) -> StackRanges:
     """Those of tasks and of CPUs."""
-    tasks = np.unique(tasks[kernel.arch.kernel_pointer(tasks)])
+    tasks = distinct(tasks[kernel.arch.kernel_pointer(tasks)])
     low, ok = kernel.gather_member("task_struct", "stack?", tasks)
     has = ok & kernel.arch.kernel_pointer(low)
     own = StackRanges.of(start=low[has], end=low[has] + np.uint64(size), task=tasks[has])

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import I32, U64
 from vmaforensics.views.objects.members import holds_at, struct_of_cache
@@ -117,7 +118,7 @@ def follow_types(kernel: Kernel, tasks: Tasks) -> TypedPointers:
     found: list[_Pointers] = []
     met: dict[str, U64] = {}
     first = [at] if (at := kernel.symbols.get("init_task")) is not None else []
-    frontier = {"task_struct": np.union1d(tasks.task[tasks.ok], np.array(first, np.uint64))}
+    frontier = {"task_struct": distinct(tasks.task[tasks.ok], np.array(first, np.uint64))}
     left = _MOST_POINTERS
     for _ in range(_STEPS):
         after: dict[str, list[U64]] = {}
@@ -133,7 +134,7 @@ def follow_types(kernel: Kernel, tasks: Tasks) -> TypedPointers:
             new = np.setdiff1d(np.concatenate(parts), known)[: _MOST - len(known)]
             if len(new) and struct not in _NOT_FOLLOWED:
                 frontier[struct] = new
-                met[struct] = np.union1d(known, new)
+                met[struct] = distinct(known, new)
     return TypedPointers(_Pointers.concatenate(found), members, kernel.types)
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I64, U64, Bools
 
@@ -68,7 +69,7 @@ def tree_roots(kernel: Kernel) -> list[int]:
         return []
     at = np.uint64(array) + np.arange(min(count, _MOST_NODES), dtype=np.uint64) * np.uint64(kernel.sizeof("vmap_node"))
     roots, _ = kernel.gather_member("vmap_node", "busy.root.rb_node", at)
-    found: list[int] = np.unique(roots[roots != 0]).tolist()
+    found: list[int] = distinct(roots[roots != 0]).tolist()
     return found
 
 
@@ -126,7 +127,7 @@ def area_nodes(kernel: Kernel) -> tuple[AreaNodes, bool]:
         return AreaNodes.zeros(0), False
     link = np.uint64(kernel.offset("vmap_area", "rb_node"))
     roots = np.array(tree_roots(kernel), np.uint64)
-    frontier, whole = np.unique(roots[roots != 0]), True
+    frontier, whole = distinct(roots[roots != 0]), True
     seen, parts = np.zeros(0, np.uint64), [AreaNodes.zeros(0)]
     for _ in range(_DEPTH):
         usable = kernel.arch.kernel_pointer(frontier) & ~np.isin(frontier, seen)
@@ -134,10 +135,10 @@ def area_nodes(kernel: Kernel) -> tuple[AreaNodes, bool]:
         frontier = frontier[usable]
         if not len(frontier) or len(seen) > _MOST_AREAS:
             break
-        seen = np.union1d(seen, frontier)
+        seen = distinct(seen, frontier)
         nodes, ok = kernel.gather(AreaNodes, frontier - link)
         whole &= bool(ok.all())
         parts.append(nodes.take(ok))
         below = np.concatenate([nodes.left[ok], nodes.right[ok]])
-        frontier = np.unique(below[below != 0])
+        frontier = distinct(below[below != 0])
     return AreaNodes.concatenate(parts), whole and not len(frontier)

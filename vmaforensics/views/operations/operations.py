@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import is_first, values_at
+from vmaforensics.columns.lookup import distinct, is_first, values_at
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import I32, I64, U8, U64, Bools
 from vmaforensics.views.operations.copies import of_parents, unborn_copies
@@ -96,7 +96,7 @@ def gather_operations(
     return OperationsView(
         under_way=under_way,
         stacks=stacks,
-        unclear=np.unique(lost[lost != 0]),
+        unclear=distinct(lost[lost != 0]),
         all_clear=bool((lost != 0).all()) and bool(whole[~known].all()),
         copies=unborn_copies(kernel, sources, copying),
         delays_removal=kernel.symbols.get("tlb_flush_rmaps") is not None,

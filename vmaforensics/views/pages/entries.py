@@ -171,7 +171,7 @@ class KeptEntries(Entries):
 
     def tables_of(self, mm_row: int) -> U64:
         first, last = self.bounds(mm_row)
-        return np.unique(self.arch.page_bases(self._ptes.where[first:last]))
+        return distinct(self.arch.page_bases(self._ptes.where[first:last]))
 
     def large(self) -> Ptes:
         return self._ptes.take(self._ptes.level > 1)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import covering_rows, values_at
+from vmaforensics.columns.lookup import covering_rows, distinct, values_at
 from vmaforensics.columns.ragged import expand_ranges
 from vmaforensics.columns.runs import run_lasts, run_starts, true_ranges
 from vmaforensics.views.pages.frame_ranges import LARGEST_ORDER, batches, described, free_runs
@@ -170,7 +170,7 @@ def kinds_of_frames(kernel: Kernel, pfns: U64) -> U8:
     reader = PageReader(kernel)
     codes = _Codes.of(kernel)
     size = 1 << kernel.arch.max_order
-    firsts = np.unique(pfns & ~np.uint64(size - 1))
+    firsts = distinct(pfns & ~np.uint64(size - 1))
     kinds = [np.zeros(0, np.uint8), *(_classify(reader, codes, first, size) for first in firsts.tolist())]
     near = FrameKinds(ranges=np.stack([firsts, firsts + np.uint64(size)], axis=1), kinds=np.concatenate(kinds))
     if (near.kinds == FrameKind.KERNEL).any():

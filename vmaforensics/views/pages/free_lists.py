@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of, sort_order, values_at
+from vmaforensics.columns.lookup import distinct, rows_of, sort_order, values_at
 from vmaforensics.views.structures.per_cpu import per_cpu_offsets
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _list_heads(kernel: Kernel) -> tuple[U64, I64]:
 def _pagesets(kernel: Kernel) -> U64:
     """The per-CPU pointer to the lists of every zone of every node."""
     pointers, ok = kernel.gather_member("zone", "per_cpu_pageset|pageset", zones(kernel))
-    return np.unique(pointers[ok & (pointers != 0)])
+    return distinct(pointers[ok & (pointers != 0)])
 
 
 def zones(kernel: Kernel) -> U64:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
-from vmaforensics.columns.lookup import bounds_of, sort_order, values_at
+from vmaforensics.columns.lookup import bounds_of, distinct, sort_order, values_at
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.runs import begins_run, run_numbers, run_starts
 from vmaforensics.views.pages.entries import BATCH, Batch, Chosen, Entries
@@ -187,7 +187,7 @@ class ReadEntries(Entries):
     def tables_of(self, mm_row: int) -> U64:
         mine = slice(*bounds_of(self._tables.owner, mm_row))
         above = self._large.where[slice(*bounds_of(self._large.mm_row, mm_row))]
-        return np.unique(np.concatenate([self._tables.pa[mine], self.arch.page_bases(above)]))
+        return distinct(np.concatenate([self._tables.pa[mine], self.arch.page_bases(above)]))
 
     def _stretch(self, piece: _Piece) -> Ptes:
         """The entries of a piece."""
@@ -208,7 +208,7 @@ class ReadEntries(Entries):
     def _of_lowest(self, rows: I64) -> Iterator[Ptes]:
         """Entries of the lowest level by number, ascending."""
         table = np.searchsorted(self._first, rows, "right") - 1
-        wanted = np.unique(table)
+        wanted = distinct(table)
         for low in range(0, len(wanted), MOST_TABLES):
             some = wanted[low : low + MOST_TABLES]
             mine = slice(*np.searchsorted(table, [some[0], some[-1] + 1]).tolist())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.arch.page_tables import ALLOW_USER, PteState
-from vmaforensics.columns.lookup import composite_key, covering_rows, sort_order
+from vmaforensics.columns.lookup import composite_key, covering_rows, distinct, sort_order
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.views.pages.page_types import PageReader, type_code
 
@@ -84,7 +84,7 @@ def _impossible_pages(kernel: Kernel, large: Leaves, lowest: LowestTables, among
     for leaves in (large.take(np.isin(arch.page_bases(large.where), among)), *of_lowest):
         meaning = arch.decode(leaves, _SWAP_TYPES)
         entry = (meaning.state == PteState.PRESENT) & ((leaves.allow & ALLOW_USER) != 0) & (meaning.pfn < frames)
-        found.append(np.unique(arch.page_bases(leaves.where[~entry])))
+        found.append(distinct(arch.page_bases(leaves.where[~entry])))
     return np.concatenate(found)
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.arch.page_tables import PteState
-from vmaforensics.columns.lookup import composite_key, first_rows, rows_of, values_at
+from vmaforensics.columns.lookup import composite_key, distinct, first_rows, rows_of, values_at
 from vmaforensics.columns.ragged import expand_ranges, sum_by
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I64, U8, U64, Bools, U64Wide
@@ -203,7 +203,7 @@ def _value_entries(kernel: Kernel, heads: U64) -> _ValueEntries:
         inner = np.flatnonzero(is_node(entries))
         inner = inner[first_rows(entries[inner])]
         inner = inner[~np.isin(entries[inner], seen)]
-        seen = np.union1d(seen, entries[inner])
+        seen = distinct(seen, entries[inner])
         if not len(inner) or len(seen) > _MOST_NODES:
             break
         nodes, ok = kernel.gather(_Nodes, entries[inner] - np.uint64(2))

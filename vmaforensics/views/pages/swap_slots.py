@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.arch.page_tables import PteState
-from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.lookup import distinct, rows_of
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.table import Table, column, member, table
 from vmaforensics.columns.types import I64, U8, U32, U64, Bools
@@ -94,7 +94,7 @@ def gather_swap(kernel: Kernel, page_tables: PageTablesView, kinds: FrameKinds) 
     infos = np.where(ok, pointers[:, 0], np.uint64(0))
     tables = None if mapped else read_tables(kernel, infos)
     used, words, whole = _maps(kernel, infos) if tables is None else _in_tables(*tables)
-    places = np.union1d(held, used)
+    places = distinct(held, used)
     slots = SwapSlots.of(place=places, least=np.full(len(places), tables is not None))
     row = rows_of(used, places)
     slots.word[row >= 0] = words[row[row >= 0]]

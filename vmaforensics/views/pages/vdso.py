@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.arch.page_tables import PteState
-from vmaforensics.columns.lookup import values_at
+from vmaforensics.columns.lookup import distinct, values_at
 from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.types import I32, I64, U64, Bools
 from vmaforensics.views.pages.page_types import PageReader
@@ -144,7 +144,7 @@ def _data_frames(kernel: Kernel) -> _Frames:
     words, ok = kernel.words(_addresses(kernel, names.pointers), 1)
     addresses = np.concatenate([_addresses(kernel, names.pages), words[ok & (words[:, 0] != 0), 0]])
     pa, _, mapped = kernel.space.translate(addresses)
-    return _Frames(np.unique(kernel.arch.pages(pa[mapped])), np.array([ok.all() and mapped.all() and len(pa) > 0]))
+    return _Frames(distinct(kernel.arch.pages(pa[mapped])), np.array([ok.all() and mapped.all() and len(pa) > 0]))
 
 
 def _time_namespaces(kernel: Kernel, tasks: Tasks) -> _Frames:
@@ -156,7 +156,7 @@ def _time_namespaces(kernel: Kernel, tasks: Tasks) -> _Frames:
     for struct, member in (("task_struct", "nsproxy"), ("nsproxy", "time_ns"), ("time_namespace", "vvar_page")):
         values, ok = kernel.gather_member(struct, member, at)
         known &= ok.all()
-        at = np.unique(values[ok & (values != 0)])
+        at = distinct(values[ok & (values != 0)])
     frames, plausible = PageReader(kernel).frames_of(at)
     return _Frames(frames[plausible], known)
 

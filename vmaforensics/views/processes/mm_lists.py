@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import U64, Bools
 from vmaforensics.errors import KernelNotFoundError
@@ -75,7 +76,7 @@ def on_pgd_list(kernel: Kernel, mms: U64, log: ProblemLog) -> Listed | None:
     nodes = ring.node[ring.linked & (ring.node != np.uint64(head)) & ~ring.of_another(head)]
     owners, ok = kernel.gather_member(struct, "pt_mm", nodes - offset)
     log.add(View.SOURCES, Problem.UNREADABLE, 0, nodes[~ok])
-    return Listed(np.unique(owners[ok]), ring.whole and bool(ok.all()))
+    return Listed(distinct(owners[ok]), ring.whole and bool(ok.all()))
 
 
 def on_lru_lists(kernel: Kernel, mms: U64, log: ProblemLog) -> Listed | None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of, values_at
+from vmaforensics.columns.lookup import distinct, rows_of, values_at
 from vmaforensics.columns.types import I64, U16, U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.processes.mm_lists import TreeRoots, on_lru_lists, on_pgd_list, tree_roots
@@ -166,7 +166,7 @@ def _allocated(slab: SlabView | None, kind: ObjectKind) -> U64:
 
 def _merge(parts: list[tuple[Source, U64]], leave_out: int = 0) -> _Known:
     """Which sources have which address; 0 and ``leave_out`` are none."""
-    every = np.unique(np.concatenate([addresses for _, addresses in parts]))
+    every = distinct(np.concatenate([addresses for _, addresses in parts]))
     every = every[(every != 0) & (every != np.uint64(leave_out))]
     bits = np.zeros(len(every), np.uint16)
     for source, addresses in parts:

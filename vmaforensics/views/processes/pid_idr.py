@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.processes.mm_lists import Listed
 from vmaforensics.views.slab.homes import PID, TASK, Homes
@@ -38,7 +39,7 @@ def tasks_by_pid(kernel: Kernel, log: ProblemLog) -> Listed | None:
     log.add(View.SOURCES, Problem.NON_CANONICAL, 0, head[0], pids[wild])
     stale = ~wild & kernel.shared(Homes).strangers(PID, pids)
     log.add(View.SOURCES, Problem.STALE, 0, head[0], pids[stale])
-    tasks = _tasks_of(kernel, np.unique(pids[~wild & ~stale]), log)
+    tasks = _tasks_of(kernel, distinct(pids[~wild & ~stale]), log)
     return Listed(tasks.addresses, found.whole and tasks.whole and bool(ok[0]) and not stale.any())
 
 
@@ -61,10 +62,10 @@ def _tasks_of(kernel: Kernel, pids: U64, log: ProblemLog) -> Listed:
         stale = good & kernel.shared(Homes).strangers(TASK, after - link)
         log.add(View.SOURCES, Problem.STALE, 0, at[stale], after[stale])
         whole &= not stale.any()
-        at = np.unique(after[good & ~stale])
+        at = distinct(after[good & ~stale])
         if not len(at):
             break
-        seen = np.union1d(seen, at)
+        seen = distinct(seen, at)
     else:
         log.add(View.SOURCES, Problem.CUT_SHORT, 0, at[:1], len(seen))
         whole = False

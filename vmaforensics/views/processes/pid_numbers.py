@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, U64, Bools
 from vmaforensics.views.slab.homes import PID, Homes
@@ -29,7 +30,7 @@ class PidNumbers(Table):
 def read_pid_numbers(kernel: Kernel, tasks: Tasks) -> PidNumbers:
     """Read ``thread_pid->numbers[0].nr`` of each task. Raises :class:`KernelNotFoundError` for a missing member."""
     rows, ok = kernel.gather(PidNumbers, tasks.task)
-    places = np.unique(rows.place)
+    places = distinct(rows.place)
     known = (places != 0) & ~kernel.shared(Homes).strangers(PID, places)
     number, read = kernel.gather_signed("upid", "nr", places + np.uint64(kernel.offset("pid", "numbers")))
     where = np.searchsorted(places, rows.place)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import first_rows
+from vmaforensics.columns.lookup import distinct, first_rows
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, U32, U64, Bools, Bytes16
 from vmaforensics.errors import KernelNotFoundError
@@ -171,7 +171,7 @@ def _threads(kernel: Kernel, leaders: Tasks, log: ProblemLog) -> Tasks:
             # A task made by hand names the process it is of; foreign memory does not.
             signal, named = kernel.gather_member("task_struct", "signal", task)
             live &= ~stale | (named & (signal == head - thread_head))
-        seen = np.union1d(seen, task[live])
+        seen = distinct(seen, task[live])
         head, here = head[live], after[live]
     return read_tasks(kernel, np.setdiff1d(seen, leaders.task), leader=False, log=log)
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import is_first, rows_of
+from vmaforensics.columns.lookup import distinct, is_first, rows_of
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I64, U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
@@ -113,7 +113,7 @@ def walk_chains(kernel: Kernel, vmas: U64, mms: U64, seen: AddressSet, log: Prob
         found.append(AnonVmaChains(vma=at.owner, avc=at.after - link_at, anon_vma=links.anon_vma, back=links.vma))
         at = at.replace(here=at.after, after=links.next)
     lose(Problem.CUT_SHORT, np.ones(len(at), np.bool_))
-    return Chains(links=AnonVmaChains.concatenate(found), cut=np.unique(np.concatenate(cut)))
+    return Chains(links=AnonVmaChains.concatenate(found), cut=distinct(np.concatenate(cut)))
 
 
 def read_anon_vmas(kernel: Kernel, addresses: U64, seen: AddressSet, log: ProblemLog) -> AnonVmas:

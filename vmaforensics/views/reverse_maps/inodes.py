@@ -91,7 +91,7 @@ class _Known:
         named = distinct(named[ok])
         named = named[object_pointer(kernel.arch, named)]
         named = named[kernel.shared(Homes).admits(SUPER_BLOCK, named)]
-        return cls(kernel, np.union1d(listed, named))
+        return cls(kernel, distinct(listed, named))
 
     def strangers(self, inodes: U64) -> Bools:
         """Which of ``inodes`` are none."""

@@ -89,7 +89,7 @@ def gather_rmap(
         mapping=named.mapping,
         parent_word=np.where(known, words, np.uint64(0)),
         answered=_answered(kernel, named, file_trees.nodes, words),
-        torn_nodes=np.unique(np.concatenate([_of(file_trees.broken) + node_at, _of(anon.broken) + anon_at])),
+        torn_nodes=distinct(np.concatenate([_of(file_trees.broken) + node_at, _of(anon.broken) + anon_at])),
         chain_cut=np.isin(named.vmas.vma, np.concatenate([part.cut for part in reached.parts])),
         strays=named.names,
         offsets={name: kernel.offset("vm_area_struct", name) for name in ("vm_file", "vm_pgoff")},
@@ -107,7 +107,7 @@ class _FileTrees(NamedTuple):
 def _file_trees(kernel: Kernel, files: FileTable | None, log: ProblemLog) -> _FileTrees:
     """The ``i_mmap`` of every file in use, and of those others that some VMA maps."""
     in_use = files.rows.mapping if files is not None else np.zeros(0, np.uint64)
-    known = np.unique(in_use[object_pointer(kernel.arch, in_use)])
+    known = distinct(in_use[object_pointer(kernel.arch, in_use)])
     others = np.setdiff1d(inode_mappings(kernel, log), known, assume_unique=True)
     rows = Mappings.concatenate(
         [read_mappings(kernel, known, log, mapped=False), read_mappings(kernel, others, log, mapped=True)]
@@ -125,7 +125,7 @@ def _answered(kernel: Kernel, named: _Named, nodes: IntervalNodes, words: U64) -
     """Of VMAs that no ``i_mmap`` leads to: does what their node names as its parent lead to it, or a child back?"""
     vmas, struct = named.vmas, "vm_area_struct"
     answered = np.zeros(len(vmas), np.bool_)
-    rows = np.flatnonzero(vmas.ok & (named.mapping != 0) & ~is_in(vmas.vma, np.unique(nodes.vma)))
+    rows = np.flatnonzero(vmas.ok & (named.mapping != 0) & ~is_in(vmas.vma, distinct(nodes.vma)))
     at = np.uint64(kernel.offset(struct, FILE.node))
     own = vmas.vma[rows] + at
     with np.errstate(over="ignore"):
@@ -257,6 +257,6 @@ def _vmas_of(nodes: IntervalNodes, items: U64) -> U64:
 def _report(log: ProblemLog, view: View, broken: BrokenLinks, owners: U64, vmas: Vmas) -> None:
     """Problem rows, each under the address space of the VMA in ``owners`` whose pointer it was."""
     mm = values_at(vmas.mm, rows_of(vmas.vma, owners))
-    for problem in np.unique(broken.problem).tolist():
+    for problem in distinct(broken.problem).tolist():
         which = broken.problem == problem
         log.add(view, Problem(problem), mm[which], broken.slot[which], broken.value[which])

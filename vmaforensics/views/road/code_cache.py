@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from vmaforensics.columns.lookup import first_rows
+from vmaforensics.columns.lookup import distinct, first_rows
 from vmaforensics.views.indices.maple_nodes import MAX_INDEX, ROOT_NODE, NodeTypes, take_apart
 from vmaforensics.views.stacks.modules import Part
 
@@ -41,7 +41,7 @@ def _ranges(kernel: Kernel, root: int) -> Part | None:
         words, ok = kernel.words(node, types.size // 8)
         if not (valid & ok & ~np.isin(node, seen)).all() or len(first_rows(node)) < len(node) or len(seen) > _MOST:
             return None
-        seen = np.union1d(seen, node)
+        seen = distinct(seen, node)
         parts = take_apart(types, kind, words, high)
         row, slot = np.nonzero((np.arange(parts.slots.shape[1])[None, :] <= parts.end[:, None]) & (parts.slots != 0))
         entry, last = parts.slots[row, slot], parts.pivots[row, slot]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from vmaforensics.arch.branches import FlowKind
-from vmaforensics.columns.lookup import covering_rows, is_in
+from vmaforensics.columns.lookup import covering_rows, distinct, is_in
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.runs import begins_range, run_lasts, run_starts
 from vmaforensics.columns.table import Table, table
@@ -103,7 +103,7 @@ def find_flow(
     text = _Text(kernel, stext, etext, owners, patched)
     closely = text.follow(*_followed(kernel, functions, stext, etext))
     places, searched, unread = text.candidates(executable)
-    start = np.unique(text.starts_of(places))
+    start = distinct(text.starts_of(places))
     start = start[~is_in(start, closely.start)]
     led_out = text.follow(start, text.ends_of(start))
     some = led_out.wrong.way != Way.MIDDLE  # by hand-written code of other kinds, elsewhere
@@ -144,7 +144,7 @@ def _followed(kernel: Kernel, functions: Functions, stext: int, etext: int) -> t
     low, high = (kernel.symbols.get(name) for name in kernel.arch.entry_text)
     low, high = (0, 0) if low is None or high is None else (low, high)  # one of the two bounds nothing
     entry = symbols.addresses[(symbols.addresses >= np.uint64(low)) & (symbols.addresses < np.uint64(high))]
-    start = np.unique(np.concatenate([functions.start, np.array(reaching, np.uint64), entry]))
+    start = distinct(np.concatenate([functions.start, np.array(reaching, np.uint64), entry]))
     start = start[(start >= np.uint64(stext)) & (start < np.uint64(etext))]
     return start, symbols.nearest(start).end
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from vmaforensics.arch.branches import VectorTable
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.columns.types import U64, Bools
 from vmaforensics.views.road.pointers import Group, Source
 
@@ -192,7 +193,7 @@ def read_security_hooks(kernel: Kernel, log: PointerLog) -> None:
         log.add(Source.LSM, group, at + hook, words[:, 0], ok, home=at)
         after, linked = kernel.gather_member("security_hook_list", "list.next?", at)
         log.unread += int((~linked).sum())
-        seen = np.union1d(seen, at)
+        seen = distinct(seen, at)
         at = np.setdiff1d(after[linked & kernel.arch.kernel_pointer(after)], seen)
     log.unread += len(at)
 
@@ -211,7 +212,7 @@ def _first_hooks(kernel: Kernel) -> tuple[U64, int]:
         values, ok = kernel.gather_member("lsm_static_call", "hl", at)
     else:
         values, ok = np.zeros(0, np.uint64), np.zeros(0, np.bool_)
-    return np.unique(values[ok & kernel.arch.kernel_pointer(values)]), int((~ok).sum())
+    return distinct(values[ok & kernel.arch.kernel_pointer(values)]), int((~ok).sum())
 
 
 def read_tracepoints(kernel: Kernel, log: PointerLog) -> None:

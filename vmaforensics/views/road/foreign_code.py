@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_WRITE
-from vmaforensics.columns.lookup import covering_rows
+from vmaforensics.columns.lookup import covering_rows, distinct
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.runs import begins_range, begins_run, run_lasts, run_starts
 from vmaforensics.columns.table import Table, table
@@ -178,7 +178,7 @@ def _own_allocations(kernel: Kernel, callers: U64) -> Bools:
     found = np.zeros(len(callers), np.bool_)
     stext, etext = kernel.symbols.get("_stext") or 0, kernel.symbols.get("_etext") or 0
     symbols = kernel.symbols.by_address()
-    for caller in np.unique(callers).tolist():
+    for caller in distinct(callers).tolist():
         if stext <= caller < etext:
             row = int(symbols.nearest(np.array([caller], np.uint64)).row[0])
             found[callers == np.uint64(caller)] = not symbols.name(row).startswith(_ALLOCATORS)
@@ -204,7 +204,7 @@ def _modules_in(kernel: Kernel, code: ForeignCode) -> Loaded:
         at = np.arange(start, start + length, _ALIGN, dtype=np.uint64)
         words, ok = kernel.words(at + np.uint64(offset), 1)
         found.append(at[ok & (words[:, 0] == at)])
-    modules = read_loaded(kernel, np.unique(np.concatenate(found)))
+    modules = read_loaded(kernel, distinct(np.concatenate(found)))
     return modules.take(modules.credible())
 
 

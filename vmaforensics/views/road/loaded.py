@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.columns.table import member, table
 from vmaforensics.columns.types import U64, Bools
 from vmaforensics.views.structures.circular_lists import follow_list
@@ -51,7 +52,7 @@ def find_loaded(kernel: Kernel) -> LoadedModules:
     listed, list_whole = _listed(kernel)
     in_tree, tree_whole = _in_tree(kernel)
     in_sysfs, sysfs_whole = _in_sysfs(kernel)
-    modules = read_loaded(kernel, np.unique(np.concatenate([listed, in_tree, in_sysfs])))
+    modules = read_loaded(kernel, distinct(np.concatenate([listed, in_tree, in_sysfs])))
     modules.listed[:] = np.isin(modules.module, listed)
     modules.in_tree[:] = np.isin(modules.module, in_tree)
     modules.in_sysfs[:] = np.isin(modules.module, in_sysfs)
@@ -84,7 +85,7 @@ def _in_sysfs(kernel: Kernel) -> tuple[U64, bool]:
     modules, ok = kernel.gather_member(
         "module_kobject", "mod", places - np.uint64(kernel.offset("module_kobject", "kobj.entry"))
     )
-    return np.unique(modules[kernel.arch.kernel_pointer(modules)]), whole and bool(ok.all())
+    return distinct(modules[kernel.arch.kernel_pointer(modules)]), whole and bool(ok.all())
 
 
 def _in_tree(kernel: Kernel) -> tuple[U64, bool]:
@@ -102,7 +103,7 @@ def _in_tree(kernel: Kernel) -> tuple[U64, bool]:
         modules, read = kernel.gather_member("mod_tree_node", "mod", nodes - np.uint64(link))
         found.append(modules[read & kernel.arch.kernel_pointer(modules)])
         whole &= bool(ok[0]) and tree_whole and bool(read.all())
-    return np.unique(np.concatenate(found)), whole
+    return distinct(np.concatenate(found)), whole
 
 
 def _nodes(kernel: Kernel, frontier: U64) -> tuple[U64, bool]:
@@ -118,7 +119,7 @@ def _nodes(kernel: Kernel, frontier: U64) -> tuple[U64, bool]:
         left, ok = kernel.gather_member("rb_node", "rb_left", frontier)
         right, ok_right = kernel.gather_member("rb_node", "rb_right", frontier)
         whole &= bool((ok & ok_right).all())
-        seen = np.union1d(seen, frontier[ok & ok_right])
+        seen = distinct(seen, frontier[ok & ok_right])
         below = np.concatenate([left[ok], right[ok_right]])
-        frontier = np.unique(below[below != 0])
+        frontier = distinct(below[below != 0])
     return seen, whole and not len(frontier)

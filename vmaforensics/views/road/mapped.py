@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of, values_at
+from vmaforensics.columns.lookup import distinct, rows_of, values_at
 from vmaforensics.views.road.pointers import Group, Source
 from vmaforensics.views.road.proc_tables import read_led_to
 
@@ -27,7 +27,7 @@ def read_mapped(kernel: Kernel, vmas: Vmas, files: Files, log: PointerLog) -> No
     rows = np.flatnonzero(vmas.ok & (vmas.ops != 0))
     good = files.take(files.ok)
     ops, read = kernel.gather_member("file", "f_op", good.file)
-    mappings = np.unique(good.mapping)
+    mappings = distinct(good.mapping)
     a_ops, has_ops = kernel.gather_member("address_space", "a_ops", mappings)
     own = _Modules(
         kernel, log, good, np.where(read, ops, np.uint64(0)), mappings, np.where(has_ops, a_ops, np.uint64(0))

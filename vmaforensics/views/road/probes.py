@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import U32, U64
 from vmaforensics.views.stacks.modules import Part
@@ -61,7 +62,7 @@ def find_probes(kernel: Kernel) -> FoundProbes:
         usable = kernel.arch.kernel_pointer(at) & ~np.isin(at, seen)
         whole &= bool(usable.all())
         at = at[usable]
-        seen = np.union1d(seen, at)
+        seen = distinct(seen, at)
         rows, read = kernel.gather(Probes, at - link)
         rows.probe[:] = at - link
         whole &= bool(read.all())

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of, values_at
+from vmaforensics.columns.lookup import distinct, rows_of, values_at
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import U64, Bools
 from vmaforensics.views.road.pointers import Group, Source
@@ -99,7 +99,7 @@ def _proc_inodes(kernel: Kernel, log: PointerLog) -> tuple[U64, U64]:
         whole &= to_its_end
     if not whole:
         log.cut_short.append("inodes of /proc")
-    return supers, np.unique(np.concatenate(found)) - np.uint64(kernel.offset("inode", "i_sb_list"))
+    return supers, distinct(np.concatenate(found)) - np.uint64(kernel.offset("inode", "i_sb_list"))
 
 
 def _dentries(kernel: Kernel, log: PointerLog, inodes: U64, links: U64) -> U64:

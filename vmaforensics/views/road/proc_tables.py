@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import U16, U64
 from vmaforensics.views.road.code_owners import Owner
@@ -118,7 +119,7 @@ def read_proc_entries(kernel: Kernel, log: PointerLog) -> dict[str, U64]:
                 group = Group(name="proc_dir_entry", struct=f"proc_dir_entry.{path.split('|', 1)[0]}")
                 log.add(Source.PROC_ENTRY, group, at, values, ok, home=fresh)
         parts.append(rows.take(ok))
-        seen = np.union1d(seen, fresh)
+        seen = distinct(seen, fresh)
         below = np.concatenate([rows.subdir[ok], rows.left[ok], rows.right[ok]])
         fresh = np.setdiff1d(below[kernel.arch.kernel_pointer(below)] - link, seen)
     log.unread += len(fresh)
@@ -135,7 +136,7 @@ def read_proc_entries(kernel: Kernel, log: PointerLog) -> dict[str, U64]:
 
 def read_led_to(kernel: Kernel, log: PointerLog, struct: str, addresses: U64, source: Source = Source.TABLE) -> None:
     """The functions of each table of some kind that objects lead to."""
-    addresses = np.unique(addresses[kernel.arch.kernel_pointer(addresses)])
+    addresses = distinct(addresses[kernel.arch.kernel_pointer(addresses)])
     addresses = addresses[log.owners.of(addresses) == Owner.NOBODY]  # code is no table
     if not len(addresses) or kernel.types.struct(struct) is None:
         return

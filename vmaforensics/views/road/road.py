@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.lookup import distinct, rows_of
 from vmaforensics.views.road.bpf import find_programs
 from vmaforensics.views.road.code_flow import FoundFlow, find_flow
 from vmaforensics.views.road.code_owners import Owner, kernel_and_modules
@@ -261,7 +261,7 @@ def _callers(kernel: Kernel, tracers: Tracers) -> U64:
     """What calls at the entries of functions may lead to beside trampolines that were made: code of the kernel."""
     own = [at for name in _CALLERS for at in kernel.symbols.find(name)]
     plain = tracers.ops.linked & (tracers.ops.trampoline_size == 0)
-    return np.union1d(np.array(own, np.uint64), tracers.ops.trampoline[plain & (tracers.ops.trampoline != 0)])
+    return distinct(np.array(own, np.uint64), tracers.ops.trampoline[plain & (tracers.ops.trampoline != 0)])
 
 
 def _patching(kernel: Kernel) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of, sort_order, values_at
+from vmaforensics.columns.lookup import distinct, rows_of, sort_order, values_at
 from vmaforensics.columns.table import Table, column, member, table
 from vmaforensics.columns.types import I32, U8, U16, U64
 from vmaforensics.errors import KernelNotFoundError
@@ -119,18 +119,18 @@ def _slabs(kernel: Kernel, addresses: U64, log: ProblemLog) -> tuple[U64, AnyCac
     rows, head_ok = reader.read(np.where(mapped & ok, heads, np.uint64(0)))
     in_slab = mapped & ok & head_ok & is_slab(kernel, rows)
     pages = np.where(in_slab, reader.addresses(heads), np.uint64(0))
-    distinct = np.unique(pages[in_slab])
-    head, read = kernel.gather(heads_of_slabs, distinct)
-    at = np.unique(head.cache[read & kernel.arch.kernel_pointer(head.cache)])[:_MOST_CACHES]
+    found = distinct(pages[in_slab])
+    head, read = kernel.gather(heads_of_slabs, found)
+    at = distinct(head.cache[read & kernel.arch.kernel_pointer(head.cache)])[:_MOST_CACHES]
     caches, known = kernel.gather(AnyCaches, at)
     caches.cache[:] = at
     sane = known & (caches.size > 0) & (caches.offset + _POINTER <= caches.size) & (caches.most(kernel.arch) > 0)
     caches = caches.take(sane)
     cache = rows_of(caches.cache, head.cache)
     keep = read & (cache >= 0)
-    frames, _ = reader.frames_of(distinct[keep])
+    frames, _ = reader.frames_of(found[keep])
     slabs = Slabs(
-        page=distinct[keep],
+        page=found[keep],
         base=direct_map + kernel.arch.bytes_of(frames),
         cache=cache[keep].astype(np.uint16),
         first=np.zeros(int(keep.sum()), np.int64),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import U64
 from vmaforensics.views.pages.page_types import PageReader
@@ -45,7 +46,7 @@ def free_pointers_to(kernel: Kernel, cache: int, value: int) -> FreePointers:
     word = kernel.offset("kmem_cache_cpu", "freelist")
     hit = read & (taken.freelist == np.uint64(value))
     lists = [(cpu, int(places[cpu]) + word) for cpu in np.flatnonzero(hit).tolist()]
-    slabs = np.unique(taken.page[read & kernel.arch.kernel_pointer(taken.page)])
+    slabs = distinct(taken.page[read & kernel.arch.kernel_pointer(taken.page)])
     frames, is_page = PageReader(kernel).frames_of(slabs)
     direct_map = np.uint64(kernel.arch.direct_map(kernel.variable))
     bases = direct_map + kernel.arch.bytes_of(frames[is_page]) + caches.pad[0]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import first_rows
+from vmaforensics.columns.lookup import distinct, first_rows
 from vmaforensics.columns.ragged import expand
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I64, U64
@@ -68,7 +68,7 @@ def sheaf_objects(kernel: Kernel, caches: Caches, log: ProblemLog) -> SheafObjec
     words, read = kernel.words(slots, 1)
     doubtful = [of_cpus.broken, of_barns.broken, cache[~ok], cache[row[~read]]]
     return SheafObjects(
-        objects=words[read, 0], slots=slots[read], doubtful=caches.cache[np.unique(np.concatenate(doubtful))]
+        objects=words[read, 0], slots=slots[read], doubtful=caches.cache[distinct(np.concatenate(doubtful))]
     )
 
 
@@ -104,7 +104,7 @@ def _barn_sheaves(kernel: Kernel, caches: Caches, log: ProblemLog) -> _Sheaves:
         at, heads, cache = after[on], heads[on], cache[on]
         if not len(at):
             break
-        seen = np.union1d(seen, at)
+        seen = distinct(seen, at)
         found.append(at - link)
         owners.append(cache)
     broken.append(cache)

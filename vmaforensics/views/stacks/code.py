@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import covering_rows, values_at
+from vmaforensics.columns.lookup import covering_rows, distinct, values_at
 from vmaforensics.columns.table import Table, column, table
 from vmaforensics.columns.texts import Texts
 from vmaforensics.columns.types import I32, I64, U64, Bools
@@ -70,17 +70,17 @@ class Code:
 
     def name(self, kernel: Kernel, addresses: U64) -> Named:
         """The function of each address; none for what is not code, or if its symbols are not in the image."""
-        distinct, which = np.unique(addresses, return_inverse=True)
-        ranges = self._rows(distinct)
+        places, which = np.unique(addresses, return_inverse=True)
+        ranges = self._rows(places)
         owner = values_at(self.ranges.owner, ranges, -3)
-        row = np.full(len(distinct), -1, np.int32)
+        row = np.full(len(places), -1, np.int32)
         functions, names = [Functions.zeros(0)], list[bytes]()
-        for number in np.unique(owner[ranges >= 0]).tolist():
+        for number in distinct(owner[ranges >= 0]).tolist():
             rows = np.flatnonzero((ranges >= 0) & (owner == number))
             if number == _BPF:
                 found, its_names, place = self._programs(ranges[rows])
             else:
-                found, its_names, place = self._symbols(kernel, number, distinct[rows])
+                found, its_names, place = self._symbols(kernel, number, places[rows])
             row[rows] = np.where(place >= 0, place + len(names), -1)
             functions.append(found)
             names += its_names

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of, values_at
+from vmaforensics.columns.lookup import distinct, rows_of, values_at
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I64, U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
@@ -66,7 +66,7 @@ def walk_rings(kernel: Kernel, starts: U64, log: ProblemLog, *, leads_on: Callab
     Elements known beforehand are read together, so that a list whose elements are mostly known takes a few
     reads; only what nobody knew is stepped over one by one. Ends when nothing new turns up.
     """
-    fresh = np.unique(starts[kernel.arch.kernel_pointer(starts)])
+    fresh = distinct(starts[kernel.arch.kernel_pointer(starts)])
     parts: list[_Heads] = []
     stopped: list[U64] = [fresh[:0]]  # where what does not lead on leads
     seen: set[int] = set()  # of a list that nobody knew, each step finds an element or two

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import first_rows
+from vmaforensics.columns.lookup import distinct, first_rows
 from vmaforensics.columns.types import I64, U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.slab.homes import XA_NODE, Homes
@@ -67,7 +67,7 @@ def all_pointers(kernel: Kernel, heads: U64, view: View, log: ProblemLog) -> Poi
         slots, ok = _slots(kernel, nodes)
         log.add(view, Problem.UNREADABLE, 0, nodes[~ok & ~again & ~stale])
         ok &= ~stale
-        seen = np.union1d(seen, nodes)
+        seen = distinct(seen, nodes)
         if len(seen) > _MOST_NODES:
             log.add(view, Problem.CUT_SHORT, 0, int(nodes[0]), len(seen))
             whole = False

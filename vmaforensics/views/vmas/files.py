@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.lookup import distinct, rows_of
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, U32, U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
@@ -88,7 +88,7 @@ def read_files(kernel: Kernel, addresses: U64, root: Place | None, log: ProblemL
 
     ``root`` is the reader's root, at which paths begin.
     """
-    addresses = np.unique(addresses)
+    addresses = distinct(addresses)
     addresses = addresses[addresses != 0]
     wild = ~kernel.arch.kernel_pointer(addresses)
     log.add(View.FILES, Problem.NON_CANONICAL, 0, addresses[wild], addresses[wild])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of, values_at
+from vmaforensics.columns.lookup import distinct, rows_of, values_at
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, U32, U64, Bools
 from vmaforensics.views.slab.homes import DENTRY, INODE, Homes
@@ -134,7 +134,7 @@ def _dentries(kernel: Kernel, files: Identities) -> Dentries:
             break
         rows, ok = kernel.gather(Dentries, fresh)
         rows = rows.replace(dentry=fresh, file=below.astype(np.int32))
-        known = np.union1d(known, fresh)
+        known = distinct(known, fresh)
         rows = rows.take(ok & ((rows.parent != rows.dentry) | ((rows.pprev != 0) & (rows.length != 1))))
         parts.append(rows)
         fresh, first = np.unique(rows.parent, return_index=True)
@@ -156,7 +156,7 @@ def _hash_names(kernel: Kernel, rows: Dentries) -> None:
     tables, which = np.unique(rows.operations, return_inverse=True)
     own, ok = kernel.gather_member("dentry_operations", "d_hash", tables)
     usual = values_at((tables == 0) | (ok & (own == 0)), which)
-    for length in np.unique(rows.length[rows.length <= _NAME_MAX]).tolist():
+    for length in distinct(rows.length[rows.length <= _NAME_MAX]).tolist():
         at = np.flatnonzero(usual & (rows.length == length))
         names, read = kernel.space.gather(rows.name[at], length)
         rows.due[at], rows.hashed[at] = name_hashes(names, rows.parent[at]), read

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import U32, U64
 from vmaforensics.views.problems import Problem, ProblemLog
@@ -181,7 +182,7 @@ def _read_forest(kernel: Kernel, dentries: U64, mounts: U64, log: ProblemLog) ->
     dentry_parts, mount_parts = [_Dentries.zeros(0)], [_Mounts.zeros(0)]
     known_dentries: set[int] = set()
     known_mounts: set[int] = set()
-    new_dentries, new_mounts = np.unique(dentries[dentries != 0]), np.unique(mounts[mounts != 0])
+    new_dentries, new_mounts = distinct(dentries[dentries != 0]), distinct(mounts[mounts != 0])
     for _ in range(_GENERATIONS):
         if not len(new_dentries) and not len(new_mounts):
             break
@@ -219,7 +220,7 @@ def _at_home(kernel: Kernel, kind: Kind, objects: U64, pointers: U64, log: Probl
 
 
 def _unknown(kernel: Kernel, addresses: U64, known: Container[int]) -> U64:
-    usable = np.unique(addresses[kernel.arch.kernel_pointer(addresses)])
+    usable = distinct(addresses[kernel.arch.kernel_pointer(addresses)])
     return np.array([address for address in usable.tolist() if address not in known], np.uint64)
 
 
@@ -227,7 +228,7 @@ def _read_names(kernel: Kernel, dentries: _Dentries) -> list[bytes | None]:
     """The name of each dentry; names of one length are read together."""
     names: list[bytes | None] = [None] * len(dentries)
     length = np.minimum(dentries.length, _NAME_MAX)
-    for size in np.unique(length).tolist():
+    for size in distinct(length).tolist():
         rows = np.flatnonzero(length == size)
         data, ok = kernel.space.gather(dentries.name[rows], size)
         for row, raw, readable in zip(rows.tolist(), data, ok.tolist(), strict=True):

@@ -14,6 +14,7 @@ import numpy as np
 from volatility3.framework import interfaces
 from volatility3.framework.layers.linear import LinearlyMappedLayer
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.image.formats.segments import PHYSICAL_LIMIT, ByteCount
 from vmaforensics.image.memory import PhysicalMemory
 from vmaforensics.image.placed import PAGE_SHIFT, PAGE_SIZE, PageState, Placed
@@ -82,7 +83,7 @@ class LayerMemory(PhysicalMemory):
         held = sane & (ram > 0) & (self._held.within(pas, PAGE_SIZE) == ram)
         states = np.where(held, PageState.PRESENT, PageState.ABSENT).astype(np.uint8)
         states[(ram == 0) | ~sane] = PageState.NOT_RAM
-        pages = np.unique(pfns[held])
+        pages = distinct(pfns[held])
         bad = pages[~self._valid(pages)]
         states[held & np.isin(pfns, bad)] = PageState.ABSENT
         return states

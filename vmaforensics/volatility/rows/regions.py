@@ -10,7 +10,7 @@ import numpy as np
 from volatility3.framework import renderers
 from volatility3.framework.renderers import format_hints
 
-from vmaforensics.columns.lookup import bounds_of
+from vmaforensics.columns.lookup import bounds_of, distinct
 from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
 from vmaforensics.compare.cell_text import rights, run_content
 from vmaforensics.compare.cells import CellState
@@ -142,7 +142,7 @@ def _vma_columns(views: Views, compared: Comparison) -> list[list[Any]]:
     # The list and the tree take their bounds from the VMA; where that is unreadable, they have none.
     bounded = (vmas.ok | (vmas.end != 0)).tolist()
     pgoff = np.where(vmas.file != 0, views.arch.bytes_of(vmas.pgoff), np.uint64(0))  # show_map_vma
-    flags = {value: vma_permissions(value) for value in np.unique(vmas.flags).tolist()}
+    flags = {value: vma_permissions(value) for value in distinct(vmas.flags).tolist()}
     kinds = {int(kind): kind.label for kind in Kind}
     named = vmas.name.tolist()
     names: dict[bytes, Any] = {b"": NOT_APPLICABLE, _UNKNOWN_NAME: UNREADABLE}
@@ -201,7 +201,7 @@ def summary(views: Views) -> Iterator[str]:
     problems = views.problems.sort_by(views.problems.view, views.problems.problem)
     first = run_starts(begins_run(problems.view, problems.problem))
     for row, last in zip(first.tolist(), run_lasts(first, len(problems)).tolist(), strict=True):
-        owners = np.unique(problems.mm[row : last + 1])
+        owners = distinct(problems.mm[row : last + 1])
         mms = int((owners != 0).sum())
         within = f" of {counted(mms, 'address space')}" if mms else ""
         yield (
