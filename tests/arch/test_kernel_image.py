@@ -95,7 +95,20 @@ def test_maps_of_memory_lie_where_the_kernel_says_or_where_they_are_linked() -> 
         0xFF110000_00000000,
     )
     assert (ARCH.vmemmap(lambda *_: None), five.vmemmap(lambda *_: None)) == (0xFFFFEA00_00000000, 0xFFD40000_00000000)
-    assert ARCH.direct_map(lambda *_: 0x1234) == 0xFFFF8880_00000000  # no address of a kernel
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        pytest.param(0x1234, id="no address of a kernel"),
+        pytest.param(0xFFFF9B40_00001000, id="not at a multiple of what an entry of the third level maps"),
+        pytest.param(0xFFFF0000_00000000, id="before the first region"),
+        pytest.param(0xFFFFFFC0_00000000, id="so high that no memory has room"),
+    ],
+)
+def test_a_place_where_kaslr_puts_no_map_of_memory_is_not_believed(stored: int) -> None:
+    assert ARCH.direct_map(lambda *_: stored) == 0xFFFF8880_00000000
+    assert ARCH.vmemmap(lambda *_: stored) == 0xFFFFEA00_00000000
 
 
 def test_addresses_of_either_half() -> None:

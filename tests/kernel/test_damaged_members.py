@@ -21,16 +21,20 @@ pytestmark = pytest.mark.image
 
 
 @pytest.fixture
-def damaged(maple_sample: Sample, monkeypatch: pytest.MonkeyPatch) -> Kernel:
+def kernel(maple_sample: Sample) -> Kernel:
+    """A kernel with types of its own."""
+    return again(maple_sample.analysis, maple_sample.analysis.image.memory).kernel
+
+
+@pytest.fixture
+def damaged(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> Kernel:
     """A kernel whose types have lost how many pages an mm has."""
-    analysis = again(maple_sample.analysis, maple_sample.analysis.image.memory)
-    types = analysis.kernel.types
-    assert isinstance(types, Btf)
-    layout = types.struct("mm_struct")
+    assert isinstance(kernel.types, Btf)
+    layout = kernel.types.struct("mm_struct")
     assert layout is not None
     monkeypatch.delitem(layout.fields, "total_vm")
-    analysis.kernel.forget()
-    return analysis.kernel
+    kernel.forget()
+    return kernel
 
 
 def test_a_member_that_has_to_be_there_ends_the_reading_of_sound_types(damaged: Kernel) -> None:
@@ -67,6 +71,21 @@ def test_without_the_type_of_mounts_files_have_no_paths_and_every_process_is_the
     analysis = again_from_views(replace(maple_sample.analysis, kernel=damaged), maple_sample.analysis.image.memory)
     assert analysis.views.tasks.task.tolist() == maple_sample.analysis.views.tasks.task.tolist()
     assert analysis.views.vmas.vma.tolist() == maple_sample.analysis.views.vmas.vma.tolist()
+
+
+def test_without_any_index_no_rule_goes_wrong(
+    kernel: Kernel, maple_sample: Sample, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layout = kernel.types.struct("mm_struct")
+    assert layout is not None
+    for name in [name for name in layout.fields if name.startswith("mm_mt")]:
+        monkeypatch.delitem(layout.fields, name)
+    kernel.forget()
+    monkeypatch.setattr(kernel.types, "problem", "damaged at 1 place")
+    analysis = again_from_views(replace(maple_sample.analysis, kernel=kernel), maple_sample.analysis.image.memory)
+    assert len(analysis.views.tasks) == len(maple_sample.analysis.views.tasks)
+    assert "the index of the VMAs" in analysis.views.untyped
+    assert analysis.context.failures == []
 
 
 @pytest.mark.parametrize("size", [0, 1 << 32])

@@ -153,8 +153,9 @@ def _walk_indices(kernel: Kernel, views: Views, log: ProblemLog) -> None:
     views.vma_list = _typed(kernel, "the vm_next list", lambda: walk_list(kernel, views.mms, hint, log))
     if (maple := _typed(kernel, "the maple tree", lambda: walk_maple(kernel, views.mms, log))) is not None:
         views.maple, views.maple_nodes = maple
-    if kernel.untyped and not views.indices():
-        views.maple = IndexEntries.zeros(0)  # there is one, and nothing of it could be read
+    if not views.indices():  # there is one, and nothing of it could be read
+        kernel.untyped["the index of the VMAs"] = None
+        views.maple = IndexEntries.zeros(0)
 
 
 def _typed(kernel: Kernel, name: str, walk: Callable[[], T | None]) -> T | None:
