@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from handmade_stacks import USER, Rule, Stacks
+from handmade import Machine
+from handmade_stacks import STRUCTS, USER, Rule, Stacks
 
 from vmaforensics.views.operations.copies import unborn_copies
 from vmaforensics.views.operations.operation import KNOWN, Operation, operations_by_function
@@ -15,12 +16,19 @@ from vmaforensics.views.processes.mm_lists import TreeRoots
 from vmaforensics.views.processes.mm_sources import Source, SourcesView
 from vmaforensics.views.processes.mms import Mms
 from vmaforensics.views.processes.tasks import Tasks
+from vmaforensics.views.structures.lock import Lock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vmaforensics.arch.registers import CpuState
 
+# kernel/locking/rwbase_rt.c, kernel/locking/rtmutex.c: a writer has the rt_mutex, bit 0 of whose owner says who waits.
+REALTIME = {
+    "rw_semaphore": "rwbase:rwbase_rt",
+    "rwbase_rt": "readers:atomic_t rtmutex:rt_mutex_base",
+    "rt_mutex_base": "owner:*",
+}
 RUNNING, INTERRUPTIBLE, UNINTERRUPTIBLE, KILLABLE, IDLE = 0, 1, 2, 0x102, 0x402
 MM = 0xFFFF_8880_0000_1000
 
@@ -197,3 +205,21 @@ def test_a_task_that_the_pid_index_knows_is_no_copy(stacks: Stacks) -> None:
     view = gather_operations(stacks.kernel(), sources, Mms.zeros(0), ())
     assert view is not None
     assert not len(view.copies)
+
+
+@pytest.mark.parametrize(
+    ("structs", "owner", "flags"),
+    [
+        ({}, "mmap_lock.owner.counter", 2),  # RWSEM_NONSPINNABLE may stand beside the writer
+        (REALTIME, "mmap_lock.rwbase.rtmutex.owner", 1),  # RT_MUTEX_HAS_WAITERS
+    ],
+)
+def test_a_lock_that_is_write_held_names_the_task_that_has_it(structs: dict[str, str], owner: str, flags: int) -> None:
+    machine = Machine(STRUCTS | {"rw_semaphore": "count:atomic64_t owner:atomic64_t"} | structs, pages=256)
+    stacks = Stacks(machine=machine)
+    task = stacks.task(stacks.code("schedule"), *USER)
+    held, free = (machine.put("mm_struct", {owner: task | flags}) for _ in range(2))
+    mms = Mms.of(2, mm=[held, free], ok=[True] * 2, lock=[Lock.WRITE, Lock.FREE])
+    view = gather_operations(stacks.kernel(), _sources(stacks, [RUNNING]), mms, ())
+    assert view is not None
+    assert view.lock_owner.tolist() == [task, 0]

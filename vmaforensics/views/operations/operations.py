@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 
 # include/linux/sched.h
 _UNINTERRUPTIBLE, _NOLOAD, _NEW, _WAITS = np.uint32(0x2), np.uint32(0x400), np.uint32(0x800), np.uint32(0xFF)
-_OWNER_FLAGS = np.uint64(7)  # of rw_semaphore.owner (kernel/locking/rwsem.c)
+# With PREEMPT_RT a writer keeps the rt_mutex in it until it lets go (rwbase_write_lock, kernel/locking/rwbase_rt.c).
+_OWNERS = ("mmap_lock.owner.counter", "mmap_lock.owner", "mmap_lock.rwbase.rtmutex.owner")
+_OWNER_FLAGS = np.uint64(7)  # of rw_semaphore.owner (kernel/locking/rwsem.c), RT_MUTEX_HAS_WAITERS
 
 
 @table()
@@ -175,6 +177,6 @@ def _sleeping_locks(kernel: Kernel) -> bool:
 
 def _held(kernel: Kernel, mms: Mms) -> U64:
     """The task that each mmap lock says it is write-held by; 0 where it is not, or does not say."""
-    owner, ok = kernel.gather_member("mm_struct", "mmap_lock.owner.counter|mmap_lock.owner?", mms.mm)
+    owner, ok = kernel.gather_member("mm_struct", f"{'|'.join(_OWNERS)}?", mms.mm)
     held: U64 = np.where(ok & mms.ok & (mms.lock == 2), owner & ~_OWNER_FLAGS, np.uint64(0))
     return held
