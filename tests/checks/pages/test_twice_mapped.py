@@ -10,15 +10,16 @@ import pytest
 from checks.handmade_clocks import SIZE, START, clocks
 from checks.handmade_pages import Entry, add_page_tables, entry_row
 from checks.handmade_views import TASKS, Process, findings, views_of
-from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_USER
+from vmaforensics.arch.page_tables import ALLOW_EXECUTE, ALLOW_USER, ALLOW_WRITE
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.weigh import run_checks
+from vmaforensics.views.vmas.flags import VM_MERGEABLE
 
 if TYPE_CHECKING:
     from vmaforensics.views.views import Views
 
-CODE, DATA, STACK = 0x400000, 0x500000, 0x7F0000
-LINES = ("400000-402000 r-xp /bin/cat", "500000-502000 rw-p", "7f0000-7f4000 rw-p [stack]")
+CODE, DATA, MORE, STACK = 0x400000, 0x500000, 0x510000, 0x7F0000
+LINES = ("400000-402000 r-xp /bin/cat", "500000-502000 rw-p", "510000-512000 rw-p", "7f0000-7f4000 rw-p [stack]")
 
 
 def running(*extra: Entry) -> Views:
@@ -48,6 +49,33 @@ def test_an_entry_that_leads_to_a_frame_of_another_entry_of_its_table_is_wrong_a
     kept = [finding for finding in run_checks(Context(views)) if finding.rule.id == "PTE-REMAP"]
     assert bool(kept) is at_once
     assert all("one page" in finding.evidence[-1].what for finding in kept)
+
+
+@pytest.mark.parametrize(
+    ("mergeable", "allow", "wrong"),
+    [
+        (True, ALLOW_USER, False),  # write_protect_page, mm/ksm.c
+        (True, ALLOW_USER | ALLOW_WRITE, True),
+        (False, ALLOW_USER, True),
+    ],
+)
+def test_read_only_entries_may_lead_to_one_frame_where_ksm_merges_pages(
+    *, mergeable: bool, allow: int, wrong: bool
+) -> None:
+    views = running()
+    lead(views, MORE, DATA)
+    assert views.page_tables is not None
+    views.page_tables.ptes.allow[[entry_row(views, DATA), entry_row(views, MORE)]] = allow
+    views.vmas.flags[views.vmas.start == DATA] |= np.uint64(VM_MERGEABLE if mergeable else 0)
+    found = [finding for finding in findings(views, "PTE-REMAP") if finding.start == MORE]
+    assert any(finding.at_once for finding in found) is wrong
+
+
+def test_an_entry_in_no_vma_is_not_where_a_frame_belongs() -> None:
+    views = running()
+    lead(views, CODE, DATA)
+    views.vmas.start[views.vmas.start == DATA] += np.uint64(0x1000)
+    assert not any(finding.at_once for finding in findings(views, "PTE-REMAP"))
 
 
 def test_two_entries_that_are_both_wrong_prove_nothing() -> None:

@@ -43,7 +43,7 @@ def marked_findings(context: Context, rule: Rule, marks: tuple[Mark, ...]) -> It
     for mark in marks:
         rows = marked.row[(marked.word & np.uint32(mark)) != 0]
         if mark is Mark.OTHER_ANON_VMA and context.acquisition.live:
-            rightful = twice_mapped(view, rows, marked.row)
+            rightful = twice_mapped(context, view, rows, marked.row)
             for finding in _of_entries(context, rule, mark, view, rows[rightful >= 0], rightful[rightful >= 0]):
                 yield replace(finding, at_once=True)
             rows = rows[rightful < 0]

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from vmaforensics.checks.pages.miscounted_places import miscounted_places, rooms
+from vmaforensics.checks.pages.twice_mapped import mergeable_mms
 from vmaforensics.checks.processes.sources import whole_sources
 from vmaforensics.checks.rule import Apart
-from vmaforensics.columns.lookup import distinct
 from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.processes.mm_sources import Source
 
 if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.pages.miscounted_places import Place
-    from vmaforensics.columns.types import I64
     from vmaforensics.views.operations.operations import OperationsView
     from vmaforensics.views.pages.page_tables import PageTablesView
 
@@ -25,7 +24,6 @@ _MOST: Final = 1024  # pages that are looked at one by one
 # A task in one of these may be at work on an mm that is no task's: an old one, a new one, one of arguments.
 _ON_TASKLESS: Final = (Operation.EXIT, Operation.EXEC, Operation.FORK)
 _PG_LOCKED: Final = np.uint64(1)  # include/linux/page-flags.h: the first
-_MERGEABLE: Final = np.uint64(0x8000_0000)  # VM_MERGEABLE, include/linux/mm.h: KSM may be at work here
 # What changes entries that lead to pages of KSM, which are not locked for it.
 _ON_MERGED: Final = (Operation.COPY_ON_WRITE, Operation.ZAP, Operation.COPY_ENTRIES, Operation.MOVE_ENTRIES)
 
@@ -129,8 +127,9 @@ def _at_work(
     fits = (room.mm_row >= 0) & its[room.mm_row] & (((entry < 0) == more) | replaced)
     if fits.any():
         return int(mms.mm[room.mm_row[np.flatnonzero(fits)[0]]])
-    if pages.ksm[page] and kind in _ON_MERGED and (merges := its[_mergeable(context)]).any():
-        return int(mms.mm[_mergeable(context)[np.flatnonzero(merges)[0]]])
+    mergeable = context.shared(mergeable_mms)
+    if pages.ksm[page] and kind in _ON_MERGED and (merges := its[mergeable]).any():
+        return int(mms.mm[mergeable[np.flatnonzero(merges)[0]]])
     locked = bool(int(pages.flags[page]) & int(_PG_LOCKED))
     if under_way.anywhere[row] and (locked or (pages.ksm[page] and kind is Operation.SAME_PAGE)):
         return place.mm if place is not None else 0
@@ -140,10 +139,3 @@ def _at_work(
     if place is None and kind is Operation.ZAP and (others == Operation.UNMAP).any():
         return int(under_way.mm[row])  # munmap took the VMA out of the index before
     return None
-
-
-def _mergeable(context: Context) -> I64:
-    """Rows of the mms that pages of KSM may be mapped in; these name no VMA that they belong to."""
-    vmas = context.views.vmas
-    rows = distinct(context.views.mm_rows(vmas.mm[vmas.ok & ((vmas.flags & _MERGEABLE) != 0)]))
-    return rows[rows >= 0]

@@ -21,5 +21,6 @@ VM_HUGETLB = 1 << 22
 VM_MIXEDMAP = 1 << 28
 VM_HUGEPAGE = 1 << 29
 VM_NOHUGEPAGE = 1 << 30
+VM_MERGEABLE = 1 << 31  # KSM may be at work here
 
 VM_DEVICE = VM_PFNMAP | VM_IO | VM_MIXEDMAP  # set by drivers that map memory of their own
