@@ -19,7 +19,16 @@ from typing import TYPE_CHECKING
 import disks
 import lime
 import slices
-from initramfs import MODULES, add_guest, add_locale, add_modules, skeleton
+from initramfs import (
+    MODULES,
+    add_guest,
+    add_locale,
+    add_modules,
+    module_data,
+    module_name,
+    module_order,
+    skeleton,
+)
 from kernels import kernel_of
 from make_images import guest_programs, missing_packages
 from packages import Kernel, PackageError
@@ -39,6 +48,7 @@ COMPLAINT = re.compile(
 )
 UPTIMES = ("LIME-BEGAN", "LIME-ENDED")
 READERS = ("lime", "kcore")  # that run in the guest
+COME_AND_GO = ("dummy", "fat", "isofs", "tun", "veth", "vfat", "xor")  # modules that a storm loads and unloads
 SECONDS_OF_WORK = (0.2, 2.0)  # between two snapshots
 
 
@@ -47,7 +57,9 @@ def initramfs(kernel: Kernel, programs: Path, lime_ko: Path | None, *, zram: boo
     tree = skeleton()
     for program in disks.PROGRAMS:
         tree.program(program)
-    add_modules(tree, kernel, (*MODULES, *(("zram",) * zram)))
+    add_modules(tree, kernel, (*MODULES, "fuse", *(("zram",) * zram)))
+    for path in module_order(kernel, COME_AND_GO):
+        tree.file(f"modules/more/{module_name(path.name)}.ko", module_data(path))
     add_guest(tree, programs)
     add_locale(tree)
     if lime_ko is not None:

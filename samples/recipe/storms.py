@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from images import COMMON, FOUR_LEVELS, PACKAGES, SOURCES, cmdline_of
+from images import COMMON, IMAGES, SOURCES, Image, cmdline_of
 
 MEMORY = 256  # MiB
 # Of the roles of guest/awkward.c those that fit into the memory and leave some to work with.
@@ -23,6 +23,11 @@ LOADS = {
     "servers": ("jit", "pool", "boxes", "looks"),
     "pressure": ("group", "swap", "ksm", "huge", "pages"),
     "daemons": ("daemons",),
+    "answers": ("advic", "uffd", "other", "looks"),
+    "traces": ("trace", "probe", "clone", "execs"),
+    "objects": ("rings", "memfd", "hugtl", "fuse"),
+    "ends": ("ooms", "cores", "stops", "swap"),
+    "machine": ("cpus", "modul", "mount", "swpof", "seccm"),
     "all": ("forks", "execs", "unmap", "moves", "cache", "swap", "huge", "ksm", "thrds", "looks"),
 }
 
@@ -31,7 +36,7 @@ LOADS = {
 class Work:
     """A guest at work."""
 
-    series: str
+    series: str  # or the name of one of IMAGES without "debian-": 6.1-rt, 6.1-la57
     cpus: int = 2
     seed: int = 1
     memory: int = MEMORY
@@ -49,12 +54,17 @@ class Work:
     @property
     def package(self) -> tuple[str, str]:
         """Suite, and package or a regular expression."""
-        return (SOURCES if self.config else PACKAGES)[self.series]
+        return SOURCES[self.series] if self.config else (self.stock.suite, self.stock.package)
+
+    @property
+    def stock(self) -> Image:
+        """The image at rest of such a guest."""
+        return next(image for image in IMAGES if image.name == f"debian-{self.series}")
 
     @property
     def cpu(self) -> str:
         """QEMU's name of the processor."""
-        return FOUR_LEVELS
+        return self.stock.cpu
 
     @property
     def kernel_cmdline(self) -> str:
@@ -63,5 +73,5 @@ class Work:
         ways = "secretmem.enable=0 " * self.lime + "vma_zram=1 " * self.zram
         # Who ages pages by generations walks all VMAs, and for ever where one is shorter than its range in the index.
         ways += "vma_one_lru=1 " * self.edited
-        ways += f"{cmdline_of(self.config)} " * bool(self.config)
+        ways += f"{cmdline_of(self.config) if self.config else self.stock.cmdline} "
         return f"{COMMON} {ways}vma_mode=work vma_roles={','.join(RESTING)}"

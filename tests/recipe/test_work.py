@@ -16,6 +16,7 @@ from vmaforensics.image.open import open_image
 sys.path.insert(0, str(ROOT / "samples" / "recipe"))
 
 import hidings
+import images
 import make_work
 import mix_pages
 import site_at_work
@@ -114,7 +115,7 @@ def test_what_rests_has_memory_and_is_neither_init_nor_the_one_that_looks(tmp_pa
 
 
 def test_every_storm_is_a_role_of_the_guest() -> None:
-    roles = (ROOT / "samples/recipe/guest/storms.c").read_text()
+    roles = "".join((ROOT / f"samples/recipe/guest/{name}.c").read_text() for name in ("storms", "rare"))
     control = (ROOT / "samples/recipe/guest/control").read_text()
     for load in storms.LOADS.values():
         for name in load:
@@ -122,6 +123,13 @@ def test_every_storm_is_a_role_of_the_guest() -> None:
     # TASK_COMM_LEN is 16: the names of two storms must not be the same when cut.
     names = {f"awk-storm-{name}"[:15] for load in storms.LOADS.values() for name in load}
     assert len(names) == len({name for load in storms.LOADS.values() for name in load})
+
+
+def test_a_guest_at_work_may_be_any_of_the_images_at_rest() -> None:
+    work = storms.Work("6.1-la57")
+    assert (work.package, work.cpu, work.name) == (images.PACKAGES["6.1"], images.FIVE_LEVELS, "debian-6.1-la57-work1")
+    assert storms.Work("6.12-rt").package == ("trixie", images.RT)
+    assert "pti=on" in storms.Work("6.1-pti").kernel_cmdline
 
 
 def test_pages_of_two_images_are_mixed_as_the_manifest_says(tmp_path: Path) -> None:

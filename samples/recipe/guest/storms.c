@@ -5,8 +5,10 @@
 #define _GNU_SOURCE
 #include "awkward.h"
 #include "decoys.h"
+#include "storms.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
@@ -23,32 +25,21 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifndef MADV_COLD
-#define MADV_COLD 20
-#endif
-#ifndef MADV_PAGEOUT
-#define MADV_PAGEOUT 21
-#endif
-#define RW (PROT_READ | PROT_WRITE)
-#define PRIVATE (MAP_PRIVATE | MAP_ANONYMOUS)
-#define WORKERS 4
+const char big[] = "/mnt/ext4/big";
 
-static const char big[] = "/mnt/ext4/big";
-
-static void rest(long milliseconds)
+void rest(long milliseconds)
 {
 	struct timespec time = {milliseconds / 1000, milliseconds % 1000 * 1000000};
 
 	nanosleep(&time, NULL);
 }
 
-static unsigned below(unsigned limit)
+unsigned below(unsigned limit)
 {
 	return (unsigned)random() % limit;
 }
 
-/* Wait for children so that no more than some are left. */
-static void reap(int *alive, int most)
+void reap(int *alive, int most)
 {
 	while (*alive > most && waitpid(-1, NULL, 0) > 0)
 		--*alive;
@@ -65,7 +56,7 @@ static void with_decoys(void)
 	fflush(stdout);
 }
 
-static void begin(void)
+void begin(void)
 {
 	srandom((unsigned)getpid());
 	with_decoys();
@@ -146,12 +137,17 @@ static void execs(void)
 
 static pthread_barrier_t all_there; /* from then on nothing is mapped but what is told here */
 
+void all_are_there(void)
+{
+	pthread_barrier_wait(&all_there);
+}
+
 static void *maps_and_unmaps(void *unused)
 {
 	unsigned seed = (unsigned)(uintptr_t)&unused >> 4;
 	int fd = open(big, O_RDWR | O_CLOEXEC);
 
-	pthread_barrier_wait(&all_there);
+	all_are_there();
 	for (;;) {
 		const size_t size = (2 + rand_r(&seed) % 512) * PAGE, half = size / 2 & -PAGE;
 		const int kind = rand_r(&seed) % 4;
@@ -176,7 +172,7 @@ static void *maps_and_unmaps(void *unused)
 	return NULL;
 }
 
-static void workers(void *(*work)(void *))
+void workers(void *(*work)(void *))
 {
 	pthread_t id;
 
@@ -203,7 +199,7 @@ static void *moves_and_protects(void *unused)
 	char *at = mmap(NULL, size, RW, PRIVATE, -1, 0);
 	int far = 0;
 
-	pthread_barrier_wait(&all_there);
+	all_are_there();
 	for (;;) {
 		const size_t first = rand_r(&seed) % 32 * PAGE, count = (1 + rand_r(&seed) % 16) * PAGE;
 		char *moved;
@@ -425,7 +421,7 @@ static void pool(void)
 
 static const char groups[] = "/run/groups";
 
-static void note(const char *name, const char *text)
+void note(const char *name, const char *text)
 {
 	char path[300];
 	int fd;
@@ -437,19 +433,21 @@ static void note(const char *name, const char *text)
 	close(fd);
 }
 
-/* A hierarchy of control groups, and one in it with little memory. */
-static void confine(const char *most)
+void confine(const char *group, const char *limit, const char *most)
 {
-	char pid[16];
+	char pid[16], name[300];
 
 	mkdir(groups, 0755);
-	if (mount("groups", groups, "cgroup2", 0, NULL) < 0)
+	if (mount("groups", groups, "cgroup2", 0, NULL) < 0 && errno != EBUSY)
 		failed("cgroup2");
 	note("cgroup.subtree_control", "+memory");
 	snprintf(pid, sizeof(pid), "%d", (int)getpid());
-	mkdir("/run/groups/small", 0755);
-	note("small/memory.high", most);
-	note("small/cgroup.procs", pid);
+	snprintf(name, sizeof(name), "%s/%s", groups, group);
+	mkdir(name, 0755);
+	snprintf(name, sizeof(name), "%s/%s", group, limit);
+	note(name, most);
+	snprintf(name, sizeof(name), "%s/cgroup.procs", group);
+	note(name, pid);
 }
 
 /* More memory than its control group may have: reclaimed, swapped and charged all the time. */
@@ -461,7 +459,7 @@ static void group(void)
 	const char *mapped = mmap(NULL, 256 * PAGE, PROT_READ, MAP_SHARED, fd, 0);
 
 	begin();
-	confine("12582912");
+	confine("small", "memory.high", "12582912");
 	for (;;) {
 		for (size_t at = 0; at < size; at += (1 + below(3)) * PAGE)
 			start[at] = 1;
