@@ -68,6 +68,20 @@ def test_what_is_closed_and_used_again_while_a_machine_runs_is_low() -> None:
         assert finding.severity is severity
 
 
+@pytest.mark.parametrize("executable", [False, True])
+def test_an_array_of_a_tracepoint_that_may_be_another_s_by_now_is_low(*, executable: bool) -> None:
+    views = pointer(Source.TRACEPOINT, Leads.NOWHERE, NOBODYS, Group(name="tracepoint"))
+    assert views.road is not None
+    if executable:
+        pages = Pages.of(1, va=[NOBODYS & ~0xFFF])
+        views.road = replace(views.road, foreign=replace(views.road.foreign, executable=pages))
+    (module,) = (module for module in rule_modules() if module.rule.id == "KERNEL-TABLE")
+    for acquired in (Acquired.ATOMIC, Acquired.LIVE):
+        (finding,) = module.check(Context(views, acquired))
+        low = acquired is Acquired.LIVE and not executable
+        assert finding.severity is (Severity.LOW if low else Severity.HIGH)
+
+
 def test_a_table_in_the_data_of_a_module_is_not_called_code_of_nobody() -> None:
     views = pointer(Source.OBJECT, Leads.MODULE, NOBODYS, Group(name="inode", struct="inode.i_fop"))
     (finding,) = findings(views, "PROC-OPS")

@@ -9,7 +9,9 @@ with the table. Every function on the lists of security modules (`security_hook_
 
 *Guaranteed by:* the tables lie in read-only data and are made when the kernel is built (arch/x86/entry/syscall_64.c) or
 while it boots (`idt_setup_traps`, `security_add_hooks`). Tracepoints take the functions that tracers, BPF and modules
-register (`tracepoint_probe_register`, kernel/tracepoint.c). Kernels since 6.9 (and 6.1.x and 6.6.x with the mitigation
+register (`tracepoint_probe_register`, kernel/tracepoint.c), in an array that is given back when they change
+(`release_probes`): while a machine runs it is another's before it is read, and only what the CPU may execute was ever
+called. Kernels since 6.9 (and 6.1.x and 6.6.x with the mitigation
 of BHI) do not go by `sys_call_table` but by a switch that is compiled (`x64_sys_call`): both are made of the same list.
 """
 
@@ -23,6 +25,7 @@ import numpy as np
 from vmaforensics.checks.finding import Severity
 from vmaforensics.checks.road.places import pointer_evidence, told
 from vmaforensics.checks.rule import BUG, Rule
+from vmaforensics.columns.lookup import rows_of
 from vmaforensics.views.road.pointers import Leads, Source
 from vmaforensics.views.view import View
 
@@ -31,6 +34,8 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
+    from vmaforensics.columns.types import Bools
+    from vmaforensics.views.road.road import RoadView
 
 RULE = Rule(
     id="KERNEL-TABLE",
@@ -42,7 +47,7 @@ RULE = Rule(
     attack=("T1014",),
     compares="sys_call_table, idt_table, hooks of security modules and functions of tracepoints with the kernel's code",
     views=(View.CODE,),
-    transient="none: the tables are set up while the kernel boots",
+    transient="none: the tables are set up while the kernel boots; arrays of tracepoints are replaced whole",
     by_hand=("crash: sys", "crash: irq -d", "crash: rd -s sys_call_table 470"),
     steps=("word",),
     rank=711,
@@ -79,9 +84,20 @@ def check(context: Context) -> Iterator[Finding]:
         known = allowed if road.named else (*allowed, Leads.INSIDE)
         of_it = (pointers.source == source) & ~np.isin(pointers.leads, known)
         by_modules = pointers.leads == Leads.MODULE
+        reused = of_it & _may_be_another_s(context, road)
         for rows, severity in (
-            (np.flatnonzero(of_it & ~by_modules), Severity.HIGH),
+            (np.flatnonzero(of_it & ~by_modules & ~reused), Severity.HIGH),
             (np.flatnonzero(of_it & by_modules), _BY_MODULES[source]),
+            (np.flatnonzero(reused), Severity.LOW),
         ):
             if len(rows):
                 yield told(context, RULE, rows, partial(pointer_evidence, road), severity, size=8)
+
+
+def _may_be_another_s(context: Context, road: RoadView) -> Bools:
+    """Words of arrays that may have been given back before they were read: what they lead to cannot be executed."""
+    pointers, foreign = road.pointers, road.foreign
+    found: Bools = (pointers.source == Source.TRACEPOINT) & (pointers.leads == Leads.NOWHERE)
+    if not context.acquisition.live or foreign.left_out:
+        return np.zeros(len(pointers), np.bool_)
+    return found & (rows_of(foreign.executable.va, context.views.arch.page_bases(pointers.target)) < 0)
