@@ -96,16 +96,24 @@ def _patches(road: RoadView) -> Iterator[Hook]:
 
 
 def _words(road: RoadView) -> Iterator[Hook]:
-    """Words of tables that lead elsewhere than to the kernel's own, or to a module that has no table there."""
+    """Words of tables that lead elsewhere than to the kernel's own, or to a module that has no table there.
+
+    What maps a file works by tables of the module that its file system is.
+    """
     pointers = road.pointers
     # irq_entries_start has a stub a vector, and unused ones lead to where they did when the kernel booted.
     stubs = (pointers.source == Source.VECTOR) & np.isin(pointers.leads, (Leads.INSIDE, Leads.BOOT))
-    foreign = ~np.isin(pointers.leads, _OWN) & ~stubs & ~(pointers.modular & (pointers.leads == Leads.MODULE))
+    mapped = (pointers.source == Source.MAPPED) & ~pointers.alien
+    foreign = (
+        ~np.isin(pointers.leads, _OWN) & ~stubs & ~((pointers.modular | mapped) & (pointers.leads == Leads.MODULE))
+    )
     for row in np.flatnonzero(foreign).tolist():
         source, target = Source(int(pointers.source[row])), int(pointers.target[row])
         group, word = road.groups[int(pointers.group[row])], int(pointers.word[row])
         if source == Source.PROC_ENTRY:  # its number says nothing: they are many, in no order
             place = "an entry of /proc"
+        elif source in (Source.OBJECT, Source.MAPPED):  # a pointer to a table, of one object of many
+            place = group.struct
         elif group.struct:
             place = f"{group.name}.{road.member(group.struct, word)}"
         else:
@@ -118,6 +126,8 @@ def _words(road: RoadView) -> Iterator[Hook]:
 def _owner(road: RoadView, address: int, otherwise: str = Owner.NOBODY.text) -> str:
     owner = Owner(int(road.owners.of(np.array([address], np.uint64))[0]))
     name = printable(road.owners.name(address))
+    if owner == Owner.NOBODY and (module := printable(road.module_at(address))):  # its data
+        return f"module {module}"
     if owner in (Owner.NOBODY, Owner.KERNEL) or not name:
         return otherwise if owner == Owner.NOBODY else owner.text
     return f"{owner.text.removeprefix('a ')} {name}"

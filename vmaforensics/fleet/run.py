@@ -60,13 +60,13 @@ def run_fleet(
     folder: Path,
     *,
     workers: int | None = None,
-    memory: str | None = None,
+    memory: int | None = None,
     scheduler: str | None = None,
     progress: Progress,
 ) -> Summary:
     """Analyse every image that has no row yet.
 
-    ``workers`` and ``memory`` (each worker's, as ``4GiB``) are those of a local cluster; ``scheduler`` is the address
+    ``workers`` and ``memory`` (each worker's, in bytes) are those of a local cluster; ``scheduler`` is the address
     of another one. A worker that dies is replaced and its image tried again; an image over which ``_TRIES`` workers
     died has a row that says so. Raises :class:`UsageError` where no scheduler answers, or one without workers of this
     version; :class:`OutputError` where the dataset cannot be written.
@@ -142,7 +142,7 @@ def _require_row(folder: Path, source: Source) -> None:
 
 
 @contextmanager
-def _client(scheduler: str | None, workers: int | None, memory: str | None, images: int) -> Iterator[Any]:
+def _client(scheduler: str | None, workers: int | None, memory: int | None, images: int) -> Iterator[Any]:
     import dask
     from distributed import Client, LocalCluster
 

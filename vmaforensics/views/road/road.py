@@ -92,7 +92,7 @@ class RoadView:
         """Name of the module whose code or data is at an address; empty for none."""
         modules = self.loaded.modules
         row = int(rows_of(modules.module, self.uses.of(np.array([address], np.uint64)))[0])
-        return bytes(modules.name[row]) if row >= 0 else b""
+        return bytes(modules.name[row]).partition(b"\0")[0] if row >= 0 else b""
 
     def link_of(self, row: int) -> int:
         """Address of the list_head of a row of the modules."""
