@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 from support import TAMPERED
 
 from vmaforensics.cli.main import VERBS
 from vmaforensics.errors import ExitCode
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 RUN = [sys.executable, "-m", "vmaforensics"]
 # What to give each verb besides where to write. IMAGE and CASE are put in; CASE is a saved report.
@@ -130,3 +128,37 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(
     assert done.returncode == ExitCode.OUTPUT
     assert b"cannot write" in done.stderr
     assert done.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize("verb", INTO_FILES)
+def test_what_a_command_reads_is_never_replaced(verb: str, names: dict[str, str], tmp_path: Path) -> None:
+    copy = tmp_path / "evidence"
+    read = next(item for item in INTO_FILES[verb] if item in names)
+    copy.write_bytes(Path(names[read]).read_bytes())
+    before = copy.read_bytes()
+    (tmp_path / "link").symlink_to(copy)
+    for name in ("evidence", "link"):
+        done = run(command(verb, INTO_FILES[verb], {**names, read: str(copy)}, "-o", str(tmp_path / name), "--force"))
+        assert done.returncode == ExitCode.OUTPUT
+        assert b"is what the command reads and is not overwritten" in done.stderr
+    assert copy.read_bytes() == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full")
+@pytest.mark.parametrize("verb", ["report", "maps", "info", "explain"])
+def test_a_stdout_without_room_is_told_in_a_sentence(verb: str, names: dict[str, str]) -> None:
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command(verb, TO_STDOUT[verb], names), stdout=full, stderr=subprocess.PIPE, timeout=240, check=False
+        )
+    assert done.returncode == ExitCode.OUTPUT
+    assert done.stderr == b"vmaforensics: cannot write to stdout: No space left on device\n"
+
+
+def test_a_stdout_or_stderr_that_is_closed_is_no_error_of_ours(names: dict[str, str]) -> None:
+    line = " ".join(map(shlex.quote, command("explain", [], names)))
+    done = run(["sh", "-c", f"{line} >&-"])
+    assert (done.returncode, done.stderr.count(b"\n")) == (ExitCode.OUTPUT, 1)
+    assert done.stderr.startswith(b"vmaforensics: stdout is closed")
+    assert run(["sh", "-c", f"{line} 2>&-"]).returncode == 0
+    assert run(["sh", "-c", f"{line} NO-SUCH-RULE 2>&-"]).returncode == ExitCode.USAGE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import gc
 import os
 import signal
@@ -11,6 +12,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from vmaforensics.cli.output import drop_stdout, require_other
 from vmaforensics.errors import ExitCode, VmaForensicsError
 from vmaforensics.version import __version__
 
@@ -68,6 +70,10 @@ def build_parser(verbs: Sequence[str] = VERBS) -> argparse.ArgumentParser:
     return parser
 
 
+# A file has its own message, see ``export/whole_file.py``.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
 def _needed(arguments: Sequence[str]) -> Sequence[str]:
     """The verbs that a command line needs the parsers of: its own, or all, to tell what there is."""
     if list(arguments) == ["--version"]:
@@ -78,6 +84,10 @@ def _needed(arguments: Sequence[str]) -> Sequence[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    if sys.stderr is None:  # closed by whoever started the command, as with 2>&-
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if sys.stdout is None:
+        return _fail(ExitCode.OUTPUT, "stdout is closed; send it to /dev/null if it is not wanted")
     arguments = sys.argv[1:] if argv is None else argv
     args = build_parser(_needed(arguments)).parse_args(arguments)
     if args.debug:
@@ -88,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     looked = gc.isenabled()
     gc.disable()
     try:
+        require_other(args)
         if hasattr(args, "first"):
             args.first(args)
         code = _run(args)
@@ -96,8 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except VmaForensicsError as error:
         return _fail(error.exit_code, str(error))
     except BrokenPipeError:
-        # The interpreter flushes stdout once more when it ends; give it somewhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        drop_stdout()
         return ExitCode.PIPE_CLOSED
     except KeyboardInterrupt:
         return _fail(ExitCode.INTERRUPTED, "interrupted")
@@ -106,6 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if _interrupted(error):
             return _fail(ExitCode.INTERRUPTED, "interrupted")
+        if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+            drop_stdout()
+            return _fail(ExitCode.OUTPUT, f"cannot write to stdout: {error.strerror}")
         if args.debug:
             raise
         kind = type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,3 +37,19 @@ def output(path: str | None, *, force: bool = False) -> Iterator[IO[bytes]]:
         raise OutputError(f"{target} exists already; choose another name or give --force")
     with whole_file(target) as stream:
         yield stream
+
+
+def drop_stdout() -> None:
+    """What is still to be flushed when the interpreter ends goes nowhere: writing it has failed already."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def require_other(args: argparse.Namespace) -> None:
+    """Raise :class:`OutputError` where the output is a file that the command reads: --force is not for evidence."""
+    target = getattr(args, "output", None)
+    if target is None or not Path(target).exists():
+        return
+    for value in vars(args).values():
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, Path) and path is not target and path.is_file() and path.samefile(target):
+                raise OutputError(f"{target} is what the command reads and is not overwritten; choose another name")
