@@ -224,3 +224,8 @@ def test_the_environment_does_not_change_the_text(monkeypatch: pytest.MonkeyPatc
     for name, value in (("NO_COLOR", "1"), ("COLUMNS", "30"), ("TERM", "dumb"), ("FORCE_COLOR", "1")):
         monkeypatch.setitem(os.environ, name, value)
     assert render_text(example(), color=True, width=80) == before
+
+
+def test_a_verdict_names_no_process_where_a_finding_has_none() -> None:
+    lost = finding(1, pid=0, comm="")
+    assert re.search(r"VERDICT +1 high finding among \d+ process(es)?[;.]", render_text(with_findings(lost), detail=-1))

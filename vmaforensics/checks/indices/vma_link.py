@@ -81,7 +81,9 @@ def _of_view(context: Context, view: View, problems: Problems) -> Iterator[Findi
 
     def title(row: int) -> str:
         where, why = int(problems.where[row]), Problem(int(problems.problem[row])).text
-        return f"the {view.label} is broken at {where:#x}: {why} ({int(problems.value[row]):#x})"
+        value = int(problems.value[row])
+        at = "" if where == value else f" at {where:#x}"  # of some pointers it is not known where they stand
+        return f"a link of the {view.label}{at} cannot be followed: {why} ({value:#x})"
 
     found = context.per_mm(
         RULE, problems.mm, evidence, title, lambda row: context.vma_holding(int(problems.where[row]))

@@ -30,7 +30,8 @@ def verdict(processes: Sequence[Process], findings: Sequence[Finding], not_asses
             return f"What could be read of {user} agrees{rest}{bounds}."
         return f"The records of {user} {'agrees' if user == '1 process' else 'agree'}{rest}."
     amounts = ", ".join(f"{counts[name]} {name}" for name in SEVERITIES if counts[name])
-    named = sorted({(finding.pid, finding.comm) for finding in serious})
-    names = ", ".join(f"pid {pid} ({comm})" for pid, comm in named[:_NAMED]) + (", …" if len(named) > _NAMED else "")
+    named = sorted({(finding.pid, finding.comm) for finding in serious if finding.pid or finding.comm})
+    who = [f"pid {pid} ({comm})" for pid, comm in named[:_NAMED]] + (["…"] if len(named) > _NAMED else [])
+    names = f": {', '.join(who)}" if who else ""  # what is broken may belong to no process that is known
     number = sum(counts.values())
-    return f"{amounts} {plural(number, 'finding')} among {user}: {names}{bounds}."
+    return f"{amounts} {plural(number, 'finding')} among {user}{names}{bounds}."
