@@ -357,3 +357,9 @@ def test_pages_once_known_to_be_damaged_stay_so_when_the_cache_is_full(opened: O
         assert memory.gather(np.arange(1, 9, dtype=np.uint64) << np.uint64(12), 8)[1].sum() == 7
     assert "1 page absent" in memory.problems()[0]
     assert memory.page_states(pfns(1)) == PageState.ABSENT
+
+
+def test_a_version_that_is_newer_than_ours_is_read_and_told(opened: Opener) -> None:
+    image = opened(Kdump(pages=PAGES, main={8: struct.pack("<i", 7)}).build())
+    assert states(image.memory, 132) == STATES
+    assert any("header_version (file offset 8) is 7" in problem for problem in image.problems)

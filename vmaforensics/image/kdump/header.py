@@ -65,6 +65,7 @@ _NAME_SIZE = 65  # __NEW_UTS_LEN + 1
 _MOST_SHIFT = 32  # bytes
 
 STATUS_INCOMPLETE = 0x8
+_LAST_VERSION = 6
 STATUS_NO_VMEMMAP = 0x10
 LARGEST_BLOCK = 1 << 18  # no Linux has larger pages; 1 << 20 is 4096 read in the wrong byte order
 PAGE_LIMIT = 1 << 40  # page frames below the physical address 2**52
@@ -115,7 +116,7 @@ def read_header(path: Path, file: Bytes) -> tuple[KdumpHeader, list[str]]:
             f"{counted(len(file), 'byte')} cannot hold"
         )
     if not 0 <= main.header_version <= 99:
-        raise broken(f"header_version (file offset 8) is {main.header_version}, expected 0 to 6")
+        raise broken(f"header_version (file offset 8) is {main.header_version}, expected 0 to {_LAST_VERSION}")
     # diskdump kept registers in its sub header; only kdump's has a version.
     version = main.header_version if main.signature == b"KDUMP   " else -1
     sub: Any = None
@@ -150,6 +151,11 @@ def read_header(path: Path, file: Bytes) -> tuple[KdumpHeader, list[str]]:
                 f"{block + (80 if wide else 16)}) begin at {window[0]:#x} and end at {window[1]:#x}"
             )
     problems: list[str] = []
+    if main.header_version > _LAST_VERSION:
+        problems.append(
+            f"header_version (file offset 8) is {main.header_version}; the last that is known is {_LAST_VERSION}, and "
+            "the header is read as one of that"
+        )
     areas = {
         name: _area(sub, name, at + block, len(file), problems) if version >= since else None
         for name, since, at in (("vmcoreinfo", 3, 32), ("note", 4, 48), ("eraseinfo", 5, 64))
