@@ -18,11 +18,14 @@ from support import Edit, Sample, leader
 
 from vmaforensics.cli import main as cli
 from vmaforensics.errors import ExitCode
+from vmaforensics.image.memory import PhysicalMemory
 from vmaforensics.report.document.document import Document, json_schema
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from vmaforensics.image.limits import Limits
 
 HOSTILE = b"\x1b]0;x\x07\n\xe2\x80\xae1"
 
@@ -343,3 +346,21 @@ def test_memory_that_was_not_kept_within_is_told_with_its_amount(image: Path) ->
         # The system counts what the test's own process has at the moment of its fork, which may be gigabytes.
         unit = 1024 if found[2] == "M" else 1 << 20
         assert float(found[1]) == pytest.approx(usage.ru_maxrss / unit, rel=0.03)
+
+
+@pytest.mark.parametrize("verb", ["report", "diff", "info", "crash"])
+def test_jobs_and_memory_reach_the_image_of_every_verb_that_has_them(
+    verb: str, image: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[Limits] = []
+    limit = PhysicalMemory.limit
+
+    def watched(self: PhysicalMemory, limits: Limits) -> None:
+        told.append(limits)
+        limit(self, limits)
+
+    monkeypatch.setattr(PhysicalMemory, "limit", watched)
+    images = [str(image)] * (2 if verb == "diff" else 1)
+    assert cli.main([verb, *images, "--jobs", "3", "--memory", "2GiB"]) == 0
+    assert {(limits.jobs, limits.memory) for limits in told} == {(3, 2 << 30)}
+    capsys.readouterr()

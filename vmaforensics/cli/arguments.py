@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from vmaforensics.progress import unheard
 
 if TYPE_CHECKING:
     from vmaforensics.image.image import Image
+    from vmaforensics.image.limits import Limits
     from vmaforensics.progress import Progress
 
 
@@ -23,7 +25,7 @@ def add_image(parser: argparse.ArgumentParser) -> None:
         help="raw, ELF core, LiME, AVML or kdump image; of a dump that makedumpfile has split: all its parts",
     )
     _add_kernel(parser)
-    _add_limits(parser)
+    add_limits(parser)
 
 
 def add_one_image(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +40,7 @@ def add_one_image(parser: argparse.ArgumentParser) -> None:
         help="the other parts of a dump that makedumpfile has split",
     )
     _add_kernel(parser)
-    _add_limits(parser)
+    add_limits(parser)
 
 
 def _add_kernel(parser: argparse.ArgumentParser) -> None:
@@ -53,7 +55,8 @@ def _add_kernel(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_limits(parser: argparse.ArgumentParser) -> None:
+def add_limits(parser: argparse.ArgumentParser) -> None:
+    """The options --jobs and --memory: see :func:`limits_of`."""
     parser.add_argument(
         "--jobs",
         metavar="N",
@@ -106,13 +109,19 @@ def opened(args: argparse.Namespace, progress: Progress = unheard) -> Image:
     """The image that the arguments of :func:`add_image`, or of :func:`add_one_image`, name."""
     from dataclasses import replace
 
-    from vmaforensics.image.limits import Limits, cores
     from vmaforensics.image.open import open_image
 
     paths = [*args.image, *getattr(args, "parts", [])]
     image = replace(open_image(paths, progress), symbols=args.symbols, kernel=getattr(args, "kernel", None))
-    image.memory.limit(Limits(memory=getattr(args, "memory", None), jobs=getattr(args, "jobs", None) or cores()))
+    image.memory.limit(limits_of(args))
     return image
+
+
+def limits_of(args: argparse.Namespace) -> Limits:
+    """What --jobs and --memory say."""
+    from vmaforensics.image.limits import Limits, cores
+
+    return Limits(memory=getattr(args, "memory", None), jobs=getattr(args, "jobs", None) or cores())
 
 
 def add_owner(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
@@ -147,12 +156,11 @@ def address(text: str) -> int:
 
 
 def size(text: str) -> int:
-    """A number of bytes, with K, M, G or T behind it or without."""
-    units = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-    number, unit = (text[:-1], units[text[-1:].upper()]) if text[-1:].upper() in units else (text, 1)
-    if not number.isdecimal() or not number.isascii():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of bytes")
-    return int(number) * unit
+    """A number of bytes, with K, M, G or T behind it (KiB, MiB, GiB, TiB) or without."""
+    found = re.fullmatch(r"([0-9]{1,19})(?:([KMGT])(?:iB)?)?", text, re.ASCII | re.IGNORECASE)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size such as 500M or 2G")
+    return int(found[1]) << 10 * (" KMGT".index(found[2].upper()) if found[2] else 0)
 
 
 def add_common(parser: argparse.ArgumentParser, *, of_verb: bool) -> None:

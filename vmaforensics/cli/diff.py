@@ -7,13 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmaforensics.checks.finding import Severity
+from vmaforensics.cli.arguments import add_acquired, add_limits, add_symbols, limits_of
 from vmaforensics.cli.output import add_output, output
 from vmaforensics.errors import ExitCode
 
 if TYPE_CHECKING:
     import argparse
 
+    from vmaforensics.progress import Progress
     from vmaforensics.report.document.diff import Difference
+    from vmaforensics.report.document.document import Document
 
 _DESCRIPTION = (
     "Compare two images of one machine, taken without a reboot between them, or two reports saved with --format json: "
@@ -29,6 +32,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("before", metavar="A", type=Path, help="the earlier image, or its saved report")
     parser.add_argument("after", metavar="B", type=Path, help="the later one")
+    add_symbols(parser)
+    add_acquired(parser)
+    add_limits(parser)
     parser.add_argument("--format", choices=("text", "json"), default="text", help="default: text")
     parser.add_argument(
         "--fail-on",
@@ -42,7 +48,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def run(args: argparse.Namespace) -> int:
     """Read or analyse both, compare, write."""
-    from vmaforensics.cli.documents import document_of
     from vmaforensics.cli.progress import watched
     from vmaforensics.cli.style import text_style
     from vmaforensics.report.document.diff import compare
@@ -51,14 +56,24 @@ def run(args: argparse.Namespace) -> int:
 
     with output(args.output, force=args.force) as stream:
         with watched(args) as progress:
-            before = document_of([args.before], progress=progress)
+            before = _document(args.before, args, progress)
             gc.collect()  # what the first analysis held, before the second begins
-            found = compare(before, document_of([args.after], progress=progress))
+            found = compare(before, _document(args.after, args, progress))
         if args.format == "json":
             stream.write(json_text(found) + b"\n")
         else:
             stream.write(render_diff(found, **text_style(args)._asdict()).encode())
     return ExitCode.FINDINGS if args.fail_on and _worse(found, Severity(args.fail_on)) else ExitCode.OK
+
+
+def _document(path: Path, args: argparse.Namespace, progress: Progress) -> Document:
+    """What the options say of images goes for each that is one."""
+    from vmaforensics.cli.documents import document_of
+    from vmaforensics.report.document.saved import is_saved
+
+    if is_saved(path):
+        return document_of([path], progress=progress)
+    return document_of([path], symbols=args.symbols, acquired=args.acquired, limits=limits_of(args), progress=progress)
 
 
 def _worse(found: Difference, limit: Severity) -> bool:

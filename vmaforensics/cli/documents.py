@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from vmaforensics.image.limits import Limits
     from vmaforensics.kernel.kernel import Kernel
     from vmaforensics.progress import Progress
     from vmaforensics.report.document.document import Document
@@ -30,17 +30,20 @@ def document_of(
     symbols: Sequence[Path] | None = None,
     vmlinux: Path | None = None,
     kernel: int | None = None,
+    limits: Limits | None = None,
     pids: Sequence[int] | None = None,
     rules: Sequence[Path] = (),
     progress: Progress = unheard,
 ) -> Document:
-    """The report saved in the one file, or that of the image in these. All but ``pids`` need the image; ``rules`` are
-    files of YARA rules. With ``pids`` an image's is made for those processes alone; a saved one is left whole.
+    """The report saved in the one file, or that of the image in these. All but ``pids`` and ``limits`` need the image;
+    ``rules`` are files of YARA rules. With ``pids`` an image's is made for those processes alone; a saved one is left
+    whole.
 
     Raises the errors of reading either, and :class:`UsageError` where what is asked for needs the image.
     """
     from vmaforensics.analysis import analyse_image
     from vmaforensics.checks.acquisition import Acquired
+    from vmaforensics.image.limits import Limits, cores
     from vmaforensics.image.open import open_image
     from vmaforensics.report.document.build import build_document
     from vmaforensics.report.document.saved import is_saved, load
@@ -50,7 +53,9 @@ def document_of(
     if not saved:
         image = replace(open_image(paths, progress), symbols=symbols, kernel=kernel)
         given = None if acquired is None else Acquired(acquired)
-        scanned = None if not rules else _scanner(rules, pids, progress)
+        limits = limits or Limits(jobs=cores())
+        image.memory.limit(limits)
+        scanned = None if not rules else _scanner(rules, pids, limits.jobs, progress)
         analysis = analyse_image(
             image, views=EXTRA if views is None else views, acquired=given, vmlinux=vmlinux, progress=progress
         )
@@ -74,7 +79,7 @@ def document_of(
 
 
 def _scanner(
-    rules: Sequence[Path], pids: Sequence[int] | None, progress: Progress
+    rules: Sequence[Path], pids: Sequence[int] | None, jobs: int, progress: Progress
 ) -> Callable[[Kernel, Views], ScanPart]:
     """What scans an image with the ``rules``, which are compiled at once: a mistake in them is said before any work."""
     from vmaforensics.scan.rules import compile_rules
@@ -82,5 +87,5 @@ def _scanner(
     from vmaforensics.scan.worker import Settings
 
     compiled = compile_rules(rules)
-    request = Request(rules=compiled, pids=pids, jobs=os.cpu_count() or 1, settings=Settings(rules=compiled.serialized))
+    request = Request(rules=compiled, pids=pids, jobs=jobs, settings=Settings(rules=compiled.serialized))
     return lambda kernel, views: scan_image(kernel, views, request, progress)

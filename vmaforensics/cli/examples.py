@@ -112,7 +112,7 @@ EXIT_CODES = (
     (10, "the image is missing or cannot be read"),
     (11, "the file is not an image of a supported format"),
     (12, "no Linux kernel, or no symbols or types for it, in the image"),
-    (13, "completed, but something could not be assessed and --strict was given"),
+    (13, "completed, but no memory map could be read, or something could not be assessed and --strict was given"),
     (14, "the output exists already or cannot be written"),
     (15, "YARA rules cannot be read or compiled"),
     (20, "a saved document is invalid or of a newer schema"),

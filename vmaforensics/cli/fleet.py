@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vmaforensics.cli.arguments import size
 from vmaforensics.errors import ExitCode, UsageError
 from vmaforensics.words.amounts import counted
 
@@ -64,7 +65,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--workers", metavar="N", type=int, help="processes of the local cluster; default: as many as CPUs"
     )
     parser.add_argument(
-        "--memory", metavar="SIZE", help="of each worker of the local cluster, as 4GiB; default: an equal share of all"
+        "--memory",
+        metavar="SIZE",
+        type=size,
+        help="of each worker of the local cluster, such as 4G; default: an equal share of all",
     )
     parser.add_argument(
         "--scheduler", metavar="ADDRESS", help="of a Dask cluster, as tcp://host:8786; default: a local one"

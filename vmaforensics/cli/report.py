@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmaforensics.checks.finding import Severity
-from vmaforensics.cli.arguments import add_acquired, add_image, look
+from vmaforensics.cli.arguments import add_acquired, add_image, limits_of, look
 from vmaforensics.cli.output import add_output, output
 from vmaforensics.errors import ExitCode, UsageError
 from vmaforensics.report.formats.render import FORMATS, require
@@ -40,8 +40,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--table",
         choices=FORMATS["csv"].tables,
         metavar="TABLE",
-        help="which table csv and parquet hold: findings, evidence, regions or processes; default: findings for csv, "
-        "regions for parquet",
+        help="which table csv and parquet hold: findings, evidence, regions, processes or matches (of --yara); "
+        "default: findings for csv, regions for parquet",
     )
     parser.add_argument("--pid", type=int, action="append", metavar="N", help="only this process; may be repeated")
     parser.add_argument("--views", metavar="NAME,…", help="only these views in addition to indices and counters")
@@ -132,6 +132,7 @@ def _document(args: argparse.Namespace, progress: Progress) -> Document:
         symbols=args.symbols,
         vmlinux=args.vmlinux,
         kernel=args.kernel,
+        limits=limits_of(args),
         pids=args.pid,
         rules=args.yara,
         progress=progress,
