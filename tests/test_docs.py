@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import runpy
+import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +25,8 @@ from vmaforensics.report.document.document import json_schema
 from vmaforensics.report.document.parts import SCHEMA_VERSION
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vmaforensics.checks.rule import Rule
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +38,16 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 def _verbs() -> list[str]:
     (verbs,) = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
     return list(verbs.choices)
+
+
+def _examples() -> Iterator[tuple[str, str, str]]:
+    """Commands on bundled samples that pages show in blocks, with their page and what they say is printed."""
+    for page in PAGES:
+        for block in re.findall(r"^```\n(\$ .*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+            for part in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]:
+                command, shown = re.fullmatch(r"((?:[^\n]*[|\\]\n)*[^\n]*\n)(.*)", part, re.DOTALL).groups()  # type: ignore[union-attr]
+                if command.startswith("vmaforensics ") and "samples/" in command:
+                    yield page.name, command, shown
 
 
 def _anchors(page: Path) -> set[str]:
@@ -106,6 +121,29 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
         other = (page.parent / path).resolve() if path else page
         assert other.exists(), target
         assert not anchor or anchor in _anchors(other), target
+
+
+@pytest.mark.image
+@pytest.mark.parametrize(
+    ("page", "command", "shown"), [pytest.param(*row, id=f"{row[0]}: {row[1].split(' |')[0]}") for row in _examples()]
+)
+def test_a_command_on_a_sample_prints_what_its_page_shows(page: str, command: str, shown: str, tmp_path: Path) -> None:
+    """In the order of the page; … stands for any number of lines, or for the rest of one, and blanks do not count."""
+    if "jq " in command and shutil.which("jq") is None:
+        pytest.skip("jq is not installed")
+    (tmp_path / "samples").symlink_to(ROOT / "samples")
+    run = f'vmaforensics() {{ {shlex.quote(sys.executable)} -m vmaforensics "$@"; }}\n{command}'
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "100"}
+    done = subprocess.run(
+        ["bash", "-c", run], capture_output=True, text=True, check=False, cwd=tmp_path, env=environment
+    )
+    assert done.returncode == 0, done.stderr
+    printed = iter([" ".join(line.split()) for line in done.stdout.splitlines()])
+    for line in shown.splitlines():
+        wanted = " ".join(line.split())
+        pattern = ".*".join(map(re.escape, wanted.split("…")))
+        # any() takes lines up to the first that fits, so that their order counts.
+        assert wanted in ("", "…") or any(re.search(pattern, other) for other in printed), f"{page}: {line}"
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
