@@ -16,6 +16,7 @@ from tamper.frame_edits import FULL
 
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.views.descriptors.holders import HeldFrames
+from vmaforensics.views.frames import owners as owners_of_frames
 from vmaforensics.views.frames.buffers import find_buffer_code
 from vmaforensics.views.frames.frames import pages_cleared
 from vmaforensics.views.frames.owners import account_for
@@ -108,7 +109,8 @@ def pfns(*numbers: int) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
     return np.array(numbers, np.uint64)
 
 
-def test_each_owner_takes_what_no_mark_tells() -> None:
+def test_each_owner_takes_what_no_mark_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owners_of_frames, "table_frames", lambda _: pfns(35, 40))
     frames = Frames()
     frames.mark(40, page_type=TYPES["PGTY_slab"] << 24)
     frames.mark(41, flags=RESERVED)
@@ -124,13 +126,14 @@ def test_each_owner_takes_what_no_mark_tells() -> None:
         FrameKind.MAPPED: [32],
         FrameKind.PAGE_TABLE: [33],
         FrameKind.KEPT: [34],
+        FrameKind.SWAP_TABLE: [35],
         FrameKind.SLAB: [40],
         FrameKind.RESERVED: [41],
     }
     for kind, expected in owners.items():
         assert np.flatnonzero(found.kinds.kinds == kind).tolist() == expected, kind.label
     assert np.flatnonzero(found.executable).tolist() == [31]
-    assert (found.kinds.kinds == FrameKind.KERNEL).sum() == 64 - 13
+    assert (found.kinds.kinds == FrameKind.KERNEL).sum() == 64 - 14
 
 
 def test_without_the_kernels_page_tables_nothing_can_be_accounted_for() -> None:

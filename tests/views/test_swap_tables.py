@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-from handmade import CONSTANTS, LINUX, Machine
+from handmade import BASE, CONSTANTS, LINUX, PAGE, Machine
 
 from vmaforensics.views.pages.swap_slots import SwapSlots, disagreeing
-from vmaforensics.views.pages.swap_tables import has_tables, read_tables
+from vmaforensics.views.pages.swap_tables import has_tables, read_tables, table_frames
 
 STRUCTS = LINUX | {
     "swap_info_struct": "max:u32 cluster_info:*",
@@ -44,6 +44,19 @@ def test_a_table_says_who_holds_each_slot_and_which_page_is_its_copy() -> None:
     assert slots.holders.tolist() == [1, 2, 300, 0]
     assert slots.cached.tolist() == [False, True, False, False]
     assert slots.frame.tolist() == [0, 0x1234, 0, 0]
+
+
+def test_the_frames_of_tables_are_known_and_there_are_none_without_swap() -> None:
+    machine, info = made()
+    assert table_frames(machine.kernel()).tolist() == []
+    pointers, count = machine.room(8), machine.room(4)
+    machine.word(pointers, info)
+    machine.write(count, (1).to_bytes(4, "little"))
+    machine.symbols |= {"swap_info": pointers, "nr_swapfiles": count}
+    kernel = machine.kernel()
+    clusters = kernel.gather_member("swap_info_struct", "cluster_info", np.array([info], np.uint64))[0]
+    (table,) = kernel.gather_member("swap_cluster_info", "table", clusters)[0].tolist()
+    assert table_frames(kernel).tolist() == [(table - BASE) // PAGE]  # the third cluster lies behind the end
 
 
 def test_a_table_that_is_not_in_the_image_is_told() -> None:

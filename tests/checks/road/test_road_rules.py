@@ -69,8 +69,9 @@ def test_what_is_closed_and_used_again_while_a_machine_runs_is_low() -> None:
 
 
 @pytest.mark.parametrize("executable", [False, True])
-def test_an_array_of_a_tracepoint_that_may_be_another_s_by_now_is_low(*, executable: bool) -> None:
-    views = pointer(Source.TRACEPOINT, Leads.NOWHERE, NOBODYS, Group(name="tracepoint"))
+@pytest.mark.parametrize("leads", [Leads.NOWHERE, Leads.DATA])
+def test_an_array_of_a_tracepoint_that_may_be_another_s_by_now_is_low(leads: Leads, *, executable: bool) -> None:
+    views = pointer(Source.TRACEPOINT, leads, NOBODYS, Group(name="tracepoint"))
     assert views.road is not None
     if executable:
         pages = Pages.of(1, va=[NOBODYS & ~0xFFF])

@@ -63,6 +63,8 @@ _FINE: Final = {
     Source.LSM: (Leads.FUNCTION, Leads.NULL),
     Source.TRACEPOINT: (Leads.FUNCTION, Leads.MADE),
 }
+# What the kernel's own code does not lie in.
+_NO_CODE: Final = (Leads.NOWHERE, Leads.DATA, Leads.UNNAMED, Leads.BOOT)
 # What a module on the list that is led to makes of it.
 _BY_MODULES: Final = {
     Source.SYSCALL: Severity.MEDIUM,
@@ -97,7 +99,7 @@ def check(context: Context) -> Iterator[Finding]:
 def _may_be_another_s(context: Context, road: RoadView) -> Bools:
     """Words of arrays that may have been given back before they were read: what they lead to cannot be executed."""
     pointers, foreign = road.pointers, road.foreign
-    found: Bools = (pointers.source == Source.TRACEPOINT) & (pointers.leads == Leads.NOWHERE)
+    found: Bools = (pointers.source == Source.TRACEPOINT) & np.isin(pointers.leads, _NO_CODE)
     if not context.acquisition.live or foreign.left_out:
         return np.zeros(len(pointers), np.bool_)
     return found & (rows_of(foreign.executable.va, context.views.arch.page_bases(pointers.target)) < 0)

@@ -16,6 +16,7 @@ from vmaforensics.columns.ragged import expand_ranges
 from vmaforensics.columns.runs import run_lasts, run_starts
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.views.pages.frame_kinds import FrameKind
+from vmaforensics.views.pages.swap_tables import table_frames
 
 if TYPE_CHECKING:
     from vmaforensics.columns.types import I64, U64, Bools
@@ -54,6 +55,7 @@ def account_for(kernel: Kernel, kinds: FrameKinds, *, mapped: U64, tables: U64, 
     for kind, rows in (
         (FrameKind.KEPT, _rows(kinds, kept)),
         (FrameKind.MAPPED, _rows(kinds, mapped)),
+        (FrameKind.SWAP_TABLE, _rows(kinds, table_frames(kernel))),
         (FrameKind.PAGE_TABLE, _rows(kinds, tables)),
         (FrameKind.KERNEL_TABLE, _rows(kinds, arch.pages(walk.tables.pa))),
         (FrameKind.VMALLOC, _rows_in(kinds, arch.pages(pa[~direct]), arch.pages((pa + size)[~direct]))),

@@ -42,6 +42,8 @@ class Operation(IntEnum):
     COPY_ENTRIES = 25
     MOVE_ENTRIES = 26
     ALLOCATE = 27
+    CLOSE = 28
+    DUMP = 29
 
     @property
     def text(self) -> str:
@@ -229,6 +231,15 @@ KNOWN = {
         "clear_huge_page clear_subpage folio_zero_user clear_gigantic_page",
         atomic=True,
         anywhere=True,
+    ),
+    Operation.CLOSE: Known(
+        text="the last close of a file",
+        functions="filp_close filp_flush close_files put_files_struct do_close_on_exec task_work_run delayed_fput "
+        "__fput ____fput evict shmem_evict_inode",
+    ),
+    Operation.DUMP: Known(
+        text="a core dump, which is written to a file without a descriptor",
+        functions="do_coredump vfs_coredump elf_core_dump",
     ),
 }
 

@@ -49,6 +49,7 @@ class FrameKind(IntEnum):
     KERNEL_TABLE = 15  # the kernel's own page tables
     MAPPED = 16  # of drivers that map them into processes
     KEPT = 17  # buffers of pipes and sockets, BPF maps and the like
+    SWAP_TABLE = 18  # what counts slots of swap, in kernels without swap_map
 
     @property
     def label(self) -> str:
@@ -72,6 +73,7 @@ class FrameKind(IntEnum):
             "kernel page tables",
             "mapped by drivers",
             "kept by files",
+            "tables of swap",
         )[self]
 
 

@@ -19,7 +19,7 @@ from vmaforensics.columns.table import Table, column, member, table
 from vmaforensics.columns.types import I64, U8, U32, U64, Bools
 from vmaforensics.views.pages.frame_kinds import FrameKind
 from vmaforensics.views.pages.page_types import PageReader
-from vmaforensics.views.pages.swap_tables import TableSlots, has_tables, read_tables
+from vmaforensics.views.pages.swap_tables import TableSlots, has_tables, read_tables, swap_files
 from vmaforensics.views.structures.xarray import entries_at
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 _TYPE_SHIFT = np.uint64(58)  # SWP_TYPE_SHIFT: five bits of type above those of an XArray's value
 _OFFSETS = np.uint64((1 << 58) - 1)
 _SPACE_SHIFT = np.uint64(14)  # SWAP_ADDRESS_SPACE_SHIFT
-_MOST_FILES = 32  # MAX_SWAPFILES_SHIFT
 _MOST_SLOTS = 1 << 28  # 1 TiB
 _MOST_ENTRIES = 1 << 12  # kept of slots that count otherwise
 HAS_CACHE, CONTINUED, BAD, SHMEM = 0x40, 0x80, 0x3F, 0xBF  # SWAP_MAP_SHMEM without SWAP_HAS_CACHE
@@ -83,15 +82,14 @@ class SwapView(NamedTuple):
 
 def gather_swap(kernel: Kernel, page_tables: PageTablesView, kinds: FrameKinds) -> SwapView | None:
     """None where no swap file is known, or its ``swap_map`` is not of this kernel."""
-    files = min(kernel.variable("nr_swapfiles", 4) or 0, _MOST_FILES)
-    at = kernel.symbols.get("swap_info")
+    known = swap_files(kernel)
     mapped, in_tables = kernel.has("swap_info_struct", "swap_map"), has_tables(kernel)
-    if at is None or not files or not (mapped or in_tables):
+    if known is None or not (mapped or in_tables):
         return None
-    pointers, ok = kernel.words(np.uint64(at) + np.arange(files, dtype=np.uint64) * np.uint64(8), 1)
+    infos, ok = known
+    files = len(infos)
     every = np.concatenate([np.zeros(0, np.uint64), *(use.place for use in _uses(kernel, page_tables, files))])
     held, counts = np.unique(every, return_counts=True)
-    infos = np.where(ok, pointers[:, 0], np.uint64(0))
     tables = None if mapped else read_tables(kernel, infos)
     used, words, whole = _maps(kernel, infos) if tables is None else _in_tables(*tables)
     places = distinct(held, used)

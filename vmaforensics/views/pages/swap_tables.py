@@ -19,6 +19,7 @@ from vmaforensics.columns.types import I64, U32, U64, Bools
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
 
+_MOST_FILES: Final = 32  # MAX_SWAPFILES_SHIFT
 _MOST_SLOTS: Final = 1 << 28  # 1 TiB
 _COUNT_SHIFT: Final = np.uint64(60)  # SWP_TB_COUNT_SHIFT
 _COUNT_MAX: Final = 15
@@ -54,8 +55,37 @@ def has_tables(kernel: Kernel) -> bool:
     return kernel.has("swap_cluster_info", "table") and kernel.types.struct("swap_table") is not None
 
 
-def read_tables(kernel: Kernel, files: U64) -> tuple[TableSlots, bool]:
-    """The slots of the ``swap_info_struct`` at each of ``files``, and was every table read?"""
+class _Read(NamedTuple):
+    """Every ``swap_cluster_info`` of some swap files; arrays of one length but for ``ok``."""
+
+    file: I64
+    number: I64  # of the cluster in its file
+    rows: _Clusters
+    known: Bools
+    ok: Bools  # of each file
+
+
+def swap_files(kernel: Kernel) -> tuple[U64, Bools] | None:
+    """The ``swap_info_struct`` of each swap file, 0 where it is not in the image; None where this kernel has none."""
+    files = min(kernel.variable("nr_swapfiles", 4) or 0, _MOST_FILES)
+    at = kernel.symbols.get("swap_info")
+    if at is None or not files:
+        return None
+    pointers, ok = kernel.words(np.uint64(at) + np.arange(files, dtype=np.uint64) * np.uint64(8), 1)
+    return np.where(ok, pointers[:, 0], np.uint64(0)), ok
+
+
+def table_frames(kernel: Kernel) -> U64:
+    """The frames that tables of clusters lie in; those of pages of their own bear no mark (swap_table_alloc)."""
+    found = swap_files(kernel)
+    if found is None or not has_tables(kernel):
+        return np.zeros(0, np.uint64)
+    tables = _clusters(kernel, found[0]).rows.table
+    where = kernel.space.translate(tables[tables != 0])
+    return kernel.arch.pages(where.pa[where.mapped])
+
+
+def _clusters(kernel: Kernel, files: U64) -> _Read:
     rows, ok = kernel.gather(_Files, files)
     each = kernel.sizeof("swap_table") // 8
     slots = np.where(ok, np.minimum(rows.max, _MOST_SLOTS), 0).astype(np.int64)
@@ -63,6 +93,13 @@ def read_tables(kernel: Kernel, files: U64) -> tuple[TableSlots, bool]:
     with np.errstate(over="ignore"):
         at = rows.clusters[file] + number.astype(np.uint64) * np.uint64(kernel.sizeof("swap_cluster_info"))
     clusters, known = kernel.gather(_Clusters, at)
+    return _Read(file, number, clusters, known, ok)
+
+
+def read_tables(kernel: Kernel, files: U64) -> tuple[TableSlots, bool]:
+    """The slots of the ``swap_info_struct`` at each of ``files``, and was every table read?"""
+    file, number, clusters, known, ok = _clusters(kernel, files)
+    each = kernel.sizeof("swap_table") // 8
     used = np.flatnonzero(known & (clusters.table != 0))
     words, read = kernel.words(clusters.table[used], each)
     words[~read] = 0
