@@ -26,23 +26,28 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.image
 
 
-def without_tasks(sample: Sample) -> tuple[Image, Overlay]:
-    """The image with zeros in the place of the record of ``task_struct``."""
+def without(sample: Sample, start: int, size: int) -> tuple[Image, Overlay]:
+    """The image with zeros in place of these bytes of the BTF."""
     kernel, image = sample.analysis.kernel, open_image(sample.image_path)
-    types, start = kernel.types, kernel.symbols.get("__start_BTF")
-    assert isinstance(types, Btf)
-    assert start is not None
-    words, starts = types.words, types.starts
-    heads = [types.string(int(words[at])) == "task_struct" and words[at + 1] >> 24 & 0x7F == STRUCT for at in starts]
-    row = int(np.flatnonzero(heads)[0])
-    types_at = start + types.blob.index(words[:64].tobytes())
-    record = np.arange(types_at + 4 * int(starts[row]), types_at + 4 * int(starts[row + 1]), 4, dtype=np.uint64)
-    pas, _, mapped = kernel.space.translate(record)
+    places = np.arange(start, start + size, 4, dtype=np.uint64) + np.uint64(kernel.symbols.get("__start_BTF") or 0)
+    pas, _, mapped = kernel.space.translate(places)
     assert mapped.all()
     memory = Overlay(image.memory)
     for pa in pas.tolist():
         memory.write(pa, bytes(4))
     return replace(image, memory=memory), memory
+
+
+def without_tasks(sample: Sample) -> tuple[Image, Overlay]:
+    """The image with zeros in the place of the record of ``task_struct``."""
+    types = sample.analysis.kernel.types
+    assert isinstance(types, Btf)
+    words, starts = types.words, types.starts
+    heads = [types.string(int(words[at])) == "task_struct" and words[at + 1] >> 24 & 0x7F == STRUCT for at in starts]
+    row = int(np.flatnonzero(heads)[0])
+    types_at = types.blob.index(words[:64].tobytes())
+    first, end = (types_at + 4 * int(at) for at in starts[row : row + 2])
+    return without(sample, first, end - first)
 
 
 def test_the_tasks_say_where_their_members_lie(any_kernel: Sample) -> None:
@@ -70,6 +75,21 @@ def test_every_process_and_map_is_there_without_the_type_of_tasks(either_sample:
     assert found.views.mms.mm.tolist() == sound.views.mms.mm.tolist()
     assert found.views.vmas.vma.tolist() == sound.views.vmas.vma.tolist()
     assert all(finding.severity == Severity.INFO for finding in found.findings)
+
+
+def test_every_process_is_there_without_the_first_of_all_names(any_kernel: Sample) -> None:
+    """That of ``list_head``, ``signal_struct``, of most members of a task: 4 KiB that hold a few hundred names."""
+    types, sound = any_kernel.analysis.kernel.types, any_kernel.analysis
+    assert isinstance(types, Btf)
+    header = np.frombuffer(types.blob, "<u4", 6)
+    strings = int(header[1]) + int(header[4])
+    image, _ = without(any_kernel, strings & -4, 4096)
+    found = analyse_image(image)
+    assert found.views.tasks.task.tolist() == sound.views.tasks.task.tolist()
+    assert found.views.tasks.comm.tolist() == sound.views.tasks.comm.tolist()
+    for struct, path in (("list_head", "prev"), ("signal_struct", "thread_head"), ("task_struct", "thread_node")):
+        assert found.kernel.offset(struct, path) == sound.kernel.offset(struct, path)
+    assert found.context.failures == []
 
 
 def test_a_list_of_tasks_that_is_broken_says_nothing(maple_sample: Sample) -> None:

@@ -9,7 +9,7 @@ Every other type is worth little without this one, and no other can be told as s
 ``pid, tgid``   0 in ``init_task``, then 1 and 2, all different; of leaders they are equal, in this order
 ``mm``          none in ``init_task``; the ``owner`` of each is the task that has it
 ``real_parent`` each a task, in ``init_task`` itself; ``parent`` lies behind it
-``signal``      its list of threads leads to the task and back, to one place in all that have one thread
+``signal``      its list of threads leads to ``thread_node`` and back, from one place in all that have one thread
 ``flags``       PF_KTHREAD is set where there is no ``mm`` ever was
 ==============  ==========================================================================================
 
@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.errors import KernelNotFoundError
 from vmaforensics.kernel.space.kernel_space import WORD
 from vmaforensics.kernel.structures.btf import Btf
 from vmaforensics.kernel.structures.layout import Field, Layout, member
-from vmaforensics.kernel.structures.type_sources import lacking_of_tasks
+from vmaforensics.kernel.structures.type_sources import lacking_of_tasks, lacking_of_threads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,37 +43,26 @@ _SAMPLE = 128  # tasks that are asked for every member
 _LEAST = 4  # tasks; fewer agree by chance
 _PID_MAX = 1 << 22  # PID_MAX_LIMIT (include/linux/threads.h)
 _KTHREAD = 0x00200000  # PF_KTHREAD (include/linux/sched.h)
+_HALF = 0.5  # of the processes have one thread
 _MOSTLY = 0.75  # of the tasks: processes share an mm, have threads, are on their way out
 
 
 def derive_tasks(kernel: Kernel) -> None:
-    """Have the kernel know ``task_struct`` by its tasks if its BTF lacks what the list of processes needs.
+    """Have the kernel know ``task_struct`` by its tasks if its BTF lacks what the lists of processes and threads need.
 
-    What was derived is added to the problems of its identity. Raises :class:`KernelNotFoundError` if it cannot be.
+    What was derived is added to the problems of its identity. Raises :class:`KernelNotFoundError` if the list of
+    processes cannot be read.
     """
     types = kernel.types
-    if not isinstance(types, Btf) or not (lacking := lacking_of_tasks(types)):
+    if not isinstance(types, Btf) or not lacking_of_tasks(types) + lacking_of_threads(types):
         return
-    found = _Tasks(kernel).layout()
-    if found is None:
+    _Tasks(kernel).derive()
+    if lacking := lacking_of_tasks(types):
         raise KernelNotFoundError(
             f"struct task_struct is not in the kernel's type information or damaged ({', '.join(lacking)}), and tasks "
             "do not say where its members lie; a file with types has to be given with --symbols"
         )
-    known = types.struct("task_struct")
-    before = {} if known is None else known.fields
-    types.amend(
-        Layout(
-            name="task_struct",
-            size=known.size if known else max(field.offset + field.extent for field in found.values()),
-            fields=found | before,
-        )
-    )
     kernel.forget()
-    names = [name for name in found if name not in before]
-    kernel.identity.problems.append(
-        f"struct task_struct is lost or damaged in the types; {', '.join(names)} derived from what the tasks hold"
-    )
 
 
 class _Tasks:
@@ -87,16 +77,18 @@ class _Tasks:
         self._tasks = np.zeros(0, np.uint64)
         self._words, self._held = np.zeros((0, 0), np.uint64), np.zeros((0, 0), np.bool_)
 
-    def layout(self) -> dict[str, Field] | None:
-        """The members that could be derived; None if the list of tasks or their pids cannot be."""
+    def derive(self) -> None:
+        """Have the types know what can be derived: nothing if that is not the list of tasks and their pids."""
         comm = self._comm()
         tasks = None if comm is None else self._list(comm)
         if comm is None or tasks is None:
-            return None
+            return
         self._words, self._held = self._read(self._tasks)
         pids = self._pids()
         if not pids:
-            return None
+            return
+        # Tasks come in the order of their pids along the first word of their links; the second leads back.
+        self._know("list_head", next=_pointer(0, "list_head"), prev=_pointer(8, "list_head"))
         found = {
             "comm": Field(offset=comm, size=1, count=_COMM),
             "tasks": Field(offset=tasks, size=16, struct="list_head"),
@@ -115,7 +107,21 @@ class _Tasks:
         if (signal := self._signal()) is not None:
             found["signal"] = _pointer(signal[0], "signal_struct")
             found["thread_node"] = Field(offset=signal[1], size=16, struct="list_head")
-        return found
+            self._know("signal_struct", thread_head=Field(offset=signal[2], size=16, struct="list_head"))
+        self._know("task_struct", **found)
+
+    def _know(self, struct: str, **fields: Field) -> None:
+        """Have the types know of a structure what was derived of it, as far as they do not."""
+        types, known = self._kernel.types, self._kernel.types.struct(struct)
+        before = {} if known is None else known.fields
+        names = [name for name in fields if name not in before]
+        if not names or not isinstance(types, Btf):
+            return
+        size = known.size if known else max(field.offset + field.extent for field in fields.values())
+        types.amend(Layout(name=struct, size=size, fields=fields | before))
+        self._kernel.identity.problems.append(
+            f"struct {struct} is lost or damaged in the types; {', '.join(names)} derived from what the tasks hold"
+        )
 
     def _read(self, tasks: U64) -> tuple[U64, Bools]:
         """The words of each task, and which are held."""
@@ -221,26 +227,30 @@ class _Tasks:
                 return int(column) * 8
         return None
 
-    def _signal(self) -> tuple[int, int] | None:
-        """Where ``signal`` and ``thread_node`` lie."""
-        head = member(self._kernel.types, "signal_struct", "thread_head.next")
-        if head is None:
-            return None
-        for column in self._columns().tolist():
-            values = self._words[:, int(column)]
-            if not values.all():
+    def _signal(self) -> tuple[int, int, int] | None:
+        """Where ``signal`` and ``thread_node`` lie, and ``thread_head`` in ``signal_struct``.
+
+        A process of one thread has a list of one: both words of ``thread_node`` lead to its head, and that back. Each
+        leader has a ``signal`` of its own, with its head in one place.
+        """
+        after, before = self._words[:, :-1], self._words[:, 1:]
+        alone = (after == before) & (after != 0) & self._held[:, :-1] & self._held[:, 1:]
+        for column in np.flatnonzero(alone.mean(0) >= _HALF).tolist():
+            rows = np.flatnonzero(alone[:, column])
+            node, head = self._tasks[rows] + np.uint64(8 * column), after[rows, column]
+            first, ok = self._word(head)
+            good = ok & (first == node) & (head != node)
+            if good.mean() < _MOSTLY:
                 continue
-            heads = values + np.uint64(head.offset)
-            first, ok = self._word(heads)
-            after, also = self._word(first)
-            alone = ok & also & (after == heads) & (first != heads)
-            with np.errstate(over="ignore"):
-                node = first[alone] - self._tasks[alone]
-            places, counts = np.unique(node, return_counts=True)
-            if len(places) and counts.max() >= _MOSTLY * int(alone.sum()) and int(alone.sum()) >= len(values) // 2:
-                place = int(places[int(np.argmax(counts))])
-                if place < self._size and place % 8 == 0:
-                    return int(column) * 8, place
+            rows, head = rows[good], head[good]
+            for signal in self._columns().tolist():
+                if signal in (column, column + 1):
+                    continue
+                values = self._words[:, int(signal)]
+                with np.errstate(over="ignore"):
+                    places = head - values[rows]
+                if len(distinct(values)) == len(values) and (places == places[0]).all() and places[0] < _LARGEST:
+                    return int(signal) * 8, int(column) * 8, int(places[0])
         return None
 
 

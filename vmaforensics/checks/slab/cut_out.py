@@ -12,7 +12,7 @@ import numpy as np
 
 from vmaforensics.checks.held import held
 from vmaforensics.checks.indices.maple_slots import firm, leaf_slots
-from vmaforensics.columns.lookup import composite_key, distinct, last_rows_of, sort_order, values_at
+from vmaforensics.columns.lookup import composite_key, distinct, last_rows_of, rows_of, sort_order, values_at
 from vmaforensics.columns.types import I64, U64, Bools
 from vmaforensics.views.indices.maple_nodes import slot_addresses
 from vmaforensics.views.pages.ptes import place_keys
@@ -21,6 +21,7 @@ from vmaforensics.views.slab.objects import State
 if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.views.clocks.clocks import Places
+    from vmaforensics.views.pages.page_tables import PageTablesView
     from vmaforensics.views.slab.strays import StrayVmas
 
 _PAGE_BITS = 45  # of the number of a page of user memory
@@ -74,8 +75,11 @@ def _empty_slots(context: Context, mm: U64, start: U64, end: U64) -> U64:
 
 
 def _still_mapped(context: Context, places: Places, found: StrayVmas, rows: I64, word: U64) -> Bools:
-    """Does the struct page of a page that the process maps there, and that was read behind ``word``, name the VMA's own
-    anon_vma and the page's place in it?"""
+    """Does the struct page of a page that the process alone maps there, and that was read behind ``word``, name the
+    VMA's own anon_vma and the page's place in it?
+
+    One that a child has inherited is still mapped when its parent has let it go.
+    """
     view, vmas = context.views.page_tables, found.vmas
     still = np.zeros(len(rows), np.bool_)
     if view is None:
@@ -89,6 +93,17 @@ def _still_mapped(context: Context, places: Places, found: StrayVmas, rows: I64,
     index = vmas.anon_pgoff[own] + arch.pages(ptes.va - vmas.start[own])
     named = values_at(pages.anon_vmas(), at) == vmas.anon_vma[own]
     good = (at >= 0) & (vmas.anon_vma[own] != 0) & named & (values_at(pages.index, at) == index)
-    good &= places.each_frame(arch.bytes_of(ptes.pfn)) > word[which]
+    good &= (values_at(pages.mapcount, at) == 1) & (places.each_frame(arch.bytes_of(ptes.pfn)) > word[which])
+    good[good] = _entries_to(view, at[good]) == 1
     still[which[good]] = True
     return still
+
+
+def _entries_to(view: PageTablesView, page_rows: I64) -> I64:
+    """How many entries of all page tables lead to each of these rows of ``view.pages``."""
+    rows = distinct(page_rows)
+    counts = np.zeros(len(rows), np.int64)
+    for _, ptes in view.entries.batches() if len(rows) else ():
+        at = rows_of(rows, ptes.page_row)
+        np.add.at(counts, at[at >= 0], 1)
+    return counts[rows_of(rows, page_rows)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # Without these there is no list of processes; what else is missing costs the views that need it.
 _NEEDED = (("task_struct", "tasks.next"), ("task_struct", "pid"))
+_OF_THREADS = (("task_struct", "signal"), ("task_struct", "thread_node"), ("signal_struct", "thread_head.next"))
 
 _BTF_LIMIT = 64 << 20
 _MOST_BLOBS = 16
@@ -39,7 +41,7 @@ def find_types(
     if (
         (types is None or lacking_of_tasks(types))
         and given is None
-        and (copy := _btf_anywhere(text.memory)) is not None
+        and (copy := _btf_anywhere(text.memory, types)) is not None
     ):
         pa, types = copy
         source = f"copy of the BTF at physical {pa:#x}"
@@ -91,7 +93,16 @@ def _usable(blob: bytes, missing: int) -> tuple[btf.Btf | None, str]:
 
 def lacking_of_tasks(types: btf.Btf) -> list[str]:
     """What the list of processes needs and these types do not have."""
-    return [path for name, path in _NEEDED if member(types, name, path) is None]
+    return _lacking(types, _NEEDED)
+
+
+def lacking_of_threads(types: btf.Btf) -> list[str]:
+    """What the lists of threads need and these types do not have."""
+    return _lacking(types, _OF_THREADS)
+
+
+def _lacking(types: btf.Btf, wanted: tuple[tuple[str, str], ...]) -> list[str]:
+    return [path for name, path in wanted if member(types, name, path) is None]
 
 
 def _held(gather: Callable[[U64, int], tuple[U8, Bools]], page: int, start: int, size: int) -> tuple[bytes, int]:
@@ -101,12 +112,15 @@ def _held(gather: Callable[[U64, int], tuple[U8, Bools]], page: int, start: int,
     return data.tobytes()[start - first : start - first + size], int((~ok).sum())
 
 
-def _btf_anywhere(memory: PhysicalMemory) -> tuple[int, btf.Btf] | None:
+def _btf_anywhere(memory: PhysicalMemory, tried: btf.Btf | None) -> tuple[int, btf.Btf] | None:
     """(physical address, types) of a vmlinux BTF blob anywhere in memory, where it lies in one piece: of the first
-    whole one, else of the first that tasks can be read with."""
+    whole one, else of the first that tasks can be read with. It is another than the one that was ``tried``."""
     damaged: list[tuple[int, btf.Btf]] = []
-    for count, (pa, size) in enumerate(_btf_heads(memory)):
-        types, _ = _usable(*_held(memory.gather, memory.page_size, pa, size)) if count < _MOST_BLOBS else (None, "")
+    for pa, size in itertools.islice(_btf_heads(memory), _MOST_BLOBS):
+        blob, missing = _held(memory.gather, memory.page_size, pa, size)
+        if tried is not None and blob == tried.blob:
+            continue
+        types, _ = _usable(blob, missing)
         if types is not None and types.problem is None:
             return pa, types
         damaged += [] if types is None or lacking_of_tasks(types) else [(pa, types)]

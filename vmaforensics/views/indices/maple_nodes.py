@@ -63,10 +63,13 @@ class NodeLayout:
     gap: int  # byte offset of meta.gap
 
     @classmethod
-    def of(cls, kernel: Kernel, struct: str) -> NodeLayout:
-        """The layout of ``maple_range_64`` or ``maple_arange_64``."""
+    def of(cls, kernel: Kernel, struct: str, size: int) -> NodeLayout:
+        """The layout of ``maple_range_64`` or ``maple_arange_64`` in a node of ``size`` bytes.
+
+        Raises :class:`KernelNotFoundError` if a node has no room for it: the types are damaged.
+        """
         slot = kernel.member(struct, "slot")
-        return cls(
+        found = cls(
             slots=slot.offset // _WORD,
             capacity=slot.count or 0,
             pivots=kernel.offset(struct, "pivot") // _WORD,
@@ -74,6 +77,10 @@ class NodeLayout:
             end=kernel.offset(struct, "meta.end"),
             gap=kernel.offset(struct, "meta.gap"),
         )
+        words = max(found.slots, found.gaps or 0, found.pivots - 1) + found.capacity
+        if found.capacity < 2 or words > size // _WORD or max(found.end, found.gap) >= size:
+            raise KernelNotFoundError(f"a maple_node has no room for what the kernel's types say of struct {struct}")
+        return found
 
 
 class Decoded(NamedTuple):
@@ -101,13 +108,16 @@ class NodeTypes:
         leaf, plain, gapped = (kernel.types.constant(f"maple_{name}") for name in ("leaf_64", "range_64", "arange_64"))
         if leaf is None or plain is None or gapped is None:
             raise KernelNotFoundError("the kernel's type information has no enum maple_type")
+        size = kernel.sizeof("maple_node")
+        if size & (size - 1) or size < _WORD:
+            raise KernelNotFoundError("struct maple_node has a size in the kernel's types that no node can have")
         return cls(
-            size=kernel.sizeof("maple_node"),
+            size=size,
             leaf_64=leaf,
             range_64=plain,
             arange_64=gapped,
-            plain=NodeLayout.of(kernel, "maple_range_64"),
-            gapped=NodeLayout.of(kernel, "maple_arange_64"),
+            plain=NodeLayout.of(kernel, "maple_range_64", size),
+            gapped=NodeLayout.of(kernel, "maple_arange_64", size),
         )
 
     def decode(self, enodes: U64) -> Decoded:

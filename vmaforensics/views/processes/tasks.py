@@ -45,6 +45,7 @@ class Tasks(Table):
 PF_EXITING = 0x4
 PF_KTHREAD = 0x00200000
 _MOST = 1 << 22  # PID_MAX_LIMIT
+_OF_THREADS = (("task_struct", "signal"), ("task_struct", "thread_node"), ("signal_struct", "thread_head"))
 _TOGETHER = 256  # tasks whose memory the allocator is asked for at once
 
 
@@ -142,6 +143,9 @@ def _step(kernel: Kernel, task: int, path: str, seen: set[int]) -> _Step:
 
 def _threads(kernel: Kernel, leaders: Tasks, log: ProblemLog) -> Tasks:
     """All thread lists at once, one thread of each per step."""
+    if not all(kernel.has(*of) for of in _OF_THREADS) and kernel.types_damaged:
+        kernel.untyped["the lists of threads"] = None
+        return read_tasks(kernel, np.zeros(0, np.uint64), leader=False, log=log)
     base = kernel.offset("task_struct", "thread_node")
     usable = leaders.ok & kernel.arch.kernel_pointer(leaders.signal)
     homes = kernel.shared(Homes)
