@@ -54,12 +54,10 @@ def kernel_space(
     """
     symbols, info, offset = located.symbols, located.info, located.offset
     tables = arch.kernel_tables.tables
-    top = next((at for name in tables if (at := symbols.get(name))), None)
-    if top is None and info is not None:
-        top = next((at for name in tables if (at := info.symbol(name))), None)
+    tops = [symbols.get(name) for name in tables] + [info.symbol(name) for name in tables if info is not None]
+    root = next((top - offset for top in tops if top and 0 <= top - offset < WORD), None)  # a wrong one leads nowhere
     probe = symbols.get("init_task") or symbols.get("_stext")
-    if top is not None and probe is not None:
-        root = top - offset
+    if root is not None and probe is not None:
         for variant in arch.encrypted(memory, root).variants():
             space, walk = KernelSpace.from_page_tables(memory, root, variant)
             found = space.translate(np.array([probe], np.uint64))

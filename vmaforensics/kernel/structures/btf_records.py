@@ -46,6 +46,7 @@ def _among(kinds: tuple[int, ...]) -> Bools:
 
 FIXED, EACH = _by_kind(_FIXED), _by_kind(_EACH)
 _IS_NAMED, _IS_UNNAMED, _IS_REFERRING, _IS_FLAGGED = map(_among, (_NAMED, _UNNAMED, _REFERRING, _FLAGGED))
+_HAS_MEMBERS, _HAS_VALUES = _among((STRUCT, UNION)), _among((ENUM, ENUM64, DATASEC))
 
 
 class Records:
@@ -114,8 +115,7 @@ class Records:
             at, what = starts[rows][row] + HEAD + width * place, kind[rows][row]
             first, second = self.words[at], self.words[at + 1]
             named = np.where(what == DATASEC, first < most, self.names(first))
-            typed = np.isin(what, (ENUM, ENUM64, DATASEC)) | (second < most)
-            typed &= ~np.isin(what, (STRUCT, UNION)) | (second > 0)
+            typed = (_HAS_VALUES[what] | (second < most)) & (~_HAS_MEMBERS[what] | (second > 0))
             good[rows[row[~(named & typed)]]] = False
         array = np.flatnonzero(kind == ARRAY)
         for behind in (HEAD, HEAD + 1):

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from vmaforensics.columns.types import I64, U32, Bools
 
 _SOUND = 4  # sound records in a row that are no accident
-_BLOCK = 2048  # records looked at at once
+_BLOCK, _FEW = 2048, 16  # records looked at at once, and behind one that is not sound
 _PROOF = 6  # references that have to agree on the number of a type
 _DOUBTFUL = 0.2  # of them may be damaged themselves; of a wrong number, most disagree
 _MOST_TRIED = 4096  # numbers
@@ -124,14 +124,16 @@ def _follow(records: Records) -> _Chain:
     cuts: list[int] = []
     least: list[int] = []
     room: list[int] = []
-    at = 0
+    at, most = 0, _BLOCK
     while at + HEAD <= end:
-        block = _sound_block(records, can, lengths, at)
+        block = _sound_block(records, can, lengths, at, most)
         found.append(block)
         count += len(block)
         at = int(block[-1] + lengths[block[-1]]) if len(block) else at
-        if len(block) == _BLOCK or at + HEAD > end:
+        if len(block) == most or at + HEAD > end:
+            most = min(2 * most, _BLOCK)
             continue
+        most = _FEW  # where one is not sound, the next that is not may be near
         after = _next_sound(records, can, lengths, at)
         left = btf_left.leading(records, at, after) if at + HEAD <= after else 0
         kept = _put_right(records, at, after, left) if at + HEAD <= after else False
@@ -147,11 +149,11 @@ def _follow(records: Records) -> _Chain:
     return _Chain(np.concatenate([np.zeros(0, np.int64), *found]), cuts, least, room)
 
 
-def _sound_block(records: Records, can: Bools, lengths: I64, at: int) -> I64:
-    """The sound records from word ``at`` on, at most so many that it is no waste where one is not."""
+def _sound_block(records: Records, can: Bools, lengths: I64, at: int, most: int) -> I64:
+    """The sound records from word ``at`` on, at most ``most``."""
     starts: list[int] = []
     end = len(can)
-    while len(starts) < _BLOCK and at < end and can[at]:
+    while len(starts) < most and at < end and can[at]:
         starts.append(at)
         at += int(lengths[at])
     block = np.array(starts, np.int64)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.kernel.symbols.kallsyms_repair import mended_run
+from vmaforensics.kernel.symbols.kallsyms_repair import SHORT, may_run, mended_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,7 +141,8 @@ def _marker_runs(buffer: NDArray[np.uint8], before: int, width: int) -> Iterator
     words = buffer[low:before].view(f"<u{width}")
     # The first marker is 0: only from there is a run worth following.
     zeros = np.flatnonzero((words[:-1] == 0) & (words[1:] >= 2 * GROUP) & (words[1:] <= _MAX_NAME * GROUP))
-    for first in zeros[::-1][:_MOST_RUNS].tolist():
+    zeros = zeros[::-1][:_MOST_RUNS]
+    for first in zeros[may_run(words, zeros, 2 * GROUP, _MAX_NAME * GROUP)].tolist():
         length = 256
         while True:
             run = words[first : first + length].astype(np.int64)
@@ -154,7 +155,7 @@ def _marker_runs(buffer: NDArray[np.uint8], before: int, width: int) -> Iterator
                 break
             length *= 4
         run = mended_run(words[first:], run, 2 * GROUP, _MAX_NAME * GROUP)
-        if len(run) > 16:
+        if len(run) > SHORT:
             yield low + first * width, run
 
 
