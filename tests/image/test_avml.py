@@ -14,6 +14,7 @@ from vmaforensics.errors import UnsupportedFormatError
 from vmaforensics.image.formats.avml_frames import Frames, FrameSource
 from vmaforensics.image.formats.segments import FlatMemory
 from vmaforensics.image.open import open_image
+from vmaforensics.image.source import Mapped
 
 from .build import (
     PAGE,
@@ -226,3 +227,30 @@ def test_a_header_followed_by_the_next_is_a_block_of_zeros(opened: Opener, lengt
     assert states(image.memory, 6) == "-pzzzp"
     assert image.details["blocks of zeros"] == "1"
     assert image.problems == ()
+
+
+def test_looking_behind_damaged_blocks_reads_the_file_about_once(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many are damaged; and what is told of them is bounded too."""
+    noise = np.random.default_rng(1).bytes(FRAME)
+    chunks = snappy_frame(noise) + b"\x40\x00\x00\x00"  # no type of a chunk
+    count = 100
+    data = b"".join(avml_block(number * 2 * FRAME, 2 * FRAME, chunks) for number in range(count))
+    data += avml([(count * 2 * FRAME, page(7))])
+    taken = []
+    read = Mapped.__getitem__
+
+    def counting(self: Mapped, part: slice) -> memoryview:
+        found = read(self, part)
+        taken.append(len(found))
+        return found
+
+    monkeypatch.setattr(Mapped, "__getitem__", counting)
+    image = opened(data)
+    assert len(taken) > count
+    assert sum(taken) < 2 * len(data)
+    assert image.memory.read(count * 2 * FRAME, PAGE) == page(7)
+    assert image.memory.read(99 * 2 * FRAME, FRAME) == noise
+    assert sum("is damaged or cut off at" in problem for problem in image.problems) == 64
+    assert "something is wrong with 36 more AVML blocks" in image.problems

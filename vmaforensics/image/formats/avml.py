@@ -31,7 +31,9 @@ VERSION = 2
 _LENGTH = struct.Struct("<Q")
 _CRC = 4
 _COMPRESSED, _PLAIN, _PADDING, _IDENTIFIER = 0x00, 0x01, 0x80, 0xFF  # types of chunks; padding: 0x80 and up
-_SEARCHED_AT_ONCE = 1 << 24
+# Bytes searched at once for a block: few at first, for it may be near, and twice as many each time.
+_SEARCHED_FIRST, _SEARCHED_AT_ONCE = 1 << 12, 1 << 24
+_TOLD = 64  # blocks of which it is told what is wrong
 
 
 def open_avml(path: Path, file: FileSource) -> Image:
@@ -51,6 +53,8 @@ def open_avml(path: Path, file: FileSource) -> Image:
         )
     source = FrameSource(file, frames)
     memory, problems = lay_out(source, Segments.of_rows(walk.blocks), "AVML block", zeros=ranges_of(walk.zeros))
+    if walk.untold:
+        problems.append(f"something is wrong with {counted(walk.untold, 'more AVML block')}")
     if walk.stop:
         problems.append(
             f"the chain of AVML blocks breaks off at file offset {at:#x} ({walk.stop}); the "
@@ -87,6 +91,7 @@ class _Walk:
         self.blocks: list[tuple[int, int, int, int, int]] = []  # see Segments; offsets count the frames' bytes
         self.zeros: list[tuple[int, int]] = []  # [start, end) of blocks without a stream
         self.problems: list[str] = []
+        self.untold = 0
         self.stop = ""  # why the walk ended early
 
     def frames(self) -> Frames:
@@ -120,26 +125,32 @@ class _Walk:
         got = self._total - before
         self.blocks.append((start, length, min(got, length), before, 0))
         if not why and got > length:
-            self.problems.append(
+            self._tell(
                 f"the AVML block at file offset {at:#x} unpacks to {got:,} bytes, but its header says {length:,}; the "
                 "surplus is not read"
             )
         if not why:
             said = _LENGTH.unpack(self._file[after : after + 8])[0] if after + 8 <= len(self._file) else None
             if said != after - stream:
-                self.problems.append(
+                self._tell(
                     f"the AVML block at file offset {at:#x} is {after - stream:,} bytes long, but the length behind it "
                     f"is {'cut off' if said is None else f'{said:,}'}"
                 )
             return min(after + 8, len(self._file))
         following = self._search(stream, after)
         rest = len(self._file) - after if following is None else 0
-        self.problems.append(
+        self._tell(
             f"the AVML block at file offset {at:#x} is damaged or cut off at {after:#x} ({why}); "
             f"{counted(length - got, 'byte')} of RAM from {start + got:#x} on are missing"
             + (f", and so is whatever is in the last {counted(rest, 'byte')} of the file" if rest else "")
         )
         return len(self._file) if following is None else following
+
+    def _tell(self, problem: str) -> None:
+        if len(self.problems) < _TOLD:
+            self.problems.append(problem)
+        else:
+            self.untold += 1
 
     def _is_header(self, at: int, end: int) -> bool:
         """Whether at file offset ``at`` a block from physical address ``end`` on, or a later one, begins."""
@@ -191,8 +202,8 @@ class _Walk:
         """Where the block behind a damaged one begins: its header follows a word that says how far it is from
         ``stream``, where the damaged one's stream begins."""
         magic = HEADER.pack(MAGIC, VERSION, 0, 0)[:8]
-        step = _SEARCHED_AT_ONCE
-        for low in range(at, len(self._file), step):
+        low, step = at, _SEARCHED_FIRST
+        while low < len(self._file):
             data = bytes(self._file[low : low + step + len(magic) - 1])
             hit = data.find(magic)
             while hit >= 0:
@@ -200,6 +211,7 @@ class _Walk:
                 if length >= 0 and _LENGTH.unpack(self._file[stream + length : stream + length + 8])[0] == length:
                     return low + hit
                 hit = data.find(magic, hit + 1)
+            low, step = low + step, min(2 * step, _SEARCHED_AT_ONCE)
         return None
 
 
