@@ -19,7 +19,7 @@ def banner(text: KernelSpace, symbols: Symbols, info: Vmcoreinfo | None) -> str:
     if at is not None:
         data, ok = text.gather(np.array([at], np.uint64), 256)
         if ok[0]:
-            return data.tobytes().split(b"\0", 1)[0].decode("ascii", "replace").strip()
+            return data.tobytes().split(b"\0", 1)[0].decode("ascii", "backslashreplace").strip()
     return f"Linux version {info.release}" if info else ""
 
 

@@ -105,7 +105,7 @@ def _mismatch(given: SymbolFile, found: str) -> SymbolFileError:
 
 
 def _line(banner: bytes) -> str:
-    return banner.split(b"\n", 1)[0].split(b"\0", 1)[0].decode("ascii", "replace")
+    return banner.split(b"\n", 1)[0].split(b"\0", 1)[0].decode("ascii", "backslashreplace")
 
 
 def symbols_by_stext(given: SymbolFile, stext: int, arch: Architecture) -> NamedSymbols:
