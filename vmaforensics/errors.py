@@ -22,8 +22,10 @@ class ExitCode(IntEnum):
     RULES = 15
     DOCUMENT_INVALID = 20
     INTERNAL = 70
+    HUNG_UP = 129
     INTERRUPTED = 130
     PIPE_CLOSED = 141
+    TERMINATED = 143
 
 
 class VmaForensicsError(Exception):

@@ -130,6 +130,22 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(
     assert done.stderr.count(b"\n") == 1
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_who_ends_the_command_leaves_no_half_file(
+    number: signal.Signals, code: int, names: dict[str, str], tmp_path: Path
+) -> None:
+    line = command("excerpt", ["IMAGE"], names, "-o", str(tmp_path / "out"))
+    with subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as child:
+        until = time.monotonic() + 120
+        while not list(tmp_path.iterdir()) and child.poll() is None and time.monotonic() < until:
+            time.sleep(0.005)
+        child.send_signal(number)
+        assert child.wait(60) == code
+        assert child.stderr is not None
+        assert child.stderr.read() == b""
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("verb", INTO_FILES)
 def test_what_a_command_reads_is_never_replaced(verb: str, names: dict[str, str], tmp_path: Path) -> None:
     copy = tmp_path / "evidence"

@@ -291,7 +291,7 @@ def test_the_image_itself_is_never_replaced(raw: Path, tmp_path: Path, capsys: C
     (tmp_path / "link").symlink_to(raw)
     for out in (raw, tmp_path / "link"):
         assert main(["excerpt", str(raw), "-o", str(out), "--keep", "all", "--force"]) == ExitCode.OUTPUT
-        assert "the image itself" in capsys.readouterr().err
+        assert "is what the command reads" in capsys.readouterr().err
     assert raw.read_bytes() == before
 
 

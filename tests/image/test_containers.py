@@ -111,7 +111,7 @@ def test_parts_of_a_dump_are_named_by_info_and_kept_by_excerpt(
     assert "missing         nothing" in text
     before = paths[1].read_bytes()
     assert main(["excerpt", *map(str, paths), "-o", str(paths[1]), "--force"]) == 14
-    assert "is the image itself" in capsys.readouterr().err
+    assert "is what the command reads" in capsys.readouterr().err
     assert paths[1].read_bytes() == before
     assert main(["info", str(paths[0])]) in (0, 12)
     assert "this is one part of a split dump, with the page frames 0x0 to 0x8000" in capsys.readouterr().out

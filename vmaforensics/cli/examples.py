@@ -117,8 +117,10 @@ EXIT_CODES = (
     (15, "YARA rules cannot be read or compiled"),
     (20, "a saved document is invalid or of a newer schema"),
     (70, "internal error: a bug, please report it"),
+    (129, "ended by SIGHUP, as when its terminal is closed"),
     (130, "interrupted"),
     (141, "the reader of the output went away"),
+    (143, "ended by SIGTERM"),
 )
 
 ENVIRONMENT = (

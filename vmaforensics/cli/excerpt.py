@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 
 from vmaforensics.cli.arguments import add_image, opened
 from vmaforensics.cli.output import add_output, output
-from vmaforensics.errors import ExitCode, OutputError, UsageError
+from vmaforensics.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,8 +72,6 @@ def run(args: argparse.Namespace) -> int:
     with watched(args) as say:
         image = opened(args, say)
     target = Path(args.output)
-    if target.exists() and any(target.samefile(path) for path in image.paths):
-        raise OutputError(f"{target} is the image itself; choose another name for the excerpt")
     with output(args.output, force=args.force) as stream, watched(args) as say:
         selection = select(image, Keep(args.keep), say, args.without)
         written = write_selection(cast("BinaryIO", stream), image, selection, say)

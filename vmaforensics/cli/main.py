@@ -10,7 +10,7 @@ import signal
 import sys
 from contextlib import suppress
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from vmaforensics.cli.output import drop_stdout, require_other
 from vmaforensics.errors import ExitCode, VmaForensicsError
@@ -159,6 +159,11 @@ def _on_interrupt(number: int, frame: FrameType | None) -> None:
     signal.default_int_handler(number, frame)
 
 
+def _on_end(number: int, frame: FrameType | None) -> NoReturn:
+    """Ends the process as an interrupt does, so that no half file stays."""
+    raise SystemExit(128 + number)
+
+
 def _interrupted(error: BaseException) -> bool:
     """Is an interrupt the cause? While a class is made, Python up to 3.11 raises RuntimeError in its place."""
     if _interrupts:
@@ -184,6 +189,9 @@ def run() -> None:
     """Entry point of ``python -m vmaforensics`` and of the command."""
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not for a job that is to ignore it
         signal.signal(signal.SIGINT, _on_interrupt)
+    for number in (signal.SIGHUP, signal.SIGTERM) if hasattr(signal, "SIGHUP") else (signal.SIGTERM,):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has the first ignored
+            signal.signal(number, _on_end)
     try:
         code = main()
     except KeyboardInterrupt:  # it came while the command line was read
