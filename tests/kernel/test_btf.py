@@ -609,3 +609,15 @@ def test_the_blob_of_a_real_kernel_has_the_size_sysfs_gives_it(any_kernel: Sampl
     assert isinstance(types, Btf)
     assert types.problem is None
     assert len(types) > 50_000
+
+
+def test_a_page_of_something_else_where_types_end_and_names_begin_costs_what_lay_on_it(any_kernel: Sample) -> None:
+    types = any_kernel.analysis.kernel.types
+    assert isinstance(types, Btf)
+    blob = bytearray(types.blob)
+    strings = int(np.frombuffer(types.blob, "<u4", 6)[[1, 4]].sum())  # hdr_len, str_off
+    blob[strings - 1024 : strings + 1024] = bytes(range(128, 256)) * 16
+    left = Btf(bytes(blob))
+    assert left.problem is not None
+    assert len(left.words) == len(types.words)
+    assert len(left) > 0.99 * len(types)

@@ -13,6 +13,8 @@ from handmade_stacks import KERNEL_CS, THREAD_SIZE, USER, USER_IP, USER_SP, Rule
 from vmaforensics.image.image import Note
 from vmaforensics.image.notes import pack_note
 from vmaforensics.views.processes.tasks import Tasks
+from vmaforensics.views.stacks import starts
+from vmaforensics.views.stacks.cpus import RunQueues
 from vmaforensics.views.stacks.frames import End, How
 from vmaforensics.views.stacks.lines import group_stacks, stack_lines
 from vmaforensics.views.stacks.stacks import gather_stacks
@@ -418,3 +420,10 @@ def test_nothing_on_a_stack_or_in_the_tables_makes_it_fail(form: int) -> None:
             first = int(view.stacks.first[row])
             assert (view.frames.stack[first : first + int(view.stacks.count[row])] == row).all()
             assert stack_lines(view, row)
+
+
+def test_without_any_run_queue_no_task_is_on_a_cpu(stacks: Stacks, monkeypatch: pytest.MonkeyPatch) -> None:
+    stacks.runs(stacks.task(stacks.code("schedule"), stacks.call("ordinary3", "ordinary4")))
+    stacks.machine.set("task_struct", stacks.tasks[0], "on_cpu", 1)
+    monkeypatch.setattr(starts, "read_run_queues", lambda _: RunQueues.zeros(0))
+    assert stacks.view().stacks.cpu.tolist() == [-1]

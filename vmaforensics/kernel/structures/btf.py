@@ -75,9 +75,13 @@ def _sections(blob: bytes) -> tuple[int, int, int, int]:
 
 
 def _fit(blob: bytes, types: int, length: int, strings: int, size: int) -> bool:
-    """Can types and strings lie there? The first string is the empty one, the last ends where they end."""
-    inside = 0 < types <= strings - length and length >= 0 and size > 0 and strings + size <= len(blob)
-    return inside and types % 4 == 0 and blob[strings] == 0 == blob[strings + size - 1]
+    """Can types and strings lie there? They fill the blob to its last byte; or the first string is the empty one, and
+    the last ends where they end."""
+    if not (
+        0 < types <= strings - length and length >= 0 and size > 0 and strings + size <= len(blob) and types % 4 == 0
+    ):
+        return False
+    return (types + length, strings + size) == (strings, len(blob)) or blob[strings] == 0 == blob[strings + size - 1]
 
 
 def _strings(blob: bytes) -> int | None:

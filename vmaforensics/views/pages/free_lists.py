@@ -78,7 +78,7 @@ def on_lists(heads: int, nodes: U64, links: U64, read: Bools) -> I64:
     """
     by_node = sort_order(nodes)
     places = [rows_of(nodes[by_node], links[:, side]) for side in (0, 1)]
-    after, before = (np.where(read & (at >= 0), by_node[at], -1) for at in places)
+    after, before = (np.where(read, values_at(by_node, at, -1), -1) for at in places)
     rows = np.arange(len(nodes))
     head = np.full(len(nodes), -1, np.int64)
     for there, back in ((before, after), (after, before)):

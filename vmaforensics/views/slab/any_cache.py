@@ -81,7 +81,7 @@ def find_objects(kernel: Kernel, addresses: U64, log: ProblemLog) -> FoundObject
     found = free_objects(kernel, layout, log)
     order = sort_order(slabs.page)
     at = rows_of(slabs.page[order], heads)
-    slab = np.where(at >= 0, order[at], -1)
+    slab = values_at(order, at, -1)
     places.slab[:] = values_at(slabs.page, slab)
     places.cache[:] = np.where(slab >= 0, values_at(slabs.cache, slab).astype(np.int32), -1)
     starts = _starts(layout, addresses, slab)

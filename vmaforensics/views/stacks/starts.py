@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.arch.unwinding import Cursor, Found
-from vmaforensics.columns.lookup import covering_rows, rows_of
+from vmaforensics.columns.lookup import covering_rows, rows_of, values_at
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, U64, Bools
 from vmaforensics.views.stacks.cpus import cpu_registers, read_run_queues
@@ -106,7 +106,7 @@ def _cpus(queues: RunQueues, tasks: U64, running: Bools) -> I32:
     """The CPU whose current task each of ``tasks`` is, -1 for those that do not run."""
     order = np.argsort(queues.curr, kind="stable")
     at = rows_of(queues.curr[order], tasks)
-    found: I32 = np.where(running & (at >= 0), queues.cpu[order][at], -1).astype(np.int32)
+    found: I32 = np.where(running, values_at(queues.cpu[order], at, -1), -1).astype(np.int32)
     return found
 
 
