@@ -82,6 +82,29 @@ def test_clearing_accounts_for_one_anonymous_page_but_a_batch_of_a_file() -> Non
     assert sorted(finding.severity for finding in _found(views, "PTE-ERASED")) == [Severity.HIGH, Severity.INFO]
 
 
+def test_an_entry_that_is_changed_is_cleared_for_a_moment_and_those_of_a_folio_at_once() -> None:
+    """ptep_modify_prot_start in change_pte_range, mm/mprotect.c; modify_prot_start_ptes since 6.17."""
+    doing = Doing(pid=100, operation=Operation.CHANGE_ENTRIES, functions=("change_protection", "mprotect_fixup"))
+    views = _erased(_TEXT, _STACK)
+    add_operations(views, doing)
+    assert sorted(finding.severity for finding in _found(views, "PTE-ERASED")) == [Severity.HIGH, Severity.INFO]
+    assert views.page_tables is not None
+    views.page_tables.miscounted.pages.compound[:] = True
+    assert [finding.severity for finding in _found(views, "PTE-ERASED")] == [Severity.INFO]
+    add_operations(views, replace(doing, pid=101))
+    assert all(finding.severity is Severity.HIGH for finding in _found(views, "PTE-ERASED"))
+
+
+def test_writeback_clears_an_entry_of_a_page_that_it_holds_locked() -> None:
+    """page_vma_mkclean_one, mm/rmap.c."""
+    views = _erased(_STACK)
+    add_operations(views, Doing(pid=101, operation=Operation.CLEAN, functions=("page_vma_mkclean_one",), mm=0))
+    assert [finding.severity for finding in _found(views, "PTE-ERASED")] == [Severity.HIGH]
+    assert views.page_tables is not None
+    views.page_tables.miscounted.pages.flags[0] |= 1  # PG_locked
+    assert [finding.severity for finding in _found(views, "PTE-ERASED")] == [Severity.INFO]
+
+
 def test_a_page_that_is_copied_for_writing_names_the_parents_anon_vma() -> None:
     """And its copy may be in its place already."""
     views = views_of(Process(pid=100))

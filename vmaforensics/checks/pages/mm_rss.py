@@ -58,6 +58,8 @@ RULE = Rule(
         Apart(Operation.COLLAPSE, 512),
         Apart(Operation.SPLIT, 512),
         Apart(Operation.SAME_PAGE, 1),
+        Apart(Operation.CHANGE_ENTRIES, 512),  # modify_prot_start_ptes
+        Apart(Operation.CLEAN, 1),
     ),
 )
 

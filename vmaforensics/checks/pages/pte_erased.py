@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.pages.unsettled_pages import LEAVE_PAGES, counted_whole, miscounted
+from vmaforensics.checks.pages.unsettled_pages import CHANGE_PAGES, LEAVE_PAGES, counted_whole, miscounted
 from vmaforensics.checks.rule import LAGS, Part, Rule, Severity
 from vmaforensics.views.view import View
 
@@ -40,7 +40,7 @@ RULE = Rule(
     rank=210,
     excused_by=LAGS,
     changed_by=(),
-    in_flight=LEAVE_PAGES,
+    in_flight=(*LEAVE_PAGES, *CHANGE_PAGES),
 )
 
 

@@ -41,7 +41,12 @@ LEAVE_PAGES: Final = (
     Apart(Operation.COLLAPSE, 512),
     Apart(Operation.SAME_PAGE, 2),
 )
-_MOST_LEFT: Final = {apart.operation: apart.most for apart in LEAVE_PAGES}
+# What takes the entries of pages away for a moment, which stay the same pages.
+CHANGE_PAGES: Final = (
+    Apart(Operation.CHANGE_ENTRIES, 512),  # of a folio at once (modify_prot_start_ptes, 6.17), else one by one
+    Apart(Operation.CLEAN, 1),
+)
+_MOST_LEFT: Final = {apart.operation: apart.most for apart in (*LEAVE_PAGES, *CHANGE_PAGES)}
 
 
 class Miscounted(NamedTuple):
@@ -72,9 +77,9 @@ def miscounted(context: Context) -> Miscounted:
 def _unsettled(context: Context, view: PageTablesView, places: dict[int, Place]) -> dict[int, int]:
     """The pages that operations under way account for.
 
-    Each task accounts for as many as :data:`LEAVE_PAGES` says of its operation. A page must have room in an mm that the
-    task works on and no entry there (one, if it counts too few). What works on any mm holds the page locked; of an mm
-    that is no task's, nothing says where the page belongs.
+    Each task accounts for as many as :data:`LEAVE_PAGES` or :data:`CHANGE_PAGES` says of its operation. A page must
+    have room in an mm that the task works on and no entry there (one, if it counts too few). What works on any mm holds
+    the page locked; of an mm that is no task's, nothing says where the page belongs.
     """
     operations = context.views.operations
     if operations is None or not len(view.miscounted.pages):
@@ -87,7 +92,7 @@ def _unsettled(context: Context, view: PageTablesView, places: dict[int, Place])
     for page in sorted(range(min(len(pages), _MOST)) if len(rows) else (), key=lambda page: (page not in places, page)):
         taken: dict[tuple[int, int], int] = {}
         for row in rows.tolist():
-            most = _limit(operations, row, anon=bool(pages.anon[page]))
+            most = _limit(operations, row, anon=bool(pages.anon[page]), compound=bool(pages.compound[page]))
             if len(taken) == abs(off[page]) or used[row, most] >= most:
                 continue
             mm = _at_work(context, view, operations, row, page, places.get(page))
@@ -100,11 +105,13 @@ def _unsettled(context: Context, view: PageTablesView, places: dict[int, Place])
     return found
 
 
-def _limit(operations: OperationsView, row: int, *, anon: bool) -> int:
+def _limit(operations: OperationsView, row: int, *, anon: bool, compound: bool) -> int:
     """Pages that a task can leave so; of those it clears entries of, one, but for pages of files whose removal is put
-    off until the CPUs have forgotten the entries (tlb_flush_rmaps)."""
+    off until the CPUs have forgotten the entries (tlb_flush_rmaps), and those of one folio that it changes."""
     kind = Operation(int(operations.under_way.operation[row]))
     if kind is Operation.ZAP and (anon or not operations.delays_removal):
+        return 1
+    if kind is Operation.CHANGE_ENTRIES and not compound:
         return 1
     return _MOST_LEFT[kind]
 

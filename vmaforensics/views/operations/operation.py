@@ -44,6 +44,8 @@ class Operation(IntEnum):
     ALLOCATE = 27
     CLOSE = 28
     DUMP = 29
+    CHANGE_ENTRIES = 30
+    CLEAN = 31
 
     @property
     def text(self) -> str:
@@ -240,6 +242,19 @@ KNOWN = {
     Operation.DUMP: Known(
         text="a core dump, which is written to a file without a descriptor",
         functions="do_coredump vfs_coredump elf_core_dump",
+    ),
+    Operation.CHANGE_ENTRIES: Known(
+        text="a change of page-table entries, which are cleared for it",
+        # ptep_modify_prot_start, ptep_get_and_clear; then the new entry
+        functions="change_pte_range change_protection change_protection_range madvise_free_pte_range "
+        "madvise_cold_or_pageout_pte_range clear_refs_pte_range",
+        atomic=True,
+    ),
+    Operation.CLEAN: Known(
+        text="writeback, which clears entries that can be written through and makes others",
+        functions="page_mkclean_one page_vma_mkclean_one page_mkclean folio_mkclean",
+        atomic=True,
+        anywhere=True,
     ),
 }
 
