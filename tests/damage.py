@@ -126,6 +126,7 @@ class Ground:
     memory: Unpacked
     kernel: Kernel
     tasks: np.ndarray  # addresses of the task_structs of the list
+    named: np.ndarray  # of each, eight bytes at its number and at its name
     frames: np.ndarray  # page frames that are held
     pointers: np.ndarray  # physical addresses of words that look like kernel pointers
     spots: dict[str, np.ndarray] = field(default_factory=dict)  # physical addresses of words by what they belong to
@@ -155,6 +156,7 @@ def prepare(path: Path, other: Path | None) -> Ground:
         memory=memory,
         kernel=kernel,
         tasks=leaders.task,
+        named=_named(kernel, leaders.task),
         frames=frames,
         pointers=pointers,
         others=others,
@@ -440,23 +442,40 @@ OF_CRASHES = (
 )
 
 
-def plain_walk(kernel: Kernel, memory: PhysicalMemory, known: np.ndarray) -> set[int]:
-    """The processes that ``tasks.next`` leads to in the damaged image, read as the undamaged one says."""
-    first = kernel.symbols.get("init_task")
-    link = kernel.offset("task_struct", "tasks.next")
+def _named(kernel: Kernel, tasks: np.ndarray) -> np.ndarray:
+    """Eight bytes at the number and at the name of each task."""
+    places = [kernel.offset("task_struct", name) for name in ("pid", "comm")]
+    data, _ = kernel.space.gather((tasks[:, None] + np.array(places, np.uint64)).ravel(), 8)
+    return data.view("<u8").reshape(-1, 2)
+
+
+def plain_walk(ground: Ground, memory: PhysicalMemory) -> set[int]:
+    """The processes that ``tasks.next`` leads to in the damaged image, read as the undamaged one says.
+
+    One that has lost its number and its name, as all of its page, is none that could be shown.
+    """
+    kernel, first = ground.kernel, ground.kernel.symbols.get("init_task")
+    link, pid, comm = (kernel.offset("task_struct", name) for name in ("tasks.next", "pid", "comm"))
     assert first is not None
-    real = set(known.tolist())
-    found: set[int] = set()
-    at = first
-    while True:
-        pas, _, mapped = kernel.space.translate(np.array([at + link], np.uint64))
+
+    def words(at: int, *offsets: int) -> np.ndarray | None:
+        pas, _, mapped = kernel.space.translate(np.array([at + offset for offset in offsets], np.uint64))
         data, ok = memory.gather(pas, 8)
-        if not (mapped[0] and ok[0]):
-            return found
-        at = (int(data.view("<u8")[0, 0]) - link) % (1 << 64)
-        if at not in real or at in found:
-            return found
-        found.add(at)
+        return data.view("<u8")[:, 0] if mapped.all() and ok.all() else None
+
+    real = dict(zip(ground.tasks.tolist(), ground.named, strict=True))
+    found: set[int] = set()
+    passed: set[int] = set()
+    at = first
+    while (after := words(at, link)) is not None:
+        at = (int(after[0]) - link) % (1 << 64)
+        if at not in real or at in passed:
+            break
+        passed.add(at)
+        named = words(at, pid, comm)
+        if named is not None and (named == real[at]).any():
+            found.add(at)
+    return found
 
 
 def _command(outcome: Outcome, argv: Sequence[str]) -> None:
@@ -537,7 +556,7 @@ def _report(
     from vmaforensics.report.formats.text import render_text
 
     began = time.process_time()
-    walked = set() if ground is None else plain_walk(ground.kernel, image.memory, ground.tasks)
+    walked = set() if ground is None else plain_walk(ground, image.memory)
     try:
         analysis = analyse_image(image)
         document = build_document(analysis)
