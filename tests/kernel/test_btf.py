@@ -71,6 +71,20 @@ def test_bit_fields_say_where_in_the_byte_they_lie(types: BtfBuilder) -> None:
     assert placed == {"low": (0, 0, 0), "odd": (4, 5, 3), "one": (5, 0, 1)}
 
 
+def test_a_bit_field_with_more_bits_than_its_type_is_none(types: BtfBuilder) -> None:
+    word = types.integer("unsigned int", 4)
+    members = [
+        ("low", word, 0),
+        ("wide", word, 200 << 24 | 32),
+        ("over", word, 31 << 24 | 34),
+        ("odd", word, 3 << 24 | 37),
+    ]
+    types.composite("flags", 12, members, flag=True)
+    layout = Btf(types.build()).struct("flags")
+    assert layout is not None
+    assert layout.fields.keys() == {"low", "odd"}
+
+
 def test_arrays_count_their_elements_even_when_nested(types: BtfBuilder) -> None:
     octet = types.integer("char", 1, signed=True)
     rows = types.array(types.array(octet, 16), 4)

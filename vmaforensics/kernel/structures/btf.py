@@ -263,8 +263,10 @@ class Btf:
                 target = self._resolve(type_id)
                 if name:
                     field = self._field(target, offset, bits)
-                    # A member without a size has a type that is not known: it is not either.
-                    if field.size or (target is not None and self._kind(target) in (STRUCT, UNION)):
+                    # A member without a size has a type that is not known: it is not either. Nor are more bits than
+                    # a type has.
+                    known = field.size or (target is not None and self._kind(target) in (STRUCT, UNION))
+                    if known and (not bits or field.bit_offset + bits <= 8 * field.size):
                         fields.setdefault(self._string(name), field)
                 elif target is not None and self._kind(target) in (STRUCT, UNION) and unnamed < _UNNAMED:
                     unnamed += 1
