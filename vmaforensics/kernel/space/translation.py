@@ -119,9 +119,10 @@ def _straighten(
 
     It is linear by nature (init_mem_mapping, arch/x86/mm/init.c). It has holes where the kernel has no RAM (``mem=``
     and ``memmap=`` leave some out), mostly without page frames, and with CONFIG_DEBUG_PAGEALLOC wherever one is free.
+    Where the size of a page frame is not known, what the kernel calls its RAM has some.
     """
     start, frames = arch.direct_map(variable), arch.vmemmap(variable)
-    if not frame_size or variable("_debug_pagealloc_enabled_early", 1):
+    if variable("_debug_pagealloc_enabled_early", 1):
         return
     lost = 0
     for low, high in ram:

@@ -98,7 +98,7 @@ def find_flow(
     that the CPU may execute. ``named``: all functions are known by name.
     """
     stext, etext = kernel.symbols.get("_stext"), kernel.symbols.get("_etext")
-    if stext is None or etext is None or not stext < etext:
+    if stext is None or etext is None or not stext < etext <= stext + kernel.arch.image_size:
         return FoundFlow.none()
     text = _Text(kernel, stext, etext, owners, patched)
     closely = text.follow(*_followed(kernel, functions, stext, etext))
@@ -187,6 +187,8 @@ class _Text:
             pages = np.arange(low, min(low + _AT_ONCE, self.etext), page, dtype=np.uint64)
             data, ok = self.kernel.space.gather(pages, page)
             searched, unread = searched + int(ok.sum()) * page, unread + int((~ok).sum())
+            if not ok.any():
+                continue
             place, target = self.kernel.arch.far_branches(data.reshape(-1), low)
             leads = (covering_rows(start, end, target) >= 0) & ok[place // page]
             found.append(np.uint64(low) + place[leads].astype(np.uint64))
