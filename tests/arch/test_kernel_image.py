@@ -101,7 +101,7 @@ def test_maps_of_memory_lie_where_the_kernel_says_or_where_they_are_linked() -> 
     "stored",
     [
         pytest.param(0x1234, id="no address of a kernel"),
-        pytest.param(0xFFFF9B40_00001000, id="not at a multiple of what an entry of the third level maps"),
+        pytest.param(0xFFFF9B40_00000008, id="not at a multiple of what an entry maps"),
         pytest.param(0xFFFF0000_00000000, id="before the first region"),
         pytest.param(0xFFFFFFC0_00000000, id="so high that no memory has room"),
     ],

@@ -32,7 +32,7 @@ _CR4_LA57 = 12
 _DIRECT_MAPS = {4: 0xFFFF8880_00000000, 5: 0xFF110000_00000000}
 _VMEMMAPS = {4: 0xFFFFEA00_00000000, 5: 0xFFD40000_00000000}
 _REGIONS_END = 0xFFFFFE00_00000000  # CPU_ENTRY_AREA_BASE
-_REGION_STEP = 1 << 30  # PUD_SIZE
+_REGION_STEP, _PAGE = 1 << 30, 1 << 12  # PUD_SIZE, PAGE_SIZE
 
 
 def image_offset(number: Callable[[str], int | None]) -> int | None:
@@ -73,18 +73,18 @@ def levels_of(cr4: int) -> int:
 
 def direct_map(word: Callable[[str, int], int | None], levels: int) -> int:
     """First address of the direct map (page_offset_base; a constant without CONFIG_RANDOMIZE_MEMORY)."""
-    return _region(word("page_offset_base", 8), levels, _DIRECT_MAPS)
+    return _region(word("page_offset_base", 8), levels, _DIRECT_MAPS, _REGION_STEP)
 
 
 def vmemmap(word: Callable[[str, int], int | None], levels: int) -> int:
     """Address of the struct page of frame 0 (vmemmap_base of arch/x86/include/asm/pgtable_64_types.h)."""
-    return _region(word("vmemmap_base", 8), levels, _VMEMMAPS)
+    return _region(word("vmemmap_base", 8), levels, _VMEMMAPS, _PAGE)
 
 
-def _region(stored: int | None, levels: int, fixed: dict[int, int]) -> int:
+def _region(stored: int | None, levels: int, fixed: dict[int, int], step: int) -> int:
     """Where a region of memory begins by the kernel's variable, or where it does without one that can be believed:
-    KASLR puts the regions behind where the first begins without it, each at a multiple of what an entry of the third
-    level maps, and before the entry areas of the CPUs."""
-    if stored is None or not _DIRECT_MAPS[levels] <= stored < _REGIONS_END or stored % _REGION_STEP:
+    KASLR puts the regions behind where the first begins without it, each at a multiple of ``step``, and before the
+    entry areas of the CPUs."""
+    if stored is None or not _DIRECT_MAPS[levels] <= stored < _REGIONS_END or stored % step:
         return fixed[levels]
     return stored
