@@ -95,6 +95,18 @@ def test_an_entry_that_is_changed_is_cleared_for_a_moment_and_those_of_a_folio_a
     assert all(finding.severity is Severity.HIGH for finding in _found(views, "PTE-ERASED"))
 
 
+@pytest.mark.parametrize("function", ["unmap_mapping_range_vma", "__oom_reap_task_mm"])
+def test_what_clears_entries_of_others_accounts_for_a_page_of_any_process(function: str) -> None:
+    """A truncation clears those of all that map the file (mm/memory.c), the OOM reaper those of its victim."""
+    doing = Doing(pid=101, operation=Operation.ZAP_OTHERS, functions=("zap_pte_range", function), mm=0)
+    views = _erased(_STACK)
+    add_operations(views, doing)
+    assert [finding.severity for finding in _found(views, "PTE-ERASED")] == [Severity.INFO]
+    views = _erased(_TEXT, _STACK)
+    object.__setattr__(add_operations(views, doing), "delays_removal", False)
+    assert sorted(finding.severity for finding in _found(views, "PTE-ERASED")) == [Severity.HIGH, Severity.INFO]
+
+
 def test_writeback_clears_an_entry_of_a_page_that_it_holds_locked() -> None:
     """page_vma_mkclean_one, mm/rmap.c."""
     views = _erased(_STACK)

@@ -52,6 +52,7 @@ RULE = Rule(
         Apart(Operation.COPY_ON_WRITE, 1),
         Apart(Operation.SWAP_IN, 2),
         Apart(Operation.ZAP, 512),  # rss[] of zap_pte_range, until its table is done
+        Apart(Operation.ZAP_OTHERS, 512),
         Apart(Operation.MOVE_ENTRIES, 1),
         Apart(Operation.RECLAIM, 2),
         Apart(Operation.MIGRATE, 1),
@@ -94,8 +95,10 @@ def check(context: Context) -> Iterator[Finding]:
     def apart(at: int) -> int:
         return abs(int(view.rss[row[at], kind[at]]) - int(counted[row[at], kind[at]]))
 
-    at_work = set(context.shared(miscounted).unsettled.values())
-    by_others = [mm in at_work for mm in mms.mm[row].tolist()]  # some page of it is in the hands of another task
+    # Some page of it is in the hands of another task, or may have been until its last entry of a table was cleared.
+    at_work, operations = set(context.shared(miscounted).unsettled.values()), context.views.operations
+    zaps = operations is not None and bool((operations.under_way.operation == Operation.ZAP_OTHERS).any())
+    by_others = [zaps or mm in at_work for mm in mms.mm[row].tolist()]
     yield from context.per_mm(RULE, mms.mm[row], evidence, title, apart=apart, by_others=by_others.__getitem__)
 
 

@@ -34,6 +34,7 @@ LEAVE_PAGES: Final = (
     Apart(Operation.COPY_ON_WRITE, 2),
     Apart(Operation.SWAP_IN, 1),
     Apart(Operation.ZAP, 512),
+    Apart(Operation.ZAP_OTHERS, 512),
     Apart(Operation.COPY_ENTRIES, 1),
     Apart(Operation.MOVE_ENTRIES, 1),
     Apart(Operation.RECLAIM, 1),
@@ -109,7 +110,7 @@ def _limit(operations: OperationsView, row: int, *, anon: bool, compound: bool) 
     """Pages that a task can leave so; of those it clears entries of, one, but for pages of files whose removal is put
     off until the CPUs have forgotten the entries (tlb_flush_rmaps), and those of one folio that it changes."""
     kind = Operation(int(operations.under_way.operation[row]))
-    if kind is Operation.ZAP and (anon or not operations.delays_removal):
+    if kind in (Operation.ZAP, Operation.ZAP_OTHERS) and (anon or not operations.delays_removal):
         return 1
     if kind is Operation.CHANGE_ENTRIES and not compound:
         return 1
@@ -127,7 +128,7 @@ def _at_work(
     if not more and kind is not Operation.SWAP_IN:  # up to 6.0, do_swap_page makes the entry first
         return None
     mms = context.views.mms
-    its = (mms.mm == under_way.mm[row]) | (operations.lock_owner == task)
+    its = (mms.mm == under_way.mm[row]) | (operations.lock_owner == task) | (kind is Operation.ZAP_OTHERS)
     room = rooms(context, view, page, of_family=True)  # a page that was there before a fork names the parent's anon_vma
     entry = view.entries.rows_at(room.mm_row, room.va)
     replaced = more and kind is Operation.COPY_ON_WRITE  # the new page may be there before the old one is let go
@@ -143,6 +144,8 @@ def _at_work(
     others = under_way.operation[under_way.task == task]
     if place is None and np.isin(others, [int(other) for other in _ON_TASKLESS]).any():
         return 0
+    if place is None and kind is Operation.ZAP_OTHERS and not len(room.mm_row):
+        return 0  # what is killed for want of memory may have left its mm before
     if place is None and kind is Operation.ZAP and (others == Operation.UNMAP).any():
         return int(under_way.mm[row])  # munmap took the VMA out of the index before
     return None

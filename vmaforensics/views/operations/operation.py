@@ -46,6 +46,7 @@ class Operation(IntEnum):
     DUMP = 29
     CHANGE_ENTRIES = 30
     CLEAN = 31
+    ZAP_OTHERS = 32
 
     @property
     def text(self) -> str:
@@ -253,6 +254,15 @@ KNOWN = {
     Operation.CLEAN: Known(
         text="writeback, which clears entries that can be written through and makes others",
         functions="page_mkclean_one page_vma_mkclean_one page_mkclean folio_mkclean",
+        atomic=True,
+        anywhere=True,
+    ),
+    Operation.ZAP_OTHERS: Known(
+        text="clearing of page-table entries of others: of who maps a file that is cut short, or is killed for want of "
+        "memory",
+        # mm/memory.c and mm/oom_kill.c; process_mrelease does what the OOM reaper does
+        functions="unmap_mapping_range unmap_mapping_range_tree unmap_mapping_range_vma unmap_mapping_pages "
+        "unmap_mapping_page unmap_mapping_folio __oom_reap_task_mm oom_reap_task_mm oom_reap_task",
         atomic=True,
         anywhere=True,
     ),
