@@ -153,6 +153,26 @@ def test_a_function_that_is_an_operation_in_part_counts_where_it_was_interrupted
     assert (2, Operation.LET_GO) in _named(view)
 
 
+@pytest.mark.parametrize(
+    ("caller", "found"),
+    [
+        pytest.param("handle_mm_fault", True, id="a new page"),
+        pytest.param("add_to_page_cache_lru", False, id="a file's"),
+    ],
+)
+def test_a_new_page_that_is_put_on_a_list_is_a_fault_half_done(stacks: Stacks, caller: str, found: bool) -> None:
+    """do_anonymous_page of 5.10, inlined: page_add_new_anon_rmap, lru_cache_add, set_pte_at."""
+    for name in ("lru_cache_add", caller):
+        stacks.function(name, Rule())
+    low = stacks.stack()
+    sp = low + 16384 - 8 * (2 + len(USER))
+    for at, word in enumerate((stacks.code(caller), stacks.code("entry_SYSCALL_64"), *USER)):
+        stacks.machine.word(sp + 8 * at, word)
+    stacks.runs(stacks.add(low, low + 0x2000, on_cpu=1))
+    view = _gathered(stacks, [RUNNING], stacks.cpu(ip=stacks.code("lru_cache_add"), sp=sp))
+    assert ((1, Operation.FAULT) in _named(view)) == found
+
+
 # Copies -----------------------------------------------------------------------------------------------------
 
 

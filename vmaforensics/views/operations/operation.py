@@ -76,8 +76,11 @@ KNOWN = {
         "map_anon_folio_pte_nopf map_anon_folio_pte_pf map_anon_folio_pmd_nopf map_anon_folio_pmd_pf "
         "__do_huge_pmd_anonymous_page do_huge_pmd_anonymous_page insert_page insert_page_into_pte_locked "
         "insert_pfn alloc_set_pte do_read_fault do_cow_fault do_shared_fault do_pte_missing "
-        "mfill_atomic_install_pte",
+        "mfill_atomic_install_pte "
+        # a new page is put on a list between the two; do_anonymous_page itself may be inlined
+        "lru_cache_add lru_cache_add_inactive_or_unevictable folio_add_lru",
         atomic=True,
+        unless="add_to_page_cache_lru filemap_add_folio shmem_getpage_gfp shmem_get_folio_gfp __read_swap_cache_async",
     ),
     Operation.COPY_ON_WRITE: Known(
         text="a write to a shared page, which is being copied",
