@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 _ENTRY_SIZE = 6  # struct orc_entry
 _IP_SIZE = 4  # s32, from its own address on
 _CHUNK = 512  # words read at once: a page, so that what is missing costs a page
-_MOST = 1 << 23  # entries of one table; a kernel of 2026 has less than 2**19
+_MOST = 1 << 21  # entries of one table; a kernel of 2026 has less than 2**19
 
 _SP, _SP_BEFORE_FORM_4 = 3, 5  # number of the stack pointer
 _V2_END, _V1_END = 1 << 11, 1 << 10

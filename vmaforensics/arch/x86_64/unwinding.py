@@ -121,14 +121,17 @@ class X86Unwinding(Unwinding):
 
 
 def _kernel_tables(kernel: KernelReader) -> list[Code]:
-    """The table of the kernel image: __start_orc_unwind_ip and __start_orc_unwind."""
-    names = ("__start_orc_unwind_ip", "__stop_orc_unwind_ip", "__start_orc_unwind")
-    ips, stop, entries = (kernel.symbols.get(name) for name in names)
+    """The table of the kernel image: __start_orc_unwind_ip and __start_orc_unwind, as long as both say."""
+    names = ("__start_orc_unwind_ip", "__stop_orc_unwind_ip", "__start_orc_unwind", "__stop_orc_unwind")
+    ips, stop, entries, stop_entries = (kernel.symbols.get(name) for name in names)
     ends = [at for name in ("_etext", "_einittext") if (at := kernel.symbols.get(name)) is not None]
     if ips is None or stop is None or entries is None:
         return []
     start = kernel.symbols.get("_stext") or ips
-    return [Code(ips, entries, (stop - ips) // 4, start, max(ends, default=(1 << 64) - 1))]
+    length = (stop - ips) // 4
+    if stop_entries is not None and stop_entries > entries:
+        length = min(length, (stop_entries - entries) // 6)
+    return [Code(ips, entries, length, start, max(ends, default=(1 << 64) - 1))]
 
 
 def _module_tables(kernel: KernelReader, modules: ModuleCode) -> list[Code]:
