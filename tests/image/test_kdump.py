@@ -9,6 +9,7 @@ from work import budget
 
 from vmaforensics.errors import MemoryReadError, UnsupportedFormatError
 from vmaforensics.image.kdump import codecs
+from vmaforensics.image.kdump import pages as kdump_pages
 from vmaforensics.image.kdump.pages import KdumpMemory
 from vmaforensics.image.limits import Limits
 from vmaforensics.image.placed import PageState
@@ -144,7 +145,10 @@ def test_a_cache_smaller_than_what_is_asked_for_lets_go_of_the_oldest(opened: Op
 
 
 @pytest.mark.parametrize("slots", [0, 1, 3])
-def test_unpacked_pages_stay_within_a_quarter_of_the_memory_allowed(opened: Opener, slots: int) -> None:
+def test_unpacked_pages_stay_within_a_quarter_of_the_memory_allowed(
+    opened: Opener, slots: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kdump_pages, "_LEAST", 1)  # a MiB of pages is always allowed
     memory = opened(Kdump(pages=PAGES).build()).memory
     assert isinstance(memory, KdumpMemory)
     memory.gather(np.arange(4, dtype=np.uint64) * np.uint64(PAGE), 8)  # what is unpacked already may stay

@@ -36,6 +36,7 @@ _COUNTED_AT_ONCE = 1 << 21  # descriptors, 24 bytes each
 # A member of an enum is not found as fast as a name.
 _PRESENT, _ZERO, _ABSENT, _NOT_RAM = (np.uint8(state) for state in PageState)
 _FLAGS = np.array(list(NAMES), np.uint32)
+_LEAST = 256  # pages that are unpacked at a time, however little memory is allowed
 _CACHED = 4  # a part of the memory allowed, at most, is for pages that are unpacked
 
 
@@ -118,7 +119,8 @@ class KdumpMemory(PhysicalMemory):
         self._ends = self._starts + np.array([part.count for part in parts], dtype=np.int64)
         count = int(self._ends.max())
         capacity = max(1, min(cache_bytes >> block_shift, count))
-        self.batch = min(self.batch, capacity)
+        if capacity < count:  # what is looked at together has to fit
+            self.batch = min(self.batch, capacity)
         self._cache = np.empty(capacity << block_shift, dtype=np.uint8)
         # Per descriptor: 0 not looked at, -n one of the reasons above, +n in slot n - 1 of the cache. Both
         # arrays take memory only where they are touched.
@@ -131,8 +133,9 @@ class KdumpMemory(PhysicalMemory):
     def limit(self, limits: Limits) -> None:
         super().limit(limits)
         if limits.memory is not None:
-            self._room = max(min(self._room, limits.memory // _CACHED >> self._shift), 1)
-            self.batch = min(self.batch, self._room)
+            self._room = min(self._room, max(limits.memory // _CACHED >> self._shift, _LEAST))
+            if self._room < len(self._slots):
+                self.batch = min(self.batch, self._room)
 
     def _locate(self, pas: NDArray[np.uint64], size: int) -> Placed:
         blocks = pas >> np.uint64(self._shift)
