@@ -25,7 +25,6 @@ _PIECES_WITHIN = _TOKENS // _PIECE - 2  # of any index, wherever it begins
 _APART = 2 * _TOKENS // _PIECE  # pieces; those of one index are nearer
 _FOLLOWING = 3  # steps that fit behind a gap, which is no accident
 SHORT = 16  # markers that are no run yet
-_TOGETHER = 256  # runs looked at at once
 _MOST_GAP = 1100  # markers in a row that may be wrong: a page of them
 
 
@@ -115,16 +114,15 @@ def may_run(words: NDArray[np.uint32], firsts: NDArray[np.int64], least: int, mo
     """
     width = _MOST_GAP + SHORT
     found = firsts > len(words) - width  # so near the end of the words that it is tried anyway
-    rest = np.flatnonzero(~found)
-    for low in range(0, len(rest), _TOGETHER):
-        rows = rest[low : low + _TOGETHER]
-        windows = np.lib.stride_tricks.sliding_window_view(words, width)[firsts[rows]]
-        step = np.diff(windows.astype(np.int64))
-        good = (step >= least) & (step <= most)
-        follows = good[:, : 1 - _FOLLOWING].copy()
-        for place in range(1, _FOLLOWING):
-            follows &= good[:, place : place + follows.shape[1]]
-        found[rows] = follows.any(axis=1)
+    rows = np.flatnonzero(~found)
+    if not len(rows):
+        return found
+    step = np.diff(np.lib.stride_tricks.sliding_window_view(words, width)[firsts[rows]].astype(np.int64))
+    good = (step >= least) & (step <= most)
+    follows = good[:, : 1 - _FOLLOWING].copy()
+    for place in range(1, _FOLLOWING):
+        follows &= good[:, place : place + follows.shape[1]]
+    found[rows] = follows.any(axis=1)
     return found
 
 

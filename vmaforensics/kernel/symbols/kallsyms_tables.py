@@ -13,7 +13,7 @@ and what does not fit is dropped (kernel/kallsyms.c, scripts/kallsyms.c).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -36,6 +36,7 @@ _LONGEST_TABLE = 1 << 14  # bytes; 256 strings of up to 64
 _MAX_NAME = 2 + 512  # length field and KSYM_NAME_LEN
 _MAX_SYMBOLS = 1 << 23
 _MANY_GROUPS = 64  # that are no accident
+_FEW = 64  # of those places, looked at together
 _MOST_RUNS = 1 << 16  # places tried as the beginning of the markers
 _STRIDE = 16  # names
 _ASCENDING_MOSTLY = 0.9
@@ -141,8 +142,7 @@ def _marker_runs(buffer: NDArray[np.uint8], before: int, width: int) -> Iterator
     words = buffer[low:before].view(f"<u{width}")
     # The first marker is 0: only from there is a run worth following.
     zeros = np.flatnonzero((words[:-1] == 0) & (words[1:] >= 2 * GROUP) & (words[1:] <= _MAX_NAME * GROUP))
-    zeros = zeros[::-1][:_MOST_RUNS]
-    for first in zeros[may_run(words, zeros, 2 * GROUP, _MAX_NAME * GROUP)].tolist():
+    for first in _worth_following(words, zeros[::-1][:_MOST_RUNS]):
         length = 256
         while True:
             run = words[first : first + length].astype(np.int64)
@@ -157,6 +157,13 @@ def _marker_runs(buffer: NDArray[np.uint8], before: int, width: int) -> Iterator
         run = mended_run(words[first:], run, 2 * GROUP, _MAX_NAME * GROUP)
         if len(run) > SHORT:
             yield low + first * width, run
+
+
+def _worth_following(words: NDArray[Any], firsts: NDArray[np.int64]) -> Iterator[int]:
+    """Those of ``firsts`` behind which markers may run; a few are looked at at once, for the right one comes early."""
+    for low in range(0, len(firsts), _FEW):
+        part = firsts[low : low + _FEW]
+        yield from part[may_run(words, part, 2 * GROUP, _MAX_NAME * GROUP)].tolist()
 
 
 def _names_before(buffer: NDArray[np.uint8], markers: int, values: NDArray[np.int64]) -> tuple[int, int, int] | None:
