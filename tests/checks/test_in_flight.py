@@ -107,16 +107,6 @@ def test_what_clears_entries_of_others_accounts_for_a_page_of_any_process(functi
     assert sorted(finding.severity for finding in _found(views, "PTE-ERASED")) == [Severity.HIGH, Severity.INFO]
 
 
-def test_writeback_clears_an_entry_of_a_page_that_it_holds_locked() -> None:
-    """page_vma_mkclean_one, mm/rmap.c."""
-    views = _erased(_STACK)
-    add_operations(views, Doing(pid=101, operation=Operation.CLEAN, functions=("page_vma_mkclean_one",), mm=0))
-    assert [finding.severity for finding in _found(views, "PTE-ERASED")] == [Severity.HIGH]
-    assert views.page_tables is not None
-    views.page_tables.miscounted.pages.flags[0] |= 1  # PG_locked
-    assert [finding.severity for finding in _found(views, "PTE-ERASED")] == [Severity.INFO]
-
-
 def test_a_page_that_is_copied_for_writing_names_the_parents_anon_vma() -> None:
     """And its copy may be in its place already."""
     views = views_of(Process(pid=100))
@@ -147,9 +137,19 @@ def test_a_merged_page_that_is_copied_for_writing_names_no_vma_but_belongs_to_on
     assert [finding.severity for finding in _found(views, "PTE-ERASED")] == [Severity.HIGH]
 
 
-def test_reclaim_works_on_any_address_space_and_holds_the_page_locked() -> None:
+@pytest.mark.parametrize(
+    ("operation", "function"),
+    [
+        pytest.param(Operation.RECLAIM, "try_to_unmap_one", id="reclaim"),
+        pytest.param(Operation.CLEAN, "page_vma_mkclean_one", id="writeback"),
+    ],
+)
+def test_reclaim_and_writeback_work_on_any_address_space_and_hold_the_page_locked(
+    operation: Operation, function: str
+) -> None:
+    """mm/rmap.c"""
     views = _erased(_STACK)
-    add_operations(views, Doing(pid=101, operation=Operation.RECLAIM, functions=("try_to_unmap_one",), mm=0))
+    add_operations(views, Doing(pid=101, operation=operation, functions=(function,), mm=0))
     assert [finding.severity for finding in _found(views, "PTE-ERASED")] == [Severity.HIGH]
     assert views.page_tables is not None
     views.page_tables.miscounted.pages.flags[0] |= 1  # PG_locked

@@ -83,6 +83,17 @@ static pid_t forked(void (*run)(void))
 	return pid;
 }
 
+/* Forks for RUN without end, at most MOST at a time. */
+static void keep_forking(void (*run)(void), int most)
+{
+	int alive = 0;
+
+	for (;;) {
+		alive += forked(run) > 0;
+		reap(&alive, most);
+	}
+}
+
 /* Threads that give every advice there is on areas that their brothers protect, lock, move, and write to. */
 static char *shared_area;
 
@@ -515,15 +526,10 @@ static void greedy(void)
 
 static void killed(void)
 {
-	int alive = 0;
-
 	begin();
 	confine("least", "memory.max", "8388608");
 	note("least/memory.swap.max", "4194304");
-	for (;;) {
-		alive += forked(greedy) > 0;
-		reap(&alive, 1);
-	}
+	keep_forking(greedy, 1);
 }
 
 /* Processes of several threads that abort, and leave a core file. */
@@ -618,13 +624,8 @@ static void mounted(void)
 
 static void mounts(void)
 {
-	int alive = 0;
-
 	begin();
-	for (;;) {
-		alive += forked(mounted) > 0;
-		reap(&alive, 3);
-	}
+	keep_forking(mounted, 3);
 }
 
 /* CPUs that are taken away and come back. */
@@ -767,7 +768,7 @@ static void reads_slowly(void)
 
 static void slow_files(void)
 {
-	int fd = open("/dev/fuse", O_RDWR), alive = 0;
+	int fd = open("/dev/fuse", O_RDWR);
 	char options[100];
 	pid_t server;
 
@@ -784,10 +785,7 @@ static void slow_files(void)
 	}
 	close(fd);
 	begin();
-	for (;;) {
-		alive += forked(reads_slowly) > 0;
-		reap(&alive, 3);
-	}
+	keep_forking(reads_slowly, 3);
 }
 
 /* Filters on system calls, for all threads of a process; a supervisor that answers; names and limits set anew. */
@@ -820,13 +818,8 @@ static void filtered(void)
 
 static void filters(void)
 {
-	int alive = 0;
-
 	begin();
-	for (;;) {
-		alive += forked(filtered) > 0;
-		reap(&alive, 3);
-	}
+	keep_forking(filtered, 3);
 }
 
 const struct role rare_roles[] = {

@@ -29,8 +29,8 @@ from vmaforensics.columns.types import I64, U8, U16, U64, Bools
 
 if TYPE_CHECKING:
     from vmaforensics.arch.reading import KernelReader
-_ENTRY_SIZE = 6  # struct orc_entry
-_IP_SIZE = 4  # s32, from its own address on
+ENTRY_SIZE = 6  # struct orc_entry
+IP_SIZE = 4  # s32, from its own address on
 _CHUNK = 512  # words read at once: a page, so that what is missing costs a page
 _MOST = 1 << 21  # entries of one table; a kernel of 2026 has less than 2**19
 
@@ -128,9 +128,9 @@ _ENTRY = 255
 def _read_table(kernel: KernelReader, code: Code) -> _Raw:
     """The entries of one table, between rows that bound its code."""
     count = min(max(code.length, 0), _MOST)
-    distances, held_ips = _read_array(kernel, code.ips, count, _IP_SIZE)
-    entries, held = _read_array(kernel, code.entries, count, _ENTRY_SIZE)
-    places = np.uint64(code.ips % (1 << 64)) + np.arange(count, dtype=np.uint64) * np.uint64(_IP_SIZE)
+    distances, held_ips = _read_array(kernel, code.ips, count, IP_SIZE)
+    entries, held = _read_array(kernel, code.entries, count, ENTRY_SIZE)
+    places = np.uint64(code.ips % (1 << 64)) + np.arange(count, dtype=np.uint64) * np.uint64(IP_SIZE)
     with np.errstate(over="ignore"):
         ips = places + distances.view("<i4")[:, 0].astype(np.int64).view(np.uint64)
     words = entries.view("<u2").reshape(-1, 3)

@@ -9,7 +9,7 @@ import numpy as np
 from vmaforensics.arch.unwinding import Cursor, Found, Step, Unwinding
 from vmaforensics.arch.x86_64 import cpu_stacks, frame_pointers, orc_step
 from vmaforensics.arch.x86_64 import saved_registers as regs
-from vmaforensics.arch.x86_64.orc import Code, read_orc
+from vmaforensics.arch.x86_64.orc import ENTRY_SIZE, IP_SIZE, Code, read_orc
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -128,9 +128,9 @@ def _kernel_tables(kernel: KernelReader) -> list[Code]:
     if ips is None or stop is None or entries is None:
         return []
     start = kernel.symbols.get("_stext") or ips
-    length = (stop - ips) // 4
+    length = (stop - ips) // IP_SIZE
     if stop_entries is not None and stop_entries > entries:
-        length = min(length, (stop_entries - entries) // 6)
+        length = min(length, (stop_entries - entries) // ENTRY_SIZE)
     return [Code(ips, entries, length, start, max(ends, default=(1 << 64) - 1))]
 
 

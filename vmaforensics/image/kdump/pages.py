@@ -119,8 +119,6 @@ class KdumpMemory(PhysicalMemory):
         self._ends = self._starts + np.array([part.count for part in parts], dtype=np.int64)
         count = int(self._ends.max())
         capacity = max(1, min(cache_bytes >> block_shift, count))
-        if capacity < count:  # what is looked at together has to fit
-            self.batch = min(self.batch, capacity)
         self._cache = np.empty(capacity << block_shift, dtype=np.uint8)
         # Per descriptor: 0 not looked at, -n one of the reasons above, +n in slot n - 1 of the cache. Both
         # arrays take memory only where they are touched.
@@ -129,13 +127,18 @@ class KdumpMemory(PhysicalMemory):
         self._room = capacity  # slots that are filled
         self._next = 0  # the slot to be filled next: the oldest page goes first
         self._met: dict[int, tuple[int, int]] = {}  # reason: pages, page frame of the first
+        self._fit_batch()
+
+    def _fit_batch(self) -> None:
+        """What is looked at together has to fit into the cache, if not all that there is does."""
+        if self._room < len(self._slots):
+            self.batch = min(self.batch, self._room)
 
     def limit(self, limits: Limits) -> None:
         super().limit(limits)
         if limits.memory is not None:
             self._room = min(self._room, max(limits.memory // _CACHED >> self._shift, _LEAST))
-            if self._room < len(self._slots):
-                self.batch = min(self.batch, self._room)
+            self._fit_batch()
 
     def _locate(self, pas: NDArray[np.uint64], size: int) -> Placed:
         blocks = pas >> np.uint64(self._shift)

@@ -19,11 +19,12 @@ if TYPE_CHECKING:
     from vmaforensics.image.memory import PhysicalMemory
     from vmaforensics.kernel.locate import Located
     from vmaforensics.kernel.space.kernel_space import KernelSpace
+    from vmaforensics.kernel.structures.layout import Types
     from vmaforensics.kernel.symbols.given import SymbolFile
 
 # Without these there is no list of processes; what else is missing costs the views that need it.
 _NEEDED = (("task_struct", "tasks.next"), ("task_struct", "pid"))
-_OF_THREADS = (("task_struct", "signal"), ("task_struct", "thread_node"), ("signal_struct", "thread_head.next"))
+_OF_THREADS = (("task_struct", "signal"), ("task_struct", "thread_node"), ("signal_struct", "thread_head"))
 
 _BTF_LIMIT = 64 << 20
 _MOST_BLOBS = 16
@@ -96,12 +97,12 @@ def lacking_of_tasks(types: btf.Btf) -> list[str]:
     return _lacking(types, _NEEDED)
 
 
-def lacking_of_threads(types: btf.Btf) -> list[str]:
+def lacking_of_threads(types: Types) -> list[str]:
     """What the lists of threads need and these types do not have."""
     return _lacking(types, _OF_THREADS)
 
 
-def _lacking(types: btf.Btf, wanted: tuple[tuple[str, str], ...]) -> list[str]:
+def _lacking(types: Types, wanted: tuple[tuple[str, str], ...]) -> list[str]:
     return [path for name, path in wanted if member(types, name, path) is None]
 
 

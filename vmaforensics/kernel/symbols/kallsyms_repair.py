@@ -117,12 +117,8 @@ def may_run(words: NDArray[np.uint32], firsts: NDArray[np.int64], least: int, mo
     rows = np.flatnonzero(~found)
     if not len(rows):
         return found
-    step = np.diff(np.lib.stride_tricks.sliding_window_view(words, width)[firsts[rows]].astype(np.int64))
-    good = (step >= least) & (step <= most)
-    follows = good[:, : 1 - _FOLLOWING].copy()
-    for place in range(1, _FOLLOWING):
-        follows &= good[:, place : place + follows.shape[1]]
-    found[rows] = follows.any(axis=1)
+    windows = np.lib.stride_tricks.sliding_window_view(words, width)[firsts[rows]]
+    found[rows] = _followed(windows.astype(np.int64), least, most).any(axis=1)
     return found
 
 
@@ -149,6 +145,9 @@ def mended_run(words: NDArray[np.uint32], run: NDArray[np.int64], least: int, mo
 
 
 def _followed(words: NDArray[np.int64], least: int, most: int) -> NDArray[np.bool_]:
+    """Along the last axis: behind which words do so many steps follow that fit; of the last words none is said."""
     step = np.diff(words)
-    good = np.concatenate([[0], np.cumsum((step >= least) & (step <= most))])
-    return np.asarray(good[_FOLLOWING:] - good[:-_FOLLOWING] == _FOLLOWING)[: max(len(words) - _FOLLOWING, 0)]
+    good = (step >= least) & (step <= most)
+    last = good.shape[-1] - _FOLLOWING + 1
+    found: NDArray[np.bool_] = np.logical_and.reduce([good[..., place : place + last] for place in range(_FOLLOWING)])
+    return found

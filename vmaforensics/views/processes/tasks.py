@@ -13,6 +13,7 @@ from vmaforensics.columns.lookup import distinct, first_rows
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, U32, U64, Bools, Bytes16
 from vmaforensics.errors import KernelNotFoundError
+from vmaforensics.kernel.structures.type_sources import lacking_of_threads
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.slab.homes import SIGNAL, TASK, Homes
 from vmaforensics.views.view import View
@@ -45,7 +46,6 @@ class Tasks(Table):
 PF_EXITING = 0x4
 PF_KTHREAD = 0x00200000
 _MOST = 1 << 22  # PID_MAX_LIMIT
-_OF_THREADS = (("task_struct", "signal"), ("task_struct", "thread_node"), ("signal_struct", "thread_head"))
 _TOGETHER = 256  # tasks whose memory the allocator is asked for at once
 
 
@@ -143,7 +143,7 @@ def _step(kernel: Kernel, task: int, path: str, seen: set[int]) -> _Step:
 
 def _threads(kernel: Kernel, leaders: Tasks, log: ProblemLog) -> Tasks:
     """All thread lists at once, one thread of each per step."""
-    if not all(kernel.has(*of) for of in _OF_THREADS) and kernel.types_damaged:
+    if kernel.types_damaged and lacking_of_threads(kernel.types):
         kernel.untyped["the lists of threads"] = None
         return read_tasks(kernel, np.zeros(0, np.uint64), leader=False, log=log)
     base = kernel.offset("task_struct", "thread_node")
