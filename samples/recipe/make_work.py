@@ -243,7 +243,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--cpus", type=int, default=2)
     parser.add_argument("--memory", type=int, default=MEMORY, help="MiB")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--loads", default=",".join(LOADS), help="of work.py, comma separated")
+    parser.add_argument("--loads", default=",".join(LOADS), help="of storms.py, comma separated; several at once: a+b")
     parser.add_argument("--snapshots", type=int, default=2, help="atomic images of each load")
     parser.add_argument("--live", type=float, nargs="*", default=(), help="seconds of images taken while it runs")
     parser.add_argument("--lime", type=int, default=0, help="images that LiME takes in the guest, under each load")

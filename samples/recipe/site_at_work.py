@@ -97,9 +97,10 @@ class Site:
         self.guest.wait_for(f"WORK-DONE {self.asked}.", seconds=seconds)
 
     def start(self, load: str) -> None:
-        """Another load."""
+        """Another load, or several at once: ``births+answers``."""
         before = len(self.guest.text())
-        self.ask(" ".join(("load", *LOADS[load])), 1200)
+        storms = dict.fromkeys(storm for name in load.split("+") for storm in LOADS[name])
+        self.ask(" ".join(("load", *storms)), 1200)
         self.load = load
         self.storms = {int(pid): name for pid, name in STORMS.findall(self.guest.text()[before:])}
         time.sleep(1)

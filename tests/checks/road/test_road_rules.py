@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from work import budget
 
+from checks.handmade_operations import Doing, add_operations
 from checks.handmade_views import Process, findings, views_of
 from checks.road.handmade_road import CALLER, LISTED, NOBODYS, OTHER, READS, SHOWS, UNLISTED, road
 from vmaforensics.arch.branches import BranchKind
@@ -16,6 +17,8 @@ from vmaforensics.checks.acquisition import Acquired
 from vmaforensics.checks.context import MOST, Context
 from vmaforensics.checks.finding import Severity
 from vmaforensics.checks.registry import rule_modules
+from vmaforensics.checks.weigh import run_checks
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.road.code_flow import FoundFlow, Way, WrongFlow
 from vmaforensics.views.road.code_owners import CodeOwners, Owned, Owner
 from vmaforensics.views.road.foreign_code import ForeignCode, FoundCode, Pages
@@ -172,6 +175,35 @@ def test_a_static_call_that_leads_elsewhere_than_its_key_is_found() -> None:
 
 
 @pytest.mark.parametrize(
+    ("keys", "target", "severity"),
+    [
+        ([0x10, 0x10], OTHER, Severity.INFO),
+        ([0x10, 0x20], OTHER, Severity.HIGH),
+        ([0x10, 0x10], NOBODYS, Severity.HIGH),
+    ],
+)
+def test_a_change_of_a_static_call_changes_its_key_before_its_places(
+    keys: list[int], target: int, severity: Severity
+) -> None:
+    """__static_call_update, kernel/static_call_inline.c: one key at a time, under static_call_mutex."""
+    rows = Sites.of(
+        at=[SHOWS, READS],
+        site=[SiteKind.STATIC_CALL] * 2,
+        record=keys,
+        kind=[BranchKind.CALL] * 2,
+        target=[target] * 2,
+        expected=[LISTED] * 2,
+    )
+    views = road(sites=FoundSites(sites=rows, entries=1, calls=2, labels=0, unread=0, places=NONE))
+    doing = Doing(pid=100, operation=Operation.REDIRECT, functions=("arch_static_call_transform",))
+    for under_way, expected in ((False, Severity.HIGH), (True, severity)):
+        if under_way:
+            add_operations(views, doing)
+        (finding,) = (found for found in run_checks(Context(views)) if found.rule.id == "TEXT-PATCHED")
+        assert finding.severity is expected
+
+
+@pytest.mark.parametrize(
     ("func", "everything", "severity"),
     [
         (OTHER, True, Severity.LOW),
@@ -203,6 +235,21 @@ def test_a_kprobe_is_told_with_its_owner(at: int, handler: int, severity: Severi
     found = FoundProbes(probes, (b"",), np.zeros(1, np.uint64), Part(NONE, NONE), whole=True)
     (finding,) = findings(road(probes=found), "KPROBE")
     assert finding.severity is severity
+
+
+@pytest.mark.parametrize("executable", [False, True])
+def test_a_kprobe_that_may_be_another_s_memory_by_now_is_low(*, executable: bool) -> None:
+    """unregister_kprobe takes it out of the table (kernel/kprobes.c), then it is given back: the way was read first."""
+    pages = Pages.of(va=[NOBODYS & ~0xFFF] if executable else [])
+    probes = Probes.of(probe=[NOBODYS], addr=[SHOWS], pre_handler=[NOBODYS])
+    views = road(probes=FoundProbes(probes, (b"",), np.zeros(1, np.uint64), Part(NONE, NONE), whole=True))
+    assert views.road is not None
+    views.road = replace(views.road, foreign=replace(views.road.foreign, executable=pages))
+    (module,) = (module for module in rule_modules() if module.rule.id == "KPROBE")
+    for acquired in (Acquired.ATOMIC, Acquired.LIVE):
+        (finding,) = module.check(Context(views, acquired))
+        low = acquired is Acquired.LIVE and not executable
+        assert finding.severity is (Severity.LOW if low else Severity.HIGH)
 
 
 def modules(**columns: list[object]) -> Views:

@@ -23,9 +23,8 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from vmaforensics.checks.finding import Severity
-from vmaforensics.checks.road.places import pointer_evidence, told
+from vmaforensics.checks.road.places import cannot_run, pointer_evidence, told
 from vmaforensics.checks.rule import BUG, Rule
-from vmaforensics.columns.lookup import rows_of
 from vmaforensics.views.road.pointers import Leads, Source
 from vmaforensics.views.view import View
 
@@ -98,8 +97,6 @@ def check(context: Context) -> Iterator[Finding]:
 
 def _may_be_another_s(context: Context, road: RoadView) -> Bools:
     """Words of arrays that may have been given back before they were read: what they lead to cannot be executed."""
-    pointers, foreign = road.pointers, road.foreign
+    pointers = road.pointers
     found: Bools = (pointers.source == Source.TRACEPOINT) & np.isin(pointers.leads, _NO_CODE)
-    if not context.acquisition.live or foreign.left_out:
-        return np.zeros(len(pointers), np.bool_)
-    return found & (rows_of(foreign.executable.va, context.views.arch.page_bases(pointers.target)) < 0)
+    return found & context.acquisition.live & cannot_run(context, road, pointers.target)

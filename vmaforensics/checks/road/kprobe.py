@@ -10,7 +10,8 @@ share a place hang on one that stands for them all; each of them is told of.
 
 A handler in memory that nobody owns, or of a module that is not on the list, is high; one of a module on the list is
 medium on a function that puts areas into words, low elsewhere on the road; what the kernel's own tracers run is low on
-the road. Beside the road all are information.
+the road. Beside the road all are information. In an image that was taken while the machine ran, one whose handler
+cannot be executed is low: `unregister_kprobe` gives a probe back, and the way to it was read before.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence, Severity
-from vmaforensics.checks.road.places import CODE, FOREIGN, alike, function, holders, told, whose
+from vmaforensics.checks.road.places import CODE, FOREIGN, alike, cannot_run, function, holders, told, whose
 from vmaforensics.checks.rule import BUG, Rule
 from vmaforensics.views.road.code_owners import Owner
 from vmaforensics.views.view import View
@@ -60,7 +61,7 @@ def check(context: Context) -> Iterator[Finding]:
     road = context.views.road
     if road is None:
         return
-    judged = _judged(road)
+    judged = _judged(context, road)
     for rows in alike(judged.severity, judged.owner, judged.name):
         severity = _SEVERITIES[int(judged.severity[rows[0]])]
         yield told(context, RULE, rows, partial(_evidence, context, road, judged), severity)
@@ -75,7 +76,7 @@ class _Judged(NamedTuple):
     handler: U64  # that one
 
 
-def _judged(road: RoadView) -> _Judged:
+def _judged(context: Context, road: RoadView) -> _Judged:
     probes = road.probes.probes
     shows, on_road = road.functions.show(probes.addr), road.functions.have(probes.addr)
     both = [(handler, road.owners.of(handler)) for handler in (probes.pre_handler, probes.post_handler)]
@@ -87,9 +88,13 @@ def _judged(road: RoadView) -> _Judged:
     plain = np.where(on_road, _SEVERITIES.index(Severity.LOW), _SEVERITIES.index(Severity.INFO))
     by_modules = np.where(shows, _SEVERITIES.index(Severity.MEDIUM), plain)
     own = ~is_foreign & ~is_modular
+    severity = np.where(is_foreign, _SEVERITIES.index(Severity.HIGH), np.where(is_modular, by_modules, plain))
+    if context.acquisition.live:
+        gone = is_foreign & cannot_run(context, road, handler)
+        severity = np.where(gone, _SEVERITIES.index(Severity.LOW), severity)
     unnamed = np.array([not name for name in road.probes.names], np.int32)
     return _Judged(
-        severity=np.where(is_foreign, _SEVERITIES.index(Severity.HIGH), np.where(is_modular, by_modules, plain)),
+        severity=severity,
         owner=np.where(own, np.uint8(Owner.KERNEL), road.owners.of(handler)),
         name=np.where(own, unnamed, road.owners.places(handler)),
         handler=handler,

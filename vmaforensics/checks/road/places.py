@@ -8,7 +8,7 @@ import numpy as np
 
 from vmaforensics.checks.context import MOST
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.columns.lookup import distinct, sort_order
+from vmaforensics.columns.lookup import distinct, rows_of, sort_order
 from vmaforensics.columns.runs import begins_run, run_starts
 from vmaforensics.views.road.code_owners import Owner
 from vmaforensics.views.road.pointers import Leads
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding, Severity
     from vmaforensics.checks.rule import Rule
-    from vmaforensics.columns.types import I64
+    from vmaforensics.columns.types import I64, U64, Bools
     from vmaforensics.views.road.road import RoadView
 
 CODE = View.CODE.label
@@ -90,6 +90,17 @@ def told(
     title = f"{first.what}, and {more} more" if more else first.what
     bounds = (first.address, first.address + size)
     return context.finding(rule, 0, title, evidence, bounds=bounds, severity=severity)
+
+
+def cannot_run(context: Context, road: RoadView, code: U64) -> Bools:
+    """Which addresses of code lie in no executable page outside of the kernel's own text, as far as is known.
+
+    In an image that was taken while the machine ran, what leads there may be another's memory by then.
+    """
+    if road.foreign.left_out:
+        return np.zeros(len(code), np.bool_)
+    found: Bools = rows_of(road.foreign.executable.va, context.views.arch.page_bases(code)) < 0
+    return found
 
 
 def alike(*keys: NDArray[np.integer]) -> Iterator[I64]:

@@ -27,6 +27,7 @@ jump labels, entries of functions, constants known after boot) has to be one of 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -36,8 +37,9 @@ from vmaforensics.arch.branches import BranchKind
 from vmaforensics.checks.finding import Evidence, Severity
 from vmaforensics.checks.road.places import CODE, FOREIGN, function, told, whose
 from vmaforensics.checks.road.wrong_flow import wrong_flow
-from vmaforensics.checks.rule import BUG, SMEAR, Rule
-from vmaforensics.columns.lookup import is_in, values_at
+from vmaforensics.checks.rule import BUG, SMEAR, Apart, Rule
+from vmaforensics.columns.lookup import distinct, is_in, values_at
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.road.code_owners import Owner
 from vmaforensics.views.road.sites import ENABLED, SiteKind
 from vmaforensics.views.view import View
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
-    from vmaforensics.columns.types import Bools
+    from vmaforensics.columns.types import U64, Bools
     from vmaforensics.views.road.road import RoadView
 
 RULE = Rule(
@@ -62,11 +64,13 @@ RULE = Rule(
     compares="code at the entries of functions, at static calls and jump labels with the kernel's records of patches; "
     "where calls and jumps lead",
     views=(View.CODE,),
-    transient="while code is patched, a breakpoint stands there; bp_desc or text_poke_array says so",
+    transient="while code is patched, a breakpoint stands there; bp_desc or text_poke_array says so; "
+    "__static_call_update changes a key before the places that call by it",
     by_hand=("crash: dis -r ADDRESS", "crash: rd -8 ADDRESS 8"),
     steps=("word", "code"),
     rank=712,
     changed_by=(),
+    in_flight=(Apart(Operation.REDIRECT, 1),),  # static_call_mutex: one key at a time
 )
 
 
@@ -84,7 +88,7 @@ def check(context: Context) -> Iterator[Finding]:
     if road is None:
         return
     left = ~_accounted_for(road)
-    unsettled = _unsettled(context, road)
+    unsettled, keys = _unsettled(context, road), _keys(road)
     for way in _ways(road):
         mine = left & way.rows
         left &= ~way.rows
@@ -93,7 +97,9 @@ def check(context: Context) -> Iterator[Finding]:
             (np.flatnonzero(mine & unsettled), Severity.LOW),
         ):
             if len(rows):
-                yield told(context, RULE, rows, partial(_evidence, road, way.what), severity)
+                finding = told(context, RULE, rows, partial(_evidence, road, way.what), severity)
+                by_keys = bool((keys[rows] != 0).all())
+                yield replace(finding, apart=len(distinct(keys[rows])) if by_keys else 0, by_others=by_keys)
     yield from wrong_flow(context, road, RULE)
     differing = np.arange(len(road.text.differing))
     if len(differing):
@@ -110,6 +116,13 @@ def _unsettled(context: Context, road: RoadView) -> Bools:
     foreign = np.isin(road.owners.of(sites.target), FOREIGN) & (sites.kind != BranchKind.NOP)
     found: Bools = (~foreign & (road.patching or context.acquisition.live)) | (stopped & road.patching)
     return found
+
+
+def _keys(road: RoadView) -> U64:
+    """The key of each static call that leads to code that somebody owns: what it led to before; 0 of other places."""
+    sites = road.sites.sites
+    called = (sites.site == SiteKind.STATIC_CALL) & np.isin(sites.kind, (BranchKind.CALL, BranchKind.JUMP))
+    return np.where(called & ~np.isin(road.owners.of(sites.target), FOREIGN), sites.record, np.uint64(0))
 
 
 def _evidence(road: RoadView, what: str, row: int) -> Evidence:

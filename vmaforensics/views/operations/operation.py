@@ -47,6 +47,7 @@ class Operation(IntEnum):
     CHANGE_ENTRIES = 30
     CLEAN = 31
     ZAP_OTHERS = 32
+    REDIRECT = 33
 
     @property
     def text(self) -> str:
@@ -267,6 +268,11 @@ KNOWN = {
         functions="unmap_mapping_range unmap_mapping_range_tree unmap_mapping_range_vma unmap_mapping_pages "
         "unmap_mapping_page unmap_mapping_folio __oom_reap_task_mm oom_reap_task_mm oom_reap_task",
         atomic=True,
+        anywhere=True,
+    ),
+    Operation.REDIRECT: Known(
+        text="a change of where static calls lead, one place after the other",
+        functions="__static_call_update",  # kernel/static_call_inline.c: the key first, then each place
         anywhere=True,
     ),
 }

@@ -46,7 +46,7 @@ class Sites(Table):
 
     at: U64
     site: U8  # SiteKind
-    record: U64  # address of what says what should stand there
+    record: U64  # address of what says what should stand there: dyn_ftrace, static_call_key, jump_entry
     flags: U64  # of the record of an entry
     kind: U8  # BranchKind of what stands there
     target: U64  # of a call or jump
@@ -190,7 +190,7 @@ def _static_calls(kernel: Kernel) -> _Part:
     found, read = _code(kernel, at)
     leads = (found.kind == BranchKind.CALL) | (found.kind == BranchKind.JUMP)
     odd = np.flatnonzero(read & known & ((leads & (found.target != wanted)) | (found.kind == BranchKind.BREAKPOINT)))
-    return _Part(_rows(SiteKind.STATIC_CALL, odd, at, where, found, wanted), at[read], int((~read).sum()))
+    return _Part(_rows(SiteKind.STATIC_CALL, odd, at, keys, found, wanted), at[read], int((~read).sum()))
 
 
 def _jump_labels(kernel: Kernel) -> _Part:
