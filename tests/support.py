@@ -214,6 +214,16 @@ def rows_in(table: Table) -> list[Row]:
     return [Row(**dict(zip(names, row, strict=True))) for row in zip(*columns, strict=True)]
 
 
+def needs_symbol(sample: Sample, name: str) -> int:
+    """Address of a symbol; skips where the image does not hold what lies there."""
+    kernel = sample.analysis.kernel
+    at = kernel.symbols.get(name)
+    assert at is not None
+    if not kernel.space.gather(np.array([at], np.uint64), 8)[1][0]:
+        pytest.skip(f"this excerpt does not hold {name}")
+    return at
+
+
 def leader(analysis: Analysis, pid: int) -> Row:
     """The task row of a process."""
     tasks = analysis.views.tasks

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from support import PAGE, Edit, Sample, again_from_views, kernel_on, leader, with_memory
+from support import PAGE, Edit, Sample, again_from_views, kernel_on, leader, needs_symbol, with_memory
 from tamper.edits import list_cycle, maple_node_self_pointing, tree_cycle
 from work import analysis_budget
 
@@ -199,18 +199,8 @@ def test_pages_lost_at_random_are_no_accusation(either_sample: Sample, seed: int
 # Pages of the kernel's own records ------------------------------------------------------------------------
 
 
-def needs(sample: Sample, symbol: str) -> int:
-    """Address of a symbol; skips where the image does not hold what lies there."""
-    kernel = sample.analysis.kernel
-    at = kernel.symbols.get(symbol)
-    assert at is not None
-    if not kernel.space.gather(np.array([at], np.uint64), 8)[1][0]:
-        pytest.skip(f"this excerpt does not hold {symbol}")
-    return at
-
-
 def test_without_vmcoreinfo_everything_is_still_reported(either_sample: Sample) -> None:
-    needs(either_sample, "phys_base")
+    needs_symbol(either_sample, "phys_base")
     clean = either_sample.analysis
     hidden = Overlay(clean.image.memory)
     for info in vmcoreinfo.scan(clean.image.memory):
@@ -220,9 +210,9 @@ def test_without_vmcoreinfo_everything_is_still_reported(either_sample: Sample) 
 
 
 def test_without_the_root_of_the_page_tables_everything_is_still_reported(either_sample: Sample) -> None:
-    needs(either_sample, "page_offset_base")
+    needs_symbol(either_sample, "page_offset_base")
     edit = Edit(either_sample.analysis)
-    edit.drop(needs(either_sample, "init_top_pgt"))
+    edit.drop(needs_symbol(either_sample, "init_top_pgt"))
     check(edit.clean, edit.again(), set(), "kernel: the kernel's page-table root is not in the dump")
 
 
@@ -399,7 +389,7 @@ def test_page_tables_that_lead_to_themselves_end(either_sample: Sample) -> None:
 
 def test_a_kernel_half_that_leads_to_itself_ends(either_sample: Sample) -> None:
     edit = Edit(either_sample.analysis)
-    root = needs(either_sample, "init_top_pgt")
+    root = needs_symbol(either_sample, "init_top_pgt")
     own = edit.physical(root)
     for slot in range(256, 500):
         edit.put(root + 8 * slot, own | 0x67)

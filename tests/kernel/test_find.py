@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from support import ROOT, WHOLE, Edit, Sample, again, with_memory
+from support import ROOT, WHOLE, Edit, Sample, again, needs_symbol, with_memory
 
 from vmaforensics.analysis import analyse_image
 from vmaforensics.errors import KernelNotFoundError
@@ -86,14 +86,6 @@ def test_a_scan_finds_the_note_where_sysfs_says_it_lies(any_kernel: Sample) -> N
     # Its header has 24 bytes in front of the text: three words, and the name VMCOREINFO padded to 12.
     scanned = {int(info.source.rpartition(" ")[2], 16) for info in vmcoreinfo.scan(kernel.memory)}
     assert note + 24 in scanned
-
-
-def needs_symbol(sample: Sample, name: str) -> None:
-    """Skip if the image does not hold what ``name`` stands for."""
-    at = sample.analysis.kernel.symbols.get(name)
-    assert at is not None
-    if not sample.analysis.kernel.space.gather(np.array([at], np.uint64), 8)[1][0]:
-        pytest.skip(f"this excerpt does not hold {name}, which nothing reads where there is a VMCOREINFO")
 
 
 def test_without_any_vmcoreinfo_the_symbol_table_shows_where_the_kernel_lies(whole_kernel: Sample) -> None:

@@ -103,7 +103,9 @@ class Architecture(PagingInterface, CodeInterface):
     image_size: int  # bytes from there that it may lie in
     base_symbol: str  # the variable that says where the kernel image was put; see image_offset_of
     place_symbols: tuple[str, ...]  # variables that say where KASLR put the image and the maps of memory
+    region_symbols: tuple[str, str]  # variables that say where the direct map and the struct pages begin
     kaslr_step: int  # the kernel image is moved by multiples of this
+    region_step: int  # the direct map begins at a multiple of this
     direct_map_size: int  # physical memory that the direct map can reach
     hole_end: int  # physical address below which devices take up room that RAM leaves; 0 where there is no such hole
     kernel_tables: KernelTables

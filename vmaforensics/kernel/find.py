@@ -8,6 +8,7 @@ what               first                              otherwise
 where it lies      VMCOREINFO, from a note or a scan  kallsyms tables anywhere, proved by ``phys_base``
 symbols            kallsyms                           VMCOREINFO, exported symbols, init_task by its contents
 types              BTF between its symbols            any whole copy of a BTF blob
+maps of memory     the variables that say so          the list of tasks, and the sections of memory
 the three above    the image                          a symbol file that was given, if it is this kernel's
 translation        the kernel's page tables           the linear mappings, then some process's page tables
 =================  =================================  =====================================================
@@ -26,6 +27,7 @@ from vmaforensics.kernel import identify
 from vmaforensics.kernel.derived_tasks import derive_tasks
 from vmaforensics.kernel.kernel import Identity, Kernel, unsigned_at
 from vmaforensics.kernel.locate import locate, locate_by, names_fit
+from vmaforensics.kernel.lost_regions import lost_regions
 from vmaforensics.kernel.nothing import half_way
 from vmaforensics.kernel.place import Places
 from vmaforensics.kernel.ram import lay_out_by_kernel, ram_of_kernel
@@ -150,7 +152,11 @@ def _understood(image: Image, located: Located, given: Given, problems: list[str
     located = replace(located, symbols=table)
     banner = identify.banner(text, table, located.info)
 
+    regions: dict[str, int] = {}
+
     def variable(name: str, size: int) -> int | None:
+        if name in regions:
+            return regions[name]
         at = table.get(name)
         return None if at is None else unsigned_at(text, at, size)
 
@@ -163,8 +169,15 @@ def _understood(image: Image, located: Located, given: Given, problems: list[str
             has_symbol=lambda name: table.get(name) is not None,
         )
     )
+    lost: list[str] = []
+    regions |= lost_regions(text, arch, table, types, variable, lost)
     if first:
         lay_out_by_kernel(memory, arch, located, types, variable, problems)
+    if first and lost:  # what they were told by may lie elsewhere now
+        lost.clear()
+        regions.clear()
+        regions |= lost_regions(text, arch, table, types, variable, lost)
+    problems += lost
     frame = types.struct("page")
     ram = ram_of_kernel(memory, arch, located, types, variable)
     found = kernel_space(memory, arch, located, variable, frame.size if frame else 0, ram, problems)
@@ -174,6 +187,7 @@ def _understood(image: Image, located: Located, given: Given, problems: list[str
         memory=memory,
         space=found.space,
         arch=arch,
+        regions=regions,
         symbols=table,
         types=types,
         vmcoreinfo=located.info,

@@ -15,7 +15,7 @@ from vmaforensics.kernel.structures.btf import Btf
 from vmaforensics.kernel.structures.layout import Field, member
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -92,6 +92,7 @@ class Kernel:
         identity: Identity,
         vmcoreinfo: Vmcoreinfo | None,
         arch: Architecture = DEFAULT,
+        regions: Mapping[str, int] | None = None,
     ) -> None:
         self.memory = memory
         self.space = space
@@ -103,6 +104,7 @@ class Kernel:
         self.root: int | None = None  # physical address of page tables that map the kernel; None: none could be used
         # Members that had to be there and are not, for types are damaged: what was read of them is a table's fill.
         self.untyped: dict[str, None] = {}
+        self._regions = regions or {}  # variables that are lost, by what was found out otherwise
         self._shared: dict[Callable[[Kernel], Any], Any] = {}
         self._members: dict[tuple[str, str], Field | None] = {}  # what was asked for so far
 
@@ -286,7 +288,12 @@ class Kernel:
         return out
 
     def variable(self, name: str, size: int) -> int | None:
-        """The unsigned variable of ``size`` bytes with the symbol ``name``; None if it is not there or not readable."""
+        """The unsigned variable of ``size`` bytes with the symbol ``name``; None if it is not there or not readable.
+
+        Where the kernel's maps of memory begin is known even if the variable is lost: see ``kernel/lost_regions.py``.
+        """
+        if name in self._regions:
+            return self._regions[name]
         at = self.symbols.get(name)
         return None if at is None else unsigned_at(self.space, at, size)
 

@@ -88,6 +88,8 @@ class X86_64(Code, Architecture):  # noqa: N801 - the name of the CPU
     image_size = kernel_image.IMAGE_SIZE
     base_symbol = kernel_image.BASE_SYMBOL
     place_symbols = kernel_image.PLACE_SYMBOLS
+    region_symbols = kernel_image.REGION_SYMBOLS
+    region_step = kernel_image.REGION_STEP
     kaslr_step = kernel_image.KASLR_STEP
     direct_map_size = kernel_image.DIRECT_MAP_SIZE
     hole_end = 1 << 32

@@ -17,9 +17,11 @@ if TYPE_CHECKING:
 IMAGE_START = 0xFFFFFFFF_80000000  # __START_KERNEL_map (arch/x86/include/asm/page_64_types.h)
 IMAGE_SIZE = 1 << 30  # KERNEL_IMAGE_SIZE with KASLR
 KASLR_STEP = 2 << 20  # CONFIG_PHYSICAL_ALIGN
+REGION_STEP = 1 << 30  # PUD_SIZE
 DIRECT_MAP_SIZE = 1 << 46  # 64 TiB: what four levels have room for
 BASE_SYMBOL = "phys_base"
-PLACE_SYMBOLS = (BASE_SYMBOL, "page_offset_base")
+REGION_SYMBOLS = ("page_offset_base", "vmemmap_base")
+PLACE_SYMBOLS = (BASE_SYMBOL, REGION_SYMBOLS[0])
 KERNEL_TABLES = KernelTables(
     tables=("init_top_pgt", "swapper_pg_dir", "early_top_pgt"),
     mms=("init_mm", "efi_mm"),
@@ -32,7 +34,7 @@ _CR4_LA57 = 12
 _DIRECT_MAPS = {4: 0xFFFF8880_00000000, 5: 0xFF110000_00000000}
 _VMEMMAPS = {4: 0xFFFFEA00_00000000, 5: 0xFFD40000_00000000}
 _REGIONS_END = 0xFFFFFE00_00000000  # CPU_ENTRY_AREA_BASE
-_REGION_STEP, _PAGE = 1 << 30, 1 << 12  # PUD_SIZE, PAGE_SIZE
+_PAGE = 1 << 12  # PAGE_SIZE
 
 
 def image_offset(number: Callable[[str], int | None]) -> int | None:
@@ -73,12 +75,12 @@ def levels_of(cr4: int) -> int:
 
 def direct_map(word: Callable[[str, int], int | None], levels: int) -> int:
     """First address of the direct map (page_offset_base; a constant without CONFIG_RANDOMIZE_MEMORY)."""
-    return _region(word("page_offset_base", 8), levels, _DIRECT_MAPS, _REGION_STEP)
+    return _region(word(REGION_SYMBOLS[0], 8), levels, _DIRECT_MAPS, REGION_STEP)
 
 
 def vmemmap(word: Callable[[str, int], int | None], levels: int) -> int:
     """Address of the struct page of frame 0 (vmemmap_base of arch/x86/include/asm/pgtable_64_types.h)."""
-    return _region(word("vmemmap_base", 8), levels, _VMEMMAPS, _PAGE)
+    return _region(word(REGION_SYMBOLS[1], 8), levels, _VMEMMAPS, _PAGE)
 
 
 def _region(stored: int | None, levels: int, fixed: dict[int, int], step: int) -> int:

@@ -2,7 +2,8 @@
 
 A superblock's list of inodes has to be followed, but need not be *read* one element at a time: the inodes that the
 dentry hash table leads to are read together, and from there the lists are followed in both directions at once until
-nothing new turns up. The hash table is a matter of speed; what the lists lead to is found without it too.
+nothing new turns up. The hash table is a matter of speed; where it is lost, the caches in which inodes lie lead to the
+others of them.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from vmaforensics.columns.lookup import distinct, is_in, rows_of
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
+from vmaforensics.views.slab.any_cache import find_objects
 from vmaforensics.views.slab.homes import DENTRY, INODE, SUPER_BLOCK, Homes
+from vmaforensics.views.slab.slab_pages import SlabLayout, find_slabs
 from vmaforensics.views.structures.address_set import AddressSet, object_pointer
 from vmaforensics.views.view import View
 
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 _SUPER_BLOCKS = 1 << 16
 _CHAIN = 64  # dentries in one bucket that are followed
 _STEPS = 1 << 15  # rounds of following lists of inodes
+_MANY = 64  # rounds after which little is known of the lists
 
 
 @table(struct="dentry")
@@ -67,7 +71,8 @@ def _inodes(kernel: Kernel, log: ProblemLog) -> U64:
         log.add(View.FILE_RMAP, Problem.UNREADABLE, 0, lost[is_in(lost, listed)])
         after = words[ok].reshape(-1)
         listed = after[object_pointer(kernel.arch, after)]
-        fresh = nodes.add(listed)
+        more = _listed_in_caches(kernel, np.setdiff1d(nodes.all(), heads)) if steps == _MANY else listed[:0]
+        fresh = nodes.add(np.concatenate([listed, more]))
         count += len(fresh)
         steps += 1
         if count > limit or steps > _STEPS:
@@ -75,6 +80,29 @@ def _inodes(kernel: Kernel, log: ProblemLog) -> U64:
             break
     inodes: U64 = np.setdiff1d(nodes.all(), np.concatenate([heads, *strange])) - link
     return inodes
+
+
+def _listed_in_caches(kernel: Kernel, nodes: U64) -> U64:
+    """What is on a list in the slab caches in which ``nodes`` are: what comes next on the list leads back there.
+
+    Free inodes are on none.
+    """
+    unsaid = ProblemLog()  # the view of the slab says what is wrong with it
+    known = find_objects(kernel, nodes, unsaid)
+    caches = known.caches
+    slabs = find_slabs(kernel, caches, unsaid)
+    place = np.zeros(len(caches), np.uint64)  # of the link in an object: of all in one cache the same
+    inside = known.places.cache >= 0
+    place[known.places.cache[inside]] = (nodes - known.places.start)[inside]
+    rows = np.arange(len(slabs))
+    objects = SlabLayout(caches=caches, slabs=slabs).addresses(rows)
+    found = objects + np.repeat(place[slabs.cache], slabs.objects)
+    words, ok = kernel.words(found, 2)
+    ok &= (words[:, 0] != found) & object_pointer(kernel.arch, words[:, 0])
+    found, following = found[ok], words[ok, 0]
+    back, ok = kernel.words(following, 2)
+    listed: U64 = found[ok & (back[:, 1] == found)]
+    return listed
 
 
 class _Known:
