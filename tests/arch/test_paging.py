@@ -255,3 +255,33 @@ def test_what_was_found_of_tables_that_lead_to_themselves_can_be_translated() ->
     assert len(found.repeated) == 254 + 255 + 255  # slot 510 of the root is the espfix area's
     _, _, mapped = space.translate(np.array([address(4, 256, 256, 256, 300), 0], np.uint64))
     assert mapped.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("flags", "usual"),
+    [
+        (0x67, True),  # _PAGE_TABLE
+        (0x47, True),  # aged: pmdp_test_and_clear_young
+        (0x63, True),  # _KERNPG_TABLE: what user mode may use is not asked here
+        (0x65, False),
+        (0x27, False),
+        (0x67 | 1 << 9, False),
+        (0x67 | 1 << 52, False),
+        (0x67 | 1 << 63, False),
+    ],
+)
+@pytest.mark.parametrize("depth", [1, 2])
+def test_entries_of_tables_that_the_kernel_calls_bad_are_listed(depth: int, flags: int, usual: bool) -> None:
+    tables = Tables()
+    at = chain(tables, 4, *(0,) * depth)
+    tables.entry(at, 5, 0x7000 | flags)
+    found = walked(tables.memory(), 4, everything=True).unusual
+    assert list(zip(found.va.tolist(), found.level.tolist(), found.entry.tolist(), strict=True)) == (
+        [] if usual else [(5 << 12 + 9 * (3 - depth), 4 - depth, 0x7000 | flags)]
+    )
+
+
+def test_page_table_isolation_may_set_no_execute_on_the_top_level() -> None:
+    tables = Tables()
+    tables.entry(1, 5, 0x7000 | 0x67 | 1 << 63)
+    assert len(walked(tables.memory(), 4, everything=True).unusual) == 0

@@ -191,6 +191,30 @@ def own_table_again(edit: Edit) -> Label:
     return _ghost_label(edit, "own page table a second time", table, va, 2 << 20)
 
 
+def _entry_of_table(edit: Edit, level: int) -> tuple[TablePages, int]:
+    """(the table with the entry of a page of the heap, physical address of the entry of ``level`` above it)."""
+    view, pte = view_of(edit), heap_entry(edit)
+    va, below = int(pte.va[0]), 12 + 9 * (level - 1)
+    tables = view.tables.take((view.tables.owner == pte.mm_row[0]) & view.tables.ok)
+    (above,) = np.flatnonzero((tables.level == level) & (tables.va == va >> (below + 9) << (below + 9)))
+    (under,) = np.flatnonzero((tables.level == level - 1) & (tables.va == va >> below << below))
+    return tables.take(slice(under, under + 1)), int(tables.pa[above]) + 8 * (va >> below & bits.ENTRIES - 1)
+
+
+def table_passed_over(edit: Edit) -> Label:
+    """A bit that the CPU disregards set in the entry of a page table: the kernel passes over what it calls bad."""
+    table, where = _entry_of_table(edit, 2)
+    write_entry(edit, where, int(table.pa[0]) | 0x67 | bits.SPECIAL)
+    return _ghost_label(edit, "page table that the kernel passes over", table, int(table.va[0]), 2 << 20)
+
+
+def table_made_read_only(edit: Edit) -> Label:
+    """The write bit cleared in the entry of a page table of level 2: nothing in a GiB can be written."""
+    table, where = _entry_of_table(edit, 3)
+    write_entry(edit, where, int(table.pa[0]) | 0x65)
+    return _ghost_label(edit, "page table that cannot be written through", table, int(table.va[0]), 1 << 30)
+
+
 def user_copy_only(edit: Edit) -> Label:
     """With page-table isolation: memory of another process hung into the copy that user mode runs on, and no other."""
     assert edit.kernel.identity.isolation, "the kernel has no page-table isolation"
@@ -219,5 +243,7 @@ PAGE_EDITS: tuple[Callable[[Edit], Label], ...] = (
     ghost_huge_page,
     ghost_subtree,
     own_table_again,
+    table_passed_over,
+    table_made_read_only,
     user_copy_only,
 )

@@ -65,6 +65,8 @@ class Walk:
     ``lowest``: where the walk does not read the tables of the lowest level, these tables; ``leaves`` are then those
     above them, and in ``tables`` they count as read. ``repeated``: where a table came up again at the same level under
     the same root; it was not entered again, so that tables that lead to themselves cost no more than others.
+    ``unusual``: of a walk of the user half, the entries that lead to tables, which were entered, and have bits that the
+    kernel gives no such entry, or lack some that it gives all; what user mode may use is not among these.
     ``truncated``: the bound on tables cut the walk short.
     """
 
@@ -73,6 +75,7 @@ class Walk:
     repeated: TablePages
     truncated: bool
     lowest: LowestTables = field(default_factory=lambda: LowestTables.zeros(0))
+    unusual: Leaves = field(default_factory=lambda: Leaves.zeros(0))
 
     @property
     def unreadable(self) -> TablePages:

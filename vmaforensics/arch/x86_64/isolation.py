@@ -64,8 +64,9 @@ def walk_user_only(memory: PhysicalReader, roots: U64, differing: IsolatedEntrie
         slot = (table.va >> shift).astype(np.int64)
         return np.isin(rows[table.owner].astype(np.int64) * bits.USER_SLOTS + slot, keys)
 
-    leaves, tables, repeated, lowest = (
+    leaves, unusual, tables, repeated, lowest = (
         found.leaves.take(beneath(found.leaves) & (found.leaves.level < bounds.levels)),
+        found.unusual.take(beneath(found.unusual)),
         found.tables.take(beneath(found.tables) & (found.tables.level < bounds.levels)),
         found.repeated.take(beneath(found.repeated) & (found.repeated.level < bounds.levels)),
         found.lowest.take(beneath(found.lowest)),
@@ -76,6 +77,7 @@ def walk_user_only(memory: PhysicalReader, roots: U64, differing: IsolatedEntrie
         repeated=repeated.replace(owner=rows[repeated.owner]),
         truncated=found.truncated,
         lowest=lowest.replace(owner=rows[lowest.owner]),
+        unusual=unusual.replace(owner=rows[unusual.owner]),
     )
 
 

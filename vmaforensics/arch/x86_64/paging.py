@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 
 _BATCH = 1024  # tables read at once: 4 MiB
 _LARGEST_LEAF = 3  # PUD: 1 GiB
+_TABLE = PRESENT | WRITE | DIRTY  # of _PAGE_TABLE (arch/x86/include/asm/pgtable_types.h), what stays as it was written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +99,7 @@ def walk(memory: PhysicalReader, roots: U64, bounds: Bounds) -> Walk:
     leaves: list[Leaves] = []
     tables: list[TablePages] = []
     repeated: list[TablePages] = []
+    unusual: list[Leaves] = []
     lowest = LowestTables.zeros(0)
     truncated = False
     for level in range(bounds.levels, 0, -1):
@@ -121,6 +123,9 @@ def walk(memory: PhysicalReader, roots: U64, bounds: Bounds) -> Walk:
             leaves.append(_leaves(here.take(keep), entry[keep], level))
             down = present & ~end
             under = here.take(down)
+            if bounds.everything:
+                odd = _is_unusual(entry[down], top=level == bounds.levels)
+                unusual.append(_leaves(under.take(odd), entry[down][odd], level))
             under.pa = entry[down] & np.uint64(bounds.mask)
             below.append(under)
         tables.append(_tables(level_now, level, ok))
@@ -138,6 +143,7 @@ def walk(memory: PhysicalReader, roots: U64, bounds: Bounds) -> Walk:
         repeated=TablePages.concatenate(repeated),
         truncated=truncated,
         lowest=lowest,
+        unusual=Leaves.concatenate(unusual),
     )
 
 
@@ -210,6 +216,18 @@ def _ends(entry: U64, present: Bools, level: int) -> Bools:
     if level > _LARGEST_LEAF:
         return ~present
     found: Bools = ~present | ((entry & np.uint64(LARGE)) != 0)
+    return found
+
+
+def _is_unusual(entry: U64, *, top: bool) -> Bools:
+    """Which entries that lead to tables are not as pud_populate, pmd_populate and their like make them: _PAGE_TABLE.
+
+    They are what pmd_bad, pud_bad, p4d_bad and pgd_bad (arch/x86/include/asm/pgtable.h) look for, and what lacks a bit.
+    The accessed bit is taken back where pages age, the user bit is what :data:`ALLOW_USER` tells, and page-table
+    isolation sets the no-execute bit of the top level.
+    """
+    changing = ADDRESS_MASK | USER | ACCESSED | (NO_EXECUTE if top else 0)
+    found: Bools = (entry & ~np.uint64(changing)) != np.uint64(_TABLE)
     return found
 
 

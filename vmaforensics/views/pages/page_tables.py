@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.arch.known import DEFAULT
+from vmaforensics.arch.page_tables import Leaves
 from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.pages.anon_roots import AnonRoots, read_anon_roots
 from vmaforensics.views.pages.contents import page_contents
@@ -47,11 +48,12 @@ _MOST_CONTENTS = 4096  # orphans whose contents are looked at
 class PageTablesView:
     """What the page tables say.
 
-    In ``tables``, ``repeated`` and ``isolated``, ``owner`` is the row of the mm; ``ranges`` are those of all index
-    views, which entries were matched with. ``whole`` is per mm: every table could be read.
+    In ``tables``, ``repeated``, ``unusual`` and ``isolated``, ``owner`` is the row of the mm; ``ranges`` are those of
+    all index views, which entries were matched with. ``whole`` is per mm: every table could be read.
     ``repeated``: further places where a table of the same mm at the same level came up again; it was
-    not entered there. ``isolated``: top-level entries that the user's copy of page-table
-    isolation has differently. What is in that copy alone is in ``entries`` and ``tables`` too.
+    not entered there. ``unusual``: entries that lead to tables and are not as the kernel makes them.
+    ``isolated``: top-level entries that the user's copy of page-table isolation has differently. What is in that copy
+    alone is in ``entries``, ``tables`` and ``unusual`` too.
     """
 
     arch: Architecture
@@ -74,6 +76,7 @@ class PageTablesView:
     # Entries of mms that no task has: ``mm_row`` is a row of those given; VMAs and pages are not matched.
     taskless: Entries = field(default_factory=lambda: KeptEntries(DEFAULT, Ptes.zeros(0)))
     taskless_whole: bool = True  # could all of their tables be read?
+    unusual: Leaves = field(default_factory=lambda: Leaves.zeros(0))
     # Rows of entries that map a single page of RAM that is not the page of zeros, marked as a raw page frame.
     raw_ram: I64 = field(default_factory=lambda: np.zeros(0, np.int64))
 
@@ -126,6 +129,7 @@ def gather_page_tables(
         entries=every,
         tables=walk.tables,
         repeated=walk.repeated,
+        unusual=walk.unusual,
         ranges=ranges,
         pages=pages,
         anon_roots=read_anon_roots(kernel, pages, vmas),

@@ -39,6 +39,7 @@ class Walked(NamedTuple):
     frames: EntryCounts
     tables: TablePages
     repeated: TablePages
+    unusual: Leaves
     isolated: IsolatedEntries
     whole: Bools
     truncated: bool
@@ -59,13 +60,15 @@ def walk_tables(kernel: Kernel, reader: EntryReader, mms: Mms, log: ProblemLog) 
     lowest = LowestTables.concatenate([found.lowest, user_only.lowest])
     tables = TablePages.concatenate([found.tables, user_only.tables])
     repeated = TablePages.concatenate([found.repeated, user_only.repeated])
-    for owner in (large.owner, lowest.owner, tables.owner, repeated.owner, isolated.owner):
+    unusual = Leaves.concatenate([found.unusual, user_only.unusual])
+    for owner in (large.owner, lowest.owner, tables.owner, repeated.owner, unusual.owner, isolated.owner):
         owner[:] = rows[owner]
     counted = _count(kernel, reader, lowest)
     tables.ok[tables.level == 1] = counted.ok
     lost = tables.take(~tables.ok)
     log.add(View.PAGE_TABLES, Problem.UNREADABLE, mms.mm[lost.owner], lost.pa, lost.va)
     strangers = find_strangers(kernel, tables, large, lowest)
+    unusual = unusual.take(~np.isin(kernel.arch.page_bases(unusual.where), tables.pa[strangers.foreign]))
     stale = tables.take(strangers.tables)
     log.add(View.PAGE_TABLES, Problem.STALE, mms.mm[stale.owner], stale.pa, stale.va)
     if strangers.foreign.any():
@@ -93,6 +96,7 @@ def walk_tables(kernel: Kernel, reader: EntryReader, mms: Mms, log: ProblemLog) 
         frames=counted.frames,
         tables=tables,
         repeated=repeated,
+        unusual=unusual,
         isolated=isolated,
         whole=whole,
         truncated=truncated,
