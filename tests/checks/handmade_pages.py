@@ -129,7 +129,8 @@ def _entries(views: Views) -> list[Entry]:
 def _pages(views: Views, entries: list[Entry]) -> Pages:
     """The frames of VMAs name the file or anon_vma and the place; others name nobody."""
     pfns = sorted({entry.pfn for entry in entries})
-    pages = Pages.of(len(pfns), pfn=pfns, head=pfns, ok=[True] * len(pfns), mapcount=[1] * len(pfns))
+    ones = [1] * len(pfns)
+    pages = Pages.of(len(pfns), pfn=pfns, head=pfns, ok=[True] * len(pfns), mapcount=ones, refcount=ones)
     vmas = views.vmas
     for page, pfn in enumerate(pfns):
         row = pfn - FRAMES

@@ -188,6 +188,20 @@ def called_huge(edit: Edit) -> Label:
     return _about(edit, area, "anonymous memory said to be of huge pages")
 
 
+def shown_as_shared(edit: Edit) -> Label:
+    """VM_MAYSHARE set on anonymous memory: maps shows it as ``s``."""
+    area = _anonymous(edit)
+    edit.put(edit.at("vm_area_struct", int(area.vma), "vm_flags"), int(area.flags) | flags.VM_MAYSHARE)
+    return _about(edit, area, "anonymous memory shown as shared")
+
+
+def code_said_to_be_a_device(edit: Edit) -> Label:
+    """VM_IO set on code of a file: ptrace and core dumps leave it out (check_vma_flags, vma_dump_size)."""
+    area = _code(edit)
+    edit.put(edit.at("vm_area_struct", int(area.vma), "vm_flags"), int(area.flags) | flags.VM_IO)
+    return _about(edit, area, "code of a file said to be a device's memory")
+
+
 def _process(edit: Edit) -> Row:
     """The leader of a process with memory, not init."""
     tasks = edit.views.tasks
@@ -242,6 +256,8 @@ DISGUISE: tuple[Callable[[Edit], Label], ...] = (
     functions_of_another_module,
     page_faults_of_another_module,
     called_huge,
+    shown_as_shared,
+    code_said_to_be_a_device,
     number_changed,
     marked_as_ended,
     program_taken_away,

@@ -89,6 +89,65 @@ def fs_exchanged(edit: Edit) -> Label:
     return Label(technique="root and working directory of another process", pid=int(task.tgid), start=0, end=0)
 
 
+def handlers_exchanged(edit: Edit) -> Label:
+    """``sighand`` of a task set to that of another process: a signal runs what that one chose."""
+    task, other = _two_processes(edit)
+    where = edit.at("task_struct", int(task.task), "sighand")
+    edit.put(where, edit.get(edit.at("task_struct", int(other.task), "sighand")))
+    return Label(technique="signal handlers of another process", pid=int(task.tgid), start=0, end=0)
+
+
+def namespaces_exchanged(edit: Edit) -> Label:
+    """``nsproxy`` of a task in namespaces of its own set to that of most: out of its container. All share the blame."""
+    tasks = edit.views.tasks
+    words, _ = edit.kernel.gather_member("task_struct", "nsproxy", tasks.task)
+    first = edit.kernel.symbols.get("init_nsproxy")
+    assert first is not None
+    rows = np.flatnonzero((tasks.mm != 0) & (words != 0) & (words != np.uint64(first)) & tasks.leader)
+    assert len(rows), "no process has namespaces of its own"
+    task = row_at(tasks, int(rows[0]))
+    edit.put(edit.at("task_struct", int(task.task), "nsproxy"), first)
+    return Label(technique="namespaces of the host", pid=1, start=0, end=0)
+
+
+def files_taken_away(edit: Edit) -> Label:
+    """``files`` of a living process cleared: /proc/PID/fd is empty."""
+    task, _ = _two_processes(edit)
+    edit.put(edit.at("task_struct", int(task.task), "files"), 0)
+    return Label(technique="open files taken away", pid=int(task.tgid), start=0, end=0)
+
+
+def number_taken_away(edit: Edit) -> Label:
+    """``thread_pid`` of a living process cleared."""
+    task, _ = _two_processes(edit)
+    edit.put(edit.at("task_struct", int(task.task), "thread_pid"), 0)
+    return Label(technique="struct pid taken away", pid=int(task.tgid), start=0, end=0)
+
+
+def leader_taken_away(edit: Edit) -> Label:
+    """``group_leader`` of a living process cleared."""
+    task, _ = _two_processes(edit)
+    edit.put(edit.at("task_struct", int(task.task), "group_leader"), 0)
+    return Label(technique="leader of the process taken away", pid=int(task.tgid), start=0, end=0)
+
+
+def stack_exchanged(edit: Edit) -> Label:
+    """``stack`` of a sleeping task set to that of another: its saved registers are another's."""
+    task, other = _two_processes(edit)
+    where = edit.at("task_struct", int(task.task), "stack")
+    edit.put(where, edit.get(edit.at("task_struct", int(other.task), "stack")))
+    return Label(technique="kernel stack of another process", pid=int(task.tgid), start=0, end=0)
+
+
+def stack_pointer_moved(edit: Edit) -> Label:
+    """The saved stack pointer of a sleeping task set to that of another: the kernel goes on there."""
+    task, other = _two_processes(edit)
+    member = edit.kernel.arch.saved_stack
+    where = edit.at("task_struct", int(task.task), member)
+    edit.put(where, edit.get(edit.at("task_struct", int(other.task), member)))
+    return Label(technique="saved kernel stack pointer of another process", pid=int(task.tgid), start=0, end=0)
+
+
 def owner_exchanged(edit: Edit) -> Label:
     """``mm->owner`` set to a task of another process."""
     task, other = _two_processes(edit)
@@ -149,6 +208,13 @@ IDENTITY: tuple[Callable[[Edit], Label], ...] = (
     thread_parent_exchanged,
     files_exchanged,
     fs_exchanged,
+    handlers_exchanged,
+    namespaces_exchanged,
+    files_taken_away,
+    number_taken_away,
+    leader_taken_away,
+    stack_exchanged,
+    stack_pointer_moved,
     owner_exchanged,
     thread_given_other_memory,
     named_as_kernel_thread,

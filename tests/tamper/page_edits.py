@@ -91,6 +91,16 @@ def pte_to_slab(edit: Edit) -> Label:
     return _label(edit, "PTE pointed at kernel memory", pte)
 
 
+def page_freed(edit: Edit) -> Label:
+    """``_refcount`` of a mapped anonymous page set to 0: the next to ask for memory may get it."""
+    pte = heap_entry(edit)
+    base = edit.kernel.variable("vmemmap_base", 8)
+    assert base is not None
+    page = base + int(pte.pfn[0]) * edit.kernel.sizeof("page")
+    edit.put(edit.at("page", page, "_refcount.counter"), 0, 4)
+    return _label(edit, "page given back while it is mapped", pte)
+
+
 def pte_zeroed(edit: Edit) -> Label:
     """The entry of an anonymous page set to 0; the page stays."""
     pte = heap_entry(edit)
@@ -234,6 +244,7 @@ def user_copy_only(edit: Edit) -> Label:
 PAGE_EDITS: tuple[Callable[[Edit], Label], ...] = (
     pte_pointed_elsewhere,
     pte_to_slab,
+    page_freed,
     pte_zeroed,
     pte_made_executable,
     exec_cleared_in_pte,

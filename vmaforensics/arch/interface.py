@@ -157,6 +157,7 @@ class Architecture(PagingInterface, CodeInterface):
     # Threads, CPUs and dumps -------------------------------------------------------------------------
 
     thread_pointer: ThreadPointer
+    saved_stack: str  # member of task_struct: the stack pointer of the kernel when the task last left a CPU
     sa_restorer: int  # SA_RESTORER of sigaction.sa_flags
     red_zone: int  # bytes beyond the stack pointer that functions may use
 

@@ -29,6 +29,7 @@ from vmaforensics.views.pages.text_pages import gather_text_pages
 from vmaforensics.views.pages.unacquired import drop_unacquired
 from vmaforensics.views.pages.vdso import gather_vdso
 from vmaforensics.views.problems import ProblemLog
+from vmaforensics.views.processes.essentials import read_essentials
 from vmaforensics.views.processes.kin import read_kin
 from vmaforensics.views.processes.mm_sources import gather_sources, with_indexed
 from vmaforensics.views.processes.mms import MmOffsets, Mms, read_mms
@@ -114,6 +115,7 @@ def gather_views(
         views.operations = _operations(kernel, views, cpus, extra)
         all_tasks = views.sources.tasks
         views.pid_numbers = extra.get("sources", lambda: read_pid_numbers(kernel, all_tasks))
+        views.essentials = extra.get("sources", lambda: read_essentials(kernel, all_tasks))
     every = views.sources.tasks if views.sources is not None else tasks
     views.clocks = extra.always("clocks", lambda: gather_clocks(kernel, every, views.slab))
     views.tracers = extra.get("sources", lambda: read_tracers(kernel, views.tasks))

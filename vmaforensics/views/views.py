@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.pages.table_roots import TableRoots
     from vmaforensics.views.pages.text_pages import TextView
     from vmaforensics.views.pages.vdso import VdsoView
+    from vmaforensics.views.processes.essentials import Essentials
     from vmaforensics.views.processes.kin import Kin, Shared
     from vmaforensics.views.processes.mm_sources import SourcesView
     from vmaforensics.views.processes.mms import Mms
@@ -76,6 +77,7 @@ class Views:
     operations: OperationsView | None = None
     pid_numbers: PidNumbers | None = None  # a row for each of the tasks of sources
     tracers: Tracers | None = None  # a row for each of tasks
+    essentials: Essentials | None = None  # a row for each of the tasks of sources
     kin: Kin | None = None  # of the tasks of sources
     shared: Shared | None = None  # what these lead to together
     rmap: RmapView | None = None

@@ -45,6 +45,16 @@ def test_a_parent_pointer_that_leads_elsewhere() -> None:
     assert evidence.expected == f"{int(nodes.address[1]):#x}"
 
 
+def test_a_parent_pointer_that_is_taken_away() -> None:
+    views, nodes = _tree(SEVEN)
+    nodes.parent_word[1] = 0  # and red, as what hangs below it is black
+    found = findings(views, "RB-SHAPE")
+    assert any("does not lead to its parent" in item.what for one in found for item in one.evidence)
+    views.vmas.ok[views.vma_rows(views.rbtree.vma[1:2])] = False  # type: ignore[union-attr]
+    found = findings(views, "RB-SHAPE")
+    assert not any("does not lead to its parent" in item.what for one in found for item in one.evidence)
+
+
 def test_colours_that_no_insertion_leaves() -> None:
     views, nodes = _tree(SEVEN)
     root = int(np.flatnonzero(nodes.parent < 0)[0])

@@ -25,3 +25,12 @@ def test_a_page_that_was_not_read_says_nothing() -> None:
     view.pages.kernel_own[page_row(views, _STACK)] = True
     view.pages.ok[page_row(views, _STACK)] = False
     assert findings(views, "PTE-KERNEL") == []
+
+
+def test_a_page_that_nobody_holds_is_anybody_s() -> None:
+    views = views_of(Process(pid=100))
+    view = add_page_tables(views)
+    view.pages.refcount[page_row(views, _STACK)] = 0
+    (found,) = findings(views, "PTE-KERNEL")
+    assert (found.mm, found.start) == (mm_of(100), _STACK)
+    assert "a page that nobody holds" in found.title

@@ -112,3 +112,16 @@ def test_a_mark_in_ordinary_memory_is_found() -> None:
     _mark(views, HEAP)
     (found,) = findings(views, "PTE-SPECIAL")
     assert (found.mm, found.start, found.end) == (mm_of(100), HEAP, HEAP + 0x1000)
+
+
+def test_pages_of_a_regular_file_are_no_device_s() -> None:
+    views = _views()
+    row = vma_row(views, 0x400000)
+    views.vmas.flags[row] |= np.uint64(flags.VM_IO)
+    views.vmas.kind[row] = Kind.DEVICE
+    (found,) = findings(views, "VMA-DEVICE")
+    assert (found.mm, found.start) == (mm_of(100), 0x400000)
+    assert "a page of its file, which is a regular one" in found.title
+    assert views.files is not None
+    views.files.rows.regular[views.vmas.file_row[row]] = False
+    assert findings(views, "VMA-DEVICE") == []

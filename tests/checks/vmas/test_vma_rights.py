@@ -30,3 +30,21 @@ def test_a_right_that_it_may_not_have_is_found(gained: int, name: str) -> None:
     (found,) = findings(views, "VMA-RIGHTS")
     assert (found.mm, found.start, found.end) == (mm_of(100), CODE, CODE + 0x2000)
     assert f"has {name}, which it may not have" in found.title
+
+
+@pytest.mark.parametrize(
+    ("flags_of", "file", "private"),
+    [
+        (MAY | flags.VM_MAYSHARE, 0xFFFF_8880_0000_1000, True),
+        (MAY & ~flags.VM_MAYWRITE | flags.VM_MAYSHARE, 0, True),
+        (MAY & ~flags.VM_MAYWRITE | flags.VM_MAYSHARE, 0xFFFF_8880_0000_1000, False),  # a file that is open for reading
+        (MAY | flags.VM_MAYSHARE | flags.VM_SHARED, 0xFFFF_8880_0000_1000, False),
+    ],
+)
+def test_private_memory_that_maps_shows_as_shared(flags_of: int, file: int, private: bool) -> None:
+    """do_mmap (mm/mmap.c): of a file that may not be written to, VM_MAYWRITE and VM_SHARED are taken away together."""
+    views = views_of(Process(pid=100))
+    row = vma_row(views, CODE)
+    views.vmas.flags[row], views.vmas.file[row] = flags.VM_READ | flags_of, file
+    found = findings(views, "VMA-RIGHTS")
+    assert [finding.title.endswith("has VM_MAYSHARE, and is private") for finding in found] == [True] * private

@@ -98,6 +98,7 @@ class X86_64(Code, Architecture):  # noqa: N801 - the name of the CPU
     poison_base = 0xDEAD0000_00000000  # arch/x86/Kconfig
 
     thread_pointer = ThreadPointer(name="fsbase", path="thread.fsbase")
+    saved_stack = "thread.sp"
     sa_restorer = 0x04000000  # arch/x86/include/uapi/asm/signal.h
     red_zone = 128  # System V ABI, AMD64 supplement, 3.2.2
 

@@ -66,7 +66,8 @@ def _parents(context: Context, entries: IndexEntries, nodes: RbNodes) -> Iterato
     """Nodes whose ``__rb_parent_color``, colour bits aside, is not the address of the node that points to them."""
     expected = values_at(nodes.address, nodes.parent)
     stored = nodes.parent_word & ~_COLOUR_BITS
-    wrong = np.flatnonzero((stored != expected) & (nodes.parent_word != 0))
+    unread = (nodes.parent_word == 0) & ~values_at(context.views.vmas.ok, entries.vma_row)
+    wrong = np.flatnonzero((stored != expected) & ~unread)
 
     def evidence(row: int) -> Evidence:
         at = int(wrong[row])

@@ -45,6 +45,7 @@ class Mark(IntFlag):
     OTHER_FILE = 1 << 8
     OTHER_OFFSET = 1 << 9
     NOT_ANONYMOUS = 1 << 10
+    FREE_MEMORY = 1 << 11
 
     @property
     def short(self) -> str:
@@ -75,6 +76,7 @@ _WORDS: Final = {
         "page of a file in an anonymous area",
         "leads to a page that is not anonymous, in an anonymous VMA",
     ),
+    Mark.FREE_MEMORY: ("free memory", "leads to a page that nobody holds: the kernel may use it for anything"),
 }
 
 
@@ -162,6 +164,7 @@ def _page_marks(views: Views, view: PageTablesView, ptes: Ptes, entry: NDArray[n
     return _words(
         {
             Mark.KERNEL_MEMORY: seen & kernel_own,
+            Mark.FREE_MEMORY: seen & ~kernel_own & (pages.refcount[page] == 0),
             Mark.OTHER_ANON_VMA: judged & foreign,
             Mark.OTHER_ADDRESS: judged & anon & ~foreign & (index != vmas.anon_pgoff[vma] + offset),
             Mark.OTHER_FILE: judged & other,

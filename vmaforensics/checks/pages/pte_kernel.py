@@ -1,9 +1,11 @@
 """PTE-KERNEL: user page table leads to the kernel's own memory.
 
 *Compared:* what `struct page` says of each frame that a user entry in a VMA leads to: a slab or page-table page is a
-finding.
+finding, and so is one whose `_refcount` is 0, which the kernel may make into either.
 
-*Guaranteed by:* user entries lead to user pages, or to what a driver maps.
+*Guaranteed by:* user entries lead to user pages, or to what a driver maps. Each entry holds its page:
+`zap_present_ptes` (mm/memory.c) clears it before it gives the page back, and a page that is about to be moved or
+written out is frozen at a count of 0 only once it is unmapped (`folio_ref_freeze`, include/linux/page_ref.h).
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
 
-MARKS: Final = (Mark.KERNEL_MEMORY,)
+MARKS: Final = (Mark.KERNEL_MEMORY, Mark.FREE_MEMORY)
 
 RULE = Rule(
     id="PTE-KERNEL",
@@ -30,7 +32,8 @@ RULE = Rule(
     severity=Severity.CRITICAL,
     why="A process that has slab objects or page tables in its own address space can change the kernel at will.",
     attack=("T1014", "T1068"),
-    compares="what struct page says of each frame that a user entry leads to: slab and page-table pages are a finding",
+    compares="what struct page says of each frame that a user entry leads to: slab and page-table "
+    "pages are a finding, and pages that nobody holds",
     views=(View.PAGE_TABLES, View.PAGES),
     transient="none",
     by_hand=(hand.VTOP, "crash: kmem PHYSICAL"),
@@ -42,5 +45,5 @@ RULE = Rule(
 
 
 def check(context: Context) -> Iterator[Finding]:
-    """For each way to disagree, one finding for each process with entries that lead to slab or page-table pages."""
+    """For each way to disagree, one finding for each process with entries that lead to such pages."""
     yield from marked_findings(context, RULE, MARKS)

@@ -3,7 +3,8 @@
 *Compared:* `VM_PFNMAP`, `VM_IO` and `VM_MIXEDMAP` of each VMA with what the VMA has: its file or special mapping; and
 with the entries of the VMA: a page that a driver mapped as raw page frame is marked so in its entry; the others are
 private copies of a VMA that may be written to and is not shared. Anonymous pages in a VMA that is shared, or that has
-no anon_vma, are nobody's copies.
+no anon_vma, are nobody's copies. Pages that a file system has cached, of the regular file that a VMA with `VM_IO` maps,
+are no device's.
 
 *Guaranteed by:* only drivers' `mmap` set these flags (`remap_pfn_range_internal`, `vmf_insert_pfn`, `vm_insert_page`,
 mm/memory.c), and these have a file; `vdso` and the like are special mappings. `insert_pfn` and `remap_pte_range` mark
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
-    from vmaforensics.columns.types import Bools
+    from vmaforensics.columns.types import I32, I64, Bools
     from vmaforensics.views.pages.page_tables import PageTablesView
     from vmaforensics.views.pages.ptes import Ptes
 
@@ -133,18 +134,31 @@ def _unfit_entries(context: Context, view: PageTablesView, device: Bools) -> Ite
     copy = anon & private & (vmas.anon_vma[vma] != 0)
     mixed = (vm_flags & np.uint64(flags.VM_MIXEDMAP)) != 0
     raw = (vm_flags & np.uint64(flags.VM_PFNMAP)) != 0
-    wrong = np.flatnonzero((anon & ~copy) | (raw & ~mixed & ~copy))
-    yield from _of_entries(context, view, ptes.take(wrong), anon[wrong])
+    cached = ((vm_flags & np.uint64(flags.VM_IO)) != 0) & _of_regular_file(context, view, ptes, vma)
+    wrong = np.flatnonzero((anon & ~copy) | (raw & ~mixed & ~copy) | cached)
+    words = np.where(anon, "an anonymous page", "a page that is not marked as a raw page frame")
+    words = np.where(cached, "a page of its file, which is a regular one", words)
+    yield from _of_entries(context, view, ptes.take(wrong), words[wrong].tolist())
 
 
-def _of_entries(context: Context, view: PageTablesView, ptes: Ptes, anon: Bools) -> Iterator[Finding]:
+def _of_regular_file(context: Context, view: PageTablesView, ptes: Ptes, vma: I32 | I64) -> Bools:
+    """Which entries lead to a page that names the regular file of its VMA (row of the VMAs)?"""
+    vmas, files, pages = context.views.vmas, context.views.files, view.pages
+    if files is None:
+        return np.zeros(len(ptes), np.bool_)
+    mapping = np.where(files.rows.ok & files.rows.regular, files.rows.mapping, np.uint64(0))
+    named = values_at(np.where(pages.ok & ~pages.anon, pages.mapping, np.uint64(0)), ptes.page_row)
+    found: Bools = (named != 0) & (named == values_at(mapping, vmas.file_row[vma]))
+    return found
+
+
+def _of_entries(context: Context, view: PageTablesView, ptes: Ptes, words: list[str]) -> Iterator[Finding]:
     views = context.views
     vma = view.ranges.vma_row[ptes.range_row]
 
     def title(at: int) -> str:
-        what = "an anonymous page" if anon[at] else "a page that is not marked as a raw page frame"
         where = context.vma_in_words(int(views.vmas.vma[vma[at]]))
-        return f"{int(ptes.va[at]):#x} in a VMA of a device is {what}: {where}"
+        return f"{int(ptes.va[at]):#x} in a VMA of a device is {words[at]}: {where}"
 
     def evidence(at: int) -> Evidence:
         return Evidence(

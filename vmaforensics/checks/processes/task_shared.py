@@ -1,13 +1,14 @@
-"""TASK-SHARED: open files or working directory count other tasks than lead to them.
+"""TASK-SHARED: open files, working directory, handlers or namespaces count other tasks than lead to them.
 
-*Compared:* `fs_struct.users` and `files_struct.count` with the number of tasks whose `fs` and `files` lead there, of
-all tasks that any record knows.
+*Compared:* `fs_struct.users`, `files_struct.count`, `sighand_struct.count` and `nsproxy.count` with the number of tasks
+whose `fs`, `files`, `sighand` and `nsproxy` lead there, of all tasks that any record knows.
 
-*Guaranteed by:* `copy_fs` and `copy_files` (kernel/fork.c) count a task that shares its parent's, `exit_fs` and
-`exit_files` count it off as they clear its word; `unshare` and `exec` exchange a task's for a copy of its own. Since
-5.12 nobody else keeps either: `/proc/PID/fd` looks at `files` under a lock (before, readers counted for a moment, and
-so did requests that workers of io_uring took over). What kernel threads and init were given first the kernel counts
-itself, too. More tasks than are counted are never legal: the count would come to 0 while it is in use.
+*Guaranteed by:* `copy_fs`, `copy_files`, `copy_sighand` (kernel/fork.c) and `copy_namespaces` (kernel/nsproxy.c)
+count a task that shares its parent's; `exit_fs`, `exit_files`, `__exit_signal` and `exit_task_namespaces` count it
+off as they clear its word; `unshare`, `setns` and `exec` exchange a task's for one of its own. Since 5.12 nobody else
+keeps the first two: `/proc/PID/fd` looks at `files` under a lock (before, readers counted for a moment, and so did
+requests that workers of io_uring took over). What kernel threads and init were given first the kernel counts itself,
+too. More tasks than are counted are never legal: the count would come to 0 while it is in use.
 """
 
 from __future__ import annotations
@@ -33,19 +34,21 @@ if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
 
-_MOST = 16  # processes that are told of one structure
+_MOST = 16  # processes that are told of one structure; of more, the first stands for all
 
 RULE = Rule(
     id="TASK-SHARED",
-    title="open files or working directory of a process are counted for other tasks",
+    title="open files, working directory, handlers or namespaces of a process are counted for other tasks",
     severity=Severity.HIGH,
     why="A task whose files or whose root are exchanged shows another's in /proc/PID/fd, cwd and root, or uses what it "
-    "does not show. The counts stay with those that had them.",
+    "does not show; with another's handlers a signal runs what somebody chose, with other namespaces it leaves its "
+    "container. The counts stay with those that had them.",
     benign=(SMEAR, BUG),
-    compares="fs_struct.users and files_struct.count with the tasks that lead there",
+    compares="fs_struct.users, files_struct.count, sighand_struct.count and nsproxy.count with the tasks that lead "
+    "there",
     views=(View.TASKS, View.SOURCES),
     transient="a task that is being made or ends; readers of /proc/PID/fd and io_uring up to 5.11",
-    by_hand=("crash: struct task_struct.fs,files TASK", "crash: struct files_struct.count ADDRESS"),
+    by_hand=("crash: struct task_struct.fs,files,sighand,nsproxy TASK", "crash: struct files_struct.count ADDRESS"),
     steps=("task", "word"),
     rank=557,
     changed_by=(),
@@ -54,6 +57,7 @@ RULE = Rule(
         Apart(Operation.NEW_TASK, 1),
         Apart(Operation.FORK, 1),
         Apart(Operation.EXEC, 1),
+        Apart(Operation.RELEASE, 1),
     ),
 )
 
@@ -68,11 +72,12 @@ def check(context: Context) -> Iterator[Finding]:
     fewer = (shared.tasks < shared.users) & ~shared.kept & every
     for place in np.flatnonzero(more | fewer).tolist():
         kind = SharedKind(int(shared.kind[place]))
-        leads = (kin.fs if kind is SharedKind.FS else kin.files) == shared.address[place]
+        leads = kind.of(kin) == shared.address[place]
         rows = sources.task_rows(kin.task[leads])
         rows = rows[(rows >= 0) & (values_at(sources.tasks.pid, rows) > 0)]
         processes = rows[first_rows(sources.tasks.tgid[rows])]
-        for row in processes[:_MOST].tolist():
+        processes = processes[np.argsort(sources.tasks.tgid[processes], kind="stable")]
+        for row in processes[: _MOST if len(processes) <= _MOST else 1].tolist():
             yield _told(context, place, row, Severity.HIGH if more[place] else Severity.MEDIUM, len(processes))
 
 

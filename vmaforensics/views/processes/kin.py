@@ -1,7 +1,9 @@
-"""Whose child each process is by the lists of children, and what tasks share: open files, root and working directory.
+"""Whose child each process is by the lists of children, and what tasks share: open files, root and working directory,
+handlers of signals, namespaces.
 
 ``copy_process`` (kernel/fork.c) puts the leader of a new thread group on ``real_parent->children``; the list goes on by
-``sibling``. ``fs_struct.users`` and ``files_struct.count`` count the tasks that lead there.
+``sibling``. ``fs_struct.users`` and ``files_struct.count`` count the tasks that lead there, and so do
+``sighand_struct.count`` and ``nsproxy.count``.
 """
 
 from __future__ import annotations
@@ -32,6 +34,8 @@ class Kin(Table):
     real_parent: U64 = member("real_parent")  # task_struct; of all threads of a process the same
     fs: U64 = member("fs")  # fs_struct; 0 in what has exited
     files: U64 = member("files")  # files_struct; 0 in what has exited
+    sighand: U64 = member("sighand?")  # sighand_struct; 0 in what has been released
+    nsproxy: U64 = member("nsproxy?")  # 0 in what has exited
     forward: U64  # task_struct on whose list of children it is, by the pointers onward; 0: not known
     backward: U64  # the same by the pointers back
     linked: Bools  # what its pointers on that list lead to, a task or the head, leads back to it
@@ -42,16 +46,23 @@ class SharedKind(IntEnum):
 
     FS = 0
     FILES = 1
+    SIGHAND = 2
+    NSPROXY = 3
 
     @property
     def struct(self) -> str:
         """The type."""
-        return ("fs_struct", "files_struct")[self]
+        return ("fs_struct", "files_struct", "sighand_struct", "nsproxy")[self]
 
     @property
     def counter(self) -> str:
         """The member that counts who has it, as it may be called."""
-        return ("users|users.refcount", "count.counter|count")[self]
+        counters = "count.refs.counter|count.counter|count"
+        return ("users|users.refcount", "count.counter|count", counters, counters)[self]
+
+    def of(self, kin: Kin) -> U64:
+        """What each task has of the kind: addresses, 0 for none."""
+        return (kin.fs, kin.files, kin.sighand, kin.nsproxy)[self]
 
 
 @table()
@@ -125,7 +136,8 @@ def _shared(kernel: Kernel, kin: Kin, tasks: Tasks, first: int | None) -> Shared
     kernels = np.isin(kin.task, tasks.task[(tasks.flags & np.uint32(PF_KTHREAD)) != 0]) | (tasks.pid == 1)
     # Requests that workers of io_uring took over counted both (struct io_identity, 5.10 and 5.11).
     lent = kernel.has("io_identity", "fs") and kernel.has("io_identity", "files")
-    for kind, mine, others in ((SharedKind.FS, kin.fs, idle.fs), (SharedKind.FILES, kin.files, idle.files)):
+    for kind in SharedKind:
+        mine, others = kind.of(kin), kind.of(idle)
         address, task = np.concatenate([mine, others[ok]]), np.concatenate([kin.task, known[ok]])
         used = kernel.arch.kernel_pointer(address)
         address, task = address[used], task[used]
@@ -143,6 +155,8 @@ def _shared(kernel: Kernel, kin: Kin, tasks: Tasks, first: int | None) -> Shared
             users, read = kernel.gather_signed(kind.struct, path, rows.address)
             rows.users[read] = users[read]
         # Those that kernel threads and init were given first: variables of the kernel lead there too (7.0).
-        rows.kept[:] = lent | np.isin(rows.address, np.concatenate([mine[kernels], others[ok]]))
+        rows.kept[:] = (lent and kind <= SharedKind.FILES) | np.isin(
+            rows.address, np.concatenate([mine[kernels], others[ok]])
+        )
         parts.append(rows)
     return Shared.concatenate(parts)
