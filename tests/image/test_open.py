@@ -76,13 +76,15 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "dangling").symlink_to("none")
     for name, what in (
         ("none", "no such file"),
         ("empty", "is empty"),
         (".", "is a directory"),
         ("fifo", "not a regular file"),
         ("empty/below", "image"),
-        ("loop", "loop"),
+        ("loop", "link that leads to no file"),
+        ("dangling", "link that leads to no file"),
         ("nul\0", "nul"),
     ):
         with pytest.raises(ImageUnreadableError, match=what) as caught:

@@ -19,6 +19,8 @@ def require_file(path: Path) -> None:
     try:
         # Before opening it: opening a fifo for reading would wait for a writer.
         if not path.exists():
+            if path.is_symlink():
+                raise ImageUnreadableError(f"{path} is a link that leads to no file; give the path of a memory image")
             raise ImageUnreadableError(f"{path}: no such file; give the path of a memory image")
         if path.is_dir():
             raise ImageUnreadableError(f"{path} is a directory; give the path of a memory image file")

@@ -64,6 +64,8 @@ def token_tables(buffer: NDArray[np.uint8]) -> Iterator[tuple[int, int]]:
 
     The index holds the 256 cumulative offsets of the table's strings, so a hit proves itself.
     """
+    if len(buffer) < 2 * GROUP:  # the index alone
+        return
     for at in _digits(buffer):
         low = max(at - _LONGEST_TABLE, 0) & -8  # the index is aligned
         raw = buffer[low : at + _LONGEST_TABLE].tobytes()
