@@ -22,7 +22,7 @@ _MOST_LINES = 2000  # of a section
 
 def render_crash_html(document: CrashDocument) -> bytes:
     """The whole page: UTF-8, one file that refers to nothing outside itself, the same bytes each time."""
-    style = asset("style.css")
+    style, headline = asset("style.css"), _headline(document)
     sections = [section for section in crash_sections(document) if section.title != COMPLAINTS][:_MOST_SECTIONS]
     page = (
         environment()
@@ -35,7 +35,8 @@ def render_crash_html(document: CrashDocument) -> bytes:
             ],
             facts=list(_facts(document)),
             tone=_tone(document),
-            headline=_headline(document),
+            headline=headline,
+            summary=document.verdict.removeprefix(f"{headline.rstrip('.')}: "),  # it need not be said twice
             version=__version__,
             style=style,
             policy=policy(style),
