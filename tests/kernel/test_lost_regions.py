@@ -41,10 +41,12 @@ def machine_with_sections() -> Machine:
     return machine
 
 
-def told(machine: Machine) -> tuple[dict[str, int], list[str]]:
+def told(machine: Machine, *, named: bool = False) -> tuple[dict[str, int], list[str]]:
     kernel = machine.kernel()
     problems: list[str] = []
-    found = lost_regions(kernel.space, kernel.arch, kernel.symbols, kernel.types, kernel.variable, problems)
+    found = lost_regions(
+        kernel.space, kernel.arch, kernel.symbols, kernel.types, kernel.variable, problems, named=named
+    )
     return found, problems
 
 
@@ -67,4 +69,18 @@ def test_a_section_that_cannot_be_believed_tells_nothing(word: int) -> None:
     machine.word(machine.symbols["mem_section"], word)
     found, problems = told(machine)
     assert found == {}
-    assert "it is taken to be 0xffffea0000000000" in problems[0]
+    assert "it is 0xffffea0000000000, where nothing moves it" in problems[0]
+
+
+def test_what_has_lost_its_name_too_is_told_where_memory_is_laid_out() -> None:
+    machine = machine_with_sections()
+    del machine.symbols["vmemmap_base"]
+    assert told(machine)[0] == {"vmemmap_base": FRAMES}
+    assert told(machine, named=True) == ({}, [])
+
+
+def test_a_kernel_without_such_variables_has_nothing_lost() -> None:
+    machine = machine_with_sections()
+    for name in ("page_offset_base", "vmemmap_base", "mem_section"):
+        del machine.symbols[name]
+    assert told(machine) == ({}, [])

@@ -169,15 +169,11 @@ def _understood(image: Image, located: Located, given: Given, problems: list[str
             has_symbol=lambda name: table.get(name) is not None,
         )
     )
-    lost: list[str] = []
-    regions |= lost_regions(text, arch, table, types, variable, lost)
     if first:
+        regions |= lost_regions(text, arch, table, types, variable, [], named=True)
         lay_out_by_kernel(memory, arch, located, types, variable, problems)
-    if first and lost:  # what they were told by may lie elsewhere now
-        lost.clear()
-        regions.clear()
-        regions |= lost_regions(text, arch, table, types, variable, lost)
-    problems += lost
+        regions.clear()  # what they were told by may lie elsewhere now
+    regions |= lost_regions(text, arch, table, types, variable, problems)
     frame = types.struct("page")
     ram = ram_of_kernel(memory, arch, located, types, variable)
     found = kernel_space(memory, arch, located, variable, frame.size if frame else 0, ram, problems)

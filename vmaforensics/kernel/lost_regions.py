@@ -31,11 +31,14 @@ def lost_regions(
     types: Types,
     variable: Callable[[str, int], int | None],
     problems: list[str],
+    *,
+    named: bool = False,
 ) -> dict[str, int]:
     """What the variables of :attr:`Architecture.region_symbols` must hold that cannot be read or believed, by name.
 
     ``text`` maps the kernel image, ``variable`` reads a variable of it by name and size. Kernels without such variables
-    have constants in their place. What was told so is added to ``problems``, as is what is not told.
+    have constants in their place; as a name may be lost too, they are asked like the others, but for ``named``: where
+    memory is not laid out yet, constants are surer. What was told so is added to ``problems``, as is what is not told.
     """
     found: dict[str, int] = {}
 
@@ -45,14 +48,15 @@ def lost_regions(
     direct, frames = arch.region_symbols
     ways = ((direct, arch.direct_map, _by_tasks), (frames, arch.vmemmap, _by_sections))
     for name, region, way in ways:
-        if symbols.get(name) is None or region(variable) == variable(name, 8):
+        unnamed, usual = symbols.get(name) is None, region(variable)
+        if (unnamed and named) or usual == variable(name, 8):
             continue
         start = way(text, arch, symbols, types, known)
-        if start is None or not _believed(region, start):
-            problems.append(f"{name} cannot be read or believed: it is taken to be {region(variable):#x}")
-            continue
-        found[name] = start
-        problems.append(f"{name} cannot be read or believed: it is {start:#x} by what leads there")
+        if start is not None and _believed(region, start):
+            found[name] = start
+        if not unnamed or found.get(name, usual) != usual:
+            how = "by what leads there" if name in found else "where nothing moves it"
+            problems.append(f"{name} cannot be read or believed: it is {found.get(name, usual):#x}, {how}")
     return found
 
 
