@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from checks.handmade_pages import add_page_tables, page_row
 from checks.handmade_views import Process, findings, mm_of, views_of
 from vmaforensics.checks.rule import Severity
+from vmaforensics.views.vmas.flags import VM_PFNMAP
 
 _STACK = 0x7F0000
 
@@ -34,3 +37,11 @@ def test_a_page_that_nobody_holds_is_anybody_s() -> None:
     (found,) = findings(views, "PTE-KERNEL")
     assert (found.mm, found.start) == (mm_of(100), _STACK)
     assert "a page that nobody holds" in found.title
+
+
+def test_drivers_map_parts_of_pages_that_are_counted_as_one() -> None:
+    views = views_of(Process(pid=100))
+    view = add_page_tables(views)
+    view.pages.refcount[page_row(views, _STACK)] = 0
+    views.vmas.flags[views.vmas.start <= _STACK] |= np.uint64(VM_PFNMAP)
+    assert findings(views, "PTE-KERNEL") == []

@@ -156,6 +156,8 @@ def _page_marks(views: Views, view: PageTablesView, ptes: Ptes, entry: NDArray[n
     in_file, anonymous = (which[vma] for which in judged_vmas(vmas, files))
     seen = pages.ok[page] & (pages.pfn[page] == ptes.pfn[entry])
     kernel_own = pages.kernel_own[page]
+    # What is being moved is frozen; drivers map parts of larger pages, of which the first alone is counted.
+    held = (ptes.state[entry] == PteState.PRESENT) & ((vmas.flags & np.uint64(flags.VM_DEVICE)) == 0)[vma]
     judged = seen & (in_file | anonymous) & ~pages.ksm[page] & ~kernel_own
     offset = views.arch.pages(ptes.va[entry] - vmas.start[vma])
     index, anon = pages.index[page], pages.anon[page]
@@ -164,7 +166,7 @@ def _page_marks(views: Views, view: PageTablesView, ptes: Ptes, entry: NDArray[n
     return _words(
         {
             Mark.KERNEL_MEMORY: seen & kernel_own,
-            Mark.FREE_MEMORY: seen & ~kernel_own & (pages.refcount[page] == 0),
+            Mark.FREE_MEMORY: seen & ~kernel_own & held & (pages.refcount[page] == 0),
             Mark.OTHER_ANON_VMA: judged & foreign,
             Mark.OTHER_ADDRESS: judged & anon & ~foreign & (index != vmas.anon_pgoff[vma] + offset),
             Mark.OTHER_FILE: judged & other,

@@ -1,7 +1,8 @@
 """PTE-KERNEL: user page table leads to the kernel's own memory.
 
 *Compared:* what `struct page` says of each frame that a user entry in a VMA leads to: a slab or page-table page is a
-finding, and so is one whose `_refcount` is 0, which the kernel may make into either.
+finding, and so is one whose `_refcount` is 0, which the kernel may make into either; what drivers map aside, who may
+have taken several pages as one and count the first alone.
 
 *Guaranteed by:* user entries lead to user pages, or to what a driver maps. Each entry holds its page:
 `zap_present_ptes` (mm/memory.c) clears it before it gives the page back, and a page that is about to be moved or
