@@ -15,6 +15,7 @@ import numpy as np
 
 from checks.handmade_views import PAGE
 from vmaforensics.columns.lookup import values_at
+from vmaforensics.columns.runs import begins_run, places_in_run
 from vmaforensics.views.reverse_maps.anon_vma_chains import AnonVmaChains, AnonVmas
 from vmaforensics.views.reverse_maps.mappings import Mappings
 from vmaforensics.views.reverse_maps.reverse_maps import RmapView
@@ -99,6 +100,7 @@ def _nodes(vmas: Vmas, tree: U64, item: U64, first: U64) -> IntervalNodes:
         right=[-1] * len(rows),
         parent_word=[1] * len(rows),
         last=last[rows],
+        order=places_in_run(begins_run(tree[rows])),
     )
     for row in range(len(rows) - 1, 0, -1):
         if nodes.tree[row] == nodes.tree[row - 1]:

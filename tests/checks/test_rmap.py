@@ -31,9 +31,9 @@ def _copy(sample: Sample) -> Edit:
 
 
 def _holds(one: Finding, label: Label) -> bool:
-    """Is it a high finding about the label's process, whose range holds the label's?"""
+    """Is it a finding of the label's rank about its process, whose range holds the label's?"""
     return (
-        one.severity.rank <= Severity.HIGH.rank
+        one.severity.rank <= label.rank.rank
         and one.pid == label.pid
         and one.start is not None
         and one.end is not None

@@ -188,6 +188,31 @@ def called_huge(edit: Edit) -> Label:
     return _about(edit, area, "anonymous memory said to be of huge pages")
 
 
+def opened_as_another(edit: Edit) -> Label:
+    """``i_mapping`` of the inode of a mapped file set to that of another: who opens it next gets that one's pages."""
+    area = _code(edit)
+    assert edit.views.files is not None
+    mine, other = row_at(edit.views.files.rows, int(area.file_row)), _other(edit, area)
+    edit.put(edit.at("inode", int(mine.inode), "i_mapping"), int(other.mapping))
+    return _about_file(edit, area, "mapped file whose next reader gets another's pages", inode=True)
+
+
+def filled_from_another(edit: Edit) -> Label:
+    """``host`` of the pages of a mapped file set to another inode: what is read next comes from that one."""
+    area = _code(edit)
+    assert edit.views.files is not None
+    mine, other = row_at(edit.views.files.rows, int(area.file_row)), _other(edit, area)
+    edit.put(edit.at("address_space", int(mine.mapping), "host"), int(other.inode))
+    return _about_file(edit, area, "mapped file whose pages are filled from another", inode=True)
+
+
+def top_of_user_space_lowered(edit: Edit) -> Label:
+    """``task_size`` of an address space cleared: pagemap says nothing of it."""
+    area = _code(edit)
+    edit.put(edit.at("mm_struct", int(area.mm), "task_size"), 0)
+    return _about(edit, area, "top of user space lowered")
+
+
 def shown_as_shared(edit: Edit) -> Label:
     """VM_MAYSHARE set on anonymous memory: maps shows it as ``s``."""
     area = _anonymous(edit)
@@ -256,6 +281,9 @@ DISGUISE: tuple[Callable[[Edit], Label], ...] = (
     functions_of_another_module,
     page_faults_of_another_module,
     called_huge,
+    opened_as_another,
+    filled_from_another,
+    top_of_user_space_lowered,
     shown_as_shared,
     code_said_to_be_a_device,
     number_changed,

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from support import row_at
 
 from tamper.edits import Label, executable_file, labelled, pick, repair_counters, vma_of
+from vmaforensics.checks.finding import Severity
 from vmaforensics.views.view import View
 from vmaforensics.views.vmas import flags
 
@@ -170,6 +172,17 @@ def file_link_self_pointing(edit: Edit) -> Label:
     return labelled(edit, "self-pointing i_mmap node", _region_of(edit, vma))
 
 
+def file_tree_begins_later(edit: Edit) -> Label:
+    """``rb_leftmost`` of an i_mmap set to its second node: what lies before that is not found."""
+    nodes = _rmap(edit).file_nodes
+    index = edit.views.indices()[_index(edit)]
+    row = int(np.flatnonzero((nodes.order[:-1] == 0) & (nodes.order[1:] == 1) & np.isin(nodes.vma[:-1], index.vma))[0])
+    leftmost = edit.at("address_space", int(nodes.tree[row]), "i_mmap.rb_leftmost")
+    edit.put(leftmost, int(nodes.node[row + 1]))
+    label = labelled(edit, "i_mmap that begins later", _region_of(edit, int(nodes.vma[row])))
+    return replace(label, rank=Severity.MEDIUM)
+
+
 def _mended(technique: Callable[..., Label]) -> Callable[[Edit], Label]:
     def mended(edit: Edit) -> Label:
         return technique(edit, mend=True)
@@ -191,4 +204,5 @@ RMAP_EDITS: tuple[tuple[Callable[[Edit], Label], str], ...] = (
     (pgoff_moved, "RMAP-FILE-MISMATCH"),
     (pgoff_moved_writable, "RMAP-FILE-MISMATCH"),
     (file_link_self_pointing, "VMA-LINK"),
+    (file_tree_begins_later, "RMAP-TREE"),
 )

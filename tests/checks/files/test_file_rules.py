@@ -67,7 +67,7 @@ def test_files_that_are_what_they_say_are_nothing_to_report() -> None:
     assert [finding for rule in RULES for finding in findings(shown(), rule)] == []
 
 
-@pytest.mark.parametrize("record", ["named", "mount_sb", "foreign"])
+@pytest.mark.parametrize("record", ["named", "mount_sb", "foreign", "exchanged"])
 def test_a_file_that_is_shown_as_another_is_told_of_the_first_who_maps_it(record: str) -> None:
     views = shown()
     assert views.identities is not None

@@ -37,6 +37,20 @@ def test_a_recorded_last_page_that_no_vma_reaches_is_found() -> None:
     assert evidence.address == int(rmap.file_nodes.node[0])
 
 
+def test_a_tree_that_is_said_to_begin_later_is_found() -> None:
+    """interval_tree_iter_first gives up where what it is asked for lies before rb_leftmost."""
+    views = views_of(*_PROCESSES)
+    rmap = add_reverse_maps(views)
+    first, second = rmap.file_nodes.node[:2].tolist()
+    rmap.mappings.leftmost[:] = first
+    assert findings(views, "RMAP-TREE") == []
+    rmap.mappings.leftmost[:] = second
+    (found,) = findings(views, "RMAP-TREE")
+    assert (found.mm, found.severity) == (int(views.vmas.mm[0]), Severity.MEDIUM)
+    (evidence,) = found.evidence
+    assert (evidence.found, evidence.expected) == (f"{second:#x}", f"{first:#x}")
+
+
 def test_a_parent_word_that_leads_elsewhere_is_found() -> None:
     views = views_of(*_PROCESSES)
     rmap = add_reverse_maps(views)

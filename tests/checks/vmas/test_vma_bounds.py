@@ -31,9 +31,17 @@ def test_bounds_that_cannot_be(start: int, end: int, why: str) -> None:
 
 def test_without_a_known_top_nothing_is_above_it() -> None:
     views = views_of(Process())
-    views.mms.task_size[0] = 0
+    views.mms.task_size[0], views.mms.ok[0] = 0, False
     views.vmas.end[0] = TASK_SIZE + 0x1000
     assert findings(views, "VMA-BOUNDS") == []
+
+
+def test_all_is_above_a_top_that_was_taken_away() -> None:
+    """What exec has before setup_new_exec, and nobody else."""
+    views = views_of(Process())
+    views.mms.task_size[0] = 0
+    (found,) = findings(views, "VMA-BOUNDS")
+    assert found.apart == len(views.vmas)
 
 
 def test_an_unread_vma_has_no_bounds() -> None:

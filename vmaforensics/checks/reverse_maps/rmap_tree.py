@@ -1,7 +1,8 @@
 """RMAP-TREE: reverse map violates its own rules.
 
-*Compared:* order, `rb_subtree_last` and parent pointers of the interval trees; `num_active_vmas` of each anon_vma with
-the VMAs in its tree that name it. Reported only where no changed VMA accounts for it.
+*Compared:* order, `rb_subtree_last` and parent pointers of the interval trees, and `rb_leftmost` with the first node of
+each; `num_active_vmas` of each anon_vma with the VMAs in its tree that name it. Reported only where no changed VMA
+accounts for it.
 
 *Guaranteed by:* include/linux/interval_tree_generic.h, lib/rbtree.c, mm/rmap.c.
 """
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks import hand
+from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.held import HELD, held
 from vmaforensics.checks.reverse_maps.compared_trees import Defect, compared_trees
 from vmaforensics.checks.rule import Part, Rule, Severity
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vmaforensics.checks.context import Context
-    from vmaforensics.checks.finding import Evidence, Finding
+    from vmaforensics.checks.finding import Finding
     from vmaforensics.checks.reverse_maps.compared_trees import ComparedTrees, TreeDefects
     from vmaforensics.checks.reverse_maps.interval_trees import IntervalTrees
     from vmaforensics.columns.types import Bools
@@ -35,8 +37,8 @@ RULE = Rule(
     severity=Severity.MEDIUM,
     why="Order, recorded last pages, parent pointers and counts of a reverse map follow from its VMAs. Cutting "
     "a VMA out by hand leaves those as they were.",
-    compares="order, rb_subtree_last and parent pointers of the reverse maps; num_active_vmas of each anon_vma with "
-    "the VMAs in its tree that name it",
+    compares="order, rb_subtree_last, rb_leftmost and parent pointers of the reverse maps; num_active_vmas of each "
+    "anon_vma with the VMAs in its tree that name it",
     views=(View.FILE_RMAP, View.ANON_RMAP),
     transient="under the lock of the address_space or the anon_vma; where it was write-held, findings are lowered",
     by_hand=(hand.I_MMAP, hand.ANON),
@@ -57,6 +59,8 @@ def check(context: Context) -> Iterator[Finding]:
             for finding in _broken_nodes(compared, intervals, defects.take(same)):
                 yield replace(finding, proven=HELD)
             for finding in _broken_nodes(compared, intervals, defects.take(~same)):
+                yield compared.trees.weigh(finding)
+            for finding in _wrong_first(compared, intervals):
                 yield compared.trees.weigh(finding)
         for finding in _wrong_counts(compared):
             yield compared.trees.weigh(finding)
@@ -90,6 +94,36 @@ def _broken_nodes(compared: ComparedTrees, intervals: IntervalTrees, defects: Tr
         return f"the {intervals.view.label} tree is wrong at the {vmas.text(int(rows[at]))}"
 
     yield from vmas.findings(RULE, rows, evidence, title)
+
+
+def _wrong_first(compared: ComparedTrees, intervals: IntervalTrees) -> Iterator[Finding]:
+    """Trees that are said to begin with another node than the first: what lies before that is not looked at
+    (interval_tree_iter_first, include/linux/interval_tree_generic.h)."""
+    vmas, nodes = compared.trees.vmas, intervals.nodes
+    rmap = vmas.rmap
+    trees, leftmost = (
+        (rmap.mappings.mapping, rmap.mappings.leftmost)
+        if intervals.view is View.FILE_RMAP
+        else (rmap.anon_vmas.anon_vma, rmap.anon_vmas.leftmost)
+    )
+    said = values_at(leftmost, rows_of(trees, nodes.tree))
+    wrong = np.flatnonzero(intervals.judged & (nodes.order == 0) & (said != 0) & (said != nodes.node))
+    wrong = wrong[~np.isin(nodes.tree[wrong], compared.cut.tree)]
+
+    def evidence(at: int) -> Evidence:
+        row = int(wrong[at])
+        return Evidence(
+            what=f"the tree of {int(nodes.tree[row]):#x} is said to begin with another node than its first",
+            view=intervals.view.label,
+            address=int(nodes.tree[row]),
+            found=f"{int(said[row]):#x}",
+            expected=f"{int(nodes.node[row]):#x}",
+        )
+
+    def title(at: int) -> str:
+        return f"the {intervals.view.label} tree does not begin at the {vmas.text(int(intervals.vma_row[wrong[at]]))}"
+
+    yield from vmas.findings(RULE, intervals.vma_row[wrong], evidence, title)
 
 
 def _wrong_counts(compared: ComparedTrees) -> Iterator[Finding]:

@@ -3,7 +3,9 @@
 *Compared:* `vm_start` and `vm_end` of every VMA of the index the kernel uses: empty or reversed, not aligned to
 pages, or ending above `mm->task_size`.
 
-*Guaranteed by:* `do_mmap` rounds lengths up to pages; `get_unmapped_area` keeps ranges below TASK_SIZE.
+*Guaranteed by:* `do_mmap` rounds lengths up to pages; `get_unmapped_area` keeps ranges below TASK_SIZE, which
+`setup_new_exec` (fs/exec.c) sets for good. `/proc/PID/pagemap` says nothing of what lies above `mm->task_size`
+(`pagemap_read`, fs/proc/task_mmu.c).
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.rule import Rule, Severity
+from vmaforensics.checks.rule import Apart, Rule, Severity
 from vmaforensics.checks.vmas.indexed import indexed_vmas
 from vmaforensics.columns.lookup import values_at
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ RULE = Rule(
     steps=("vma", "index"),
     rank=500,
     changed_by=(),
+    in_flight=(Apart(Operation.EXEC, 1),),
 )
 
 
@@ -51,9 +55,11 @@ def check(context: Context) -> Iterator[Finding]:
     empty = start >= end
     unaligned = context.views.arch.page_bases(start | end) != (start | end)
     top = values_at(mms.task_size, mm_row)
-    outside = (top != 0) & (end > top)
+    outside = values_at(mms.ok, mm_row) & (end > top)
     wrong = np.flatnonzero(empty | unaligned | outside)
     entries, vmas = entries.take(wrong), vmas.take(indexed.vma_row[wrong])
+    # Exec has the new address space, with its stack, before it knows where that ends (begin_new_exec, setup_new_exec).
+    unset = (top[wrong] == 0) & ~(empty | unaligned)[wrong]
     reasons = [
         "it is empty" if empty[row] else "it is not aligned to pages" if unaligned[row] else "it ends above user space"
         for row in wrong.tolist()
@@ -72,4 +78,5 @@ def check(context: Context) -> Iterator[Finding]:
         evidence,
         lambda row: f"{context.vma_in_words(int(vmas.vma[row]))} cannot be: {reasons[row]}",
         lambda row: (int(vmas.start[row]), int(vmas.end[row])),
+        apart=lambda row: int(unset[row]),
     )

@@ -43,6 +43,7 @@ class AnonVmas(Table):
     # Where a kernel has "degree" instead, nothing counts the VMAs alone.
     active: I64 = member("num_active_vmas?", fill=-1)  # VMAs whose anon_vma it is; -1 where nothing counts them
     tree: U64 = member(_ROOT)  # rb_node at the root of its tree
+    leftmost: U64 = member("rb_root.rb_leftmost?")  # rb_node that its tree is said to begin with; 0 for none
     whole: Bools  # every node of the tree was read
     held: Bools  # somebody held its rwsem for writing; of the root's, the whole family is guarded
 

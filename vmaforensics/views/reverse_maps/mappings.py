@@ -26,6 +26,7 @@ class Mappings(Table):
     mapping: U64  # its address
     ok: Bools
     root: U64 = member(_ROOT)  # 0: no VMA maps the file
+    leftmost: U64 = member("i_mmap.rb_leftmost?")  # rb_node that the tree is said to begin with; 0 for none
     whole: Bools  # every node of i_mmap was read
     held: Bools  # somebody held i_mmap_rwsem for writing
 

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from vmaforensics.views.vmas.files import Files
 
 # Of struct super_block.s_magic: a file that overlayfs opened beneath itself has the path of the one above (up to 6.7),
-# and ecryptfs and others that are stacked have pages of the one beneath (include/uapi/linux/magic.h).
-_STACKED: Final = (0x794C7630, 0xF15F)
+# and ecryptfs, coda and others that are stacked have pages of the one beneath (include/uapi/linux/magic.h).
+_STACKED: Final = (0x794C7630, 0xF15F, 0x73757245)
 _NAME_MAX: Final = 255  # include/uapi/linux/limits.h
 _GENERATIONS: Final = 2100  # PATH_MAX / 2 names
 _LOCK: Final = np.uint64(1)  # bit 0 of the head of a chain of dentries is its lock (include/linux/list_bl.h)
@@ -45,6 +45,7 @@ class Identities(Table):
     mount_sb: U64  # mnt_sb of the mount
     pages: U64  # i_mapping of the inode
     foreign: Bools  # f_mapping has the pages of another regular file
+    exchanged: Bools  # f_mapping has the pages of this regular file, and i_mapping is another
     stacked: Bools  # the dentry is one of a file system that stands upon others
 
 
@@ -109,7 +110,8 @@ def read_identities(kernel: Kernel, files: Files) -> IdentitiesView:
         dentry_sb=dentry_sb,
         mount_sb=mount_sb,
         pages=pages,
-        foreign=regular & (host != rows.inode) & (rows.mapping != pages),
+        foreign=regular & (host != rows.inode),
+        exchanged=regular & (host == rows.inode) & (rows.mapping != pages),
         stacked=stacked,
     )
     return IdentitiesView(
