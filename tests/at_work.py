@@ -57,7 +57,7 @@ PRESENT = 1  # in a page-table entry
 MOST_MISSED = 40  # kinds that are told
 MOST_FRAMES = 3  # that a finding about pages may name besides one that was edited
 READERS = {"lime": "LiME", "kcore": "kcore"}
-FORKING = ("forks", "execs", "huge", "python3", "postgres")  # whose children inherit what was edited
+MOST_PARENTS = 64  # of a node of a tree
 
 
 # The command, which says at last how many seconds of the CPU and how many KiB it took.
@@ -97,7 +97,7 @@ def follows(finding: dict[str, Any], edit: dict[str, Any]) -> bool:
     areas = (low, high), (int(edit["start"], 16), int(edit["end"], 16))
     if finding["pid"] == edit["pid"]:
         return any(area[0] <= (start or 0) and (end or 0) <= area[1] for area in areas)
-    if edit["comm"] in FORKING and start is not None and end is not None:
+    if not edit["resting"] and start is not None and end is not None:  # what was edited is inherited
         return any(area[0] <= start and end <= area[1] for area in areas)
     if finding["pid"]:
         return False
@@ -128,9 +128,32 @@ def judge(manifest: dict[str, Any], document: dict[str, Any]) -> tuple[list[list
     return false, found
 
 
+def hangs(word: dict[str, Any], memory: PhysicalMemory) -> bool:
+    """Is the node that a word of a tree led to in the tree again?
+
+    Where a copy of a VMA is put behind one that was cut out (fork, vma_interval_tree_insert_after), the balancing of
+    the tree hangs both into it: __rb_change_child (include/linux/rbtree_augmented.h) does not ask whether the parent
+    leads to what it exchanges.
+    """
+    direct_map = int(word["address"], 16) - int(word["physical"], 16)
+    node = int(word["before"], 16)
+    for _ in range(MOST_PARENTS):
+        data, ok = memory.gather(np.array([node - direct_map], np.uint64), 8)
+        parent = int.from_bytes(data[0].tobytes(), "little") & ~3  # rb_node.__rb_parent_color
+        if not ok[0] or parent == 0:
+            return bool(ok[0])
+        data, ok = memory.gather(np.array([parent - direct_map], np.uint64), 24)
+        if not ok[0] or node not in data[0].view("<u8")[1:].tolist():  # rb_right, rb_left
+            return False
+        node = parent
+    return False
+
+
 def held(edit: dict[str, Any], memory: PhysicalMemory) -> bool:
     """Is what an edit changed still as it made it? Pages are reclaimed, and taken back by the kernel, under an edit."""
     for word in edit["words"]:
+        if word["what"].startswith("rb pointer") and hangs(word, memory):
+            return False
         if word["what"] not in SETTLED:
             continue
         before, after = int(word["before"], 16), int(word["after"], 16)

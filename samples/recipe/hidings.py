@@ -73,6 +73,14 @@ def physical(image: Image, symbol: str) -> int:
     return int(found[0])
 
 
+def addresses(image: Image, names: Iterable[str]) -> dict[str, int]:
+    """Addresses of those functions that the kernel of an image has, also where the compiler has named a clone."""
+    symbols = find_kernel(image).symbols
+    endings = ("", ".isra.0", ".constprop.0", ".part.0")
+    known = {name: next(filter(None, (symbols.get(name + end) for end in endings)), None) for name in names}
+    return {name: address for name, address in known.items() if address is not None}
+
+
 def _index(bench: Bench) -> IndexEntries:
     """What the kernel finds the process's VMAs by."""
     found = bench.views.maple or bench.views.vma_list

@@ -36,6 +36,7 @@ from qemu import Disk, Guest, GuestError
 from site_at_work import Site, member, processes
 from storms import LOADS, MEMORY, Work
 from system import servers_disk
+from within import Stub
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +51,8 @@ UPTIMES = ("LIME-BEGAN", "LIME-ENDED")
 READERS = ("lime", "kcore")  # that run in the guest
 COME_AND_GO = ("dummy", "fat", "isofs", "tun", "veth", "vfat", "xor")  # modules that a storm loads and unloads
 SECONDS_OF_WORK = (0.2, 2.0)  # between two snapshots
+SECONDS_TO_ENTER = 10.0  # for a function
+MOST_STEPS = 4  # power of ten: instructions from its entry on
 
 
 def initramfs(kernel: Kernel, programs: Path, lime_ko: Path | None, *, zram: bool) -> bytes:
@@ -112,6 +115,21 @@ def snapshot(site: Site, number: int, *, packed: bool, after: float | None = Non
     return finish(site, path, method="atomic", moment=moment, jiffies=jiffies)
 
 
+def within(site: Site, number: int, function: str, *, packed: bool) -> Path | None:
+    """One atomic image, stopped some instructions after a CPU entered a function; None if none does."""
+    with Stub(site.guest, site.folder) as stub:
+        if not stub.run_into(site.functions[function], SECONDS_TO_ENTER):
+            return None
+        steps = int(10 ** site.chance.uniform(0, MOST_STEPS))
+        stub.step(steps)
+        path = site.folder / f"{site.work.name}-busy-{number}.{'kdump' if packed else 'elf'}"
+        moment = time.time()
+        dump(site, path)
+        jiffies = site.clock()
+    dig(path)
+    return finish(site, path, method="atomic", moment=moment, jiffies=jiffies, within=function, steps=steps)
+
+
 def live(site: Site, number: int, seconds: float, *, packed: bool) -> Path:
     """One image taken while the guest runs, and its twin: an atomic one right after it."""
     name = f"{site.work.name}-live-{seconds:g}s-{number}"
@@ -171,6 +189,13 @@ def images(site: Site, options: argparse.Namespace) -> None:
     for seconds in options.apart:
         said(snapshot(site, site.number(), packed=packed, after=seconds - ran), site)
         ran = seconds
+    for function in options.within:
+        if function not in site.functions:
+            print(f"{site.work.name}: no function {function}", file=sys.stderr)
+        elif path := within(site, site.number(), function, packed=packed):
+            said(path, site)
+        else:
+            print(f"{site.work.name}: no CPU entered {function}", file=sys.stderr)
     for seconds in options.live:
         said(live(site, site.number(), seconds, packed=packed), site)
     for reader in READERS:
@@ -219,7 +244,7 @@ def make(work: Work, loads: Sequence[str], options: argparse.Namespace) -> None:
             guest.wait_for("WORK-READY", seconds=900)
             site = Site(work, kernel, guest, folder, out, random.Random(work.seed), memory)
             site.resting = processes(site.record("before"))
-            site.look()
+            site.look(options.within)
             for load in loads:
                 site.start(load)
                 if options.hide:
@@ -252,6 +277,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--zram", action="store_true", help="swap to compressed memory instead of a disk")
     parser.add_argument("--hide", action="store_true", help="labelled edits, before the first image; one load only")
     parser.add_argument("--apart", type=float, nargs="*", default=(), help="atomic images at these seconds too")
+    parser.add_argument("--within", nargs="*", default=(), help="functions: an atomic image in the middle of each")
     parser.add_argument("--packed", action="store_true", help="kdump instead of ELF")
     options = parser.parse_args(argv)
     if options.config and options.lime:

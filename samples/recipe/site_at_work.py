@@ -13,6 +13,7 @@ from storms import LOADS
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Iterable
     from pathlib import Path
 
     from packages import Kernel
@@ -68,6 +69,7 @@ class Site:
     made: int = 0
     resting: dict[int, str] = field(default_factory=dict)
     edits: list[object] = field(default_factory=list)  # made so far
+    functions: dict[str, int] = field(default_factory=dict)  # addresses of those that images are made within
     storms: dict[int, str] = field(default_factory=dict)  # what of the load does not rest; not its children
 
     def number(self) -> int:
@@ -111,15 +113,17 @@ class Site:
             memory.seek(self.jiffies)
             return int.from_bytes(memory.read(8), "little")
 
-    def look(self) -> None:
-        """Find the clock in an image of the guest."""
+    def look(self, functions: Iterable[str]) -> None:
+        """Find the clock and functions in an image of the guest."""
         import hidings  # needs the package and NumPy, as little else of the recipe does
 
         path = self.folder / "look.elf"
         self.guest.qmp("stop")
         self.guest.dump_elf(path)
         self.guest.qmp("cont")
-        self.jiffies = hidings.physical(hidings.opened(path, self.kernel.vmlinux), "jiffies_64")
+        image = hidings.opened(path, self.kernel.vmlinux)
+        self.jiffies = hidings.physical(image, "jiffies_64")
+        self.functions = hidings.addresses(image, functions)
         path.unlink()
 
     def hide(self) -> None:

@@ -65,8 +65,8 @@ def test_what_follows_from_the_edit_is_neither_false_nor_finds_it() -> None:
     assert false(beside) == []
     assert rules(beside) == []
     child = finding(pid=99)
-    assert false(child, edit=EDIT | {"comm": "forks"}) == []
-    assert rules(child, edit=EDIT | {"comm": "forks"}) == []
+    assert false(child, edit=EDIT | {"resting": False}) == []
+    assert rules(child, edit=EDIT | {"resting": False}) == []
 
 
 def test_a_page_that_the_edit_used_may_be_named_without_a_process() -> None:
@@ -95,6 +95,40 @@ def test_an_edit_that_the_kernel_has_undone_does_not_count(tmp_path: Path) -> No
     assert still(0x12345067)  # accessed and dirty since
     assert not still(0x8000000012345025)  # as it was
     assert not still(0x7FFFFFFEDCBA0000)  # in swap
+
+
+def test_a_node_that_hangs_in_its_tree_again_does_not_count_as_cut_out(tmp_path: Path) -> None:
+    """Three nodes as rb_link_node and rb_insert_color leave them: colour in bit 0 of the parent, right, left."""
+    direct_map, root, copy, node = 0xFFFF_8880_0000_0000, 0x1000, 0x1040, 0x1080
+    edit = {
+        "words": [
+            {
+                "what": "rb pointer of an i_mmap",
+                "address": hex(direct_map + root + 8),
+                "physical": hex(root + 8),
+                "before": hex(direct_map + node),
+                "after": "0x0",
+                "size": 8,
+            }
+        ]
+    }
+
+    def still(**places: int) -> bool:
+        right_of_root, left_of_copy = (places[name] and places[name] + direct_map for name in ("root", "copy"))
+        memory = bytearray(1 << 20)
+        for at, words in (
+            (root, (1, right_of_root, 0)),
+            (copy, (direct_map + root | 1, 0, left_of_copy)),
+            (node, (direct_map + (copy if left_of_copy else root), 0, 0)),
+        ):
+            memory[at : at + 24] = b"".join(word.to_bytes(8, "little") for word in words)
+        (tmp_path / "image").write_bytes(memory)
+        return held(edit, open_image(tmp_path / "image").memory)
+
+    assert still(root=0, copy=0)  # as it was cut out
+    assert still(root=0, copy=node)  # under a copy that hangs nowhere itself
+    assert not still(root=copy, copy=node)
+    assert not still(root=node, copy=0)
 
 
 def test_the_tables_say_what_was_missed_and_what_failed() -> None:
