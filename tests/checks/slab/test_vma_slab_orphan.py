@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,16 +10,21 @@ import pytest
 
 from checks.handmade_clocks import START, clocks
 from checks.handmade_pages import Entry, add_page_tables
+from checks.handmade_rmap import ANON_VMAS, LINKS, add_reverse_maps
 from checks.handmade_views import MMS, NODES, VMAS, Process, add_problem, drop_entry, findings, mm_of, views_of
 from vmaforensics.checks.held import HELD, OUTLIVED
+from vmaforensics.checks.inherited import INHERITED
 from vmaforensics.columns.texts import Texts
 from vmaforensics.views.problems import Problem
+from vmaforensics.views.reverse_maps.anon_vma_chains import AnonVmaChains, AnonVmas
 from vmaforensics.views.slab.objects import State
 from vmaforensics.views.slab.strays import StrayVmas
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
     from vmaforensics.views.views import Views
+
+_ANCESTOR = ANON_VMAS + (1 << 20)
 
 
 def _views(*, state: State = State.ALLOCATED, refcnt: int = -1, attached: bool = True) -> Views:
@@ -124,3 +130,60 @@ def test_what_leads_back_to_a_vma_behind_its_empty_slot_proves_it_where_changes_
         views.strays.avc[:] = avc
         (found,) = findings(views, "VMA-SLAB-ORPHAN")
         assert found.proven == why
+
+
+def _handed_down(link: int) -> Views:
+    """An anonymous VMA that fork copied, and that was cut out of the tree; its link to an ancestor lies at ``link``.
+
+    The kernel numbers no changes, and the process ran on.
+    """
+    views = views_of(Process(pid=100, vmas=("a000-c000 rw-p", "d000-f000 rw-p", "7f0000-7f4000 rw-p [stack]")))
+    rmap = add_reverse_maps(views)
+    rmap.anon_vmas.root[:1] = _ANCESTOR
+    ancestor = AnonVmas.of(1, anon_vma=[_ANCESTOR], ok=[True], root=[_ANCESTOR], whole=[True])
+    vma = views.vmas.vma[:1]
+    inherited = AnonVmaChains.of(1, vma=vma, avc=[link], anon_vma=[_ANCESTOR], back=vma)
+    views.rmap = replace(
+        rmap,
+        anon_vmas=AnonVmas.concatenate([rmap.anon_vmas, ancestor]),
+        chains=AnonVmaChains.concatenate([rmap.chains, inherited]),
+    )
+    views.strays = StrayVmas(
+        vmas=views.vmas.take(np.array([0])),
+        state=np.array([State.UNKNOWN], np.uint8),
+        attached=np.array([True]),
+        avc=np.zeros(1, np.uint64),
+        names=Texts.of([b""]),
+        foreign=np.zeros(0, np.uint64),
+    )
+    drop_entry(views, 0xA000)
+    views.maple_nodes.slots[0, 1] = 0
+    views.clocks = clocks(ran={100: START + 5.0})
+    return views
+
+
+def test_what_fork_handed_down_was_there_all_the_time() -> None:
+    (found,) = findings(_handed_down(LINKS + 8), "VMA-SLAB-ORPHAN")
+    assert (found.mm, found.start, found.end, found.proven) == (mm_of(100), 0xA000, 0xC000, INHERITED)
+
+
+@pytest.mark.parametrize(
+    "change", ["read before", "at once", "no ancestor", "another family", "moved", "file", "young"]
+)
+def test_what_fork_may_not_have_handed_down_is_not_known_to_have_been_there(change: str) -> None:
+    views = _handed_down({"read before": VMAS, "at once": NODES + (1 << 20)}.get(change, LINKS + 8))
+    rmap, strays, known = views.rmap, views.strays, views.clocks
+    assert rmap is not None
+    assert strays is not None
+    assert known is not None
+    if change == "no ancestor":  # a VMA of its own is linked to its own alone
+        rmap.chains.anon_vma[-1] = strays.vmas.anon_vma[0]
+    elif change == "another family":
+        rmap.anon_vmas.root[-1] = ANON_VMAS + (1 << 21)
+    elif change == "moved":  # mremap takes the chain along
+        strays.vmas.anon_pgoff[:] = 0x55
+    elif change == "file":
+        strays.vmas.file[:] = 0xFFFF_8880_0000_1000
+    elif change == "young":
+        known.tasks.started[:] = (START + 1) * 10**9
+    assert [finding for finding in findings(views, "VMA-SLAB-ORPHAN") if finding.proven] == []

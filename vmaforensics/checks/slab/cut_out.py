@@ -1,7 +1,8 @@
 """VMAs that were cut out of the maple tree of a process that ran on, in an image that was taken while it did.
 
 A leaf is read at one moment. If it has an empty slot where an attached VMA belongs, and :mod:`vmaforensics.checks.held`
-knows that the VMA was there all the time, it was not there for whoever asked the tree.
+or :mod:`vmaforensics.checks.inherited` knows that the VMA was there all the time, it was not there for whoever asked
+the tree.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.checks.held import held
+from vmaforensics.checks.held import HELD, OUTLIVED, held
 from vmaforensics.checks.indices.maple_slots import firm, leaf_slots
+from vmaforensics.checks.inherited import INHERITED, inherited_until
 from vmaforensics.columns.lookup import composite_key, distinct, last_rows_of, rows_of, sort_order, values_at
 from vmaforensics.columns.types import I64, U64, Bools
+from vmaforensics.views.clocks.bases import SECOND
 from vmaforensics.views.indices.maple_nodes import slot_addresses
 from vmaforensics.views.pages.ptes import place_keys
 from vmaforensics.views.slab.objects import State
@@ -24,7 +27,9 @@ if TYPE_CHECKING:
     from vmaforensics.views.pages.page_tables import PageTablesView
     from vmaforensics.views.slab.strays import StrayVmas
 
+WHYS = (HELD, OUTLIVED, INHERITED)
 _PAGE_BITS = 45  # of the number of a page of user memory
+_UNMAPS = SECOND  # ns that taking one VMA out may last
 
 
 class CutOut(NamedTuple):
@@ -32,14 +37,14 @@ class CutOut(NamedTuple):
 
     rows: I64
     slot: U64  # its address
-    through: Bools  # unchanged between both readings; else by what was read before and after
+    why: I64  # place in WHYS
 
 
 def cut_out(context: Context, found: StrayVmas) -> CutOut:
-    """Those that are proven; none where the machine stood still."""
-    none = CutOut(np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.bool_))
-    known, clocks = context.shared(held), context.acquisition.clocks
-    if known is None or clocks is None:
+    """Those that are proven; none where the machine stood still, or nothing is known of the order of reading."""
+    none = CutOut(np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0, np.int64))
+    known, clocks, times = context.shared(held), context.acquisition.clocks, context.acquisition.times
+    if not context.acquisition.live or clocks is None or times is None:
         return none
     strays, mms = found.vmas, context.views.mms
     used = values_at(mms.ok & (mms.users > 0), context.views.mm_rows(strays.mm))
@@ -48,12 +53,19 @@ def cut_out(context: Context, found: StrayVmas) -> CutOut:
     rows, slot = rows[slot != 0], slot[slot != 0]
     if not len(rows):
         return none
-    vma, word = strays.vma[rows], clocks.places.each(slot)
-    through = known.through(vma, word)
-    later = np.where(_still_mapped(context, clocks.places, found, rows, word), clocks.places.each(found.avc[rows]), 0)
-    later[found.avc[rows] == 0] = 0
-    proven = through | known.outlived(vma, word, later.astype(np.uint64))
-    return CutOut(rows[proven], slot[proven], through[proven])
+    word = clocks.places.each(slot)
+    until = inherited_until(context, strays.take(rows))
+    # Who unmaps it empties the slot first, and takes its chain apart when its pages are gone.
+    stayed = (until > word) & (times.at(until).time - times.at(word).time >= _UNMAPS)
+    why = np.where(stayed, WHYS.index(INHERITED), -1)
+    if known is not None:
+        vma = strays.vma[rows]
+        still = _still_mapped(context, clocks.places, found, rows, word) & (found.avc[rows] != 0)
+        later = np.where(still, clocks.places.each(found.avc[rows]), np.uint64(0))
+        why[known.outlived(vma, word, later)] = WHYS.index(OUTLIVED)
+        why[known.through(vma, word)] = WHYS.index(HELD)
+    proven = why >= 0
+    return CutOut(rows[proven], slot[proven], why[proven])
 
 
 def _empty_slots(context: Context, mm: U64, start: U64, end: U64) -> U64:

@@ -16,9 +16,8 @@ import numpy as np
 from vmaforensics.checks import hand
 from vmaforensics.checks.context import vma_text
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.held import HELD, OUTLIVED
 from vmaforensics.checks.rule import INDICES, INSERTS, LAGS, REINDEXES, Part, Rule, Severity
-from vmaforensics.checks.slab.cut_out import cut_out
+from vmaforensics.checks.slab.cut_out import WHYS, cut_out
 from vmaforensics.columns.lookup import values_at
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.slab.objects import State
@@ -63,8 +62,8 @@ def check(context: Context) -> Iterator[Finding]:
     if found is None:
         return
     cut = cut_out(context, found)
-    for proven, why in ((cut.through, HELD), (~cut.through, OUTLIVED)):
-        for finding in _findings(context, found, cut.rows[proven], cut.slot[proven]):
+    for place, why in enumerate(WHYS):
+        for finding in _findings(context, found, cut.rows[cut.why == place], cut.slot[cut.why == place]):
             yield replace(finding, proven=why)
     yield from _findings(context, found, np.setdiff1d(orphans(context, found), cut.rows))
 
