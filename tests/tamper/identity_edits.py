@@ -148,6 +148,18 @@ def stack_pointer_moved(edit: Edit) -> Label:
     return Label(technique="saved kernel stack pointer of another process", pid=int(task.tgid), start=0, end=0)
 
 
+def thread_off_group(edit: Edit) -> Label:
+    """Up to 6.6: a thread taken off the list that /proc/PID/task goes by; its process still has it on the other."""
+    assert edit.kernel.has("task_struct", "thread_group"), "threads are on one list alone"
+    tasks = edit.views.tasks
+    thread = row_at(tasks, int(np.flatnonzero(~tasks.leader & (tasks.mm != 0) & (tasks.exit_state == 0))[0]))
+    node = edit.at("task_struct", int(thread.task), "thread_group")
+    after, before = edit.get(node), edit.get(node + 8)
+    edit.put(before, after)
+    edit.put(after + 8, before)
+    return Label(technique="thread off the list of its process", pid=int(thread.tgid), start=0, end=0)
+
+
 def owner_exchanged(edit: Edit) -> Label:
     """``mm->owner`` set to a task of another process."""
     task, other = _two_processes(edit)
@@ -215,6 +227,7 @@ IDENTITY: tuple[Callable[[Edit], Label], ...] = (
     leader_taken_away,
     stack_exchanged,
     stack_pointer_moved,
+    thread_off_group,
     owner_exchanged,
     thread_given_other_memory,
     named_as_kernel_thread,

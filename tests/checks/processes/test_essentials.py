@@ -1,4 +1,4 @@
-"""TASK-BARE and TASK-STACK: on a table made by hand, and on edited images of the oldest and the newest kernel."""
+"""TASK-BARE, TASK-STACK and TASK-GROUP: on tables made by hand, and on images of the oldest and the newest kernel."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from support import Edit, again_from_views
-from tamper.identity_edits import files_taken_away, number_taken_away, stack_exchanged, stack_pointer_moved
+from tamper.identity_edits import (
+    files_taken_away,
+    number_taken_away,
+    stack_exchanged,
+    stack_pointer_moved,
+    thread_off_group,
+)
 from tamper.table import names, serious
 
 from checks.handmade_views import findings
@@ -98,11 +104,13 @@ def test_a_stack_pointer_off_the_stack_is_found_in_what_lives() -> None:
 @pytest.mark.parametrize("which", ["oldest", "newest"])
 @pytest.mark.parametrize(
     "edit",
-    [files_taken_away, number_taken_away, stack_exchanged, stack_pointer_moved],
+    [files_taken_away, number_taken_away, stack_exchanged, stack_pointer_moved, thread_off_group],
     ids=lambda edit: edit.__name__,
 )
 def test_an_edit_is_found(samples: list[Sample], which: str, edit: Callable[[Edit], Label]) -> None:
     sample = samples[0 if which == "oldest" else -1]
+    if edit is thread_off_group and not sample.analysis.kernel.has("task_struct", "thread_group"):
+        pytest.skip("threads are on one list alone")
     copy = Edit(sample.analysis)
     label = edit(copy)
     found = serious(again_from_views(sample.analysis, copy.overlay).findings, sample.analysis.findings, label.rank)

@@ -133,3 +133,18 @@ def test_memory_that_nobody_owns_is_nothing_to_report() -> None:
     assert views.sources is not None
     views.sources.owner[views.mms.mm == np.uint64(mm_of(FIRST))] = 0
     assert findings(views, "MM-OWNER") == []
+
+
+def test_a_thread_off_the_list_of_its_process_is_found() -> None:
+    views = family()
+    assert views.kin is not None
+    assert findings(views, "TASK-GROUP") == []  # of 6.7 and later
+    views.kin.group_next[:] = task_of(FIRST)
+    views.kin.in_group[:] = True
+    assert findings(views, "TASK-GROUP") == []
+    by_pid(views, "in_group", THREAD, 0)
+    (finding,) = findings(views, "TASK-GROUP")
+    assert (finding.pid, finding.severity, finding.apart) == (FIRST, Severity.HIGH, 1)
+    assert views.sources is not None
+    views.sources.tasks.exit_state[:] = 0x20
+    assert findings(views, "TASK-GROUP") == []

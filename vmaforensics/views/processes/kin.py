@@ -32,6 +32,9 @@ class Kin(Table):
     next: U64 = member("sibling.next")
     prev: U64 = member("sibling.prev")
     real_parent: U64 = member("real_parent")  # task_struct; of all threads of a process the same
+    group_next: U64 = member("thread_group.next?")  # list of the threads of a process; up to 6.6, later 0
+    group_prev: U64 = member("thread_group.prev?")
+    in_group: Bools  # the one leads to a thread of the process that leads back to it, and so does the other
     fs: U64 = member("fs")  # fs_struct; 0 in what has exited
     files: U64 = member("files")  # files_struct; 0 in what has exited
     sighand: U64 = member("sighand?")  # sighand_struct; 0 in what has been released
@@ -97,6 +100,11 @@ def read_kin(kernel: Kernel, tasks: Tasks) -> tuple[Kin, Shared]:
         kin.forward[:] = _owner(places, kin.next, heads + children, heads)
         kin.backward[:] = _owner(places, kin.prev, heads + children, heads)
     kin.linked[:] = _linked(kernel, kin, places)
+    if kernel.has("task_struct", "thread_group"):
+        with np.errstate(over="ignore"):
+            kin.in_group[:] = _in_group(
+                kin, tasks, tasks.task + np.uint64(kernel.offset("task_struct", "thread_group"))
+            )
     return kin, _shared(kernel, kin, tasks, first)
 
 
@@ -126,6 +134,18 @@ def _linked(kernel: Kernel, kin: Kin, places: U64) -> Bools:
         found |= (row >= 0) & (lead != places) & (back[order[np.maximum(row, 0)]] == places)
         said, ok = kernel.gather_member("task_struct", head, kin.real_parent)
         found |= ok & (said == places)
+    return found
+
+
+def _in_group(kin: Kin, tasks: Tasks, places: U64) -> Bools:
+    """A process of several threads has none that leads to itself alone."""
+    order = np.argsort(places, kind="stable")
+    _, group, count = np.unique(tasks.tgid, return_inverse=True, return_counts=True)
+    found: Bools = (kin.group_next != places) | (count[group] == 1)
+    for lead, back in ((kin.group_next, kin.group_prev), (kin.group_prev, kin.group_next)):
+        row = rows_of(places[order], lead)
+        other = order[np.maximum(row, 0)]
+        found &= (row >= 0) & (tasks.tgid[other] == tasks.tgid) & (back[other] == places)
     return found
 
 
