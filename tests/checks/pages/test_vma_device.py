@@ -10,6 +10,7 @@ import pytest
 from checks.handmade_pages import add_page_tables, entry_row, page_row
 from checks.handmade_views import Process, findings, mm_of, views_of, vma_row
 from vmaforensics.checks.finding import Severity
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.vmas import flags
 from vmaforensics.views.vmas.kind import Kind
 
@@ -125,3 +126,19 @@ def test_pages_of_a_regular_file_are_no_device_s() -> None:
     assert views.files is not None
     views.files.rows.regular[views.vmas.file_row[row]] = False
     assert findings(views, "VMA-DEVICE") == []
+
+
+@pytest.mark.parametrize(
+    ("bits", "by_mlock"),
+    [(flags.VM_LOCKED | flags.VM_IO, True), (flags.VM_IO, False), (flags.VM_LOCKED | MAPS_RAW, False)],
+)
+@pytest.mark.parametrize("start", [HEAP, 0x400000])
+def test_mlock_has_the_flag_of_a_device_while_it_looks_at_pages(start: int, bits: int, *, by_mlock: bool) -> None:
+    """mlock_vma_pages_range (mm/mlock.c): VM_LOCKED and VM_IO together keep others from counting the pages."""
+    views = _views()
+    row = vma_row(views, start)
+    views.vmas.flags[row] |= np.uint64(bits)
+    views.vmas.kind[row] = Kind.DEVICE
+    (found,) = findings(views, "VMA-DEVICE")
+    changed_by = found.rule.changed_by if found.changed_by is None else found.changed_by
+    assert (Operation.PROTECT in changed_by) is by_mlock

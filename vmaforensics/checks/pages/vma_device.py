@@ -8,7 +8,8 @@ are no device's.
 
 *Guaranteed by:* only drivers' `mmap` set these flags (`remap_pfn_range_internal`, `vmf_insert_pfn`, `vm_insert_page`,
 mm/memory.c), and these have a file; `vdso` and the like are special mappings. `insert_pfn` and `remap_pte_range` mark
-each entry special. `vm_insert_page` refuses anonymous pages.
+each entry special. `vm_insert_page` refuses anonymous pages. While `mlock` looks at the pages of a VMA, it has VM_IO
+beside VM_LOCKED (`mlock_vma_pages_range`, mm/mlock.c, since 5.18), which no VMA of a device has.
 """
 
 from __future__ import annotations
@@ -50,13 +51,17 @@ RULE = Rule(
     attack=("T1564", "T1036"),
     compares="VM_PFNMAP, VM_IO and VM_MIXEDMAP with the file of the VMA, and with the pages that its entries lead to",
     views=(View.VMA, View.PAGE_TABLES, View.PAGES),
-    transient="mmap of a driver, under the write lock",
+    transient="mmap of a driver, and mlock, under the write lock",
     by_hand=("crash: struct vm_area_struct.vm_flags,vm_file,vm_ops,anon_vma VMA", hand.VTOP),
     steps=("vma", "file", "memory", "entry", "frame"),
     part=Part.CAUSE,
     rank=155,
-    changed_by=(Operation.MAP,),
+    changed_by=(Operation.MAP, Operation.PROTECT),
 )
+
+_BY_DRIVERS = (Operation.MAP,)
+_BEING_LOCKED = flags.VM_LOCKED | flags.VM_IO
+_LOCKED_DEVICE = flags.VM_LOCKED | flags.VM_DEVICE
 
 _NAMES = ((flags.VM_PFNMAP, "VM_PFNMAP"), (flags.VM_IO, "VM_IO"), (flags.VM_MIXEDMAP, "VM_MIXEDMAP"))
 
@@ -92,7 +97,8 @@ def _without_file(context: Context, row: int) -> Finding:
         evidence += _pages_of(context, view, row)
     title = f"{allows(vm_flags)} VMA {start:#x}-{end:#x} says that it maps a device ({names}), and no driver made it"
     found = context.finding(RULE, int(vmas.mm[row]), title, evidence, bounds=(start, end))
-    return replace(found, at_once=_of_one_moment(context, row))
+    found = replace(found, at_once=_of_one_moment(context, row))
+    return found if vm_flags & _LOCKED_DEVICE == _BEING_LOCKED else replace(found, changed_by=_BY_DRIVERS)
 
 
 def _of_one_moment(context: Context, row: int) -> bool:
@@ -138,7 +144,11 @@ def _unfit_entries(context: Context, view: PageTablesView, device: Bools) -> Ite
     wrong = np.flatnonzero((anon & ~copy) | (raw & ~mixed & ~copy) | cached)
     words = np.where(anon, "an anonymous page", "a page that is not marked as a raw page frame")
     words = np.where(cached, "a page of its file, which is a regular one", words)
-    yield from _of_entries(context, view, ptes.take(wrong), words[wrong].tolist())
+    being_locked = (vm_flags[wrong] & np.uint64(_LOCKED_DEVICE)) == np.uint64(_BEING_LOCKED)
+    locked, others = wrong[being_locked], wrong[~being_locked]
+    yield from _of_entries(context, view, ptes.take(locked), words[locked].tolist())
+    for finding in _of_entries(context, view, ptes.take(others), words[others].tolist()):
+        yield replace(finding, changed_by=_BY_DRIVERS)
 
 
 def _of_regular_file(context: Context, view: PageTablesView, ptes: Ptes, vma: I32 | I64) -> Bools:
