@@ -142,3 +142,27 @@ def test_a_frame_of_another_table_that_belonged_elsewhere_before_and_after(
     assert (bool(found.proven), found.at_once) == (proven, False)
     kept = [finding for finding in run_checks(Context(views)) if finding.rule.id == "PTE-REMAP"]
     assert bool(kept) is proven
+
+
+@pytest.mark.parametrize("change", ["", "read behind", "written since", "not mapped here", "mergeable"])
+def test_a_frame_that_a_fork_shares_belongs_where_other_address_spaces_map_it(change: str) -> None:
+    """The wrong entry was read before the rightful one of its own address space, and behind that of a relative."""
+    va = 0x10000
+    views = views_of(Process(pid=100, vmas=LINES), Process(pid=101, vmas=("7f0000-7f4000 rw-p [stack]",)))
+    add_page_tables(views, Entry(pid=100, va=va, pfn=0x99, allow=ALLOW_USER | ALLOW_EXECUTE))
+    views.clocks = clocks(ran={100: START + 5.0})
+    assert views.page_tables is not None
+    ptes = views.page_tables.ptes
+    views.page_tables.anon_roots.root[:] = views.page_tables.anon_roots.root[0]  # one family
+    wrong, (own, theirs) = entry_row(views, va), np.flatnonzero(ptes.va == np.uint64(STACK)).tolist()
+    for row in (wrong, theirs):
+        ptes.pfn[row], ptes.page_row[row] = ptes.pfn[own], ptes.page_row[own]
+    ptes.where[theirs] = int(ptes.where[wrong]) + (0x1000 if change == "read behind" else -0x1000)
+    if change == "written since":  # a fault gave the relative a copy
+        ptes.page_row[theirs] = ptes.page_row[entry_row(views, DATA)]
+    elif change == "not mapped here":  # mremap takes the entries along
+        ptes.page_row[own] = ptes.page_row[entry_row(views, DATA)]
+    elif change == "mergeable":
+        views.vmas.flags[views.vmas.start == DATA] |= np.uint64(VM_MERGEABLE)
+    (found,) = (finding for finding in findings(views, "PTE-ORPHAN") if finding.start == va)
+    assert bool(found.proven) is (change == "")

@@ -11,8 +11,9 @@ mm/ksm.c): its struct page may have been read before. All of these entries are r
 replace_page takes the permissions of a private VMA), in address spaces that have a mergeable VMA.
 
 If they lie in two tables, the frame may have changed hands between both readings. Not so if the other entry was read
-between the rightful one and the struct page, which names the place of the rightful one: the frame would have had to
-leave it and to come back to it.
+between two records that agree where the frame belongs: it would have had to leave that place and to come back to it.
+Such records are the struct page, which names the place, and all entries that map the frame there: after a fork, those
+of other address spaces too.
 """
 
 from __future__ import annotations
@@ -27,15 +28,15 @@ from vmaforensics.views.vmas.flags import VM_MERGEABLE
 
 if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
-    from vmaforensics.columns.types import I64, Bools
+    from vmaforensics.columns.types import I32, I64, Bools
     from vmaforensics.views.pages.page_tables import PageTablesView
     from vmaforensics.views.pages.ptes import Ptes
 
 BELONGED = (
-    "this entry was read between the one that maps the frame where it belongs and the struct page, which says that it "
-    "belongs there"
+    "this entry was read between two records that say where its frame belongs: entries that map it there, and its "
+    "struct page"
 )
-_FRAME_BITS = 40
+_FRAME_BITS, _ROW_BITS = 40, 40
 
 
 def mergeable_mms(context: Context) -> I64:
@@ -61,8 +62,7 @@ def twice_mapped(context: Context, view: PageTablesView, rows: I64, marked: I64)
     order = sort_order(key)
     own = rows_of(tables, view.arch.page_bases(wrong.where))
     found = rows_of(key[order], composite_key(own, wrong.pfn, _FRAME_BITS))
-    merged = np.isin(wrong.mm_row, context.shared(mergeable_mms)) & ((wrong.allow & ALLOW_WRITE) == 0)
-    merged &= values_at((ptes.allow[order] & ALLOW_WRITE) == 0, found)
+    merged = _mergeable(context, wrong) & values_at((ptes.allow[order] & ALLOW_WRITE) == 0, found)
     return np.where(_single(view, wrong) & ~merged, values_at(at[order], found, -1), -1)
 
 
@@ -72,19 +72,38 @@ def mapped_around(context: Context, view: PageTablesView, rows: I64, marked: I64
     It lies where the page says that it belongs, in a VMA that nobody has moved. None is found in an image whose order
     of reading is not known.
     """
-    none, clocks = np.full(len(rows), -1, np.int64), context.acquisition.clocks
+    clocks = context.acquisition.clocks
     if clocks is None or context.acquisition.times is None or not len(rows):
-        return none
-    wrong, arch = view.entries.take(rows), view.arch
-    single = _single(view, wrong)
-    va = arch.bytes_of(values_at(view.pages.index, wrong.page_row))
-    other = view.entries.rows_at(wrong.mm_row, va)
-    there = view.entries.take(np.maximum(other, 0))
-    in_vma = _in_anonymous(context, view, there)
-    single &= (other >= 0) & _single(view, there) & in_vma & (there.pfn == wrong.pfn) & ~np.isin(other, marked)
-    says = clocks.places.each_frame(arch.bytes_of(wrong.pfn))
-    between = (np.minimum(there.where, says) < wrong.where) & (wrong.where < np.maximum(there.where, says))
-    return np.where(single & between, other, none)
+        return np.full(len(rows), -1, np.int64)
+    wrong = view.entries.take(rows)
+    pages = distinct(wrong.page_row[_single(view, wrong) & ~_mergeable(context, wrong)])
+    at, there = _rightful(context, view, pages, marked)
+    page = rows_of(pages, there.page_row)
+    says = clocks.places.each_frame(view.arch.bytes_of(view.pages.pfn[pages]))
+    first, last = says.copy(), says.copy()
+    np.minimum.at(first, page, there.where)
+    np.maximum.at(last, page, there.where)
+    own = rows_of(pages, wrong.page_row)
+    between = (own >= 0) & (values_at(first, own) < wrong.where) & (wrong.where < values_at(last, own))
+    # That of the address space itself is asked for: mremap takes its entries away from where their pages belong.
+    keys = composite_key(page, there.mm_row.astype(np.uint64), _ROW_BITS)
+    order = sort_order(keys)
+    mine = rows_of(keys[order], composite_key(np.maximum(own, 0), wrong.mm_row.astype(np.uint64), _ROW_BITS))
+    return np.where(between, values_at(at[order], mine, -1), -1)
+
+
+def _rightful(context: Context, view: PageTablesView, pages: I64 | I32, marked: I64) -> tuple[I64, Ptes]:
+    """The entries of all address spaces that map one of ``pages`` (rows of ``view.pages``, ascending) where it belongs,
+    and their rows."""
+    rows: list[I64] = [np.zeros(0, np.int64)]
+    for first, ptes in view.entries.batches() if len(pages) else ():
+        near = np.flatnonzero(rows_of(pages, ptes.page_row) >= 0)
+        rows.append(near[ptes.va[near] == view.arch.bytes_of(view.pages.index[ptes.page_row[near]])] + first)
+    at = np.concatenate(rows)
+    at = at[~np.isin(at, marked)]
+    ptes = view.entries.take(at)
+    right = _single(view, ptes) & _in_anonymous(context, view, ptes)
+    return at[right], ptes.take(right)
 
 
 def _in_anonymous(context: Context, view: PageTablesView, ptes: Ptes) -> Bools:
@@ -94,6 +113,12 @@ def _in_anonymous(context: Context, view: PageTablesView, ptes: Ptes) -> Bools:
     inside: Bools = values_at(vmas.ok & (vmas.anon_vma != 0), vma)
     inside &= (values_at(vmas.start, vma) <= ptes.va) & (ptes.va < values_at(vmas.end, vma))
     return inside
+
+
+def _mergeable(context: Context, ptes: Ptes) -> Bools:
+    """Which entries may be of a page of KSM?"""
+    may: Bools = np.isin(ptes.mm_row, context.shared(mergeable_mms)) & ((ptes.allow & ALLOW_WRITE) == 0)
+    return may
 
 
 def _single(view: PageTablesView, ptes: Ptes) -> Bools:
