@@ -64,6 +64,15 @@ def test_such_flags_on_memory_without_a_file_are_found(bits: int) -> None:
     assert "1 entry, 0 marked as raw page frames, 1 of anonymous pages, 0 executable" in found.evidence[1].what
 
 
+@pytest.mark.parametrize(("locked", "at_once"), [(0, True), (flags.VM_LOCKED, False)])
+def test_whether_mlock_was_at_it_the_page_of_the_vma_does_not_say(locked: int, *, at_once: bool) -> None:
+    """mlock_vma_pages_range (mm/mlock.c) holds the mmap lock, which lies elsewhere."""
+    views = _views()
+    views.vmas.flags[vma_row(views, HEAP)] |= np.uint64(flags.VM_IO | locked)
+    (found,) = findings(views, "VMA-DEVICE")
+    assert found.at_once is at_once
+
+
 def test_special_mappings_of_the_kernel_are_none() -> None:
     views = _views()
     row = vma_row(views, HEAP)

@@ -97,8 +97,9 @@ def _without_file(context: Context, row: int) -> Finding:
         evidence += _pages_of(context, view, row)
     title = f"{allows(vm_flags)} VMA {start:#x}-{end:#x} says that it maps a device ({names}), and no driver made it"
     found = context.finding(RULE, int(vmas.mm[row]), title, evidence, bounds=(start, end))
-    found = replace(found, at_once=_of_one_moment(context, row))
-    return found if vm_flags & _LOCKED_DEVICE == _BEING_LOCKED else replace(found, changed_by=_BY_DRIVERS)
+    if vm_flags & _LOCKED_DEVICE == _BEING_LOCKED:
+        return found  # the lock, which says whether mlock was at it, is read at a moment of its own
+    return replace(found, at_once=_of_one_moment(context, row), changed_by=_BY_DRIVERS)
 
 
 def _of_one_moment(context: Context, row: int) -> bool:
