@@ -104,6 +104,16 @@ def is_in(values: NDArray[_S], among: NDArray[_S]) -> NDArray[np.bool_]:
     return found
 
 
+def difference(values: NDArray[_S], among: NDArray[_S]) -> NDArray[_S]:
+    """The distinct ``values`` that are not ``among`` others, ascending. As :func:`numpy.setdiff1d`, which hashes too.
+
+    >>> difference(np.array([30, 10, 30]), np.array([10, 20]))
+    array([30])
+    """
+    mine = distinct(values)
+    return mine[~is_in(mine, among)]
+
+
 def first_rows(keys: NDArray[Any]) -> NDArray[np.int64]:
     """Row at which each distinct value of ``keys``, in any order, occurs first; by ascending value.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import distinct, rows_of
+from vmaforensics.columns.lookup import difference, distinct, rows_of
 from vmaforensics.columns.runs import true_ranges
 from vmaforensics.image.memory import PhysicalMemory
 from vmaforensics.image.placed import PAGE_SHIFT, PAGE_SIZE, PageState, Placed
@@ -83,7 +83,7 @@ class Overlay(PhysicalMemory):
         self._pages = np.concatenate([self._pages, data])
         self._held = np.concatenate([self._held, held])
         self._keep(np.argsort(self._edited, kind="stable"))
-        self._dropped = np.setdiff1d(self._dropped, new)
+        self._dropped = difference(self._dropped, new)
 
     def _keep(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> None:
         self._edited, self._pages, self._held = self._edited[rows], self._pages[rows], self._held[rows]

@@ -21,7 +21,7 @@ from vmaforensics.checks.context import MOST
 from vmaforensics.checks.descriptors.file_vmas import file_vmas, mm_of_process
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import BUSY, INDICES, REINDEXES, SMEAR, Confidence, Part, Rule, Severity
-from vmaforensics.columns.lookup import bounds_of, sort_order
+from vmaforensics.columns.lookup import bounds_of, difference, sort_order
 from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.processes.tasks import PF_EXITING
@@ -123,7 +123,7 @@ def _hidden(context: Context, mapping: int, known: U64) -> list[_Place]:
     if rmap is None:
         return []
     vmas = rmap.vmas
-    rows = rmap.vma_rows(np.setdiff1d(rmap.file_nodes.vma[rmap.file_nodes.tree == np.uint64(mapping)], known))
+    rows = rmap.vma_rows(difference(rmap.file_nodes.vma[rmap.file_nodes.tree == np.uint64(mapping)], known))
     rows = rows[(rows >= 0) & vmas.ok[rows] & (context.views.mm_rows(vmas.mm[rows]) >= 0)][:MOST]
     return [
         _Place(mm, (start, end))

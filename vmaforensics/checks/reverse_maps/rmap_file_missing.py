@@ -23,7 +23,7 @@ from vmaforensics.checks.reverse_maps.compared_trees import compared_trees
 from vmaforensics.checks.reverse_maps.neighbours import NEIGHBOURS, passed_by
 from vmaforensics.checks.rule import FORKS, INDICES, Part, Rule, Severity
 from vmaforensics.checks.unchanged import unchanged
-from vmaforensics.columns.lookup import distinct, first_rows, rows_of, values_at
+from vmaforensics.columns.lookup import difference, distinct, first_rows, rows_of, values_at
 from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.pages.ptes import place_keys
 from vmaforensics.views.view import View
@@ -67,7 +67,7 @@ def check(context: Context) -> Iterator[Finding]:
         if context.acquisition.live:
             lost = _lost(context, compared)
             yield from lost.findings
-            missing = np.setdiff1d(missing, lost.rows)
+            missing = difference(missing, lost.rows)
         for finding in _findings(compared, missing):
             evidence = (*finding.evidence, *traces.get(finding.mm, ()))
             rows = missing[compared.trees.vmas.rmap.vmas.mm[missing] == np.uint64(finding.mm)]

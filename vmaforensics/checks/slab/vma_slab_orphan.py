@@ -18,7 +18,7 @@ from vmaforensics.checks.context import vma_text
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import INDICES, INSERTS, LAGS, REINDEXES, Part, Rule, Severity
 from vmaforensics.checks.slab.cut_out import WHYS, cut_out
-from vmaforensics.columns.lookup import values_at
+from vmaforensics.columns.lookup import difference, values_at
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.slab.objects import State
 from vmaforensics.views.view import View
@@ -65,7 +65,7 @@ def check(context: Context) -> Iterator[Finding]:
     for place, why in enumerate(WHYS):
         for finding in _findings(context, found, cut.rows[cut.why == place], cut.slot[cut.why == place]):
             yield replace(finding, proven=why)
-    yield from _findings(context, found, np.setdiff1d(orphans(context, found), cut.rows))
+    yield from _findings(context, found, difference(orphans(context, found), cut.rows))
 
 
 def _findings(context: Context, found: StrayVmas, rows: I64, slots: U64 | None = None) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import distinct
+from vmaforensics.columns.lookup import difference, distinct
 from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import I32, U64
 from vmaforensics.views.objects.members import holds_at, struct_of_cache
@@ -131,7 +131,7 @@ def follow_types(kernel: Kernel, tasks: Tasks) -> TypedPointers:
         frontier = {}
         for struct, parts in after.items():
             known = met.get(struct, np.zeros(0, np.uint64))
-            new = np.setdiff1d(np.concatenate(parts), known)[: _MOST - len(known)]
+            new = difference(np.concatenate(parts), known)[: _MOST - len(known)]
             if len(new) and struct not in _NOT_FOLLOWED:
                 frontier[struct] = new
                 met[struct] = distinct(known, new)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import distinct, rows_of, values_at
+from vmaforensics.columns.lookup import difference, distinct, rows_of, values_at
 from vmaforensics.columns.types import I64, U16, U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
 from vmaforensics.views.processes.mm_lists import TreeRoots, on_lru_lists, on_pgd_list, tree_roots
@@ -200,7 +200,7 @@ def _read_mms(kernel: Kernel, mms: U64, owner: U64, tasks: Tasks, log: ProblemLo
     named = named.take_or_fill(np.where(user >= 0, user, np.where(owning >= 0, len(users) + owning, -1)))
     rows = read_mms(kernel, named.replace(mm=mms, ok=np.ones(len(mms), np.bool_)), ProblemLog())
     lost = rows.mm[~rows.ok & ~np.isin(rows.mm, users.mm)]
-    stale = np.setdiff1d(mms[user < 0], rows.mm)
+    stale = difference(mms[user < 0], rows.mm)
     log.add(View.SOURCES, Problem.UNREADABLE, lost, lost)
     log.add(View.SOURCES, Problem.STALE, 0, stale, stale)
     return rows

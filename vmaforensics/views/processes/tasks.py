@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import distinct, first_rows
+from vmaforensics.columns.lookup import difference, distinct, first_rows
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I32, U32, U64, Bools, Bytes16
 from vmaforensics.errors import KernelNotFoundError
@@ -177,7 +177,7 @@ def _threads(kernel: Kernel, leaders: Tasks, log: ProblemLog) -> Tasks:
             live &= ~stale | (named & (signal == head - thread_head))
         seen = distinct(seen, task[live])
         head, here = head[live], after[live]
-    return read_tasks(kernel, np.setdiff1d(seen, leaders.task), leader=False, log=log)
+    return read_tasks(kernel, difference(seen, leaders.task), leader=False, log=log)
 
 
 def read_tasks(kernel: Kernel, addresses: U64, *, leader: bool, log: ProblemLog) -> Tasks:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vmaforensics.columns.lookup import distinct, is_in, rows_of
+from vmaforensics.columns.lookup import difference, distinct, is_in, rows_of
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
@@ -71,14 +71,14 @@ def _inodes(kernel: Kernel, log: ProblemLog) -> U64:
         log.add(View.FILE_RMAP, Problem.UNREADABLE, 0, lost[is_in(lost, listed)])
         after = words[ok].reshape(-1)
         listed = after[object_pointer(kernel.arch, after)]
-        more = _listed_in_caches(kernel, np.setdiff1d(nodes.all(), heads)) if steps == _MANY else listed[:0]
+        more = _listed_in_caches(kernel, difference(nodes.all(), heads)) if steps == _MANY else listed[:0]
         fresh = nodes.add(np.concatenate([listed, more]))
         count += len(fresh)
         steps += 1
         if count > limit or steps > _STEPS:
             log.add(View.FILE_RMAP, Problem.CUT_SHORT, 0, fresh[:1])
             break
-    inodes: U64 = np.setdiff1d(nodes.all(), np.concatenate([heads, *strange])) - link
+    inodes: U64 = difference(nodes.all(), np.concatenate([heads, *strange])) - link
     return inodes
 
 
@@ -161,7 +161,7 @@ def _super_blocks(kernel: Kernel, log: ProblemLog) -> U64:
         fresh = nodes.add(after[object_pointer(kernel.arch, after)])
         if not len(fresh):
             break
-    found = np.setdiff1d(nodes.all(), np.concatenate(strange)) if strange else nodes.all()
+    found = difference(nodes.all(), np.concatenate(strange)) if strange else nodes.all()
     blocks: U64 = found[found != np.uint64(head)] - place
     return blocks
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import numpy as np
 
 from vmaforensics.arch.branches import VectorTable
-from vmaforensics.columns.lookup import distinct
+from vmaforensics.columns.lookup import difference, distinct
 from vmaforensics.columns.types import U64, Bools
 from vmaforensics.views.road.pointers import Group, Source
 
@@ -194,7 +194,7 @@ def read_security_hooks(kernel: Kernel, log: PointerLog) -> None:
         after, linked = kernel.gather_member("security_hook_list", "list.next?", at)
         log.unread += int((~linked).sum())
         seen = distinct(seen, at)
-        at = np.setdiff1d(after[linked & kernel.arch.kernel_pointer(after)], seen)
+        at = difference(after[linked & kernel.arch.kernel_pointer(after)], seen)
     log.unread += len(at)
 
 

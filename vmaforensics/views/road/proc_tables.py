@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from vmaforensics.columns.lookup import distinct
+from vmaforensics.columns.lookup import difference, distinct
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import U16, U64
 from vmaforensics.views.road.code_owners import Owner
 from vmaforensics.views.road.expected import ENTRIES, FILES, TABLES
 from vmaforensics.views.road.pointers import Group, Source, words_of
+from vmaforensics.views.slab.homes import PROC_ENTRY, Homes
 
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
@@ -121,7 +122,8 @@ def read_proc_entries(kernel: Kernel, log: PointerLog) -> dict[str, U64]:
         parts.append(rows.take(ok))
         seen = distinct(seen, fresh)
         below = np.concatenate([rows.subdir[ok], rows.left[ok], rows.right[ok]])
-        fresh = np.setdiff1d(below[kernel.arch.kernel_pointer(below)] - link, seen)
+        fresh = difference(below[kernel.arch.kernel_pointer(below)] - link, seen)
+        fresh = fresh[kernel.shared(Homes).admits(PROC_ENTRY, fresh)]
     log.unread += len(fresh)
     found = _ProcEntries.concatenate(parts)
     folder = (found.mode & _FORMAT) == _FOLDER

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from vmaforensics.columns.lookup import difference
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I64, U64, Bools
 from vmaforensics.views.structures.circular_lists import follow_list
@@ -79,7 +80,7 @@ def find_tracers(kernel: Kernel) -> Tracers:
     if not kernel.has("ftrace_ops", "func_hash") or kernel.symbols.get("ftrace_ops_list") is None:
         return Tracers(ops=Ops.zeros(0), traced=Traced.zeros(0), whole=False)
     linked, whole = _follow(kernel)
-    others = np.setdiff1d(_with_trampolines(kernel), linked)
+    others = difference(_with_trampolines(kernel), linked)
     ops, ok = kernel.gather(Ops, np.concatenate([linked, others]))
     ops.ops[:] = np.concatenate([linked, others])
     ops.linked[: len(linked)] = True

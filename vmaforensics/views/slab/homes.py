@@ -54,6 +54,7 @@ ADDRESS_SPACE = Kind("address_space", inner=True)
 SUPER_BLOCK = Kind("super_block")
 DENTRY = Kind("dentry", ("dentry_cache", "__dentry_cache"))
 MOUNT = Kind("mount", ("mnt_cache",))
+PROC_ENTRY = Kind("proc_dir_entry", ("proc_dir_entry_cache",), static=True)  # proc_root
 XA_NODE = Kind("xa_node", ("radix_tree_node_cachep",))
 
 
