@@ -38,10 +38,16 @@ def test_without_a_known_top_nothing_is_above_it() -> None:
 
 def test_all_is_above_a_top_that_was_taken_away() -> None:
     """What exec has before setup_new_exec, and nobody else."""
-    views = views_of(Process())
+    views = views_of(Process(), Process(pid=200))
     views.mms.task_size[0] = 0
     (found,) = findings(views, "VMA-BOUNDS")
-    assert found.apart == len(views.vmas)
+    assert found.apart == int((views.vmas.mm == views.mms.mm[0]).sum())
+
+
+def test_where_the_member_is_lost_nothing_is_above_it() -> None:
+    views = views_of(Process(), Process(pid=200))
+    views.mms.task_size[:] = 0
+    assert findings(views, "VMA-BOUNDS") == []
 
 
 def test_an_unread_vma_has_no_bounds() -> None:

@@ -55,7 +55,8 @@ def check(context: Context) -> Iterator[Finding]:
     empty = start >= end
     unaligned = context.views.arch.page_bases(start | end) != (start | end)
     top = values_at(mms.task_size, mm_row)
-    outside = values_at(mms.ok, mm_row) & (end > top)
+    known = bool(mms.task_size.any())  # where its place is lost, it is 0 in all
+    outside = values_at(mms.ok, mm_row) & (end > top) & known
     wrong = np.flatnonzero(empty | unaligned | outside)
     entries, vmas = entries.take(wrong), vmas.take(indexed.vma_row[wrong])
     # Exec has the new address space, with its stack, before it knows where that ends (begin_new_exec, setup_new_exec).
