@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from vmaforensics.views.vmas.files import Files
 
 # Of struct super_block.s_magic: a file that overlayfs opened beneath itself has the path of the one above (up to 6.7),
-# and ecryptfs, coda and others that are stacked have pages of the one beneath. Files of anon_inodefs, regular since 6.17,
-# share an inode, and drivers give them pages of their own (vfio_device_open). By include/uapi/linux/magic.h.
+# and ecryptfs, coda and others that are stacked have pages of the one beneath (include/uapi/linux/magic.h). Files of
+# anon_inodefs, regular since 6.17, share an inode, and drivers give them pages of their own (vfio_device_open).
 _STACKED: Final = (0x794C7630, 0xF15F, 0x73757245, 0x09041934)
 _NAME_MAX: Final = 255  # include/uapi/linux/limits.h
 _GENERATIONS: Final = 2100  # PATH_MAX / 2 names
