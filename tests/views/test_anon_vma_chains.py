@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from handmade import LINUX, Machine, circular_list
@@ -132,6 +134,24 @@ def test_anon_vmas_bring_their_root_and_parent(machine: Machine) -> None:
     assert rows.held.tolist() == [False, True]
     assert rows.whole.tolist() == [True, True]
     assert not len(log.table())
+
+
+def test_what_has_another_root_than_its_child_leads_no_further(machine: Machine) -> None:
+    line = [machine.put("anon_vma") for _ in range(8)]
+    for child, parent in itertools.pairwise(line):
+        machine.set("anon_vma", child, "root", child)
+        machine.set("anon_vma", child, "parent", parent)
+    rows = read_anon_vmas(machine.kernel(), words(line[0]), AddressSet(), ProblemLog())
+    assert sorted(rows.anon_vma.tolist()) == line[:2]
+
+
+def test_every_ancestor_is_read(machine: Machine) -> None:
+    line = [machine.put("anon_vma") for _ in range(8)]
+    for child, parent in itertools.pairwise([*line, line[-1]]):
+        machine.set("anon_vma", child, "root", line[-1])
+        machine.set("anon_vma", child, "parent", parent)
+    rows = read_anon_vmas(machine.kernel(), words(line[0]), AddressSet(), ProblemLog())
+    assert sorted(rows.anon_vma.tolist()) == line
 
 
 def test_an_anon_vma_that_is_not_in_the_image_is_a_problem(machine: Machine) -> None:

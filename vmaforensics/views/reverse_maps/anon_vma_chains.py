@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from vmaforensics.columns.lookup import distinct, is_first, rows_of
+from vmaforensics.columns.lookup import distinct, is_first, is_in, rows_of
 from vmaforensics.columns.table import Table, member, table
 from vmaforensics.columns.types import I64, U64, Bools
 from vmaforensics.views.problems import Problem, ProblemLog
@@ -121,10 +121,12 @@ def read_anon_vmas(kernel: Kernel, addresses: U64, seen: AddressSet, log: Proble
     """The anon_vmas at ``addresses`` and those they name as root or parent.
 
     Those in ``seen`` are left out, and what was read is added to it. Addresses that cannot be one are skipped; where
-    the allocator says that none lives, nothing is read.
+    the allocator says that none lives, nothing is read. A child has the root of its parent (anon_vma_fork, mm/rmap.c):
+    what was led to and has another leads no further.
     """
     found: list[AnonVmas] = []
     fresh = seen.add(addresses[object_pointer(kernel.arch, addresses)])
+    roots: U64 | None = None  # of those that led to what is fresh
     while len(fresh):
         stale = kernel.shared(Homes).strangers(ANON_VMA, fresh)
         rows, ok = kernel.gather(AnonVmas, fresh)
@@ -136,8 +138,9 @@ def read_anon_vmas(kernel: Kernel, addresses: U64, seen: AddressSet, log: Proble
         rows.ok[:] = rows.whole[:] = ok
         rows.held[:] = ok & write_held(kernel, "anon_vma", fresh, "rwsem")
         found.append(rows)
-        kin = np.concatenate([rows.root, rows.parent])
-        fresh = seen.add(kin[object_pointer(kernel.arch, kin)])
+        family = rows if roots is None else rows.take(is_in(rows.root, roots))
+        roots = distinct(family.root[object_pointer(kernel.arch, family.root)])
+        fresh = seen.add(np.concatenate([roots, family.parent[object_pointer(kernel.arch, family.parent)]]))
     return AnonVmas.concatenate(found)
 
 
