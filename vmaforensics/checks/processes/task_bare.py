@@ -42,7 +42,7 @@ RULE = Rule(
     transient="none: all are set before a task is on a list, and cleared when it exits",
     by_hand=("crash: struct task_struct.thread_pid,group_leader,signal,sighand,cred,fs,files,nsproxy,flags TASK",),
     steps=("task",),
-    rank=535,
+    rank=531,
     changed_by=(),
 )
 

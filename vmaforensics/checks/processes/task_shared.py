@@ -38,7 +38,7 @@ _MOST = 16  # processes that are told of one structure; of more, the first stand
 
 RULE = Rule(
     id="TASK-SHARED",
-    title="open files, working directory, handlers or namespaces of a process are counted for other tasks",
+    title="what a process shares with others is counted for other tasks",
     severity=Severity.HIGH,
     why="A task whose files or whose root are exchanged shows another's in /proc/PID/fd, cwd and root, or uses what it "
     "does not show; with another's handlers a signal runs what somebody chose, with other namespaces it leaves its "

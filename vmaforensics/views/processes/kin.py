@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from vmaforensics.columns.lookup import rows_of
+from vmaforensics.columns.lookup import is_in, rows_of
 from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
 from vmaforensics.columns.table import Table, column, member, table
 from vmaforensics.columns.types import I64, U8, U64, Bools
@@ -88,7 +88,7 @@ def read_kin(kernel: Kernel, tasks: Tasks) -> tuple[Kin, Shared]:
 
     What cannot be read is no problem of its own: walking the tasks has reported it.
     """
-    tasks = tasks.take(tasks.ok)
+    every, tasks = tasks.task, tasks.take(tasks.ok)
     kin, ok = kernel.gather(Kin, tasks.task)
     kin.task[:] = tasks.task
     kin, tasks = kin.take(ok), tasks.take(ok)
@@ -101,10 +101,7 @@ def read_kin(kernel: Kernel, tasks: Tasks) -> tuple[Kin, Shared]:
         kin.backward[:] = _owner(places, kin.prev, heads + children, heads)
     kin.linked[:] = _linked(kernel, kin, places)
     if kernel.has("task_struct", "thread_group"):
-        with np.errstate(over="ignore"):
-            kin.in_group[:] = _in_group(
-                kin, tasks, tasks.task + np.uint64(kernel.offset("task_struct", "thread_group"))
-            )
+        kin.in_group[:] = _in_group(kernel, kin, tasks, every)
     return kin, _shared(kernel, kin, tasks, first)
 
 
@@ -137,15 +134,23 @@ def _linked(kernel: Kernel, kin: Kin, places: U64) -> Bools:
     return found
 
 
-def _in_group(kin: Kin, tasks: Tasks, places: U64) -> Bools:
-    """A process of several threads has none that leads to itself alone."""
+def _in_group(kernel: Kernel, kin: Kin, tasks: Tasks, every: U64) -> Bools:
+    """A process of several threads has none that leads to itself alone.
+
+    A neighbour that could not be read is no witness: one of ``every`` task that is not among ``tasks``, or a lost page.
+    """
+    link = np.uint64(kernel.offset("task_struct", "thread_group"))
+    places = tasks.task + link
     order = np.argsort(places, kind="stable")
     _, group, count = np.unique(tasks.tgid, return_inverse=True, return_counts=True)
     found: Bools = (kin.group_next != places) | (count[group] == 1)
     for lead, back in ((kin.group_next, kin.group_prev), (kin.group_prev, kin.group_next)):
         row = rows_of(places[order], lead)
         other = order[np.maximum(row, 0)]
-        found &= (row >= 0) & (tasks.tgid[other] == tasks.tgid) & (back[other] == places)
+        agrees = (tasks.tgid[other] == tasks.tgid) & (back[other] == places)
+        with np.errstate(over="ignore"):
+            lost = is_in(lead - link, every) | (kernel.arch.kernel_pointer(lead) & ~kernel.words(lead, 2)[1])
+        found &= np.where(row >= 0, agrees, lost)
     return found
 
 
