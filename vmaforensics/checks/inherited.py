@@ -40,8 +40,8 @@ def inherited_until(context: Context, vmas: Vmas) -> U64:
         return until
     order = sort_order(vmas.vma)
     at = rows_of(vmas.vma[order], rmap.chains.vma)
-    links = rmap.chains.take(np.flatnonzero((at >= 0) & (rmap.chains.back == rmap.chains.vma)))
-    row = order[rows_of(vmas.vma[order], links.vma)]
+    own_links = np.flatnonzero((at >= 0) & (rmap.chains.back == rmap.chains.vma))
+    links, row = rmap.chains.take(own_links), order[at[own_links]]
     root = np.where(rmap.anon_vmas.ok, rmap.anon_vmas.root, np.uint64(0))
     own = values_at(root, rows_of(rmap.anon_vmas.anon_vma, vmas.anon_vma))[row]
     theirs = values_at(root, rows_of(rmap.anon_vmas.anon_vma, links.anon_vma))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.processes.sources import about_task
+from vmaforensics.checks.processes.sources import about_task, parent_copies
 from vmaforensics.checks.rule import BUG, SMEAR, Apart, Rule, Severity
 from vmaforensics.columns.lookup import rows_of, values_at
 from vmaforensics.views.operations.operation import Operation
@@ -55,7 +55,7 @@ def check(context: Context) -> Iterator[Finding]:
         return
     tasks = sources.tasks
     using = tasks.ok & (tasks.mm != 0) & ((tasks.flags & np.uint32(PF_EXITING | PF_KTHREAD)) == 0) & (tasks.pid > 0)
-    using &= ~np.isin(tasks.task, [] if context.views.operations is None else context.views.operations.copies)
+    using &= ~np.isin(tasks.task, parent_copies(context))
     user = np.flatnonzero(using)
     user = user[np.argsort(tasks.mm[user], kind="stable")]
     mine = rows_of(tasks.mm[user], sources.mms.mm)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
     from vmaforensics.checks.rule import Rule
-    from vmaforensics.columns.types import U16, Bools
+    from vmaforensics.columns.types import U16, U64, Bools
     from vmaforensics.views.processes.mm_sources import SourcesView
 
 # include/linux/sched.h
@@ -30,6 +30,18 @@ def known_to(bits: U16, source: Source) -> Bools:
     """Which of the tasks or mms with these source flags does ``source`` know of?"""
     found: Bools = (bits & np.uint16(source)) != 0
     return found
+
+
+def unlisted_yet(sources: SourcesView) -> Bools:
+    """Which rows of ``sources.tasks`` fork is still making: they come to the list of tasks last (copy_process)."""
+    new: Bools = (sources.tasks.state & TASK_NEW) != 0
+    return new & ~known_to(sources.task_sources, Source.TASK_LIST)
+
+
+def parent_copies(context: Context) -> U64:
+    """Addresses of tasks that are byte copies of their parents still."""
+    operations = context.views.operations
+    return np.zeros(0, np.uint64) if operations is None else operations.copies
 
 
 def whole_sources(context: Context, sources: SourcesView) -> Source:

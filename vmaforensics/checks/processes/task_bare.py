@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.processes.sources import TASK_NEW, about_task, known_to
+from vmaforensics.checks.processes.sources import about_task, parent_copies, unlisted_yet
 from vmaforensics.checks.rule import BUG, SMEAR, Rule, Severity
 from vmaforensics.views.processes.essentials import UNTIL_EXIT, UNTIL_RELEASED
-from vmaforensics.views.processes.mm_sources import Source
 from vmaforensics.views.processes.tasks import PF_EXITING, PF_KTHREAD
 from vmaforensics.views.view import View
 
@@ -53,10 +52,8 @@ def check(context: Context) -> Iterator[Finding]:
     if sources is None or has is None:
         return
     tasks = sources.tasks
-    unborn = ((tasks.state & TASK_NEW) != 0) & ~known_to(sources.task_sources, Source.TASK_LIST)
-    judged = has.ok & (tasks.mm != 0) & (tasks.exit_state == 0) & ((tasks.flags & PF_KTHREAD) == 0) & ~unborn
-    if context.views.operations is not None:
-        judged &= ~np.isin(tasks.task, context.views.operations.copies)
+    judged = has.ok & (tasks.mm != 0) & (tasks.exit_state == 0) & ((tasks.flags & PF_KTHREAD) == 0)
+    judged &= ~unlisted_yet(sources) & ~np.isin(tasks.task, parent_copies(context))
     staying = judged & ((tasks.flags & PF_EXITING) == 0)
     first = tasks.pid == tasks.tgid
     columns = has.columns()

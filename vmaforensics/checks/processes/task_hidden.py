@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.processes.sources import TASK_NEW, about_task, known_to, whole_sources
+from vmaforensics.checks.processes.sources import TASK_NEW, about_task, known_to, parent_copies, whole_sources
 from vmaforensics.checks.rule import BUG, SMEAR, Confidence, Rule, Severity
 from vmaforensics.columns.lookup import distinct, rows_of, values_at
 from vmaforensics.views.processes.mm_sources import Source
@@ -72,7 +72,7 @@ def check(context: Context) -> Iterator[Finding]:
     sources = context.views.sources
     if sources is None:
         return
-    missing = _missing(sources, whole_sources(context, sources), _unborn(context), _bypassed(context, sources))
+    missing = _missing(sources, whole_sources(context, sources), parent_copies(context), _bypassed(context, sources))
     for which in (missing.on_list | missing.both, missing.in_index & ~missing.on_list & ~missing.both):
         yield from _of_processes(context, sources, missing, np.flatnonzero(which))
 
@@ -112,12 +112,6 @@ def _missing(sources: SourcesView, whole: Source, unborn: U64, passed: Bools) ->
         in_index=tasks.ok & (tasks.pid > 0) & ~released & listed & ~indexed & bool(whole & Source.PID_INDEX),
         both=settled & ~listed & ~indexed & ((whole & _BOTH) == _BOTH),
     )
-
-
-def _unborn(context: Context) -> U64:
-    """Tasks that are byte copies of their parents still."""
-    operations = context.views.operations
-    return np.zeros(0, np.uint64) if operations is None else operations.copies
 
 
 def _of_process(context: Context, sources: SourcesView, missing: _Missing, rows: list[int]) -> Finding:

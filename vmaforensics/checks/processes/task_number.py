@@ -14,11 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.processes.sources import TASK_NEW, about_task, known_to
+from vmaforensics.checks.processes.sources import about_task, unlisted_yet
 from vmaforensics.checks.rule import BUG, SMEAR, Rule, Severity
 from vmaforensics.columns.lookup import rows_of, sort_order, values_at
 from vmaforensics.views.operations.operation import Operation
-from vmaforensics.views.processes.mm_sources import Source
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -56,7 +55,7 @@ def check(context: Context) -> Iterator[Finding]:
     leader = values_at(order, rows_of(tasks.task[order], numbers.leader), -1)
     led = numbers.ok & (leader >= 0) & values_at(numbers.ok, leader)
     # What fork makes has its own number before its own struct pid, and comes to the list after both (copy_process).
-    unborn = ((tasks.state & TASK_NEW) != 0) & ~known_to(sources.task_sources, Source.TASK_LIST)
+    unborn = unlisted_yet(sources)
     judged = tasks.ok & numbers.ok & (tasks.mm != 0) & (tasks.exit_state == 0) & ~sources.executing & ~unborn
     own = judged & (tasks.pid != numbers.number)
     group = judged & led & (tasks.tgid != values_at(numbers.number, leader))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.processes.sources import about_task, whole_sources
+from vmaforensics.checks.processes.sources import about_task, parent_copies, whole_sources
 from vmaforensics.checks.rule import BUG, SMEAR, Apart, Confidence, Rule, Severity
 from vmaforensics.columns.lookup import first_rows, values_at
 from vmaforensics.views.operations.operation import Operation
@@ -83,11 +83,10 @@ def check(context: Context) -> Iterator[Finding]:
 
 def _all_read(context: Context) -> bool:
     """Could each task be read that any record knows, but for those that are copies of others still?"""
-    kin, sources, operations = context.views.kin, context.views.sources, context.views.operations
+    kin, sources = context.views.kin, context.views.sources
     assert kin is not None
     assert sources is not None
-    copies = np.zeros(0, np.uint64) if operations is None else operations.copies
-    return bool(np.isin(sources.tasks.task, np.concatenate([kin.task, copies])).all())
+    return bool(np.isin(sources.tasks.task, np.concatenate([kin.task, parent_copies(context)])).all())
 
 
 def _told(context: Context, place: int, row: int, severity: Severity, processes: int) -> Finding:

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.processes.sources import TASK_NEW, about_task, known_to
+from vmaforensics.checks.processes.sources import about_task, parent_copies, unlisted_yet
 from vmaforensics.checks.rule import BUG, SMEAR, Rule, Severity
-from vmaforensics.views.processes.mm_sources import Source
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -49,10 +48,8 @@ def check(context: Context) -> Iterator[Finding]:
     if sources is None or has is None:
         return
     tasks = sources.tasks
-    unborn = ((tasks.state & TASK_NEW) != 0) & ~known_to(sources.task_sources, Source.TASK_LIST)
-    wrong = has.ok & has.off_stack & (tasks.exit_state == 0) & ~unborn
-    if context.views.operations is not None:
-        wrong &= ~np.isin(tasks.task, context.views.operations.copies)
+    wrong = has.ok & has.off_stack & (tasks.exit_state == 0)
+    wrong &= ~unlisted_yet(sources) & ~np.isin(tasks.task, parent_copies(context))
     for row in np.flatnonzero(wrong).tolist():
         saved, stack = int(has.saved[row]), int(has.stack[row])
         evidence = Evidence(
