@@ -12,7 +12,8 @@ internal error; take at most three times the time and twice the memory that the 
 findings; print no more than a few times as much, but for what each finding takes; and find every process that a plain
 walk along ``tasks.next`` of the damaged image finds. With ``--crash`` the commands of crash cases run instead of the
 report, and what they read is hit: log, stacks, unwind data. Each trial that breaks a rule is a line of JSON, and the
-last line counts them all. What a limit is measured against is measured first, on the image as it is. With ``--brief``
+last line counts them all. What a limit is measured against is measured first, on the image as it is: with its pages
+unpacked as they are for most trials, and as the file, for those that damage the file. With ``--brief``
 three trials of four have the report in text and JSON alone; the damage of a trial stays the same.
 """
 
@@ -63,7 +64,7 @@ MOST_WORDS = 1000
 MOST_PAGES = 64
 _BEGIN = 0.3  # s of the CPU until a command is loaded: part of what it takes, and not measured here
 _PAGE_TEXT = 1 << 18  # bytes that any command may print more than usual
-_CARD = 1 << 14  # bytes that a report may print more for each finding: evidence, records side by side, a picture
+_CARD = 1 << 16  # bytes that a report may print more for each finding: evidence, a picture, 120 rows of its map
 _HARD_LIMIT = 60  # s of CPU
 _FILES = 10  # one trial of so many damages the file, not the memory
 _SAID = 100  # trials after which the tally is said
@@ -697,10 +698,10 @@ def trial(seed: int, ground: Ground, folder: Path, *, crash: bool = False, brief
     return run_trial(seed, damage.__name__, image, ground, beside, report=not crash, shown=shown)
 
 
-def usual(ground: Ground, *, crash: bool = False) -> Outcome:
-    """The undamaged image with every command."""
+def usual(ground: Ground, image: Image, *, crash: bool = False) -> Outcome:
+    """The undamaged image with every command: with its pages unpacked, or as the file."""
     beside = OF_CRASHES if crash else BESIDE
-    return run_trial(-1, "none", ground.image, ground, beside, report=not crash, shown=SHOWN)
+    return run_trial(-1, "none", image, ground, beside, report=not crash, shown=SHOWN)
 
 
 def _say(what: dict[str, object]) -> None:
@@ -713,14 +714,20 @@ def campaign(options: argparse.Namespace) -> int:
     from vmaforensics.errors import ExitCode
 
     ground = prepare(options.image, options.other)
-    usual(ground, crash=options.crash)  # for what it loads: no trial has to
+    usual(ground, ground.image, crash=options.crash)  # for what it loads: no trial has to
     gc.collect()
     gc.freeze()  # what trials share is copied by none of them
-    normal = end(begin(lambda: usual(ground, crash=options.crash), -1, "none"))
-    _say({"usual": vars(normal)})
-    assert not normal.wrong, normal.wrong
-    unread = ExitCode.IMAGE_UNREADABLE
-    assert unread not in normal.codes.values(), f"the commands do not see the image: {normal.codes}"
+
+    def sound(image: Callable[[], Image]) -> Outcome:
+        normal = end(begin(lambda: usual(ground, image(), crash=options.crash), -1, "none"))
+        assert not normal.wrong, normal.wrong
+        unread = ExitCode.IMAGE_UNREADABLE
+        assert unread not in normal.codes.values(), f"the commands do not see the image: {normal.codes}"
+        return normal
+
+    normal = sound(lambda: ground.image)
+    of_file = sound(lambda: opening.open_image(options.image))  # a damaged file is unpacked by each trial
+    _say({"usual": vars(normal), "usual of the file": vars(of_file)})
     tally = Tally()
     began = time.monotonic()
 
@@ -733,7 +740,7 @@ def campaign(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         for outcome in outcomes(works(Path(folder)), options.jobs):
             (Path(folder) / str(outcome.seed)).unlink(missing_ok=True)
-            broken = list(broken_rules(outcome, normal))
+            broken = list(broken_rules(outcome, of_file if outcome.kind == "file" else normal))
             tally.add(outcome, broken)
             if broken:
                 _say({"seed": outcome.seed, "kind": outcome.kind, "broken": [words for _, words in broken]})

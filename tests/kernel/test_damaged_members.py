@@ -88,6 +88,26 @@ def test_without_any_index_no_rule_goes_wrong(
     assert analysis.context.failures == []
 
 
+@pytest.mark.parametrize("struct", ["vmap_area", "slab", "page", "backing_file", "rb_node", "inode", "files_struct"])
+def test_a_structure_that_is_lost_costs_no_process_and_accuses_nobody(
+    sample: Sample, struct: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where its record lies in a page that is not in the dump."""
+    kernel = again(sample.analysis, sample.analysis.image.memory).kernel
+    found = type(kernel.types).struct
+    monkeypatch.setattr(
+        type(kernel.types), "struct", lambda types, name: None if name == struct else found(types, name)
+    )
+    monkeypatch.setattr(kernel.types, "problem", "damaged at 1 place")
+    kernel.forget()
+    analysis = again_from_views(replace(sample.analysis, kernel=kernel), sample.analysis.image.memory)
+    assert analysis.views.tasks.task.tolist() == sample.analysis.views.tasks.task.tolist()
+    assert analysis.context.failures == []
+    known = {(finding.rule, finding.pid) for finding in sample.analysis.findings}
+    loud = [finding for finding in analysis.findings if finding.severity.rank <= Severity.MEDIUM.rank]
+    assert [finding for finding in loud if (finding.rule, finding.pid) not in known] == []
+
+
 @pytest.mark.parametrize("size", [0, 1 << 32])
 def test_no_structure_has_such_a_size(damaged: Kernel, size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     layout = damaged.types.struct("mm_struct")

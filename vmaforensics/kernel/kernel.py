@@ -132,6 +132,12 @@ class Kernel:
         """Does this kernel's ``struct`` have the member ``path``, or one of ``a|b``? Dots lead into embedded ones."""
         return self._member(struct, path) is not None
 
+    def knows(self, struct: str, path: str) -> bool:
+        """As :meth:`has`, of a member that every kernel has: where damaged types do not, :attr:`untyped` has it."""
+        if not self.has(struct, path) and self.types_damaged:
+            self.untyped[f"{struct}.{path}"] = None
+        return self.has(struct, path)
+
     def member(self, struct: str, path: str) -> Field:
         """The member ``path`` of ``struct``; ``a|b`` takes the first that exists.
 

@@ -98,6 +98,17 @@ def _strings(blob: bytes) -> int | None:
     return int(begins[0]) if len(begins) else None
 
 
+def mentions(blob: bytes, name: str) -> bool:
+    """May a record of the blob have this ``name``? Asked before records are put right, which may take a second."""
+    try:
+        types, length, strings, size = _sections(blob)
+    except KernelNotFoundError:
+        return False
+    at = blob.find(b"\0" + name.encode() + b"\0", strings, strings + size) + 1 - strings
+    words = np.frombuffer(blob, "<u4", count=length // 4, offset=types)
+    return at > 0 and bool((words == at).any())
+
+
 class Btf:
     """The types of one BTF blob, looked up by name.
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from vmaforensics.columns.lookup import distinct
 from vmaforensics.kernel.structures import btf_left, btf_records
 from vmaforensics.kernel.structures.btf_records import (
     ARRAY,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 _SOUND = 4  # sound records in a row that are no accident
 _BLOCK, _FEW = 2048, 16  # records looked at at once, and behind one that is not sound
+_TOGETHER = 1 << 18  # words
 _PROOF = 6  # references that have to agree on the number of a type
 _DOUBTFUL = 0.2  # of them may be damaged themselves; of a wrong number, most disagree
 _MOST_TRIED = 4096  # numbers
@@ -164,16 +166,38 @@ def _sound_block(records: Records, can: Bools, lengths: I64, at: int, most: int)
 def _next_sound(records: Records, can: Bools, lengths: I64, bad: int) -> int:
     """The first word behind the record at ``bad`` from which on a few records are sound; the end if there is none."""
     end = len(can)
-    for first in range(bad + 1, end, 1 << 16):
-        for at in (np.flatnonzero(can[first : first + (1 << 16)]) + first).tolist():
-            starts: list[int] = []
-            here = at
-            while len(starts) < _SOUND and here + HEAD <= end and can[here]:
-                starts.append(here)
-                here += int(lengths[here])
-            if (len(starts) == _SOUND or here == end) and records.bodies(np.array(starts, np.int64)).all():
-                return int(at)
+    first, width = bad + 1, _FEW
+    while first < end:
+        tried = np.flatnonzero(can[first : first + width]) + first
+        while len(tried):
+            rows, ends, whole = _chains(can, lengths, tried)
+            # A wild length is that of the whole section: no more words than that are looked at together.
+            now = max(int(np.searchsorted(np.cumsum(ends - tried), _TOGETHER, "right")), 1)
+            held = rows[:now] >= 0
+            starts = distinct(rows[:now][held])
+            good = np.ones(held.shape, np.bool_)
+            good[held] = records.bodies(starts)[np.searchsorted(starts, rows[:now][held])]
+            sound = np.flatnonzero(whole[:now] & good.all(1))
+            if len(sound):
+                return int(tried[sound[0]])
+            tried = tried[now:]
+        first, width = first + width, min(2 * width, _BLOCK)
     return end
+
+
+def _chains(can: Bools, lengths: I64, tried: I64) -> tuple[I64, I64, Bools]:
+    """The first records that follow from each of ``tried`` on: (words they begin at, ``(n, _SOUND)``, -1 for none;
+    the word behind the last; are there as many, or does the section end with them?)"""
+    end = len(can)
+    rows = np.full((len(tried), _SOUND), -1, np.int64)
+    here = tried.copy()
+    going = np.ones(len(tried), np.bool_)
+    for place in range(_SOUND):
+        rows[going, place] = here[going]
+        here[going] += lengths[here[going]]
+        if place + 1 < _SOUND:
+            going &= (here + HEAD <= end) & can[np.minimum(here, end - 1)]
+    return rows, here, going | (here == end)
 
 
 def _put_right(records: Records, at: int, after: int, left: int) -> bool:

@@ -119,7 +119,7 @@ def _btf_anywhere(memory: PhysicalMemory, tried: btf.Btf | None) -> tuple[int, b
     damaged: list[tuple[int, btf.Btf]] = []
     for pa, size in itertools.islice(_btf_heads(memory), _MOST_BLOBS):
         blob, missing = _held(memory.gather, memory.page_size, pa, size)
-        if tried is not None and blob == tried.blob:
+        if (tried is not None and blob == tried.blob) or not btf.mentions(blob, "task_struct"):
             continue
         types, _ = _usable(blob, missing)
         if types is not None and types.problem is None:

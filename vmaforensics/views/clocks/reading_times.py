@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.columns.lookup import last_rows_of
-from vmaforensics.views.clocks.samples import Bound, Clock
+from vmaforensics.views.clocks.samples import LATEST, Bound, Clock
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -227,7 +227,8 @@ def _line(anchors: _Points, bounds: _Points, upper: _Points, size: float, speed:
     if size > place[-1]:
         place.append(size)
         time.append(time[-1] + max(least, min(speed, max(most, 0.0))) * (size - last[0]))
-    return _Points(np.array(place), np.array(time))
+    # Wild clocks make it as steep as can be: what is reckoned from it has to be a number still.
+    return _Points(np.array(place), np.clip(np.array(time), -LATEST, 2 * LATEST))
 
 
 def _slope_before(anchors: _Points, bounds: _Points) -> float:

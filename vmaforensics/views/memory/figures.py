@@ -269,7 +269,7 @@ class _Reader:
         at = np.uint64(kernel.offset("zone", "_watermark") + 8 * low)
         marks, ok = kernel.words(zones + at, 1)
         boost, _ = kernel.gather_member("zone", "watermark_boost?", zones)
-        return int(marks.sum() + boost.sum()) if ok.all() else None
+        return int(marks.sum()) + int(boost.sum()) if ok.all() else None
 
     def _huge_pages(self, swap: int | None) -> Iterator[Figure]:
         """Pages of hugetlb, and the limit to commitments, which leaves them out (vm_commit_limit, mm/util.c)."""

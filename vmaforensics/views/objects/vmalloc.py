@@ -48,7 +48,7 @@ class VmallocAreas(Table):
 def find_areas(kernel: Kernel, addresses: U64) -> VmallocAreas:
     """The area of each of ``addresses``: below ``vmap_area_root``, since 6.9 below the roots of all ``vmap_nodes``."""
     found = VmallocAreas.zeros(len(addresses))
-    if not kernel.has("vmap_area", "rb_node.rb_left"):
+    if not kernel.knows("vmap_area", "rb_node.rb_left"):
         return found
     for root in tree_roots(kernel):
         todo = np.flatnonzero(found.end == 0)
@@ -123,7 +123,7 @@ def all_areas(kernel: Kernel) -> EveryArea:
 
 def area_nodes(kernel: Kernel) -> tuple[AreaNodes, bool]:
     """(every ``vmap_area`` in use, was everything read?); a level of all trees with each gather."""
-    if not kernel.has("vmap_area", "rb_node.rb_left"):
+    if not kernel.knows("vmap_area", "rb_node.rb_left"):
         return AreaNodes.zeros(0), False
     link = np.uint64(kernel.offset("vmap_area", "rb_node"))
     roots = np.array(tree_roots(kernel), np.uint64)

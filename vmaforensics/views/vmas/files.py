@@ -61,6 +61,7 @@ class _SuperBlocks(Table):
 
 # FMODE_NOACCOUNT (include/linux/fs.h). Every backing file has it, and few others. FMODE_BACKING itself has
 # been bit 25 and bit 24, which no type information tells, so a candidate is proved by its contents.
+_MADE_BY = "alloc_empty_backing_file"  # where the kernel has it, it has backing files (fs/file_table.c, since 6.5)
 _FMODE_NOACCOUNT = 1 << 29
 
 # shmem keeps memfds, SysV segments and shared anonymous memory on a tmpfs that only the kernel mounts.
@@ -113,7 +114,8 @@ def _show_user_path(kernel: Kernel, rows: Files, log: ProblemLog) -> None:
     """file_user_path and file_user_inode (include/linux/fs.h): show the stacked file system's own file."""
     # A path in 6.8 to 7.3; later kernels embed a whole file that holds the path.
     dentry_at, mnt_at = (f"user_path.{name}|user_path_file.f_path.{name}" for name in ("dentry", "mnt"))
-    if not any(kernel.has("backing_file", path) for path in dentry_at.split("|")):
+    has = kernel.has if kernel.symbols.get(_MADE_BY) is None else kernel.knows
+    if not has("backing_file", dentry_at):
         return
     mode, known = kernel.gather_member("file", "f_mode", rows.file)
     rows.ok[~known] = False

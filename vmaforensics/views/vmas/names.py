@@ -93,7 +93,7 @@ def _shares_with_rmap(kernel: Kernel) -> bool:
     """In 5.17 to 6.1 ``anon_name`` lies in a union with ``shared``, so that a file's VMAs have none."""
     if not kernel.has("vm_area_struct", "anon_name"):
         return True
-    return kernel.offset("vm_area_struct", "anon_name") == kernel.offset("vm_area_struct", "shared.rb")
+    return kernel.offset("vm_area_struct", "anon_name") == kernel.offset("vm_area_struct", "shared")
 
 
 def _give_anon_names(kernel: Kernel, names: _Names, rows: Bools, pointers: U64, form: bytes) -> None:
