@@ -63,8 +63,6 @@ class FreeObjects:
 def free_objects(kernel: Kernel, layout: SlabLayout, log: ProblemLog) -> FreeObjects:
     """Read every list and sheaf of free objects. What cannot be followed is a problem of the view ``SLAB``."""
     found = FreeObjects(layout)
-    if not len(layout.slabs):  # where slabs are is not known: of no list can be told whether it leads to one
-        return found
     caches = layout.caches.distinct()
     lists = [(layout.slabs.freelist, np.arange(len(layout.slabs)))]
     if kernel.has("kmem_cache", "cpu_slab"):

@@ -97,16 +97,13 @@ def find_slabs(kernel: Kernel, caches: Caches, log: ProblemLog) -> Slabs:
     """Every slab of ``caches``.
 
     There are never more objects than the RAM has room for, whatever the struct pages claim. Problems carry the
-    view ``SLAB``: struct pages that are not in the image, and slabs that cannot be believed.
+    view ``SLAB``: struct pages that are not in the image, and slabs that cannot be believed. Raises
+    :class:`KernelNotFoundError` if types do not say what a slab is.
     """
-    try:
-        reader = PageReader(kernel)
-        heads = heads_table(kernel)
-        at = kernel.offset(heads.struct, "slab_cache")
-        kernel.offset(heads.struct, "objects")
-    except KernelNotFoundError as error:
-        kernel.identity.problems.append(f"{error}: slab objects are not looked at")
-        return Slabs.zeros(0)
+    reader = PageReader(kernel)
+    heads = heads_table(kernel)
+    at = kernel.offset(heads.struct, "slab_cache")
+    kernel.offset(heads.struct, "objects")
     direct_map = np.uint64(kernel.arch.direct_map(kernel.variable))
     order = sort_order(caches.cache)
     known = caches.cache[order]
