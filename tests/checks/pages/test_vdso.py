@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
+from handmade import BASE
 
 from checks.handmade_anchors import add_anchors
+from checks.handmade_clocks import START, clocks
 from checks.handmade_pages import add_page_tables
-from checks.handmade_views import Process, findings, mm_of, views_of
+from checks.handmade_views import MMS, NODES, Process, findings, mm_of, views_of
 from vmaforensics.checks.finding import Severity
 from vmaforensics.views.pages.vdso import VdsoPages, VdsoView
 from vmaforensics.views.pages.vdso_images import ImagesView, VdsoFunctions, VdsoImages
@@ -28,7 +31,7 @@ def _views() -> Views:
     views = views_of(Process(pid=100, vmas=VMAS), Process(pid=101, vmas=VMAS))
     add_page_tables(views)
     code = views.vmas.start == np.uint64(VDSO)
-    views.vmas.kind[code] = Kind.SPECIAL
+    views.vmas.kind[code], views.vmas.anon_vma[code] = Kind.SPECIAL, 0
     views.mms.vdso[:] = VDSO
     views.mm_offsets = MmOffsets(vdso=0x2E0)
     add_anchors(views).mms.sysinfo_ehdr[:] = VDSO
@@ -76,6 +79,22 @@ def test_a_foreign_page_is_found() -> None:
     (found,) = findings(views, "VDSO-PAGE")
     assert (found.mm, found.start, found.end, found.severity) == (mm_of(101), VDSO, VDSO + 0x1000, Severity.HIGH)
     assert found.evidence[0].expected == "frame 0x12"
+
+
+@pytest.mark.parametrize(("between", "stands"), [(True, True), (False, False)])
+def test_a_foreign_page_of_a_process_that_runs_stands_if_its_vdso_was_there_when_the_entry_was_read(
+    between: bool, stands: bool
+) -> None:
+    views = _views()
+    _page(views)
+    assert views.anchors is not None
+    assert views.page_tables is not None
+    assert views.vdso is not None
+    views.anchors.mms.base[:], views.anchors.mms.phdr[:] = 0x7E0000000, 0x400040
+    views.clocks = clocks(ran={100: START + 5.0, 101: START + 5.0})
+    row = int(views.vdso.pages.pte_row[0])
+    views.page_tables.ptes.where[row] = (MMS - BASE + (1 << 27)) if between else (NODES - BASE)
+    assert [bool(found.proven) for found in findings(views, "VDSO-PAGE")] == [stands]
 
 
 def test_a_private_copy_is_less_and_least_with_a_debugger_attached() -> None:

@@ -21,6 +21,7 @@ import numpy as np
 from vmaforensics.checks import hand
 from vmaforensics.checks.finding import Evidence
 from vmaforensics.checks.rule import BUG, SMEAR, Confidence, Part, Rule, Severity
+from vmaforensics.checks.unchanged import unchanged
 from vmaforensics.views.view import View
 from vmaforensics.words.printable import decoded
 
@@ -29,8 +30,8 @@ if TYPE_CHECKING:
 
     from vmaforensics.checks.context import Context
     from vmaforensics.checks.finding import Finding
-    from vmaforensics.columns.types import I64
-    from vmaforensics.views.pages.vdso import VdsoView
+    from vmaforensics.columns.types import I64, Bools
+    from vmaforensics.views.pages.vdso import VdsoPages, VdsoView
 
 RULE = Rule(
     id="VDSO-PAGE",
@@ -50,6 +51,8 @@ RULE = Rule(
     changed_by=(),
 )
 
+_STAYS = "exec mapped the vDSO, and this VMA was the same when the entry was read: no other page comes there"
+
 
 def check(context: Context) -> Iterator[Finding]:
     """For each way in which it can have come about, one finding for each process."""
@@ -58,11 +61,22 @@ def check(context: Context) -> Iterator[Finding]:
         return
     rows = view.pages
     harmless = rows.copy & ((rows.differing == 0) | (rows.breakpoints & rows.traced))
-    yield from _findings(context, view, np.flatnonzero(~rows.copy))
+    foreign = np.flatnonzero(~rows.copy)
+    stays = _stays(context, rows.take(foreign))
+    yield from (replace(finding, proven=_STAYS) for finding in _findings(context, view, foreign[stays]))
+    yield from _findings(context, view, foreign[~stays])
     for finding in _findings(context, view, np.flatnonzero(rows.copy & ~harmless)):
         yield replace(finding, severity=Severity.MEDIUM, confidence=Confidence.MEDIUM)
     for finding in _findings(context, view, np.flatnonzero(harmless)):
         yield replace(finding, severity=Severity.LOW, confidence=Confidence.LOW)
+
+
+def _stays(context: Context, rows: VdsoPages) -> Bools:
+    """Was the VMA of each page the same when its entry was read? Then no other page could come there."""
+    known, ptes = context.shared(unchanged), context.views.page_tables
+    if known is None or ptes is None or not len(rows):
+        return np.zeros(len(rows), np.bool_)
+    return known.through(context.views.vmas.take(rows.vma_row), ptes.entries.take(rows.pte_row).where)
 
 
 def _findings(context: Context, view: VdsoView, chosen: I64) -> Iterator[Finding]:
