@@ -8,7 +8,7 @@ SAMPLE_IMAGES ?= debian-5.10 debian-6.1 debian-6.1-la57 debian-6.1-crash debian-
 IMAGES ?= build/images
 BENCH_IMAGES ?= bench-2g-5.10 bench-2g-x2 bench-2g-x4 bench-touched-1g bench-touched-2g bench-touched-4g bench-touched-8g bench-touched-2g-kdump bench-shared-40 bench-shared-400 bench-128g
 # Arguments of pytest and of bench/run.py, say: make test PYTEST_ARGS='-n 0 -k maple', make bench BENCH_ARGS=--update
-PYTEST_ARGS ?= -n 2 --dist loadscope
+PYTEST_ARGS ?= -n logical --maxprocesses 4 --dist loadscope
 BENCH_ARGS ?=
 
 VENV := .venv
