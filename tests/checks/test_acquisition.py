@@ -20,6 +20,7 @@ from vmaforensics.checks.weigh import run_checks
 from vmaforensics.views.clocks.samples import Bound, Clock, TimeSamples
 from vmaforensics.views.pages.table_roots import TableRoots
 from vmaforensics.views.problems import Problem, Problems
+from vmaforensics.views.slab.torn_slabs import TornSlabs
 from vmaforensics.views.view import View
 
 if TYPE_CHECKING:
@@ -96,6 +97,45 @@ def test_many_links_to_what_is_something_else_by_now_tell_of_pages_of_another_mo
     assert judge(clocks(live=False), Acquired.ATOMIC, stale(pages, kinds)).how is Acquired.ATOMIC
     assert judge(clocks(live=False, panicked=True), problems=stale(pages, kinds)).how is Acquired.ATOMIC
     assert (judge(None, problems=stale(pages, kinds)).how is Acquired.LIVE) is (how is Acquired.LIVE)
+
+
+def torn(slabs: int, caches: int) -> TornSlabs:
+    """So many slabs of so many caches of which others count other free objects."""
+    return TornSlabs.of(
+        slabs,
+        base=[BASE + PAGE * number for number in range(slabs)],
+        cache=[BASE + number % caches for number in range(slabs)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("slabs", "caches", "links", "kinds", "how"),
+    [
+        (3, 3, 0, 0, Acquired.LIVE),
+        (2, 2, 3, 1, Acquired.ATOMIC),  # as errors of a kernel come to, and who makes use of them
+        (64, 2, 0, 0, Acquired.ATOMIC),
+        (2, 2, 4, 1, Acquired.LIVE),
+        (1, 1, 10, 1, Acquired.ATOMIC),
+        (1, 1, 10, 2, Acquired.LIVE),
+    ],
+)
+def test_slabs_that_are_not_of_the_moment_of_what_counts_them_weigh_six_links(
+    slabs: int, caches: int, links: int, kinds: int, how: Acquired
+) -> None:
+    """All clocks lie in memory of one moment; caches and records of links are kinds alike."""
+    found = judge(clocks(live=False), problems=stale(links, kinds), slabs=torn(slabs, caches))
+    assert (found.how, found.by_clocks, found.times) == (how, Acquired.ATOMIC, None)
+    assert (found.torn, found.stale) == ((slabs, links) if how is Acquired.LIVE else (0, 0))
+    given = judge(clocks(live=False), Acquired.ATOMIC, stale(links, kinds), torn(slabs, caches))
+    assert given.how is Acquired.ATOMIC
+    panicked = judge(clocks(live=False, panicked=True), problems=stale(links, kinds), slabs=torn(slabs, caches))
+    assert panicked.how is Acquired.ATOMIC
+
+
+def test_what_the_clocks_say_needs_no_slabs() -> None:
+    found = judge(clocks(), slabs=torn(64, 8))
+    assert (found.how, found.torn) == (Acquired.LIVE, 0)
+    assert found.times is not None
 
 
 def test_one_running_task_is_a_clock_where_links_tell_of_another_moment() -> None:

@@ -69,7 +69,7 @@ class Hand:
     def slabs(self) -> tuple[Slabs, list[tuple[Problem, int]]]:
         log = ProblemLog()
         kernel = self.kernel()
-        rows = find_slabs(kernel, read_caches(kernel, ProblemLog()), log)
+        rows = find_slabs(kernel, read_caches(kernel, ProblemLog()), log).slabs
         return rows, problems_of(log)
 
 

@@ -150,5 +150,5 @@ def free_of(hand: Hand) -> tuple[FreeObjects, list[tuple[Problem, int]]]:
     """The free objects of a memory, and what is wrong with free lists."""
     kernel, log = hand.kernel(), ProblemLog()
     caches = read_caches(kernel, ProblemLog())
-    layout = SlabLayout(caches=caches, slabs=find_slabs(kernel, caches, ProblemLog()))
+    layout = SlabLayout(caches=caches, slabs=find_slabs(kernel, caches, ProblemLog()).slabs)
     return free_objects(kernel, layout, log), problems_of(log)

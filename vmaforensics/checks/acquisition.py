@@ -9,25 +9,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from vmaforensics.columns.lookup import distinct
 from vmaforensics.views.clocks.reading_times import AGREE, believe, estimate
 from vmaforensics.views.clocks.samples import Clock
-from vmaforensics.views.problems import Problem
+from vmaforensics.views.problems import Problem, Problems
+from vmaforensics.views.slab.torn_slabs import TornSlabs
 
 if TYPE_CHECKING:
     from vmaforensics.views.clocks.clocks import ClocksView
     from vmaforensics.views.clocks.reading_times import ReadingTimes
     from vmaforensics.views.clocks.samples import TimeSamples
-    from vmaforensics.views.problems import Problems
 
 _MOST_ERROR = 4  # the line may miss an exact clock by this part of the duration
 _MOST_WILD = 4  # pages that seem to have been read after one behind them; of live images one at most, half made tasks
 _FAR = 1 << 20  # bytes between clocks that agree, for that to mean anything
-_MANY_PLACES, _MANY_KINDS = 16, 3  # that links lead from to memory that holds something else, and records they are of
+# That links lead from to memory that holds something else, and records they are of; a cache with torn slabs is one too
+_MANY_PLACES, _MANY_KINDS = 16, 3
+_SLAB = 6  # as many places a torn slab weighs: no edit of a record makes one
 _GRAIN = 4096  # bytes; places that are further apart count
 # Jiffies lose ticks, and these are made of them: they say how old a page is at least, but not to a tenth of a second.
 _LOSE_TICKS = (Clock.JIFFIES, Clock.RCU, Clock.TIMER_WHEEL)
@@ -50,6 +52,7 @@ class Acquisition:
     panicked: bool  # the kernel had stopped: its clocks are not asked
     spread: int  # ns between the oldest exact clock and the newest clock
     stale: int = 0  # links that lead to memory that holds something else, if there are too many for one moment
+    torn: int = 0  # slabs whose free objects are not those that their struct page counts, if there are too many
     given: bool = False
     times: ReadingTimes | None = None  # when each page was read; None: at one moment, or it cannot be told
     clocks: ClocksView | None = None
@@ -60,38 +63,53 @@ class Acquisition:
         return self.how is Acquired.LIVE
 
 
-def judge(clocks: ClocksView | None, given: Acquired | None = None, problems: Problems | None = None) -> Acquisition:
-    """How an image with these clocks was acquired; ``given`` overrules them, and what walks met (``problems``) those
-    that all lie in memory of one moment."""
+def judge(
+    clocks: ClocksView | None,
+    given: Acquired | None = None,
+    problems: Problems | None = None,
+    slabs: TornSlabs | None = None,
+) -> Acquisition:
+    """How an image with these clocks was acquired; ``given`` overrules them, and what walks met (``problems``) and
+    ``slabs`` that are of another moment than their struct pages those that all lie in memory of one moment."""
     by_clocks, spread, times = (Acquired.UNKNOWN, 0, None) if clocks is None else _by_clocks(clocks)
     panicked = clocks is not None and clocks.panicked
-    stale = 0 if problems is None or panicked or by_clocks is Acquired.LIVE else _stale(problems)
-    if stale and clocks is not None:  # then one running task that stands still is a clock too
+    told = panicked or by_clocks is Acquired.LIVE
+    stale, torn = _Contradictions() if told else _contradictions(problems, slabs)
+    if (stale or torn) and clocks is not None:  # then one running task that stands still is a clock too
         _, spread, times = _by_samples(clocks, clocks.samples)
-    how = given or (Acquired.LIVE if stale else by_clocks)
+    how = given or (Acquired.LIVE if stale or torn else by_clocks)
     return Acquisition(
         how=how,
         by_clocks=by_clocks,
         panicked=panicked,
         spread=spread,
         stale=stale,
+        torn=torn,
         given=given is not None,
         times=times if how is Acquired.LIVE else None,
         clocks=clocks,
     )
 
 
-def _stale(problems: Problems) -> int:
-    """How many links, of several kinds and all over memory, lead to what holds something else; 0 for no more than what
-    is overwritten by mistake or by hand.
+class _Contradictions(NamedTuple):
+    stale: int = 0  # links that lead to memory that holds something else
+    torn: int = 0  # slabs whose free objects are not those that others count
+
+
+def _contradictions(problems: Problems | None, slabs: TornSlabs | None) -> _Contradictions:
+    """What contradicts itself, of several kinds and all over memory; nothing if it is no more than what is overwritten
+    by mistake or by hand.
 
     In an image of one moment there is none. Where the clocks lie in pages of one moment and other pages are of another
-    one, what was freed in between is led to from everywhere.
+    one, what was freed in between is led to from everywhere, and the lists of free objects are no more what is counted.
+    Few links can be broken by hand, and the slabs of a cache or two by who makes use of an error of the kernel.
     """
-    stale = problems.take(np.flatnonzero(problems.problem == Problem.STALE))
-    places = distinct(stale.where // np.uint64(_GRAIN))
-    many = len(places) >= _MANY_PLACES and len(distinct(stale.view)) >= _MANY_KINDS
-    return len(stale) if many else 0
+    stale = Problems.zeros(0) if problems is None else problems.take(problems.problem == Problem.STALE)
+    slabs = TornSlabs.zeros(0) if slabs is None else slabs
+    weight = len(distinct(stale.where // np.uint64(_GRAIN))) + _SLAB * len(slabs)
+    kinds = len(distinct(stale.view)) + len(distinct(slabs.cache))
+    many = weight >= _MANY_PLACES and kinds >= _MANY_KINDS
+    return _Contradictions(len(stale), len(slabs)) if many else _Contradictions()
 
 
 def _in_order(times: ReadingTimes | None) -> ReadingTimes | None:

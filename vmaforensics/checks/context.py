@@ -55,7 +55,7 @@ class Context:
     @cached_property
     def acquisition(self) -> Acquisition:
         """How the image was acquired: as was given, else as its clocks say."""
-        return judge(self.views.clocks, self._given, self.views.problems)
+        return judge(self.views.clocks, self._given, self.views.problems, self.views.torn_slabs)
 
     def shared(self, make: Callable[[Context], T]) -> T:
         """``make(self)``, made once: what the checks of several rules go by."""

@@ -41,6 +41,7 @@ from vmaforensics.views.reverse_maps.reverse_maps import gather_rmap
 from vmaforensics.views.road.road import gather_road
 from vmaforensics.views.slab.objects import gather_slab
 from vmaforensics.views.slab.strays import find_strays
+from vmaforensics.views.slab.torn_slabs import torn_slabs
 from vmaforensics.views.view import View
 from vmaforensics.views.views import Views
 from vmaforensics.views.vmas.files import read_files
@@ -131,6 +132,8 @@ def gather_views(
     views.identities = extra.always("identities", lambda: read_identities(kernel, files.rows))
     _gather_witnesses(kernel, views, cpus, extra, log, reference)
     views.problems = log.table()
+    if (slab := views.slab) is not None:
+        views.torn_slabs = extra.get("slab", lambda: torn_slabs(kernel, slab.partial, views.problems))
     if kernel.untyped:
         views.untyped = tuple(kernel.untyped)
         kernel.identity.problems.append(

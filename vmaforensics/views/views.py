@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.road.road import RoadView
     from vmaforensics.views.slab.objects import SlabView
     from vmaforensics.views.slab.strays import StrayVmas
+    from vmaforensics.views.slab.torn_slabs import TornSlabs
     from vmaforensics.views.vmas.files import FileTable
     from vmaforensics.views.vmas.identities import IdentitiesView
 
@@ -72,6 +73,7 @@ class Views:
     files: FileTable | None = None
     slab: SlabView | None = None
     strays: StrayVmas | None = None  # VMAs of the slab that no index has
+    torn_slabs: TornSlabs | None = None  # of any cache
     sources: SourcesView | None = None
     taskless: TasklessMms | None = None  # mms that are allocated and no process's
     operations: OperationsView | None = None

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.finding import Severity
-from vmaforensics.checks.road.places import alike, pointer_evidence, told
+from vmaforensics.checks.road.places import alike, cannot_run, pointer_evidence, told
 from vmaforensics.checks.rule import BUG, Rule
 from vmaforensics.views.road.pointers import Leads, Source
 from vmaforensics.views.view import View
@@ -54,7 +54,8 @@ RULE = Rule(
 )
 
 
-# What is given back when a file is closed: while a machine runs, its memory is another's before it is read.
+# What is given back when a file is closed: while a machine runs, its memory is another's before it is read. So may be
+# what it leads to, but then nobody can execute what stands there.
 _FLEETING = ("file", "seq_file")
 
 
@@ -69,7 +70,10 @@ def check(context: Context) -> Iterator[Finding]:
     named = np.array([numbers[group.name] for group in road.groups], np.int64)
     doubtful = _doubtful(road)
     fleeting = np.array([group.name in _FLEETING for group in road.groups], np.bool_)[pointers.group]
-    fleeting &= np.bool_(context.acquisition.live)
+    if context.acquisition.live:
+        fleeting |= (pointers.source == Source.TABLE) & cannot_run(context, road, pointers.target)
+    else:
+        fleeting[:] = False
     for which in alike(named[pointers.group[wrong]]):
         rows = wrong[which]
         severity = Severity.MEDIUM if doubtful[rows].all() else Severity.HIGH

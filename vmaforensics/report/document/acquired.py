@@ -86,6 +86,7 @@ class Acquired(Part, frozen=True):
     panicked: bool  # the kernel had stopped: its clocks are not asked
     apart_ms: int  # between the oldest exact clock and the newest clock
     stale_links: int = 0  # that lead to memory that holds something else: then pages are of different moments
+    torn_slabs: int = 0  # whose free objects are not those that their struct pages count: the same
     start: str | None = None  # UTC, as the machine had it; null unless it is live and could be estimated
     end: str | None = None
     duration_ms: int | None = None
@@ -103,8 +104,8 @@ class Acquired(Part, frozen=True):
         if self.how == "live":
             said = f"acquired between {self.start} and {self.end} ({(self.duration_ms or 0) / 1000:.1f} s)"
             said = f"{said} while the machine ran" if self.start else "acquired while the machine ran"
-            if self.stale_links:
-                said = f"pages of different moments: {counted(self.stale_links, 'link')} lead to what is something else"
+            if why := " and ".join(self._contradictions()):
+                said = f"{said if self.start else 'pages of different moments'}: {why}"
                 said += "" if self.given else "; if the machine stood still, they were broken: see --acquired atomic"
         elif self.how == "atomic":
             said = "the kernel had stopped" if self.panicked else "the machine stood still"
@@ -121,6 +122,13 @@ class Acquired(Part, frozen=True):
             said += " (as was asked for)"
         return said
 
+    def _contradictions(self) -> Iterator[str]:
+        if self.stale_links:
+            lead = "leads" if self.stale_links == 1 else "lead"
+            yield f"{counted(self.stale_links, 'link')} {lead} to what is something else"
+        if self.torn_slabs:
+            yield f"the free objects of {counted(self.torn_slabs, 'slab')} are not those that others count"
+
 
 def acquired_part(analysis: Analysis) -> Acquired:
     """The part of the document."""
@@ -133,6 +141,7 @@ def acquired_part(analysis: Analysis) -> Acquired:
         panicked=acquisition.panicked,
         apart_ms=round(acquisition.spread / _MS),
         stale_links=acquisition.stale,
+        torn_slabs=acquisition.torn,
         clocks=() if clocks is None else _clocks(clocks),
         torn=tuple(itertools.islice(_torn_records(analysis.context.read_apart), _MOST_TORN)),
     )
@@ -149,6 +158,8 @@ def acquired_part(analysis: Analysis) -> Acquired:
         by_clocks=part.by_clocks,
         panicked=part.panicked,
         apart_ms=part.apart_ms,
+        stale_links=part.stale_links,
+        torn_slabs=part.torn_slabs,
         start=utc((real + times.start) // _SECOND),
         end=utc((real + times.end) // _SECOND),
         duration_ms=round((times.end - times.start) / _MS),

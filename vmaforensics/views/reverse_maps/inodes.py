@@ -90,7 +90,7 @@ def _listed_in_caches(kernel: Kernel, nodes: U64) -> U64:
     unsaid = ProblemLog()  # the view of the slab says what is wrong with it
     known = find_objects(kernel, nodes, unsaid)
     caches = known.caches
-    slabs = find_slabs(kernel, caches, unsaid) if len(caches) else known.slabs
+    slabs = find_slabs(kernel, caches, unsaid).slabs if len(caches) else known.slabs
     place = np.zeros(len(caches), np.uint64)  # of the link in an object: of all in one cache the same
     inside = known.places.cache >= 0
     place[known.places.cache[inside]] = (nodes - known.places.start)[inside]

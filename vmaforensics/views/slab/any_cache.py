@@ -60,6 +60,7 @@ class FoundObjects:
     caches: AnyCaches
     names: Sequence[bytes]  # of the caches; as the image has them
     slabs: Slabs
+    encoding: U8  # of each cache: Encoding of its free pointers
 
 
 def find_objects(kernel: Kernel, addresses: U64, log: ProblemLog) -> FoundObjects:
@@ -69,7 +70,9 @@ def find_objects(kernel: Kernel, addresses: U64, log: ProblemLog) -> FoundObject
     """
     places = SlabPlaces.zeros(len(addresses))
     places.address[:] = addresses
-    nothing = FoundObjects(places=places, caches=AnyCaches.zeros(0), names=(), slabs=Slabs.zeros(0))
+    nothing = FoundObjects(
+        places=places, caches=AnyCaches.zeros(0), names=(), slabs=Slabs.zeros(0), encoding=np.zeros(0, np.uint8)
+    )
     try:
         heads, caches, slabs = _slabs(kernel, addresses, log)
     except KernelNotFoundError as error:
@@ -90,7 +93,17 @@ def find_objects(kernel: Kernel, addresses: U64, log: ProblemLog) -> FoundObject
     places.start[inside] = starts[inside]
     places.state[:] = np.where(inside, _states(found, row, slab), State.ABSENT)
     places.place[:] = values_at(found.place, row)
-    return FoundObjects(places=places, caches=caches, names=_names(kernel, caches), slabs=slabs)
+    return FoundObjects(
+        places=places, caches=caches, names=_names(kernel, caches), slabs=slabs, encoding=found.encoding
+    )
+
+
+def read_caches_at(kernel: Kernel, addresses: U64) -> AnyCaches:
+    """Those of the kmem_caches at ``addresses`` (ascending) that can be believed."""
+    caches, known = kernel.gather(AnyCaches, addresses)
+    caches.cache[:] = addresses
+    sane = known & (caches.size > 0) & (caches.offset + _POINTER <= caches.size) & (caches.most(kernel.arch) > 0)
+    return caches.take(sane)
 
 
 def _names(kernel: Kernel, caches: AnyCaches) -> list[bytes]:
@@ -122,10 +135,7 @@ def _slabs(kernel: Kernel, addresses: U64, log: ProblemLog) -> tuple[U64, AnyCac
     found = distinct(pages[in_slab])
     head, read = kernel.gather(heads_of_slabs, found)
     at = distinct(head.cache[read & kernel.arch.kernel_pointer(head.cache)])[:_MOST_CACHES]
-    caches, known = kernel.gather(AnyCaches, at)
-    caches.cache[:] = at
-    sane = known & (caches.size > 0) & (caches.offset + _POINTER <= caches.size) & (caches.most(kernel.arch) > 0)
-    caches = caches.take(sane)
+    caches = read_caches_at(kernel, at)
     cache = rows_of(caches.cache, head.cache)
     keep = read & (cache >= 0)
     frames, _ = reader.frames_of(found[keep])

@@ -33,11 +33,27 @@ _LAST_PLACE = (1 << 16) - 1
 
 
 @table(struct="kmem_cache_cpu")
-class _CpuSlabs(Table):
-    """What a CPU has taken of a cache."""
+class CpuSlabs(Table):
+    """What each CPU has taken of each of some caches, cache by cache."""
 
+    at: U64  # address of the kmem_cache_cpu
+    cache: I64  # row of the cache
     freelist: U64 = member("freelist")
     page: U64 = member("slab|page")  # head of the slab
+    ok: Bools
+
+
+def cpu_slabs(kernel: Kernel, caches: Caches) -> CpuSlabs:
+    """What CPUs have of ``caches``; nothing from 7.0 on, which has sheaves instead."""
+    if not kernel.has("kmem_cache", "cpu_slab"):
+        return CpuSlabs.zeros(0)
+    offsets = per_cpu_offsets(kernel)
+    with np.errstate(over="ignore"):
+        places = (caches.cpu_slab[:, None] + offsets[None, :]).reshape(-1)
+    found, ok = kernel.gather(CpuSlabs, places)
+    found.at[:], found.ok[:] = places, ok
+    found.cache[:], _ = expand(np.full(len(caches), len(offsets)))
+    return found
 
 
 class FreeObjects:
@@ -64,9 +80,7 @@ def free_objects(kernel: Kernel, layout: SlabLayout, log: ProblemLog) -> FreeObj
     """Read every list and sheaf of free objects. What cannot be followed is a problem of the view ``SLAB``."""
     found = FreeObjects(layout)
     caches = layout.caches.distinct()
-    lists = [(layout.slabs.freelist, np.arange(len(layout.slabs)))]
-    if kernel.has("kmem_cache", "cpu_slab"):
-        lists.append(_cpu_lists(kernel, caches, found, log))
+    lists = [(layout.slabs.freelist, np.arange(len(layout.slabs))), _cpu_lists(kernel, caches, found, log)]
     heads, slab = (np.concatenate(parts) for parts in zip(*lists, strict=True))
     found.encoding = find_encodings(kernel, layout, heads[heads != 0], slab[heads != 0])
     for at, of in lists:
@@ -131,19 +145,14 @@ def _cpu_lists(kernel: Kernel, caches: Caches, found: FreeObjects, log: ProblemL
     Where a CPU's cannot be read, every slab of the cache that is lent to a CPU becomes doubtful.
     """
     slabs = found.layout.slabs
-    offsets = per_cpu_offsets(kernel)
-    with np.errstate(over="ignore"):
-        places = (caches.cpu_slab[:, None] + offsets[None, :]).reshape(-1)
-    cache, _ = expand(np.full(len(caches), len(offsets)))
-    taken, ok = kernel.gather(_CpuSlabs, places)
-    log.add(View.SLAB, Problem.UNREADABLE, 0, places[~ok])
-    found.doubtful |= found.doubt(caches.cache[cache[~ok]]) & slabs.frozen
-    used = ok & (taken.freelist != 0)
-    taken, places = taken.take(used), places[used]
+    taken = cpu_slabs(kernel, caches)
+    log.add(View.SLAB, Problem.UNREADABLE, 0, taken.at[~taken.ok])
+    found.doubtful |= found.doubt(caches.cache[taken.cache[~taken.ok]]) & slabs.frozen
+    taken = taken.take(taken.ok & (taken.freelist != 0))
     row = rows_of(slabs.page, taken.page)
     wrong = np.flatnonzero(row < 0)
     wrong = wrong[~_unread_pages(kernel, taken.page[wrong])]
-    log.add(View.SLAB, Problem.MISALIGNED, 0, places[wrong], taken.page[wrong])
+    log.add(View.SLAB, Problem.MISALIGNED, 0, taken.at[wrong], taken.page[wrong])
     return taken.freelist[row >= 0], row[row >= 0]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ from vmaforensics.columns.table import Table, table
 from vmaforensics.columns.types import I64, U8, U64, Bools
 from vmaforensics.views.slab.caches import Caches, ObjectKind, read_caches
 from vmaforensics.views.slab.free_objects import free_objects
-from vmaforensics.views.slab.slab_pages import SlabLayout, Slabs, find_slabs
+from vmaforensics.views.slab.slab_pages import PartialSlabs, SlabLayout, Slabs, find_slabs
 
 if TYPE_CHECKING:
     from vmaforensics.kernel.kernel import Kernel
@@ -52,6 +52,7 @@ class SlabView:
 
     layout: SlabLayout
     state: U8  # State of each object
+    partial: PartialSlabs = field(default_factory=lambda: PartialSlabs.zeros(0))  # of any cache
 
     @property
     def caches(self) -> Caches:
@@ -108,9 +109,10 @@ def gather_slab(kernel: Kernel, log: ProblemLog) -> SlabView | None:
     caches = read_caches(kernel, log)
     if not len(caches):
         return None
-    layout = SlabLayout(caches=caches, slabs=find_slabs(kernel, caches, log))
+    slabs, partial = find_slabs(kernel, caches, log)
+    layout = SlabLayout(caches=caches, slabs=slabs)
     found = free_objects(kernel, layout, log)
     slab, _ = expand(layout.slabs.objects)
     state = np.where(found.doubtful[slab], np.uint8(State.UNKNOWN), np.uint8(State.ALLOCATED))
     state[found.free] = State.FREE
-    return SlabView(layout=layout, state=state)
+    return SlabView(layout=layout, state=state, partial=partial)

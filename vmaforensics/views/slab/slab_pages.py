@@ -1,13 +1,14 @@
 """The slabs of caches: pages that the allocator cut into objects (mm/slab.h, mm/slub.c).
 
 Full slabs are on no list, so the pages are found by their ``struct page``: all of vmemmap is read once and the
-heads of slabs whose ``slab_cache`` is among the caches are kept.
+heads of slabs whose ``slab_cache`` is among the caches are kept. Of any cache, slabs with free objects are picked out
+on the way (:mod:`vmaforensics.views.slab.torn_slabs`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from vmaforensics.views.pages.page_types import StructPages
     from vmaforensics.views.slab.caches import Caches
 
+_MOST_PARTIAL = 1 << 13  # slabs with free objects, of a batch and of all: no more are compared
+
 
 @table()
 class Slabs(Table):
@@ -41,6 +44,25 @@ class Slabs(Table):
     freelist: U64  # address of the first free object
 
 
+@table()
+class PartialSlabs(Table):
+    """Slabs of any cache with a list of free objects, as their struct pages say; no more than a machine has need of."""
+
+    page: U64  # the struct page (struct slab) of its head
+    base: U64  # address of the slab's memory
+    cache: U64  # kmem_cache, whatever that is
+    freelist: U64  # address of the first free object
+    objects: U16
+    inuse: U16  # objects that are on no list of the slab's own: in use, or lent to a CPU
+
+
+class FoundSlabs(NamedTuple):
+    """What :func:`find_slabs` found."""
+
+    slabs: Slabs
+    partial: PartialSlabs
+
+
 @table(struct="slab")
 class _Heads(Table):
     """What the head of a slab says of it; since 5.17 (d122019bf061) it has a structure of its own."""
@@ -49,6 +71,7 @@ class _Heads(Table):
     freelist: U64 = member("freelist")
     objects: U16 = member("objects")
     frozen: Bools = member("frozen?")
+    inuse: U16 = member("inuse?")
 
 
 @table(struct="page")
@@ -93,8 +116,8 @@ class SlabLayout:
         return found
 
 
-def find_slabs(kernel: Kernel, caches: Caches, log: ProblemLog) -> Slabs:
-    """Every slab of ``caches``.
+def find_slabs(kernel: Kernel, caches: Caches, log: ProblemLog) -> FoundSlabs:
+    """Every slab of ``caches``, and those with free objects of any cache.
 
     There are never more objects than the RAM has room for, whatever the struct pages claim. Problems carry the
     view ``SLAB``: struct pages that are not in the image, and slabs that cannot be believed. Raises
@@ -102,33 +125,42 @@ def find_slabs(kernel: Kernel, caches: Caches, log: ProblemLog) -> Slabs:
     """
     reader = PageReader(kernel)
     heads = heads_table(kernel)
-    at = kernel.offset(heads.struct, "slab_cache")
+    at, chain = (kernel.offset(heads.struct, name) for name in ("slab_cache", "freelist"))
     kernel.offset(heads.struct, "objects")
     direct_map = np.uint64(kernel.arch.direct_map(kernel.variable))
     order = sort_order(caches.cache)
     known = caches.cache[order]
     found: list[Slabs] = []
+    partial = _Sample()
     unread = 0
     free = kernel.shared(free_runs)
     for first, data, ok in vmemmap_pages(kernel, int(reader.base), reader.size, free):
         unread += int((~ok).sum())
         count = data.shape[1] // reader.size
         words = data[:, : count * reader.size].reshape(-1, reader.size)
-        owner = np.ascontiguousarray(words[:, at : at + 8]).view("<u8").reshape(-1)
-        may_be = np.flatnonzero(np.isin(owner, known))
+        owner, head_of_list = (
+            np.ascontiguousarray(words[:, place : place + 8]).view("<u8").reshape(-1) for place in (at, chain)
+        )
+        wanted = np.isin(owner, known)
+        listed = np.flatnonzero((head_of_list >= direct_map) & kernel.arch.kernel_pointer(owner) & ~wanted)
+        wanted[listed[:: 1 + len(listed) // _MOST_PARTIAL]] = True
+        may_be = np.flatnonzero(wanted)
         pfns = first[may_be // count] + (may_be % count).astype(np.uint64)
         with np.errstate(over="ignore"):
             pages = reader.base + pfns * np.uint64(reader.size)
         head, read = kernel.gather(heads, pages)
         rows, typed = reader.read(pfns)
-        keep = np.flatnonzero(read & typed & is_slab(kernel, rows))
-        cache = rows_of(known, head.cache[keep])
-        keep, cache = keep[cache >= 0], cache[cache >= 0]
+        slab = np.flatnonzero(read & typed & is_slab(kernel, rows))
+        pages, head = pages[slab], head.take(slab)
+        base = direct_map + kernel.arch.bytes_of(pfns[slab])
+        partial.add(pages, base, head)
+        cache = rows_of(known, head.cache)
+        keep = np.flatnonzero(cache >= 0)
         found.append(
             Slabs(
                 page=pages[keep],
-                base=direct_map + kernel.arch.bytes_of(pfns[keep]),
-                cache=order[cache].astype(np.uint16),
+                base=base[keep],
+                cache=order[cache[keep]].astype(np.uint16),
                 first=np.zeros(len(keep), np.int64),
                 objects=head.objects[keep],
                 frozen=head.frozen[keep],
@@ -137,7 +169,35 @@ def find_slabs(kernel: Kernel, caches: Caches, log: ProblemLog) -> Slabs:
         )
     if unread:
         log.add(View.SLAB, Problem.UNREADABLE, 0, int(reader.base), unread)
-    return believed_slabs(kernel, caches, Slabs.concatenate(found), log)
+    return FoundSlabs(believed_slabs(kernel, caches, Slabs.concatenate(found), log), partial.table())
+
+
+class _Sample:
+    """Slabs with free objects, all or every so many."""
+
+    def __init__(self) -> None:
+        self._parts: list[PartialSlabs] = []
+        self._every = 1
+
+    def add(self, pages: U64, base: U64, head: _Heads) -> None:
+        """Add those of the slabs that have free objects on a list of their own, and others in use."""
+        row = np.flatnonzero((head.freelist != 0) & (head.inuse > 0) & (head.inuse < head.objects))[:: self._every]
+        head = head.take(row)
+        self._parts.append(
+            PartialSlabs(
+                page=pages[row],
+                base=base[row],
+                cache=head.cache,
+                freelist=head.freelist,
+                objects=head.objects,
+                inuse=head.inuse,
+            )
+        )
+        if sum(map(len, self._parts)) > _MOST_PARTIAL:
+            self._parts, self._every = [self.table().take(slice(None, None, 2))], 2 * self._every
+
+    def table(self) -> PartialSlabs:
+        return PartialSlabs.concatenate(self._parts)
 
 
 def believed_slabs(kernel: Kernel, caches: Caches, slabs: Slabs, log: ProblemLog) -> Slabs:
