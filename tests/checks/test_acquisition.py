@@ -132,6 +132,23 @@ def test_slabs_that_are_not_of_the_moment_of_what_counts_them_weigh_six_links(
     assert panicked.how is Acquired.ATOMIC
 
 
+@pytest.mark.parametrize(
+    ("behind", "slabs", "how"),
+    [
+        (0.14, torn(0, 1), Acquired.ATOMIC),  # as on a host that lets its guests wait
+        (0.14, torn(1, 1), Acquired.LIVE),
+        (0.14, None, Acquired.LIVE),  # nobody has looked
+        (0.5, torn(0, 1), Acquired.LIVE),
+    ],
+)
+def test_clocks_of_cpus_that_a_host_let_wait_are_a_little_behind_at_one_moment(
+    behind: float, slabs: TornSlabs | None, how: Acquired
+) -> None:
+    known = clocks(live=False)
+    known.samples.time[:8] -= int(behind * SECOND)
+    assert judge(known, problems=stale(0, 1), slabs=slabs).how is how
+
+
 def test_what_the_clocks_say_needs_no_slabs() -> None:
     found = judge(clocks(), slabs=torn(64, 8))
     assert (found.how, found.torn) == (Acquired.LIVE, 0)
