@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from checks.handmade_frames import add_frames, unowned
 from checks.handmade_operations import Doing, add_operations
 from checks.handmade_pages import add_page_tables, miscount
 from checks.handmade_views import Process, drop_entry, mm_of, views_of
@@ -70,6 +71,17 @@ def test_a_fault_of_another_process_accounts_for_nothing() -> None:
     add_operations(views, replace(_FAULT, pid=101))
     (found,) = _found(views, "PTE-ERASED")
     assert (found.severity, found.mm) == (Severity.HIGH, mm_of(100))
+
+
+@pytest.mark.parametrize(("frames", "severity"), [(1055, Severity.INFO), (1056, Severity.MEDIUM)])
+def test_compaction_accounts_for_the_free_frames_that_it_holds_and_no_more(frames: int, severity: Severity) -> None:
+    """mm/compaction.c: it takes whole blocks of the buddy system, of 1,024 pages at most, until it has 32 frames."""
+    views = views_of(Process(pid=100))
+    add_frames(views, code=unowned(*((0x100 + row, 0x100, frames) for row in range(frames))))
+    add_operations(
+        views, Doing(pid=100, operation=Operation.COMPACT, functions=("compact_zone", "kcompactd_do_work"), mm=0)
+    )
+    assert [finding.severity for finding in _found(views, "FRAME-UNOWNED")] == [severity]
 
 
 def test_clearing_accounts_for_one_anonymous_page_but_a_batch_of_a_file() -> None:

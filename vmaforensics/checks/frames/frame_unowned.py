@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from vmaforensics.views.frames.frames import FramesView
 
 _LARGEST = 1024  # pages of the largest allocation
+_ISOLATED = _LARGEST + 31  # free frames that compaction takes for 32 pages: whole blocks (isolate_freepages_block)
 
 RULE = Rule(
     id="FRAME-UNOWNED",
@@ -62,12 +63,13 @@ RULE = Rule(
     compares="allocated frames that are no slab, page table, page cache, user memory, vmalloc, reserved memory or "
     "buffer of a pipe, and that the kernel may not execute: do they hold machine code?",
     views=(View.PAGES, View.PAGE_TABLES, View.HANDLES),
-    transient="a page that is being copied, before it is mapped, or that was allocated and is not cleared yet",
+    transient="a page that is being copied, before it is mapped, or that was allocated and is not cleared yet; free "
+    "frames that compaction holds",
     by_hand=("crash: kmem -p PAGE", "crash: rd -p -64 ADDRESS 8"),
     steps=("frame",),
     rank=250,
     changed_by=(),
-    in_flight=(*LEAVE_PAGES, Apart(Operation.ALLOCATE, _LARGEST)),
+    in_flight=(*LEAVE_PAGES, Apart(Operation.ALLOCATE, _LARGEST), Apart(Operation.COMPACT, _ISOLATED)),
 )
 
 

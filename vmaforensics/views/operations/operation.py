@@ -48,6 +48,7 @@ class Operation(IntEnum):
     CLEAN = 31
     ZAP_OTHERS = 32
     REDIRECT = 33
+    COMPACT = 34
 
     @property
     def text(self) -> str:
@@ -273,6 +274,12 @@ KNOWN = {
     Operation.REDIRECT: Known(
         text="a change of where static calls lead, one place after the other",
         functions="__static_call_update",  # kernel/static_call_inline.c: the key first, then each place
+        anywhere=True,
+    ),
+    Operation.COMPACT: Known(
+        text="compaction, which holds free page frames that pages are to be moved to",
+        # mm/compaction.c: they are taken from the buddy system, in 5.10 as if allocated, and kept on a list of its own
+        functions="compact_zone isolate_freepages_range",
         anywhere=True,
     ),
 }
