@@ -28,6 +28,8 @@ LOADS = {
     "objects": ("rings", "memfd", "hugtl", "fuse"),
     "ends": ("ooms", "cores", "stops", "swap"),
     "machine": ("cpus", "modul", "mount", "swpof", "seccm"),
+    "apart": ("fails", "parts", "names"),
+    "buffers": ("buffs", "locks", "looks"),
     "all": ("forks", "execs", "unmap", "moves", "cache", "swap", "huge", "ksm", "thrds", "looks"),
 }
 

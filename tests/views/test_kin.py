@@ -36,7 +36,7 @@ def test_each_process_is_on_the_list_of_its_parent_and_what_tasks_share_counts_t
     )
     circular_list(machine, machine.at("task_struct", first, "children"), machine.at("task_struct", init, "sibling"))
     tasks = Tasks.of(task=[init, *children], pid=[1, 10, 11, 12, 13, 14], ok=[True] * 6)
-    kin, shared = read_kin(machine.kernel(), tasks)
+    kin, shared = read_kin(machine.kernel(), tasks, tasks.task)
     assert kin.forward.tolist() == kin.backward.tolist() == kin.real_parent.tolist() == [first, *[init] * 5]
     rows = {
         (SharedKind(kind), at): (tasks, users, kept)
@@ -64,7 +64,7 @@ def test_a_list_that_breaks_off_leads_on_from_its_other_end() -> None:
     )
     lost = children.pop(1)  # no record knows it
     tasks = Tasks.of(task=[init, *children], pid=range(1, 5), ok=[True] * 4)
-    kin, _ = read_kin(machine.kernel(), tasks)
+    kin, _ = read_kin(machine.kernel(), tasks, tasks.task)
     assert lost not in kin.task.tolist()
     assert kin.forward[1:].tolist() == [0, init, init]
     assert kin.backward[1:].tolist() == [init, 0, 0]
@@ -82,5 +82,21 @@ def test_a_task_is_linked_if_what_it_leads_to_leads_back() -> None:
             machine.at("task_struct", copy, member), machine.at("task_struct", init, "children").to_bytes(8, "little")
         )
     tasks = Tasks.of(task=[init, only, copy, fresh], pid=range(1, 5), ok=[True] * 4)
-    kin, _ = read_kin(machine.kernel(), tasks)
+    kin, _ = read_kin(machine.kernel(), tasks, tasks.task)
     assert kin.linked.tolist() == [False, True, False, False]
+
+
+def test_what_was_released_makes_no_group_of_a_process_of_one_thread() -> None:
+    """list_del_rcu in __unhash_process (kernel/exit.c): the last to leave leads on, and nobody leads to it."""
+    structs = STRUCTS | {"task_struct": STRUCTS["task_struct"] + " thread_group:list_head"}
+    machine = Machine(structs, CONSTANTS)
+    first, thread = (task(machine, 0, 0, 0) for _ in range(2))
+    places = [machine.at("task_struct", at, "thread_group") for at in (first, thread)]
+    circular_list(machine, places[0])
+    circular_list(machine, places[1])
+    tasks = Tasks.of(task=[first, thread], pid=[10, 11], tgid=[10, 10], ok=[True] * 2)
+    kin, _ = read_kin(machine.kernel(), tasks, tasks.task)
+    assert kin.in_group.tolist() == [False, False], "taken off this list alone"
+    machine.write(machine.at("task_struct", thread, "thread_group.next"), places[0].to_bytes(8, "little"))
+    kin, _ = read_kin(machine.kernel(), tasks, tasks.task[:1])
+    assert kin.in_group.tolist() == [True, False]

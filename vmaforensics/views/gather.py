@@ -122,7 +122,7 @@ def gather_views(
     views.tracers = extra.get("sources", lambda: read_tracers(kernel, views.tasks))
     if views.sources is not None:
         born = every if views.operations is None else every.take(~np.isin(every.task, views.operations.copies))
-        views.kin, views.shared = extra.get("sources", lambda: read_kin(kernel, born)) or (None, None)
+        views.kin, views.shared = extra.get("sources", lambda: read_kin(kernel, born, views.tasks.task)) or (None, None)
     progress("indices")
     _walk_indices(kernel, views, log)
     progress("areas")

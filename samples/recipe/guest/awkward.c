@@ -185,7 +185,7 @@ int main(int argc, char **argv)
 {
 	const struct role *const tables[] = {own_roles, area_roles, file_roles,
 					     kernel_roles, process_roles, kept_roles, holder_roles, machine_roles,
-					     victim_roles, storm_roles, rare_roles};
+					     victim_roles, storm_roles, rare_roles, apart_roles};
 	char comm[32];
 
 	if (argc < 2)

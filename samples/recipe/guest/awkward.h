@@ -15,7 +15,7 @@ struct role {
 };
 
 extern const struct role area_roles[], file_roles[], kernel_roles[], process_roles[],
-	kept_roles[], holder_roles[], machine_roles[], victim_roles[], storm_roles[], rare_roles[];
+	kept_roles[], holder_roles[], machine_roles[], victim_roles[], storm_roles[], rare_roles[], apart_roles[];
 
 /* Say in /run/log/ROLE what was made, or why it was not. */
 void made(const char *step, const void *start, size_t size);

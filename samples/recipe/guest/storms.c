@@ -440,7 +440,7 @@ void confine(const char *group, const char *limit, const char *most)
 	mkdir(groups, 0755);
 	if (mount("groups", groups, "cgroup2", 0, NULL) < 0 && errno != EBUSY)
 		failed("cgroup2");
-	note("cgroup.subtree_control", "+memory");
+	note("cgroup.subtree_control", "+memory +pids");
 	snprintf(pid, sizeof(pid), "%d", (int)getpid());
 	snprintf(name, sizeof(name), "%s/%s", groups, group);
 	mkdir(name, 0755);

@@ -83,10 +83,11 @@ class Shared(Table):
 _FIRST: Final = "init_task"
 
 
-def read_kin(kernel: Kernel, tasks: Tasks) -> tuple[Kin, Shared]:
+def read_kin(kernel: Kernel, tasks: Tasks, listed: U64) -> tuple[Kin, Shared]:
     """Kin of each of ``tasks``, and what they share with each other and with the idle task of the first CPU.
 
-    What cannot be read is no problem of its own: walking the tasks has reported it.
+    ``listed`` are the tasks that the list of tasks and ``signal->thread_head`` lead to. What cannot be read is no problem
+    of its own: walking the tasks has reported it.
     """
     every, tasks = tasks.task, tasks.take(tasks.ok)
     kin, ok = kernel.gather(Kin, tasks.task)
@@ -101,7 +102,7 @@ def read_kin(kernel: Kernel, tasks: Tasks) -> tuple[Kin, Shared]:
         kin.backward[:] = _owner(places, kin.prev, heads + children, heads)
     kin.linked[:] = _linked(kernel, kin, places)
     if kernel.has("task_struct", "thread_group"):
-        kin.in_group[:] = _in_group(kernel, kin, tasks, every)
+        kin.in_group[:] = _in_group(kernel, kin, tasks, every, is_in(kin.task, listed))
     return kin, _shared(kernel, kin, tasks, first)
 
 
@@ -134,16 +135,18 @@ def _linked(kernel: Kernel, kin: Kin, places: U64) -> Bools:
     return found
 
 
-def _in_group(kernel: Kernel, kin: Kin, tasks: Tasks, every: U64) -> Bools:
+def _in_group(kernel: Kernel, kin: Kin, tasks: Tasks, every: U64, listed: Bools) -> Bools:
     """A process of several threads has none that leads to itself alone.
 
-    A neighbour that could not be read is no witness: one of ``every`` task that is not among ``tasks``, or a lost page.
+    Those are the ``listed``: what was released has left both lists (__unhash_process) and waits for RCU. A neighbour that
+    could not be read is no witness: one of ``every`` task that is not among ``tasks``, or a lost page.
     """
     link = np.uint64(kernel.offset("task_struct", "thread_group"))
     places = tasks.task + link
     order = np.argsort(places, kind="stable")
-    _, group, count = np.unique(tasks.tgid, return_inverse=True, return_counts=True)
-    found: Bools = (kin.group_next != places) | (count[group] == 1)
+    _, group = np.unique(tasks.tgid, return_inverse=True)
+    count = np.bincount(group[listed], minlength=len(group))
+    found: Bools = (kin.group_next != places) | (count[group] <= 1)
     for lead, back in ((kin.group_next, kin.group_prev), (kin.group_prev, kin.group_next)):
         row = rows_of(places[order], lead)
         other = order[np.maximum(row, 0)]
