@@ -8,6 +8,7 @@ from handmade import CONSTANTS, LINUX, Machine, circular_list
 from vmaforensics.views.processes.kin import SharedKind, read_kin
 from vmaforensics.views.processes.tasks import Tasks
 
+NONE = np.zeros(0, np.uint64)
 STRUCTS = LINUX | {
     "task_struct": "pid:u32 real_parent:* children:list_head sibling:list_head fs:* files:*",
     "fs_struct": "users:u32",
@@ -36,7 +37,7 @@ def test_each_process_is_on_the_list_of_its_parent_and_what_tasks_share_counts_t
     )
     circular_list(machine, machine.at("task_struct", first, "children"), machine.at("task_struct", init, "sibling"))
     tasks = Tasks.of(task=[init, *children], pid=[1, 10, 11, 12, 13, 14], ok=[True] * 6)
-    kin, shared = read_kin(machine.kernel(), tasks, tasks.task)
+    kin, shared = read_kin(machine.kernel(), tasks, tasks.task, NONE, NONE)
     assert kin.forward.tolist() == kin.backward.tolist() == kin.real_parent.tolist() == [first, *[init] * 5]
     rows = {
         (SharedKind(kind), at): (tasks, users, kept)
@@ -64,7 +65,7 @@ def test_a_list_that_breaks_off_leads_on_from_its_other_end() -> None:
     )
     lost = children.pop(1)  # no record knows it
     tasks = Tasks.of(task=[init, *children], pid=range(1, 5), ok=[True] * 4)
-    kin, _ = read_kin(machine.kernel(), tasks, tasks.task)
+    kin, _ = read_kin(machine.kernel(), tasks, tasks.task, NONE, NONE)
     assert lost not in kin.task.tolist()
     assert kin.forward[1:].tolist() == [0, init, init]
     assert kin.backward[1:].tolist() == [init, 0, 0]
@@ -82,7 +83,7 @@ def test_a_task_is_linked_if_what_it_leads_to_leads_back() -> None:
             machine.at("task_struct", copy, member), machine.at("task_struct", init, "children").to_bytes(8, "little")
         )
     tasks = Tasks.of(task=[init, only, copy, fresh], pid=range(1, 5), ok=[True] * 4)
-    kin, _ = read_kin(machine.kernel(), tasks, tasks.task)
+    kin, _ = read_kin(machine.kernel(), tasks, tasks.task, NONE, NONE)
     assert kin.linked.tolist() == [False, True, False, False]
 
 
@@ -95,8 +96,20 @@ def test_what_was_released_makes_no_group_of_a_process_of_one_thread() -> None:
     circular_list(machine, places[0])
     circular_list(machine, places[1])
     tasks = Tasks.of(task=[first, thread], pid=[10, 11], tgid=[10, 10], ok=[True] * 2)
-    kin, _ = read_kin(machine.kernel(), tasks, tasks.task)
+    kin, _ = read_kin(machine.kernel(), tasks, tasks.task, NONE, NONE)
     assert kin.in_group.tolist() == [False, False], "taken off this list alone"
     machine.write(machine.at("task_struct", thread, "thread_group.next"), places[0].to_bytes(8, "little"))
-    kin, _ = read_kin(machine.kernel(), tasks, tasks.task[:1])
+    kin, _ = read_kin(machine.kernel(), tasks, tasks.task[:1], NONE, NONE)
     assert kin.in_group.tolist() == [True, False]
+
+
+def test_what_fork_is_making_may_be_counted_or_not() -> None:
+    """dup_task_struct copies the words first, copy_files and the like count afterwards (kernel/fork.c)."""
+    machine = Machine(STRUCTS, CONSTANTS)
+    fs, files = machine.put("fs_struct", {"users": 2}), machine.put("files_struct", {"count": 1})
+    parent, copy, new = (task(machine, 0, fs, files) for _ in range(3))
+    coming = np.array(sorted([copy, new]), np.uint64)
+    tasks = Tasks.of(task=[parent, copy, new], pid=[10, 10, 11], ok=[True] * 3)
+    kin, shared = read_kin(machine.kernel(), tasks, tasks.task[:1], np.array([copy], np.uint64), coming)
+    assert kin.task.tolist() == [parent, new]
+    assert (shared.tasks.tolist(), shared.coming.tolist(), shared.users.tolist()) == ([1, 1], [2, 2], [2, 1])

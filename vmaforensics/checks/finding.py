@@ -40,6 +40,7 @@ class Finding:
     end: int | None = None
     gaps: bool = False  # the range is that of several places, with others between them
     apart: int = 0  # pages, tables or records that an operation under way may have left so; 0: none can have
+    told_of: int = 0  # address of what others are told of too: what left that apart answers for it once; 0: nothing
     by_others: bool = False  # what works on any address space may be at work on this one, and if mm is 0, every task
     at_once: bool = False  # the records that contradict each other lie in one page: they were read at one moment
     proven: str = ""  # why it was so at one moment though the records were read at several, in words

@@ -36,22 +36,30 @@ class InFlight:
         self._mms = views.mms
         self._view: OperationsView | None = views.operations
         self._answered: dict[tuple[str, int], int] = {}  # by rule and row of under_way: pages or records
+        self._told: dict[
+            tuple[str, int], tuple[Evidence, ...]
+        ] = {}  # by rule and Finding.told_of
 
     def weigh(self, finding: Finding) -> Finding:
         """The finding as information, with the operations it comes from, if they account for all of it."""
         if self._view is None or not finding.apart or finding.severity.rank >= Severity.LOW.rank:
             return finding
-        rule, left, rows = finding.rule, finding.apart, self._rows(finding)
+        rule, left = finding.rule, finding.apart
+        told = self._told.get((rule.id, finding.told_of), ()) if finding.told_of else ()
+        if told:
+            return replace(finding, severity=Severity.INFO, evidence=(*finding.evidence, *told), in_flight=True)
         taken = {}
-        for row in rows:
+        for row in self._rows(finding):
             taken[row] = min(left, self._room(rule, row))
             left -= taken[row]
         if left:
             return finding
         for row, count in taken.items():
             self._answered[rule.id, row] = self._answered.get((rule.id, row), 0) + count
-        evidence = (*finding.evidence, *(self.evidence(row) for row, count in taken.items() if count))
-        return replace(finding, severity=Severity.INFO, evidence=evidence, in_flight=True)
+        answers = tuple(self.evidence(row) for row, count in taken.items() if count)
+        if finding.told_of:
+            self._told[rule.id, finding.told_of] = answers
+        return replace(finding, severity=Severity.INFO, evidence=(*finding.evidence, *answers), in_flight=True)
 
     def _rows(self, finding: Finding) -> list[int]:
         """Rows of ``under_way`` that may have left the records of the finding apart."""

@@ -121,8 +121,11 @@ def gather_views(
     views.clocks = extra.always("clocks", lambda: gather_clocks(kernel, every, views.slab))
     views.tracers = extra.get("sources", lambda: read_tracers(kernel, views.tasks))
     if views.sources is not None:
-        born = every if views.operations is None else every.take(~np.isin(every.task, views.operations.copies))
-        views.kin, views.shared = extra.get("sources", lambda: read_kin(kernel, born, views.tasks.task)) or (None, None)
+        copies = np.zeros(0, np.uint64) if views.operations is None else views.operations.copies
+        coming = distinct(np.concatenate([copies, every.task[views.sources.unlisted_yet()]]))
+        views.kin, views.shared = extra.get(
+            "sources", lambda: read_kin(kernel, every, views.tasks.task, copies, coming)
+        ) or (None, None)
     progress("indices")
     _walk_indices(kernel, views, log)
     progress("areas")

@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from checks.handmade_operations import Doing, add_operations
 from checks.handmade_views import Process, findings, mm_of, task_of, views_of
+from vmaforensics.checks.context import Context
 from vmaforensics.checks.finding import Severity
+from vmaforensics.checks.weigh import run_checks
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.processes.kin import Kin, Shared, SharedKind
 from vmaforensics.views.processes.mm_sources import Source, SourcesView
 from vmaforensics.views.processes.tasks import Tasks
@@ -115,6 +119,39 @@ def test_what_tasks_share_counts_them(users: int, tasks: int, *, kept: bool, sev
     found = findings(views, "TASK-SHARED")
     assert [finding.severity for finding in found] == ([] if severity is None else [severity] * 3)
     assert {finding.pid for finding in found} == (set() if severity is None else {INIT, FIRST, SECOND})
+
+
+def test_what_fork_is_making_may_be_counted_already() -> None:
+    views = family()
+    views.shared = Shared.of(
+        kind=[SharedKind.FILES], address=[FILES], task=[task_of(FIRST)], tasks=[3], coming=[1], users=[4]
+    )
+    assert findings(views, "TASK-SHARED") == []
+    views.shared.users[0] = 5
+    assert {found.severity for found in findings(views, "TASK-SHARED")} == {Severity.MEDIUM}
+    views.shared.users[0] = 2
+    assert {found.severity for found in findings(views, "TASK-SHARED")} == {Severity.HIGH}
+
+
+def test_who_exchanges_what_it_shared_answers_for_it_once_to_all_that_are_told() -> None:
+    """put_files_struct after task->files (ksys_unshare, kernel/fork.c)."""
+    views = family()
+    views.shared = Shared.of(
+        kind=[SharedKind.FILES, SharedKind.FS],
+        address=[FILES, FILES + 4096],
+        task=[task_of(FIRST)] * 2,
+        tasks=[3, 3],
+        users=[4, 4],
+    )
+    assert views.kin is not None
+    views.kin.fs[:] = FILES + 4096
+    add_operations(views, Doing(pid=SECOND, operation=Operation.UNSHARE, functions=("ksys_unshare",)))
+    found = [each for each in run_checks(Context(views)) if each.rule.id == "TASK-SHARED"]
+    told = {name: [each.severity for each in found if name in each.title] for name in ("files_struct", "fs_struct")}
+    assert told == {"files_struct": [Severity.INFO] * 3, "fs_struct": [Severity.MEDIUM] * 3} or told == {
+        "files_struct": [Severity.MEDIUM] * 3,
+        "fs_struct": [Severity.INFO] * 3,
+    }
 
 
 def test_memory_owned_by_a_task_that_uses_another_is_found() -> None:

@@ -11,12 +11,11 @@ from checks.handmade_clocks import START, clocks
 from checks.handmade_views import Process, add_problem, findings, mm_of, task_of, views_of
 from vmaforensics.checks.context import Context
 from vmaforensics.checks.finding import Confidence, Severity
-from vmaforensics.checks.processes.sources import TASK_NEW
 from vmaforensics.checks.weigh import run_checks
 from vmaforensics.views.pages.table_roots import TableRoots
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.processes.mm_lists import TreeRoots
-from vmaforensics.views.processes.mm_sources import Source, SourcesView
+from vmaforensics.views.processes.mm_sources import TASK_NEW, Source, SourcesView
 from vmaforensics.views.processes.pid_numbers import PidNumbers
 from vmaforensics.views.processes.tasks import PF_EXITING, PF_KTHREAD
 from vmaforensics.views.view import View

@@ -12,10 +12,9 @@ from checks.handmade_operations import Doing, add_operations
 from checks.handmade_pages import add_page_tables
 from checks.handmade_views import PAGE, Process, findings, task_of, views_of
 from vmaforensics.checks.finding import Severity
-from vmaforensics.checks.processes.sources import TASK_NEW
 from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.processes.mm_lists import TreeRoots
-from vmaforensics.views.processes.mm_sources import Source, SourcesView
+from vmaforensics.views.processes.mm_sources import TASK_NEW, Source, SourcesView
 from vmaforensics.views.processes.mms import Mms
 from vmaforensics.views.processes.taskless_mms import MmState, taskless_mms
 from vmaforensics.views.slab.objects import State

@@ -20,10 +20,10 @@ import numpy as np
 
 from vmaforensics.checks import hand
 from vmaforensics.checks.processes.decoys import decoys
-from vmaforensics.checks.processes.sources import TASK_NEW, known_to, mm_evidence, whole_sources
+from vmaforensics.checks.processes.sources import known_to, mm_evidence, whole_sources
 from vmaforensics.checks.rule import BUG, FORKS, SMEAR, Apart, Confidence, Rule, Severity
 from vmaforensics.views.operations.operation import Operation
-from vmaforensics.views.processes.mm_sources import Source
+from vmaforensics.views.processes.mm_sources import TASK_NEW, Source
 from vmaforensics.views.processes.tasks import PF_EXITING
 from vmaforensics.views.view import View
 

@@ -22,20 +22,11 @@ if TYPE_CHECKING:
     from vmaforensics.columns.types import U16, U64, Bools
     from vmaforensics.views.processes.mm_sources import SourcesView
 
-# include/linux/sched.h
-TASK_NEW = 0x800
-
 
 def known_to(bits: U16, source: Source) -> Bools:
     """Which of the tasks or mms with these source flags does ``source`` know of?"""
     found: Bools = (bits & np.uint16(source)) != 0
     return found
-
-
-def unlisted_yet(sources: SourcesView) -> Bools:
-    """Which rows of ``sources.tasks`` fork is still making: they come to the list of tasks last (copy_process)."""
-    new: Bools = (sources.tasks.state & TASK_NEW) != 0
-    return new & ~known_to(sources.task_sources, Source.TASK_LIST)
 
 
 def parent_copies(context: Context) -> U64:

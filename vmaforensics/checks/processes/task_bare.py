@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.processes.sources import about_task, parent_copies, unlisted_yet
+from vmaforensics.checks.processes.sources import about_task, parent_copies
 from vmaforensics.checks.rule import BUG, SMEAR, Rule, Severity
 from vmaforensics.views.processes.essentials import UNTIL_EXIT, UNTIL_RELEASED
 from vmaforensics.views.processes.tasks import PF_EXITING, PF_KTHREAD
@@ -53,7 +53,7 @@ def check(context: Context) -> Iterator[Finding]:
         return
     tasks = sources.tasks
     judged = has.ok & (tasks.mm != 0) & (tasks.exit_state == 0) & ((tasks.flags & PF_KTHREAD) == 0)
-    judged &= ~unlisted_yet(sources) & ~np.isin(tasks.task, parent_copies(context))
+    judged &= ~sources.unlisted_yet() & ~np.isin(tasks.task, parent_copies(context))
     staying = judged & ((tasks.flags & PF_EXITING) == 0)
     first = tasks.pid == tasks.tgid
     columns = has.columns()

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.processes.sources import TASK_NEW, about_task, known_to, parent_copies, whole_sources
+from vmaforensics.checks.processes.sources import about_task, known_to, parent_copies, whole_sources
 from vmaforensics.checks.rule import BUG, SMEAR, Confidence, Rule, Severity
 from vmaforensics.columns.lookup import distinct, rows_of, values_at
-from vmaforensics.views.processes.mm_sources import Source
+from vmaforensics.views.processes.mm_sources import TASK_NEW, Source
 from vmaforensics.views.processes.tasks import PF_EXITING
 from vmaforensics.views.view import View
 

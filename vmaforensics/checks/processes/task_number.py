@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.processes.sources import about_task, unlisted_yet
+from vmaforensics.checks.processes.sources import about_task
 from vmaforensics.checks.rule import BUG, SMEAR, Rule, Severity
 from vmaforensics.columns.lookup import rows_of, sort_order, values_at
 from vmaforensics.views.operations.operation import Operation
@@ -55,7 +55,7 @@ def check(context: Context) -> Iterator[Finding]:
     leader = values_at(order, rows_of(tasks.task[order], numbers.leader), -1)
     led = numbers.ok & (leader >= 0) & values_at(numbers.ok, leader)
     # What fork makes has its own number before its own struct pid, and comes to the list after both (copy_process).
-    unborn = unlisted_yet(sources)
+    unborn = sources.unlisted_yet()
     judged = tasks.ok & numbers.ok & (tasks.mm != 0) & (tasks.exit_state == 0) & ~sources.executing & ~unborn
     own = judged & (tasks.pid != numbers.number)
     group = judged & led & (tasks.tgid != values_at(numbers.number, leader))

@@ -4,11 +4,12 @@
 whose `fs`, `files`, `sighand` and `nsproxy` lead there, of all tasks that any record knows.
 
 *Guaranteed by:* `copy_fs`, `copy_files`, `copy_sighand` (kernel/fork.c) and `copy_namespaces` (kernel/nsproxy.c)
-count a task that shares its parent's; `exit_fs`, `exit_files`, `__exit_signal` and `exit_task_namespaces` count it
-off as they clear its word; `unshare`, `setns` and `exec` exchange a task's for one of its own. Since 5.12 nobody else
-keeps the first two: `/proc/PID/fd` looks at `files` under a lock (before, readers counted for a moment, and so did
-requests that workers of io_uring took over). What kernel threads and init were given first the kernel counts itself,
-too. More tasks than are counted are never legal: the count would come to 0 while it is in use.
+count a task that shares its parent's, which leads there from its beginning: what fork is making may be counted or not;
+`exit_fs`, `exit_files`, `__exit_signal` and `exit_task_namespaces` count it off as they clear its word; `unshare`,
+`setns` and `exec` exchange a task's for one of its own. Since 5.12 nobody else keeps the first two: `/proc/PID/fd`
+looks at `files` under a lock (before, readers counted for a moment, and so did requests that workers of io_uring took
+over). What kernel threads and init were given first the kernel counts itself, too. More tasks than are counted are
+never legal: the count would come to 0 while it is in use.
 """
 
 from __future__ import annotations
@@ -47,17 +48,16 @@ RULE = Rule(
     compares="fs_struct.users, files_struct.count, sighand_struct.count and nsproxy.count with the tasks that lead "
     "there",
     views=(View.TASKS, View.SOURCES),
-    transient="a task that is being made or ends; readers of /proc/PID/fd and io_uring up to 5.11",
+    transient="a task that ends, or exchanges what it shares; readers of /proc/PID/fd and io_uring up to 5.11",
     by_hand=("crash: struct task_struct.fs,files,sighand,nsproxy TASK", "crash: struct files_struct.count ADDRESS"),
     steps=("task", "word"),
     rank=557,
     changed_by=(),
     in_flight=(
         Apart(Operation.EXIT, 1),
-        Apart(Operation.NEW_TASK, 1),
-        Apart(Operation.FORK, 1),
         Apart(Operation.EXEC, 1),
         Apart(Operation.RELEASE, 1),
+        Apart(Operation.UNSHARE, 1),
     ),
 )
 
@@ -69,7 +69,7 @@ def check(context: Context) -> Iterator[Finding]:
         return
     more = (shared.users >= 0) & (shared.tasks > shared.users)
     every = bool(whole_sources(context, sources) & (Source.TASK_LIST | Source.PID_INDEX)) and _all_read(context)
-    fewer = (shared.tasks < shared.users) & ~shared.kept & every
+    fewer = (shared.tasks + shared.coming < shared.users) & ~shared.kept & every
     for place in np.flatnonzero(more | fewer).tolist():
         kind = SharedKind(int(shared.kind[place]))
         leads = kind.of(kin) == shared.address[place]
@@ -102,4 +102,11 @@ def _told(context: Context, place: int, row: int, severity: Severity, processes:
     )
     finding = about_task(context, RULE, row, 0, f"its {said}", [evidence])
     confidence = Confidence.HIGH if processes == 1 else Confidence.MEDIUM
-    return replace(finding, apart=abs(users - tasks), by_others=True, severity=severity, confidence=confidence)
+    return replace(
+        finding,
+        apart=abs(users - tasks),
+        told_of=int(shared.address[place]),
+        by_others=True,
+        severity=severity,
+        confidence=confidence,
+    )

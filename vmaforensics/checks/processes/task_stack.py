@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.processes.sources import about_task, parent_copies, unlisted_yet
+from vmaforensics.checks.processes.sources import about_task, parent_copies
 from vmaforensics.checks.rule import BUG, SMEAR, Rule, Severity
 from vmaforensics.views.view import View
 
@@ -49,7 +49,7 @@ def check(context: Context) -> Iterator[Finding]:
         return
     tasks = sources.tasks
     wrong = has.ok & has.off_stack & (tasks.exit_state == 0)
-    wrong &= ~unlisted_yet(sources) & ~np.isin(tasks.task, parent_copies(context))
+    wrong &= ~sources.unlisted_yet() & ~np.isin(tasks.task, parent_copies(context))
     for row in np.flatnonzero(wrong).tolist():
         saved, stack = int(has.saved[row]), int(has.stack[row])
         evidence = Evidence(

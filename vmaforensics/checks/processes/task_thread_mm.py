@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.processes.sources import TASK_NEW, about_task
+from vmaforensics.checks.processes.sources import about_task
 from vmaforensics.checks.rule import BUG, SMEAR, Rule, Severity
 from vmaforensics.columns.lookup import sort_order
 from vmaforensics.columns.runs import begins_run, run_lasts, run_starts
 from vmaforensics.views.operations.operation import Operation
+from vmaforensics.views.processes.mm_sources import TASK_NEW
 from vmaforensics.views.processes.tasks import PF_EXITING, PF_KTHREAD
 from vmaforensics.views.view import View
 

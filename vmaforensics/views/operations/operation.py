@@ -49,6 +49,7 @@ class Operation(IntEnum):
     ZAP_OTHERS = 32
     REDIRECT = 33
     COMPACT = 34
+    UNSHARE = 35
 
     @property
     def text(self) -> str:
@@ -281,6 +282,15 @@ KNOWN = {
         # mm/compaction.c: they are taken from the buddy system, in 5.10 as if allocated, and kept on a list of its own
         functions="compact_zone isolate_freepages_range",
         anywhere=True,
+    ),
+    Operation.UNSHARE: Known(
+        text="unshare or setns, which give a task what it shared anew",
+        # kernel/fork.c, kernel/nsproxy.c, fs/file.c: the task's word first, then the count of what it led to; setns
+        # counts the namespaces of another while it looks at them (validate_nsset)
+        functions="ksys_unshare unshare_files switch_task_namespaces validate_nsset commit_nsset __do_sys_setns "
+        "__se_sys_setns __x64_sys_setns __do_sys_close_range __x64_sys_close_range __close_range",
+        unless="create_new_namespaces unshare_nsproxy_namespaces unshare_userns unshare_fd dup_fd free_nsproxy "
+        "close_files",
     ),
 }
 

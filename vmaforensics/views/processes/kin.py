@@ -76,6 +76,7 @@ class Shared(Table):
     address: U64
     task: U64  # the first task that leads there
     tasks: I64  # that lead there
+    coming: I64  # that fork is making besides, and may have counted or not
     users: I64 = column(fill=-1)  # that it counts; -1: could not be read
     kept: Bools  # the kernel itself may count besides
 
@@ -83,16 +84,20 @@ class Shared(Table):
 _FIRST: Final = "init_task"
 
 
-def read_kin(kernel: Kernel, tasks: Tasks, listed: U64) -> tuple[Kin, Shared]:
-    """Kin of each of ``tasks``, and what they share with each other and with the idle task of the first CPU.
+def read_kin(kernel: Kernel, tasks: Tasks, listed: U64, copies: U64, coming: U64) -> tuple[Kin, Shared]:
+    """Kin of each of ``tasks`` but ``copies``, and what they share with each other and with the idle task of the first
+    CPU.
 
-    ``listed`` are the tasks that the list of tasks and ``signal->thread_head`` lead to. What cannot be read is no problem
-    of its own: walking the tasks has reported it.
+    ``listed`` are the tasks that the list of tasks and ``signal->thread_head`` lead to, ``coming`` those that fork is
+    making, of which ``copies`` are byte copies of their parents still. What cannot be read is no problem of its own:
+    walking the tasks has reported it.
     """
+    tasks = tasks.take(~np.isin(tasks.task, copies))
     every, tasks = tasks.task, tasks.take(tasks.ok)
     kin, ok = kernel.gather(Kin, tasks.task)
     kin.task[:] = tasks.task
     kin, tasks = kin.take(ok), tasks.take(ok)
+    made, read = kernel.gather(Kin, coming)
     first = kernel.symbols.get(_FIRST)
     heads = np.concatenate([tasks.task, np.array([] if first is None else [first], np.uint64)])
     sibling, children = (np.uint64(kernel.offset("task_struct", name)) for name in ("sibling", "children"))
@@ -103,7 +108,8 @@ def read_kin(kernel: Kernel, tasks: Tasks, listed: U64) -> tuple[Kin, Shared]:
     kin.linked[:] = _linked(kernel, kin, places)
     if kernel.has("task_struct", "thread_group"):
         kin.in_group[:] = _in_group(kernel, kin, tasks, every, is_in(kin.task, listed))
-    return kin, _shared(kernel, kin, tasks, first)
+    known = ~np.isin(kin.task, coming)
+    return kin, _shared(kernel, kin.take(known), tasks.take(known), first, made.take(read))
 
 
 def _owner(places: U64, after: U64, heads: U64, tasks: U64) -> U64:
@@ -138,8 +144,8 @@ def _linked(kernel: Kernel, kin: Kin, places: U64) -> Bools:
 def _in_group(kernel: Kernel, kin: Kin, tasks: Tasks, every: U64, listed: Bools) -> Bools:
     """A process of several threads has none that leads to itself alone.
 
-    Those are the ``listed``: what was released has left both lists (__unhash_process) and waits for RCU. A neighbour that
-    could not be read is no witness: one of ``every`` task that is not among ``tasks``, or a lost page.
+    Those are the ``listed``: what was released has left both lists (__unhash_process) and waits for RCU. A neighbour
+    that could not be read is no witness: one of ``every`` task that is not among ``tasks``, or a lost page.
     """
     link = np.uint64(kernel.offset("task_struct", "thread_group"))
     places = tasks.task + link
@@ -157,7 +163,7 @@ def _in_group(kernel: Kernel, kin: Kin, tasks: Tasks, every: U64, listed: Bools)
     return found
 
 
-def _shared(kernel: Kernel, kin: Kin, tasks: Tasks, first: int | None) -> Shared:
+def _shared(kernel: Kernel, kin: Kin, tasks: Tasks, first: int | None, coming: Kin) -> Shared:
     parts = []
     known = np.array([] if first is None else [first], np.uint64)
     idle, ok = kernel.gather(Kin, known)
@@ -178,6 +184,8 @@ def _shared(kernel: Kernel, kin: Kin, tasks: Tasks, first: int | None) -> Shared
             task=task[order][starts],
             tasks=run_lasts(starts, len(order)) - starts + 1,
         )
+        led = rows_of(rows.address, kind.of(coming))
+        rows.coming[:] = np.bincount(led[led >= 0], minlength=len(rows))
         path = next((name for name in kind.counter.split("|") if kernel.has(kind.struct, name)), None)
         if path is not None:
             users, read = kernel.gather_signed(kind.struct, path, rows.address)

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from vmaforensics.views.slab.objects import SlabView
 
 
+# include/linux/sched.h; of task->__state
+TASK_DEAD = 0x80
+TASK_NEW = 0x800
+
+
 class Source(IntFlag):
     """A record that knows of tasks or mms."""
 
@@ -75,6 +80,12 @@ class SourcesView:
         fits &= self.mms.ok & (self.mms.users > 0) & (self.mms.map_count > 1) & ~self.kernel_own
         return self.mms.take(fits)
 
+    def unlisted_yet(self) -> Bools:
+        """Which of ``tasks`` fork is still making: they come to the list of tasks last (copy_process)."""
+        new = (self.tasks.state & TASK_NEW) != 0
+        unlisted: Bools = new & ((self.task_sources & np.uint16(Source.TASK_LIST)) == 0)
+        return unlisted
+
     def task_rows(self, addresses: U64) -> I64:
         """Row in ``tasks`` of each task address, -1 where it is not there."""
         return rows_of(self.tasks.task, addresses)
@@ -109,7 +120,7 @@ def gather_sources(kernel: Kernel, tasks: Tasks, slab: SlabView | None, log: Pro
     whole = Source.TASK_LIST if tasks.ok.all() else Source(0)
     by_task = [
         (Source.TASK_LIST, tasks.task),
-        (Source.SLAB, _allocated(slab, ObjectKind.TASK)),
+        (Source.SLAB, _without_given_up(kernel, _allocated(slab, ObjectKind.TASK))),
         (Source.RUN_QUEUE, _running(kernel)),
     ]
     if (indexed := tasks_by_pid(kernel, log)) is not None:
@@ -162,6 +173,19 @@ def _allocated(slab: SlabView | None, kind: ObjectKind) -> U64:
         return np.zeros(0, np.uint64)
     objects = slab.of(kind)
     return objects.take(objects.state == State.ALLOCATED).address
+
+
+def _without_given_up(kernel: Kernel, tasks: U64) -> U64:
+    """Tasks, but for those that fork gave up: they were never on a list, and wait for RCU with words that lead to what
+    is freed (bad_fork_free in copy_process, kernel/fork.c).
+
+    None of them has a kernel stack to run on. What has run is an exit_state before it is TASK_DEAD (do_exit).
+    """
+    state, ok = kernel.gather_member("task_struct", "__state|state", tasks)
+    ended, _ = kernel.gather_member("task_struct", "exit_state", tasks)
+    stack, read = kernel.gather_member("task_struct", "stack", tasks)
+    kept: U64 = tasks[~(ok & read & (state == TASK_DEAD) & (ended == 0) & (stack == 0))]
+    return kept
 
 
 def _merge(parts: list[tuple[Source, U64]], leave_out: int = 0) -> _Known:
