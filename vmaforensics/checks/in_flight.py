@@ -36,9 +36,7 @@ class InFlight:
         self._mms = views.mms
         self._view: OperationsView | None = views.operations
         self._answered: dict[tuple[str, int], int] = {}  # by rule and row of under_way: pages or records
-        self._told: dict[
-            tuple[str, int], tuple[Evidence, ...]
-        ] = {}  # by rule and Finding.told_of
+        self._told: dict[tuple[str, int], tuple[Evidence, ...]] = {}  # by rule and Finding.told_of
 
     def weigh(self, finding: Finding) -> Finding:
         """The finding as information, with the operations it comes from, if they account for all of it."""
