@@ -51,8 +51,6 @@
 #endif
 #define STACK (16 * PAGE)
 
-extern char **environ;
-
 static void *lingers(void *milliseconds)
 {
 	rest((long)(intptr_t)milliseconds);
@@ -138,13 +136,16 @@ static void broken_program(void)
 		.part = {.p_type = PT_LOAD, .p_flags = PF_R | PF_X, .p_vaddr = (uint64_t)-1 << 48 | 0x400000,
 			.p_filesz = 4096, .p_memsz = 4096, .p_align = 4096},
 	};
-	int fd = memfd_create("broken", 0);
+	int fd = open("/run/broken", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0755);
 
 	program.head.e_ident[EI_CLASS] = ELFCLASS64;
 	program.head.e_ident[EI_DATA] = ELFDATA2LSB;
 	program.head.e_ident[EI_VERSION] = EV_CURRENT;
-	if (write(fd, &program, sizeof(program)) == sizeof(program))
-		fexecve(fd, (char *[]){"broken", NULL}, environ);
+	if (fd >= 0 && write(fd, &program, sizeof(program)) != sizeof(program))
+		failed("broken");
+	if (fd >= 0)
+		close(fd);
+	execl("/run/broken", "broken", NULL);
 }
 
 static void fails(void)
