@@ -291,7 +291,8 @@ static void renames(void)
 		link(path[2], path[3]);
 		rename(path[0], path[1]);
 		fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0755);
-		if (fd >= 0 && write(fd, program, (size_t)length) == length) {
+		/* of a memory file without a name nobody can say that it will have one: there it is no program */
+		if (fd >= 0 && pwrite(fd, program, (size_t)length, round % COUNT(folders) == 1) == length) {
 			void *mapped = mmap(NULL, 8 * PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0);
 
 			snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
