@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
+from checks.handmade_anchors import add_anchors
 from checks.handmade_frames import add_frames, unowned
 from checks.handmade_operations import Doing, add_operations
 from checks.handmade_pages import add_page_tables, miscount
@@ -71,6 +72,17 @@ def test_a_fault_of_another_process_accounts_for_nothing() -> None:
     add_operations(views, replace(_FAULT, pid=101))
     (found,) = _found(views, "PTE-ERASED")
     assert (found.severity, found.mm) == (Severity.HIGH, mm_of(100))
+
+
+@pytest.mark.parametrize(("pid", "severity"), [(100, Severity.INFO), (101, Severity.HIGH)])
+def test_a_signal_after_an_exec_that_failed_ends_a_thread_before_it_returns_to_the_old_map(
+    pid: int, severity: Severity
+) -> None:
+    """The old map is gone (exec_mmap), the registers are still those of the system call."""
+    views = views_of(Process(pid=100), Process(pid=101))
+    add_anchors(views).threads.ip[0] = 0x600000
+    add_operations(views, Doing(pid=pid, operation=Operation.SIGNAL, functions=("get_signal", "do_syscall_64")))
+    assert [finding.severity for finding in _found(views, "THREAD-OUTSIDE")] == [severity]
 
 
 @pytest.mark.parametrize(("frames", "severity"), [(1055, Severity.INFO), (1056, Severity.MEDIUM)])

@@ -67,6 +67,7 @@ class VdsoSymbols(NamedTuple):
     data: tuple[str, ...]  # those of VMAs with the data that it works on
     pages: tuple[str, ...]  # variables in pages of that data
     pointers: tuple[str, ...]  # pointers to pages of that data
+    structs: tuple[str, ...]  # pointers to the struct page of the first of all its pages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ SYMBOLS = VdsoSymbols(
         "pvti_cpu0_va",  # hypervisors' clocks: pvclock and, below, Hyper-V's
         "tsc_page",
     ),
+    structs=("vdso_data_pages",),  # since these are allocated together, with those that nothing lies in
 )
 
 _BREAKPOINT, _JUMP, _SHORT_JUMP, _GROUP, _PUSH, _REX_W = 0xCC, 0xE9, 0xEB, 0xFF, 0x68, 0x48

@@ -6,7 +6,8 @@
 CPU notes) with the VMAs of all indices. Only where every index was read whole. RSP may be one past a stack, or as far
 below one as it may grow. The vsyscall page is no VMA and is left out.
 
-*Guaranteed by:* a thread returns to the address it came from; a fault at an address in no VMA kills it.
+*Guaranteed by:* a thread returns to the address it came from; a fault at an address in no VMA kills it. Where exec
+fails after the old map has gone, a signal ends it before it returns (`bprm_execve`, fs/exec.c).
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ import numpy as np
 from vmaforensics.checks import hand
 from vmaforensics.checks.context import MOST
 from vmaforensics.checks.finding import Evidence
-from vmaforensics.checks.rule import BUG, BUSY, INDICES, SMEAR, Confidence, Part, Rule, Severity
+from vmaforensics.checks.rule import BUG, BUSY, INDICES, SMEAR, Apart, Confidence, Part, Rule, Severity
 from vmaforensics.checks.vmas.coverage import Coverage
 from vmaforensics.columns.lookup import sort_order
 from vmaforensics.columns.runs import begins_run, run_starts
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.view import View
 from vmaforensics.words.printable import comm_of
 
@@ -49,6 +51,7 @@ RULE = Rule(
     steps=("registers", "word", "index"),
     part=Part.CAUSE,
     rank=230,
+    in_flight=(Apart(Operation.SIGNAL, 1),),
 )
 
 
@@ -106,6 +109,7 @@ def _finding(context: Context, threads: Threads, group: I64, register: _Register
         bounds=(int(address.min()) & -page_size, (int(address.max()) & -page_size) + page_size),
         severity=Severity.LOW if exec_now else register.severity,
         confidence=Confidence.LOW if exec_now else Confidence.MEDIUM if register.severity else None,
+        apart=len(group),
     )
     # The process of the thread, which in the case of a borrowed mm is not the one the mm belongs to.
     tasks, pid = context.views.tasks, int(threads.tgid[first])

@@ -50,6 +50,7 @@ class Operation(IntEnum):
     REDIRECT = 33
     COMPACT = 34
     UNSHARE = 35
+    SIGNAL = 36
 
     @property
     def text(self) -> str:
@@ -291,6 +292,11 @@ KNOWN = {
         "__se_sys_setns __x64_sys_setns __do_sys_close_range __x64_sys_close_range __close_range",
         unless="create_new_namespaces unshare_nsproxy_namespaces unshare_userns unshare_fd dup_fd free_nsproxy "
         "close_files",
+    ),
+    Operation.SIGNAL: Known(
+        text="a signal on its way to user mode, which it may not reach again",
+        functions="get_signal",
+        unless="schedule freezable_schedule",  # it stops for the signal, and goes on
     ),
 }
 

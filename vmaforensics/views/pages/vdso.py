@@ -81,7 +81,8 @@ def gather_vdso(kernel: Kernel, tasks: Tasks, mms: Mms, vmas: Vmas, view: PageTa
     own = _own_frames(kernel, images, image_row[found.mm_row], offset)
     found.expected[:] = np.where(found.code & own.known, own.frames, np.uint64(0))
     other = _data_frames(kernel)
-    right = np.where(found.code, found.expected == found.pfn, np.isin(found.pfn, other.frames))
+    own_data = np.isin(found.pfn, other.frames) | _in_place(kernel, found, offset)
+    right = np.where(found.code, found.expected == found.pfn, own_data)
     judged = np.where(found.code, own.known, other.known.all())
     wrong = found.take(~right & judged)
     if (~wrong.code).any():
@@ -145,6 +146,16 @@ def _data_frames(kernel: Kernel) -> _Frames:
     addresses = np.concatenate([_addresses(kernel, names.pages), words[ok & (words[:, 0] != 0), 0]])
     pa, _, mapped = kernel.space.translate(addresses)
     return _Frames(distinct(kernel.arch.pages(pa[mapped])), np.array([ok.all() and mapped.all() and len(pa) > 0]))
+
+
+def _in_place(kernel: Kernel, rows: VdsoPages, offset: U64) -> Bools:
+    """Which are the page of the kernel's data that belongs at that ``offset`` of the VMA, whatever lies in it: mlockall
+    maps those too that nobody reads (vvar_fault, lib/vdso/datastore.c)."""
+    words, ok = kernel.words(_addresses(kernel, kernel.arch.vdso_symbols.structs), 1)
+    first, plausible = PageReader(kernel).frames_of(words[ok, 0])
+    place = rows.pfn[:, None] - first[plausible]
+    found: Bools = (place == kernel.arch.pages(offset)[:, None]).any(axis=1)
+    return found
 
 
 def _time_namespaces(kernel: Kernel, tasks: Tasks) -> _Frames:

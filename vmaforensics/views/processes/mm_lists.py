@@ -66,9 +66,11 @@ def on_pgd_list(kernel: Kernel, mms: U64, log: ProblemLog) -> Listed | None:
 
     def leads_on(nodes: U64) -> Bools:
         """While a machine is read, a page directory is given back and goes to a list of pages, which may be all there
-        are: what is in the place of pt_mm there is the index of the page."""
+        are: what is in the place of pt_mm there is the index of the page. The heads of such lists are no pages, and
+        have pointers all around."""
         owners, ok = kernel.gather_member(struct, "pt_mm", nodes - offset)
-        on: Bools = (nodes == np.uint64(head)) | (ok & kernel.arch.kernel_pointer(owners))
+        _, of_page = reader.frames_of(nodes - offset)
+        on: Bools = (nodes == np.uint64(head)) | (ok & of_page & kernel.arch.kernel_pointer(owners))
         return on
 
     ring = walk_rings(kernel, np.append(guesses, np.uint64(head)), log, leads_on=leads_on)
