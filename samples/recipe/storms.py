@@ -30,6 +30,7 @@ LOADS = {
     "machine": ("cpus", "modul", "mount", "swpof", "seccm"),
     "apart": ("fails", "parts", "names"),
     "buffers": ("buffs", "locks", "looks"),
+    "marks": ("guard", "times"),
     "all": ("forks", "execs", "unmap", "moves", "cache", "swap", "huge", "ksm", "thrds", "looks"),
 }
 

@@ -15,6 +15,7 @@
 #include <linux/if_packet.h>
 #include <linux/perf_event.h>
 #include <linux/sched.h>
+#include <linux/userfaultfd.h>
 #include <net/ethernet.h>
 #include <arpa/inet.h>
 #include <pthread.h>
@@ -26,12 +27,16 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
+#include <sys/shm.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #ifndef RENAME_EXCHANGE
@@ -49,6 +54,15 @@
 #ifndef SYS_pidfd_open
 #define SYS_pidfd_open 434
 #endif
+#ifndef CLONE_NEWTIME
+#define CLONE_NEWTIME 0x80
+#endif
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
+#define CLONE_INTO_GROUP 0x200000000ULL /* CLONE_INTO_CGROUP, include/uapi/linux/sched.h */
+#define MADV_GUARD 102 /* MADV_GUARD_INSTALL, since 6.13; the next takes it back */
+#define MERGE 67 /* PR_SET_MEMORY_MERGE, since 6.4 */
 #define STACK (16 * PAGE)
 
 static void *lingers(void *milliseconds)
@@ -445,8 +459,180 @@ static void locked(void)
 	workers(locks);
 }
 
+/* Entries that are marks: guards, poison, write protection of what is not there; pages moved by userfaultfd. */
+static char *marked[3]; /* anonymous, of a shared memory file, of a file */
+static const size_t marked_size = 2 * HUGE;
+static int marks;
+
+static void *sets_marks(void *unused)
+{
+	unsigned seed = (unsigned)(uintptr_t)&unused >> 4;
+
+	all_are_there();
+	for (;;) {
+		char *area = marked[rand_r(&seed) % COUNT(marked)];
+		const size_t first = rand_r(&seed) % 960 * PAGE, count = (1 + rand_r(&seed) % 64) * PAGE;
+		const unsigned long at = (unsigned long)(uintptr_t)area + first;
+		struct uffdio_writeprotect protect = {{at, count}, rand_r(&seed) % 2 ? UFFDIO_WRITEPROTECT_MODE_WP : 0};
+		uint64_t poison[4] = {at, PAGE, 0, 0}, move[5] = {at, (uintptr_t)marked[0] + HUGE, PAGE, 0, 0};
+		struct iovec part = {area + first, count};
+
+		if (area == MAP_FAILED)
+			continue;
+		switch (rand_r(&seed) % 8) {
+		case 0:
+			madvise(area + first, count, MADV_GUARD);
+			break;
+		case 1:
+			madvise(area + first, count, MADV_GUARD + 1);
+			break;
+		case 2:
+			ioctl(marks, UFFDIO_WRITEPROTECT, &protect);
+			break;
+		case 3:
+			ioctl(marks, _IOWR(0xaa, 8, uint64_t[4]), poison); /* UFFDIO_POISON, since 6.6 */
+			break;
+		case 4:
+			ioctl(marks, _IOWR(0xaa, 5, uint64_t[5]), move); /* UFFDIO_MOVE, since 6.8 */
+			break;
+		case 5:
+			madvise(area, marked_size, rand_r(&seed) % 3 ? MADV_DONTNEED : MADV_COLLAPSE);
+			break;
+		case 6:
+			mprotect(area + first, count, rand_r(&seed) % 2 ? PROT_READ : RW);
+			break;
+		default:
+			madvise(area + first, count, MADV_PAGEOUT);
+		}
+		for (size_t page = 0; page < count; page += PAGE) { /* as advises() of rare.c: a guard would end it */
+			struct iovec from = {&seed, 8};
+
+			part.iov_base = area + first + page;
+			part.iov_len = 8;
+			process_vm_writev(getpid(), &from, 1, &part, 1, 0);
+		}
+		if (rand_r(&seed) % 64 == 0) {
+			pid_t pid = fork();
+
+			if (pid == 0)
+				_exit(0);
+			waitpid(pid, NULL, 0);
+		}
+	}
+	return NULL;
+}
+
+static void guards(void)
+{
+	struct uffdio_api less = {.api = UFFD_API, .features = UFFD_FEATURE_PAGEFAULT_FLAG_WP};
+	/* of shared memory, since 5.19; of what is not there, since 6.4 */
+	struct uffdio_api more = {.api = UFFD_API, .features = less.features | 1 << 12 | 1 << 13};
+	int fd = open(big, O_RDWR | O_CLOEXEC), shared = memfd_create("marked", MFD_CLOEXEC);
+
+	if (ftruncate(shared, (off_t)marked_size) < 0)
+		failed("marked");
+	marked[0] = aligned("marked", marked_size, HUGE);
+	marked[1] = mmap(NULL, marked_size, RW, MAP_SHARED, shared, 0);
+	marked[2] = mmap(NULL, marked_size, RW, MAP_PRIVATE, fd, 0);
+	marks = (int)syscall(SYS_userfaultfd, O_CLOEXEC | UFFD_USER_MODE_ONLY);
+	if (marks < 0 || (ioctl(marks, UFFDIO_API, &more) < 0 && ioctl(marks, UFFDIO_API, &less) < 0))
+		failed("userfaultfd");
+	for (unsigned i = 0; i < 2; i++) { /* write protection alone: a fault that waits would wait for ever */
+		struct uffdio_register range = {{(uintptr_t)marked[i], HUGE}, UFFDIO_REGISTER_MODE_WP, 0};
+
+		if (marks >= 0)
+			ioctl(marks, UFFDIO_REGISTER, &range);
+	}
+	workers(sets_marks);
+}
+
+/* Clocks of one's own, 32-bit programs, control groups entered at birth, segments attached over fork and exec. */
+static void other_births(void)
+{
+	struct clone_args birth = {.flags = CLONE_INTO_GROUP, .exit_signal = SIGCHLD};
+	const int segment = shmget(IPC_PRIVATE, 32 * PAGE, IPC_CREAT | 0600);
+	char *area = shmat(segment, NULL, 0);
+	pid_t pid;
+	int status;
+
+	shmctl(segment, IPC_RMID, NULL);
+	if (area != (void *)-1)
+		touch(area, 16 * PAGE);
+	prctl(MERGE, below(2), 0, 0, 0);
+	switch (below(4)) {
+	case 0:
+	case 1:
+		if (unshare(CLONE_NEWTIME) < 0)
+			break;
+		if (below(2)) {
+			int fd = open("/proc/self/timens_offsets", O_WRONLY | O_CLOEXEC);
+
+			if (write(fd, "monotonic 1000 0\n", 17) < 0)
+				failed("timens");
+			close(fd);
+		}
+		pid = fork();
+		if (pid == 0) {
+			struct timespec now;
+
+			clock_gettime(CLOCK_MONOTONIC, &now); /* reads the data of the vDSO */
+			if (below(2))
+				execl("/usr/bin/cat", "cat", "/dev/null", NULL);
+			if (below(2))
+				mlockall(MCL_CURRENT);
+			rest(3);
+			_exit(0);
+		}
+		if (below(3) == 0)
+			execl("/bb/sleep", "sleep", "0.01", NULL); /* into its own */
+		waitpid(pid, NULL, 0);
+		break;
+	case 2:
+		pid = fork();
+		if (pid == 0) {
+			execl("/usr/bin/tiny32", "tiny32", NULL);
+			_exit(127);
+		}
+		rest(below(20));
+		kill(pid, SIGKILL);
+		waitpid(pid, &status, 0);
+		break;
+	default:
+		birth.cgroup = (uint64_t)open("/run/groups/born", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+		for (unsigned i = 0; i < 8; i++) {
+			pid = (pid_t)syscall(SYS_clone3, &birth, sizeof(birth));
+			if (pid == 0)
+				_exit(0);
+			if (below(2) && pid > 0)
+				waitpid(pid, NULL, 0);
+		}
+		while (waitpid(-1, NULL, 0) > 0)
+			;
+	}
+}
+
+static void births(void)
+{
+	int alive = 0;
+
+	begin();
+	confine("births", "pids.max", "max");
+	mkdir("/run/groups/born", 0755);
+	for (;;) {
+		pid_t pid = fork();
+
+		if (pid == 0) {
+			srandom((unsigned)getpid());
+			other_births();
+			_exit(0);
+		}
+		alive += pid > 0;
+		reap(&alive, 3);
+	}
+}
+
 const struct role apart_roles[] = {
 	{"storm-fails", fails}, {"storm-parts", parts}, {"storm-names", renames}, {"storm-buffs", buffers},
-	{"storm-locks", locked},
+	{"storm-locks", locked}, {"storm-guard", guards},   {"storm-times", births},
 	{NULL, NULL},
 };
