@@ -85,6 +85,12 @@ def test_a_vma_that_many_changes_passed_over_is_not_mapped_and_unmapped_all_the_
     assert known.outlived(the_first(views), word, np.zeros(1, np.uint64)).tolist() == [False]
 
 
+@pytest.mark.parametrize(("seq", "old"), [(5, True), (23, True), (24, False), (29, False)])
+def test_a_vma_is_old_if_one_in_four_of_all_changes_passed_it_over(seq: int, *, old: bool) -> None:
+    views = running(30, seq, 7, 9)
+    assert asked(views).old(the_first(views), np.array([BEHIND_MM], np.uint64)).tolist() == [old]
+
+
 def test_kernels_without_such_numbers_prove_nothing() -> None:
     assert held(Context(running(0, 0, 0, 0))) is None
 

@@ -102,6 +102,14 @@ class Held:
         steady: Bools = (row >= 0) & (place <= word) & (word < later) & passed
         return steady
 
+    def old(self, vma: U64, word: U64) -> Bools:
+        """Had many changes passed each VMA over when a word was read, or one in four of all that its process made?"""
+        row = rows_of(self._vmas.vma, vma)
+        by_then, _ = self._begun(values_at(self._owner, row), word)
+        seq = values_at(self._vmas.lock_seq, row).astype(np.int64)
+        passed: Bools = (row >= 0) & (by_then > seq) & (by_then - seq >= np.minimum(by_then // 4, _MANY))
+        return passed
+
     def _begun(self, owner: I64, place: U64) -> tuple[I64, I64]:
         """(the highest number read up to each place, the highest of all) of each address space; 0 for none."""
         seen = self._seen

@@ -76,11 +76,16 @@ def check(context: Context) -> Iterator[Finding]:
 
 
 def _same(context: Context, compared: ComparedTrees) -> Bools:
-    """Which VMAs that were cut off were the same when the node was read that they name as their parent?"""
+    """Which VMAs that were cut off were the same when the node was read that they name as their parent?
+
+    What its process maps and unmaps all the time is no such VMA: the tree is balanced about it while it is read, and
+    that writes to its node, which no number counts (__rb_insert, lib/rbtree.c).
+    """
     known, clocks, files = context.shared(held), context.acquisition.clocks, compared.files
     if known is None or clocks is None:
         return np.zeros(len(files.cut_off), np.bool_)
-    return known.through(compared.trees.vmas.rmap.vmas.vma[files.cut_off], clocks.places.each(files.cut_at))
+    vma, word = compared.trees.vmas.rmap.vmas.vma[files.cut_off], clocks.places.each(files.cut_at)
+    return known.through(vma, word) & known.old(vma, word)
 
 
 class _Lost(NamedTuple):
