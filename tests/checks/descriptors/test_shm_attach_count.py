@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import pytest
+
 from checks.handmade_handles import add_handles
+from checks.handmade_operations import Doing, add_operations
 from checks.handmade_rmap import add_reverse_maps
 from checks.handmade_views import Process, add_problem, findings, mm_of, views_of
 from vmaforensics.checks.rule import Severity
 from vmaforensics.views.descriptors.sysv import Segments
+from vmaforensics.views.operations.operation import Operation
 from vmaforensics.views.problems import Problem
 from vmaforensics.views.structures.lock import Lock
 from vmaforensics.views.view import View
@@ -62,6 +66,17 @@ def test_more_vmas_than_counted_rank_medium() -> None:
 def test_while_a_map_is_changed_it_ranks_low() -> None:
     (found,) = findings(_views(3, lock=Lock.WRITE), "SHM-ATTACH-COUNT")
     assert found.severity is Severity.LOW
+
+
+@pytest.mark.parametrize("unclear", [(), (100,)])
+def test_what_is_seen_to_end_counts_though_other_stacks_are_not_clear(unclear: tuple[int, ...]) -> None:
+    """Exec lets the old map go when the task has the new one: no lock and no flag tells (setup_new_exec, 7.3)."""
+    views = _views(3)
+    add_operations(views, unclear=unclear)
+    assert [found.severity for found in findings(views, "SHM-ATTACH-COUNT")] == [Severity.HIGH]
+    ends = Doing(pid=101, operation=Operation.EXIT, functions=("exit_mmap", "__mmput", "setup_new_exec"))
+    add_operations(views, ends, unclear=unclear)
+    assert [found.severity for found in findings(views, "SHM-ATTACH-COUNT")] == [Severity.LOW]
 
 
 def test_vmas_may_be_missing_because_they_were_not_read() -> None:

@@ -154,7 +154,11 @@ def _all_read(context: Context) -> bool:
 def _at_rest(context: Context) -> bool:
     """Was no memory map being changed or torn down?"""
     tasks, mms, operations = context.views.tasks, context.views.mms, context.views.operations
-    if operations is not None and operations.all_clear and not len(operations.unclear):
-        return not np.isin(operations.under_way.operation, [int(kind) for kind in (*REINDEXES, Operation.EXIT)]).any()
+    if operations is not None:
+        kinds = [int(kind) for kind in (*REINDEXES, Operation.EXIT)]
+        if np.isin(operations.under_way.operation, kinds).any():
+            return False
+        if operations.all_clear and not len(operations.unclear):
+            return True
     leaving = ((tasks.flags & PF_EXITING) != 0) & (tasks.exit_state == 0)
     return not leaving.any() and not (mms.lock == Lock.WRITE).any()
