@@ -115,7 +115,7 @@ def test_what_rests_has_memory_and_is_neither_init_nor_the_one_that_looks(tmp_pa
 
 
 def test_every_storm_is_a_role_of_the_guest() -> None:
-    roles = "".join((ROOT / f"samples/recipe/guest/{name}.c").read_text() for name in ("storms", "rare"))
+    roles = "".join((ROOT / f"samples/recipe/guest/{name}.c").read_text() for name in ("storms", "rare", "apart"))
     control = (ROOT / "samples/recipe/guest/control").read_text()
     for load in storms.LOADS.values():
         for name in load:
