@@ -139,6 +139,16 @@ def test_who_has_got_past_the_end_of_its_use_of_a_map_does_not_answer_for_it(sta
     assert (2, Operation.LET_GO) not in found
 
 
+def test_who_stops_for_a_signal_may_go_on_as_before(stacks: Stacks) -> None:
+    for name in ("get_signal", "do_signal_stop", "task_work_run"):
+        stacks.function(name, Rule())
+    _sleeper(stacks, "task_work_run", "get_signal")
+    _sleeper(stacks, "do_signal_stop", "get_signal")
+    found = _named(_gathered(stacks, [UNINTERRUPTIBLE, UNINTERRUPTIBLE]))
+    assert (1, Operation.SIGNAL) in found
+    assert (2, Operation.SIGNAL) not in found
+
+
 def test_a_function_that_is_an_operation_in_part_counts_where_it_was_interrupted(stacks: Stacks) -> None:
     stacks.function("do_exit", Rule())
     _sleeper(stacks, "do_exit")

@@ -52,8 +52,8 @@ def torn(hand: Hand, problems: Problems | None = None) -> list[int]:
     slab = gather_slab(kernel, ProblemLog())
     assert slab is not None
     found = torn_slabs(kernel, slab.partial, Problems.zeros(0) if problems is None else problems)
-    found: list[int] = ((found.base - np.uint64(BASE)) // np.uint64(PAGE)).astype(int).tolist()
-    return found
+    frames: list[int] = ((found.base - np.uint64(BASE)) // np.uint64(PAGE)).astype(int).tolist()
+    return frames
 
 
 @pytest.mark.parametrize("frozen", [0, 1])

@@ -296,7 +296,8 @@ KNOWN = {
     Operation.SIGNAL: Known(
         text="a signal on its way to user mode, which it may not reach again",
         functions="get_signal",
-        unless="schedule freezable_schedule",  # it stops for the signal, and goes on
+        # it stops, and may go on after
+        unless="do_signal_stop ptrace_stop ptrace_notify do_jobctl_trap do_freezer_trap __refrigerator",
     ),
 }
 
