@@ -183,6 +183,23 @@ def test_a_new_page_that_is_put_on_a_list_is_a_fault_half_done(stacks: Stacks, c
     assert ((1, Operation.FAULT) in _named(view)) == found
 
 
+def test_in_a_switch_the_next_task_left_off_elsewhere_than_the_cpu_is(stacks: Stacks) -> None:
+    """rq->curr is exchanged before the memory map and the stack (__schedule, context_switch)."""
+    words = tuple(stacks.code(name) for name in ("schedule", "do_mmap", "entry_SYSCALL_64"))
+    after = stacks.task(*words, *USER)
+    low = stacks.stack()
+    sp = low + 16384 - 8 * (1 + len(USER))
+    for at, word in enumerate((stacks.code("entry_SYSCALL_64"), *USER)):
+        stacks.machine.word(sp + 8 * at, word)
+    before = stacks.add(low, low + 0x2000, on_cpu=1)
+    stacks.machine.write(stacks.machine.at("task_struct", after, "on_cpu"), (1).to_bytes(4, "little"))
+    stacks.runs(after)
+    view = _gathered(stacks, [RUNNING, INTERRUPTIBLE], stacks.cpu(ip=stacks.code("schedule"), sp=sp))
+    assert (1, Operation.MAP) in _named(view)
+    assert not len(view.unclear)
+    assert before in view.stacks.stacks.task.tolist()
+
+
 # Copies -----------------------------------------------------------------------------------------------------
 
 

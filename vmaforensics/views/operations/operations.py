@@ -88,6 +88,8 @@ def gather_operations(
     )
     held = _held(kernel, mms)
     needed |= tasks.ok & np.isin(tasks.task, held)
+    # In a switch a CPU is on the stack of the task before; the next, which is current already, left off elsewhere.
+    needed |= tasks.ok & (kernel.gather_member("task_struct", "on_cpu?", tasks.task)[0] != 0)
     amid = tasks.take(needed)
     stacks = gather_stacks(kernel, amid, cpus)
     under_way = _under_way(kernel, amid, stacks)
