@@ -306,7 +306,7 @@ static void renames(void)
 		rename(path[0], path[1]);
 		fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0755);
 		/* of a memory file without a name nobody can say that it will have one: there it is no program */
-		if (fd >= 0 && pwrite(fd, program, (size_t)length, round % COUNT(folders) == 1) == length) {
+		if (fd >= 0 && pwrite(fd, program, (size_t)length, round % COUNT(folders) != 0) == length) {
 			void *mapped = mmap(NULL, 8 * PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0);
 
 			snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);

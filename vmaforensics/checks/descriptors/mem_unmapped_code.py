@@ -53,6 +53,7 @@ RULE = Rule(
     benign=(
         "installers and container runtimes that hand programs over as a memfd",
         "a file in flight from one process to another",
+        "a file in memory beneath an overlay, which keeps its inode for a while after it was unlinked",
     ),
     attack=("T1620", "T1564"),
     compares="files of shared memory without a path that are in no VMA and in no i_mmap: does the first page held "
